@@ -1,0 +1,153 @@
+"""The activation table: phi, its slope, its Lipschitz constant, the points where it has a kink.
+
+An activation is applied entry by entry and must be non-expansive, |phi(a) - phi(b)| <= |a - b|: that is what makes
+X = phi(A X + Z) well posed for ||A||_inf < 1.
+
+Every `phi` also takes complex arrays and then follows the branch of the real part, so that derivatives can be checked
+by the complex step. NaN stays NaN in every `phi`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from idl_ref import checks
+
+LEAK = 0.01  # slope of leaky_relu left of 0
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One row of the table.
+
+    Attributes
+    ----------
+    name : str
+    code : int
+        The number by which compiled kernels know it.
+    phi, slope : callable
+        φ and φ′, entry by entry. At a kink, `slope` is the smaller of the two one-sided slopes; for relu, φ′(0) = 0.
+    lipschitz : float
+        The smallest c with \\|φ(a) − φ(b)\\| ≤ c \\|a − b\\|; at most 1.
+    kinks : tuple of float
+        Where φ′ jumps.
+    """
+
+    name: str
+    code: int
+    phi: Callable[[np.ndarray], np.ndarray]
+    slope: Callable[[np.ndarray], np.ndarray]
+    lipschitz: float = 1.0
+    kinks: tuple[float, ...] = ()
+
+    def __reduce__(self) -> tuple:
+        return get, (self.name,)  # a row of the table, not a copy of it
+
+
+def _step(condition: np.ndarray, P: np.ndarray) -> np.ndarray:
+    return condition.astype(P.dtype)
+
+
+def _mirror(P: np.ndarray) -> np.ndarray:
+    """|P| for real P; for complex P the same branch, analytic."""
+    return np.where(P.real >= 0, P, -P)
+
+
+def _relu(P: np.ndarray) -> np.ndarray:
+    return np.maximum(P, 0)
+
+
+def _relu_slope(P: np.ndarray) -> np.ndarray:
+    return _step(P > 0, P)
+
+
+def _leaky_relu(P: np.ndarray) -> np.ndarray:
+    return np.maximum(P, LEAK * P)
+
+
+def _leaky_relu_slope(P: np.ndarray) -> np.ndarray:
+    return np.where(P > 0, P.dtype.type(1), P.dtype.type(LEAK))
+
+
+def _tanh_slope(P: np.ndarray) -> np.ndarray:
+    return 1 - np.tanh(P) ** 2
+
+
+def _sigmoid(P: np.ndarray) -> np.ndarray:
+    E = np.exp(-_mirror(P))  # in (0, 1]: no overflow on either side
+    return np.where(P.real >= 0, 1 / (1 + E), E / (1 + E))
+
+
+def _sigmoid_slope(P: np.ndarray) -> np.ndarray:
+    E = np.exp(-np.abs(P))
+    return E / (1 + E) ** 2
+
+
+def _softplus(P: np.ndarray) -> np.ndarray:
+    return np.maximum(P, 0) + np.log1p(np.exp(-_mirror(P)))
+
+
+def _elu(P: np.ndarray) -> np.ndarray:
+    return np.where(P.real > 0, P, np.expm1(np.where(P.real > 0, 0, P)))
+
+
+def _elu_slope(P: np.ndarray) -> np.ndarray:
+    return np.exp(np.minimum(P, 0))
+
+
+def _hardtanh(P: np.ndarray) -> np.ndarray:
+    return np.minimum(np.maximum(P, -1), 1)
+
+
+def _hardtanh_slope(P: np.ndarray) -> np.ndarray:
+    return _step(np.abs(P) < 1, P)
+
+
+def _softsign(P: np.ndarray) -> np.ndarray:
+    return P / (1 + _mirror(P))
+
+
+def _softsign_slope(P: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.abs(P)) ** 2
+
+
+def _identity(P: np.ndarray) -> np.ndarray:
+    return P
+
+
+TABLE: dict[str, Activation] = {
+    row.name: row
+    for row in (
+        Activation("identity", 0, _identity, np.ones_like),
+        Activation("relu", 1, _relu, _relu_slope, kinks=(0.0,)),
+        Activation("leaky_relu", 2, _leaky_relu, _leaky_relu_slope, kinks=(0.0,)),
+        Activation("tanh", 3, np.tanh, _tanh_slope),
+        Activation("sigmoid", 4, _sigmoid, _sigmoid_slope, lipschitz=0.25),
+        Activation("softplus", 5, _softplus, _sigmoid),
+        Activation("elu", 6, _elu, _elu_slope),
+        Activation("hardtanh", 7, _hardtanh, _hardtanh_slope, kinks=(-1.0, 1.0)),
+        Activation("softsign", 8, _softsign, _softsign_slope),
+    )
+}
+
+EXPANSIVE = {"gelu": 1.13, "silu": 1.10, "swish": 1.10, "mish": 1.09}  # name -> largest slope
+
+
+def get(name: Any) -> Activation:
+    """The row of the table called `name`.
+
+    Raises
+    ------
+    ValueError
+        No such row; for GELU, SiLU and Mish with the reason why they are not in it.
+    """
+    if isinstance(name, str) and name.lower() in EXPANSIVE:
+        raise ValueError(
+            f"activation must be non-expansive; got {name!r}, whose slope reaches {EXPANSIVE[name.lower()]}, "
+            'so that ‖A‖∞ < 1 would not make the model well posed: use "softplus", "elu" or "relu".'
+        )
+    return TABLE[checks.choice("activation", name, TABLE)]

@@ -1,0 +1,259 @@
+"""The NumPy twin: the definition of every method, whole batches at a time.
+
+One equation serves forward and adjoint, dense and low rank:
+
+    X = S ∘ f(F₁ F₂ … X + Z)         forward:  S = 1, f = φ
+                                     adjoint:  S = φ′(A X + Z), f = identity, F reversed and transposed, Z = G
+
+Columns never meet. Each stops on its own and then leaves the batch, so that slow columns do not make fast ones work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from idl_ref import factors as fac
+from idl_ref.activations import Activation
+from idl_ref.backends import proposals
+from idl_ref.certificate import Certifier, column_max, stopping_step
+from idl_ref.solution import Solution, SolveOptions, join
+from idl_ref.status import Status
+
+NEWTON_LIMIT = 256  # dense Newton solves an n × n system per column and step
+DIRECT_RANK = 64  # up to this rank the adjoint of A = L Rᵀ is solved exactly by default
+SLOW = 0.5  # a step longer than this times the one before is slow …
+SLOW_STEPS = 2  # … and this many of them in a row turn "auto" from Picard to Anderson
+DECREASE = 0.9  # a trial point must bring the step below this times the smallest one so far
+
+
+@dataclass(frozen=True)
+class Problem:
+    """X = S ∘ f(F₁ F₂ … X + Z) for the columns that are still running."""
+
+    factors: fac.Factors
+    activation: Activation
+    S: np.ndarray | None  # (n, m), None for S = 1
+    Z: np.ndarray  # (n, m)
+
+    def apply(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """P = F₁ F₂ … X + Z,   G = S ∘ f(P)."""
+        P = fac.apply(self.factors, X) + self.Z
+        G = self.activation.phi(P)
+        return P, G if self.S is None else self.S * G
+
+    def slopes(self, P: np.ndarray) -> np.ndarray:
+        """S ∘ f′(P)."""
+        slopes = self.activation.slope(P)
+        return slopes if self.S is None else self.S * slopes
+
+    def take(self, columns: np.ndarray | slice) -> Problem:
+        """The same equation for some of the columns."""
+        S = None if self.S is None else self.S[:, columns]
+        return replace(self, S=S, Z=self.Z[:, columns])
+
+
+class Ledger:
+    """What is known of every column. `index` are the columns still running, in the order of the running arrays."""
+
+    def __init__(self, problem: Problem, options: SolveOptions) -> None:
+        n, m = problem.Z.shape
+        self.options = options
+        self.eps = float(np.finfo(problem.Z.dtype).eps)
+        self.certifier = Certifier(problem.factors, problem.activation, problem.S is not None, problem.Z.dtype)
+        self.X = np.full((n, m), np.nan, problem.Z.dtype)
+        self.status = np.full(m, Status.NONFINITE, np.int8)
+        self.iterations = np.zeros(m, np.intp)
+        self.step = np.full(m, np.nan)
+        self.error_bound = np.full(m, np.inf)
+        self.index = np.arange(m)
+
+    def start(self, problem: Problem, X: np.ndarray) -> tuple[Problem, np.ndarray]:
+        """Leave out the columns whose Z, S or start is not finite: they stay NONFINITE."""
+        finite = np.isfinite(problem.Z).all(axis=0) & np.isfinite(X).all(axis=0)
+        if problem.S is not None:
+            finite &= np.isfinite(problem.S).all(axis=0)
+        self.index = self.index[finite]
+        return (problem, X) if finite.all() else (problem.take(finite), X[:, finite])
+
+    def settle(
+        self, problem: Problem, X: np.ndarray, G: np.ndarray, step: np.ndarray, trial: np.ndarray | bool = False
+    ) -> np.ndarray:
+        """Count one application G = g(X), close the columns that are done, and tell which go on.   -> (k,) bool"""
+        self.iterations[self.index] += 1
+        limit = stopping_step(self.options.tol, column_max(problem.Z), column_max(G), self.eps)
+        done = step <= limit
+        broken = ~np.isfinite(step) & ~np.asarray(trial)
+        spent = self.iterations[self.index] >= self.options.max_iter
+        leaving = done | broken | spent
+        if leaving.any():
+            status = np.where(spent, Status.MAX_ITER, Status.CONVERGED)
+            status[done] = np.where(step[done] <= self.options.tol, Status.CONVERGED, Status.PRECISION_LIMIT)
+            status[broken] = Status.NONFINITE
+            self.close(problem.take(leaving), leaving, X[:, leaving], G[:, leaving], step[leaving], status[leaving])
+        return ~leaving
+
+    def close(
+        self, problem: Problem, leaving: np.ndarray, X: np.ndarray, G: np.ndarray, step: np.ndarray, status: np.ndarray
+    ) -> None:
+        """Write down the columns that leave; `problem`, X, G, step and status hold only those."""
+        columns = self.index[leaving]
+        self.X[:, columns] = np.where(status == Status.NONFINITE, np.nan, G)
+        self.status[columns] = status
+        self.step[columns] = step
+        self.error_bound[columns] = self.certifier.bound(X, G, problem.S, problem.Z)
+        self.index = self.index[~leaving]
+
+    def solution(self) -> Solution:
+        return Solution(self.X, self.status, self.iterations, self.step, self.error_bound)
+
+
+def picard(problem: Problem, X: np.ndarray, ledger: Ledger, leave_slow: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """X ← g(X) until each column is done.
+
+    With `leave_slow`, columns that contract slowly are let go: their indices and their last points come back.
+    """
+    slow_index, slow_X = [ledger.index[:0]], [X[:, :0]]
+    before = np.full(X.shape[1], np.inf)
+    slow = np.zeros(X.shape[1], np.intp)
+    while ledger.index.size:
+        _, G = problem.apply(X)
+        step = column_max(G - X)
+        alive = ledger.settle(problem, X, G, step)
+        slow = np.where(step > SLOW * before, slow + 1, 0)
+        before, X = step, G
+        letting_go = alive & (slow >= SLOW_STEPS) & leave_slow
+        if letting_go.any():
+            slow_index.append(ledger.index[letting_go[alive]])
+            slow_X.append(X[:, letting_go])
+            ledger.index = ledger.index[~letting_go[alive]]
+            alive &= ~letting_go
+        if not alive.all():
+            problem, X, before, slow = problem.take(alive), X[:, alive], before[alive], slow[alive]
+    return np.concatenate(slow_index), np.concatenate(slow_X, axis=1)
+
+
+def safeguarded(problem: Problem, X: np.ndarray, ledger: Ledger, proposal: proposals.Proposal) -> None:
+    """Trial points from `proposal`, each kept only if it shortens the step; Picard otherwise.
+
+    A trial that does not bring the step below DECREASE times the smallest one so far is dropped: the column goes on
+    with Picard from its last good point, and takes 1, 2, 4, … Picard steps before its next trial. Only finitely many
+    trials can be kept before the step is below any given bound, and all other steps are Picard's: where Picard
+    converges from every start, this converges, and at most log₂(max_iter) applications are spent on dropped trials.
+    """
+    m = X.shape[1]
+    base = X  # g(last good point): where Picard goes on
+    best = np.full(m, np.inf)
+    trial = np.zeros(m, bool)
+    patience, wait = np.ones(m, np.intp), np.zeros(m, np.intp)
+    while ledger.index.size:
+        P, G = problem.apply(X)
+        step = column_max(G - X)
+        alive = ledger.settle(problem, X, G, step, trial)
+        if not alive.all():
+            problem, X, P, G, base = problem.take(alive), X[:, alive], P[:, alive], G[:, alive], base[:, alive]
+            step, best, trial, patience, wait = (a[alive] for a in (step, best, trial, patience, wait))
+            proposal.keep(alive)
+        refused = trial & ~(step <= DECREASE * best)
+        best = np.where(refused, best, np.minimum(best, step))
+        base = np.where(refused, base, G)
+        wait = np.where(refused, patience, np.maximum(wait - 1, 0))
+        patience = np.where(refused, 2 * patience, patience)
+        candidate, ready = proposal.propose(problem, X, P, G, ~refused)
+        last = ledger.iterations[ledger.index] >= ledger.options.max_iter - 1  # the answer must not be a mere trial
+        trial = ready & ~refused & (wait == 0) & ~last
+        X = np.where(trial, candidate, base)
+
+
+def substitution(problem: Problem, ledger: Ledger) -> None:
+    """One sweep: with A strictly triangular, xᵢ = sᵢ f(Σⱼ A_ij xⱼ + zᵢ) needs only entries that are already known."""
+    (A,) = problem.factors
+    n = A.shape[0]
+    upper = fac.triangle(problem.factors) == "upper"
+    X = np.zeros_like(problem.Z)
+    for i in range(n - 1, -1, -1) if upper else range(n):
+        known = slice(i + 1, n) if upper else slice(0, i)
+        row = replace(problem, S=None if problem.S is None else problem.S[i : i + 1], Z=problem.Z[i : i + 1])
+        X[i] = replace(row, factors=(A[i : i + 1, known],)).apply(X[known])[1]
+    _, G = problem.apply(X)
+    step = column_max(G - X)
+    ledger.iterations[ledger.index] = 1
+    # Exact but for rounding, which is all that `step` can show.
+    status = np.where(step <= ledger.options.tol, Status.CONVERGED, Status.PRECISION_LIMIT)
+    status[~np.isfinite(step)] = Status.NONFINITE
+    ledger.close(problem, np.ones(step.size, bool), X, G, step, status)
+
+
+def choose(method: str, problem: Problem) -> str:
+    """The method that "auto" stands for, and a refusal of methods that do not fit A."""
+    factors = problem.factors
+    n, low_rank = factors[0].shape[0], len(factors) > 1
+    if method == "auto":
+        if fac.triangle(factors):
+            return "substitution"
+        direct = low_rank and problem.S is not None and factors[0].shape[1] <= DIRECT_RANK
+        return "newton" if direct else "auto"
+    if method == "substitution" and not fac.triangle(factors):
+        got = "a product of factors" if low_rank else "entries on or on both sides of the diagonal"
+        raise ValueError(f'method "substitution" needs a strictly triangular A; got {got}: use method="auto".')
+    if method == "newton" and not low_rank and n > NEWTON_LIMIT:
+        raise ValueError(
+            f'method "newton" solves an n × n system per sample and needs n ≤ {NEWTON_LIMIT}, or a low-rank A; '
+            f'got n = {n}: use method="anderson".'
+        )
+    return method
+
+
+def fixed_point(
+    factors: fac.Factors,
+    activation: Activation,
+    S: np.ndarray | None,
+    Z: np.ndarray,
+    X0: np.ndarray | None,
+    options: SolveOptions,
+) -> Solution:
+    """Solve X = S ∘ f(F₁ F₂ … X + Z), column by column.
+
+    Parameters
+    ----------
+    factors : tuple of arrays
+        (A,) or (L, Rᵀ); for the adjoint (Aᵀ,) or (R, Lᵀ).
+    activation : Activation
+        f; the identity for the adjoint.
+    S : (n, m) array or None
+        None for the forward equation (S = 1, certified in the ∞-norm), the slopes for the adjoint (1-norm).
+    Z : (n, m) array
+    X0 : (n, m) array or None
+        Where to start; None is 0. Substitution needs no start.
+    options : SolveOptions
+
+    Notes
+    -----
+    All arrays have one dtype, float32 or float64. Cost of one application: 2 n² m flops, low rank 4 n r m.
+    """
+    X = np.zeros_like(Z) if X0 is None else X0
+    m, tile = Z.shape[1], options.tile
+    if tile is not None and m > tile:
+        parts = [slice(j, j + tile) for j in range(0, m, tile)]
+        return join(
+            [fixed_point(factors, activation, None if S is None else S[:, c], Z[:, c], X[:, c], options) for c in parts]
+        )
+    problem = Problem(factors, activation, S, Z)
+    method = choose(options.method, problem)
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow is a status, not a warning
+        ledger = Ledger(problem, options)
+        problem, X = ledger.start(problem, X)
+        if method == "substitution":
+            substitution(problem, ledger)
+        elif method == "picard":
+            picard(problem, X, ledger)
+        elif method == "newton":
+            safeguarded(problem, X, ledger, proposals.Newton())
+        elif method == "anderson":
+            safeguarded(problem, X, ledger, proposals.Anderson(X))
+        else:
+            everything = Problem(factors, activation, S, Z)
+            ledger.index, X = picard(problem, X, ledger, leave_slow=True)
+            safeguarded(everything.take(ledger.index), X, ledger, proposals.Anderson(X))
+        return ledger.solution()

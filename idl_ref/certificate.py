@@ -1,0 +1,106 @@
+"""When a column is done, and how far its answer can be from the truth.
+
+Both are written once, here, for every backend. Let g be the map, x̂ its last argument, ĝ = fl(g(x̂)) the answer, and
+step = ‖ĝ − x̂‖. If g contracts with κ and one application is rounded by at most ρ, then
+
+    ‖x* − ĝ‖ ≤ κ ‖x* − x̂‖ + ρ ≤ κ (‖x* − ĝ‖ + step) + ρ      so      ‖x* − ĝ‖ ≤ (κ step + ρ) / (1 − κ).
+
+Forward, this holds in the ∞-norm with κ = Lip(φ) ‖A‖∞; for the adjoint, in the 1-norm with κ = max(S) ‖A‖∞. Where
+κ ≥ 1, 1/(1 − κ) gives way to ‖(I − Lip(φ)|A|)⁻¹‖∞, which is finite exactly when the Perron root of Lip(φ)|A| is
+below 1, as it is for every strictly triangular A.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from idl_ref import factors as fac
+from idl_ref.activations import Activation
+
+ULPS = 8  # no activation of the table is further from the exact one than 8 units of rounding
+SAFETY = 1 + 1e-9  # for the rounding of this module's own float64 arithmetic
+
+
+def column_max(X: np.ndarray) -> np.ndarray:
+    """‖x‖∞ of each column, NaN where it holds one.   (n, m) -> (m,)"""
+    return np.abs(X).max(axis=0, initial=0.0)
+
+
+def stopping_step(tol: float, z_norm: np.ndarray, x_norm: np.ndarray, eps: float) -> np.ndarray:
+    """max(tol·min(1, ‖z‖∞), 4·eps·max(‖z‖∞, ‖x‖∞)) per column."""
+    return np.maximum(tol * np.minimum(1.0, z_norm), 4 * eps * np.maximum(z_norm, x_norm))
+
+
+def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
+    """‖(I − c|A|)⁻¹‖∞ for c = Lip(φ), an upper bound; inf unless the Perron root of c|A| is below 1.
+
+    With w = (I − c|A|) v > 0 for some v > 0, the inverse is nonnegative and maps w to v: its norm is ≤ max v / min w.
+    For A = L Rᵀ the same with |L||R|ᵀ in the place of |A|, solved in r dimensions.
+    """
+    F = [np.abs(F).astype(np.float64) for F in factors]
+    F[0] = lipschitz * F[0]
+    if not all(np.isfinite(f).all() for f in F):
+        return np.inf
+    ones = np.ones(F[0].shape[0])
+    try:
+        if len(F) == 1:
+            v = np.linalg.solve(np.eye(ones.size) - F[0], ones)
+        else:
+            L, Rt = F
+            v = ones + L @ np.linalg.solve(np.eye(Rt.shape[0]) - Rt @ L, Rt @ ones)
+    except np.linalg.LinAlgError:
+        return np.inf
+    w = v - fac.apply(tuple(F), v)
+    if not (np.all(v > 0) and np.all(w > 0.5)):  # w is 1 but for rounding; far from it, v says nothing
+        return np.inf
+    return float(v.max(initial=1.0) / w.min(initial=1.0))
+
+
+@dataclass
+class Certifier:
+    """Error bounds for the columns of one solve; what depends on A alone is computed once."""
+
+    factors: fac.Factors
+    activation: Activation
+    adjoint: bool
+    dtype: np.dtype
+
+    def __post_init__(self) -> None:
+        info = np.finfo(self.dtype)
+        sums = sum(F.shape[1] for F in self.factors)  # lengths of the inner products of one application
+        unit = float(info.eps) / 2
+        k = sums + 2
+        self.gamma = k * unit / (1 - k * unit)
+        self.unit = unit
+        self.underflow = k * float(info.tiny)
+        self.norm = fac.norm_inf(self.factors) * (1 + sums * np.finfo(np.float64).eps)
+        self._resolvent: float | None = None
+
+    def resolvent(self) -> float:
+        """‖(I − Lip|A|)⁻¹‖∞, for the adjoint with slopes of at most 1; computed at the first need."""
+        if self._resolvent is None:
+            self._resolvent = resolvent_norm(self.factors, 1.0 if self.adjoint else self.activation.lipschitz)
+        return self._resolvent
+
+    def bound(self, X: np.ndarray, G: np.ndarray, S: np.ndarray | None, Z: np.ndarray) -> np.ndarray:
+        """(κ·step + ρ) / (1 − κ) per column, for x̂ in X and ĝ in G.   all (n, k) -> (k,)"""
+        X, G, Z = (M.astype(np.float64, copy=False) for M in (X, G, Z))
+        if self.adjoint:
+            lipschitz = np.ones(X.shape[1]) if S is None else column_max(S).astype(np.float64)
+            step, x, z, g = (np.abs(M).sum(axis=0) for M in (G - X, X, Z, G))
+            entries = X.shape[0]
+        else:
+            lipschitz = np.full(X.shape[1], self.activation.lipschitz)
+            step, x, z, g = (column_max(M) for M in (G - X, X, Z, G))
+            entries = 1
+        kappa = lipschitz * self.norm
+        rho = self.gamma * (kappa * x + lipschitz * z) + ULPS * self.unit * g + self.underflow * entries
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse = np.where(kappa < 1, 1 / (1 - kappa), np.inf)
+        weak = ~(kappa < 1)
+        if weak.any() and np.isfinite(self.norm):
+            inverse[weak & (lipschitz <= 1)] = self.resolvent()
+        bound = SAFETY * inverse * (kappa * step + rho)
+        return np.where(np.isfinite(bound), bound, np.inf)

@@ -1,0 +1,118 @@
+"""Checks at the boundary. Every message about an input is built here: name, rule, what was got, way out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def real_array(name: str, value: Any, dtype: Any = None) -> np.ndarray:
+    """`value` as an array of real numbers, cast to `dtype`; not copied where it already is one."""
+    try:
+        array = np.asarray(value)
+    except ValueError as reason:
+        raise ValueError(f"{name} must be a rectangular array of numbers; got {reason}.") from None
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} must hold real numbers of at most 64 bits; got dtype {array.dtype}: "
+            "convert it first, for example with numpy.asarray(…, dtype=float)."
+        )
+    with np.errstate(over="ignore"):  # a number that float32 cannot hold becomes inf, and is reported as NONFINITE
+        return array.astype(dtype, copy=False) if dtype is not None else array
+
+
+def float_dtype(*arrays: np.ndarray) -> np.dtype:
+    """float32 if every array is at most that, else float64: the dtype in which they meet."""
+    small = all(a.dtype.kind == "f" and a.dtype.itemsize <= 4 for a in arrays)
+    return FLOAT_DTYPES[0] if small else FLOAT_DTYPES[1]
+
+
+def model_dtype(value: Any) -> np.dtype:
+    """float32 or float64."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype not in FLOAT_DTYPES:
+        raise ValueError(f'dtype must be "float32" or "float64"; got {value!r}.')
+    return dtype
+
+
+def samples(name: str, value: Any, letter: str, width: int, dtype: Any) -> np.ndarray:
+    """A batch of samples, (m, width), samples as rows."""
+    array = real_array(name, value, dtype)
+    if array.ndim != 2 or array.shape[1] != width:
+        way_out = "samples are rows."
+        if array.ndim == 1 and array.size == width:
+            way_out = f"one sample is {name}.reshape(1, -1)."
+        elif array.ndim > 2 and math.prod(array.shape[1:]) == width:
+            way_out = f"flatten each sample, {name}.reshape(len({name}), -1)."
+        elif array.ndim == 2 and array.shape[0] == width:
+            way_out = f"samples are rows, so {name}.T may be what was meant."
+        raise ValueError(f"{name} must have shape (m, {letter}) with {letter} = {width}; got {array.shape}: {way_out}")
+    return array
+
+
+def shape(name: str, array: np.ndarray, expected: tuple[int, ...], reading: str) -> None:
+    """Refuse an array whose shape is not the expected one; `reading` says what the shape means."""
+    if array.shape != expected:
+        raise ValueError(f"{name} must have shape {expected}, {reading}; got {array.shape}.")
+
+
+def matrix(name: str, array: np.ndarray, reading: str) -> None:
+    """Refuse an array that is not 2-D; `reading` is its shape in letters."""
+    if array.ndim != 2:
+        raise ValueError(f"{name} must be a matrix of shape {reading}; got {array.ndim} dimensions, {array.shape}.")
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None, why: str = "") -> int:
+    """A whole number in low … high."""
+    rule = f"be a whole number, at least {low}" + (f" and at most {high}" if high is not None else "")
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must {rule}; got {value!r}.{why and ' ' + why}")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{name} must {rule}; got {value}.{why and ' ' + why}")
+    return int(value)
+
+
+def number(name: str, value: Any, low: float, below: float = math.inf, why: str = "") -> float:
+    """A finite real number, low ≤ value < below."""
+    rule = f"be a number ≥ {low:g}" + (f" and < {below:g}" if below < math.inf else "")
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must {rule}; got {value!r}.{why and ' ' + why}")
+    if not (low <= value < below):  # written so that NaN is refused
+        raise ValueError(f"{name} must {rule}; got {value!r}.{why and ' ' + why}")
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, and nothing that merely looks like it."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; got {value!r}.")
+    return bool(value)
+
+
+def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """One of the allowed words."""
+    words = list(allowed)
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"{name} must be one of {', '.join(repr(w) for w in words)}; got {value!r}.")
+    return value
+
+
+def labels(name: str, value: Any, m: int, q: int) -> np.ndarray:
+    """Class labels, (m,) whole numbers in 0 … q − 1."""
+    array = np.asarray(value)
+    if array.size == 0 and array.ndim == 1:
+        array = array.astype(np.intp)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be whole-number class labels; got dtype {array.dtype}: use astype(int).")
+    shape(name, array, (m,), "one label per sample")
+    if m and (array.min() < 0 or array.max() >= q):
+        raise ValueError(f"{name} must be labels in 0 … {q - 1}, one per output; got {array.min()} … {array.max()}.")
+    return array

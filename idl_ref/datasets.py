@@ -1,0 +1,80 @@
+"""Data that needs no download: handwritten digits, and two toy problems in the plane."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import numpy as np
+
+from idl_ref import checks
+
+TRAIN = 1437  # the first images, in the stored (shuffled) order, are for training; the other 360 for testing
+
+
+def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Handwritten digits: 1,797 images of 8 × 8 pixels, split once and for all.
+
+    Returns
+    -------
+    x_train : (1437, 64) float32
+        Pixels in [0, 1], row by row.
+    y_train : (1437,) int64
+    x_test : (360, 64) float32
+    y_test : (360,) int64
+
+    Notes
+    -----
+    E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998), UCI Machine Learning Repository,
+    https://doi.org/10.24432/C50P49, CC BY 4.0; its test set, shuffled once.
+
+    Examples
+    --------
+    >>> x_train, y_train, x_test, y_test = digits()
+    >>> x_train.shape, x_test.shape
+    ((1437, 64), (360, 64))
+    """
+    file = resources.files("idl_ref").joinpath("data/digits.npz")
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        images, labels = archive["images"], archive["labels"].astype(np.int64)
+    x = images.reshape(len(images), 64).astype(np.float32) / 16
+    return x[:TRAIN], labels[:TRAIN], x[TRAIN:], labels[TRAIN:]
+
+
+def two_moons(m: int = 400, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two interleaved half circles.
+
+    Returns
+    -------
+    x : (m, 2) float32
+    y : (m,) int64
+        0 or 1.
+    """
+    rng, y, t = _classes(m, 2, noise, seed)
+    t *= np.pi
+    x = np.where(y[:, None] == 0, np.stack([np.cos(t), np.sin(t)], 1), np.stack([1 - np.cos(t), 0.5 - np.sin(t)], 1))
+    return (x + noise * rng.standard_normal(x.shape)).astype(np.float32), y
+
+
+def spirals(m: int = 400, arms: int = 2, noise: float = 0.02, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Arms that wind one and a half times around the origin, one class each.
+
+    Returns
+    -------
+    x : (m, 2) float32
+    y : (m,) int64
+        0 … arms − 1.
+    """
+    rng, y, t = _classes(m, checks.integer("arms", arms, 2), noise, seed)
+    radius = np.sqrt(t)
+    angle = 3 * np.pi * radius + 2 * np.pi * y / arms
+    x = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return (x + noise * rng.standard_normal(x.shape)).astype(np.float32), y
+
+
+def _classes(m: int, classes: int, noise: float, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+    """A generator, labels in turn, and a place in [0, 1) along the curve of each sample."""
+    checks.integer("m", m, 0)
+    checks.number("noise", noise, 0)
+    checks.integer("seed", seed, 0)
+    rng = np.random.default_rng(seed)
+    return rng, np.arange(m, dtype=np.int64) % classes, rng.random(m)

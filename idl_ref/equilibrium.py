@@ -1,0 +1,111 @@
+"""The forward equation, by name."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from idl_ref import activations
+from idl_ref import factors as fac
+from idl_ref.backends import fixed_point
+from idl_ref.solution import Solution, SolveOptions
+from idl_ref.status import ConvergenceWarning, NotConvergedError, Status
+
+
+def solve_equilibrium(
+    A: Any,
+    Z: Any,
+    *,
+    activation: str = "relu",
+    X0: Any = None,
+    options: SolveOptions = SolveOptions(),
+    backend: str = "auto",
+) -> Solution:
+    """Solve the equilibrium equation X = φ(A X + Z).
+
+    Parameters
+    ----------
+    A : (n, n) array, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
+        The product of a pair is never formed.
+    Z : (n, m) array
+        One column per sample; Z = B U in a model.
+    activation : str
+        φ, a name in the activation table.
+    X0 : (n, m) array, optional
+        Where to start; 0 if not given.
+    options : SolveOptions
+    backend : {"auto", "numpy", "numba", "cuda"}
+
+    Returns
+    -------
+    Solution
+        X (n, m), and per column status, iterations, last step and error bound in the ∞-norm.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Shapes that disagree, complex or object arrays, a method that does not fit A, an unavailable backend.
+    NotConvergedError
+        With `options.on_failure="raise"`, when a column did not converge.
+
+    Warns
+    -----
+    ConvergenceWarning
+        With `options.on_failure="warn"`, once per call.
+
+    Notes
+    -----
+    A contraction in the ∞-norm with κ = Lip(φ) ‖A‖∞; if κ < 1, the solution exists and is unique. float32 if A and Z
+    are, else float64. Cost per iteration: 2 n² m flops; low rank, 4 n r m.
+    Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> A = np.array([[0.0, 0.5], [-0.5, 0.0]])
+    >>> solution = solve_equilibrium(A, np.array([[1.0], [2.0]]), options=SolveOptions(tol=1e-12))
+    >>> solution.X.round(6).ravel()
+    array([1.6, 1.2])
+    >>> bool(solution.error_bound[0] < 2e-12)
+    True
+    """
+    factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
+    solution = fixed_point(backend)(factors, activations.get(activation), None, Z, X0, options)
+    return report(solution, factors, options, "forward", "mitr")
+
+
+def report(solution: Solution, factors: fac.Factors, options: SolveOptions, equation: str, limit_name: str) -> Solution:
+    """Warn or raise if a column failed, as `options.on_failure` says; else hand the solution on."""
+    if solution.converged or options.on_failure == "ignore":
+        return solution
+    message = failure_message(solution, factors, options, equation, limit_name)
+    if options.on_failure == "raise":
+        raise NotConvergedError(message, solution)
+    warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    return solution
+
+
+def failure_message(
+    solution: Solution, factors: fac.Factors, options: SolveOptions, equation: str, limit_name: str
+) -> str:
+    """How many samples failed, the worst one, and the ways out."""
+    m = solution.status.size
+    parts = []
+    late = np.flatnonzero(solution.status == Status.MAX_ITER)
+    if late.size:
+        worst = late[np.argmax(solution.step[late])]
+        norm = fac.norm_inf(factors)
+        parts.append(
+            f"{late.size} of {m} samples not converged after {options.max_iter} iterations (worst: sample {worst}, "
+            f"step {solution.step[worst]:.1e} > tol {options.tol:.0e}). Raise max_iter ({limit_name} of a model), try "
+            f'method="anderson", or check ‖A‖∞ {"=" if len(factors) == 1 else "≤"} {norm:.4f}.'
+        )
+    broken = np.flatnonzero(solution.status == Status.NONFINITE)
+    if broken.size:
+        parts.append(
+            f"{broken.size} of {m} samples not finite (first: sample {broken[0]}): {Status.NONFINITE.sentence}. "
+            "Look for NaN, inf or very large numbers in the input and in the weights."
+        )
+    return f"{equation}: " + " ".join(parts)

@@ -1,0 +1,131 @@
+"""What `f` makes of the raw weights: the effective A that the equation uses, and the pullback to the raw one.
+
+| class                 | effective A                                             |
+|-----------------------|---------------------------------------------------------|
+| ImplicitFunction      | A as it is                                              |
+| ImplicitFunctionInf   | κ A / max(κ, ‖A‖∞), one scale for the matrix            |
+| ImplicitFunctionTriu  | the strict upper triangle of A                          |
+| ImplicitFunctionRows  | each row projected on the ℓ1 ball of radius κ           |
+
+Low rank: L and Rᵀ are each treated so; ‖A‖∞ ≤ ‖L‖∞ ‖Rᵀ‖∞ ≤ κ².
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from idl_ref import checks, wellposed
+from idl_ref.factors import Factors
+
+
+class ImplicitFunction:
+    """A as it is; nothing keeps the model well posed.
+
+    Parameters
+    ----------
+    kappa : float
+        Radius of the ball that A is kept in. The constraint classes below use it; this one only keeps it.
+    straight_through : bool
+        Treat the map from raw to effective A as the identity when differentiating: what torchidl does for a dense A.
+        Wrong by a factor ‖A‖∞/κ and in direction wherever ‖A‖∞ > κ; for comparison with torchidl only.
+    """
+
+    name: ClassVar[str] = "none"
+    low_rank: ClassVar[bool] = True
+    constrains: ClassVar[bool] = False
+
+    def __init__(self, kappa: float = 0.99, straight_through: bool = False) -> None:
+        self.kappa = checks.number("kappa", kappa, 0)
+        self.straight_through = checks.flag("straight_through", straight_through)
+        if straight_through and not self.constrains:
+            raise ValueError(
+                f"straight_through needs an f that moves A onto a ball; got {type(self).__name__}: "
+                "use ImplicitFunctionInf or ImplicitFunctionRows."
+            )
+
+    def effective(self, factors: Factors) -> Factors:
+        """The factors that the equation uses."""
+        return tuple(self._map(F) for F in factors)
+
+    def pullback(self, factors: Factors, gradients: Factors) -> Factors:
+        """∂ℓ/∂(raw factors) from ∂ℓ/∂(effective factors)."""
+        if self.straight_through:
+            return gradients
+        return tuple(self._pull(F, G) for F, G in zip(factors, gradients, strict=True))
+
+    def project(self, factors: Factors) -> Factors | None:
+        """What a training step writes back into the raw factors; None for nothing."""
+        return None
+
+    def active_set(self, factors: Factors) -> tuple[np.ndarray, ...]:
+        """Which smooth piece of the map the factors are on; a finite difference must not cross into another."""
+        return ()
+
+    def _map(self, F: np.ndarray) -> np.ndarray:
+        return F
+
+    def _pull(self, F: np.ndarray, G: np.ndarray) -> np.ndarray:
+        return G
+
+
+class ImplicitFunctionInf(ImplicitFunction):
+    """κ A / max(κ, ‖A‖∞): one scale for the whole matrix, so that ‖A‖∞ ≤ κ."""
+
+    name = "inf"
+    constrains = True
+
+    def active_set(self, factors: Factors) -> tuple[np.ndarray, ...]:
+        pieces = []
+        for F in factors:
+            row = np.abs(F).sum(axis=1, dtype=np.float64).argmax()
+            scaled = wellposed.norm_inf(F) > self.kappa
+            pieces += [np.append(np.sign(F[row]), row) if scaled else np.zeros(F.shape[1] + 1)]
+        return tuple(pieces)
+
+    def _map(self, F: np.ndarray) -> np.ndarray:
+        return wellposed.scale_to_norm(F, self.kappa)
+
+    def _pull(self, F: np.ndarray, G: np.ndarray) -> np.ndarray:
+        return wellposed.scale_to_norm_pullback(F, self.kappa, G)
+
+
+class ImplicitFunctionTriu(ImplicitFunction):
+    """The strict upper triangle of A: a feed-forward net, well posed whatever the weights, solved in one sweep."""
+
+    name = "triu"
+    low_rank = False
+
+    def _map(self, F: np.ndarray) -> np.ndarray:
+        return np.triu(F, 1)
+
+    def _pull(self, F: np.ndarray, G: np.ndarray) -> np.ndarray:
+        return np.triu(G, 1)
+
+
+class ImplicitFunctionRows(ImplicitFunction):
+    """Each row projected (Euclidean) on the ℓ1 ball of radius κ; each training step writes the projection back."""
+
+    name = "rows"
+    constrains = True
+
+    def project(self, factors: Factors) -> Factors | None:
+        return self.effective(factors)
+
+    def active_set(self, factors: Factors) -> tuple[np.ndarray, ...]:
+        return tuple(
+            np.where(np.abs(F).sum(axis=1, dtype=np.float64)[:, None] > self.kappa, np.sign(self._map(F)), 2.0)
+            for F in factors
+        )
+
+    def _map(self, F: np.ndarray) -> np.ndarray:
+        return wellposed.project_rows(F, self.kappa)
+
+    def _pull(self, F: np.ndarray, G: np.ndarray) -> np.ndarray:
+        return wellposed.project_rows_pullback(F, self.kappa, G)
+
+
+FUNCTIONS: dict[str, type[ImplicitFunction]] = {
+    f.name: f for f in (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
+}

@@ -1,0 +1,185 @@
+"""Model files: a JSON header and named arrays, in .npz (NumPy alone) or .safetensors; no pickle, nothing executed.
+
+A file is read with suspicion: the header is limited in size, and every array must have the name, the dtype and the
+shape that the header calls for before a byte of it is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+FORMAT, VERSION = "idl_ref model", 1
+HEADER_LIMIT = 1 << 20  # bytes
+HEADER = "header"
+
+Arrays = dict[str, np.ndarray]
+Layout = dict[str, tuple[int, ...]]  # name -> shape
+
+
+class FileFormatError(ValueError):
+    """The file is not a model of this library, or it is damaged."""
+
+
+def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
+    """Write a model file, all or nothing: a temporary file beside it is renamed at the end."""
+    target = Path(path)
+    header = json.dumps({"format": FORMAT, "version": VERSION, **settings}, ensure_ascii=False)
+    writer = _WRITERS[_kind(target)]
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"cannot save {target}: there is no folder {target.parent}.")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            writer(stream, header, arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private; a saved model is an ordinary file
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def read(
+    path: str | os.PathLike[str], layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]
+) -> tuple[dict[str, Any], Arrays]:
+    """The header and the arrays of a model file.
+
+    `layout` takes the header to the shapes and the dtype that the arrays must have.
+
+    Raises
+    ------
+    FileFormatError
+        A damaged, foreign or inconsistent file; nothing of it is loaded.
+    OSError
+        A file that cannot be opened.
+    """
+    source = Path(path)
+    reader = _READERS[_kind(source)]
+    if not source.is_file():
+        raise FileNotFoundError(f"there is no file {source}.")
+    try:
+        return reader(source, layout)
+    except FileFormatError as reason:
+        raise FileFormatError(f"{source}: {reason}") from None
+
+
+def _kind(path: Path) -> str:
+    if path.suffix not in _WRITERS:
+        raise ValueError(f"a model file ends in .npz or .safetensors; got {str(path)!r}.")
+    return path.suffix
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _parse(text: bytes | str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        raise FileFormatError("not a model of idl_ref: its header is not JSON.") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise FileFormatError("not a model of idl_ref: its header does not say so.")
+    if header.get("version") != VERSION:
+        raise FileFormatError(
+            f"format version {header.get('version')!r}; this idl_ref reads version {VERSION}: update idl_ref."
+        )
+    return header
+
+
+def _check_names(found: set[str], expected: Layout) -> None:
+    if found != set(expected):
+        raise FileFormatError(f"must hold the arrays {sorted(expected)}; got {sorted(found)[:9]}.")
+
+
+def _check_array(name: str, shape: tuple[int, ...], dtype: Any, expected: tuple[int, ...], expected_dtype: Any) -> None:
+    if shape != expected or dtype != expected_dtype:
+        raise FileFormatError(f"{name} must be {expected} {expected_dtype}; got {shape} {dtype}.")
+
+
+def _write_npz(stream: BinaryIO, header: str, arrays: Arrays) -> None:
+    text = np.frombuffer(header.encode(), np.uint8)
+    np.savez(stream, **{HEADER: text, **arrays})  # type: ignore[arg-type]
+
+
+def _read_npz(path: Path, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            if HEADER not in members:
+                raise FileFormatError("not a model of idl_ref: it has no header.")
+            if members[HEADER].file_size > HEADER_LIMIT:
+                raise FileFormatError(f"its header has {members[HEADER].file_size} bytes, more than {HEADER_LIMIT}.")
+            with archive.open(members[HEADER]) as stream:
+                header = _parse(np.lib.format.read_array(stream, allow_pickle=False).tobytes())
+            shapes, dtype = layout(header)
+            _check_names(set(members) - {HEADER}, shapes)
+            return header, {name: _read_member(archive, name, shape, dtype) for name, shape in shapes.items()}
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, KeyError) as reason:
+        if isinstance(reason, FileFormatError):
+            raise
+        raise FileFormatError(f"damaged or not an .npz file ({reason}).") from None
+
+
+def _read_member(
+    archive: zipfile.ZipFile, name: str, expected: tuple[int, ...], expected_dtype: np.dtype
+) -> np.ndarray:
+    """One array; its own header is checked against what is expected before the data is read."""
+    with archive.open(f"{name}.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise FileFormatError(f"{name} has array format {version}; (1, 0) is what idl_ref writes.")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    _check_array(name, shape, dtype, expected, expected_dtype)
+    with archive.open(f"{name}.npy") as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError(
+            '.safetensors files need the package safetensors: pip install "idl-ref[io]", or use .npz.'
+        ) from None
+    return safetensors
+
+
+def _write_safetensors(stream: BinaryIO, header: str, arrays: Arrays) -> None:
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    stream.write(_safetensors().numpy.save(contiguous, metadata={HEADER: header}))
+
+
+def _read_safetensors(path: Path, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
+    package = _safetensors()
+    try:
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+        if size > HEADER_LIMIT:
+            raise FileFormatError(f"its header has {size} bytes, more than {HEADER_LIMIT}.")
+        with package.safe_open(path, framework="numpy") as archive:
+            header = _parse((archive.metadata() or {}).get(HEADER, ""))
+            shapes, dtype = layout(header)
+            _check_names(set(archive.keys()), shapes)
+            code = {"float32": "F32", "float64": "F64"}[dtype.name]
+            for name, shape in shapes.items():
+                part = archive.get_slice(name)
+                _check_array(name, tuple(part.get_shape()), part.get_dtype(), shape, code)
+            return header, {name: archive.get_tensor(name) for name in shapes}
+    except package.SafetensorError as reason:
+        raise FileFormatError(f"damaged or not a .safetensors file ({reason}).") from None
+
+
+_WRITERS = {".npz": _write_npz, ".safetensors": _write_safetensors}
+_READERS = {".npz": _read_npz, ".safetensors": _read_safetensors}

@@ -1,0 +1,378 @@
+"""The implicit model: X = φ(A X + B U), Ŷ = C X + D U, with samples as rows at this one boundary."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from idl_ref import checks, gradients, io, losses, torchidl
+from idl_ref.equilibrium import report
+from idl_ref.factors import Factors
+from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
+from idl_ref.gradients import BackwardPass, ForwardPass, Weights
+from idl_ref.preprocessing import Standardise
+from idl_ref.settings import Settings
+from idl_ref.solution import Solution
+
+Gradients = dict[str, np.ndarray]
+
+
+class ImplicitModel:
+    """An implicit model, X = φ(A X + B U), Ŷ = C X + D U.
+
+    Parameters
+    ----------
+    input_dim, output_dim, hidden_dim : int
+        p, q and n.
+    f : subclass of ImplicitFunction
+        What keeps A well posed: ImplicitFunctionInf (default), …Rows, …Triu, or ImplicitFunction for nothing.
+    no_D : bool
+        Leave out D.
+    bias : bool
+        Append a constant feature 1 to U: the last column of B and of D holds the bias.
+    mitr, grad_mitr : int
+        Largest number of iterations, forward and adjoint.
+    tol, grad_tol : float
+        Largest change of an entry in the last step, forward and adjoint.
+    kappa : float
+        Radius of the ball that `f` keeps A in; 0 ≤ κ·Lip(φ) < 1.
+    is_low_rank : bool
+        A = L Rᵀ with L, R (n, rank); the product is never formed.
+    rank : int, optional
+        1 ≤ rank ≤ n; needed with is_low_rank.
+    activation : str
+        φ: relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
+    dtype : {"float32", "float64"}
+    seed : int, optional
+        For the initial weights; None draws them differently each time.
+    backend : {"auto", "numpy", "numba", "cuda"}
+    method : {"auto", "picard", "anderson", "newton", "substitution"}
+    on_failure : {"warn", "raise", "ignore"}
+        When a sample does not converge.
+    straight_through : bool
+        Differentiate through `f` as torchidl does for a dense A; see ImplicitFunction.
+
+    Attributes
+    ----------
+    parameters : dict
+        Name -> live array: A (n, n), or L and R (n, rank); B (n, p); C (q, n); D (q, p) unless no_D. With bias, B and D
+        have one more column.
+    dtype : numpy.dtype
+    preprocessing : Standardise or None
+        What was done to the raw data before training; kept in files, applied by `idl-ref predict`, not by the model.
+
+    Notes
+    -----
+    Initial weights are normal: B, C and D with variance 1/fan-in, so that X and Ŷ have the size of U whatever the
+    widths; A, L and Rᵀ such that a row's expected ℓ1 norm is κ/2, inside the ball of `f`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> model = ImplicitModel(4, 3, 20, seed=0)
+    >>> U = np.ones((5, 4))
+    >>> model(U).shape
+    (5, 3)
+    >>> loss, gradients = model.loss_and_gradients(U, np.array([0, 1, 2, 0, 1]))
+    >>> sorted(gradients)
+    ['A', 'B', 'C', 'D', 'U']
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        hidden_dim: int,
+        f: type[ImplicitFunction] = ImplicitFunctionInf,
+        no_D: bool = False,
+        bias: bool = False,
+        mitr: int = 300,
+        grad_mitr: int = 300,
+        tol: float = 3e-6,
+        grad_tol: float = 3e-6,
+        kappa: float = 0.99,
+        is_low_rank: bool = False,
+        rank: int | None = None,
+        *,
+        activation: str = "relu",
+        dtype: Any = "float32",
+        seed: int | None = None,
+        backend: str = "auto",
+        method: str = "auto",
+        on_failure: str = "warn",
+        straight_through: bool = False,
+    ) -> None:
+        self.settings = Settings(
+            input_dim,
+            output_dim,
+            hidden_dim,
+            f,
+            no_D,
+            bias,
+            mitr,
+            grad_mitr,
+            tol,
+            grad_tol,
+            kappa,
+            is_low_rank,
+            rank,
+            activation,
+            dtype,
+            backend,
+            method,
+            on_failure,
+            straight_through,
+        )
+        if seed is not None:
+            checks.integer("seed", seed, 0)
+        self.parameters = _initial(self.settings, np.random.default_rng(seed))
+        self.preprocessing: Standardise | None = None
+
+    @classmethod
+    def _with(cls, settings: Settings, parameters: dict[str, np.ndarray]) -> ImplicitModel:
+        """A model of these parameters; none are drawn."""
+        model = cls.__new__(cls)
+        model.settings, model.parameters, model.preprocessing = settings, parameters, None
+        return model
+
+    def __getattr__(self, name: str) -> Any:
+        """Every setting reads as an attribute: model.kappa is model.settings.kappa."""
+        if name in _SETTINGS and "settings" in self.__dict__:
+            return getattr(self.settings, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SETTINGS:
+            raise AttributeError(
+                f"{name} is a frozen setting: use model.settings = dataclasses.replace(model.settings, {name}=…)."
+            )
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        rank = f", rank={self.rank}" if self.is_low_rank else ""
+        return (
+            f"ImplicitModel({self.input_dim}, {self.output_dim}, {self.hidden_dim}, f={self.f.__name__}, "
+            f'kappa={self.kappa:g}{rank}, activation="{self.activation}", dtype="{self.dtype}")'
+        )
+
+    # --- from U to Ŷ --------------------------------------------------------------------------------------------------
+
+    def __call__(self, U: Any, X0: Any = None) -> np.ndarray:
+        """The same as `forward`."""
+        return self.forward(U, X0)
+
+    def forward(self, U: Any, X0: Any = None) -> np.ndarray:
+        """Ŷ (m, q) for U (m, p), samples as rows; X0 (m, n) is where the solver starts.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A wrong shape or dtype.
+        NotConvergedError
+            With on_failure="raise", when a sample did not converge; "warn" gives a ConvergenceWarning.
+
+        Notes
+        -----
+        Cost: 2 n² m flops per iteration, low rank 4 n r m.
+        """
+        return self._reported(self.forward_pass(U, X0)).Y.T
+
+    def equilibrium(self, U: Any, X0: Any = None) -> Solution:
+        """The hidden states, with status, iterations and error bound per sample; X in the paper's columns, (n, m)."""
+        return self._reported(self.forward_pass(U, X0)).solution
+
+    def forward_pass(self, U: Any, X0: Any = None) -> ForwardPass:
+        """Every intermediate of the forward direction, in the paper's columns; failures are in the status."""
+        columns = checks.samples("U", U, "p", self.input_dim, self.dtype).T
+        m = columns.shape[1]
+        if self.bias:
+            columns = np.concatenate([columns, np.ones((1, m), self.dtype)])
+        if X0 is not None:
+            X0 = checks.samples("X0", X0, "n", self.hidden_dim, self.dtype)
+            checks.shape("X0", X0, (m, self.hidden_dim), "one row per sample")
+            X0 = X0.T
+        options = self.settings.forward_options()
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported by status
+            return gradients.forward_pass(self.effective_weights(), self.activation, columns, X0, options, self.backend)
+
+    # --- gradients ----------------------------------------------------------------------------------------------------
+
+    def vjp(self, U: Any, X0: Any = None) -> tuple[np.ndarray, Callable[[Any], Gradients]]:
+        """Ŷ (m, q), and the function that takes G_Y = ∂ℓ/∂Ŷ (m, q) to the gradients of every parameter and of U.
+
+        Returns
+        -------
+        Y : (m, q) array
+        pullback : callable
+            G_Y -> dict with "A", or "L" and "R"; "B"; "C"; "D" unless no_D; "U" (m, p). Exact through `f`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> model = ImplicitModel(2, 1, 3, no_D=True, seed=0)
+        >>> Y, pullback = model.vjp(np.ones((4, 2)))
+        >>> {name: G.shape for name, G in pullback(np.ones((4, 1))).items()}
+        {'A': (3, 3), 'B': (3, 2), 'C': (1, 3), 'U': (4, 2)}
+        """
+        forward = self._reported(self.forward_pass(U, X0))
+
+        def pullback(G_Y: Any) -> Gradients:
+            G_Y = checks.samples("G_Y", G_Y, "q", self.output_dim, self.dtype)
+            checks.shape("G_Y", G_Y, forward.Y.T.shape, "that of Ŷ")
+            backward = self.backward_pass(forward, G_Y.T)
+            options = self.settings.adjoint_options(self.on_failure)
+            report(backward.solution, forward.weights.factors, options, "adjoint", "grad_mitr")
+            G_U = gradients.input_gradient(forward.weights, backward.solution.X, G_Y.T)
+            return self.parameter_gradients(backward) | {"U": G_U[: self.input_dim].T}
+
+        return forward.Y.T, pullback
+
+    def loss_and_gradients(self, U: Any, targets: Any, loss: str = "cross_entropy") -> tuple[float, Gradients]:
+        """ℓ(Ŷ, targets) and its gradients, as `vjp` gives them.
+
+        Parameters
+        ----------
+        U : (m, p) array
+        targets : (m,) whole numbers for "cross_entropy", (m, q) array for "mse"
+        loss : {"cross_entropy", "mse"}
+            Means over samples, and for "mse" over outputs too.
+        """
+        Y, pullback = self.vjp(U)
+        value, G_Y = losses.get(loss)(Y.T, losses.check_targets(loss, targets, len(Y), self.output_dim, self.dtype))
+        return float(value), pullback(G_Y.T)
+
+    def backward_pass(self, forward: ForwardPass, G_Y: np.ndarray) -> BackwardPass:
+        """Every intermediate of the backward direction, in the paper's columns; G_Y (q, m).
+
+        The gradients in it are those of the effective weights; failures are in its solution's status.
+        """
+        options = self.settings.adjoint_options()
+        with np.errstate(over="ignore", invalid="ignore"):
+            return gradients.backward_pass(forward, G_Y, options, self.backend)
+
+    def parameter_gradients(self, backward: BackwardPass) -> Gradients:
+        """The gradients of the raw parameters: those of the effective weights, pulled back through `f`."""
+        raw = self.settings.function().pullback(self._raw_factors(), backward.factors)
+        named = self._named(raw) | {"B": backward.B, "C": backward.C}
+        return named if backward.D is None else named | {"D": backward.D}
+
+    # --- weights ------------------------------------------------------------------------------------------------------
+
+    def effective(self) -> dict[str, np.ndarray]:
+        """What the equation uses: the parameters with A, or L and R, after `f`."""
+        return {**self.parameters, **self._named(self.effective_weights().factors)}
+
+    def effective_weights(self) -> Weights:
+        """The same as `effective`, with A as factors; refuses parameters of a wrong shape or dtype."""
+        P = self.parameters
+        for name, shape in self.settings.shapes().items():
+            if name not in P or P[name].shape != shape or P[name].dtype != self.dtype:
+                got = f"{P[name].shape} {P[name].dtype}" if name in P else "none"
+                raise ValueError(f"parameter {name} must be {shape} {self.dtype}; got {got}: assign with [...] =")
+        with np.errstate(over="ignore", invalid="ignore"):
+            return Weights(self.settings.function().effective(self._raw_factors()), P["B"], P["C"], P.get("D"))
+
+    def project(self) -> None:
+        """Write back into A, or L and R, what `f` keeps there: the row projection for ImplicitFunctionRows."""
+        projected = self.settings.function().project(self._raw_factors())
+        for name, value in self._named(projected or ()).items():
+            self.parameters[name][...] = value
+
+    def _raw_factors(self) -> Factors:
+        P = self.parameters
+        return (P["A"],) if self.rank is None else (P["L"], P["R"].T)
+
+    def _named(self, factors: Factors) -> dict[str, np.ndarray]:
+        """Factors (A,) or (L, Rᵀ) under the names of the parameters."""
+        if len(factors) == 2:
+            return {"L": factors[0], "R": factors[1].T}
+        return dict(zip("A", factors, strict=False))
+
+    def _reported(self, forward: ForwardPass) -> ForwardPass:
+        options = self.settings.forward_options(self.on_failure)
+        report(forward.solution, forward.weights.factors, options, "forward", "mitr")
+        return forward
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write parameters, settings and preprocessing to a .npz or .safetensors file: no pickle, all or nothing."""
+        self.effective_weights()  # refuses parameters that a file could not give back
+        preprocessing = None if self.preprocessing is None else self.preprocessing.settings()
+        io.write(path, {"settings": self.settings.plain(), "preprocessing": preprocessing}, self.parameters)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ImplicitModel:
+        """The model that `save` wrote.
+
+        Raises
+        ------
+        FileFormatError
+            A ValueError: the file is damaged, foreign, or inconsistent. Nothing in it is ever executed.
+        """
+        header, arrays = io.read(path, _layout)
+        model = cls._with(Settings.from_plain(header["settings"]), arrays)
+        if header["preprocessing"] is not None:
+            model.preprocessing = Standardise(**header["preprocessing"])
+        return model
+
+    @classmethod
+    def from_torchidl(cls, state_dict: Mapping[str, Any], **settings: Any) -> ImplicitModel:
+        """The model whose raw weights torchidl keeps in `state_dict`: same outputs, gradients exact.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            `torch_model.state_dict()`, or the same names with arrays.
+        **settings
+            What a state_dict does not hold: f, bias, kappa, mitr, … as in torchidl's constructor, and this class's own.
+            Sizes, rank and no_D are read off the weights; so is dtype, unless it is given.
+
+        Notes
+        -----
+        The weights stay raw and `f` goes on mapping them. torchidl differentiates a dense A as if ‖A‖∞ never exceeded
+        κ; pass straight_through=True to train on with its gradients. It scales L and R whatever `f` is: for
+        f=ImplicitFunction the scaled factors are taken over.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> state = {"A": np.eye(3), "B": np.ones((3, 2)), "C": np.ones((1, 3)), "D": np.zeros((1, 2))}
+        >>> ImplicitModel.from_torchidl(state).kappa
+        0.99
+        """
+        arguments, raw = torchidl.arguments(state_dict, settings)
+        model = cls(**arguments)
+        for name, shape in model.settings.shapes().items():
+            checks.shape(name, raw[name], shape, "as the other weights have it")
+            model.parameters[name][...] = raw[name]
+        return model
+
+
+load = ImplicitModel.load
+
+_SETTINGS = {field.name for field in fields(Settings)}
+
+
+def _initial(settings: Settings, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    parameters = {}
+    for name, (rows, columns) in settings.shapes().items():
+        fan_in = settings.hidden_dim if name == "R" else columns  # the rows of Rᵀ have n entries
+        deviation = 0.5 * settings.kappa * np.sqrt(np.pi / 2) / fan_in if name in "ALR" else fan_in**-0.5
+        parameters[name] = (rng.standard_normal((rows, columns)) * deviation).astype(settings.dtype)
+    return parameters
+
+
+def _layout(header: dict[str, Any]) -> tuple[io.Layout, np.dtype]:
+    """What the arrays of a file must look like, from its header."""
+    try:
+        settings = Settings.from_plain(header["settings"])
+        if header["preprocessing"] is not None:
+            Standardise(**header["preprocessing"])
+    except (KeyError, TypeError, ValueError) as reason:
+        raise io.FileFormatError(f"its settings are not those of a model: {reason}") from None
+    return settings.shapes(), settings.dtype

@@ -1,0 +1,94 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from idl_ref import checks
+
+SCHEDULES = ("constant", "cosine")
+
+
+class SGD:
+    """Stochastic gradient descent with momentum.
+
+    g ← ∂ℓ + λ w;   v ← μ v + g;   w ← w − η_t v, or with Nesterov w ← w − η_t (g + μ v).
+
+    Parameters
+    ----------
+    learning_rate : float
+        η.
+    momentum : float
+        0 ≤ μ < 1.
+    nesterov : bool
+        Needs momentum.
+    weight_decay : float
+        λ, for every parameter.
+    schedule : {"constant", "cosine"}
+        η_t = η, or η (1 + cos(π t/T))/2 over the T steps that `start` announces; `fit` announces them.
+
+    Notes
+    -----
+    One optimizer serves one model: the velocity v belongs to its parameters.
+    Source: Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
+
+    Examples
+    --------
+    >>> w = {"B": np.array([1.0])}
+    >>> SGD(0.5, momentum=0.0).step(w, {"B": np.array([1.0])})
+    >>> w["B"]
+    array([0.5])
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.05,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        schedule: str = "constant",
+    ) -> None:
+        self.learning_rate = checks.number("learning_rate", learning_rate, 0)
+        self.momentum = checks.number("momentum", momentum, 0, 1)
+        self.nesterov = checks.flag("nesterov", nesterov)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum > 0; got momentum=0: set momentum, or nesterov=False.")
+        self.weight_decay = checks.number("weight_decay", weight_decay, 0)
+        self.schedule = checks.choice("schedule", schedule, SCHEDULES)
+        self._total: int | None = None
+        self._taken = 0
+        self._velocity: dict[str, np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"SGD(learning_rate={self.learning_rate:g}, momentum={self.momentum:g}, nesterov={self.nesterov}, "
+            f'weight_decay={self.weight_decay:g}, schedule="{self.schedule}")'
+        )
+
+    def start(self, total_steps: int | None = None) -> None:
+        """Forget the past, and say how many steps are to come; the cosine schedule needs to know."""
+        self._total = None if total_steps is None else checks.integer("total_steps", total_steps, 0)
+        self._taken = 0
+        self._velocity = {}
+
+    def rate(self) -> float:
+        """η_t of the next step."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        if self._total is None:
+            raise ValueError('schedule "cosine" must know the number of steps: call start(total_steps) first.')
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, self._taken / max(self._total, 1))))
+
+    def step(self, parameters: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray]) -> None:
+        """Update `parameters` in place; gradients of anything that is not a parameter are left alone."""
+        rate = self.rate()
+        for name, w in parameters.items():
+            g = gradients[name] + self.weight_decay * w if self.weight_decay else gradients[name]
+            v = self._velocity.get(name)
+            v = g.copy() if v is None else self.momentum * v + g
+            self._velocity[name] = v
+            w -= rate * (g + self.momentum * v if self.nesterov else v)
+        self._taken += 1

@@ -1,0 +1,116 @@
+"""The settings of a model: every constructor argument, checked, frozen, and writable as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from idl_ref import activations, checks
+from idl_ref.backends import CHOICES
+from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf
+from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `ImplicitModel`, in its order; see there.
+
+    To change one, replace the whole: ``model.settings = dataclasses.replace(model.settings, tol=1e-9)``.
+    """
+
+    input_dim: int
+    output_dim: int
+    hidden_dim: int
+    f: type[ImplicitFunction] = ImplicitFunctionInf
+    no_D: bool = False
+    bias: bool = False
+    mitr: int = 300
+    grad_mitr: int = 300
+    tol: float = 3e-6
+    grad_tol: float = 3e-6
+    kappa: float = 0.99
+    is_low_rank: bool = False
+    rank: int | None = None
+    activation: str = "relu"
+    dtype: Any = "float32"
+    backend: str = "auto"
+    method: str = "auto"
+    on_failure: str = "warn"
+    straight_through: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("input_dim", "output_dim", "hidden_dim", "mitr", "grad_mitr"):
+            self._set(name, checks.integer(name, getattr(self, name), 1))
+        for name in ("tol", "grad_tol"):
+            self._set(name, checks.number(name, getattr(self, name), 0))
+        for name in ("no_D", "bias", "is_low_rank"):
+            self._set(name, checks.flag(name, getattr(self, name)))
+        self._set("dtype", checks.model_dtype(self.dtype))
+        checks.choice("backend", self.backend, CHOICES)
+        checks.choice("method", self.method, METHODS)
+        checks.choice("on_failure", self.on_failure, ON_FAILURE)
+        self._set("rank", self._checked_rank())
+        self._set("kappa", self._checked_kappa())
+        self._check_f()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _checked_rank(self) -> int | None:
+        if not self.is_low_rank:
+            if self.rank is not None:
+                raise ValueError(f"rank is used with is_low_rank=True only; got rank={self.rank!r}: set is_low_rank.")
+            return None
+        if self.rank is None:
+            raise ValueError("rank is needed with is_low_rank=True; got None: choose 1 ≤ rank ≤ hidden_dim.")
+        return checks.integer("rank", self.rank, 1, self.hidden_dim, why="It is at most hidden_dim.")
+
+    def _checked_kappa(self) -> float:
+        lipschitz = activations.get(self.activation).lipschitz
+        # Low rank: ‖A‖∞ ≤ ‖L‖∞ ‖Rᵀ‖∞ ≤ κ².
+        limit = lipschitz**-0.5 if self.is_low_rank else 1 / lipschitz
+        return checks.number("kappa", self.kappa, 0, limit, why="The model is well posed for ‖A‖∞ < 1/Lip(φ).")
+
+    def _check_f(self) -> None:
+        f = self.f
+        if not (isinstance(f, type) and issubclass(f, ImplicitFunction)):
+            raise TypeError(f"f must be a subclass of idl_ref.ImplicitFunction; got {f!r}: pass the class itself.")
+        if self.is_low_rank and not f.low_rank:
+            raise ValueError(
+                f"f={f.__name__} needs a dense A, because the triangle of L Rᵀ is no product of factors; "
+                "got is_low_rank=True: use ImplicitFunctionInf or ImplicitFunctionRows."
+            )
+        if self.is_low_rank and self.straight_through:
+            raise ValueError("straight_through is for a dense A; got is_low_rank=True: torchidl is exact there.")
+        self.function()
+
+    def function(self) -> ImplicitFunction:
+        """`f` with its radius."""
+        return self.f(self.kappa, self.straight_through)
+
+    def forward_options(self, on_failure: str = "ignore") -> SolveOptions:
+        return SolveOptions(self.tol, self.mitr, self.method, on_failure=on_failure)
+
+    def adjoint_options(self, on_failure: str = "ignore") -> SolveOptions:
+        return SolveOptions(self.grad_tol, self.grad_mitr, self.method, on_failure=on_failure)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter."""
+        n, q, p = self.hidden_dim, self.output_dim, self.input_dim + self.bias
+        A = {"A": (n, n)} if self.rank is None else {"L": (n, self.rank), "R": (n, self.rank)}
+        return {**A, "B": (n, p), "C": (q, n), **({} if self.no_D else {"D": (q, p)})}
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as JSON values; `f` by its name."""
+        if FUNCTIONS.get(self.f.name) is not self.f:
+            raise ValueError(f"a file can name only the four ImplicitFunction classes; got f={self.f.__name__}.")
+        return {**asdict(self), "f": self.f.name, "dtype": self.dtype.name}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Settings:
+        """The settings that `plain` wrote; ValueError or TypeError for anything else."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping) or set(values) != names:
+            raise ValueError(f"settings must be {sorted(names)}; got {sorted(values)[:9]}.")
+        return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)]})

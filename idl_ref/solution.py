@@ -1,0 +1,126 @@
+"""What a solver is asked (SolveOptions) and what it answers (Solution)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from idl_ref import checks
+from idl_ref.status import NotConvergedError, Status
+
+METHODS = ("auto", "picard", "anderson", "newton", "substitution")
+ON_FAILURE = ("warn", "raise", "ignore")
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """How to solve a fixed-point equation.
+
+    Parameters
+    ----------
+    tol : float
+        Largest change of an entry in the last step, per column. A column stops at
+        step ≤ max(tol·min(1, ‖z‖∞), 4·eps·max(‖z‖∞, ‖x‖∞)): tightened for small inputs, never below rounding.
+    max_iter : int
+        Largest number of applications of the map, per column.
+    method : {"auto", "picard", "anderson", "newton", "substitution"}
+        "auto" is substitution for a strictly triangular A, else Picard, which turns to Anderson in the columns where it
+        contracts slowly; for the adjoint of a low-rank A it is the exact r × r solve.
+    tile : int, optional
+        Columns solved together; None leaves it to the backend. It changes memory and speed, not the answer.
+    on_failure : {"warn", "raise", "ignore"}
+        What happens when a column does not converge.
+
+    Examples
+    --------
+    >>> SolveOptions(tol=1e-9, method="anderson")
+    SolveOptions(tol=1e-09, max_iter=300, method='anderson', tile=None, on_failure='warn')
+    """
+
+    tol: float = 3e-6
+    max_iter: int = 300
+    method: str = "auto"
+    tile: int | None = None
+    on_failure: str = "warn"
+
+    def __post_init__(self) -> None:
+        checks.number("tol", self.tol, 0)
+        checks.integer("max_iter", self.max_iter, 1)
+        checks.choice("method", self.method, METHODS)
+        if self.tile is not None:
+            checks.integer("tile", self.tile, 1)
+        checks.choice("on_failure", self.on_failure, ON_FAILURE)
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The answer for every column, with its certificate.
+
+    Attributes
+    ----------
+    X : (n, m) array
+        The last application of the map, one column per sample. A NONFINITE column is NaN.
+    status : (m,) int8 array
+        A `Status` per column.
+    iterations : (m,) int array
+        Applications of the map per column, refused trial steps included.
+    step : (m,) float64 array
+        Largest change of an entry in the last application, ‖g(x̂) − x̂‖∞.
+    error_bound : (m,) float64 array
+        ‖x* − x‖ is at most this, in the ∞-norm for the forward equation and the 1-norm for the adjoint, rounding
+        included; inf where no contraction could be shown.
+    """
+
+    X: np.ndarray
+    status: np.ndarray
+    iterations: np.ndarray
+    step: np.ndarray
+    error_bound: np.ndarray
+
+    @property
+    def succeeded(self) -> np.ndarray:
+        """(m,) bool: True where the column converged."""
+        return self.status <= Status.PRECISION_LIMIT
+
+    @property
+    def converged(self) -> bool:
+        """True when every column converged."""
+        return bool(self.succeeded.all())
+
+    def require(self, error: float | None = None) -> Solution:
+        """Return self if every column converged, and to within `error` where that is given.
+
+        Raises
+        ------
+        NotConvergedError
+            It carries this solution.
+        """
+        if not self.converged:
+            j = int(np.argmin(self.succeeded))
+            raise NotConvergedError(
+                f"{int((~self.succeeded).sum())} of {self.status.size} columns did not converge; the first is {j}: "
+                f"{Status(int(self.status[j])).sentence}.",
+                self,
+            )
+        if error is not None:
+            checks.number("error", error, 0)
+            if self.error_bound.max(initial=0.0) > error:
+                j = int(np.argmax(self.error_bound))
+                raise NotConvergedError(
+                    f"the error must be at most {error:g}; column {j} is only certified to {self.error_bound[j]:.2g}: "
+                    "lower tol, or use float64.",
+                    self,
+                )
+        return self
+
+
+def join(parts: list[Solution]) -> Solution:
+    """Solutions of neighbouring columns as one."""
+    return Solution(
+        X=np.concatenate([s.X for s in parts], axis=1),
+        status=np.concatenate([s.status for s in parts]),
+        iterations=np.concatenate([s.iterations for s in parts]),
+        step=np.concatenate([s.step for s in parts]),
+        error_bound=np.concatenate([s.error_bound for s in parts]),
+    )

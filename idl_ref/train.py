@@ -1,0 +1,302 @@
+"""Training: minibatches, validation, history, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idl_ref import checks, losses
+from idl_ref.factors import norm_inf
+from idl_ref.gradients import BackwardPass, ForwardPass
+from idl_ref.model import ImplicitModel
+from idl_ref.optim import SGD
+from idl_ref.status import ConvergenceWarning, NotConvergedError
+from idl_ref.wellposed import perron_root
+
+CHUNK = 1024  # samples at a time when a whole data set is evaluated
+
+
+@dataclass
+class History:
+    """What happened in training; one entry per epoch.
+
+    Attributes
+    ----------
+    loss, accuracy : list of float
+        Means over the epoch's minibatches, as they were seen; accuracy only for cross_entropy.
+    validation_loss, validation_accuracy : list of float
+        After the epoch; empty without validation data.
+    forward_iterations, adjoint_iterations : list of (mean, max)
+    unconverged : list of int
+        Samples whose forward or adjoint solve did not converge.
+    norm : list of float
+        ‖A‖∞ of the effective A; for low rank its bound max |L||R|ᵀ1.
+    perron_root : list of float
+        Upper end of the bracket of λ_pf(|A|); for low rank of |L||R|ᵀ.
+    seconds : list of float
+    interrupted : bool
+        Stopped from the keyboard; the last epoch is then not in the lists.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    forward_iterations: list[tuple[float, int]] = field(default_factory=list)
+    adjoint_iterations: list[tuple[float, int]] = field(default_factory=list)
+    unconverged: list[int] = field(default_factory=list)
+    norm: list[float] = field(default_factory=list)
+    perron_root: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    interrupted: bool = False
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the history as JSON."""
+        Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def fit(
+    model: ImplicitModel,
+    U: Any,
+    targets: Any,
+    *,
+    loss: str = "cross_entropy",
+    optimizer: SGD | None = None,
+    epochs: int = 10,
+    batch_size: int = 64,
+    validation: tuple[Any, Any] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> History:
+    """Train `model` in place by stochastic gradient descent.
+
+    Parameters
+    ----------
+    model : ImplicitModel
+    U : (m, p) array
+        Samples as rows.
+    targets : (m,) whole numbers for "cross_entropy", (m, q) array for "mse"
+    loss : {"cross_entropy", "mse"}
+    optimizer : SGD, optional
+        SGD() if not given; it is started afresh.
+    epochs, batch_size : int
+        Each epoch goes once through the samples in a new order.
+    validation : (U, targets), optional
+        Evaluated after every epoch.
+    seed : int
+        Of the order of the samples. The same seed on the same machine gives the same weights, bit for bit.
+    progress : bool
+        Show progress on standard error: a bar where tqdm is installed, a line per epoch elsewhere.
+
+    Returns
+    -------
+    History
+        Also after Ctrl-C, for the epochs that were completed; the model keeps the weights it had.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss or a gradient is not finite; the message names epoch and batch, and the model keeps the weights from
+        before that batch.
+    NotConvergedError
+        With the model's on_failure="raise", when a sample does not converge; "warn" warns once per epoch.
+
+    Examples
+    --------
+    >>> from idl_ref import datasets
+    >>> x, y = datasets.two_moons(200)
+    >>> model = ImplicitModel(2, 2, 20, bias=True, seed=0)
+    >>> history = fit(model, x, y, epochs=30, optimizer=SGD(0.1), progress=False)
+    >>> history.accuracy[-1] > 0.9
+    True
+    """
+    U = checks.samples("U", U, "p", model.input_dim, model.dtype)
+    m = len(U)
+    T = losses.check_targets(loss, targets, m, model.output_dim, model.dtype)
+    checks.integer("epochs", epochs, 0)
+    checks.integer("batch_size", batch_size, 1)
+    checks.integer("seed", seed, 0)
+    if validation is not None:
+        evaluate(model, validation[0][:0], validation[1][:0], loss=loss)  # refuse bad data before the first epoch
+    optimizer = SGD() if optimizer is None else optimizer
+    optimizer.start(epochs * -(-m // batch_size))
+    rng = np.random.default_rng(seed)
+    history = History()
+    with _Progress(progress, epochs, -(-m // batch_size)) as display:
+        try:
+            for epoch in range(1, epochs + 1):
+                _run_epoch(model, U, T, loss, optimizer, _batches(rng, m, batch_size), epoch, history, display)
+                if validation is not None:
+                    value, accuracy = evaluate(model, *validation, loss=loss)
+                    history.validation_loss.append(value)
+                    if accuracy is not None:
+                        history.validation_accuracy.append(accuracy)
+                display.epoch_done(epoch, history)
+        except KeyboardInterrupt:
+            history.interrupted = True
+    return history
+
+
+def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_entropy") -> tuple[float, float | None]:
+    """Loss, and accuracy for cross_entropy (else None), over a whole data set, in chunks.
+
+    Parameters
+    ----------
+    model, U, targets, loss
+        As for `fit`.
+    """
+    U = checks.samples("U", U, "p", model.input_dim, model.dtype)
+    T = losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
+    total, hits = 0.0, 0
+    for j in range(0, len(U), CHUNK):
+        chunk = slice(j, j + CHUNK)
+        Y = model(U[chunk]).T
+        t = T[..., chunk]
+        total += float(losses.get(loss)(Y, t)[0]) * Y.shape[1]
+        hits += _hits(loss, Y, t)
+    m = max(len(U), 1)
+    return total / m, hits / m if loss == "cross_entropy" else None
+
+
+def _hits(loss: str, Y: np.ndarray, t: np.ndarray) -> int:
+    return int((Y.argmax(axis=0) == t).sum()) if loss == "cross_entropy" else 0
+
+
+def _batches(rng: np.random.Generator, m: int, batch_size: int) -> Iterator[np.ndarray]:
+    order = rng.permutation(m)
+    return (order[j : j + batch_size] for j in range(0, m, batch_size))
+
+
+def train_step(
+    model: ImplicitModel, U: np.ndarray, T: np.ndarray, loss: str, optimizer: SGD
+) -> tuple[float, ForwardPass, BackwardPass]:
+    """One step: forward, loss, backward, SGD, and the projection where `f` has one.   U (m, p), T as the loss takes it
+
+    Raises FloatingPointError, the weights untouched, if the loss or a gradient is not finite.
+    """
+    forward = model.forward_pass(U)
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, G_Y = losses.get(loss)(forward.Y, T)
+    if not np.isfinite(value):
+        raise FloatingPointError(f"the loss is {float(value)}")
+    backward = model.backward_pass(forward, G_Y)
+    gradients = model.parameter_gradients(backward)
+    for name, G in gradients.items():
+        if not np.isfinite(G).all():
+            raise FloatingPointError(f"the gradient of {name} is not finite")
+    optimizer.step(model.parameters, gradients)
+    model.project()
+    return float(value), forward, backward
+
+
+def _run_epoch(
+    model: ImplicitModel,
+    U: np.ndarray,
+    T: np.ndarray,
+    loss: str,
+    optimizer: SGD,
+    batches: Iterator[np.ndarray],
+    epoch: int,
+    history: History,
+    display: _Progress,
+) -> None:
+    started = time.perf_counter()
+    total, hits, seen, unconverged = 0.0, 0, 0, 0
+    iterations: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for number, batch in enumerate(batches, 1):
+        try:
+            value, forward, backward = train_step(model, U[batch], T[..., batch], loss, optimizer)
+        except FloatingPointError as reason:
+            raise FloatingPointError(
+                f"epoch {epoch}, batch {number}: {reason}. Lower the learning rate, or look for NaN in the data."
+            ) from None
+        failed = ~(forward.solution.succeeded & backward.solution.succeeded)
+        if failed.any() and model.on_failure == "raise":
+            worse = forward.solution if not forward.solution.converged else backward.solution
+            raise NotConvergedError(f"epoch {epoch}, batch {number}: {failed.sum()} samples not converged.", worse)
+        total += value * len(batch)
+        hits += _hits(loss, forward.Y, T[..., batch])
+        seen += len(batch)
+        unconverged += int(failed.sum())
+        iterations[0].append(forward.solution.iterations)
+        iterations[1].append(backward.solution.iterations)
+        display.batch_done(epoch, total / seen)
+    _record(model, history, total / max(seen, 1), hits / max(seen, 1) if loss == "cross_entropy" else None, iterations)
+    history.unconverged.append(unconverged)
+    history.seconds.append(time.perf_counter() - started)
+    if unconverged and model.on_failure == "warn":
+        warnings.warn(
+            f"epoch {epoch}: {unconverged} of {seen} samples not converged, forward or adjoint. "
+            'Raise mitr and grad_mitr, or try method="anderson".',
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+def _record(
+    model: ImplicitModel,
+    history: History,
+    value: float,
+    accuracy: float | None,
+    iterations: tuple[list[np.ndarray], list[np.ndarray]],
+) -> None:
+    history.loss.append(value)
+    if accuracy is not None:
+        history.accuracy.append(accuracy)
+    for record, counts in zip((history.forward_iterations, history.adjoint_iterations), iterations, strict=True):
+        joined = np.concatenate(counts) if counts else np.zeros(1, int)
+        record.append((float(joined.mean()), int(joined.max())))
+    weights = model.effective_weights()
+    history.norm.append(norm_inf(weights.factors))
+    history.perron_root.append(perron_root(weights.A).upper)
+
+
+class _Progress:
+    """One bar over all batches where tqdm is installed, a line per epoch elsewhere; on standard error."""
+
+    def __init__(self, show: bool, epochs: int, batches: int) -> None:
+        self.show, self.epochs = checks.flag("progress", show), epochs
+        self.bar: Any = None
+        if show:
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                pass  # the lines below do without it
+            else:
+                self.bar = tqdm(total=epochs * batches, unit="batch", dynamic_ncols=True, desc="training")
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def batch_done(self, epoch: int, mean_loss: float) -> None:
+        if self.bar is not None:
+            self.bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
+            self.bar.update()
+
+    def epoch_done(self, epoch: int, history: History) -> None:
+        words = {"loss": f"{history.loss[-1]:.4f}"}
+        if history.accuracy:
+            words["accuracy"] = f"{100 * history.accuracy[-1]:.2f} %"
+        if history.validation_accuracy:
+            words["validation"] = f"{100 * history.validation_accuracy[-1]:.2f} %"
+        elif history.validation_loss:
+            words["validation"] = f"{history.validation_loss[-1]:.4f}"
+        words["iterations"] = f"{history.forward_iterations[-1][0]:.1f}"
+        if self.bar is not None:
+            self.bar.set_postfix(words)
+        elif self.show:
+            text = ", ".join(f"{name} {value}" for name, value in words.items())
+            print(f"epoch {epoch}/{self.epochs}: {text}, {history.seconds[-1]:.1f} s", file=sys.stderr, flush=True)

@@ -1,0 +1,175 @@
+"""Well-posedness: norms, the Perron root, and what keeps A well posed — each map with its exact pullback.
+
+A pullback takes G = dl/d(result) to dl/d(argument).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from idl_ref import checks
+
+
+class PerronRoot(NamedTuple):
+    """lower ≤ λ_pf(|A|) ≤ upper."""
+
+    lower: float
+    upper: float
+
+
+def magnitude(A: np.ndarray) -> np.ndarray:
+    """|A| in float64. For complex A the branch of its real part, analytic, as the complex step needs it."""
+    if A.dtype.kind == "c":
+        return np.where(A.real >= 0, A, -A)
+    return np.abs(A).astype(np.float64, copy=False)
+
+
+def norm_inf(A: np.ndarray) -> float:
+    """‖A‖∞ = maxᵢ Σⱼ |A_ij|, the largest absolute row sum, in float64."""
+    return float(np.abs(A).sum(axis=1, dtype=np.float64).max(initial=0.0))
+
+
+def perron_root(A: np.ndarray | tuple[np.ndarray, np.ndarray], rtol: float = 1e-6, max_iter: int = 2000) -> PerronRoot:
+    """The Perron root of |A|, between two bounds that both hold.
+
+    For every z > 0:  minᵢ (|A| z)ᵢ / zᵢ  ≤  λ_pf(|A|)  ≤  maxᵢ (|A| z)ᵢ / zᵢ   (Collatz and Wielandt).
+    A matrix whose Perron root is below 1/Lip(φ) is well posed, whatever its norm.
+
+    Parameters
+    ----------
+    A : (n, n) array, or (L, R)
+        For a pair, the root of |L||R|ᵀ ≥ |L Rᵀ|, found in r dimensions: only `upper` then bounds λ_pf(|L Rᵀ|).
+    rtol : float
+        Stop when upper − lower ≤ rtol · upper.
+    max_iter : int
+        Largest number of power steps.
+
+    Returns
+    -------
+    PerronRoot
+        lower, upper. They hold even when the power steps run out.
+
+    Notes
+    -----
+    The root of a reducible matrix is the largest root of its irreducible blocks, the strongly connected components of
+    its graph; on each, power steps with |A| + σI converge. Cost: n³ log n for the blocks, n² per step.
+    Source: Seneta, Non-negative Matrices and Markov Chains, chapter 1.
+
+    Examples
+    --------
+    >>> perron_root(np.array([[0.0, 2.0], [0.125, 0.0]]))
+    PerronRoot(lower=0.5, upper=0.5)
+    >>> perron_root(np.triu(np.ones((4, 4)), 1))
+    PerronRoot(lower=0.0, upper=0.0)
+    """
+    if isinstance(A, tuple):
+        L, R = (np.abs(checks.real_array(name, F, np.float64)) for name, F in zip("LR", A, strict=True))
+        M = R.T @ L
+    else:
+        M = np.abs(checks.real_array("A", A, np.float64))
+    checks.matrix("A", M, "(n, n)")
+    checks.shape("A", M, (len(M), len(M)), "square")
+    if not np.isfinite(M).all():
+        return PerronRoot(np.nan, np.inf)
+    roots = [_irreducible_root(M[np.ix_(block, block)], rtol, max_iter) for block in _blocks(M)]
+    return PerronRoot(max((r.lower for r in roots), default=0.0), max((r.upper for r in roots), default=0.0))
+
+
+def _blocks(M: np.ndarray) -> list[np.ndarray]:
+    """Strongly connected components that hold a cycle.   M (n, n) ≥ 0 -> index arrays"""
+    reach = (M > 0).astype(np.float32)
+    for _ in range(max(len(M) - 1, 1).bit_length()):  # paths of length ≤ 1, 2, 4, …
+        longer = ((reach + reach @ reach) > 0).astype(np.float32)
+        if np.array_equal(longer, reach):
+            break
+        reach = longer
+    mutual = (reach * reach.T) > 0
+    cyclic = np.flatnonzero(mutual.diagonal())
+    firsts = [i for i in cyclic if mutual[i].argmax() == i]
+    return [np.flatnonzero(mutual[i]) for i in firsts]
+
+
+def _irreducible_root(M: np.ndarray, rtol: float, max_iter: int) -> PerronRoot:
+    """Power steps z ← (M + σI) z on an irreducible M ≥ 0, with the bracket of each z."""
+    scale = M.sum(axis=1).max()
+    M = M / scale
+    z = np.ones(len(M))
+    lower, upper = 0.0, np.inf
+    for _ in range(max_iter):
+        Mz = M @ z
+        ratio = Mz / z
+        lower, upper = max(lower, float(ratio.min())), min(upper, float(ratio.max()))
+        if upper - lower <= rtol * upper:
+            break
+        z = Mz + 0.5 * upper * z  # σ = upper/2 keeps z > 0 and breaks cycles
+        z /= z.max()
+    return PerronRoot(lower * scale, upper * scale)
+
+
+def scale_to_norm(A: np.ndarray, kappa: float) -> np.ndarray:
+    """κ A / max(κ, ‖A‖∞): one scale for the whole matrix, and A itself where ‖A‖∞ ≤ κ.   (n, k) -> (n, k)"""
+    sums = magnitude(A).sum(axis=1)
+    nu = sums[sums.real.argmax()]
+    return (A * _scale(A, nu, kappa)).astype(A.dtype) if nu.real > kappa else A
+
+
+def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndarray:
+    """(κ/ν)(G − (⟨G, A⟩/ν) s) with ν = ‖A‖∞ > κ and s = sign(A) on the row that attains ν, 0 elsewhere; else G."""
+    sums = magnitude(A).sum(axis=1)
+    row = sums.argmax()
+    nu = sums[row]
+    if not nu > kappa:
+        return G
+    s = np.zeros_like(A)
+    s[row] = np.sign(A[row])
+    return ((G - (np.vdot(G, A) / nu) * s) * _scale(A, nu, kappa)).astype(A.dtype)
+
+
+def _scale(A: np.ndarray, nu: float, kappa: float) -> float:
+    """κ/ν, a few roundings smaller: the scaled norm must not come out above κ."""
+    return kappa / nu * (1 - 4 * float(np.finfo(A.dtype).eps))
+
+
+def project_rows(A: np.ndarray, kappa: float) -> np.ndarray:
+    """Each row's nearest point, in the Euclidean norm, with Σⱼ |A_ij| ≤ κ.   (n, k) -> (n, k)
+
+    Rows inside the ball stay as they are, bit for bit. Outside, entries shrink by θ and stop at 0:
+    sign(a) max(|a| − θ, 0), with θ such that the row sum is κ.
+
+    Source: Duchi et al., Efficient projections onto the ℓ1-ball, ICML 2008. Cost: a sort per row.
+    """
+    size, outside, theta = _thresholds(A, kappa)
+    shrunk = np.where(size.real > theta.real, size - theta, 0)
+    # Rounding must not leave a row outside: then a second projection would move it again.
+    slack = max(2 * float(np.finfo(A.dtype).eps), A.shape[1] * float(np.finfo(np.float64).eps))
+    total = shrunk.sum(axis=1, keepdims=True)
+    over = total.real > kappa * (1 - slack)
+    shrunk = shrunk * np.where(over, kappa * (1 - slack) / np.where(over, total, 1), 1)
+    result = A.copy()
+    result[outside] = np.sign(A[outside].real) * shrunk
+    return result
+
+
+def project_rows_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndarray:
+    """Rows inside the ball: G. Outside: G_S − σ_S (σ_Sᵀ G_S)/|S| on the support S, σ = sign(a), and 0 off it."""
+    size, outside, theta = _thresholds(A, kappa)
+    support = size > theta
+    sigma = np.where(support, np.sign(A[outside]), 0)
+    along = (sigma * G[outside]).sum(axis=1, keepdims=True) / np.maximum(support.sum(axis=1, keepdims=True), 1)
+    result = G.copy()
+    result[outside] = np.where(support, G[outside], 0) - sigma * along
+    return result
+
+
+def _thresholds(A: np.ndarray, kappa: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """|a|, which rows lie outside the ball, and θ with Σⱼ max(|a_j| − θ, 0) = κ.   -> (k, n), (rows of A,), (k, 1)"""
+    size = magnitude(A)
+    outside = size.sum(axis=1).real > kappa
+    size = size[outside]
+    descending = -np.sort(-size, axis=1)
+    excess = np.cumsum(descending, axis=1) - kappa
+    count = np.arange(1, A.shape[1] + 1)
+    support = np.maximum((descending.real * count > excess.real).sum(axis=1, keepdims=True), 1)  # entries that stay
+    return size, outside, np.take_along_axis(excess, support - 1, axis=1) / support
