@@ -8,6 +8,7 @@ from idl_ref.adjoint import solve_adjoint
 from idl_ref.backends import backends
 from idl_ref.equilibrium import solve_equilibrium
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
+from idl_ref.gradcheck import check_gradients
 from idl_ref.io import FileFormatError
 from idl_ref.model import ImplicitModel, load
 from idl_ref.optim import SGD
@@ -32,6 +33,7 @@ __all__ = [
     "SolveOptions",
     "Status",
     "backends",
+    "check_gradients",
     "datasets",
     "fit",
     "load",

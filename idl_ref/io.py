@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -35,17 +35,15 @@ def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays
     writer = _WRITERS[_kind(target)]
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot save {target}: there is no folder {target.parent}.")
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with draft.open("xb") as stream:
             writer(stream, header, arrays)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private; a saved model is an ordinary file
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read(
@@ -76,12 +74,6 @@ def _kind(path: Path) -> str:
     if path.suffix not in _WRITERS:
         raise ValueError(f"a model file ends in .npz or .safetensors; got {str(path)!r}.")
     return path.suffix
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _parse(text: bytes | str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.gradients import BackwardPass, ForwardPass, Weights
-from idl_ref.preprocessing import Standardise
+from idl_ref.preprocessing import Standardise, as_rows
 from idl_ref.settings import Settings
 from idl_ref.solution import Solution
 
@@ -133,8 +133,8 @@ class ImplicitModel:
         self.preprocessing: Standardise | None = None
 
     @classmethod
-    def _with(cls, settings: Settings, parameters: dict[str, np.ndarray]) -> ImplicitModel:
-        """A model of these parameters; none are drawn."""
+    def from_parameters(cls, settings: Settings, parameters: dict[str, np.ndarray]) -> ImplicitModel:
+        """A model of these very arrays; nothing is drawn or copied."""
         model = cls.__new__(cls)
         model.settings, model.parameters, model.preprocessing = settings, parameters, None
         return model
@@ -187,10 +187,8 @@ class ImplicitModel:
 
     def forward_pass(self, U: Any, X0: Any = None) -> ForwardPass:
         """Every intermediate of the forward direction, in the paper's columns; failures are in the status."""
-        columns = checks.samples("U", U, "p", self.input_dim, self.dtype).T
+        columns = as_rows(checks.samples("U", U, "p", self.input_dim, self.dtype), self.bias).T
         m = columns.shape[1]
-        if self.bias:
-            columns = np.concatenate([columns, np.ones((1, m), self.dtype)])
         if X0 is not None:
             X0 = checks.samples("X0", X0, "n", self.hidden_dim, self.dtype)
             checks.shape("X0", X0, (m, self.hidden_dim), "one row per sample")
@@ -256,7 +254,7 @@ class ImplicitModel:
 
     def parameter_gradients(self, backward: BackwardPass) -> Gradients:
         """The gradients of the raw parameters: those of the effective weights, pulled back through `f`."""
-        raw = self.settings.function().pullback(self._raw_factors(), backward.factors)
+        raw = self.settings.function().pullback(self.as_factors(self.parameters), backward.factors)
         named = self._named(raw) | {"B": backward.B, "C": backward.C}
         return named if backward.D is None else named | {"D": backward.D}
 
@@ -274,17 +272,19 @@ class ImplicitModel:
                 got = f"{P[name].shape} {P[name].dtype}" if name in P else "none"
                 raise ValueError(f"parameter {name} must be {shape} {self.dtype}; got {got}: assign with [...] =")
         with np.errstate(over="ignore", invalid="ignore"):
-            return Weights(self.settings.function().effective(self._raw_factors()), P["B"], P["C"], P.get("D"))
+            return Weights(
+                self.settings.function().effective(self.as_factors(self.parameters)), P["B"], P["C"], P.get("D")
+            )
 
     def project(self) -> None:
         """Write back into A, or L and R, what `f` keeps there: the row projection for ImplicitFunctionRows."""
-        projected = self.settings.function().project(self._raw_factors())
+        projected = self.settings.function().project(self.as_factors(self.parameters))
         for name, value in self._named(projected or ()).items():
             self.parameters[name][...] = value
 
-    def _raw_factors(self) -> Factors:
-        P = self.parameters
-        return (P["A"],) if self.rank is None else (P["L"], P["R"].T)
+    def as_factors(self, parameters: Mapping[str, np.ndarray]) -> Factors:
+        """(A,) or (L, Rᵀ) out of named arrays."""
+        return (parameters["A"],) if self.rank is None else (parameters["L"], parameters["R"].T)
 
     def _named(self, factors: Factors) -> dict[str, np.ndarray]:
         """Factors (A,) or (L, Rᵀ) under the names of the parameters."""
@@ -315,7 +315,7 @@ class ImplicitModel:
             A ValueError: the file is damaged, foreign, or inconsistent. Nothing in it is ever executed.
         """
         header, arrays = io.read(path, _layout)
-        model = cls._with(Settings.from_plain(header["settings"]), arrays)
+        model = cls.from_parameters(Settings.from_plain(header["settings"]), arrays)
         if header["preprocessing"] is not None:
             model.preprocessing = Standardise(**header["preprocessing"])
         return model

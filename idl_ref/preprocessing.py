@@ -10,6 +10,11 @@ import numpy as np
 from idl_ref import checks
 
 
+def as_rows(U: np.ndarray, bias: bool) -> np.ndarray:
+    """U with a constant feature 1 appended where there is a bias.   (m, p) -> (m, p) or (m, p + 1)"""
+    return np.concatenate([U, np.ones((len(U), 1), U.dtype)], axis=1) if bias else U
+
+
 @dataclass(frozen=True)
 class Standardise:
     """Flatten each sample and apply (x − mean) / scale, with one mean and one scale for all features.
@@ -22,8 +27,9 @@ class Standardise:
     Examples
     --------
     >>> images = np.array([[[0, 2]], [[4, 6]]], dtype=np.uint8)
-    >>> Standardise.fit(images)(images).round(3).tolist()
-    [[-1.342, -0.447], [0.447, 1.342]]
+    >>> print(Standardise.fit(images)(images).round(3))
+    [[-1.342 -0.447]
+     [ 0.447  1.342]]
     """
 
     mean: float

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from idl_ref.factors import norm_inf
 from idl_ref.gradients import BackwardPass, ForwardPass
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
+from idl_ref.progress import Progress
 from idl_ref.status import ConvergenceWarning, NotConvergedError
 from idl_ref.wellposed import perron_root
 
@@ -58,6 +58,18 @@ class History:
     perron_root: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     interrupted: bool = False
+
+    def latest(self) -> dict[str, str]:
+        """The last epoch in words."""
+        words = {"loss": f"{self.loss[-1]:.4f}"}
+        if self.accuracy:
+            words["accuracy"] = f"{100 * self.accuracy[-1]:.2f} %"
+        if self.validation_accuracy:
+            words["validation"] = f"{100 * self.validation_accuracy[-1]:.2f} %"
+        elif self.validation_loss:
+            words["validation"] = f"{self.validation_loss[-1]:.4f}"
+        words["iterations"] = f"{self.forward_iterations[-1][0]:.1f}"
+        return words
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the history as JSON."""
@@ -131,7 +143,7 @@ def fit(
     optimizer.start(epochs * -(-m // batch_size))
     rng = np.random.default_rng(seed)
     history = History()
-    with _Progress(progress, epochs, -(-m // batch_size)) as display:
+    with Progress(progress, epochs, -(-m // batch_size)) as display:
         try:
             for epoch in range(1, epochs + 1):
                 _run_epoch(model, U, T, loss, optimizer, _batches(rng, m, batch_size), epoch, history, display)
@@ -140,7 +152,7 @@ def fit(
                     history.validation_loss.append(value)
                     if accuracy is not None:
                         history.validation_accuracy.append(accuracy)
-                display.epoch_done(epoch, history)
+                display.epoch_done(epoch, history.latest(), history.seconds[-1])
         except KeyboardInterrupt:
             history.interrupted = True
     return history
@@ -207,7 +219,7 @@ def _run_epoch(
     batches: Iterator[np.ndarray],
     epoch: int,
     history: History,
-    display: _Progress,
+    display: Progress,
 ) -> None:
     started = time.perf_counter()
     total, hits, seen, unconverged = 0.0, 0, 0, 0
@@ -229,7 +241,7 @@ def _run_epoch(
         unconverged += int(failed.sum())
         iterations[0].append(forward.solution.iterations)
         iterations[1].append(backward.solution.iterations)
-        display.batch_done(epoch, total / seen)
+        display.batch_done(epoch)
     _record(model, history, total / max(seen, 1), hits / max(seen, 1) if loss == "cross_entropy" else None, iterations)
     history.unconverged.append(unconverged)
     history.seconds.append(time.perf_counter() - started)
@@ -258,45 +270,3 @@ def _record(
     weights = model.effective_weights()
     history.norm.append(norm_inf(weights.factors))
     history.perron_root.append(perron_root(weights.A).upper)
-
-
-class _Progress:
-    """One bar over all batches where tqdm is installed, a line per epoch elsewhere; on standard error."""
-
-    def __init__(self, show: bool, epochs: int, batches: int) -> None:
-        self.show, self.epochs = checks.flag("progress", show), epochs
-        self.bar: Any = None
-        if show:
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                pass  # the lines below do without it
-            else:
-                self.bar = tqdm(total=epochs * batches, unit="batch", dynamic_ncols=True, desc="training")
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def batch_done(self, epoch: int, mean_loss: float) -> None:
-        if self.bar is not None:
-            self.bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
-            self.bar.update()
-
-    def epoch_done(self, epoch: int, history: History) -> None:
-        words = {"loss": f"{history.loss[-1]:.4f}"}
-        if history.accuracy:
-            words["accuracy"] = f"{100 * history.accuracy[-1]:.2f} %"
-        if history.validation_accuracy:
-            words["validation"] = f"{100 * history.validation_accuracy[-1]:.2f} %"
-        elif history.validation_loss:
-            words["validation"] = f"{history.validation_loss[-1]:.4f}"
-        words["iterations"] = f"{history.forward_iterations[-1][0]:.1f}"
-        if self.bar is not None:
-            self.bar.set_postfix(words)
-        elif self.show:
-            text = ", ".join(f"{name} {value}" for name, value in words.items())
-            print(f"epoch {epoch}/{self.epochs}: {text}, {history.seconds[-1]:.1f} s", file=sys.stderr, flush=True)

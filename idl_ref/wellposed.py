@@ -59,8 +59,9 @@ def perron_root(A: np.ndarray | tuple[np.ndarray, np.ndarray], rtol: float = 1e-
 
     Examples
     --------
-    >>> perron_root(np.array([[0.0, 2.0], [0.125, 0.0]]))
-    PerronRoot(lower=0.5, upper=0.5)
+    >>> root = perron_root(np.array([[0.0, 2.0], [0.125, 0.0]]))
+    >>> root.lower <= 0.5 <= root.upper, round(root.upper, 5)
+    (True, 0.5)
     >>> perron_root(np.triu(np.ones((4, 4)), 1))
     PerronRoot(lower=0.0, upper=0.0)
     """
@@ -105,7 +106,7 @@ def _irreducible_root(M: np.ndarray, rtol: float, max_iter: int) -> PerronRoot:
             break
         z = Mz + 0.5 * upper * z  # σ = upper/2 keeps z > 0 and breaks cycles
         z /= z.max()
-    return PerronRoot(lower * scale, upper * scale)
+    return PerronRoot(float(lower * scale), float(upper * scale))
 
 
 def scale_to_norm(A: np.ndarray, kappa: float) -> np.ndarray:

@@ -1,0 +1,258 @@
+"""The command line: train, predict, check, info."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import idl_ref
+from idl_ref import activations, checks, datafile, datasets, train, wellposed
+from idl_ref.backends import CHOICES, resolve
+from idl_ref.functions import FUNCTIONS
+from idl_ref.gradcheck import check_gradients
+from idl_ref.model import ImplicitModel
+from idl_ref.optim import SGD
+from idl_ref.preprocessing import Standardise
+
+REFUSED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 if it did its work, 1 if a check failed, 2 if it was refused."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("idl-ref: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left: nothing to say, and nobody to say it to
+        return 0
+    except REFUSED as reason:
+        print(f"idl-ref: error: {' '.join(str(reason).split()) or type(reason).__name__}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="idl-ref",
+        description="Implicit deep learning: train a model whose hidden state solves X = φ(A X + B U), and use it.",
+        epilog="Start with: idl-ref train    (no arguments: handwritten digits, a few seconds)",
+    )
+    parser.add_argument("--version", action="version", version=f"idl-ref {idl_ref.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{train,predict,check,info}")
+    _add_train(commands.add_parser("train", help="train a classifier and save it", formatter_class=_Help))
+    _add_predict(commands.add_parser("predict", help="predict with a saved model", formatter_class=_Help))
+    _add_check(
+        commands.add_parser("check", help="check a saved model: well-posedness, gradients", formatter_class=_Help)
+    )
+    info = commands.add_parser("info", help="versions, and which backends work here")
+    info.set_defaults(run=_info)
+    return parser
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults in the help."""
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train an implicit model to classify, show its test accuracy, and write model.npz, history.json and, where "
+        "matplotlib is installed, training.png."
+    )
+    add = parser.add_argument
+    add("--data", type=Path, metavar="FILE.npz", help="arrays x_train, y_train, x_test, y_test; default: 8×8 digits")
+    add("--hidden", type=int, default=64, metavar="N", help="size n of the hidden state")
+    add("--rank", type=int, metavar="R", help="low rank: A = L Rᵀ with R columns; default: dense A")
+    add("--f", choices=list(FUNCTIONS), default="inf", help="what keeps A well posed")
+    add("--activation", choices=list(activations.TABLE), default="relu", help="φ")
+    add("--epochs", type=int, default=20, metavar="E", help="passes over the training samples")
+    add("--batch-size", type=int, default=32, metavar="M", help="samples per step")
+    add("--lr", type=float, default=0.05, metavar="RATE", help="learning rate of the first step; it falls as a cosine")
+    add("--seed", type=int, default=0, metavar="S", help="of the initial weights and the order of the samples")
+    add("--backend", choices=CHOICES, default="auto", help="what solves the equations; see idl-ref info")
+    add("--out", type=Path, default=Path(), metavar="DIR", help="folder for the files; made if it is not there")
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    resolve(options.backend)
+    x_train, y_train, x_test, y_test = datasets.digits() if options.data is None else datafile.labelled(options.data)
+    preprocessing = Standardise.fit(x_train)
+    U, U_test = preprocessing(x_train), preprocessing(x_test)
+    model = ImplicitModel(
+        input_dim=U.shape[1],
+        output_dim=int(y_train.max()) + 1,
+        hidden_dim=options.hidden,
+        f=FUNCTIONS[options.f],
+        bias=True,
+        is_low_rank=options.rank is not None,
+        rank=options.rank,
+        activation=options.activation,
+        seed=options.seed,
+        backend=options.backend,
+    )
+    model.preprocessing = preprocessing
+    checks.labels("y_test", y_test, len(U_test), model.output_dim)
+    optimizer = SGD(options.lr, schedule="cosine")
+    options.out.mkdir(parents=True, exist_ok=True)
+    print(f"{model}: {len(U)} training samples, {len(U_test)} test samples")
+    history = train.fit(
+        model,
+        U,
+        y_train,
+        optimizer=optimizer,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        validation=(U_test, y_test) if len(U_test) else None,
+        seed=options.seed,
+    )
+    if history.interrupted:
+        print(f"interrupted after {len(history.loss)} epochs; the model is saved as it is")
+    written = [options.out / "model.npz", options.out / "history.json"]
+    model.save(written[0])
+    history.save(written[1])
+    written += _plot(history, options.out / "training.png")
+    if len(U_test):
+        _, accuracy = train.evaluate(model, U_test, y_test)
+        print(f"test accuracy: {100 * (accuracy or 0.0):.2f} %")
+    print(f"wrote {', '.join(map(str, written))}")
+    return 0
+
+
+def _plot(history: train.History, path: Path) -> list[Path]:
+    from idl_ref import plots
+
+    if not history.loss:
+        return []
+    try:
+        figure = plots.training_curves(history)
+    except ImportError:
+        print(f'no {path.name}: plots need matplotlib (pip install "idl-ref[plot]")')
+        return []
+    figure.savefig(path, dpi=120)
+    return [path]
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Predict labels with a saved model; the preprocessing stored in it is applied first."
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file that train wrote")
+    add(
+        "--data", type=Path, metavar="FILE.npz", help="array x_test, and y_test to score; default: the digits' test set"
+    )
+    add("--out", type=Path, metavar="FILE.csv", help="write sample, label and the outputs Ŷ, one row per sample")
+    parser.set_defaults(run=_predict)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    model = idl_ref.load(options.model)
+    U, y = _samples(model, options.data)
+    Y = model(U)
+    predicted = Y.argmax(axis=1)
+    if options.out is not None:
+        columns = np.column_stack([np.arange(len(Y)), predicted, Y])
+        header = ",".join(["sample", "label", *(f"y{i}" for i in range(model.output_dim))])
+        formats = ["%d", "%d"] + ["%.9g"] * model.output_dim
+        np.savetxt(options.out, columns, fmt=formats, delimiter=",", header=header, comments="")
+    else:
+        print(" ".join(map(str, predicted[:40])) + (f" … ({len(predicted)} in all)" if len(predicted) > 40 else ""))
+    if y is not None and len(y):
+        print(f"accuracy: {100 * float((predicted == y).mean()):.2f} %")
+    if options.out is not None:
+        print(f"wrote {options.out}")
+    return 0
+
+
+def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Preprocessed inputs, and labels where there are any."""
+    if path is None:
+        _, _, x, labels = datasets.digits()
+        y: np.ndarray | None = labels
+    else:
+        arrays = datafile.arrays(path)
+        if "x_test" not in arrays:
+            raise ValueError(f"{path} must hold x_test; got {', '.join(arrays) or 'no arrays'}.")
+        x, y = arrays["x_test"], arrays.get("y_test")
+        if x.ndim < 2 or (y is not None and y.shape != (len(x),)):
+            got = f"{x.shape}" + ("" if y is None else f" and {y.shape}")
+            raise ValueError(f"x_test must be (m, …) samples and y_test, if it is there, (m,) labels; got {got}.")
+    U = model.preprocessing(x, model.dtype) if model.preprocessing is not None else x.reshape(len(x), -1)
+    return checks.samples("x_test", U, "p", model.input_dim, model.dtype), y
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Report how well posed a saved model is, how accurate its answers are certified to be, and whether its "
+        "gradients agree with central differences and the complex step. Exit status 1 if something is wrong."
+    )
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file")
+    add(
+        "--data",
+        type=Path,
+        metavar="FILE.npz",
+        help="array x_test; default: digits if they fit, else normal random inputs",
+    )
+    add("--samples", type=int, default=8, metavar="M", help="samples to check with")
+    add("--entries", type=int, default=32, metavar="K", help="entries to check per parameter")
+    parser.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    model = idl_ref.load(options.model)
+    checks.integer("--samples", options.samples, 1)
+    rng = np.random.default_rng(0)
+    if options.data is None and model.input_dim != 64:
+        U = rng.standard_normal((options.samples, model.input_dim))
+    else:
+        U = _samples(model, options.data)[0][: options.samples]
+    weights = model.effective_weights()
+    norm, root = train.norm_inf(weights.factors), wellposed.perron_root(weights.A)
+    limit = 1 / activations.get(model.activation).lipschitz
+    solution = model.equilibrium(U)
+    sign = "≤" if model.is_low_rank else "="
+    print(model)
+    print(f"‖A‖∞ {sign} {norm:.6f}   Perron root of |A| ≤ {root.upper:.6f}   well posed below {limit:g}")
+    print(
+        f"{len(U)} samples: {int(solution.succeeded.sum())} converged, in at most "
+        f"{int(solution.iterations.max(initial=0))} iterations; "
+        f"true error of X at most {solution.error_bound.max(initial=0.0):.1e}"
+    )
+    report = check_gradients(model, U, rng.integers(0, model.output_dim, len(U)), entries=options.entries)
+    print(report)
+    well_posed = root.upper < limit and solution.converged
+    print(f"well-posedness: {'ok' if well_posed else 'NOT SHOWN'}; gradients: {'ok' if report.passed else 'WRONG'}")
+    return 0 if well_posed and report.passed else 1
+
+
+def _info(options: argparse.Namespace) -> int:
+    print(f"idl-ref {idl_ref.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for package in ("numpy", "numba", "scipy", "matplotlib", "tqdm", "safetensors"):
+        print(f"{package:<12}{_version(package)}")
+    for name, state in idl_ref.backends().items():
+        print(f"backend {name:<8}{state}")
+    print(f"backend auto is {resolve('auto')}")
+    return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def entry() -> Any:
+    """For the console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

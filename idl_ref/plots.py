@@ -1,0 +1,189 @@
+"""Pictures: each function returns a matplotlib Figure, and none touches pyplot or its global state.
+
+Needs matplotlib: pip install "idl-ref[plot]".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from idl_ref import activations, checks
+from idl_ref import factors as fac
+from idl_ref.equilibrium import solve_equilibrium
+from idl_ref.gradcheck import STEP, difference_curve
+from idl_ref.model import ImplicitModel
+from idl_ref.solution import SolveOptions
+from idl_ref.train import History
+from idl_ref.wellposed import norm_inf, perron_root
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('plots need matplotlib: pip install "idl-ref[plot]".') from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _axes(figure: Figure, title: str, x: str, y: str, rows: int = 1, columns: int = 1, place: int = 1) -> Axes:
+    axes = figure.add_subplot(rows, columns, place)
+    axes.set_title(title, fontsize="medium")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.25)
+    if x in ("epoch", "iteration"):
+        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+    return axes
+
+
+def training_curves(history: History) -> Figure:
+    """Loss, accuracy, iterations, and the norm and Perron root of A, per epoch.
+
+    Parameters
+    ----------
+    history : History
+        What `fit` returned.
+    """
+    figure = _figure(9, 6)
+    epochs = np.arange(1, len(history.loss) + 1)
+    axes = _axes(figure, "Loss", "epoch", "mean loss", 2, 2, 1)
+    axes.semilogy(epochs, history.loss, label="training")
+    if history.validation_loss:
+        axes.semilogy(epochs[: len(history.validation_loss)], history.validation_loss, label="validation")
+    axes.legend()
+    axes = _axes(figure, "Accuracy", "epoch", "%", 2, 2, 2)
+    for name, values in (("training", history.accuracy), ("validation", history.validation_accuracy)):
+        if values:
+            axes.plot(epochs[: len(values)], 100 * np.array(values), label=f"{name}: {100 * values[-1]:.2f} % at last")
+    if axes.lines:
+        axes.legend()
+    axes = _axes(figure, "Iterations per sample", "epoch", "applications of the map", 2, 2, 3)
+    for name, counts in (("forward", history.forward_iterations), ("adjoint", history.adjoint_iterations)):
+        mean, largest = np.array(counts).reshape(-1, 2).T
+        (line,) = axes.plot(epochs, mean, label=f"{name}, mean")
+        axes.plot(epochs, largest, ":", color=line.get_color(), label=f"{name}, max")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    axes = _axes(figure, "Well-posedness of A", "epoch", "", 2, 2, 4)
+    axes.plot(epochs, history.norm, label="‖A‖∞")
+    axes.plot(epochs, history.perron_root, label="Perron root of |A|")
+    axes.axhline(1, color="gray", linewidth=0.8)
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+def residuals(
+    A: Any,
+    Z: Any,
+    *,
+    activation: str = "relu",
+    methods: Sequence[str] = ("picard", "anderson", "newton", "auto"),
+    max_iter: int = 60,
+) -> Figure:
+    """The largest step over all columns after each iteration, for each method, with the line κᵏ.
+
+    Parameters
+    ----------
+    A, Z, activation
+        As for `solve_equilibrium`.
+    methods : sequence of str
+    max_iter : int
+        The curve at k is the step of a solve that stops at max_iter = k: no method is watched from inside.
+    """
+    figure = _figure(7, 4.5)
+    axes = _axes(figure, "Step ‖g(x) − x‖∞ per iteration", "iteration", "largest step of any column")
+    factors, _ = fac.check_equation(A, Z=Z)
+    kappa = activations.get(activation).lipschitz * fac.norm_inf(factors)
+    first = None
+    for method, style in zip(methods, ("-", "-", "-", "--") * len(methods), strict=False):
+        steps: list[float] = []
+        for k in range(1, max_iter + 1):
+            options = SolveOptions(tol=0, max_iter=k, method=method, on_failure="ignore")
+            solution = solve_equilibrium(A, Z, activation=activation, options=options, backend="numpy")
+            steps.append(float(solution.step.max(initial=0.0)))
+            if solution.iterations.max(initial=0) < k:
+                break
+        axes.semilogy(range(1, len(steps) + 1), np.maximum(steps, 1e-17), style, marker=".", label=method)
+        first = steps[0] if first is None else first
+    line = np.arange(1, max_iter + 1)
+    axes.semilogy(line, (first or 1.0) * kappa ** (line - 1.0), ":", color="gray", label=f"κᵏ, κ = {kappa:.3g}")
+    axes.legend()
+    return figure
+
+
+def spectrum(A: Any) -> Figure:
+    """Eigenvalues of A in the unit disc, with the circles of its Perron root and its norm.
+
+    Parameters
+    ----------
+    A : (n, n) array, or (L, R)
+        For a pair, the eigenvalues of RᵀL, which are the nonzero ones of L Rᵀ.
+    """
+    factors = fac.check_factors(A)
+    low_rank = len(factors) == 2
+    values = np.linalg.eigvals(factors[1] @ factors[0] if low_rank else factors[0])
+    figure = _figure(5.4, 5.8)
+    axes = _axes(figure, "Spectrum of A", "real part", "imaginary part")
+    turn = np.exp(1j * np.linspace(0, 2 * np.pi, 400))
+    axes.fill(turn.real, turn.imag, color="0.95", zorder=0)
+    axes.plot(turn.real, turn.imag, color="gray", linewidth=0.8, label="unit circle")
+    for radius, name, style in (
+        (perron_root(A).upper, "Perron root of |A|", "--"),
+        (fac.norm_inf(factors), "‖A‖∞", "-."),
+    ):
+        prefix = "bound of " if low_rank else ""
+        axes.plot(radius * turn.real, radius * turn.imag, style, linewidth=1, label=f"{prefix}{name} = {radius:.3f}")
+    axes.plot(values.real, values.imag, ".", color="C3", label=f"{values.size} eigenvalues")
+    axes.set_aspect("equal")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def sparsity(A: Any) -> Figure:
+    """Where A is zero, and how large its entries are.
+
+    Parameters
+    ----------
+    A : (n, k) array
+        The effective A, or L or R.
+    """
+    A = checks.real_array("A", A, np.float64)
+    checks.matrix("A", A, "(n, k)")
+    figure = _figure(6, 5)
+    zero = 100 * float((A == 0).mean()) if A.size else 0.0
+    axes = _axes(figure, f"{zero:.1f} % of the entries are zero; ‖A‖∞ = {norm_inf(A):.3f}", "column", "row")
+    axes.grid(visible=False)
+    limit = float(np.abs(A).max(initial=0.0)) or 1.0
+    image = axes.imshow(np.where(A == 0, np.nan, A), cmap="coolwarm", vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set_facecolor("white")
+    figure.colorbar(image, label="entry (white: zero)")
+    return figure
+
+
+def v_curve(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_entropy", seed: int = 0) -> Figure:
+    """The error of a central difference against its step: rounding on the left, truncation and kinks on the right.
+
+    Parameters
+    ----------
+    model, U, targets, loss
+        As for `check_gradients`.
+    seed : int
+        Of the random direction.
+    """
+    steps = np.logspace(-13, -1, 37)
+    errors, complex_error = difference_curve(model, U, targets, steps, loss=loss, seed=seed)
+    figure = _figure(7, 4.5)
+    axes = _axes(figure, "Error of a directional derivative", "step h", "relative error")
+    axes.loglog(steps, np.maximum(errors, 1e-17), ".-", label="central differences")
+    axes.axhline(max(complex_error, 1e-17), color="C2", linestyle="--", label="complex step, h = 1e-30")
+    axes.axvline(STEP, color="gray", linestyle=":", label="h = eps^⅓")
+    axes.legend()
+    return figure
