@@ -143,10 +143,11 @@ def check_gradients(
 
 def difference_curve(
     model: ImplicitModel, U: Any, targets: Any, steps: np.ndarray, *, loss: str = "cross_entropy", seed: int = 0
-) -> tuple[np.ndarray, float]:
-    """Relative errors of a directional derivative by central differences for each step, and by the complex step.
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Relative errors of a directional derivative: by central differences for each step, and by the complex step.
 
-    The direction is random in all parameters together; the truth is the adjoint gradient in float64 with tol = 0.
+    Between the two, for each step, whether a kink lies within it. The direction is random in all parameters together;
+    the truth is the adjoint gradient in float64 with tol = 0.
     """
     double = doubled(model)
     values = {**double.parameters, "U": checks.samples("U", U, "p", model.input_dim, np.float64)}
@@ -155,8 +156,8 @@ def difference_curve(
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     direction = {name: rng.standard_normal(value.shape) for name, value in double.parameters.items()}
     truth = sum(float(np.vdot(gradients[name], E)) for name, E in direction.items())
-    differences = np.array([oracle.difference(direction, h)[0] for h in steps])
-    return np.abs(differences / truth - 1), abs(oracle.complex_step(direction)[0] / truth - 1)
+    derivatives, kinks = np.array([oracle.difference(direction, h) for h in steps]).T
+    return np.abs(derivatives / truth - 1), kinks > 0, abs(oracle.complex_step(direction)[0] / truth - 1)
 
 
 def doubled(model: ImplicitModel) -> ImplicitModel:

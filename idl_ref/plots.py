@@ -179,10 +179,13 @@ def v_curve(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_en
         Of the random direction.
     """
     steps = np.logspace(-13, -1, 37)
-    errors, complex_error = difference_curve(model, U, targets, steps, loss=loss, seed=seed)
+    errors, kinks, complex_error = difference_curve(model, U, targets, steps, loss=loss, seed=seed)
     figure = _figure(7, 4.5)
     axes = _axes(figure, "Error of a directional derivative", "step h", "relative error")
-    axes.loglog(steps, np.maximum(errors, 1e-17), ".-", label="central differences")
+    errors = np.maximum(errors, 1e-17)
+    axes.loglog(steps, errors, ".-", label="central differences")
+    if kinks.any():
+        axes.loglog(steps[kinks], errors[kinks], "o", color="C3", fillstyle="none", label="a kink between ±h")
     axes.axhline(max(complex_error, 1e-17), color="C2", linestyle="--", label="complex step, h = 1e-30")
     axes.axvline(STEP, color="gray", linestyle=":", label="h = eps^⅓")
     axes.legend()

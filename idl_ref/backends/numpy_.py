@@ -25,7 +25,9 @@ NEWTON_LIMIT = 256  # dense Newton solves an n × n system per column and step
 DIRECT_RANK = 64  # up to this rank the adjoint of A = L Rᵀ is solved exactly by default
 SLOW = 0.5  # a step longer than this times the one before is slow …
 SLOW_STEPS = 2  # … and this many of them in a row turn "auto" from Picard to Anderson
-DECREASE = 0.9  # a trial point must bring the step below this times the smallest one so far
+DECREASE = 0.9  # trial points must bring the step below this times the smallest one so far …
+LEASH = 8  # … within this many trials in a row, or Picard takes over …
+RESPITE = 4  # … for 1, 4, 16, … steps: this many times as many after each failure
 
 
 @dataclass(frozen=True)
@@ -135,34 +137,38 @@ def picard(problem: Problem, X: np.ndarray, ledger: Ledger, leave_slow: bool = F
 
 
 def safeguarded(problem: Problem, X: np.ndarray, ledger: Ledger, proposal: proposals.Proposal) -> None:
-    """Trial points from `proposal`, each kept only if it shortens the step; Picard otherwise.
+    """Trial points from `proposal`, kept only if they shorten the step; Picard otherwise.
 
-    A trial that does not bring the step below DECREASE times the smallest one so far is dropped: the column goes on
-    with Picard from its last good point, and takes 1, 2, 4, … Picard steps before its next trial. Only finitely many
-    trials can be kept before the step is below any given bound, and all other steps are Picard's: where Picard
-    converges from every start, this converges, and at most log₂(max_iter) applications are spent on dropped trials.
+    Trials may lead uphill for a while, as Newton's do between two active sets. If LEASH of them in a row do not bring
+    the step below DECREASE times the smallest one so far, they are dropped: the column goes on with Picard from its
+    last good point, and takes 1, 4, 16, … Picard steps before its next trial. Only finitely many trials can be kept
+    before the step is below any given bound, and all other steps are Picard's: where Picard converges from every
+    start, this converges, and at most LEASH · log₄(max_iter) applications are spent on dropped trials.
     """
     m = X.shape[1]
     base = X  # g(last good point): where Picard goes on
     best = np.full(m, np.inf)
     trial = np.zeros(m, bool)
-    patience, wait = np.ones(m, np.intp), np.zeros(m, np.intp)
+    tried, patience, wait = np.zeros(m, np.intp), np.ones(m, np.intp), np.zeros(m, np.intp)
     while ledger.index.size:
         P, G = problem.apply(X)
         step = column_max(G - X)
         alive = ledger.settle(problem, X, G, step, trial)
         if not alive.all():
             problem, X, P, G, base = problem.take(alive), X[:, alive], P[:, alive], G[:, alive], base[:, alive]
-            step, best, trial, patience, wait = (a[alive] for a in (step, best, trial, patience, wait))
+            step, best, trial, tried, patience, wait = (a[alive] for a in (step, best, trial, tried, patience, wait))
             proposal.keep(alive)
-        refused = trial & ~(step <= DECREASE * best)
-        best = np.where(refused, best, np.minimum(best, step))
-        base = np.where(refused, base, G)
+        good = ~trial | (step <= DECREASE * best)
+        tried = np.where(good, 0, tried + 1)
+        refused = ~good & ((tried >= LEASH) | ~np.isfinite(step))
+        best = np.where(good, np.minimum(best, step), best)
+        base = np.where(good, G, base)
         wait = np.where(refused, patience, np.maximum(wait - 1, 0))
-        patience = np.where(refused, 2 * patience, patience)
+        patience = np.where(refused, RESPITE * patience, patience)
         candidate, ready = proposal.propose(problem, X, P, G, ~refused)
         last = ledger.iterations[ledger.index] >= ledger.options.max_iter - 1  # the answer must not be a mere trial
         trial = ready & ~refused & (wait == 0) & ~last
+        tried = np.where(trial, tried, 0)
         X = np.where(trial, candidate, base)
 
 

@@ -23,7 +23,7 @@ class Proposal(Protocol):
     def propose(
         self, problem: Problem, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Trial points (n, m), and in which columns there is one (m,). `good` are the points that were kept."""
+        """Trial points (n, m), and in which columns there is one (m,). Where not `good`, the way here was given up."""
         ...
 
     def keep(self, alive: np.ndarray) -> None:
@@ -44,15 +44,13 @@ class Anderson:
         self.dF = np.zeros((m, DEPTH, n), X.dtype)
         self.dG = np.zeros((m, DEPTH, n), X.dtype)
         self.gram = np.zeros((m, DEPTH, DEPTH))
-        self.last: tuple[np.ndarray, np.ndarray] | None = None  # f and g of the last good point, (m, n)
+        self.last = np.full((2, m, n), np.nan, X.dtype)  # f and g of the point before; NaN for none
         self.slot = 0
 
     def propose(
         self, problem: Problem, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         F, G = (G - X).T, G.T
-        if self.last is None:
-            self.last = F, G
         self._remember(F, G, good)
         # (H + damping·diag H) γ = ΔFᵀ f; an empty slot has a zero row in H, and gets γ = 0 from a 1 on the diagonal.
         diagonal = np.einsum("mdd->md", self.gram)
@@ -63,24 +61,20 @@ class Anderson:
         return candidate.T, (diagonal > 0).any(axis=1)
 
     def _remember(self, F: np.ndarray, G: np.ndarray, good: np.ndarray) -> None:
-        """Put the newest differences in place of the oldest; after a refused trial, forget them all."""
-        assert self.last is not None
-        F_last, G_last = self.last
-        mask = good[:, None]
+        """Put the newest differences in place of the oldest; where the way was given up, forget them all."""
         slot, self.slot = self.slot, (self.slot + 1) % DEPTH
         if not good.all():
-            self.dF[~good], self.dG[~good], self.gram[~good] = 0, 0, 0
-        self.dF[:, slot] = np.where(mask, F - F_last, 0)
-        self.dG[:, slot] = np.where(mask, G - G_last, 0)
+            self.dF[~good], self.dG[~good], self.gram[~good], self.last[:, ~good] = 0, 0, 0, np.nan
+        known = np.isfinite(self.last[0]).all(axis=1, keepdims=True)
+        self.dF[:, slot] = np.where(known, F - self.last[0], 0)
+        self.dG[:, slot] = np.where(known, G - self.last[1], 0)
         products = (self.dF @ self.dF[:, slot, :, None])[:, :, 0]
         self.gram[:, slot, :] = products
         self.gram[:, :, slot] = products
-        self.last = np.where(mask, F, F_last), np.where(mask, G, G_last)
+        self.last[:, good] = F[good], G[good]
 
     def keep(self, alive: np.ndarray) -> None:
-        self.dF, self.dG, self.gram = self.dF[alive], self.dG[alive], self.gram[alive]
-        if self.last is not None:
-            self.last = self.last[0][alive], self.last[1][alive]
+        self.dF, self.dG, self.gram, self.last = self.dF[alive], self.dG[alive], self.gram[alive], self.last[:, alive]
 
 
 class Newton:

@@ -1,0 +1,41 @@
+"""Is the gradient right? Two independent answers, and a planted bug that both of them see.
+
+Run: python examples/verify_gradients.py
+"""
+
+import numpy as np
+
+import idl_ref
+
+rng = np.random.default_rng(0)
+U, labels = rng.standard_normal((6, 4)), rng.integers(0, 3, 6)
+
+for f in (idl_ref.ImplicitFunctionInf, idl_ref.ImplicitFunctionRows, idl_ref.ImplicitFunctionTriu):
+    model = idl_ref.ImplicitModel(4, 3, 8, f=f, bias=True, dtype="float64", seed=1)
+    model.parameters["A"] *= 8  # raw ‖A‖∞ far above κ: the gradient must go through f
+    report = idl_ref.check_gradients(model, U, labels)
+    print(f"{f.__name__}:\n{report}\n")
+    assert report.passed
+
+# torchidl differentiates as if the scaling of A were not there. Both checks notice.
+model = idl_ref.ImplicitModel(4, 3, 8, dtype="float64", seed=1, straight_through=True)
+model.parameters["A"] *= 8
+report = idl_ref.check_gradients(model, U, labels)
+print(f"straight through the scaling:\n{report}")
+assert [row.verdict for row in report.rows] == ["WRONG", "ok", "ok", "ok", "ok"]
+
+# One inner product checks the adjoint solve: ⟨V, Z̃⟩ = ⟨G, X̃⟩ for any tangent Z̃ of Z.
+n, m, h = 30, 5, 1e-6
+A = rng.standard_normal((n, n))
+A *= 0.9 / np.abs(A).sum(axis=1).max()
+Z, Z_dot, G = rng.standard_normal((3, n, m))
+options = idl_ref.SolveOptions(tol=0, max_iter=2000)
+X = idl_ref.solve_equilibrium(A, Z, activation="tanh", options=options).X
+S = 1 - np.tanh(A @ X + Z) ** 2
+V = idl_ref.solve_adjoint(A, S, G, options=options).X
+above, below = (
+    idl_ref.solve_equilibrium(A, Z + sign * h * Z_dot, activation="tanh", options=options).X for sign in (1, -1)
+)
+left, right = np.vdot(V, Z_dot), np.vdot(G, (above - below) / (2 * h))
+print(f"\n⟨V, Z̃⟩ = {left:.10f}\n⟨G, X̃⟩ = {right:.10f}")
+assert abs(left - right) < 1e-8 * abs(left)
