@@ -74,7 +74,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--activation", choices=list(activations.TABLE), default="relu", help="φ")
     add("--epochs", type=int, default=20, metavar="E", help="passes over the training samples")
     add("--batch-size", type=int, default=32, metavar="M", help="samples per step")
-    add("--lr", type=float, default=0.05, metavar="RATE", help="learning rate of the first step; it falls as a cosine")
+    add("--lr", type=float, default=0.01, metavar="RATE", help="learning rate of the first step; it falls as a cosine")
     add("--seed", type=int, default=0, metavar="S", help="of the initial weights and the order of the samples")
     add("--backend", choices=CHOICES, default="auto", help="what solves the equations; see idl-ref info")
     add("--out", type=Path, default=Path(), metavar="DIR", help="folder for the files; made if it is not there")
