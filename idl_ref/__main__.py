@@ -25,6 +25,9 @@ REFUSED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, Runt
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 if it did its work, 1 if a check failed, 2 if it was refused."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without ‖ or ₀ is no reason to fail
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -174,6 +177,10 @@ def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.nd
     """Preprocessed inputs, and labels where there are any."""
     if path is None:
         _, _, x, labels = datasets.digits()
+        if model.input_dim != x.shape[1]:
+            raise ValueError(
+                f"--data is needed: the model takes {model.input_dim} features, the embedded digits have {x.shape[1]}."
+            )
         y: np.ndarray | None = labels
     else:
         arrays = datafile.arrays(path)

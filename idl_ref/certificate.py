@@ -75,13 +75,15 @@ class Certifier:
         self.gamma = k * unit / (1 - k * unit)
         self.unit = unit
         self.underflow = k * float(info.tiny)
-        self.norm = fac.norm_inf(self.factors) * (1 + sums * np.finfo(np.float64).eps)
+        # The adjoint's factors are those of Aᵀ; what counts is ‖Aᵀ‖₁ = ‖A‖∞.
+        self.forward_factors = fac.transpose(self.factors) if self.adjoint else self.factors
+        self.norm = fac.norm_inf(self.forward_factors) * (1 + sums * np.finfo(np.float64).eps)
         self._resolvent: float | None = None
 
     def resolvent(self) -> float:
         """‖(I − Lip|A|)⁻¹‖∞, for the adjoint with slopes of at most 1; computed at the first need."""
         if self._resolvent is None:
-            self._resolvent = resolvent_norm(self.factors, 1.0 if self.adjoint else self.activation.lipschitz)
+            self._resolvent = resolvent_norm(self.forward_factors, 1.0 if self.adjoint else self.activation.lipschitz)
         return self._resolvent
 
     def bound(self, X: np.ndarray, G: np.ndarray, S: np.ndarray | None, Z: np.ndarray) -> np.ndarray:

@@ -34,13 +34,10 @@ def float_dtype(*arrays: np.ndarray) -> np.dtype:
 
 def model_dtype(value: Any) -> np.dtype:
     """float32 or float64."""
-    try:
-        dtype = np.dtype(value)
-    except TypeError:
-        dtype = None
-    if dtype not in FLOAT_DTYPES:
-        raise ValueError(f'dtype must be "float32" or "float64"; got {value!r}.')
-    return dtype
+    for dtype in FLOAT_DTYPES:
+        if value is not None and isinstance(value, (str, type, np.dtype)) and value in (dtype.name, dtype, dtype.type):
+            return dtype
+    raise ValueError(f'dtype must be "float32" or "float64"; got {value!r}.')
 
 
 def samples(name: str, value: Any, letter: str, width: int, dtype: Any) -> np.ndarray:

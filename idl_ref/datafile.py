@@ -40,5 +40,5 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array, not named ones")
             return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as reason:
-        raise ValueError(f"{path} must be a .npz file of plain arrays: {reason}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise ValueError(f"{path} must be a .npz file of plain arrays, as numpy.savez writes it.") from None

@@ -10,6 +10,7 @@ import json
 import os
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,7 +32,8 @@ class FileFormatError(ValueError):
 def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
     """Write a model file, all or nothing: a temporary file beside it is renamed at the end."""
     target = Path(path)
-    header = json.dumps({"format": FORMAT, "version": VERSION, **settings}, ensure_ascii=False)
+    checksums = {name: _checksum(array) for name, array in arrays.items()}
+    header = json.dumps({"format": FORMAT, "version": VERSION, **settings, "crc32": checksums}, ensure_ascii=False)
     writer = _WRITERS[_kind(target)]
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot save {target}: there is no folder {target.parent}.")
@@ -65,7 +67,10 @@ def read(
     if not source.is_file():
         raise FileNotFoundError(f"there is no file {source}.")
     try:
-        return reader(source, layout)
+        header, arrays = reader(source, layout)
+        if header.get("crc32") != {name: _checksum(array) for name, array in arrays.items()}:
+            raise FileFormatError("damaged: the checksums of its arrays do not agree.")
+        return header, arrays
     except FileFormatError as reason:
         raise FileFormatError(f"{source}: {reason}") from None
 
@@ -74,6 +79,10 @@ def _kind(path: Path) -> str:
     if path.suffix not in _WRITERS:
         raise ValueError(f"a model file ends in .npz or .safetensors; got {str(path)!r}.")
     return path.suffix
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).tobytes())
 
 
 def _parse(text: bytes | str) -> dict[str, Any]:

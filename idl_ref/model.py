@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import checks, gradients, io, losses, torchidl
+from idl_ref import checks, gradients, io, losses, torchidl, wellposed
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
@@ -68,7 +68,7 @@ class ImplicitModel:
     Notes
     -----
     Initial weights are normal: B, C and D with variance 1/fan-in, so that X and Ŷ have the size of U whatever the
-    widths; A, L and Rᵀ such that a row's expected ℓ1 norm is κ/2, inside the ball of `f`.
+    widths; A, L and Rᵀ scaled to the ∞-norm 3κ/4, inside the ball of `f`.
 
     Examples
     --------
@@ -206,7 +206,8 @@ class ImplicitModel:
         -------
         Y : (m, q) array
         pullback : callable
-            G_Y -> dict with "A", or "L" and "R"; "B"; "C"; "D" unless no_D; "U" (m, p). Exact through `f`.
+            G_Y -> dict with "A", or "L" and "R"; "B"; "C"; "D" unless no_D; "U" (m, p). Exact through `f`. Call it
+            before the parameters change: it uses the live arrays.
 
         Examples
         --------
@@ -268,8 +269,9 @@ class ImplicitModel:
         """The same as `effective`, with A as factors; refuses parameters of a wrong shape or dtype."""
         P = self.parameters
         for name, shape in self.settings.shapes().items():
-            if name not in P or P[name].shape != shape or P[name].dtype != self.dtype:
-                got = f"{P[name].shape} {P[name].dtype}" if name in P else "none"
+            W = P.get(name)
+            if not isinstance(W, np.ndarray) or W.shape != shape or W.dtype != self.dtype:
+                got = f"{W.shape} {W.dtype}" if isinstance(W, np.ndarray) else "none" if W is None else repr(W)
                 raise ValueError(f"parameter {name} must be {shape} {self.dtype}; got {got}: assign with [...] =")
         with np.errstate(over="ignore", invalid="ignore"):
             return Weights(
@@ -355,15 +357,19 @@ class ImplicitModel:
 
 load = ImplicitModel.load
 
+INITIAL_NORM = 0.75  # of A, L and Rᵀ, in units of kappa: inside the ball of `f`
 _SETTINGS = {field.name for field in fields(Settings)}
 
 
 def _initial(settings: Settings, rng: np.random.Generator) -> dict[str, np.ndarray]:
     parameters = {}
     for name, (rows, columns) in settings.shapes().items():
-        fan_in = settings.hidden_dim if name == "R" else columns  # the rows of Rᵀ have n entries
-        deviation = 0.5 * settings.kappa * np.sqrt(np.pi / 2) / fan_in if name in "ALR" else fan_in**-0.5
-        parameters[name] = (rng.standard_normal((rows, columns)) * deviation).astype(settings.dtype)
+        W = rng.standard_normal((rows, columns))
+        if name in "ALR":
+            W *= INITIAL_NORM * settings.kappa / wellposed.norm_inf(W.T if name == "R" else W)
+        else:
+            W *= columns**-0.5
+        parameters[name] = W.astype(settings.dtype)
     return parameters
 
 

@@ -36,7 +36,7 @@ class Standardise:
     scale: float
 
     def __post_init__(self) -> None:
-        checks.number("mean", self.mean, -np.inf)
+        checks.number("mean", self.mean, float(np.finfo(np.float64).min))
         checks.number("scale", self.scale, float(np.finfo(np.float64).tiny))
 
     @classmethod

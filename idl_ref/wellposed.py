@@ -94,8 +94,6 @@ def _blocks(M: np.ndarray) -> list[np.ndarray]:
 
 def _irreducible_root(M: np.ndarray, rtol: float, max_iter: int) -> PerronRoot:
     """Power steps z ← (M + σI) z on an irreducible M ≥ 0, with the bracket of each z."""
-    scale = M.sum(axis=1).max()
-    M = M / scale
     z = np.ones(len(M))
     lower, upper = 0.0, np.inf
     for _ in range(max_iter):
@@ -106,7 +104,9 @@ def _irreducible_root(M: np.ndarray, rtol: float, max_iter: int) -> PerronRoot:
             break
         z = Mz + 0.5 * upper * z  # σ = upper/2 keeps z > 0 and breaks cycles
         z /= z.max()
-    return PerronRoot(float(lower * scale), float(upper * scale))
+        if not z.min() > 0:  # underflow, in a very badly scaled M: the bracket so far holds
+            break
+    return PerronRoot(lower, upper)
 
 
 def scale_to_norm(A: np.ndarray, kappa: float) -> np.ndarray:

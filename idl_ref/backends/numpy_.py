@@ -10,13 +10,14 @@ Columns never meet. Each stops on its own and then leaves the batch, so that slo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
 from idl_ref.backends import proposals
+from idl_ref.backends.problem import Problem
 from idl_ref.certificate import Certifier, column_max, stopping_step
 from idl_ref.solution import Solution, SolveOptions, join
 from idl_ref.status import Status
@@ -28,32 +29,6 @@ SLOW_STEPS = 2  # … and this many of them in a row turn "auto" from Picard to 
 DECREASE = 0.9  # trial points must bring the step below this times the smallest one so far …
 LEASH = 8  # … within this many trials in a row, or Picard takes over …
 RESPITE = 4  # … for 1, 4, 16, … steps: this many times as many after each failure
-
-
-@dataclass(frozen=True)
-class Problem:
-    """X = S ∘ f(F₁ F₂ … X + Z) for the columns that are still running."""
-
-    factors: fac.Factors
-    activation: Activation
-    S: np.ndarray | None  # (n, m), None for S = 1
-    Z: np.ndarray  # (n, m)
-
-    def apply(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """P = F₁ F₂ … X + Z,   G = S ∘ f(P)."""
-        P = fac.apply(self.factors, X) + self.Z
-        G = self.activation.phi(P)
-        return P, G if self.S is None else self.S * G
-
-    def slopes(self, P: np.ndarray) -> np.ndarray:
-        """S ∘ f′(P)."""
-        slopes = self.activation.slope(P)
-        return slopes if self.S is None else self.S * slopes
-
-    def take(self, columns: np.ndarray | slice) -> Problem:
-        """The same equation for some of the columns."""
-        S = None if self.S is None else self.S[:, columns]
-        return replace(self, S=S, Z=self.Z[:, columns])
 
 
 class Ledger:

@@ -6,14 +6,12 @@ iteration keeps a guess only if it helps.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from idl_ref import factors as fac
-
-if TYPE_CHECKING:
-    from idl_ref.backends.numpy_ import Problem
+from idl_ref.backends.problem import Problem
 
 DEPTH = 5  # differences that Anderson remembers
 CHUNK = 1 << 22  # entries of the stacked matrices that Newton solves at once
@@ -55,19 +53,25 @@ class Anderson:
         # (H + damping·diag H) γ = ΔFᵀ f; an empty slot has a zero row in H, and gets γ = 0 from a 1 on the diagonal.
         diagonal = np.einsum("mdd->md", self.gram)
         H = self.gram + np.where(diagonal > 0, self.damping * diagonal, 1.0)[:, :, None] * np.eye(DEPTH)
-        rhs = (self.dF @ F[:, :, None]).astype(np.float64)
+        size = _size(F)
+        rhs = (self.dF @ (F / size)[:, :, None]).astype(np.float64)
         gamma = np.linalg.solve(H, rhs).astype(F.dtype)  # (m, d, 1)
-        candidate = G - (np.swapaxes(gamma, 1, 2) @ self.dG)[:, 0]
+        candidate = G - size * (np.swapaxes(gamma, 1, 2) @ self.dG)[:, 0]
         return candidate.T, (diagonal > 0).any(axis=1)
 
     def _remember(self, F: np.ndarray, G: np.ndarray, good: np.ndarray) -> None:
-        """Put the newest differences in place of the oldest; where the way was given up, forget them all."""
+        """Put the newest differences in place of the oldest; where the way was given up, forget them all.
+
+        Both are divided by the size of ΔF, which changes no trial point and keeps squares from over- and underflowing.
+        """
         slot, self.slot = self.slot, (self.slot + 1) % DEPTH
         if not good.all():
             self.dF[~good], self.dG[~good], self.gram[~good], self.last[:, ~good] = 0, 0, 0, np.nan
         known = np.isfinite(self.last[0]).all(axis=1, keepdims=True)
-        self.dF[:, slot] = np.where(known, F - self.last[0], 0)
-        self.dG[:, slot] = np.where(known, G - self.last[1], 0)
+        dF = np.where(known, F - self.last[0], 0)
+        size = _size(dF)
+        self.dF[:, slot] = dF / size
+        self.dG[:, slot] = np.where(known, G - self.last[1], 0) / size
         products = (self.dF @ self.dF[:, slot, :, None])[:, :, 0]
         self.gram[:, slot, :] = products
         self.gram[:, :, slot] = products
@@ -75,6 +79,12 @@ class Anderson:
 
     def keep(self, alive: np.ndarray) -> None:
         self.dF, self.dG, self.gram, self.last = self.dF[alive], self.dG[alive], self.gram[alive], self.last[:, alive]
+
+
+def _size(F: np.ndarray) -> np.ndarray:
+    """‖f‖∞ of each row, 1 for a row of zeros.   (m, n) -> (m, 1)"""
+    size = np.abs(F).max(axis=1, keepdims=True, initial=0)
+    return np.where(size > 0, size, 1)
 
 
 class Newton:

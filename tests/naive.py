@@ -1,0 +1,257 @@
+"""Independent oracles: slow, literal, and importing nothing from the package that they check."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+LEAK = 0.01
+LONG_EPS = float(np.finfo(np.longdouble).eps)
+
+
+# --- products and activations, one number at a time -------------------------------------------------------------------
+
+
+def product(A, B):
+    """A B with three loops, in Python floats."""
+    C = np.zeros((len(A), B.shape[1]))
+    for i in range(C.shape[0]):
+        for j in range(C.shape[1]):
+            for k in range(len(B)):
+                C[i, j] += float(A[i, k]) * float(B[k, j])
+    return C
+
+
+def _sigmoid(p):
+    return 1 / (1 + math.exp(-p)) if p >= 0 else math.exp(p) / (1 + math.exp(p))
+
+
+SCALAR = {  # name -> (phi, slope), of one float
+    "identity": (lambda p: p, lambda p: 1.0),
+    "relu": (lambda p: p if p > 0 else 0.0, lambda p: 1.0 if p > 0 else 0.0),
+    "leaky_relu": (lambda p: p if p > 0 else LEAK * p, lambda p: 1.0 if p > 0 else LEAK),
+    "tanh": (math.tanh, lambda p: 1 / math.cosh(p) ** 2),
+    "sigmoid": (_sigmoid, lambda p: _sigmoid(p) * _sigmoid(-p)),
+    "softplus": (lambda p: max(p, 0.0) + math.log1p(math.exp(-abs(p))), _sigmoid),
+    "elu": (lambda p: p if p > 0 else math.expm1(p), lambda p: 1.0 if p > 0 else math.exp(p)),
+    "hardtanh": (lambda p: min(max(p, -1.0), 1.0), lambda p: 1.0 if -1 < p < 1 else 0.0),
+    "softsign": (lambda p: p / (1 + abs(p)), lambda p: 1 / (1 + abs(p)) ** 2),
+}
+
+
+def _mirror(P):
+    return np.where(P.real < 0, -P, P)
+
+
+def _positive(P):
+    return np.where(P.real > 0, P, 0)
+
+
+VECTOR = {  # name -> phi of an array: longdouble, or complex on the branch of the real part
+    "identity": lambda P: P,
+    "relu": _positive,
+    "leaky_relu": lambda P: np.where(P.real > 0, P, LEAK * P),
+    "tanh": np.tanh,
+    "sigmoid": lambda P: np.where(P.real >= 0, 1, np.exp(-_mirror(P))) / (1 + np.exp(-_mirror(P))),
+    "softplus": lambda P: _positive(P) + np.log1p(np.exp(-_mirror(P))),
+    "elu": lambda P: np.where(P.real > 0, P, np.expm1(np.where(P.real > 0, 0, P))),
+    "hardtanh": lambda P: np.where(P.real > 1, 1, np.where(P.real < -1, -1, P)),
+    "softsign": lambda P: P / (1 + _mirror(P)),
+}
+
+LIPSCHITZ = {name: 0.25 if name == "sigmoid" else 1.0 for name in SCALAR}
+
+
+# --- fixed points -----------------------------------------------------------------------------------------------------
+
+
+def forward_truth(A, Z, activation, steps=20_000):
+    """X = phi(A X + Z) by Picard in longdouble, and a bound of its own error per column, in the ∞-norm.
+
+    A (…, n, n), Z (…, n, m): leading axes are independent equations. The bound is inf where ||A||_inf is too large.
+    """
+    A, Z = np.asarray(A, np.longdouble), np.asarray(Z, np.longdouble)
+    kappa = LIPSCHITZ[activation] * np.abs(A).sum(axis=-1).max(axis=-1)[..., None]
+    return _picard(lambda X: VECTOR[activation](A @ X + Z), Z, kappa, lambda E: np.abs(E).max(axis=-2), steps)
+
+
+def adjoint_truth(A, S, G, steps=20_000):
+    """V = S ∘ (Aᵀ V + G) by Picard in longdouble, and a bound of its own error per column, in the 1-norm."""
+    A, S, G = (np.asarray(M, np.longdouble) for M in (A, S, G))
+    At = np.swapaxes(A, -1, -2)
+    kappa = np.abs(S).max(axis=-2) * np.abs(A).sum(axis=-1).max(axis=-1)[..., None]
+    return _picard(lambda V: S * (At @ V + G), G, kappa, lambda E: np.abs(E).sum(axis=-2), steps)
+
+
+def _picard(g, Z, kappa, norm, steps):
+    X = np.zeros_like(Z)
+    before, step = np.inf, 0.0
+    for k in range(steps):
+        X, last = g(X), X
+        if k % 20 == 0:
+            step = norm(X - last).max(initial=0.0)
+            if step == 0 or (step >= before and k > 100):
+                break
+            before = step
+    rounding = 8 * (Z.shape[-2] + 2) * LONG_EPS * (norm(X) + norm(Z))
+    error = np.where(kappa < 1, (norm(g(X) - X) + rounding) / np.where(kappa < 1, 1 - kappa, 1), np.inf)
+    return X, error.astype(float)
+
+
+def rational_relu(A, z):
+    """The exact solution of x = max(0, A x + z), as Fractions; for ||A||_inf < 1 there is one and only one.
+
+    Murty's least-index rule: solve for a set of positive entries, flip the first entry that contradicts it.
+    """
+    n = len(z)
+    A = [[Fraction(float(a)) for a in row] for row in A]
+    z = [Fraction(float(v)) for v in z]
+    positive = set()
+    while True:
+        x = _solve_positive(A, z, sorted(positive))
+        p = [sum(a * v for a, v in zip(A[i], x, strict=True)) + z[i] for i in range(n)]
+        wrong = [i for i in range(n) if (x[i] < 0 if i in positive else p[i] > 0)]
+        if not wrong:
+            assert x == [max(Fraction(0), v) for v in p]
+            return x
+        positive ^= {wrong[0]}
+
+
+def rational_solve(M, b):
+    """M x = b by Gauss–Jordan elimination, in Fractions."""
+    n = len(b)
+    rows = [[*map(Fraction, M[i]), Fraction(b[i])] for i in range(n)]
+    for i in range(n):
+        pivot = next(k for k in range(i, n) if rows[k][i] != 0)
+        rows[i], rows[pivot] = rows[pivot], rows[i]
+        rows[i] = [v / rows[i][i] for v in rows[i]]
+        for k in range(n):
+            if k != i and rows[k][i] != 0:
+                factor = rows[k][i]
+                rows[k] = [v - factor * w for v, w in zip(rows[k], rows[i], strict=True)]
+    return [row[n] for row in rows]
+
+
+def _solve_positive(A, z, rows):
+    x = [Fraction(0)] * len(z)
+    solved = rational_solve([[int(i == j) - A[i][j] for j in rows] for i in rows], [z[i] for i in rows])
+    for i, value in zip(rows, solved, strict=True):
+        x[i] = value
+    return x
+
+
+def rational_adjoint(A, s, g):
+    """The exact solution of v = s ∘ (Aᵀ v + g), as Fractions."""
+    n = len(g)
+    A, s, g = [[Fraction(float(a)) for a in row] for row in A], [*map(Fraction, map(float, s))], [*map(float, g)]
+    M = [[int(i == j) - s[i] * A[j][i] for j in range(n)] for i in range(n)]
+    return rational_solve(M, [s[i] * Fraction(g[i]) for i in range(n)])
+
+
+# --- what keeps A well posed, for real and for complex arrays ---------------------------------------------------------
+
+
+def _size(A):
+    return _mirror(np.asarray(A))
+
+
+def scale_to_norm(A, kappa):
+    """κ A / max(κ, ||A||_inf)."""
+    nu = max((sum(row) for row in _size(A)), key=lambda total: total.real)
+    return A * (kappa / nu) if nu.real > kappa else A
+
+
+def project_rows(A, kappa):
+    """Each row on the ℓ1 ball: entries leave the support one at a time, smallest first, until θ fits the rest."""
+    A = np.array(A)
+    for i, row in enumerate(A.copy()):
+        size = _size(row)
+        if sum(size).real <= kappa:
+            continue
+        support = sorted(range(len(row)), key=lambda j: size[j].real)
+        theta = (sum(size[j] for j in support) - kappa) / len(support)
+        while len(support) > 1 and size[support[0]].real <= theta.real:
+            del support[0]
+            theta = (sum(size[j] for j in support) - kappa) / len(support)
+        A[i] = 0
+        for j in support:
+            A[i, j] = (1 if row[j].real > 0 else -1) * (size[j] - theta)
+    return A
+
+
+def project_l1(a, kappa):
+    """The nearest point of one row with Σ|a_j| ≤ κ: bisection for θ."""
+    size = np.abs(np.asarray(a, np.longdouble))
+    if size.sum() <= kappa:
+        return np.asarray(a, np.longdouble)
+    low, high = np.longdouble(0), size.max()
+    for _ in range(80):
+        theta = (low + high) / 2
+        low, high = (theta, high) if np.maximum(size - theta, 0).sum() > kappa else (low, theta)
+    return np.sign(a) * np.maximum(size - high, 0)
+
+
+CONSTRAINTS = {
+    "inf": scale_to_norm,
+    "rows": project_rows,
+    "triu": lambda A, kappa: np.where(np.arange(A.shape[0])[:, None] < np.arange(A.shape[1]), A, 0),
+    "none": lambda A, kappa: A,
+}
+
+
+# --- a whole model, unrolled ------------------------------------------------------------------------------------------
+
+
+def mse(Y, T):
+    """Mean of (Y − T)², samples as rows."""
+    return sum((y - t) ** 2 for y, t in zip(Y.ravel(), np.asarray(T).ravel(), strict=True)) / max(Y.size, 1)
+
+
+def cross_entropy(Y, labels):
+    """Mean of log Σ exp y − y_label, samples as rows."""
+    total = 0
+    for y, label in zip(Y, labels, strict=True):
+        top = y[y.real.argmax()]
+        total += np.log(np.exp(y - top).sum()) + top - y[label]
+    return total / max(len(Y), 1)
+
+
+LOSSES = {"mse": mse, "cross_entropy": cross_entropy}
+
+
+def loss(parameters, U, targets, *, f, kappa, activation, loss, bias, steps):
+    """The loss of a model, from raw parameters, A or L, R; B; C; maybe D. U (m, p). Picard from 0, `steps` times."""
+    U = np.hstack([U, np.ones((len(U), 1))]) if bias else np.asarray(U)
+    constrain = CONSTRAINTS[f]
+    if "A" in parameters:
+        A = constrain(parameters["A"], kappa)
+    else:
+        A = constrain(parameters["L"], kappa) @ constrain(parameters["R"].T, kappa)
+    Z = parameters["B"] @ U.T
+    X = np.zeros_like(Z)
+    for _ in range(steps):
+        X = VECTOR[activation](A @ X + Z)
+    Y = parameters["C"] @ X
+    if "D" in parameters:
+        Y = Y + parameters["D"] @ U.T
+    return LOSSES[loss](Y.T, targets)
+
+
+def gradients(parameters, U, targets, **same):
+    """The derivative of `loss` by every entry of every parameter and of U (key "U"): the complex step."""
+    h = 1e-30
+    inputs = {**parameters, "U": np.asarray(U)}
+    result = {name: np.zeros(value.shape) for name, value in inputs.items()}
+    for name, value in inputs.items():
+        for entry in np.ndindex(*value.shape):
+            moved = value.astype(complex)
+            moved[entry] += 1j * h
+            arguments = {**inputs, name: moved}
+            result[name][entry] = loss(arguments, arguments.pop("U"), targets, **same).imag / h
+    return result
+
+
+def complex_step(function, P):
+    """The slope of an entrywise function at every entry of P."""
+    h = 1e-30
+    return function(np.asarray(P, float) + 1j * h).imag / h

@@ -1,0 +1,144 @@
+"""Every import goes down: a module may import only modules of lower floors. A new file needs a floor first."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import idl_ref
+
+ROOT = Path(idl_ref.__file__).parent
+FLOORS = {
+    # words
+    "status": 0,
+    "checks": 0,
+    # mathematics without iteration
+    "activations": 1,
+    "losses": 1,
+    "factors": 1,
+    "preprocessing": 1,
+    "io": 1,
+    "solution": 2,
+    # well-posedness and the twins
+    "certificate": 3,
+    "wellposed": 3,
+    "backends": 3,
+    "backends.problem": 4,
+    "backends.proposals": 5,
+    "backends.numpy_": 6,
+    # the equations by name
+    "functions": 7,
+    "equilibrium": 7,
+    "adjoint": 8,
+    # the model
+    "settings": 9,
+    "torchidl": 9,
+    "gradients": 9,
+    "model": 10,
+    # training
+    "optim": 11,
+    "progress": 11,
+    "train": 12,
+    # leaves
+    "gradcheck": 13,
+    "datasets": 13,
+    "datafile": 13,
+    "plots": 14,
+    "": 15,  # the package itself
+    "__main__": 16,
+}
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+
+def only_for_types(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def statements(tree):
+    """Every node but those under `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if only_for_types(node):
+            continue
+        yield node
+        yield from statements(node)
+
+
+def imports(source, module=""):
+    """The modules of idl_ref that a source imports, by their names in the table, anywhere in it."""
+    package = module if module in ("", "backends") else module.rpartition(".")[0]
+    for node in statements(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parent = node.module or ""
+            if node.level:
+                above = ["idl_ref", *filter(None, package.split("."))]
+                parent = ".".join([*above[: len(above) - node.level + 1], *filter(None, [parent])])
+            inside = [f"{parent}.{alias.name}" for alias in node.names]
+            names = [name if name.removeprefix("idl_ref.") in FILES else parent for name in inside]
+        else:
+            continue
+        yield from (
+            name.removeprefix("idl_ref").lstrip(".")
+            for name in names
+            if name == "idl_ref" or name.startswith("idl_ref.")
+        )
+
+
+def upward(source, module):
+    return [name for name in imports(source, module) if name not in FLOORS or FLOORS[name] >= FLOORS[module]]
+
+
+def test_every_file_has_a_floor():
+    assert set(FILES) == set(FLOORS)
+
+
+@pytest.mark.parametrize("module", FLOORS)
+def test_imports_go_down(module):
+    assert upward(FILES[module].read_text(encoding="utf-8"), module) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from idl_ref import train", ["train"]),
+        ("from idl_ref.train import fit", ["train"]),
+        ("import idl_ref.train", ["train"]),
+        ("import idl_ref.train as t, numpy", ["train"]),
+        ("from . import train", ["train"]),
+        ("from .train import fit", ["train"]),
+        ("def f():\n    from idl_ref import plots", ["plots"]),
+        ("import idl_ref", [""]),
+        ("from idl_ref.backends import numpy_", []),
+        ("from idl_ref.nowhere import x", ["nowhere"]),
+        ("from idl_ref import checks\nimport numpy", []),
+        ("from idl_ref import factors as fac", []),
+        ("if TYPE_CHECKING:\n    from idl_ref import train", []),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    x = 1\nfrom idl_ref import train", ["train"]),
+    ],
+)
+def test_upward_imports_are_found(source, found):
+    assert upward(source, "gradients") == found
+
+
+def test_relative_imports_in_a_package_are_found():
+    assert upward("from . import numpy_", "backends.proposals") == ["backends.numpy_"]
+    assert upward("from .. import train", "backends.proposals") == ["train"]
+    assert upward("from ..train import fit", "backends.proposals") == ["train"]
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_files_are_short(module):
+    assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_function_bodies_are_short(module):
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert lines <= 60, f"{module}.{node.name} has {lines} lines"

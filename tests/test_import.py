@@ -1,0 +1,65 @@
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import idl_ref
+
+HEAVY = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "torch")
+ROOT = Path(__file__).parents[1]
+
+
+def python(code):
+    environment = {**os.environ, "PYTHONPATH": str(Path(idl_ref.__file__).parents[1])}
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_import_loads_numpy_and_nothing_heavier():
+    code = f"import sys, idl_ref; print([name for name in {HEAVY} if name in sys.modules])"
+    assert python(code).strip() == "[]"
+
+
+def test_inference_and_gradients_load_nothing_more():
+    code = (
+        "import sys, numpy, idl_ref\n"
+        "model = idl_ref.ImplicitModel(4, 2, 5, backend='numpy')\n"
+        "model.loss_and_gradients(numpy.ones((3, 4)), [0, 1, 0])\n"
+        "idl_ref.fit(model, numpy.ones((3, 4)), [0, 1, 0], epochs=1, progress=False)\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    assert python(code).strip() == "[]"
+
+
+@pytest.mark.parametrize("name", idl_ref.__all__)
+def test_every_public_name_has_a_docstring(name):
+    value = getattr(idl_ref, name)
+    assert len(inspect.getdoc(value) or "") > 20
+    if inspect.isclass(value):
+        assert value.__doc__ != value.__base__.__doc__
+        for method, member in vars(value).items():
+            if not method.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
+                documented = [getattr(base, method).__doc__ for base in value.__mro__ if hasattr(base, method)]
+                assert any(documented), f"{name}.{method}"
+
+
+def test_all_is_sorted_and_unique():
+    assert len(set(idl_ref.__all__)) == len(idl_ref.__all__)
+    assert all(hasattr(idl_ref, name) for name in idl_ref.__all__)
+
+
+def test_the_public_face():
+    promised = {
+        *("ImplicitModel", "load", "solve_equilibrium", "solve_adjoint", "SolveOptions", "Solution", "Status", "SGD"),
+        *("fit", "History", "check_gradients", "datasets", "backends", "ConvergenceWarning", "NotConvergedError"),
+        *("ImplicitFunction", "ImplicitFunctionInf", "ImplicitFunctionTriu", "ImplicitFunctionRows"),
+    }
+    assert promised <= set(idl_ref.__all__)
+
+
+def test_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", idl_ref.__version__)

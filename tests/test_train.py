@@ -1,0 +1,377 @@
+import json
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+from idl_ref import (
+    SGD,
+    ConvergenceWarning,
+    History,
+    ImplicitFunction,
+    ImplicitFunctionInf,
+    ImplicitFunctionRows,
+    ImplicitFunctionTriu,
+    ImplicitModel,
+    NotConvergedError,
+    datasets,
+    fit,
+    train,
+)
+from idl_ref.preprocessing import Standardise
+
+FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
+
+
+def moons(m=120, seed=0):
+    return datasets.two_moons(m, seed=seed)
+
+
+def make(f=ImplicitFunctionInf, **settings):
+    return ImplicitModel(2, 2, 12, f, bias=True, seed=0, **settings)
+
+
+def slow(**settings):
+    """A model whose solves cannot converge in the iterations that it is given; and its data."""
+    model = make(mitr=2, grad_mitr=2, tol=1e-12, grad_tol=1e-12, method="picard", **settings)
+    model.parameters["A"][...] = 0.99 / 12
+    return model, *moons()
+
+
+def copied(model):
+    return {name: value.copy() for name, value in model.parameters.items()}
+
+
+def assert_same(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+@pytest.mark.parametrize("rank", [None, 3])
+def test_the_loss_falls(f, rank):
+    if rank and not f.low_rank:
+        return
+    model = make(f, is_low_rank=rank is not None, rank=rank)
+    history = fit(model, *moons(), epochs=12, batch_size=16, progress=False)
+    assert history.loss[-1] < 0.6 * history.loss[0]
+    assert history.accuracy[-1] > 0.85
+    for name in ("loss", "accuracy", "forward_iterations", "adjoint_iterations", "unconverged", "norm", "seconds"):
+        assert len(getattr(history, name)) == 12, name
+    assert len(history.perron_root) == 12
+    assert not history.validation_loss
+    assert not history.interrupted
+
+
+def test_same_seed_same_weights_bit_for_bit():
+    models = [make(), make(), make()]
+    for model, seed in zip(models, (5, 5, 6), strict=True):
+        fit(model, *moons(), epochs=3, seed=seed, progress=False)
+    assert_same(models[0].parameters, models[1].parameters)
+    assert not np.array_equal(models[0].parameters["A"], models[2].parameters["A"])
+
+
+def test_an_optimizer_starts_afresh():
+    optimizer = SGD(0.1, schedule="cosine")
+    models = [make(), make()]
+    for model in models:
+        fit(model, *moons(), epochs=3, optimizer=optimizer, progress=False)
+    assert_same(models[0].parameters, models[1].parameters)
+
+
+def test_one_step_is_the_gradient_times_the_rate():
+    model, (U, y) = make(dtype="float64"), moons(10)
+    before = copied(model)
+    loss, G = model.loss_and_gradients(U, y)
+    history = fit(model, U, y, optimizer=SGD(0.1, momentum=0), epochs=1, batch_size=10, progress=False)
+    for name, w in before.items():
+        np.testing.assert_allclose(model.parameters[name], w - 0.1 * G[name], rtol=1e-9, atol=1e-12)
+    assert history.loss[0] == pytest.approx(loss, rel=1e-9)
+
+
+def test_every_sample_is_seen_once_per_epoch(monkeypatch):
+    seen = []
+    step = train.train_step
+    monkeypatch.setattr(train, "train_step", lambda model, U, *rest: (seen.append(U), step(model, U, *rest))[1])
+    U, y = moons(50)
+    fit(make(), U, y, epochs=2, batch_size=16, progress=False)
+    assert [len(batch) for batch in seen] == [16, 16, 16, 2] * 2
+    for epoch in (seen[:4], seen[4:]):
+        np.testing.assert_array_equal(np.sort(np.vstack(epoch), axis=0), np.sort(U, axis=0))
+    assert not np.array_equal(np.vstack(seen[:4]), np.vstack(seen[4:]))
+
+
+def test_inputs_are_left_alone():
+    U, y = moons()
+    kept = U.copy(), y.copy()
+    U.flags.writeable = y.flags.writeable = False
+    fit(make(), U, y, epochs=2, validation=(U, y), progress=False)
+    np.testing.assert_array_equal(U, kept[0])
+    np.testing.assert_array_equal(y, kept[1])
+
+
+def test_digits_to_97_percent():
+    """The command line's defaults."""
+    x_train, y_train, x_test, y_test = datasets.digits()
+    preprocessing = Standardise.fit(x_train)
+    model = ImplicitModel(64, 10, 64, bias=True, seed=0)
+    started = time.perf_counter()
+    history = fit(
+        model, preprocessing(x_train), y_train, optimizer=SGD(0.05, schedule="cosine"), epochs=20, batch_size=32,
+        progress=False,
+    )  # fmt: skip
+    assert time.perf_counter() - started < 20
+    loss, accuracy = train.evaluate(model, preprocessing(x_test), y_test)
+    assert accuracy >= 0.97
+    assert loss < 0.15
+    assert max(history.norm) <= 0.99
+    assert history.unconverged == [0] * 20
+
+
+def test_evaluate_is_the_mean_over_all_samples():
+    model, (U, y) = make(), moons(train.CHUNK + 100)
+    loss, accuracy = train.evaluate(model, U, y)
+    assert loss == pytest.approx(model.loss_and_gradients(U, y)[0], rel=1e-5)
+    assert accuracy == pytest.approx((model(U).argmax(axis=1) == y).mean())
+    assert train.evaluate(model, U, np.zeros((len(U), 2)), loss="mse")[1] is None
+    assert train.evaluate(model, U[:0], y[:0]) == (0, 0)
+
+
+def test_validation_is_recorded_after_every_epoch():
+    model = make()
+    history = fit(model, *moons(), epochs=3, validation=moons(30, 1), progress=False)
+    assert len(history.validation_loss) == len(history.validation_accuracy) == 3
+    loss, accuracy = train.evaluate(model, *moons(30, 1))
+    assert (history.validation_loss[-1], history.validation_accuracy[-1]) == (loss, accuracy)
+
+
+def test_mse_regression():
+    rng = np.random.default_rng(0)
+    U = rng.standard_normal((200, 3))
+    T = np.maximum(U @ rng.standard_normal((3, 2)), 0)
+    model = ImplicitModel(3, 2, 16, bias=True, seed=0)
+    history = fit(model, U, T, loss="mse", epochs=30, optimizer=SGD(0.05), validation=(U, T), progress=False)
+    assert history.loss[-1] < 0.1 * history.loss[0]
+    assert history.accuracy == history.validation_accuracy == []
+    assert len(history.validation_loss) == 30
+
+
+def test_rows_are_feasible_after_each_step(monkeypatch):
+    model = make(ImplicitFunctionRows, kappa=0.6)
+    project, seen = ImplicitModel.project, []
+
+    def watched(self):
+        project(self)
+        seen.append(np.abs(self.parameters["A"]).sum(axis=1, dtype=np.float64).max())
+
+    monkeypatch.setattr(ImplicitModel, "project", watched)
+    fit(model, *moons(), epochs=5, batch_size=16, optimizer=SGD(0.5), progress=False)
+    assert len(seen) == 5 * 8
+    assert max(seen) <= 0.6
+    assert max(seen) > 0.59  # and the ball is felt
+    np.testing.assert_array_equal(model.parameters["A"], model.effective()["A"])
+
+
+def test_rows_of_low_rank_factors_are_feasible():
+    model = make(ImplicitFunctionRows, is_low_rank=True, rank=3, kappa=0.6)
+    fit(model, *moons(), epochs=5, optimizer=SGD(0.5), progress=False)
+    for F in model.as_factors(model.parameters):
+        assert np.abs(F).sum(axis=1, dtype=np.float64).max() <= 0.6
+
+
+def test_history_records_norm_and_perron_root():
+    model = make()
+    history = fit(model, *moons(), epochs=2, progress=False)
+    A = model.effective()["A"].astype(float)
+    assert history.norm[-1] == pytest.approx(np.abs(A).sum(axis=1).max(), rel=1e-12)
+    assert history.perron_root[-1] == pytest.approx(np.abs(np.linalg.eigvals(np.abs(A))).max(), rel=1e-4)
+    assert history.perron_root[-1] <= history.norm[-1] * (1 + 1e-12)
+    mean, largest = history.forward_iterations[-1]
+    assert 1 <= mean <= largest <= 300
+
+
+def test_epochs_0_and_m_0_and_large_batches():
+    model = make()
+    before = copied(model)
+    assert fit(model, *moons(), epochs=0, progress=False) == History()
+    history = fit(model, np.zeros((0, 2)), [], epochs=2, progress=False)
+    assert history.loss == [0.0, 0.0]
+    assert_same(model.parameters, before)
+    history = fit(model, *moons(10), epochs=2, batch_size=1000, progress=False)
+    assert len(history.loss) == 2
+    for show in (True, False):
+        fit(model, np.zeros((0, 2)), [], epochs=1, validation=(np.zeros((0, 2)), []), progress=show)
+
+
+def interrupt_after(monkeypatch, steps):
+    step, taken = train.train_step, []
+
+    def interrupted(*arguments):
+        if len(taken) == steps:
+            raise KeyboardInterrupt
+        taken.append(1)
+        return step(*arguments)
+
+    monkeypatch.setattr(train, "train_step", interrupted)
+
+
+@pytest.mark.parametrize("steps", [0, 3, 8])
+@pytest.mark.parametrize("progress", [False, True])
+def test_ctrl_c_returns_the_history(monkeypatch, steps, progress):
+    interrupt_after(monkeypatch, steps)
+    model = make()
+    history = fit(model, *moons(64), batch_size=16, epochs=5, validation=moons(20), progress=progress)
+    assert history.interrupted
+    assert len(history.loss) == len(history.validation_loss) == len(history.norm) == steps // 4
+    assert all(np.isfinite(value).all() for value in model.parameters.values())
+
+
+def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
+    """An epoch whose validation was cut off is not half in the history."""
+    evaluate, calls = train.evaluate, []
+
+    def interrupted(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 3:  # the check of the data, the first epoch, the second
+            raise KeyboardInterrupt
+        return evaluate(*arguments, **keywords)
+
+    monkeypatch.setattr(train, "evaluate", interrupted)
+    history = fit(make(), *moons(64), epochs=5, validation=moons(20), progress=False)
+    assert history.interrupted
+    assert len(history.loss) == len(history.validation_loss) == len(history.seconds) == 1
+
+
+def test_a_loss_that_is_not_finite(recwarn):
+    model, (U, y) = make(on_failure="ignore"), moons(64)
+    U[40, 0] = np.nan
+    before = copied(model)
+    with pytest.raises(FloatingPointError, match=r"^epoch 1, batch 1: the loss is nan\. Lower the learning rate"):
+        fit(model, U, y, batch_size=64, progress=False)
+    assert_same(model.parameters, before)
+
+
+def test_divergence_names_epoch_and_batch_and_keeps_finite_weights():
+    model, (U, y) = make(ImplicitFunctionTriu, on_failure="ignore"), moons(64)
+    with pytest.raises(FloatingPointError, match=r"^epoch \d+, batch \d+: the (loss|gradient of \w) is"):
+        fit(model, 1e4 * U, y, optimizer=SGD(1e30), batch_size=16, progress=False)
+    assert all(np.isfinite(value).all() for value in model.parameters.values())
+
+
+def test_the_weights_are_those_from_before_the_bad_batch(monkeypatch):
+    model, reference, (U, y) = make(), make(), moons(64)
+    step, taken = train.train_step, []
+
+    def poisoned(model, U, *rest):
+        taken.append(1)
+        return step(model, np.full_like(U, np.nan) if len(taken) == 6 else U, *rest)
+
+    monkeypatch.setattr(train, "train_step", poisoned)
+    with pytest.raises(FloatingPointError, match=r"^epoch 2, batch 2: the loss is nan"):
+        fit(model, U, y, batch_size=16, progress=False)
+    monkeypatch.setattr(train, "train_step", step)
+    interrupt_after(monkeypatch, 5)
+    fit(reference, U, y, batch_size=16, progress=False)
+    assert_same(model.parameters, reference.parameters)
+
+
+def test_warn_once_per_epoch():
+    model, U, y = slow()
+    with pytest.warns(ConvergenceWarning, match=r"^epoch \d: 120 of 120 samples not converged") as caught:
+        history = fit(model, U, y, epochs=3, batch_size=16, progress=False)
+    assert [str(warning.message)[:8] for warning in caught] == ["epoch 1:", "epoch 2:", "epoch 3:"]
+    assert history.unconverged == [120] * 3
+
+
+def test_raise_names_epoch_and_batch():
+    model, U, y = slow(on_failure="raise")
+    with pytest.raises(NotConvergedError, match=r"^epoch 1, batch 1: 16 samples not converged") as caught:
+        fit(model, U, y, batch_size=16, progress=False)
+    assert not caught.value.solution.converged
+
+
+def test_ignore_counts():
+    model, U, y = slow(on_failure="ignore")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit(model, U, y, epochs=2, progress=False).unconverged == [120, 120]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"epochs": -1}, "epochs must be a whole number, at least 0"),
+        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1"),
+        ({"seed": -1}, "seed must be a whole number, at least 0"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"loss": "hinge"}, "loss must be one of"),
+        ({"progress": 1}, "progress must be True or False"),
+        ({"U": np.zeros((120, 3))}, r"U must have shape \(m, p\) with p = 2"),
+        ({"U": np.zeros(2)}, "one sample is U.reshape"),
+        ({"targets": np.zeros(119, int)}, r"targets must have shape \(120,\)"),
+        ({"targets": np.full(120, 2)}, r"targets must be labels in 0 … 1"),
+        ({"targets": np.zeros((120, 2)), "loss": "cross_entropy"}, "whole-number class labels"),
+        ({"targets": np.zeros(120), "loss": "mse"}, r"with q = 2"),
+        ({"validation": (np.zeros((5, 3)), np.zeros(5, int))}, r"must have shape \(m, p\) with p = 2"),
+        ({"validation": (np.zeros((5, 2)), np.zeros(4, int))}, "one label per sample"),
+        ({"validation": (np.zeros((5, 2)), np.full(5, 7))}, "labels in 0 … 1"),
+        ({"validation": (np.zeros((5, 2)), np.zeros(5))}, "whole-number class labels"),
+        ({"validation": (np.zeros((5, 2)),)}, "validation"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(arguments, words):
+    model, (U, y) = make(), moons()
+    before = copied(model)
+    arguments = {"U": U, "targets": y, "progress": False, **arguments}
+    with pytest.raises((ValueError, TypeError), match=words):
+        fit(model, **arguments)
+    assert_same(model.parameters, before)
+
+
+def test_validation_takes_lists():
+    U, y = moons(10)
+    history = fit(make(), U.tolist(), y.tolist(), epochs=1, validation=(U.tolist(), y.tolist()), progress=False)
+    assert len(history.validation_loss) == 1
+
+
+def test_progress_is_a_bar_on_standard_error(capsys):
+    pytest.importorskip("tqdm")
+    fit(make(), *moons(64), batch_size=16, epochs=2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "epoch 2/2" in err
+    assert "8/8" in err
+
+
+def test_progress_without_tqdm_is_a_line_per_epoch(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    fit(make(), *moons(64), epochs=2, validation=moons(20))
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("epoch 2/2: loss 0.")
+    assert "accuracy" in lines[1]
+    assert "validation" in lines[1]
+
+
+def test_progress_false_is_silent(capsys):
+    fit(make(), *moons(64), epochs=2, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_history_is_saved_as_json(tmp_path):
+    history = fit(make(), *moons(), epochs=2, validation=moons(20), progress=False)
+    path = tmp_path / "history.json"
+    history.save(path)
+    read = json.loads(path.read_text(encoding="utf-8"))
+    assert read["loss"] == history.loss
+    assert read["forward_iterations"] == [list(pair) for pair in history.forward_iterations]
+    assert read["interrupted"] is False
+    assert History(**read).norm == history.norm
+    History().save(str(path))
+    assert json.loads(path.read_text(encoding="utf-8"))["loss"] == []
