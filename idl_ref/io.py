@@ -7,6 +7,7 @@ shape that the header calls for before a byte of it is loaded.
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 import zipfile
@@ -120,31 +121,48 @@ def _read_npz(path: Path, layout: Callable[[dict[str, Any]], tuple[Layout, np.dt
             members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             if HEADER not in members:
                 raise FileFormatError("not a model of idl_ref: it has no header.")
-            if members[HEADER].file_size > HEADER_LIMIT:
-                raise FileFormatError(f"its header has {members[HEADER].file_size} bytes, more than {HEADER_LIMIT}.")
-            with archive.open(members[HEADER]) as stream:
-                header = _parse(np.lib.format.read_array(stream, allow_pickle=False).tobytes())
+            if sum(entry.file_size for entry in members.values()) > path.stat().st_size:
+                raise FileFormatError("damaged: it claims to hold more than its size.")  # as a zip bomb does
+            header = _parse(_read_header(archive))
             shapes, dtype = layout(header)
             _check_names(set(members) - {HEADER}, shapes)
             return header, {name: _read_member(archive, name, shape, dtype) for name, shape in shapes.items()}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, KeyError) as reason:
-        if isinstance(reason, FileFormatError):
-            raise
-        raise FileFormatError(f"damaged or not an .npz file ({reason}).") from None
+    except FileFormatError:
+        raise
+    except Exception as reason:  # hostile bytes make zipfile and NumPy raise nearly anything
+        raise FileFormatError(f"damaged or not an .npz file ({type(reason).__name__}).") from None
+
+
+def _read_header(archive: zipfile.ZipFile) -> bytes:
+    shape, dtype = _described(archive, HEADER)
+    if len(shape) != 1 or dtype != np.uint8:
+        raise FileFormatError("not a model of idl_ref: its header is not JSON.")
+    if shape[0] > HEADER_LIMIT:
+        raise FileFormatError(f"its header has {shape[0]} bytes, more than {HEADER_LIMIT}.")
+    with archive.open(f"{HEADER}.npy") as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False).tobytes()
 
 
 def _read_member(
     archive: zipfile.ZipFile, name: str, expected: tuple[int, ...], expected_dtype: np.dtype
 ) -> np.ndarray:
-    """One array; its own header is checked against what is expected before the data is read."""
+    """One array; its own description is checked against what is expected before the data is read."""
+    shape, dtype = _described(archive, name)
+    _check_array(name, shape, dtype, expected, expected_dtype)
+    if archive.getinfo(f"{name}.npy").file_size < dtype.itemsize * math.prod(shape):
+        raise FileFormatError(f"damaged: {name} is shorter than its shape {shape}.")
+    with archive.open(f"{name}.npy") as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _described(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of an array as it describes itself."""
     with archive.open(f"{name}.npy") as stream:
         version = np.lib.format.read_magic(stream)
         if version != (1, 0):
             raise FileFormatError(f"{name} has array format {version}; (1, 0) is what idl_ref writes.")
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    _check_array(name, shape, dtype, expected, expected_dtype)
-    with archive.open(f"{name}.npy") as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
+    return shape, dtype
 
 
 def _safetensors() -> Any:

@@ -267,8 +267,10 @@ class ImplicitModel:
 
     def effective_weights(self) -> Weights:
         """The same as `effective`, with A as factors; refuses parameters of a wrong shape or dtype."""
-        P = self.parameters
-        for name, shape in self.settings.shapes().items():
+        P, shapes = self.parameters, self.settings.shapes()
+        if P.keys() - shapes.keys():
+            raise ValueError(f"parameters must be {', '.join(shapes)}; got also {', '.join(P.keys() - shapes.keys())}.")
+        for name, shape in shapes.items():
             W = P.get(name)
             if not isinstance(W, np.ndarray) or W.shape != shape or W.dtype != self.dtype:
                 got = f"{W.shape} {W.dtype}" if isinstance(W, np.ndarray) else "none" if W is None else repr(W)

@@ -12,6 +12,7 @@ from strategies import ACTIVATIONS, DTYPES, equations, kappas, kinds, matrix, se
 
 import idl_ref
 from idl_ref import ConvergenceWarning, NotConvergedError, SolveOptions, Status, solve_equilibrium
+from idl_ref.backends import numpy_
 
 ITERATIVE = ("auto", "picard", "anderson", "newton")
 METHOD = pytest.mark.parametrize("method", ITERATIVE)
@@ -181,6 +182,47 @@ def test_columns_do_not_depend_on_their_batch_mates(backend, method):
             assert tiled.converged
 
 
+def test_columns_that_turn_slow_at_different_times_keep_their_places():
+    """ "auto" lets them go from Picard one after the other."""
+    rng = np.random.default_rng(0)
+    A = np.zeros((12, 12))
+    A[:6, :6] = matrix("hard", 6, 0.97, rng)
+    A[6:, 6:] = np.eye(6)[[1, 2, 3, 4, 5, 0]] * 0.3
+    Z, X0 = rng.uniform(0.1, 1, (2, 12, 30))
+    Z[:6] *= 10.0 ** -rng.integers(0, 6, 30)  # when the slow part shows
+    X0[:6] = 0
+    X, slack = naive.forward_truth(A, Z, "relu")
+    solution = solve_equilibrium(A, Z, X0=X0, options=options())
+    assert solution.converged
+    assert np.all(error_inf(solution.X, X) <= solution.error_bound + slack)
+    assert error_inf(solution.X, X).max() <= 1e-9
+
+
+class Hostile:
+    """A proposal of points that are far off, for every column and always."""
+
+    def propose(self, problem, X, P, G, good):
+        return X + 1e3, np.ones(X.shape[1], bool)
+
+    def keep(self, alive):
+        pass
+
+
+def test_a_hostile_proposal_costs_a_few_steps_and_is_never_the_answer(monkeypatch):
+    monkeypatch.setattr(numpy_.proposals, "Newton", Hostile)
+    A, Z = easy_and_hard(np.float64)[2]
+
+    def steps(method, max_iter):
+        how = options(method=method, max_iter=max_iter, tol=1e-10)
+        return solve_equilibrium(A, Z, options=how, backend="numpy")
+
+    for max_iter in range(1, 40):
+        assert np.all(steps("newton", max_iter).step <= steps("picard", 1).step)
+    picard, newton = steps("picard", 5000), steps("newton", 5000)
+    assert newton.converged
+    assert np.all(newton.iterations <= 1.3 * picard.iterations)
+
+
 def test_a_zero_input_of_relu_is_done_at_once():
     solution = solve_equilibrium(np.full((2, 2), 0.49), np.zeros((2, 1)))
     assert solution.X.tolist() == [[0], [0]]
@@ -209,6 +251,8 @@ def test_warm_restart_takes_one_step(method, equation):
     first = solve_equilibrium(equation.A, equation.Z, **how)
     again = solve_equilibrium(equation.A, equation.Z, X0=first.X, **how)
     np.testing.assert_array_equal(again.iterations, 1)
+    tiled = {**how, "options": options(tol=tol, method=method, tile=1)}
+    np.testing.assert_array_equal(solve_equilibrium(equation.A, equation.Z, X0=first.X, **tiled).iterations, 1)
     assert again.converged
     assert np.all(error_inf(first.X, again.X) <= first.error_bound + again.error_bound)
 
@@ -378,7 +422,7 @@ def test_a_success_has_the_step_that_was_promised(equation):
 SLOW = np.array([[0.0, 0.9], [0.9, 0.0]])
 FAILURE = (
     r"^forward: 3 of 4 samples not converged after 5 iterations \(worst: sample 2, step 1\.3e\+00 > tol 3e-06\)\. "
-    r"Raise max_iter \(mitr of a model\), try method=\"anderson\", or check ‖A‖∞ = 0\.9000\.$"
+    r"Raise max_iter, try method=\"anderson\", or check ‖A‖∞ = 0\.9000\.$"
 )
 SLOW_Z = np.array([[1.0, 0.0, 2.0, 1.0]] * 2)
 

@@ -1,0 +1,339 @@
+import copy
+
+import numpy as np
+import pytest
+
+from idl_ref import (
+    ImplicitFunction,
+    ImplicitFunctionInf,
+    ImplicitFunctionRows,
+    ImplicitFunctionTriu,
+    ImplicitModel,
+    adjoint,
+    check_gradients,
+    factors,
+    gradcheck,
+    gradients,
+    model,
+)
+
+FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "elu", "hardtanh", "softsign")
+
+
+def make(f=ImplicitFunctionInf, size=8.0, seed=0, low_rank=False, **settings):
+    """A model whose raw weights lie far outside the ball."""
+    arguments = {"bias": True, "dtype": "float64", "is_low_rank": low_rank, "rank": 2 if low_rank else None, **settings}
+    made = ImplicitModel(3, 2, 5, f, seed=seed, **arguments)
+    for F in made.as_factors(made.parameters):
+        F *= 1.0 if f is ImplicitFunction else size
+    return made
+
+
+def data(loss="cross_entropy", m=4, seed=1):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((m, 3)), rng.integers(0, 2, m) if loss == "cross_entropy" else rng.standard_normal(
+        (m, 2)
+    )
+
+
+def check(made, loss="cross_entropy", **arguments):
+    return check_gradients(made, *data(loss), loss=loss, **arguments)
+
+
+def verdicts(report):
+    return {row.name: row.verdict for row in report.rows}
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+@pytest.mark.parametrize("low_rank", [False, True])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_right_models_pass(f, low_rank, loss):
+    if low_rank and not f.low_rank:
+        return
+    report = check(make(f, low_rank=low_rank), loss)
+    assert report.passed, str(report)
+    names = ["L", "R"] if low_rank else ["A"]
+    assert [row.name for row in report.rows] == [*names, "B", "C", "D", "U"]
+    for row in report.rows:
+        assert row.verdict == "ok"
+        assert row.entries == row.total > 0
+        assert row.difference_error <= report.difference_tolerance
+        assert row.complex_error <= report.complex_tolerance
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("f", FUNCTIONS)
+def test_the_complex_step_agrees_to_rounding(activation, f):
+    for seed in range(3):
+        report = check(make(f, seed=seed, activation=activation, kappa=0.9), "mse", entries=12)
+        assert report.passed, str(report)
+        assert report.complex_tolerance <= 1e-13 * (10 if f is not ImplicitFunctionTriu else 1e9)
+        assert max(row.complex_error for row in report.rows) <= report.complex_tolerance
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+def test_float32_models_are_judged_in_float64(f):
+    report = check(make(f, dtype="float32"))
+    assert report.passed, str(report)
+    assert all(row.difference_error < 1e-5 for row in report.rows)
+    assert all(1e-12 < row.configured_error < 1e-2 for row in report.rows)
+
+
+def test_no_D_and_no_bias():
+    report = check(make(no_D=True, bias=False))
+    assert report.passed
+    assert [row.name for row in report.rows] == ["A", "B", "C", "U"]
+
+
+# --- planted bugs -----------------------------------------------------------------------------------------------------
+
+
+def wrong_rows(report):
+    assert not report.passed
+    return {name for name, verdict in verdicts(report).items() if verdict == "WRONG"}
+
+
+def test_a_transposed_gradient_is_found(monkeypatch):
+    right = factors.gradients
+    monkeypatch.setattr(factors, "gradients", lambda *arguments: tuple(G.T for G in right(*arguments)))
+    assert wrong_rows(check(make())) == {"A"}
+
+
+def test_a_wrong_factor_order_is_found(monkeypatch):
+    def swapped(F, X, V):
+        L, Rt = F
+        return V @ (Rt @ X).T, (Rt @ V) @ X.T  # Rᵀ V where Lᵀ V belongs
+
+    monkeypatch.setattr(factors, "gradients", swapped)
+    assert wrong_rows(check(make(low_rank=True))) == {"R"}
+
+
+def test_an_adjoint_without_slopes_is_found(monkeypatch):
+    right = adjoint.solve_adjoint
+    monkeypatch.setattr(gradients, "solve_adjoint", lambda A, S, G, **rest: right(A, np.ones_like(S), G, **rest))
+    assert {"A", "B", "U"} <= wrong_rows(check(make(activation="tanh")))
+
+
+def test_an_adjoint_that_is_not_transposed_is_found(monkeypatch):
+    right = adjoint.solve_adjoint
+    monkeypatch.setattr(gradients, "solve_adjoint", lambda A, S, G, **rest: right(A.T, S, G, **rest))
+    assert {"A", "B", "U"} <= wrong_rows(check(make(kappa=0.5)))
+
+
+@pytest.mark.parametrize("name", ["B", "C", "D"])
+def test_a_wrong_sign_is_found(monkeypatch, name):
+    right = gradients.backward_pass
+
+    def flipped(*arguments):
+        backward = copy.copy(right(*arguments))
+        object.__setattr__(backward, name, -getattr(backward, name))
+        return backward
+
+    monkeypatch.setattr(gradients, "backward_pass", flipped)
+    assert wrong_rows(check(make())) == {name}
+
+
+def test_a_gradient_that_forgets_D_is_found(monkeypatch):
+    monkeypatch.setattr(gradients, "input_gradient", lambda weights, V, G_Y: weights.B.T @ V)
+    assert wrong_rows(check(make())) == {"U"}
+
+
+@pytest.mark.parametrize("relative", [1e-5, 1e-10])
+def test_a_small_error_in_one_entry_is_found(monkeypatch, relative):
+    right = factors.gradients
+
+    def off(*arguments):
+        (G,) = right(*arguments)
+        G = G.copy()
+        G[1, 2] += relative * np.abs(G).max()
+        return (G,)
+
+    monkeypatch.setattr(factors, "gradients", off)
+    assert wrong_rows(check(make(kappa=0.5, size=0.9))) == {"A"}
+
+
+def test_an_error_in_an_entry_that_was_not_drawn_is_found(monkeypatch):
+    """One random direction covers every entry."""
+    right = factors.gradients
+
+    def off(*arguments):
+        (G,) = right(*arguments)
+        return (G + 1e-3 * np.abs(G).max() * (np.arange(G.size).reshape(G.shape) == 7),)
+
+    monkeypatch.setattr(factors, "gradients", off)
+    for seed in range(5):
+        assert wrong_rows(check(make(kappa=0.5, size=0.9), entries=1, seed=seed)) == {"A"}
+
+
+@pytest.mark.parametrize("f", [ImplicitFunctionInf, ImplicitFunctionRows])
+def test_straight_through_is_wrong_outside_the_ball_and_right_inside(f):
+    assert wrong_rows(check(make(f, straight_through=True))) == {"A"}
+    assert check(make(f, size=0.5, straight_through=True)).passed
+
+
+def test_a_wrong_slope_is_found(monkeypatch):
+    monkeypatch.setattr(
+        "idl_ref.gradients.activations.get",
+        lambda name, right=gradients.activations.get: _with_slope(right(name)),
+    )
+    assert {"A", "B", "U"} <= wrong_rows(check(make(activation="sigmoid", kappa=2.0)))
+
+
+def _with_slope(activation):
+    changed = copy.copy(activation)
+    changed = type(activation)(activation.name, activation.code, activation.phi, lambda P: 0.9 * activation.slope(P))
+    object.__setattr__(changed, "lipschitz", activation.lipschitz)
+    return changed
+
+
+def test_a_gradient_that_is_not_finite_is_wrong(monkeypatch):
+    right = factors.gradients
+    monkeypatch.setattr(factors, "gradients", lambda *arguments: tuple(G * np.nan for G in right(*arguments)))
+    assert not check(make()).passed
+
+
+# --- kinks ------------------------------------------------------------------------------------------------------------
+
+
+def kinked(u):
+    """One hidden unit, A = 0, with preactivation u: a kink of relu, at distance u."""
+    made = ImplicitModel(1, 1, 1, no_D=True, dtype="float64", seed=0)
+    made.parameters["A"][...] = 0.25
+    made.parameters["B"][...] = 1
+    made.parameters["C"][...] = 2
+    return made, np.array([[u]]), np.array([[0.7]])
+
+
+@pytest.mark.parametrize("u", [1e-7, -1e-7])
+def test_a_kink_between_the_steps_is_reported_and_not_wrong(u):
+    made, U, T = kinked(u)
+    report = check_gradients(made, U, T, loss="mse")
+    rows = {row.name: row for row in report.rows}
+    assert rows["U"].kinks == 1
+    assert np.isnan(rows["U"].difference_error)  # differences would be wrong by half
+    assert rows["U"].complex_error <= report.complex_tolerance
+    assert "WRONG" not in verdicts(report).values()
+    assert report.passed
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "hardtanh", "tanh"])
+def test_an_input_of_zeros_is_not_wrong(bias, activation):
+    """Without bias every preactivation sits exactly on the kink of relu."""
+    made = make(bias=bias, activation=activation)
+    report = check_gradients(made, np.zeros((4, 3)), [0, 1, 1, 0])
+    assert "WRONG" not in verdicts(report).values(), str(report)
+
+
+def test_a_kink_of_the_constraint_is_not_wrong():
+    """‖A‖∞ = κ: the scaling sets in exactly here."""
+    for f in (ImplicitFunctionInf, ImplicitFunctionRows):
+        made = make(f, size=1.0)
+        A = made.parameters["A"]
+        A *= made.kappa / np.abs(A).sum(axis=1, keepdims=True)
+        assert "WRONG" not in verdicts(check(made)).values()
+
+
+def test_zeros_in_A_are_not_wrong():
+    """|a| has a kink at 0, which the row that attains the norm feels."""
+    for f in (ImplicitFunctionInf, ImplicitFunctionRows):
+        made = make(f)
+        made.parameters["A"][:, 1] = 0
+        report = check(made)
+        assert "WRONG" not in verdicts(report).values(), str(report)
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_is_a_table():
+    report = check(make())
+    lines = str(report).splitlines()
+    assert lines[0].split() == "entries kinks difference complex step as configured".split()
+    assert [line.split()[0] for line in lines[1:]] == ["A", "B", "C", "D", "U", "allowed"]
+    assert all(line.endswith("ok") for line in lines[1:-1])
+    assert {len(line) for line in lines[1:-1]} == {len(lines[1])}
+
+
+def test_the_model_is_not_changed():
+    made = make(dtype="float32")
+    kept, settings = copy.deepcopy(made.parameters), made.settings
+    U, y = data()
+    kept_U = U.copy()
+    check_gradients(made, U, y)
+    assert made.settings == settings
+    for name, value in kept.items():
+        assert made.parameters[name].tobytes() == value.tobytes()
+    np.testing.assert_array_equal(U, kept_U)
+
+
+def test_the_draw_is_reproducible():
+    one, two, other = (check(make(), entries=3, seed=seed) for seed in (0, 0, 1))
+    assert one == two
+    assert str(one) != str(other)
+    assert {row.entries for row in one.rows} == {3}
+
+
+def test_a_loose_tolerance_shows_as_configured_and_not_as_wrong():
+    report = check(make(tol=1e-2, grad_tol=1e-2))
+    assert report.passed
+    assert max(row.configured_error for row in report.rows) > 1e-4
+
+
+def test_no_samples():
+    report = check_gradients(make(), np.zeros((0, 3)), [])
+    assert "WRONG" not in verdicts(report).values()
+
+
+def test_hard_models_pass():
+    made = make(kappa=0.99, bias=False)
+    A = np.random.default_rng(0).random((5, 5)) + 0.1
+    made.parameters["A"][...] = A / A.sum(axis=1, keepdims=True)
+    made.parameters["A"][0] *= 1.01
+    made.parameters["B"][...] = np.abs(made.parameters["B"])
+    U, T = data("mse")
+    report = check_gradients(made, np.abs(U), T, loss="mse")
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"entries": 0}, "entries must be a whole number, at least 1"),
+        ({"seed": -1}, "seed must be a whole number, at least 0"),
+        ({"loss": "hinge"}, "loss must be one of"),
+        ({"U": np.zeros((4, 2))}, "U must have shape"),
+        ({"targets": [0, 1]}, "targets must have shape"),
+    ],
+)
+def test_validation(arguments, words):
+    U, y = data()
+    with pytest.raises((ValueError, TypeError), match=words):
+        check_gradients(make(), **{"U": U, "targets": y, **arguments})
+
+
+def test_difference_curve_is_a_v():
+    steps = np.logspace(-12, -1, 12)
+    errors, kinks, complex_error = gradcheck.difference_curve(make(activation="tanh"), *data(), steps)
+    assert errors.shape == kinks.shape == (12,)
+    assert not kinks.any()
+    assert complex_error < 1e-12
+    best = errors.argmin()
+    assert 3 <= best <= 9
+    assert errors[best] < 1e-8 < min(errors[0], errors[-1])
+
+
+def test_the_oracle_does_not_use_what_it_checks(monkeypatch):
+    """With every gradient routine broken, differences and complex step still agree with each other."""
+    made, (U, T) = make(), data("mse")
+    truth = check_gradients(made, U, T, loss="mse")
+    assert truth.passed
+    monkeypatch.setattr(model.gradients, "backward_pass", None)
+    monkeypatch.setattr(factors, "gradients", None)
+    double = gradcheck.doubled(made)
+    oracle = gradcheck._Oracle(double, {**double.parameters, "U": U}, T, "mse")
+    for name, value in oracle.values.items():
+        E = np.random.default_rng(0).standard_normal(value.shape)
+        difference, _ = oracle.difference({name: E}, 1e-6)
+        assert oracle.complex_step({name: E})[0] == pytest.approx(difference, rel=1e-6)
