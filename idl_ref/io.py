@@ -121,9 +121,9 @@ def _read_npz(path: Path, layout: Callable[[dict[str, Any]], tuple[Layout, np.dt
             members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             if HEADER not in members:
                 raise FileFormatError("not a model of idl_ref: it has no header.")
+            header = _parse(_read_header(archive))
             if sum(entry.file_size for entry in members.values()) > path.stat().st_size:
                 raise FileFormatError("damaged: it claims to hold more than its size.")  # as a zip bomb does
-            header = _parse(_read_header(archive))
             shapes, dtype = layout(header)
             _check_names(set(members) - {HEADER}, shapes)
             return header, {name: _read_member(archive, name, shape, dtype) for name, shape in shapes.items()}
@@ -134,11 +134,14 @@ def _read_npz(path: Path, layout: Callable[[dict[str, Any]], tuple[Layout, np.dt
 
 
 def _read_header(archive: zipfile.ZipFile) -> bytes:
-    shape, dtype = _described(archive, HEADER)
-    if len(shape) != 1 or dtype != np.uint8:
-        raise FileFormatError("not a model of idl_ref: its header is not JSON.")
-    if shape[0] > HEADER_LIMIT:
-        raise FileFormatError(f"its header has {shape[0]} bytes, more than {HEADER_LIMIT}.")
+    size = archive.getinfo(f"{HEADER}.npy").file_size
+    if size <= HEADER_LIMIT:
+        shape, dtype = _described(archive, HEADER)
+        if len(shape) != 1 or dtype != np.uint8:
+            raise FileFormatError("not a model of idl_ref: its header is not JSON.")
+        size = max(size, shape[0])
+    if size > HEADER_LIMIT:
+        raise FileFormatError(f"its header has {size} bytes, more than {HEADER_LIMIT}.")
     with archive.open(f"{HEADER}.npy") as stream:
         return np.lib.format.read_array(stream, allow_pickle=False).tobytes()
 
