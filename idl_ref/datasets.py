@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
@@ -33,8 +33,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     >>> x_train.shape, x_test.shape
     ((1437, 64), (360, 64))
     """
-    file = resources.files("idl_ref").joinpath("data/digits.npz")
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+    with np.load(Path(__file__).parent / "data" / "digits.npz", allow_pickle=False) as archive:
         images, labels = archive["images"], archive["labels"].astype(np.int64)
     x = images.reshape(len(images), 64).astype(np.float32) / 16
     return x[:TRAIN], labels[:TRAIN], x[TRAIN:], labels[TRAIN:]

@@ -26,13 +26,17 @@ def check_factors(A: Any) -> Factors:
     return (A,)
 
 
-def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[np.ndarray | None]]:
-    """A as factors, and (n, m) arrays that go with it (None stays None), all in one dtype.
+def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
+    """A as factors, and the (n, m) arrays that go with it, all in one dtype; a start, X0 or V0, may be None.
 
     The first array sets m. float32 if everything is, else float64.
     """
     factors = check_factors(A)
-    given = {name: checks.real_array(name, value) for name, value in columns.items() if value is not None}
+    given = {
+        name: checks.real_array(name, value)
+        for name, value in columns.items()
+        if value is not None or name not in ("X0", "V0")
+    }
     dtype = checks.float_dtype(*factors, *given.values())
     factors = tuple(checks.real_array("A", F, dtype) for F in factors)
     (first, leader), *_ = given.items()

@@ -25,7 +25,8 @@ from idl_ref.preprocessing import as_rows
 
 STEP = float(np.finfo(np.float64).eps) ** (1 / 3)  # balances truncation h² against rounding eps/h
 COMPLEX_STEP = 1e-30
-DIFFERENCE_TOLERANCE = 1e-7  # both times ‖(I − |A|)⁻¹‖∞, by which the problem magnifies rounding
+LOSS_ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of ℓ itself, relative: no difference is more accurate
+DIFFERENCE_TOLERANCE = 1e-7  # all three times ‖(I − |A|)⁻¹‖∞, by which the problem magnifies rounding
 COMPLEX_TOLERANCE = 1e-13
 MAX_NEWTON = 20
 
@@ -45,7 +46,7 @@ class GradientRow:
     kinks : int
         Entries with a kink between −h and +h: not judged by differences.
     difference_error : float
-        Worst against central differences; NaN if every entry was at a kink.
+        Worst against central differences, beyond what rounding of the loss explains; NaN if every entry was at a kink.
     complex_error : float
         Worst against the complex step, entries and direction; NaN if every one sat exactly on a kink.
     configured_error : float
@@ -131,11 +132,7 @@ def check_gradients(
     values = {**double.parameters, "U": U.astype(np.float64)}
     oracle = _Oracle(double, values, targets, loss)
     _, gradients = double.loss_and_gradients(values["U"], targets, loss)
-    weights = double.effective_weights()
-    magnification = resolvent_norm(weights.factors, activations.get(model.activation).lipschitz)
-    if not np.isfinite(magnification):  # not well posed in the large: no excuse for rounding
-        magnification = 1.0
-    allowed = DIFFERENCE_TOLERANCE * magnification, COMPLEX_TOLERANCE * magnification
+    allowed = DIFFERENCE_TOLERANCE * oracle.magnification, COMPLEX_TOLERANCE * oracle.magnification
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     rows = tuple(_check_one(oracle, name, gradients[name], configured[name], entries, rng, allowed) for name in values)
     return GradientReport(rows, *allowed)
@@ -183,6 +180,10 @@ class _Oracle:
         self.problem = Problem(base.weights.factors, self.activation, None, base.Z)
         self.P = self.problem.apply(self.X)[0]
         self.active = self._active(values, self.P)
+        self.magnification = resolvent_norm(base.weights.factors, self.activation.lipschitz)
+        if not np.isfinite(self.magnification):  # not well posed in the large: no excuse for rounding
+            self.magnification = 1.0
+        self.rounding = LOSS_ROUNDING * self.magnification * abs(float(self.loss(base.Y, self.targets)[0]))
 
     def difference(self, direction: Mapping[str, np.ndarray], h: float) -> tuple[float, bool]:
         """(ℓ(θ + hE) − ℓ(θ − hE)) / 2h, and whether a kink lies between."""
@@ -199,6 +200,8 @@ class _Oracle:
         X = self.X.astype(complex)
         for _ in range(MAX_NEWTON):
             P, G = problem.apply(X)
+            if any(((P.real == kink) & (P.imag != 0)).any() for kink in self.activation.kinks):
+                return np.nan, True
             residual = np.abs((G - X).imag).max(initial=0.0)
             X = Newton().propose(self.problem, X, self.P, G, np.ones(X.shape[1], bool))[0]
             if residual <= 4 * np.finfo(np.float64).eps * np.abs(G.imag).max(initial=0.0):
@@ -208,8 +211,7 @@ class _Oracle:
         Y = moved["C"] @ X
         if "D" in moved:
             Y = Y + moved["D"] @ columns
-        on_kink = any(bool(((P.real == kink) & (P.imag != 0)).any()) for kink in self.activation.kinks)
-        return float(self.loss(Y, self.targets)[0].imag) / COMPLEX_STEP, on_kink
+        return float(self.loss(Y, self.targets)[0].imag) / COMPLEX_STEP, False
 
     def _moved(self, direction: Mapping[str, np.ndarray], h: complex) -> Values:
         return {name: v + h * direction[name] if name in direction else v for name, v in self.values.items()}
@@ -243,10 +245,11 @@ def _check_one(
         E = np.zeros_like(G)
         E.flat[flat] = 1.0
         truth = float(G.flat[flat])
-        value, kink = oracle.difference({name: E}, STEP * max(1.0, abs(float(oracle.values[name].flat[flat]))))
+        h = STEP * max(1.0, abs(float(oracle.values[name].flat[flat])))
+        value, kink = oracle.difference({name: E}, h)
         kinks += kink
         if not kink:
-            differences.append(abs(value - truth))
+            differences.append(max(0.0, abs(value - truth) - oracle.rounding / h))
         value, on_kink = oracle.complex_step({name: E})
         if not on_kink and not (kink and oracle.values[name].flat[flat] == 0):
             complex_steps.append(abs(value - truth))

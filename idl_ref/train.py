@@ -59,6 +59,12 @@ class History:
     seconds: list[float] = field(default_factory=list)
     interrupted: bool = False
 
+    def keep(self, epochs: int) -> None:
+        """Drop what was recorded after so many epochs."""
+        for record in vars(self).values():
+            if isinstance(record, list):
+                del record[epochs:]
+
     def latest(self) -> dict[str, str]:
         """The last epoch in words."""
         words = {"loss": f"{self.loss[-1]:.4f}"}
@@ -138,11 +144,11 @@ def fit(
     checks.integer("batch_size", batch_size, 1)
     checks.integer("seed", seed, 0)
     if validation is not None:
-        evaluate(model, validation[0][:0], validation[1][:0], loss=loss)  # refuse bad data before the first epoch
+        validation = _check_validation(model, validation, loss)
     optimizer = SGD() if optimizer is None else optimizer
     optimizer.start(epochs * -(-m // batch_size))
     rng = np.random.default_rng(seed)
-    history = History()
+    history, completed = History(), 0
     with Progress(progress, epochs, -(-m // batch_size)) as display:
         try:
             for epoch in range(1, epochs + 1):
@@ -152,9 +158,11 @@ def fit(
                     history.validation_loss.append(value)
                     if accuracy is not None:
                         history.validation_accuracy.append(accuracy)
+                completed = epoch
                 display.epoch_done(epoch, history.latest(), history.seconds[-1])
         except KeyboardInterrupt:
             history.interrupted = True
+            history.keep(completed)
     return history
 
 
@@ -177,6 +185,15 @@ def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_e
         hits += _hits(loss, Y, t)
     m = max(len(U), 1)
     return total / m, hits / m if loss == "cross_entropy" else None
+
+
+def _check_validation(model: ImplicitModel, validation: Any, loss: str) -> tuple[np.ndarray, Any]:
+    """Refuse bad validation data before the first epoch, not after it."""
+    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+        raise ValueError(f"validation must be a pair (U, targets); got {type(validation).__name__}.")
+    U = checks.samples("validation U", validation[0], "p", model.input_dim, model.dtype)
+    losses.check_targets(loss, validation[1], len(U), model.output_dim, model.dtype)
+    return U, validation[1]
 
 
 def _hits(loss: str, Y: np.ndarray, t: np.ndarray) -> int:

@@ -97,7 +97,10 @@ def _irreducible_root(M: np.ndarray, rtol: float, max_iter: int) -> PerronRoot:
     z = np.ones(len(M))
     lower, upper = 0.0, np.inf
     for _ in range(max_iter):
-        Mz = M @ z
+        with np.errstate(over="ignore"):
+            Mz = M @ z
+        if not np.isfinite(Mz).all():  # overflow: the bracket so far holds
+            break
         ratio = Mz / z
         lower, upper = max(lower, float(ratio.min())), min(upper, float(ratio.max()))
         if upper - lower <= rtol * upper:

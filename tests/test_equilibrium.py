@@ -259,6 +259,7 @@ def test_warm_restart_takes_one_step(method, equation):
 
 @pytest.mark.parametrize("method", ["auto", "anderson", "newton"])
 @given(n=sizes, kind=kinds, kappa=kappas, seed=seeds)
+@settings(max_examples=25)
 def test_whatever_picard_solves_the_others_solve(method, n, kind, kappa, seed):
     """Also beyond ‖A‖∞ < 1: stretched matrices and expanding ones."""
     rng = np.random.default_rng(seed)
@@ -340,6 +341,7 @@ def test_columns_of_any_size_are_solved(method, dtype, power):
 
 @METHOD
 @given(n=sizes, seed=seeds, zero=booleans())
+@settings(max_examples=40)
 def test_columns_on_their_way_to_0_do_not_stop_the_others(method, n, seed, zero):
     """Differences whose squares underflow: no singular system may end the call. Both columns are float64."""
     rng = np.random.default_rng(seed)
@@ -360,7 +362,7 @@ def test_no_solution_is_never_taken_for_one(method, dtype, n, seed):
     """A ≥ 0 with Perron root 1.5 and Z > 0: x = max(0, A x + z) has no solution."""
     rng = np.random.default_rng(seed)
     A, Z = matrix("hard", n, 1.5, rng, dtype), rng.uniform(0.1, 1, (n, 2)).astype(dtype)
-    solution = solve_equilibrium(A, Z, options=options(method=method, max_iter=400, tol=3e-6))
+    solution = solve_equilibrium(A, Z, options=options(method=method, max_iter=150, tol=3e-6))
     assert not solution.succeeded.any()
     assert np.isposinf(solution.error_bound).all()
     np.testing.assert_array_equal(np.isnan(solution.X).all(axis=0), solution.status == Status.NONFINITE)

@@ -161,7 +161,7 @@ def test_the_flow_is_the_unrolled_model_and_its_complex_step(name, low_rank, los
         same = {"f": name, "kappa": kappa, "activation": activation, "loss": loss, "bias": bias}
         value, gradients = flow(parameters, U, targets, **same)
         assert value == pytest.approx(naive.loss(parameters, U, targets, **same, steps=300), rel=1e-12)
-        expected = naive.gradients(parameters, U, targets, **same, steps=200)
+        expected = naive.gradients(parameters, U, targets, **same, steps=150)
         for key in expected:
             np.testing.assert_allclose(
                 gradients[key], expected[key], rtol=1e-11, atol=1e-11, err_msg=f"{activation} {key}"

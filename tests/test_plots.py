@@ -76,7 +76,7 @@ def test_training_curves_of_an_interrupted_history(tmp_path):
 
 @pytest.mark.parametrize("A", [A, HARD, LOW_RANK, np.triu(A, 1), np.zeros((8, 8))])
 def test_residuals(tmp_path, A):
-    figure = png(plots.residuals(A, Z, max_iter=25), tmp_path)
+    figure = png(plots.residuals(A, Z, max_iter=12), tmp_path)
     (axes,) = figure.axes
     assert {line.get_label() for line in axes.lines} >= {"picard", "anderson", "newton", "auto"}
 
