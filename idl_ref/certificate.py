@@ -19,7 +19,7 @@ import numpy as np
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
 
-ULPS = 8  # no activation of the table is further from the exact one than 8 units of rounding
+ULPS = 16  # no activation of the table is further from the exact one than 16 units of rounding
 SAFETY = 1 + 1e-9  # for the rounding of this module's own float64 arithmetic
 
 

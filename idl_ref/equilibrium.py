@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from idl_ref import activations
 from idl_ref import factors as fac
 from idl_ref.backends import fixed_point
 from idl_ref.solution import Solution, SolveOptions
-from idl_ref.status import ConvergenceWarning, NotConvergedError, Status
+from idl_ref.status import NotConvergedError, Status, warn
 
 
 def solve_equilibrium(
@@ -83,7 +82,7 @@ def report(solution: Solution, factors: fac.Factors, options: SolveOptions, equa
     message = failure_message(solution, factors, options, equation, limit_name)
     if options.on_failure == "raise":
         raise NotConvergedError(message, solution)
-    warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    warn(message)
     return solution
 
 

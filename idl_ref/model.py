@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import fields
 from typing import Any
 
@@ -206,8 +207,8 @@ class ImplicitModel:
         -------
         Y : (m, q) array
         pullback : callable
-            G_Y -> dict with "A", or "L" and "R"; "B"; "C"; "D" unless no_D; "U" (m, p). Exact through `f`. Call it
-            before the parameters change: it uses the live arrays.
+            G_Y -> dict with "A", or "L" and "R"; "B"; "C"; "D" unless no_D; "U" (m, p). Exact through `f`, and for the
+            parameters as they were in this call, whatever becomes of them later.
 
         Examples
         --------
@@ -217,16 +218,17 @@ class ImplicitModel:
         >>> {name: G.shape for name, G in pullback(np.ones((4, 1))).items()}
         {'A': (3, 3), 'B': (3, 2), 'C': (1, 3), 'U': (4, 2)}
         """
-        forward = self._reported(self.forward_pass(U, X0))
+        then = ImplicitModel.from_parameters(self.settings, deepcopy(self.parameters))
+        forward = then._reported(then.forward_pass(U, X0))
 
         def pullback(G_Y: Any) -> Gradients:
-            G_Y = checks.samples("G_Y", G_Y, "q", self.output_dim, self.dtype)
+            G_Y = checks.samples("G_Y", G_Y, "q", then.output_dim, then.dtype)
             checks.shape("G_Y", G_Y, forward.Y.T.shape, "that of Ŷ")
-            backward = self.backward_pass(forward, G_Y.T)
-            options = self.settings.adjoint_options(self.on_failure)
+            backward = then.backward_pass(forward, G_Y.T)
+            options = then.settings.adjoint_options(then.on_failure)
             report(backward.solution, forward.weights.factors, options, "adjoint", "grad_mitr")
             G_U = gradients.input_gradient(forward.weights, backward.solution.X, G_Y.T)
-            return self.parameter_gradients(backward) | {"U": G_U[: self.input_dim].T}
+            return then.parameter_gradients(backward) | {"U": G_U[: then.input_dim].T}
 
         return forward.Y.T, pullback
 

@@ -50,7 +50,7 @@ class Standardise:
         """(m, …) raw samples -> (m, p) standardised rows."""
         array = checks.real_array("samples", samples)
         flat = array.reshape(len(array), -1) if array.size else array.reshape(len(array), int(np.prod(array.shape[1:])))
-        result = flat.astype(dtype)  # a copy: the raw data stays as it is
+        result = flat.astype(checks.model_dtype(dtype))  # a copy: the raw data stays as it is
         result -= result.dtype.type(self.mean)
         result /= result.dtype.type(self.scale)
         return result

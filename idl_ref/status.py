@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,14 @@ _SENTENCES = {
 
 class ConvergenceWarning(RuntimeWarning):
     """Some columns did not converge; the numbers that come back carry their error bounds."""
+
+
+def warn(message: str) -> None:
+    """A ConvergenceWarning that points at the caller of this library, not into it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("idl_ref."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, ConvergenceWarning, stacklevel=level)
 
 
 class NotConvergedError(RuntimeError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from idl_ref.gradients import BackwardPass, ForwardPass
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
 from idl_ref.progress import Progress
-from idl_ref.status import ConvergenceWarning, NotConvergedError
+from idl_ref.status import NotConvergedError, warn
 from idl_ref.wellposed import perron_root
 
 CHUNK = 1024  # samples at a time when a whole data set is evaluated
@@ -263,11 +262,9 @@ def _run_epoch(
     history.unconverged.append(unconverged)
     history.seconds.append(time.perf_counter() - started)
     if unconverged and model.on_failure == "warn":
-        warnings.warn(
+        warn(
             f"epoch {epoch}: {unconverged} of {seen} samples not converged, forward or adjoint. "
-            'Raise mitr and grad_mitr, or try method="anderson".',
-            ConvergenceWarning,
-            stacklevel=3,
+            'Raise mitr and grad_mitr, or try method="anderson".'
         )
 
 

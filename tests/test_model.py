@@ -715,3 +715,21 @@ def test_repr_is_one_line_that_names_the_sizes():
         'ImplicitModel(4, 3, 8, f=ImplicitFunctionInf, kappa=0.99, activation="relu", dtype="float32")'
     )
     assert "rank=2" in repr(ImplicitModel(4, 3, 8, is_low_rank=True, rank=2))
+
+
+def test_a_pullback_remembers_the_parameters_it_was_made_with():
+    model, U = ImplicitModel(3, 2, 4, dtype="float64", seed=0), np.ones((5, 3))
+    _, pullback = model.vjp(U)
+    before = pullback(np.ones((5, 2)))
+    for W in model.parameters.values():
+        W *= -3
+    for name, G in pullback(np.ones((5, 2))).items():
+        np.testing.assert_array_equal(G, before[name])
+
+
+def test_warnings_point_at_the_caller():
+    model = ImplicitModel(3, 2, 4, mitr=1, tol=0, seed=0)
+    for call in (model, model.forward, model.equilibrium, model.vjp):
+        with pytest.warns(ConvergenceWarning) as caught:
+            call(np.ones((2, 3)))
+        assert caught[0].filename == __file__
