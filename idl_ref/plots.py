@@ -75,7 +75,7 @@ def training_curves(history: History) -> Figure:
     axes.plot(epochs, history.norm, label="‖A‖∞")
     axes.plot(epochs, history.perron_root, label="Perron root of |A|")
     axes.axhline(1, color="gray", linewidth=0.8)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max([1.0, *history.norm]))
     axes.legend()
     return figure
 
@@ -188,5 +188,5 @@ def v_curve(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_en
         axes.loglog(steps[kinks], errors[kinks], "o", color="C3", fillstyle="none", label="a kink between ±h")
     axes.axhline(max(complex_error, 1e-17), color="C2", linestyle="--", label="complex step, h = 1e-30")
     axes.axvline(STEP, color="gray", linestyle=":", label="h = eps^⅓")
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
