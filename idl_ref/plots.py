@@ -188,5 +188,5 @@ def v_curve(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_en
         axes.loglog(steps[kinks], errors[kinks], "o", color="C3", fillstyle="none", label="a kink between ±h")
     axes.axhline(max(complex_error, 1e-17), color="C2", linestyle="--", label="complex step, h = 1e-30")
     axes.axvline(STEP, color="gray", linestyle=":", label="h = eps^⅓")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
