@@ -5,7 +5,7 @@ Importing this package imports NumPy and nothing heavier.
 
 from idl_ref import datasets
 from idl_ref.adjoint import solve_adjoint
-from idl_ref.backends import backends
+from idl_ref.backends import backends, warmup
 from idl_ref.equilibrium import solve_equilibrium
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
 from idl_ref.gradcheck import check_gradients
@@ -39,4 +39,5 @@ __all__ = [
     "load",
     "solve_adjoint",
     "solve_equilibrium",
+    "warmup",
 ]

@@ -12,7 +12,7 @@ below 1, as it is for every strictly triangular A.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from idl_ref import factors as fac
 from idl_ref.activations import Activation
 
 ULPS = 16  # no activation of the table is further from the exact one than 16 units of rounding
+Number = Any  # a float, or an array of them
 SAFETY = 1 + 1e-9  # for the rounding of this module's own float64 arithmetic
 
 
@@ -58,33 +59,41 @@ def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
     return float(v.max(initial=1.0) / w.min(initial=1.0))
 
 
-@dataclass
+class Rounding(NamedTuple):
+    """What the bound knows of one application of the map."""
+
+    norm: float  # an upper bound of ‖A‖∞
+    lipschitz: float  # Lip(φ); for the adjoint, max(S) of the column takes its place
+    gamma: float  # relative error of the inner products, for any order of their terms
+    unit: float  # half the distance from 1 to the next number
+    underflow: float  # absolute error of a sum whose terms underflow
+
+
+def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm: float) -> Rounding:
+    """The roundings of one application. `norm` is that of A, also for the adjoint, because ‖Aᵀ‖₁ = ‖A‖∞."""
+    info = np.finfo(dtype)
+    sums = sum(F.shape[1] for F in factors)  # lengths of the inner products of one application
+    unit, k = float(info.eps) / 2, sums + 2
+    norm *= 1 + sums * float(np.finfo(np.float64).eps)
+    return Rounding(norm, activation.lipschitz, k * unit / (1 - k * unit), unit, k * float(info.tiny))
+
+
+def excess(
+    kappa: Number, lipschitz: Number, step: Number, x: Number, z: Number, g: Number, entries: int, r: Rounding
+) -> Number:
+    """κ·step + ρ for one column or for many, from the norms of ĝ − x̂, x̂, z and ĝ; the 1-norm sums `entries` numbers."""
+    rho = r.gamma * (kappa * x + lipschitz * z) + ULPS * r.unit * g + r.underflow * entries
+    return SAFETY * (kappa * step + rho)
+
+
 class Certifier:
     """Error bounds for the columns of one solve; what depends on A alone is computed once."""
 
-    factors: fac.Factors
-    activation: Activation
-    adjoint: bool
-    dtype: np.dtype
-
-    def __post_init__(self) -> None:
-        info = np.finfo(self.dtype)
-        sums = sum(F.shape[1] for F in self.factors)  # lengths of the inner products of one application
-        unit = float(info.eps) / 2
-        k = sums + 2
-        self.gamma = k * unit / (1 - k * unit)
-        self.unit = unit
-        self.underflow = k * float(info.tiny)
+    def __init__(self, factors: fac.Factors, activation: Activation, adjoint: bool, dtype: np.dtype) -> None:
         # The adjoint's factors are those of Aᵀ; what counts is ‖Aᵀ‖₁ = ‖A‖∞.
-        self.forward_factors = fac.transpose(self.factors) if self.adjoint else self.factors
-        self.norm = fac.norm_inf(self.forward_factors) * (1 + sums * np.finfo(np.float64).eps)
-        self._resolvent: float | None = None
-
-    def resolvent(self) -> float:
-        """‖(I − Lip|A|)⁻¹‖∞, for the adjoint with slopes of at most 1; computed at the first need."""
-        if self._resolvent is None:
-            self._resolvent = resolvent_norm(self.forward_factors, 1.0 if self.adjoint else self.activation.lipschitz)
-        return self._resolvent
+        self.forward_factors = fac.transpose(factors) if adjoint else factors
+        self.adjoint = adjoint
+        self.rounding = rounding(factors, activation, dtype, fac.norm_inf(self.forward_factors))
 
     def bound(self, X: np.ndarray, G: np.ndarray, S: np.ndarray | None, Z: np.ndarray) -> np.ndarray:
         """(κ·step + ρ) / (1 − κ) per column, for x̂ in X and ĝ in G.   all (n, k) -> (k,)"""
@@ -92,17 +101,23 @@ class Certifier:
         if self.adjoint:
             lipschitz = np.ones(X.shape[1]) if S is None else column_max(S).astype(np.float64)
             step, x, z, g = (np.abs(M).sum(axis=0) for M in (G - X, X, Z, G))
-            entries = X.shape[0]
         else:
-            lipschitz = np.full(X.shape[1], self.activation.lipschitz)
+            lipschitz = np.full(X.shape[1], self.rounding.lipschitz)
             step, x, z, g = (column_max(M) for M in (G - X, X, Z, G))
-            entries = 1
-        kappa = lipschitz * self.norm
-        rho = self.gamma * (kappa * x + lipschitz * z) + ULPS * self.unit * g + self.underflow * entries
-        with np.errstate(divide="ignore", invalid="ignore"):
-            inverse = np.where(kappa < 1, 1 / (1 - kappa), np.inf)
-        weak = ~(kappa < 1)
-        if weak.any() and np.isfinite(self.norm):
-            inverse[weak & (lipschitz <= 1)] = self.resolvent()
-        bound = SAFETY * inverse * (kappa * step + rho)
-        return np.where(np.isfinite(bound), bound, np.inf)
+        kappa = lipschitz * self.rounding.norm
+        entries = X.shape[0] if self.adjoint else 1
+        numerator = excess(kappa, lipschitz, step, x, z, g, entries, self.rounding)
+        return divide(numerator, kappa, lipschitz, self.forward_factors, self.adjoint)
+
+
+def divide(
+    numerator: np.ndarray, kappa: np.ndarray, lipschitz: np.ndarray, forward_factors: fac.Factors, adjoint: bool
+) -> np.ndarray:
+    """numerator / (1 − κ), with ‖(I − Lip|A|)⁻¹‖∞ instead of 1/(1 − κ) where κ ≥ 1.   all (k,) -> (k,)"""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bound = np.where(kappa < 1, numerator / (1 - kappa), np.inf)
+    weak = ~(kappa < 1) & (lipschitz <= 1)
+    if weak.any():
+        # the adjoint's slopes are at most 1 here
+        bound[weak] = numerator[weak] * resolvent_norm(forward_factors, 1.0 if adjoint else float(lipschitz[0]))
+    return np.where(np.isfinite(bound), bound, np.inf)

@@ -23,29 +23,36 @@ FLOORS = {
     "certificate": 3,
     "wellposed": 3,
     "backends": 3,
+    "backends.methods": 4,
     "backends.problem": 4,
     "backends.proposals": 5,
     "backends.numpy_": 6,
+    # the compiled twin, from the bottom
+    "backends.vectors": 4,
+    "backends.columns": 5,
+    "backends.trials": 6,
+    "backends.kernels": 7,
+    "backends.numba_": 8,
     # the equations by name
     "functions": 7,
-    "equilibrium": 7,
-    "adjoint": 8,
+    "equilibrium": 9,
+    "adjoint": 10,
     # the model
-    "settings": 9,
-    "torchidl": 9,
-    "gradients": 9,
-    "model": 10,
+    "settings": 11,
+    "torchidl": 11,
+    "gradients": 11,
+    "model": 12,
     # training
-    "optim": 11,
-    "progress": 11,
-    "train": 12,
+    "optim": 13,
+    "progress": 13,
+    "train": 14,
     # leaves
-    "gradcheck": 13,
-    "datasets": 13,
-    "datafile": 13,
-    "plots": 14,
-    "": 15,  # the package itself
-    "__main__": 16,
+    "gradcheck": 15,
+    "datasets": 15,
+    "datafile": 15,
+    "plots": 16,
+    "": 17,  # the package itself
+    "__main__": 18,
 }
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip("."): path

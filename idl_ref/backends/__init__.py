@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
+from importlib.util import find_spec
 
 from idl_ref import checks
 from idl_ref.solution import Solution
@@ -11,7 +12,7 @@ from idl_ref.solution import Solution
 FixedPoint = Callable[..., Solution]
 
 AVAILABLE = "available"
-PREFERENCE = ("numba", "numpy")  # what "auto" takes, best first; cuda is asked for by name
+PREFERENCE = ("numpy",)  # what "auto" takes, best first; numba joins when its first call compiles fast enough
 NAMES = ("numpy", "numba", "cuda")
 CHOICES = ("auto", *NAMES)
 
@@ -30,6 +31,8 @@ def backends() -> dict[str, str]:
 def _reason(name: str) -> str:
     if name == "numpy":
         return AVAILABLE
+    if name == "numba":
+        return AVAILABLE if find_spec("numba") else 'numba is not installed; pip install "idl-ref[numba]"'
     return f"this version of idl_ref has no {name} twin yet"
 
 
@@ -43,6 +46,26 @@ def resolve(name: str) -> str:
         usable = ", ".join(twin for twin, reason in reasons.items() if reason == AVAILABLE)
         raise ValueError(f"backend {name!r} is not available: {reasons[name]}. Available: {usable}.")
     return name
+
+
+def warmup(dtypes: Iterable[str] = ("float32", "float64"), backend: str = "numba") -> None:
+    """Compile ahead of the first solve, and keep the result on disk where that is possible.
+
+    Parameters
+    ----------
+    dtypes : iterable of {"float32", "float64"}
+    backend : {"auto", "numpy", "numba", "cuda"}
+        NumPy has nothing to compile.
+
+    Examples
+    --------
+    >>> warmup(["float32"], backend="numpy")
+    """
+    kinds = [checks.model_dtype(dtype) for dtype in ([dtypes] if isinstance(dtypes, str) else dtypes)]
+    twin = import_module(f"idl_ref.backends.{resolve(backend)}_")
+    if hasattr(twin, "warmup"):
+        for dtype in kinds:
+            twin.warmup(dtype)
 
 
 def fixed_point(name: str) -> FixedPoint:

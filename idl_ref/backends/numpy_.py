@@ -16,19 +16,11 @@ import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
-from idl_ref.backends import proposals
+from idl_ref.backends import methods, proposals
 from idl_ref.backends.problem import Problem
 from idl_ref.certificate import Certifier, column_max, stopping_step
 from idl_ref.solution import Solution, SolveOptions, join
 from idl_ref.status import Status
-
-NEWTON_LIMIT = 256  # dense Newton solves an n × n system per column and step
-DIRECT_RANK = 64  # up to this rank the adjoint of A = L Rᵀ is solved exactly by default
-SLOW = 0.5  # a step longer than this times the one before is slow …
-SLOW_STEPS = 2  # … and this many of them in a row turn "auto" from Picard to Anderson
-DECREASE = 0.9  # trial points must bring the step below this times the smallest one so far …
-LEASH = 8  # … within this many trials in a row, or Picard takes over …
-RESPITE = 4  # … for 1, 4, 16, … steps: this many times as many after each failure
 
 
 class Ledger:
@@ -98,9 +90,9 @@ def picard(problem: Problem, X: np.ndarray, ledger: Ledger, leave_slow: bool = F
         _, G = problem.apply(X)
         step = column_max(G - X)
         alive = ledger.settle(problem, X, G, step)
-        slow = np.where(step > SLOW * before, slow + 1, 0)
+        slow = np.where(step > methods.SLOW * before, slow + 1, 0)
         before, X = step, G
-        letting_go = alive & (slow >= SLOW_STEPS) & leave_slow
+        letting_go = alive & (slow >= methods.SLOW_STEPS) & leave_slow
         if letting_go.any():
             slow_index.append(ledger.index[letting_go[alive]])
             slow_X.append(X[:, letting_go])
@@ -133,13 +125,13 @@ def safeguarded(problem: Problem, X: np.ndarray, ledger: Ledger, proposal: propo
             problem, X, P, G, base = problem.take(alive), X[:, alive], P[:, alive], G[:, alive], base[:, alive]
             step, best, trial, tried, patience, wait = (a[alive] for a in (step, best, trial, tried, patience, wait))
             proposal.keep(alive)
-        good = ~trial | (step <= DECREASE * best)
+        good = ~trial | (step <= methods.DECREASE * best)
         tried = np.where(good, 0, tried + 1)
-        refused = ~good & ((tried >= LEASH) | ~np.isfinite(step))
+        refused = ~good & ((tried >= methods.LEASH) | ~np.isfinite(step))
         best = np.where(good, np.minimum(best, step), best)
         base = np.where(good, G, base)
         wait = np.where(refused, patience, np.maximum(wait - 1, 0))
-        patience = np.where(refused, RESPITE * patience, patience)
+        patience = np.where(refused, methods.RESPITE * patience, patience)
         candidate, ready = proposal.propose(problem, X, P, G, ~refused)
         last = ledger.iterations[ledger.index] >= ledger.options.max_iter - 1  # the answer must not be a mere trial
         trial = ready & ~refused & (wait == 0) & ~last
@@ -164,26 +156,6 @@ def substitution(problem: Problem, ledger: Ledger) -> None:
     status = np.where(step <= ledger.options.tol, Status.CONVERGED, Status.PRECISION_LIMIT)
     status[~np.isfinite(step)] = Status.NONFINITE
     ledger.close(problem, np.ones(step.size, bool), X, G, step, status)
-
-
-def choose(method: str, problem: Problem) -> str:
-    """The method that "auto" stands for, and a refusal of methods that do not fit A."""
-    factors = problem.factors
-    n, low_rank = factors[0].shape[0], len(factors) > 1
-    if method == "auto":
-        if fac.triangle(factors):
-            return "substitution"
-        direct = low_rank and problem.S is not None and factors[0].shape[1] <= DIRECT_RANK
-        return "newton" if direct else "auto"
-    if method == "substitution" and not fac.triangle(factors):
-        got = "a product of factors" if low_rank else "entries on or on both sides of the diagonal"
-        raise ValueError(f'method "substitution" needs a strictly triangular A; got {got}: use method="auto".')
-    if method == "newton" and not low_rank and n > NEWTON_LIMIT:
-        raise ValueError(
-            f'method "newton" solves an n × n system per sample and needs n ≤ {NEWTON_LIMIT}, or a low-rank A; '
-            f'got n = {n}: use method="anderson".'
-        )
-    return method
 
 
 def fixed_point(
@@ -221,7 +193,7 @@ def fixed_point(
             [fixed_point(factors, activation, None if S is None else S[:, c], Z[:, c], X[:, c], options) for c in parts]
         )
     problem = Problem(factors, activation, S, Z)
-    method = choose(options.method, problem)
+    method = methods.choose(options.method, factors, S is not None)
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is a status, not a warning
         ledger = Ledger(problem, options)
         problem, X = ledger.start(problem, X)

@@ -1,0 +1,31 @@
+"""What the twins share: which method "auto" stands for, and the numbers that steer the iterations."""
+
+from __future__ import annotations
+
+from idl_ref import factors as fac
+
+NEWTON_LIMIT = 256  # dense Newton solves an n × n system per column and step
+DIRECT_RANK = 64  # up to this rank the adjoint of A = L Rᵀ is solved exactly by default
+SLOW = 0.5  # a step longer than this times the one before is slow …
+SLOW_STEPS = 2  # … and this many of them in a row turn "auto" from Picard to Anderson
+DECREASE = 0.9  # trial points must bring the step below this times the smallest one so far …
+LEASH = 8  # … within this many trials in a row, or Picard takes over …
+RESPITE = 4  # … for 1, 4, 16, … steps: this many times as many after each failure
+
+
+def choose(method: str, factors: fac.Factors, adjoint: bool) -> str:
+    """The method that "auto" stands for, and a refusal of methods that do not fit A."""
+    n, low_rank = factors[0].shape[0], len(factors) > 1
+    if method == "auto":
+        if fac.triangle(factors):
+            return "substitution"
+        return "newton" if low_rank and adjoint and factors[0].shape[1] <= DIRECT_RANK else "auto"
+    if method == "substitution" and not fac.triangle(factors):
+        got = "a product of factors" if low_rank else "entries on or on both sides of the diagonal"
+        raise ValueError(f'method "substitution" needs a strictly triangular A; got {got}: use method="auto".')
+    if method == "newton" and not low_rank and n > NEWTON_LIMIT:
+        raise ValueError(
+            f'method "newton" solves an n × n system per sample and needs n ≤ {NEWTON_LIMIT}, or a low-rank A; '
+            f'got n = {n}: use method="anderson".'
+        )
+    return method

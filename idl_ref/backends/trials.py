@@ -1,0 +1,157 @@
+"""Compiled for the Numba twin: the trial points of Anderson and Newton; `proposals` defines them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from idl_ref.backends import vectors as vec
+from idl_ref.backends.columns import ROWS, compiled, product, size, slope
+from idl_ref.backends.vectors import VECTOR_BYTES
+
+DEPTH = 5  # differences that Anderson remembers: the rows of gram and the columns of a history
+LAST_F, LAST_G, DIFFERENCES = 0, 1, 2  # a history is f and g of the point before, then ΔF and ΔG, each a column
+HISTORY = DIFFERENCES + 2 * DEPTH
+
+
+@compiled
+def dot(M, a, b, end):
+    lanes = VECTOR_BYTES // M.itemsize
+    result = vec.splat(M, M.dtype.type(0))
+    for i in range(0, end, lanes):
+        result = vec.add(result, vec.multiply(vec.load(M, a + i), vec.load(M, b + i)))
+    return np.float64(vec.total(result))
+
+
+@compiled
+def scaled_difference(M, target, a, b, end, scale):
+    """M[target] = (M[a] − M[b]) scale"""
+    lanes = VECTOR_BYTES // M.itemsize
+    factor = vec.splat(M, M.dtype.type(scale))
+    for i in range(0, end, lanes):
+        value = vec.subtract(vec.load(M, a + i), vec.load(M, b + i))
+        vec.store(M, target + i, vec.multiply(value, factor))
+
+
+@compiled
+def copy(M, target, source, end):
+    for i in range(end):
+        M[target + i] = M[source + i]
+
+
+@compiled
+def solve_small(H, b, size):
+    """H y = b in place of b, by elimination with row exchanges; False if H is singular."""
+    for k in range(size):
+        pivot = k
+        for i in range(k + 1, size):
+            if abs(H[i, k]) > abs(H[pivot, k]):
+                pivot = i
+        if not abs(H[pivot, k]) > 0:
+            return False
+        if pivot != k:
+            for j in range(k, size):
+                H[k, j], H[pivot, j] = H[pivot, j], H[k, j]
+            b[k], b[pivot] = b[pivot], b[k]
+        for i in range(k + 1, size):
+            ratio = H[i, k] / H[k, k]
+            if ratio != 0:
+                for j in range(k + 1, size):
+                    H[i, j] -= ratio * H[k, j]
+                b[i] -= ratio * b[k]
+    for k in range(size - 1, -1, -1):
+        value = b[k]
+        for j in range(k + 1, size):
+            value -= H[k, j] * b[j]
+        b[k] = value / H[k, k]
+    return True
+
+
+@compiled
+def anderson(M, x, g, h, f, gram, slot, known, step, end, stride, damping, H, gamma):
+    """x ← g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂, f = g − x; False where nothing is remembered yet.
+
+    Differences are divided by the size of ΔF, and f by its own, as in the NumPy twin.
+    """
+    scale = step if step > 0 else 1.0
+    scaled_difference(M, f, g, x, end, 1.0)
+    dF, dG = h + DIFFERENCES * stride, h + (DIFFERENCES + DEPTH) * stride
+    new = dF + slot * stride
+    if known:
+        scaled_difference(M, new, f, h + LAST_F * stride, end, 1.0)
+        newest = np.float64(size(M, new, end))
+        inverse = 1.0 / newest if newest > 0 else 1.0
+        scaled_difference(M, new, f, h + LAST_F * stride, end, inverse)
+        scaled_difference(M, dG + slot * stride, g, h + LAST_G * stride, end, inverse)
+        for a in range(DEPTH):
+            gram[a, slot] = gram[slot, a] = dot(M, dF + a * stride, new, end)
+    copy(M, h + LAST_F * stride, f, end)
+    copy(M, h + LAST_G * stride, g, end)
+    some = False
+    for a in range(DEPTH):
+        for b in range(DEPTH):
+            H[a, b] = gram[a, b]
+        some = some or gram[a, a] > 0
+        H[a, a] = gram[a, a] * (1 + damping) if gram[a, a] > 0 else 1.0  # an empty slot gets γ = 0
+        gamma[a] = dot(M, dF + a * stride, f, end) / scale
+    if not (some and solve_small(H, gamma, DEPTH)):
+        return False
+    copy(M, x, g, end)
+    for a in range(DEPTH):
+        weight = M.dtype.type(scale * gamma[a])
+        source = dG + a * stride
+        for i in range(end):
+            M[x + i] -= weight * M[source + i]
+    return True
+
+
+@compiled
+def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T, offsets):
+    """x ← x + δ with (I − S F₁ F₂ …) δ = f, f = g − x, S = S ∘ f′(p); False where that has no finite solution.
+
+    Low rank: (I − F₂ S F₁) w = F₂ f,  δ = f + S ∘ F₁ w, with F₂ packed in F and the rows of F₁ᵀ in Lt.
+    """
+    for i in range(n):
+        M[p + i] = slope(M, p + i, code)
+        if s >= 0:
+            M[p + i] *= M[s + i]
+        delta[i] = M[g + i] - M[x + i]
+    if r == 0:
+        for i in range(n):
+            for j in range(n):
+                J[i, j] = -M[p + i] * Lt[j * n + i]
+            J[i, i] += 1
+        if not solve_small(J, delta, n):
+            return False
+    else:
+        w = newton_low_rank(M, p, n, r, F, Lt, J, delta, T, offsets)
+        if not solve_small(J, w, r):
+            return False
+        for b in range(r):
+            for i in range(n):
+                delta[i] += M[p + i] * Lt[b * n + i] * w[b]
+    for i in range(n):
+        if not math.isfinite(delta[i]):
+            return False
+    for i in range(n):
+        M[x + i] += delta[i]
+    return True
+
+
+@compiled
+def newton_low_rank(M, p, n, r, F, Lt, J, delta, T, offsets):
+    """J = I − F₂ S F₁ and F₂ f, both out of one product of F₂ with the r + 1 columns of T: S ∘ F₁ and f."""
+    stride, small = (n + ROWS - 1) // ROWS * ROWS + ROWS, (r + ROWS - 1) // ROWS * ROWS
+    results, zeros = (r + 1) * stride, (r + 1) * (stride + small)
+    for b in range(r + 1):
+        offsets[0, b], offsets[1, b], offsets[2, b] = b * stride, zeros, results + b * small
+        for i in range(n):
+            T[b * stride + i] = M[p + i] * Lt[b * n + i] if b < r else delta[i]
+    T[zeros : zeros + small] = 0
+    product(F, r, n, T, offsets[0], T, offsets[1], T, offsets[2], r + 1)
+    for a in range(r):
+        for b in range(r):
+            J[a, b] = -T[results + b * small + a]
+        J[a, a] += 1
+    return T[results + r * small : results + r * small + r]

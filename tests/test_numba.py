@@ -1,0 +1,258 @@
+"""The compiled twin: one answer whatever the tile, the threads, the layout of the arrays and the batch mates."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from strategies import DTYPES, equations, matrix, pair
+
+import idl_ref
+from idl_ref import SolveOptions, activations, solve_adjoint, solve_equilibrium
+
+numba = pytest.importorskip("numba")
+from idl_ref.backends import columns, numba_  # noqa: E402
+
+ROOT = Path(idl_ref.__file__).parents[1]
+METHODS = ("picard", "anderson", "newton", "auto")
+
+
+def options(**changes):
+    return SolveOptions(**{"on_failure": "ignore", "max_iter": 2000, **changes})
+
+
+def solve(A, Z, method="auto", tile=None, **more):
+    return solve_equilibrium(A, Z, options=options(method=method, tile=tile), backend="numba", **more)
+
+
+def same(a, b):
+    """Bit for bit, NaN included."""
+    for name in ("X", "status", "iterations", "step", "error_bound"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def problem(n=37, m=21, dtype=np.float32, low_rank=False):
+    """A hard matrix for half of the columns' sizes, so that columns end at different times; one of them is bad."""
+    rng = np.random.default_rng(n)
+    A = pair(n, 5, 0.95, rng, dtype) if low_rank else matrix("hard", n, 0.97, rng, dtype)
+    Z = (rng.standard_normal((n, m)) * 10.0 ** rng.integers(-4, 3, m)).astype(dtype)
+    Z[3, m // 2] = np.nan
+    return A, Z
+
+
+@pytest.mark.parametrize("low_rank", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_answers_are_bitwise_the_same_for_every_tile_and_alone(method, dtype, low_rank):
+    A, Z = problem(dtype=dtype, low_rank=low_rank)
+    whole = solve(A, Z, method)
+    for tile in (1, 2, 5, 8, 11, 16, 100):
+        same(whole, solve(A, Z, method, tile))
+    for j in (0, 7, 10, 20):
+        alone = solve(A, Z[:, [j]], method)
+        np.testing.assert_array_equal(alone.X[:, 0], whole.X[:, j])
+        assert alone.iterations[0] == whole.iterations[j]
+
+
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_the_adjoint_is_bitwise_the_same_for_every_tile(low_rank):
+    A, G = problem(low_rank=low_rank)
+    S = np.random.default_rng(0).random(G.shape).astype(G.dtype)
+    whole = solve_adjoint(A, S, G, options=options(), backend="numba")
+    for tile in (1, 8, 13):
+        same(whole, solve_adjoint(A, S, G, options=options(tile=tile), backend="numba"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_answers_are_bitwise_the_same_for_every_number_of_threads(method):
+    A, Z = problem(n=150, m=90)
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        serial = solve(A, Z, method)
+        for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+            numba.set_num_threads(threads)
+            same(serial, solve(A, Z, method))
+            assert numba.get_num_threads() == threads
+    finally:
+        numba.set_num_threads(before)
+
+
+@given(equation=equations())
+@settings(max_examples=40)
+def test_it_takes_the_steps_of_the_definition(equation):
+    how = {"activation": equation.activation, "X0": equation.X0, "options": options(method="picard", tol=1e-4)}
+    numpy_twin = solve_equilibrium(equation.A, equation.Z, backend="numpy", **how)
+    compiled = solve_equilibrium(equation.A, equation.Z, backend="numba", **how)
+    assert np.all(abs(compiled.iterations - numpy_twin.iterations) <= 1)
+    apart = abs(compiled.X - numpy_twin.X).max(axis=0, initial=0)
+    assert np.all(apart <= compiled.error_bound + numpy_twin.error_bound)
+    np.testing.assert_array_equal(compiled.status, numpy_twin.status)
+
+
+@pytest.mark.parametrize("inner", [1, 255, 256, 257, 700])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_over_several_blocks(inner, dtype):
+    """`BLOCK` columns of A at a time; low rank, so that the inner length is n."""
+    rng = np.random.default_rng(inner)
+    L, R = pair(inner, 1, 0.5, rng, dtype)
+    Z = rng.standard_normal((inner, 9)).astype(dtype)
+    solution = solve((L, R), Z, "picard", activation="identity")
+    Z64, L64, R64 = (M.astype(float) for M in (Z, L, R))
+    exact = Z64 + L64 @ (R64.T @ Z64) / (1 - R64.T @ L64)
+    assert np.all(abs(solution.X - exact).max(axis=0) <= solution.error_bound)
+    assert columns.BLOCK == 256
+
+
+@pytest.mark.parametrize("name", activations.TABLE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_are_those_of_the_table(name, dtype):
+    """A = 0: X is φ(Z), after one product; the edges included."""
+    edges = [0.0, -0.0, 1.0, -1.0, np.nextafter(1, 2), 1e-30, -1e-30, 30.0, -30.0, 800.0, -800.0]
+    Z = np.array([*edges, *np.random.default_rng(0).standard_normal(100) * 5], dtype)[:, None]
+    row = activations.get(name)
+    solution = solve(np.zeros((len(Z), len(Z)), dtype), Z, "picard", activation=name)
+    expected = row.phi(Z.astype(np.longdouble))
+    assert np.all(abs(solution.X - expected) <= 16 * np.finfo(dtype).eps * abs(expected) + np.finfo(dtype).tiny)
+
+
+def test_strided_read_only_and_fortran_arrays_work_and_stay_as_they_are():
+    A, Z = problem(n=20, m=9)
+    expected = solve(A, Z)
+    big_A, big_Z = np.zeros((40, 60), A.dtype), np.zeros((20, 27), Z.dtype)
+    big_A[::2, ::3], big_Z[:, ::3] = A, Z
+    frozen_A, frozen_Z = A.copy(), Z.copy()
+    frozen_A.flags.writeable = frozen_Z.flags.writeable = False
+    for a, z in (
+        (np.asfortranarray(A), np.asfortranarray(Z)),
+        (big_A[::2, ::3], big_Z[:, ::3]),
+        (frozen_A, frozen_Z),
+        (A[::-1][::-1], Z[:, ::-1][:, ::-1]),
+    ):
+        copies = a.copy(), z.copy()
+        same(solve(a, z), expected)
+        np.testing.assert_array_equal(a, copies[0])
+        np.testing.assert_array_equal(z, copies[1])
+
+
+def test_it_compiles_once_for_all_layouts_and_both_directions():
+    A, Z = problem(n=20, m=9, dtype=np.float64)
+    solve(A, Z)
+    before = len(numba_.solve_serial.compiled.signatures)
+    solve(np.asfortranarray(A), np.asfortranarray(Z), X0=np.zeros_like(Z))
+    solve_adjoint(A, np.ones_like(Z), Z, options=options(method="picard"), backend="numba")
+    solve(pair(20, 3, 0.5, np.random.default_rng(0), np.float64), Z, "picard", activation="tanh")
+    assert len(numba_.solve_serial.compiled.signatures) == before
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_after_warmup_nothing_is_left_to_compile(dtype):
+    idl_ref.warmup([np.dtype(dtype).name])
+    entries = (numba_.prepare, numba_.solve_serial, numba_.solve_parallel, numba_.sweep)
+    before = [len(entry.compiled.signatures) for entry in entries]
+    for method in METHODS:
+        solve(*problem(n=150, m=90, dtype=dtype), method)
+        solve(*problem(dtype=dtype, low_rank=True), method)
+    solve(np.triu(problem(dtype=dtype)[0], 1), problem(dtype=dtype)[1])
+    assert [len(entry.compiled.signatures) for entry in entries] == before
+
+
+def test_warmup_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match='dtype must be "float32" or "float64"'):
+        idl_ref.warmup(["float16"])
+    with pytest.raises(ValueError, match="cuda"):
+        idl_ref.warmup(backend="cuda")
+
+
+def test_many_python_threads_get_their_own_answers():
+    A, Z = problem(n=150, m=90)
+    expected = solve(A, Z)
+    with ThreadPoolExecutor(8) as pool:
+        for solution in pool.map(lambda _: solve(A, Z), range(40)):
+            same(solution, expected)
+
+
+def child(queue, A, Z):
+    queue.put(solve(A, Z).X)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this platform")
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_solves_too():
+    A, Z = problem(n=150, m=90)
+    expected = solve(A, Z)  # the parent has started its threads
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=child, args=(queue, A, Z))
+    process.start()
+    np.testing.assert_array_equal(queue.get(timeout=120), expected.X)
+    process.join(60)
+    assert process.exitcode == 0
+
+
+LAYERS = textwrap.dedent("""
+    import sys, threading, numpy as np, numba
+    from idl_ref import SolveOptions, solve_equilibrium
+    rng = np.random.default_rng(0)
+    A = rng.random((150, 150)); A *= 0.95 / A.sum(axis=1, keepdims=True)
+    Z = rng.standard_normal((150, 96))
+    one = solve_equilibrium(A, Z, backend="numba").X
+    wrong = []
+    def work():
+        for _ in range(5):
+            wrong.append(not np.array_equal(solve_equilibrium(A, Z, backend="numba").X, one))
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    [t.start() for t in threads]; [t.join() for t in threads]
+    print(numba.threading_layer(), len(wrong), sum(wrong))
+""")
+
+
+def layer_is_installed(layer):
+    module = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}[layer]
+    return (
+        subprocess.run([sys.executable, "-c", f"import numba.np.ufunc.{module}"], capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp", "tbb"])
+def test_concurrent_calls_are_right_under_every_threading_layer(layer):
+    if not layer_is_installed(layer):
+        pytest.skip(f"numba has no {layer} here")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", LAYERS]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [layer, "30", "0"]
+
+
+def test_it_works_where_nothing_can_be_written(tmp_path):
+    """As a user without rights, with the package read-only and no home."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import numpy as np, numba, hashlib, threading, importlib.util\n"
+        "numba.njit(lambda x: np.empty((2, x)).sum())(3)\n"  # loads what may be readable for root only
+        "os.setgid(65534); os.setuid(65534)\n"
+        "import idl_ref\n"
+        "print(idl_ref.solve_equilibrium(np.eye(2) / 2, np.ones((2, 1)), backend='numba').converged)\n"
+        "from idl_ref.backends import numba_\n"
+        "print(type(numba_.solve_serial.compiled._cache).__name__)"
+    )
+    subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
+    subprocess.run(["rm", "-rf", str(tmp_path / "idl_ref" / "backends" / "__pycache__")], check=True)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and str(folder).startswith("/tmp/pytest"):
+            folder.chmod(0o755)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA", "XDG", "PYTHON"))}
+    environment |= {"HOME": "/nonexistent", "NUMBA_OPT": "1"}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd="/")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["True", "NullCache"]
