@@ -17,7 +17,7 @@ import idl_ref
 from idl_ref import SolveOptions, activations, solve_adjoint, solve_equilibrium
 
 numba = pytest.importorskip("numba")
-from idl_ref.backends import columns, numba_  # noqa: E402
+from idl_ref.backends import columns, kernels  # noqa: E402
 
 ROOT = Path(idl_ref.__file__).parents[1]
 METHODS = ("picard", "anderson", "newton", "auto")
@@ -144,23 +144,24 @@ def test_strided_read_only_and_fortran_arrays_work_and_stay_as_they_are():
 def test_it_compiles_once_for_all_layouts_and_both_directions():
     A, Z = problem(n=20, m=9, dtype=np.float64)
     solve(A, Z)
-    before = len(numba_.solve_serial.compiled.signatures)
+    before = len(kernels.picard.signatures)
     solve(np.asfortranarray(A), np.asfortranarray(Z), X0=np.zeros_like(Z))
     solve_adjoint(A, np.ones_like(Z), Z, options=options(method="picard"), backend="numba")
     solve(pair(20, 3, 0.5, np.random.default_rng(0), np.float64), Z, "picard", activation="tanh")
-    assert len(numba_.solve_serial.compiled.signatures) == before
+    assert len(kernels.picard.signatures) == before
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_after_warmup_nothing_is_left_to_compile(dtype):
     idl_ref.warmup([np.dtype(dtype).name])
-    entries = (numba_.prepare, numba_.solve_serial, numba_.solve_parallel, numba_.sweep)
-    before = [len(entry.compiled.signatures) for entry in entries]
+    entries = [columns.pack, kernels.picard, kernels.guarded, kernels.substitute]
+    entries += [kernels.picard_parallel, kernels.guarded_parallel]
+    before = [len(entry.signatures) for entry in entries]
     for method in METHODS:
         solve(*problem(n=150, m=90, dtype=dtype), method)
         solve(*problem(dtype=dtype, low_rank=True), method)
     solve(np.triu(problem(dtype=dtype)[0], 1), problem(dtype=dtype)[1])
-    assert [len(entry.compiled.signatures) for entry in entries] == before
+    assert [len(entry.signatures) for entry in entries] == before
 
 
 def test_warmup_refuses_what_it_does_not_know():
@@ -242,8 +243,8 @@ def test_it_works_where_nothing_can_be_written(tmp_path):
         "os.setgid(65534); os.setuid(65534)\n"
         "import idl_ref\n"
         "print(idl_ref.solve_equilibrium(np.eye(2) / 2, np.ones((2, 1)), backend='numba').converged)\n"
-        "from idl_ref.backends import numba_\n"
-        "print(type(numba_.solve_serial.compiled._cache).__name__)"
+        "from idl_ref.backends import kernels\n"
+        "print(type(kernels.picard._cache).__name__)"
     )
     subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
     subprocess.run(["rm", "-rf", str(tmp_path / "idl_ref" / "backends" / "__pycache__")], check=True)

@@ -12,7 +12,7 @@ from idl_ref.solution import Solution
 FixedPoint = Callable[..., Solution]
 
 AVAILABLE = "available"
-PREFERENCE = ("numpy",)  # what "auto" takes, best first; numba joins when its first call compiles fast enough
+PREFERENCE = ("numba", "numpy")  # what "auto" takes, best first; cuda is asked for by name
 NAMES = ("numpy", "numba", "cuda")
 CHOICES = ("auto", *NAMES)
 

@@ -6,11 +6,16 @@ entries, n and zeros up to a multiple of ROWS. All arrays are flat.
 
 from __future__ import annotations
 
+import hashlib
 import math
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numba import njit
 
+from idl_ref import activations, certificate
 from idl_ref.activations import LEAK
 from idl_ref.backends import vectors as vec
 from idl_ref.backends.vectors import GROUP, VECTOR_BYTES
@@ -18,56 +23,69 @@ from idl_ref.backends.vectors import GROUP, VECTOR_BYTES
 ROWS = 16  # every column and every packed factor is filled up with zeros to a multiple of this
 BLOCK = 256  # columns of A that are multiplied at a time: two panels of them stay in the L1 cache
 
-# No fastmath: NaN must stay NaN. No wrappers: only the entry points are called from Python.
-compiled = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# No fastmath: NaN must stay NaN. No wrappers: only entry points are called from Python.
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
+compiled = njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _fingerprint() -> str:
+    """Of every file that compiled code is made of. Numba's cache looks at the file of an entry point only."""
+    digest = hashlib.sha256()
+    for path in [*Path(__file__).parent.glob("*.py"), Path(activations.__file__), Path(certificate.__file__)]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+FINGERPRINT = _fingerprint()
+
+
+def entry(function: Any, parallel: bool = False) -> Any:
+    """Compile what is called from Python, and keep it on disk where that is possible.
+
+    Files on disk are named by __qualname__: with the fingerprint in it, no change of the sources finds an old one.
+    """
+    function.__qualname__ += f"_{FINGERPRINT}"
+    try:
+        return njit(**OPTIONS, parallel=parallel, cache=True)(function)
+    except RuntimeError:  # neither the package nor the user's cache directory can be written
+        return njit(**OPTIONS, parallel=parallel)(function)
+
+
+parallel_entry = partial(entry, parallel=True)
 
 
 # --- products ---------------------------------------------------------------------------------------------------------
 
 
-@compiled
-def pack(F, rows, columns, down, right, packed):
-    """F (rows, columns), with its entries `down` and `right` apart, in panels."""
+@entry
+def pack(F, rows, columns, down, right, packed, by_columns, weights, sums):
+    """F (rows, columns), its entries `down` and `right` apart, in panels; sums = |F| weights, or |F|ᵀ weights."""
     lanes = VECTOR_BYTES // packed.itemsize
-    end = (rows + ROWS - 1) // ROWS * ROWS
-    for first in range(0, end, lanes):
+    for i in range(len(sums)):
+        sums[i] = 0
+    for first in range(0, (rows + ROWS - 1) // ROWS * ROWS, lanes):
         panel = first * columns
         inside = max(0, min(lanes, rows - first))
         if inside < lanes:
-            packed[panel : panel + lanes * columns] = 0
+            for i in range(panel, panel + lanes * columns):
+                packed[i] = 0
         for k0 in range(0, columns, ROWS):  # small squares: both sides stay in the cache
             for lane in range(inside):
-                source = (first + lane) * down
                 for k in range(k0, min(k0 + ROWS, columns)):
-                    packed[panel + k * lanes + lane] = F[source + k * right]
-
-
-@compiled
-def row_sums(F, rows, columns, down, right, weights, sums):
-    """Σ_k |F_ik| weights_k, in float64, for F as in `pack`."""
-    sums[:] = 0
-    if right != 1:
+                    packed[panel + k * lanes + lane] = F[(first + lane) * down + k * right]
         for k in range(columns):
-            weight = weights[k]
-            for i in range(rows):
-                sums[i] += abs(np.float64(F[i * down + k * right])) * weight
-        return
-    parts = np.zeros(ROWS)
-    for i in range(rows):
-        parts[:] = 0
-        source = i * down
-        for k0 in range(0, columns - ROWS + 1, ROWS):
-            for lane in range(ROWS):
-                parts[lane] += abs(np.float64(F[source + k0 + lane])) * weights[k0 + lane]
-        for k in range(columns - columns % ROWS, columns):
-            parts[0] += abs(np.float64(F[source + k])) * weights[k]
-        for lane in range(ROWS):
-            sums[i] += parts[lane]
+            for lane in range(inside):
+                size = np.float64(abs(packed[panel + k * lanes + lane]))
+                if by_columns:
+                    sums[k] += size * weights[first + lane]
+                else:
+                    sums[first + lane] += size * weights[k]
 
 
 @compiled
 def product(F, rows, inner, X, x, S, s, G, g, count):
     """G[g_c] = S[s_c] + F X[x_c] for the first `count` offsets; F (rows, inner) packed."""
+    vec.separate()
     lanes = VECTOR_BYTES // F.itemsize
     end = (rows + ROWS - 1) // ROWS * ROWS
     panel = inner * lanes
@@ -109,6 +127,7 @@ def product(F, rows, inner, X, x, S, s, G, g, count):
 @compiled
 def activate(M, first, last, code):
     """φ in place; `code` is that of the activation table."""
+    vec.separate()
     zero, one, leak = M.dtype.type(0), M.dtype.type(1), M.dtype.type(LEAK)
     if code == 1:
         for i in range(first, last):
@@ -140,45 +159,25 @@ def activate(M, first, last, code):
 
 
 @compiled
-def slope(M, i, code):
-    """φ′ of an entry, the smaller one-sided slope at a kink."""
-    p, zero, one = M[i], M.dtype.type(0), M.dtype.type(1)
-    if code == 1:
-        return one if p > zero else zero
-    if code == 2:
-        return one if p > zero else M.dtype.type(LEAK)
-    if code == 3:
-        return one - math.tanh(p) * math.tanh(p)
-    if code == 4 or code == 5:
-        e = math.exp(-abs(p))
-        if code == 4:
-            return e / ((one + e) * (one + e))
-        return e / (one + e) if p < zero else one / (one + e)
-    if code == 6:
-        return math.exp(p) if p <= zero else one
-    if code == 7:
-        return one if abs(p) < one else zero
-    if code == 8:
-        return one / ((one + abs(p)) * (one + abs(p)))
-    return one
-
-
-@compiled
-def size(M, o, end):
-    """‖·‖∞ of a column; NaN or inf where an entry is."""
-    lanes = VECTOR_BYTES // M.itemsize
+def norms(M, a, b, end):
+    """‖a − b‖∞ and ‖a − b‖₁ of two columns, NaN where an entry is not finite; b < 0 stands for zeros."""
+    vec.separate()
     top = vec.splat(M, M.dtype.type(0))
-    bad = top
-    for i in range(o, o + end, lanes):
-        value = vec.load(M, i)
+    total, bad = top, top
+    for i in range(0, end, VECTOR_BYTES // M.itemsize):
+        value = vec.load(M, a + i)
+        if b >= 0:
+            value = vec.subtract(value, vec.load(M, b + i))
+        total = vec.add(total, vec.magnitude(value))
         top = vec.larger(vec.magnitude(value), top)
         bad = vec.add(bad, vec.subtract(value, value))  # 0 for a finite number, else NaN
-    return vec.largest(top) + vec.total(bad)
+    return np.float64(vec.largest(top) + vec.total(bad)), np.float64(vec.total(total))
 
 
 @compiled
 def finish(M, g, x, s, n, end, code):
     """P -> G = S ∘ f(P) in place;   step = ‖G − X‖∞, NaN where an entry of G − X is not finite, and ‖G‖∞."""
+    vec.separate()
     lanes = VECTOR_BYTES // M.itemsize
     activate(M, g, g + n, code)
     for i in range(g + n, g + end):
@@ -195,22 +194,3 @@ def finish(M, g, x, s, n, end, code):
         top = vec.larger(vec.magnitude(value), top)
         bad = vec.add(bad, vec.subtract(difference, difference))
     return np.float64(vec.largest(step) + vec.total(bad)), np.float64(vec.largest(top))
-
-
-@compiled
-def distance(M, a, b, n, by_sum):
-    """‖a − b‖∞, or with `by_sum` ‖a − b‖₁, in float64; b < 0 stands for zeros."""
-    parts = np.zeros(ROWS)
-    for i0 in range(0, n, ROWS):
-        for lane in range(min(ROWS, n - i0)):
-            value = np.float64(M[a + i0 + lane])
-            if b >= 0:
-                value -= np.float64(M[b + i0 + lane])
-            if by_sum:
-                parts[lane] += abs(value)
-            elif abs(value) > parts[lane]:
-                parts[lane] = abs(value)
-    result = parts[0]
-    for lane in range(1, ROWS):
-        result = result + parts[lane] if by_sum else max(result, parts[lane])
-    return result

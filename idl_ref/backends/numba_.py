@@ -6,11 +6,10 @@ one order, and columns never meet.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numba
@@ -19,65 +18,42 @@ import numpy as np
 from idl_ref import activations, certificate
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
-from idl_ref.backends import columns, kernels, methods, numpy_, trials, vectors
+from idl_ref.backends import columns, kernels, methods, numpy_, vectors
 from idl_ref.certificate import Rounding
 from idl_ref.solution import Solution, SolveOptions
 
 PARALLEL_FLOPS = 400_000  # of one application; below, starting threads costs more than they save
 TILE = 64  # columns of a tile at most
 TILE_BYTES = 1 << 20  # of x, g and z of a tile at most: they stay in the L2 cache
-CODES = {"picard": kernels.PICARD, "auto": kernels.AUTO, "anderson": kernels.ANDERSON, "newton": kernels.NEWTON}
-RULES = (methods.SLOW_STEPS, methods.LEASH, methods.RESPITE)
 
 
-# --- entry points -----------------------------------------------------------------------------------------------------
-
-
-class Entry:
-    """A compiled function that is kept on disk where that is possible, and compiled anew in each process elsewhere."""
-
-    def __init__(self, function: Callable, parallel: bool = False) -> None:
-        self.function = function
-        self.options: dict[str, Any] = {"error_model": "numpy", "nogil": True, "parallel": parallel}
-        try:
-            self.compiled = numba.njit(function, cache=True, **self.options)
-        except RuntimeError:  # neither the package nor the user's cache directory can be written
-            self.compiled = numba.njit(function, **self.options)
-
-    def __call__(self, *arguments: Any) -> None:
-        try:
-            self.compiled(*arguments)
-        except OSError:  # the disk is full, or the directory is gone
-            self.compiled = numba.njit(self.function, **self.options)
-            self.compiled(*arguments)
-
-
-def _fingerprint() -> int:
-    """Of every file that compiled code is made of."""
-    digest = hashlib.sha256()
-    for module in (kernels, trials, columns, vectors, certificate, activations):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    return int.from_bytes(digest.digest()[:7], "big")
-
-
-_functions = kernels.entries(_fingerprint())
-prepare, solve_serial, solve_parallel, sweep = (
-    Entry(function, parallel=function.__name__ == "solve_parallel") for function in _functions
-)
+# --- running ----------------------------------------------------------------------------------------------------------
 
 _process = os.getpid()  # a forked child must not touch its parent's threads
 _launch = threading.Lock()  # the workqueue layer aborts the process when two launches meet
 
 
-def run(parallel: bool, arguments: tuple) -> None:
-    """On several threads if that pays and nobody else is at it, else on this one; the answer is the same."""
+def call(kernel: Callable, *arguments: Any) -> None:
+    """Call a kernel, which compiles it when it is new."""
+    for _ in range(2):
+        try:
+            return kernel(*arguments)
+        except OSError:  # compiled, but it could not be kept: the disk is full, or the directory is gone
+            continue
+    return kernel(*arguments)
+
+
+def run(name: str, parallel: bool, tile: int, *arguments: Any) -> None:
+    """Tile by tile, on several threads if that pays and nobody else is at it; the answer is the same."""
+    m = len(arguments[-1])
     if parallel and os.getpid() == _process and _launch.acquire(blocking=False):
         try:
-            solve_parallel(*arguments)
+            call(getattr(kernels, f"{name}_parallel"), tile, *arguments)
         finally:
             _launch.release()
     else:
-        solve_serial(*arguments)
+        for first in range(0, m, tile):
+            call(getattr(kernels, name), first, min(m, first + tile), *arguments)
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
@@ -110,7 +86,7 @@ def pack(factors: fac.Factors, activation: Activation, adjoint: bool) -> Packed:
         source, down, right = flat(factors[i])
         panels[i] = np.empty(-(-height // columns.ROWS) * columns.ROWS * width, source.dtype)
         sums = np.empty(width if adjoint else height)
-        prepare(source, height, width, down, right, panels[i], adjoint, weights, sums)
+        call(columns.pack, source, height, width, down, right, panels[i], adjoint, weights, sums)
         weights = sums
     norm = float(weights.max())
     return Packed(panels[0], panels[1], certificate.rounding(factors, activation, factors[0].dtype, norm))
@@ -144,38 +120,90 @@ def fixed_point(
         return numpy_.fixed_point(factors, activation, S, Z, X0, options)
     adjoint = S is not None
     method = methods.choose(options.method, factors, adjoint)
-    packed = pack(factors, activation, adjoint)
-    (n, m), r = Z.shape, factors[0].shape[1] if len(factors) == 2 else 0
-    nothing = np.empty(0, Z.dtype)
-    (z, *z_apart), (s, *s_apart), (x, *x_apart) = (
-        (nothing, 0, 0) if array is None else flat(array) for array in (Z, S, X0)
-    )
-    where = (*z_apart, *s_apart, *x_apart)
-    skip = X0 is None and np.isfinite(packed.roundings.norm)
-    sizes = (n, r, activation.code, CODES.get(method, 0), int(options.max_iter), int(skip))
-    out, record = np.empty((m, n), Z.dtype), np.empty((m, 7))
-    transposed = None  # the columns of the first factor
-    if method in ("newton", "substitution"):
-        transposed = np.array(factors[0].T, order="C").reshape(-1)
+    problem = _Problem(factors, activation, S, Z, pack(factors, activation, adjoint), options)
+    out, record = np.empty((Z.shape[1], Z.shape[0]), Z.dtype), np.zeros((Z.shape[1], 7))
     if method == "substitution":
-        upper = fac.triangle(factors) == "upper"
-        tile = int(options.tile or TILE)
-        kind = (n, activation.code, where, float(options.tol), upper, packed.roundings)
-        sweep(tile, packed.F1, transposed, z, s, *kind, out, record)
+        problem.sweep(out, record)
+    elif method in ("anderson", "newton"):
+        problem.guarded(method, Z, S, X0, out, record)
     else:
-        parallel = m > 1 and 2 * m * sum(F.size for F in factors) > PARALLEL_FLOPS
-        threads = numba.get_num_threads() if parallel else 1
-        tile = tile_width(options, n, m, Z.itemsize, threads)
-        levels = (float(options.tol), methods.SLOW, methods.DECREASE)
-        arguments = (packed.F1, packed.F2, transposed, z, s, x, sizes, where, RULES, levels, packed.roundings)
-        run(threads > 1 and m > tile, (tile, *arguments, out, record))
+        problem.picard(X0, out, record, leave_slow=method == "auto")
+        slow = np.flatnonzero(record[:, kernels.STATUS] == kernels.SLOW)
+        if slow.size:
+            out_slow, record_slow = out[slow], record[slow]
+            S_slow = None if S is None else S.T[slow].T
+            problem.guarded("anderson", Z.T[slow].T, S_slow, out_slow.T.copy(), out_slow, record_slow)
+            out[slow], record[slow] = out_slow, record_slow
     return Solution(
         X=out.T,
         status=record[:, kernels.STATUS].astype(np.int8),
         iterations=record[:, kernels.COUNT].astype(np.intp),
         step=record[:, kernels.STEP].copy(),
-        error_bound=_bounds(record, packed, factors, adjoint),
+        error_bound=_bounds(record, problem.packed, factors, adjoint),
     )
+
+
+@dataclass
+class _Problem:
+    """What one call of `fixed_point` hands to the kernels."""
+
+    factors: fac.Factors
+    activation: Activation
+    S: np.ndarray | None
+    Z: np.ndarray
+    packed: Packed
+    options: SolveOptions
+
+    def _arrays(self, *arrays: np.ndarray | None) -> tuple[list[np.ndarray], tuple[int, ...]]:
+        """Flat, empty for None, and how far apart the rows and columns of each are."""
+        parts = [(np.empty(0, self.Z.dtype), 0, 0) if array is None else flat(array) for array in arrays]
+        return [part[0] for part in parts], tuple(apart for part in parts for apart in part[1:])
+
+    def _tiles(self, m: int) -> tuple[bool, int]:
+        """Whether several threads pay, and the width of a tile."""
+        pays = m > 1 and 2 * m * sum(F.size for F in self.factors) > PARALLEL_FLOPS
+        threads = numba.get_num_threads() if pays else 1
+        tile = tile_width(self.options, self.Z.shape[0], m, self.Z.itemsize, threads)
+        return threads > 1 and m > tile, tile
+
+    def _sizes(self, X0: np.ndarray | None, *rules: int) -> tuple[int, ...]:
+        n, r = self.Z.shape[0], self.factors[0].shape[1] if len(self.factors) == 2 else 0
+        skip = X0 is None and np.isfinite(self.packed.roundings.norm)  # A·0 = 0, unless A holds NaN or inf
+        return n, r, self.activation.code, int(self.options.max_iter), *rules, int(skip)
+
+    def picard(self, X0: np.ndarray | None, out: np.ndarray, record: np.ndarray, leave_slow: bool) -> None:
+        arrays, where = self._arrays(self.Z, self.S, X0)
+        parallel, tile = self._tiles(len(record))
+        sizes = self._sizes(X0, methods.SLOW_STEPS if leave_slow else 1 << 62)
+        levels, (F1, F2, roundings) = (float(self.options.tol), methods.SLOW), self.packed
+        run("picard", parallel, tile, F1, F2, *arrays, sizes, where, levels, roundings, out, record)
+
+    def guarded(
+        self,
+        method: str,
+        Z: np.ndarray,
+        S: np.ndarray | None,
+        X0: np.ndarray | None,
+        out: np.ndarray,
+        record: np.ndarray,
+    ) -> None:
+        arrays, where = self._arrays(Z, S, X0)
+        parallel, tile = self._tiles(len(record))
+        sizes = self._sizes(X0, methods.LEASH, methods.RESPITE)
+        levels, (F1, F2, roundings) = (float(self.options.tol), methods.DECREASE), self.packed
+        Lt = self._transposed() if method == "newton" else None
+        run("guarded", parallel, tile, F1, F2, Lt, *arrays, sizes, where, levels, roundings, out, record)
+
+    def sweep(self, out: np.ndarray, record: np.ndarray) -> None:
+        arrays, where = self._arrays(self.Z, self.S, None)
+        upper = fac.triangle(self.factors) == "upper"
+        kind = (self.Z.shape[0], self.activation.code, where, float(self.options.tol), upper, self.packed.roundings)
+        run("substitute", False, int(self.options.tile or TILE), self._transposed(), self.packed.F1, *arrays[:2], *kind,
+            out, record)  # fmt: skip
+
+    def _transposed(self) -> np.ndarray:
+        """The columns of the first factor, one after the other."""
+        return np.array(self.factors[0].T, order="C").reshape(-1)
 
 
 def _bounds(record: np.ndarray, packed: Packed, factors: fac.Factors, adjoint: bool) -> np.ndarray:
@@ -189,9 +217,10 @@ def _bounds(record: np.ndarray, packed: Packed, factors: fac.Factors, adjoint: b
 
 def warmup(dtype: np.dtype) -> None:
     """Compile every kernel for one dtype, by one small solve with each."""
-    relu, Z = activations.get("relu"), np.ones((2, 2), dtype)
-    for method, A in (("auto", np.eye(2)), ("newton", np.eye(2)), ("substitution", np.eye(2, k=1))):
-        fixed_point((np.asarray(A / 2, dtype),), relu, None, Z, None, SolveOptions(method=method))
-    wide = np.ones((2, PARALLEL_FLOPS), dtype)
-    for method in ("auto", "newton"):
-        fixed_point((np.asarray(np.eye(2) / 2, dtype),), relu, None, wide, None, SolveOptions(method=method))
+    relu = activations.get("relu")
+    half, shift = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype)
+    few, many = np.ones((2, 2), dtype), np.ones((2, PARALLEL_FLOPS), dtype)
+    for Z in (few, many):
+        for method in ("picard", "anderson", "newton"):
+            fixed_point((half,), relu, None, Z, None, SolveOptions(method=method))
+    fixed_point((shift,), relu, None, few, None, SolveOptions(method="substitution"))

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from idl_ref.activations import LEAK
 from idl_ref.backends import vectors as vec
-from idl_ref.backends.columns import ROWS, compiled, product, size, slope
+from idl_ref.backends.columns import ROWS, compiled, product
 from idl_ref.backends.vectors import VECTOR_BYTES
 
 DEPTH = 5  # differences that Anderson remembers: the rows of gram and the columns of a history
@@ -17,32 +18,39 @@ HISTORY = DIFFERENCES + 2 * DEPTH
 
 @compiled
 def dot(M, a, b, end):
-    lanes = VECTOR_BYTES // M.itemsize
+    """⟨a, b⟩ of two columns."""
+    vec.separate()
     result = vec.splat(M, M.dtype.type(0))
-    for i in range(0, end, lanes):
+    for i in range(0, end, VECTOR_BYTES // M.itemsize):
         result = vec.add(result, vec.multiply(vec.load(M, a + i), vec.load(M, b + i)))
     return np.float64(vec.total(result))
 
 
 @compiled
-def scaled_difference(M, target, a, b, end, scale):
-    """M[target] = (M[a] − M[b]) scale"""
-    lanes = VECTOR_BYTES // M.itemsize
-    factor = vec.splat(M, M.dtype.type(scale))
-    for i in range(0, end, lanes):
-        value = vec.subtract(vec.load(M, a + i), vec.load(M, b + i))
-        vec.store(M, target + i, vec.multiply(value, factor))
-
-
-@compiled
 def copy(M, target, source, end):
+    """A column into another one."""
+    vec.separate()
     for i in range(end):
         M[target + i] = M[source + i]
 
 
 @compiled
+def subtract(M, target, a, b, end):
+    """target = a − b, and the size of it, ‖a − b‖∞, or 1 where that is 0."""
+    vec.separate()
+    top = vec.splat(M, M.dtype.type(0))
+    for i in range(0, end, VECTOR_BYTES // M.itemsize):
+        value = vec.subtract(vec.load(M, a + i), vec.load(M, b + i))
+        vec.store(M, target + i, value)
+        top = vec.larger(vec.magnitude(value), top)
+    size = vec.largest(top)
+    return size if size > 0 else M.dtype.type(1)
+
+
+@compiled
 def solve_small(H, b, size):
     """H y = b in place of b, by elimination with row exchanges; False if H is singular."""
+    vec.separate()
     for k in range(size):
         pivot = k
         for i in range(k + 1, size):
@@ -69,21 +77,21 @@ def solve_small(H, b, size):
 
 
 @compiled
-def anderson(M, x, g, h, f, gram, slot, known, step, end, stride, damping, H, gamma):
+def anderson(M, x, g, h, f, gram, slot, known, end, stride, damping, H, gamma):
     """x ← g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂, f = g − x; False where nothing is remembered yet.
 
     Differences are divided by the size of ΔF, and f by its own, as in the NumPy twin.
     """
-    scale = step if step > 0 else 1.0
-    scaled_difference(M, f, g, x, end, 1.0)
+    vec.separate()
+    scale = np.float64(subtract(M, f, g, x, end))
     dF, dG = h + DIFFERENCES * stride, h + (DIFFERENCES + DEPTH) * stride
-    new = dF + slot * stride
+    new, beside = dF + slot * stride, dG + slot * stride
     if known:
-        scaled_difference(M, new, f, h + LAST_F * stride, end, 1.0)
-        newest = np.float64(size(M, new, end))
-        inverse = 1.0 / newest if newest > 0 else 1.0
-        scaled_difference(M, new, f, h + LAST_F * stride, end, inverse)
-        scaled_difference(M, dG + slot * stride, g, h + LAST_G * stride, end, inverse)
+        size = subtract(M, new, f, h + LAST_F * stride, end)
+        subtract(M, beside, g, h + LAST_G * stride, end)
+        for i in range(end):
+            M[new + i] /= size
+            M[beside + i] /= size
         for a in range(DEPTH):
             gram[a, slot] = gram[slot, a] = dot(M, dF + a * stride, new, end)
     copy(M, h + LAST_F * stride, f, end)
@@ -107,11 +115,37 @@ def anderson(M, x, g, h, f, gram, slot, known, step, end, stride, damping, H, ga
 
 
 @compiled
+def slope(M, i, code):
+    """φ′ of an entry, the smaller one-sided slope at a kink."""
+    vec.separate()
+    p, zero, one = M[i], M.dtype.type(0), M.dtype.type(1)
+    if code == 1:
+        return one if p > zero else zero
+    if code == 2:
+        return one if p > zero else M.dtype.type(LEAK)
+    if code == 3:
+        return one - math.tanh(p) * math.tanh(p)
+    if code == 4 or code == 5:
+        e = math.exp(-abs(p))
+        if code == 4:
+            return e / ((one + e) * (one + e))
+        return e / (one + e) if p < zero else one / (one + e)
+    if code == 6:
+        return math.exp(p) if p <= zero else one
+    if code == 7:
+        return one if abs(p) < one else zero
+    if code == 8:
+        return one / ((one + abs(p)) * (one + abs(p)))
+    return one
+
+
+@compiled
 def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T, offsets):
     """x ← x + δ with (I − S F₁ F₂ …) δ = f, f = g − x, S = S ∘ f′(p); False where that has no finite solution.
 
     Low rank: (I − F₂ S F₁) w = F₂ f,  δ = f + S ∘ F₁ w, with F₂ packed in F and the rows of F₁ᵀ in Lt.
     """
+    vec.separate()
     for i in range(n):
         M[p + i] = slope(M, p + i, code)
         if s >= 0:
@@ -142,13 +176,15 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T, offsets):
 @compiled
 def newton_low_rank(M, p, n, r, F, Lt, J, delta, T, offsets):
     """J = I − F₂ S F₁ and F₂ f, both out of one product of F₂ with the r + 1 columns of T: S ∘ F₁ and f."""
+    vec.separate()
     stride, small = (n + ROWS - 1) // ROWS * ROWS + ROWS, (r + ROWS - 1) // ROWS * ROWS
     results, zeros = (r + 1) * stride, (r + 1) * (stride + small)
     for b in range(r + 1):
         offsets[0, b], offsets[1, b], offsets[2, b] = b * stride, zeros, results + b * small
         for i in range(n):
             T[b * stride + i] = M[p + i] * Lt[b * n + i] if b < r else delta[i]
-    T[zeros : zeros + small] = 0
+    for i in range(zeros, zeros + small):
+        T[i] = 0
     product(F, r, n, T, offsets[0], T, offsets[1], T, offsets[2], r + 1)
     for a in range(r):
         for b in range(r):

@@ -73,6 +73,17 @@ def _llvm(builder: Any, name: str, vector: Any, arguments: int) -> Any:
 
 
 @intrinsic
+def separate(typing: Any) -> Any:
+    """Keep the function that calls this from being inlined: it is compiled once, not anew in each of its callers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
 def load(typing: Any, array: Any, offset: Any) -> Any:
     """array[offset : offset + LANES]"""
     kind = Vector(array.dtype)
