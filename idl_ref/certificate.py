@@ -12,6 +12,7 @@ below 1, as it is for every strictly triangular A.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,13 +70,19 @@ class Rounding(NamedTuple):
     underflow: float  # absolute error of a sum whose terms underflow
 
 
+@cache
+def limits(dtype: np.dtype) -> tuple[float, float]:
+    """The distance from 1 to the next number, and the smallest normal number."""
+    return float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
+
+
 def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm: float) -> Rounding:
     """The roundings of one application. `norm` is that of A, also for the adjoint, because ‖Aᵀ‖₁ = ‖A‖∞."""
-    info = np.finfo(dtype)
+    eps, tiny = limits(dtype)
     sums = sum(F.shape[1] for F in factors)  # lengths of the inner products of one application
-    unit, k = float(info.eps) / 2, sums + 2
-    norm *= 1 + sums * float(np.finfo(np.float64).eps)
-    return Rounding(norm, activation.lipschitz, k * unit / (1 - k * unit), unit, k * float(info.tiny))
+    unit, k = eps / 2, sums + 2
+    norm *= 1 + sums * limits(np.dtype(np.float64))[0]
+    return Rounding(norm, activation.lipschitz, k * unit / (1 - k * unit), unit, k * tiny)
 
 
 def excess(

@@ -22,8 +22,10 @@ def real_array(name: str, value: Any, dtype: Any = None) -> np.ndarray:
             f"{name} must hold real numbers of at most 64 bits; got dtype {array.dtype}: "
             "convert it first, for example with numpy.asarray(…, dtype=float)."
         )
+    if dtype is None or array.dtype == dtype:
+        return array
     with np.errstate(over="ignore"):  # a number that float32 cannot hold becomes inf, and is reported as NONFINITE
-        return array.astype(dtype, copy=False) if dtype is not None else array
+        return array.astype(dtype)
 
 
 def float_dtype(*arrays: np.ndarray) -> np.dtype:

@@ -54,7 +54,9 @@ def load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, reco
     count = 0
     for c in range(w):
         z_norm[c] = norms(M, (2 * w + c) * stride, -end, end)[0]
-        finite = math.isfinite(z_norm[c]) and math.isfinite(norms(M, c * stride, -end, end)[0])
+        finite = math.isfinite(z_norm[c])
+        if X0.size > 0:
+            finite = finite and math.isfinite(norms(M, c * stride, -end, end)[0])
         if finite and (S.size == 0 or math.isfinite(norms(M, (3 * w + c) * stride, -end, end)[0])):
             active[count] = c
             count += 1
@@ -93,24 +95,18 @@ def outcome(step, top, z_norm, trial, record, tol, max_iter, eps):
 
 
 @compiled
-def conclude(M, x, g, z, s, n, end, status, roundings, out, record):
-    """Write down the answer of a column, or NaN, and its certificate."""
+def conclude(M, x, g, z, s, n, end, status, top, z_norm, roundings, out, record):
+    """Write down the answer of a column, or NaN, and its certificate: in the ∞-norm, for the adjoint in the 1-norm."""
     vec.separate()
-    adjoint = s >= 0
-    step, x_norm, z_norm, g_norm = (
-        norms(M, g, x, end),
-        norms(M, x, -end, end),
-        norms(M, z, -end, end),
-        norms(M, g, -end, end),
-    )
-    kind = 1 if adjoint else 0
-    lipschitz = norms(M, s, -end, end)[0] if adjoint else roundings.lipschitz
-    entries = n if adjoint else 1
-    sums = 1 + 4 * (entries + 1) * roundings.unit  # the norms themselves were rounded
+    step, x_norm, g_norm = record[STEP], norms(M, x, -end, end)[0], top
+    lipschitz, entries = roundings.lipschitz, 1
+    if s >= 0:
+        lipschitz, entries = norms(M, s, -end, end)[0], n
+        step, x_norm, z_norm = norms(M, g, x, end)[1], norms(M, x, -end, end)[1], norms(M, z, -end, end)[1]
+        g_norm = norms(M, g, -end, end)[1]
     kappa = lipschitz * roundings.norm
-    numerator = sums * excess(
-        kappa, lipschitz, step[kind], x_norm[kind], z_norm[kind], g_norm[kind], entries, roundings
-    )
+    sums = 1 + 4 * (entries + 1) * roundings.unit  # the norms themselves were rounded
+    numerator = sums * excess(kappa, lipschitz, step, x_norm, z_norm, g_norm, entries, roundings)
     bound = numerator / (1 - kappa) if kappa < 1 and status != NONFINITE else math.inf
     record[STATUS], record[LIPSCHITZ], record[KAPPA], record[EXCESS] = status, lipschitz, kappa, numerator
     record[BOUND] = bound if math.isfinite(bound) else math.inf
@@ -159,7 +155,7 @@ def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, 
                 kept += 1
             else:
                 status = SLOW if status == GOES_ON else status
-                conclude(M, x, g, z, s, n, end, status, roundings, out[first + c], record[first + c])
+                conclude(M, x, g, z, s, n, end, status, top, z_norm[c], roundings, out[first + c], record[first + c])
         count = kept
 
 
@@ -234,7 +230,7 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
             step, top = finish(M, g, x, s, n, end, code)
             status = outcome(step, top, z_norm[c], state[TRIAL] > 0, now, tol, max_iter, eps)
             if status != GOES_ON:
-                conclude(M, x, g, z, s, n, end, status, roundings, out[first + c], now)
+                conclude(M, x, g, z, s, n, end, status, top, z_norm[c], roundings, out[first + c], now)
                 continue
             active[kept] = c
             kept += 1
@@ -284,13 +280,14 @@ def substitute(first, last, A, packed, Z, S, n, code, where, tol, upper, roundin
     product(packed, n, n, M, x, M, z, M, g, w)
     for c in range(w):
         s = (3 * w + c) * stride if adjoint else -1
-        finite = math.isfinite(norms(M, z[c], -end, end)[0]) and (s < 0 or math.isfinite(norms(M, s, -end, end)[0]))
-        step, _ = finish(M, g[c], x[c], s, n, end, code)
+        z_norm = norms(M, z[c], -end, end)[0]
+        finite = math.isfinite(z_norm) and (s < 0 or math.isfinite(norms(M, s, -end, end)[0]))
+        step, top = finish(M, g[c], x[c], s, n, end, code)
         status = CONVERGED if step <= tol else PRECISION_LIMIT
         if not math.isfinite(step) or not finite:
             status = NONFINITE
         record[first + c, COUNT], record[first + c, STEP] = (1, step) if finite else (0, math.nan)
-        conclude(M, x[c], g[c], z[c], s, n, end, status, roundings, out[first + c], record[first + c])
+        conclude(M, x[c], g[c], z[c], s, n, end, status, top, z_norm, roundings, out[first + c], record[first + c])
 
 
 # --- on several threads: loops over tiles ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ one order, and columns never meet.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -168,7 +169,7 @@ class _Problem:
 
     def _sizes(self, X0: np.ndarray | None, *rules: int) -> tuple[int, ...]:
         n, r = self.Z.shape[0], self.factors[0].shape[1] if len(self.factors) == 2 else 0
-        skip = X0 is None and np.isfinite(self.packed.roundings.norm)  # A·0 = 0, unless A holds NaN or inf
+        skip = X0 is None and math.isfinite(self.packed.roundings.norm)  # A·0 = 0, unless A holds NaN or inf
         return n, r, self.activation.code, int(self.options.max_iter), *rules, int(skip)
 
     def picard(self, X0: np.ndarray | None, out: np.ndarray, record: np.ndarray, leave_slow: bool) -> None:

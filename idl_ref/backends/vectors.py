@@ -156,10 +156,13 @@ def _reduction(combine: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
     def operation(typing: Any, a: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             (vector,) = arguments
-            result = builder.extract_element(vector, I32(0))
-            for lane in range(1, a.lanes):
-                result = combine(builder, result, builder.extract_element(vector, I32(lane)))
-            return result
+            lanes = a.lanes
+            while lanes > 1:  # the upper half onto the lower one
+                lanes //= 2
+                half = [min(i + lanes, a.lanes - 1) for i in range(a.lanes)]
+                mask = ir.Constant(ir.VectorType(I32, a.lanes), half)
+                vector = combine(builder, vector, builder.shuffle_vector(vector, vector, mask))
+            return builder.extract_element(vector, I32(0))
 
         return a.dtype(a), generate
 
@@ -167,7 +170,7 @@ def _reduction(combine: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
     return intrinsic(operation)
 
 
-total = _reduction(lambda builder, a, b: builder.fadd(a, b), "the sum of the lanes, in their order")
+total = _reduction(lambda builder, a, b: builder.fadd(a, b), "the sum of the lanes, pair by pair")
 largest = _reduction(_larger, "the largest lane")
 
 
