@@ -80,7 +80,9 @@ def triangle(factors: Factors) -> Literal["upper", "lower"] | None:
     if len(factors) > 1:
         return None
     (A,) = factors
-    # The first and the last row decide nearly always: O(n) before O(n²).
+    # The corners and the first and last row decide nearly always: O(n) before O(n²).
+    if A.size and A[-1, 0] != 0 and A[0, -1] != 0:
+        return None
     if not A[-1:].any() and not np.tril(A).any():
         return "upper"
     if not A[:1].any() and not np.triu(A).any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -68,6 +69,7 @@ def warmup(dtypes: Iterable[str] = ("float32", "float64"), backend: str = "numba
             twin.warmup(dtype)
 
 
+@cache
 def fixed_point(name: str) -> FixedPoint:
     """The function `fixed_point` of a backend."""
     return import_module(f"idl_ref.backends.{resolve(name)}_").fixed_point

@@ -59,27 +59,38 @@ parallel_entry = partial(entry, parallel=True)
 
 @entry
 def pack(F, rows, columns, down, right, packed, by_columns, weights, sums):
-    """F (rows, columns), its entries `down` and `right` apart, in panels; sums = |F| weights, or |F|ᵀ weights."""
+    """F (rows, columns), its entries `down` and `right` apart, in panels; sums = |F| weights, or |F|ᵀ weights.
+
+    The sums are rounded in the dtype of F. weights and sums are filled up to a multiple of ROWS.
+    """
     lanes = VECTOR_BYTES // packed.itemsize
-    for i in range(len(sums)):
-        sums[i] = 0
+    for k in range(len(sums)):
+        sums[k] = 0
     for first in range(0, (rows + ROWS - 1) // ROWS * ROWS, lanes):
-        panel = first * columns
-        inside = max(0, min(lanes, rows - first))
-        if inside < lanes:
-            for i in range(panel, panel + lanes * columns):
-                packed[i] = 0
-        for k0 in range(0, columns, ROWS):  # small squares: both sides stay in the cache
-            for lane in range(inside):
-                for k in range(k0, min(k0 + ROWS, columns)):
-                    packed[panel + k * lanes + lane] = F[(first + lane) * down + k * right]
+        panel, inside, done = first * columns, max(0, min(lanes, rows - first)), 0
+        if inside == lanes and right == 1:
+            done = columns - columns % lanes
+            for k in range(0, done, lanes):
+                vec.transpose(F, first * down + k, down, packed, panel + k * lanes)
+        elif inside == lanes and down == 1:
+            done = columns
+            for k in range(columns):
+                vec.store(packed, panel + k * lanes, vec.load(F, first + k * right))
+        for k in range(done, columns):
+            for lane in range(lanes):
+                packed[panel + k * lanes + lane] = F[(first + lane) * down + k * right] if lane < inside else 0
+        row_weights, row_sums = (
+            vec.load(weights, min(first, len(weights) - lanes)),
+            vec.splat(packed, packed.dtype.type(0)),
+        )
         for k in range(columns):
-            for lane in range(inside):
-                size = np.float64(abs(packed[panel + k * lanes + lane]))
-                if by_columns:
-                    sums[k] += size * weights[first + lane]
-                else:
-                    sums[first + lane] += size * weights[k]
+            size = vec.magnitude(vec.load(packed, panel + k * lanes))
+            if by_columns:
+                sums[k] += vec.total(vec.multiply(size, row_weights))
+            else:
+                row_sums = vec.add(row_sums, vec.multiply(size, vec.splat(packed, weights[k])))
+        if not by_columns:
+            vec.store(sums, first, row_sums)
 
 
 @compiled

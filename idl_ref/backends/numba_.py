@@ -80,17 +80,26 @@ def flat(array: np.ndarray) -> tuple[np.ndarray, int, int]:
 
 def pack(factors: fac.Factors, activation: Activation, adjoint: bool) -> Packed:
     """The factors in panels, and ‖A‖∞ on the way: |F₁| |F₂| … 1, for the adjoint |… F₂ F₁|ᵀ 1."""
-    weights = np.ones(factors[0].shape[0])
-    panels = [np.empty(0, factors[0].dtype)] * 2
+    dtype = factors[0].dtype
+    weights = np.ones(filled(factors[0].shape[0]), dtype)
+    panels = [np.empty(0, dtype)] * 2
     for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
         height, width = factors[i].shape
         source, down, right = flat(factors[i])
-        panels[i] = np.empty(-(-height // columns.ROWS) * columns.ROWS * width, source.dtype)
-        sums = np.empty(width if adjoint else height)
+        panels[i] = np.empty(filled(height) * width, dtype)
+        sums = np.empty(filled(width if adjoint else height), dtype)
         call(columns.pack, source, height, width, down, right, panels[i], adjoint, weights, sums)
         weights = sums
-    norm = float(weights.max())
-    return Packed(panels[0], panels[1], certificate.rounding(factors, activation, factors[0].dtype, norm))
+    lengths = sum(F.shape[0] + F.shape[1] for F in factors)
+    norm = float(weights.max()) * (1 + (lengths + columns.ROWS) * certificate.limits(dtype)[0])  # the sums were rounded
+    if not norm < 1:  # then it matters
+        norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
+    return Packed(panels[0], panels[1], certificate.rounding(factors, activation, dtype, norm))
+
+
+def filled(entries: int) -> int:
+    """`entries`, filled up to a multiple of ROWS."""
+    return -(-entries // columns.ROWS) * columns.ROWS
 
 
 def tile_width(options: SolveOptions, n: int, m: int, itemsize: int, threads: int) -> int:

@@ -111,6 +111,38 @@ def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
 
 
 @intrinsic
+def transpose(typing: Any, source: Any, first: Any, apart: Any, target: Any, place: Any) -> Any:
+    """A square of LANES × LANES: target[place + LANES k + l] = source[first + apart l + k]."""
+    kind = Vector(source.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector, lanes = context.get_value_type(kind), kind.lanes
+        taken, put = (
+            _data(context, builder, kind, array) for kind, array in ((source, arguments[0]), (target, arguments[3]))
+        )
+        rows = []
+        for lane in range(lanes):
+            offset = builder.add(arguments[1], builder.mul(arguments[2], I64(lane)))
+            rows.append(builder.load(_address(builder, taken, offset, vector)))
+            rows[-1].align = source.dtype.bitwidth // 8
+        width = lanes // 2
+        while width:  # swap squares of width × width off the diagonal, from the largest to the smallest
+            for lane in (lane for lane in range(lanes) if not lane & width):
+                a, b = rows[lane], rows[lane + width]
+                for target_lane, masks in ((lane, (0, lanes - width)), (lane + width, (width, lanes))):
+                    mask = [i + masks[1] if i & width else i + masks[0] for i in range(lanes)]
+                    constant = ir.Constant(ir.VectorType(I32, lanes), mask)
+                    rows[target_lane] = builder.shuffle_vector(a, b, constant)
+            width //= 2
+        for lane in range(lanes):
+            offset = builder.add(arguments[4], I64(lane * lanes))
+            builder.store(rows[lane], _address(builder, put, offset, vector)).align = source.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target, types.intp), generate
+
+
+@intrinsic
 def splat(typing: Any, array: Any, value: Any) -> Any:
     """`value`, cast to the dtype of `array`, in every lane."""
     kind = Vector(array.dtype)
