@@ -145,6 +145,8 @@ def get(name: Any) -> Activation:
     ValueError
         No such row; for GELU, SiLU and Mish with the reason why they are not in it.
     """
+    if isinstance(name, str) and name in TABLE:
+        return TABLE[name]
     if isinstance(name, str) and name.lower() in EXPANSIVE:
         raise ValueError(
             f"activation must be non-expansive; got {name!r}, whose slope reaches {EXPANSIVE[name.lower()]}, "

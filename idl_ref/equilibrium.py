@@ -77,7 +77,7 @@ def solve_equilibrium(
 
 def report(solution: Solution, factors: fac.Factors, options: SolveOptions, equation: str, limit_name: str) -> Solution:
     """Warn or raise if a column failed, as `options.on_failure` says; else hand the solution on."""
-    if solution.converged or options.on_failure == "ignore":
+    if options.on_failure == "ignore" or solution.converged:
         return solution
     message = failure_message(solution, factors, options, equation, limit_name)
     if options.on_failure == "raise":

@@ -10,14 +10,16 @@ low rank   ∂L = V (Rᵀ X)ᵀ   ∂R = X (Lᵀ V)ᵀ       neither A nor ∂A 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from idl_ref import activations
 from idl_ref import factors as fac
-from idl_ref.adjoint import solve_adjoint
-from idl_ref.equilibrium import solve_equilibrium
+from idl_ref.backends import Memory, fixed_point
+from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.solution import Solution, SolveOptions
 
@@ -30,11 +32,29 @@ class Weights:
     B: np.ndarray
     C: np.ndarray
     D: np.ndarray | None
+    memory: Memory = field(default_factory=dict, repr=False, compare=False)  # what a backend makes of the factors
 
     @property
     def A(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """A, or the pair (L, R)."""
         return self.factors[0] if len(self.factors) == 1 else (self.factors[0], self.factors[1].T)
+
+
+class Kept:
+    """Effective weights for as long as nothing changed of what they were made of, in place or by name.
+
+    B, C and D are used as they are. A, or L and R, are compared with copies: n² comparisons instead of `f`, the norms
+    and what a backend makes of A.
+    """
+
+    def __init__(self, settings: Any, parameters: Mapping[str, np.ndarray], weights: Weights) -> None:
+        self.settings, self.parameters, self.weights = settings, dict(parameters), weights
+        self.copies = {name: W.copy() for name, W in parameters.items() if name in "ALR"}
+
+    def holds(self, settings: Any, parameters: Mapping[str, np.ndarray]) -> bool:
+        same = settings is self.settings and parameters.keys() == self.parameters.keys()
+        same = same and all(W is self.parameters[name] for name, W in parameters.items())
+        return same and all(np.array_equal(parameters[name], W) for name, W in self.copies.items())
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,9 @@ def forward_pass(
 ) -> ForwardPass:
     """Z = B U,   X = φ(A X + Z),   Y = C X + D U."""
     Z = weights.B @ U
-    solution = solve_equilibrium(weights.A, Z, activation=activation, X0=X0, options=options, backend=backend)
+    phi = activations.get(activation)
+    solution = fixed_point(backend)(weights.factors, phi, None, Z, X0, options, weights.memory)
+    report(solution, weights.factors, options, "forward", "max_iter")
     Y = weights.C @ solution.X
     if weights.D is not None:
         Y += weights.D @ U
@@ -77,7 +99,9 @@ def backward_pass(forward: ForwardPass, G_Y: np.ndarray, options: SolveOptions, 
     weights, U, X = forward.weights, forward.U, forward.solution.X
     G = weights.C.T @ G_Y
     S = activations.get(forward.activation).slope(fac.apply(weights.factors, X) + forward.Z)
-    solution = solve_adjoint(weights.A, S, G, options=options, backend=backend)
+    identity, transposed = activations.get("identity"), fac.transpose(weights.factors)
+    solution = fixed_point(backend)(transposed, identity, S, G, None, options, weights.memory)
+    report(solution, weights.factors, options, "adjoint", "max_iter")
     V = solution.X
     return BackwardPass(
         solution=solution,

@@ -14,7 +14,7 @@ from idl_ref import checks, gradients, io, losses, torchidl, wellposed
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
-from idl_ref.gradients import BackwardPass, ForwardPass, Weights
+from idl_ref.gradients import BackwardPass, ForwardPass, Kept, Weights
 from idl_ref.preprocessing import Standardise, as_rows
 from idl_ref.settings import Settings
 from idl_ref.solution import Solution
@@ -82,6 +82,8 @@ class ImplicitModel:
     >>> sorted(gradients)
     ['A', 'B', 'C', 'D', 'U']
     """
+
+    _kept: Kept | None = None  # the effective weights
 
     def __init__(
         self,
@@ -269,6 +271,8 @@ class ImplicitModel:
 
     def effective_weights(self) -> Weights:
         """The same as `effective`, with A as factors; refuses parameters of a wrong shape or dtype."""
+        if self._kept is not None and self._kept.holds(self.settings, self.parameters):
+            return self._kept.weights
         P, shapes = self.parameters, self.settings.shapes()
         if P.keys() - shapes.keys():
             raise ValueError(f"parameters must be {', '.join(shapes)}; got also {', '.join(P.keys() - shapes.keys())}.")
@@ -278,9 +282,13 @@ class ImplicitModel:
                 got = f"{W.shape} {W.dtype}" if isinstance(W, np.ndarray) else "none" if W is None else repr(W)
                 raise ValueError(f"parameter {name} must be {shape} {self.dtype}; got {got}: assign with [...] =")
         with np.errstate(over="ignore", invalid="ignore"):
-            return Weights(
-                self.settings.function().effective(self.as_factors(self.parameters)), P["B"], P["C"], P.get("D")
-            )
+            factors = self.settings.function().effective(self.as_factors(P))
+        self._kept = Kept(self.settings, P, Weights(factors, P["B"], P["C"], P.get("D")))
+        return self._kept.weights
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle takes over."""
+        return {**self.__dict__, "_kept": None}
 
     def project(self) -> None:
         """Write back into A, or L and R, what `f` keeps there: the row projection for ImplicitFunctionRows."""

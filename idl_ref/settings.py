@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from idl_ref import activations, checks
 from idl_ref.backends import CHOICES
 from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf
 from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
+
+
+@lru_cache(maxsize=64)
+def _options(tol: float, max_iter: int, method: str, on_failure: str) -> SolveOptions:
+    return SolveOptions(tol, max_iter, method, on_failure=on_failure)
 
 
 @dataclass(frozen=True)
@@ -90,10 +96,10 @@ class Settings:
         return self.f(self.kappa, self.straight_through)
 
     def forward_options(self, on_failure: str = "ignore") -> SolveOptions:
-        return SolveOptions(self.tol, self.mitr, self.method, on_failure=on_failure)
+        return _options(self.tol, self.mitr, self.method, on_failure)
 
     def adjoint_options(self, on_failure: str = "ignore") -> SolveOptions:
-        return SolveOptions(self.grad_tol, self.grad_mitr, self.method, on_failure=on_failure)
+        return _options(self.grad_tol, self.grad_mitr, self.method, on_failure)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every parameter."""

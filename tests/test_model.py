@@ -733,3 +733,34 @@ def test_warnings_point_at_the_caller():
         with pytest.warns(ConvergenceWarning) as caught:
             call(np.ones((2, 3)))
         assert caught[0].filename == __file__
+
+
+# --- the effective weights are kept while nothing changes -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_effective_weights_are_computed_once_until_something_changes(low_rank):
+    model = ImplicitModel(3, 2, 6, seed=0, **({"is_low_rank": True, "rank": 2} if low_rank else {}))
+    U = np.random.default_rng(0).standard_normal((4, 3))
+    first, weights = model(U), model.effective_weights()
+    assert model.effective_weights() is weights
+    for name in model.parameters:
+        changed = copy.deepcopy(model)
+        changed(U)
+        changed.parameters[name][0, 0] += 0.25  # in place
+        fresh = ImplicitModel.from_parameters(changed.settings, copy.deepcopy(changed.parameters))
+        np.testing.assert_array_equal(changed(U), fresh(U))
+        assert not np.array_equal(changed(U), first)
+        changed.parameters[name] = model.parameters[name].copy()  # by name
+        np.testing.assert_array_equal(changed(U), first)
+    model.settings = dataclasses.replace(model.settings, kappa=0.3)
+    assert model.effective_weights() is not weights
+    A = model.effective_weights().A
+    assert np.abs(A if not low_rank else A[0] @ A[1].T).sum(axis=1).max() <= 0.3
+
+
+def test_kept_weights_are_left_out_of_pickles():
+    model = ImplicitModel(3, 2, 6, seed=0)
+    before = len(pickle.dumps(model))
+    model(np.ones((4, 3)))
+    assert len(pickle.dumps(model)) == before

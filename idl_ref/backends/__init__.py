@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from idl_ref import checks
 from idl_ref.solution import Solution
 
 FixedPoint = Callable[..., Solution]
+Memory = dict[Any, Any]  # where a backend keeps what it makes of the factors, for as long as they stay as they are
 
 AVAILABLE = "available"
 PREFERENCE = ("numba", "numpy")  # what "auto" takes, best first; cuda is asked for by name

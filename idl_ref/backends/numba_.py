@@ -19,7 +19,7 @@ import numpy as np
 from idl_ref import activations, certificate
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
-from idl_ref.backends import columns, kernels, methods, numpy_, vectors
+from idl_ref.backends import Memory, columns, kernels, methods, numpy_, vectors
 from idl_ref.certificate import Rounding
 from idl_ref.solution import Solution, SolveOptions
 
@@ -118,6 +118,7 @@ def fixed_point(
     Z: np.ndarray,
     X0: np.ndarray | None,
     options: SolveOptions,
+    memory: Memory | None = None,
 ) -> Solution:
     """The same function as `numpy_.fixed_point`; see there.
 
@@ -127,10 +128,14 @@ def fixed_point(
     equal bit for bit. X comes back in Fortran order, a column per sample contiguous.
     """
     if Z.size == 0 or factors[-1].size == 0:
-        return numpy_.fixed_point(factors, activation, S, Z, X0, options)
+        return numpy_.fixed_point(factors, activation, S, Z, X0, options, memory)
     adjoint = S is not None
-    method = methods.choose(options.method, factors, adjoint)
-    problem = _Problem(factors, activation, S, Z, pack(factors, activation, adjoint), options)
+    memory = {} if memory is None else memory
+    known = (adjoint, activation, options.method)
+    if known not in memory:
+        memory[known] = methods.choose(options.method, factors, adjoint), pack(factors, activation, adjoint)
+    method, packed = memory[known]
+    problem = _Problem(factors, activation, S, Z, packed, options)
     out, record = np.empty((Z.shape[1], Z.shape[0]), Z.dtype), np.zeros((Z.shape[1], 7))
     if method == "substitution":
         problem.sweep(out, record)
@@ -138,8 +143,8 @@ def fixed_point(
         problem.guarded(method, Z, S, X0, out, record)
     else:
         problem.picard(X0, out, record, leave_slow=method == "auto")
-        slow = np.flatnonzero(record[:, kernels.STATUS] == kernels.SLOW)
-        if slow.size:
+        if record[:, kernels.STATUS].max() == kernels.SLOW:
+            slow = np.flatnonzero(record[:, kernels.STATUS] == kernels.SLOW)
             out_slow, record_slow = out[slow], record[slow]
             S_slow = None if S is None else S.T[slow].T
             problem.guarded("anderson", Z.T[slow].T, S_slow, out_slow.T.copy(), out_slow, record_slow)

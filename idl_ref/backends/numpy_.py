@@ -16,7 +16,7 @@ import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
-from idl_ref.backends import methods, proposals
+from idl_ref.backends import Memory, methods, proposals
 from idl_ref.backends.problem import Problem
 from idl_ref.certificate import Certifier, column_max, stopping_step
 from idl_ref.solution import Solution, SolveOptions, join
@@ -26,11 +26,11 @@ from idl_ref.status import Status
 class Ledger:
     """What is known of every column. `index` are the columns still running, in the order of the running arrays."""
 
-    def __init__(self, problem: Problem, options: SolveOptions) -> None:
+    def __init__(self, problem: Problem, options: SolveOptions, certifier: Certifier) -> None:
         n, m = problem.Z.shape
         self.options = options
         self.eps = float(np.finfo(problem.Z.dtype).eps)
-        self.certifier = Certifier(problem.factors, problem.activation, problem.S is not None, problem.Z.dtype)
+        self.certifier = certifier
         self.X = np.full((n, m), np.nan, problem.Z.dtype)
         self.status = np.full(m, Status.NONFINITE, np.int8)
         self.iterations = np.zeros(m, np.intp)
@@ -165,6 +165,7 @@ def fixed_point(
     Z: np.ndarray,
     X0: np.ndarray | None,
     options: SolveOptions,
+    memory: Memory | None = None,
 ) -> Solution:
     """Solve X = S ∘ f(F₁ F₂ … X + Z), column by column.
 
@@ -180,22 +181,31 @@ def fixed_point(
     X0 : (n, m) array or None
         Where to start; None is 0. Substitution needs no start.
     options : SolveOptions
+    memory : dict, optional
+        Kept by a caller whose factors stay as they are between calls; what depends on them alone is computed once.
 
     Notes
     -----
     All arrays have one dtype, float32 or float64. Cost of one application: 2 n² m flops, low rank 4 n r m.
     """
+    memory = {} if memory is None else memory
     X = np.zeros_like(Z) if X0 is None else X0
     m, tile = Z.shape[1], options.tile
     if tile is not None and m > tile:
         parts = [slice(j, j + tile) for j in range(0, m, tile)]
         return join(
-            [fixed_point(factors, activation, None if S is None else S[:, c], Z[:, c], X[:, c], options) for c in parts]
+            [
+                fixed_point(factors, activation, None if S is None else S[:, c], Z[:, c], X[:, c], options, memory)
+                for c in parts
+            ]
         )
     problem = Problem(factors, activation, S, Z)
     method = methods.choose(options.method, factors, S is not None)
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is a status, not a warning
-        ledger = Ledger(problem, options)
+        known = (S is not None, activation)
+        if known not in memory:
+            memory[known] = Certifier(factors, activation, S is not None, Z.dtype)
+        ledger = Ledger(problem, options, memory[known])
         problem, X = ledger.start(problem, X)
         if method == "substitution":
             substitution(problem, ledger)
