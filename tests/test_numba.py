@@ -17,7 +17,7 @@ import idl_ref
 from idl_ref import SolveOptions, activations, solve_adjoint, solve_equilibrium
 
 numba = pytest.importorskip("numba")
-from idl_ref.backends import columns, kernels  # noqa: E402
+from idl_ref.backends import columns, kernels, numba_  # noqa: E402
 
 ROOT = Path(idl_ref.__file__).parents[1]
 METHODS = ("picard", "anderson", "newton", "auto")
@@ -35,6 +35,12 @@ def same(a, b):
     """Bit for bit, NaN included."""
     for name in ("X", "status", "iterations", "step", "error_bound"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+@pytest.fixture
+def eager_threads(monkeypatch):
+    """Several threads however small the problem is."""
+    monkeypatch.setattr(numba_, "PARALLEL_FLOPS", 0)
 
 
 def problem(n=37, m=21, dtype=np.float32, low_rank=False):
@@ -70,7 +76,7 @@ def test_the_adjoint_is_bitwise_the_same_for_every_tile(low_rank):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_answers_are_bitwise_the_same_for_every_number_of_threads(method):
+def test_answers_are_bitwise_the_same_for_every_number_of_threads(method, eager_threads):
     A, Z = problem(n=150, m=90)
     before = numba.get_num_threads()
     try:
@@ -152,7 +158,7 @@ def test_it_compiles_once_for_all_layouts_and_both_directions():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_after_warmup_nothing_is_left_to_compile(dtype):
+def test_after_warmup_nothing_is_left_to_compile(dtype, eager_threads):
     idl_ref.warmup([np.dtype(dtype).name])
     entries = [columns.pack, kernels.picard, kernels.guarded, kernels.substitute]
     entries += [kernels.picard_parallel, kernels.guarded_parallel]
@@ -171,7 +177,7 @@ def test_warmup_refuses_what_it_does_not_know():
         idl_ref.warmup(backend="cuda")
 
 
-def test_many_python_threads_get_their_own_answers():
+def test_many_python_threads_get_their_own_answers(eager_threads):
     A, Z = problem(n=150, m=90)
     expected = solve(A, Z)
     with ThreadPoolExecutor(8) as pool:
@@ -185,7 +191,7 @@ def child(queue, A, Z):
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this platform")
 @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
-def test_a_forked_child_solves_too():
+def test_a_forked_child_solves_too(eager_threads):
     A, Z = problem(n=150, m=90)
     expected = solve(A, Z)  # the parent has started its threads
     context = multiprocessing.get_context("fork")
@@ -200,6 +206,8 @@ def test_a_forked_child_solves_too():
 LAYERS = textwrap.dedent("""
     import sys, threading, numpy as np, numba
     from idl_ref import SolveOptions, solve_equilibrium
+    from idl_ref.backends import numba_
+    numba_.PARALLEL_FLOPS = 0
     rng = np.random.default_rng(0)
     A = rng.random((150, 150)); A *= 0.95 / A.sum(axis=1, keepdims=True)
     Z = rng.standard_normal((150, 96))

@@ -23,7 +23,12 @@ from idl_ref.backends import Memory, columns, kernels, methods, numpy_, vectors
 from idl_ref.certificate import Rounding
 from idl_ref.solution import Solution, SolveOptions
 
-PARALLEL_FLOPS = 400_000  # of one application; below, starting threads costs more than they save
+# Flops of one application from which several threads pay. Numba's threads meet those of BLAS, which go on spinning for
+# milliseconds after a product: a model, which multiplies by B and C around each solve, gains only where solves are
+# long. (n = 100, m = 64, two cores: a training step took 2.2 ms on one thread and 17 ms on two; a solve alone, 0.25
+# and 0.17.)
+PARALLEL_FLOPS, PARALLEL_FLOPS_IN_A_MODEL = 100e6, 1e9
+ENTRY_FLOPS = 40  # what φ, the step and the norms of one entry cost, in flops of a product
 TILE = 64  # columns of a tile at most
 TILE_BYTES = 1 << 20  # of x, g and z of a tile at most: they stay in the L2 cache
 
@@ -130,12 +135,13 @@ def fixed_point(
     if Z.size == 0 or factors[-1].size == 0:
         return numpy_.fixed_point(factors, activation, S, Z, X0, options, memory)
     adjoint = S is not None
-    memory = {} if memory is None else memory
+    in_a_model, memory = memory is not None, {} if memory is None else memory
     known = (adjoint, activation, options.method)
     if known not in memory:
         memory[known] = methods.choose(options.method, factors, adjoint), pack(factors, activation, adjoint)
     method, packed = memory[known]
-    problem = _Problem(factors, activation, S, Z, packed, options)
+    flops = PARALLEL_FLOPS_IN_A_MODEL if in_a_model else PARALLEL_FLOPS
+    problem = _Problem(factors, activation, S, Z, packed, options, flops)
     out, record = np.empty((Z.shape[1], Z.shape[0]), Z.dtype), np.zeros((Z.shape[1], 7))
     if method == "substitution":
         problem.sweep(out, record)
@@ -168,6 +174,7 @@ class _Problem:
     Z: np.ndarray
     packed: Packed
     options: SolveOptions
+    parallel_flops: float
 
     def _arrays(self, *arrays: np.ndarray | None) -> tuple[list[np.ndarray], tuple[int, ...]]:
         """Flat, empty for None, and how far apart the rows and columns of each are."""
@@ -176,7 +183,8 @@ class _Problem:
 
     def _tiles(self, m: int) -> tuple[bool, int]:
         """Whether several threads pay, and the width of a tile."""
-        pays = m > 1 and 2 * m * sum(F.size for F in self.factors) > PARALLEL_FLOPS
+        flops = m * (sum(2 * F.size for F in self.factors) + ENTRY_FLOPS * self.Z.shape[0])
+        pays = m > 1 and flops > self.parallel_flops
         threads = numba.get_num_threads() if pays else 1
         tile = tile_width(self.options, self.Z.shape[0], m, self.Z.itemsize, threads)
         return threads > 1 and m > tile, tile
@@ -234,8 +242,10 @@ def warmup(dtype: np.dtype) -> None:
     """Compile every kernel for one dtype, by one small solve with each."""
     relu = activations.get("relu")
     half, shift = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype)
-    few, many = np.ones((2, 2), dtype), np.ones((2, PARALLEL_FLOPS), dtype)
-    for Z in (few, many):
-        for method in ("picard", "anderson", "newton"):
-            fixed_point((half,), relu, None, Z, None, SolveOptions(method=method))
-    fixed_point((shift,), relu, None, few, None, SolveOptions(method="substitution"))
+    Z = np.ones((2, 2), dtype)
+    for method in ("picard", "anderson", "newton"):
+        fixed_point((half,), relu, None, Z, None, SolveOptions(method=method))
+    fixed_point((shift,), relu, None, Z, None, SolveOptions(method="substitution"))
+    for name in ("picard", "guarded"):  # the same arguments, but a tile width for the first and the last column
+        for signature in getattr(kernels, name).signatures:
+            call(getattr(kernels, f"{name}_parallel").compile, (signature[0], *signature[2:]))
