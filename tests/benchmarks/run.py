@@ -1,0 +1,287 @@
+"""Measure idl_ref against its peers, in alternating runs, and write docs/benchmarks.md and docs/benchmarks.png.
+
+    pip install -r tests/benchmarks/requirements.txt      (see the remarks in that file)
+    python tests/benchmarks/run.py
+
+Every contestant is a process that sleeps until its turn. A round gives each one turn, of as many calls as fill about
+50 ms and at least one; a turn counts as the median of its calls, a contestant as the median of its turns, and a ratio
+is the median of the ratios within the rounds: a machine that slows down meets all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from workloads import WORKLOADS, Workload, data, truth
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+TURN = 0.05  # seconds of a turn, about
+REST = 0.02  # between turns: threads that wait for work go on spinning for a while
+OURS, OURS_NUMPY, GEMM = "idl_ref", "idl_ref_numpy", "gemm"
+LABELS = {
+    OURS: "idl_ref",
+    OURS_NUMPY: "idl_ref, NumPy twin",
+    "torchidl": "torchidl",
+    "jax": "JAX `while_loop`",
+    "jaxopt": "jaxopt",
+    "jaxopt_anderson": "jaxopt Anderson",
+    "torchdeq": "torchdeq",
+    "torchdeq_anderson": "torchdeq Anderson",
+}
+PACKAGES = ("numpy", "numba", "torch", "torchidl", "jax", "jaxopt", "torchdeq")
+
+
+class Contestant:
+    """A process of contestants.py, with one workload at a time."""
+
+    def __init__(self, name: str) -> None:
+        environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
+        path = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
+        self.name, self.calls = name, 1
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "contestants.py"), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, "PYTHONPATH": path},
+        )
+
+    def ask(self, **request: object) -> object:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self.name} ended on {request}; its last words are above.")
+        return json.loads(answer)
+
+    def prepare(self, number: int, answer: Path) -> int:
+        """Build and compile; tells the applications of the map, summed over columns, where they are known."""
+        applications = self.ask(prepare=number, answer=str(answer))["applications"]  # type: ignore[index]
+        self.calls = 3 if WORKLOADS[number].kind != "epoch" else 1
+        self.calls = max(1, min(500, int(TURN / max(1e-6, self.turn()))))
+        return applications
+
+    def turn(self) -> float:
+        """Seconds of one call; the first call of a turn, which wakes the process up, does not count if there are more."""
+        seconds = self.ask(run=self.calls)
+        return statistics.median(seconds[1:] or seconds)  # type: ignore[index]
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@dataclass
+class Result:
+    """One row: seconds of every turn, and how far each answer is from the truth."""
+
+    workload: Workload
+    turns: dict[str, list[float]] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    applications: int = 0  # of ours
+
+    def seconds(self, name: str) -> float:
+        return statistics.median(self.turns[name])
+
+    def ratio(self, name: str) -> float:
+        """How many times longer than ours."""
+        return statistics.median(theirs / ours for theirs, ours in zip(self.turns[name], self.turns[OURS], strict=True))
+
+    def best_other(self) -> str | None:
+        """The fastest peer but torchidl; where the errors are known, none that is further off than ours."""
+        others = [name for name in self.turns if name in self.workload.peers and name != "torchidl"]
+        if self.workload.hard:
+            others = [name for name in others if self.errors[name] <= max(2 * self.errors[OURS], 1e-4)]
+        return min(others, key=self.seconds, default=None)
+
+    def share(self) -> float | None:
+        """Achieved flops as a share of those of the GEMM in the same rounds; A·0 is not multiplied, and not counted."""
+        if self.workload.kind != "solve" or GEMM not in self.turns:
+            return None
+        n, m = self.workload.sizes["n"], self.workload.sizes["m"]
+        flops = 2 * n**2 * (self.applications - m)
+        gemm = [2 * 2048**3 / seconds for seconds in self.turns[GEMM]]
+        return statistics.median(flops / t / g for t, g in zip(self.turns[OURS], gemm, strict=True))
+
+
+def measure(number: int, rounds: int, only: list[str] | None, folder: Path) -> Result:
+    """All contestants of one workload, turn by turn."""
+    workload = WORKLOADS[number]
+    names = [OURS, OURS_NUMPY, *workload.peers, *([GEMM] if workload.kind == "solve" else [])]
+    names = [name for name in names if only is None or name in (OURS, *only)]
+    result, contestants = Result(workload), []
+    exact = truth(workload, data(workload)) if workload.kind in ("solve", "low_rank") else None
+    try:
+        for name in names:
+            contestants.append(Contestant(name))
+            answer = folder / f"{name}.npy"
+            applications = contestants[-1].prepare(number, answer)
+            if name == OURS:
+                result.applications = applications
+            if exact is not None and name != GEMM:
+                result.errors[name] = float(np.abs(np.load(answer) - exact).max())
+        result.turns = {name: [] for name in names}
+        for turn in range(min(rounds, workload.rounds or rounds)):
+            for contestant in contestants if turn % 2 == 0 else reversed(contestants):
+                time.sleep(REST)
+                result.turns[contestant.name].append(contestant.turn())
+    finally:
+        for contestant in contestants:
+            contestant.stop()
+    return result
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def spoken(seconds: float) -> str:
+    """With three digits, in µs, ms or s."""
+    for unit, name in ((1e-6, "µs"), (1e-3, "ms")):
+        if seconds < 1000 * unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.3g} s"
+
+
+def machine() -> str:
+    """CPU, cores, and the versions of all packages."""
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in facts.items()}
+        wide = "AVX-512" if "avx512f" in facts.get("flags", "") else "AVX2" if "avx2" in facts.get("flags", "") else ""
+        cpu = ", ".join(
+            part for part in (facts.get("model name", cpu), f"family {facts.get('cpu family')}", wide) if part
+        )
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return f"{cpu}; {os.cpu_count()} cores; Python {platform.python_version()}; {', '.join(versions)}"
+
+
+def verdict(got: float | None, bar: float | None, label: str = "") -> str:
+    """A ratio beside the one it is meant to reach."""
+    if got is None or bar is None:
+        return "—"
+    return f"{got:.2g}×{label} ({'≥' if got >= bar else '**below**'} {bar:g})"
+
+
+def table(results: list[Result]) -> str:
+    """Two tables in Markdown: the ratios, and the times and errors behind them."""
+    lines = [
+        "| workload | ours | torchidl / ours | best other peer / ours | of the GEMM peak |",
+        "|---|---|---|---|---|",
+    ]
+    for r in results:
+        seed, other = r.workload.bars
+        best = r.best_other()
+        share = r.share()
+        worth = "—" if share is None else f"{share:.0%}"
+        if share is not None and r.workload.peak_share is not None:
+            worth += f" ({'≥' if share >= r.workload.peak_share else '**below**'} {r.workload.peak_share:.0%})"
+        lines.append(
+            f"| {r.workload.name} | {spoken(r.seconds(OURS))} "
+            f"| {verdict(r.ratio('torchidl') if 'torchidl' in r.turns else None, seed)} "
+            f"| {verdict(r.ratio(best) if best else None, other, f' {LABELS[best]}' if best else '')} | {worth} |"
+        )
+    lines += ["", "| workload | contestant | median | ours is faster | ‖X − X*‖∞ |", "|---|---|---|---|---|"]
+    for r in results:
+        for name in (name for name in r.turns if name != GEMM):
+            error = f"{r.errors[name]:.1e}" if name in r.errors else "—"
+            lines.append(
+                f"| {r.workload.name} | {LABELS[name]} | {spoken(r.seconds(name))} | {r.ratio(name):.2f}× | {error} |"
+            )
+    return "\n".join(lines)
+
+
+def page(results: list[Result], rounds: int) -> str:
+    """docs/benchmarks.md."""
+    return f"""# Benchmarks
+
+Measured by `python tests/benchmarks/run.py`, on {date.today().isoformat()}. {machine()}.
+
+Every contestant is a process of its own, and they take turns, {rounds} rounds; a ratio is the median of the ratios within
+the rounds. float32, tol 3e-6. JAX is jitted and keeps its arrays on its side; torch has all threads. In brackets is the
+ratio that was aimed at. The error is against a float64 solution; on the slow matrix a peer only counts as the
+best one if its error is at most 1e-4 or twice ours.
+
+![How many times longer each peer takes]({"benchmarks.png"})
+
+{table(results)}
+
+The share of the GEMM peak is the rate of the products alone, counted over the time of the whole solve, checks and
+certificate included; the peak is NumPy's product of two 2048 × 2048 matrices in the same rounds.
+"""
+
+
+def draw(results: list[Result], path: Path) -> None:
+    """Bars: how many times longer each contestant takes than idl_ref, one group per workload."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 11), layout="constrained")
+    axes = figure.add_subplot()
+    names = [name for name in LABELS if name != OURS]
+    place, ticks, labels, seen = 0.0, [], [], set()
+    for r in results:
+        here = [name for name in names if name in r.turns]
+        for i, name in enumerate(here):
+            label = None if name in seen else LABELS[name].replace("`", "")
+            seen.add(name)
+            axes.barh(place + i, r.ratio(name), height=0.8, color=f"C{names.index(name)}", label=label)
+            axes.text(r.ratio(name) * 1.05, place + i, f"{r.ratio(name):.2g}×", va="center", fontsize="x-small")
+        ticks.append(place + (len(here) - 1) / 2)
+        labels.append(r.workload.name.replace(", ", ",\n", 1))
+        place += len(here) + 1
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yticks(ticks, labels, fontsize="small")
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.set_xlabel("time / time of idl_ref (log scale; right of the line, idl_ref is faster)")
+    axes.legend(fontsize="small", loc="lower right")
+    axes.grid(axis="x", alpha=0.25)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each contestant (default: 9)")
+    parser.add_argument("--only", default="", help="workloads whose name contains this")
+    parser.add_argument("--contestants", nargs="*", help=f"besides idl_ref: {', '.join(LABELS)}, {GEMM} (default: all)")
+    parser.add_argument("--out", type=Path, help="folder for benchmarks.md and benchmarks.png (default: print only)")
+    arguments = parser.parse_args()
+    chosen = [i for i, workload in enumerate(WORKLOADS) if arguments.only in workload.name]
+    if not chosen:
+        parser.error(f"--only must be a part of a workload's name; got {arguments.only!r}.")
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in chosen:
+            results.append(measure(number, arguments.rounds, arguments.contestants, Path(folder)))
+            print(table(results[-1:]), flush=True)
+    if arguments.out is not None:
+        (arguments.out / "benchmarks.md").write_text(page(results, arguments.rounds), encoding="utf-8")
+        draw(results, arguments.out / "benchmarks.png")
+
+
+if __name__ == "__main__":
+    main()
