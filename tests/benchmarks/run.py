@@ -78,7 +78,7 @@ class Contestant:
         return applications
 
     def turn(self) -> float:
-        """Seconds of one call; the first call of a turn, which wakes the process up, does not count if there are more."""
+        """Seconds of one call; the first of a turn, which wakes the process up, does not count if there are more."""
         seconds = self.ask(run=self.calls)
         return statistics.median(seconds[1:] or seconds)  # type: ignore[index]
 
@@ -204,7 +204,7 @@ def table(results: list[Result]) -> str:
             f"| {verdict(r.ratio('torchidl') if 'torchidl' in r.turns else None, seed)} "
             f"| {verdict(r.ratio(best) if best else None, other, f' {LABELS[best]}' if best else '')} | {worth} |"
         )
-    lines += ["", "| workload | contestant | median | ours is faster | ‖X − X*‖∞ |", "|---|---|---|---|---|"]
+    lines += ["", "| workload | contestant | median | ours is faster | ‖X − X*‖∞ |", "|---" * 5 + "|"]
     for r in results:
         for name in (name for name in r.turns if name != GEMM):
             error = f"{r.errors[name]:.1e}" if name in r.errors else "—"
@@ -220,9 +220,9 @@ def page(results: list[Result], rounds: int) -> str:
 
 Measured by `python tests/benchmarks/run.py`, on {date.today().isoformat()}. {machine()}.
 
-Every contestant is a process of its own, and they take turns, {rounds} rounds; a ratio is the median of the ratios within
-the rounds. float32, tol 3e-6. JAX is jitted and keeps its arrays on its side; torch has all threads. In brackets is the
-ratio that was aimed at. The error is against a float64 solution; on the slow matrix a peer only counts as the
+Every contestant is a process of its own, and they take turns, {rounds} rounds; a ratio is the median of the ratios
+within the rounds. float32, tol 3e-6. JAX is jitted and keeps its arrays on its side; torch has all threads. In brackets
+is the ratio that was aimed at. The error is against a float64 solution; on the slow matrix a peer only counts as the
 best one if its error is at most 1e-4 or twice ours.
 
 ![How many times longer each peer takes]({"benchmarks.png"})
