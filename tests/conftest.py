@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 import idl_ref
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import naive and strategies by their names
+collect_ignore = ["benchmarks"]  # scripts, run by test_benchmarks.py in processes of their own
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]

@@ -1,0 +1,22 @@
+"""The benchmark command runs from end to end; its figures are not judged here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+RUN = Path(__file__).parent / "benchmarks" / "run.py"
+
+
+def test_one_workload_without_peers(tmp_path):
+    chosen = ["--only", "n=32", "--contestants", "idl_ref_numpy", "gemm", "--rounds", "1", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, RUN, *chosen], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    assert "| solve, n=32, m=32, random | idl_ref, NumPy twin |" in page
+    assert (tmp_path / "benchmarks.png").stat().st_size > 10_000
+
+
+def test_an_unknown_workload_is_refused_with_a_sentence():
+    done = subprocess.run([sys.executable, RUN, "--only", "n=33"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "--only must be a part of a workload's name; got 'n=33'." in done.stderr
