@@ -16,11 +16,11 @@ from idl_ref.backends import vectors as vec
 from idl_ref.backends.columns import ROWS, activate, compiled, entry, finish, norms, parallel_entry, product
 from idl_ref.backends.trials import DEPTH, DIFFERENCES, HISTORY, anderson, copy, newton
 
-excess = compiled(certificate.excess)
+excess, Rounding = compiled(certificate.excess), certificate.Rounding
 
 CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = 0, 1, 2, 3, 4, 5  # the statuses, and two more
-# What is recorded of a column that is done; the bound is EXCESS / (1 − KAPPA) where that is positive.
-STATUS, COUNT, STEP, LIPSCHITZ, KAPPA, EXCESS, BOUND = range(7)
+# What is recorded, besides status and iterations: rows of `numbers`, (5, m). BOUND is EXCESS / (1 − KAPPA) for κ < 1.
+STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)
 
 
 # --- a tile and its columns -------------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ def gather(source, down, right, first, M, o, w, n, stride):
 
 
 @compiled
-def load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, record):
+def load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, status, numbers):
     """The columns of a tile, and how many of them are finite: those stand in `active`, and the others are done."""
     vec.separate()
     origin = first - first  # not the literal 0, which would be a type of its own to Numba
@@ -61,7 +61,7 @@ def load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, reco
             active[count] = c
             count += 1
         else:
-            record[first + c, STATUS], record[first + c, STEP], record[first + c, BOUND] = NONFINITE, math.nan, math.inf
+            status[first + c], numbers[:, first + c], numbers[STEP, first + c] = NONFINITE, math.inf, math.nan
             for i in range(n):
                 out[first + c, i] = math.nan
     return count
@@ -83,22 +83,21 @@ def apply(F1, F2, M, T, offsets, count, n, r, skip):
 
 
 @compiled
-def outcome(step, top, z_norm, trial, record, tol, max_iter, eps):
-    """Count one more application, and tell how the column stands."""
-    record[COUNT] += 1
-    record[STEP] = step
+def outcome(step, top, z_norm, trial, count, tol, max_iter, eps):
+    """How a column stands after `count` applications."""
     if step <= max(tol * min(1.0, z_norm), 4 * eps * max(z_norm, top)):
         return CONVERGED if step <= tol else PRECISION_LIMIT
     if not math.isfinite(step) and not trial:
         return NONFINITE
-    return MAX_ITER if record[COUNT] >= max_iter else GOES_ON
+    return MAX_ITER if count >= max_iter else GOES_ON
 
 
 @compiled
-def conclude(M, x, g, z, s, n, end, status, top, z_norm, roundings, out, record):
+def conclude(M, x, g, z, s, n, end, ended, step, top, z_norm, roundings, j, out, status, numbers):
     """Write down the answer of a column, or NaN, and its certificate: in the ∞-norm, for the adjoint in the 1-norm."""
     vec.separate()
-    step, x_norm, g_norm = record[STEP], norms(M, x, -end, end)[0], top
+    status[j], numbers[STEP, j] = ended, step
+    x_norm, g_norm = norms(M, x, -end, end)[0], top
     lipschitz, entries = roundings.lipschitz, 1
     if s >= 0:
         lipschitz, entries = norms(M, s, -end, end)[0], n
@@ -107,29 +106,30 @@ def conclude(M, x, g, z, s, n, end, status, top, z_norm, roundings, out, record)
     kappa = lipschitz * roundings.norm
     sums = 1 + 4 * (entries + 1) * roundings.unit  # the norms themselves were rounded
     numerator = sums * excess(kappa, lipschitz, step, x_norm, z_norm, g_norm, entries, roundings)
-    bound = numerator / (1 - kappa) if kappa < 1 and status != NONFINITE else math.inf
-    record[STATUS], record[LIPSCHITZ], record[KAPPA], record[EXCESS] = status, lipschitz, kappa, numerator
-    record[BOUND] = bound if math.isfinite(bound) else math.inf
+    bound = numerator / (1 - kappa) if kappa < 1 and ended != NONFINITE else math.inf
+    numbers[BOUND, j] = bound if math.isfinite(bound) else math.inf
+    numbers[EXCESS, j], numbers[KAPPA, j], numbers[LIPSCHITZ, j] = numerator, kappa, lipschitz
     for i in range(n):
-        out[i] = math.nan if status == NONFINITE else M[g + i]
+        out[j, i] = math.nan if ended == NONFINITE else M[g + i]
 
 
 @entry
-def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, record):
+def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, status, iterations, numbers):
     """x ← g(x) for the columns first … last − 1, each until it is done, or was slow for `slow_steps` steps in a row.
 
     sizes: n, r (0 for one factor), activation, max_iter, slow_steps, and 1 if the first product, A·0, can be left out.
     where: how far apart the rows and the columns of Z, S and X0 are.   S and X0 are empty where there is none.
     """
     n, r, code, max_iter, slow_steps, skip = sizes
-    tol, slow = levels
+    (tol, slow), roundings = levels, Rounding(*roundings)
+    eps = 2 * roundings.unit
     w, end = last - first, (n + ROWS - 1) // ROWS * ROWS
     stride, small = end + ROWS, (r + ROWS - 1) // ROWS * ROWS
     M, T = np.empty(4 * w * stride, F1.dtype), np.empty((w + 1) * small, F1.dtype)
     offsets, state = np.empty((8, w), np.int64), np.empty((2, w), np.float64)
     active, swapped, slowed = offsets[5], offsets[6], offsets[7]
     z_norm, before = state[0], state[1]
-    count = load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, record)
+    count = load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, status, numbers)
     for c in range(w):
         before[c], swapped[c], slowed[c] = math.inf, 0, 0
     for i in range(w * small, (w + 1) * small):
@@ -142,20 +142,21 @@ def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, 
         apply(F1, F2, M, T, offsets, count, n, r, skip)
         kept, skip = 0, 0
         for a in range(count):
-            c = active[a]
+            c, j = active[a], first + active[a]
             x, g, z = offsets[0, a], offsets[1, a], offsets[2, a]
             s = (3 * w + c) * stride if S.size > 0 else -1
             step, top = finish(M, g, x, s, n, end, code)
-            status = outcome(step, top, z_norm[c], False, record[first + c], tol, max_iter, 2 * roundings.unit)
+            iterations[j] += 1
+            ended = outcome(step, top, z_norm[c], False, iterations[j], tol, max_iter, eps)
             slowed[c] = slowed[c] + 1 if step > slow * before[c] else 0
             before[c] = step
-            if status == GOES_ON and slowed[c] < slow_steps:
+            if ended == GOES_ON and slowed[c] < slow_steps:
                 swapped[c] = 1 - swapped[c]
                 active[kept] = c
                 kept += 1
             else:
-                status = SLOW if status == GOES_ON else status
-                conclude(M, x, g, z, s, n, end, status, top, z_norm[c], roundings, out[first + c], record[first + c])
+                ended = SLOW if ended == GOES_ON else ended
+                conclude(M, x, g, z, s, n, end, ended, step, top, z_norm[c], roundings, j, out, status, numbers)
         count = kept
 
 
@@ -193,11 +194,11 @@ def extrapolate(M, x, g, h, f, gram, state, end, stride, eps, H, gamma):
 
 
 @entry
-def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, out, record):
+def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, out, status, iterations, numbers):
     """Trial points of Newton, where the columns of the first factor are given in Lt, or of Anderson, kept only if they
     help: `safeguarded` in the NumPy twin. sizes: as for `picard`, with leash and respite instead of slow_steps."""
     n, r, code, max_iter, leash, respite, skip = sizes
-    tol, decrease = levels
+    (tol, decrease), roundings = levels, Rounding(*roundings)
     w, end = last - first, (n + ROWS - 1) // ROWS * ROWS
     stride, small = end + ROWS, (r + ROWS - 1) // ROWS * ROWS
     eps = 2 * roundings.unit
@@ -212,7 +213,7 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
         N = np.zeros((r + 1) * (stride + small) + small, F1.dtype)
     else:
         gram, H, gamma = np.empty((w, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH)
-    count = load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, record)
+    count = load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, status, numbers)
     states[:, PATIENCE], best[:] = 1, math.inf
     while count > 0:
         for a in range(count):
@@ -222,15 +223,17 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
         apply(F1, F2, M, T, offsets, count, n, r, skip)
         kept, skip = 0, 0
         for a in range(count):
-            c, x, g, z = active[a], offsets[0, a], offsets[1, a], offsets[2, a]
+            c, j = active[a], first + active[a]
+            x, g, z = offsets[0, a], offsets[1, a], offsets[2, a]
             s, base = (3 * w + c) * stride if S.size > 0 else -1, (4 * w + c) * stride
-            state, now = states[c], record[first + c]
+            state = states[c]
+            iterations[j] += 1
             if Lt is not None:
                 copy(M, scratch, g, end)  # P, before it becomes G
             step, top = finish(M, g, x, s, n, end, code)
-            status = outcome(step, top, z_norm[c], state[TRIAL] > 0, now, tol, max_iter, eps)
-            if status != GOES_ON:
-                conclude(M, x, g, z, s, n, end, status, top, z_norm[c], roundings, out[first + c], now)
+            ended = outcome(step, top, z_norm[c], state[TRIAL] > 0, iterations[j], tol, max_iter, eps)
+            if ended != GOES_ON:
+                conclude(M, x, g, z, s, n, end, ended, step, top, z_norm[c], roundings, j, out, status, numbers)
                 continue
             active[kept] = c
             kept += 1
@@ -245,7 +248,7 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
                 h = (5 * w + HISTORY * c) * stride
                 ready = extrapolate(M, x, g, h, scratch, gram[c], state, end, stride, eps, H, gamma)
             # the answer must not be a mere trial
-            state[TRIAL] = ready and not refused and state[WAIT] == 0 and now[COUNT] < max_iter - 1
+            state[TRIAL] = ready and not refused and state[WAIT] == 0 and iterations[j] < max_iter - 1
             if state[TRIAL] == 0:
                 state[TRIED] = 0
                 copy(M, x, base, end)
@@ -253,12 +256,14 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
 
 
 @entry
-def substitute(first, last, A, packed, Z, S, n, code, where, tol, upper, roundings, out, record):
+def substitute(first, last, A, packed, Z, S, sizes, where, tol, roundings, out, status, iterations, numbers):
     """One sweep over a strictly triangular A, whose columns are the rows of the flat array A: when x_k is known, it
-    goes into every p_i = Σ_j A_ij x_j + z_i. The answer is g(x), by a product like all others."""
+    goes into every p_i = Σ_j A_ij x_j + z_i. The answer is g(x), by a product like all others. sizes: n, activation,
+    and 1 for an upper triangle."""
+    n, code, upper = sizes
     w, end = last - first, (n + ROWS - 1) // ROWS * ROWS
     stride = end + ROWS
-    adjoint = S.size > 0
+    adjoint, roundings = S.size > 0, Rounding(*roundings)
     M = np.zeros(4 * w * stride, packed.dtype)
     origin = first - first
     gather(Z, where[0], where[1], first, M, origin + 2 * w * stride, w, n, stride)
@@ -283,27 +288,61 @@ def substitute(first, last, A, packed, Z, S, n, code, where, tol, upper, roundin
         z_norm = norms(M, z[c], -end, end)[0]
         finite = math.isfinite(z_norm) and (s < 0 or math.isfinite(norms(M, s, -end, end)[0]))
         step, top = finish(M, g[c], x[c], s, n, end, code)
-        status = CONVERGED if step <= tol else PRECISION_LIMIT
+        ended = CONVERGED if step <= tol else PRECISION_LIMIT
         if not math.isfinite(step) or not finite:
-            status = NONFINITE
-        record[first + c, COUNT], record[first + c, STEP] = (1, step) if finite else (0, math.nan)
-        conclude(M, x[c], g[c], z[c], s, n, end, status, top, z_norm, roundings, out[first + c], record[first + c])
+            ended = NONFINITE
+        iterations[first + c] = 1 if finite else 0
+        j, step = first + c, step if finite else math.nan
+        conclude(M, x[c], g[c], z[c], s, n, end, ended, step, top, z_norm, roundings, j, out, status, numbers)
 
 
 # --- on several threads: loops over tiles ----------------------------------------------------------------------------
 
 
 @parallel_entry
-def picard_parallel(tile, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, record):
-    m = len(record)
+def picard_parallel(tile, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, status, iterations, numbers):
+    m = len(status)
     for number in prange((m + tile - 1) // tile):
         first = number * tile
-        picard(first, min(m, first + tile), F1, F2, Z, S, X0, sizes, where, levels, roundings, out, record)
+        picard(
+            first,
+            min(m, first + tile),
+            F1,
+            F2,
+            Z,
+            S,
+            X0,
+            sizes,
+            where,
+            levels,
+            roundings,
+            out,
+            status,
+            iterations,
+            numbers,
+        )
 
 
 @parallel_entry
-def guarded_parallel(tile, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, out, record):
-    m = len(record)
+def guarded_parallel(tile, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, out, status, iterations, numbers):
+    m = len(status)
     for number in prange((m + tile - 1) // tile):
         first = number * tile
-        guarded(first, min(m, first + tile), F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, out, record)
+        guarded(
+            first,
+            min(m, first + tile),
+            F1,
+            F2,
+            Lt,
+            Z,
+            S,
+            X0,
+            sizes,
+            where,
+            levels,
+            roundings,
+            out,
+            status,
+            iterations,
+            numbers,
+        )

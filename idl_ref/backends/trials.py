@@ -160,11 +160,11 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T, offsets):
             return False
     else:
         w = newton_low_rank(M, p, n, r, F, Lt, J, delta, T, offsets)
-        if not solve_small(J, w, r):
+        if not solve_small(J, T[w : w + r], r):
             return False
         for b in range(r):
             for i in range(n):
-                delta[i] += M[p + i] * Lt[b * n + i] * w[b]
+                delta[i] += M[p + i] * Lt[b * n + i] * T[w + b]
     for i in range(n):
         if not math.isfinite(delta[i]):
             return False
@@ -175,7 +175,7 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T, offsets):
 
 @compiled
 def newton_low_rank(M, p, n, r, F, Lt, J, delta, T, offsets):
-    """J = I − F₂ S F₁ and F₂ f, both out of one product of F₂ with the r + 1 columns of T: S ∘ F₁ and f."""
+    """J = I − F₂ S F₁, and where in T stands F₂ f: both out of one product of F₂ with r + 1 columns, S ∘ F₁ and f."""
     vec.separate()
     stride, small = (n + ROWS - 1) // ROWS * ROWS + ROWS, (r + ROWS - 1) // ROWS * ROWS
     results, zeros = (r + 1) * stride, (r + 1) * (stride + small)
@@ -190,4 +190,4 @@ def newton_low_rank(M, p, n, r, F, Lt, J, delta, T, offsets):
         for b in range(r):
             J[a, b] = -T[results + b * small + a]
         J[a, a] += 1
-    return T[results + r * small : results + r * small + r]
+    return results + r * small

@@ -165,23 +165,35 @@ def _binary(instruction: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
 
 
 def _larger(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+    bits = ir.VectorType(I32 if isinstance(a.type.element, ir.FloatType) else I64, a.type.count)
+    above = builder.icmp_unsigned(">", builder.bitcast(a, bits), builder.bitcast(b, bits))
+    return builder.select(above, a, b)
+
+
+def _positive(builder: Any, a: Any) -> Any:
+    zero = ir.Constant(a.type, None)
+    return builder.select(builder.fcmp_ordered("<=", a, zero), zero, a)  # NaN is not ≤ 0, and stays
 
 
 add = _binary(lambda builder, a, b: builder.fadd(a, b), "a + b")
 subtract = _binary(lambda builder, a, b: builder.fsub(a, b), "a − b")
 multiply = _binary(lambda builder, a, b: builder.fmul(a, b), "a b")
-larger = _binary(_larger, "max(a, b), and b where a is NaN: NaN has to be watched for separately")
+larger = _binary(_larger, "max(|a|, |b|) of two magnitudes; their bits are in the same order, inf and NaN on top")
 
 
-@intrinsic
-def magnitude(typing: Any, a: Any) -> Any:
-    """|a|"""
+def _unary(instruction: Callable[[Any, Any], Any], meaning: str) -> Any:
+    def operation(typing: Any, a: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return instruction(builder, arguments[0])
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.call(_llvm(builder, "fabs", arguments[0].type, 1), arguments)
+        return a(a), generate
 
-    return a(a), generate
+    operation.__doc__ = meaning
+    return intrinsic(operation)
+
+
+magnitude = _unary(lambda builder, a: builder.call(_llvm(builder, "fabs", a.type, 1), [a]), "|a|")
+positive = _unary(_positive, "max(a, 0)")
 
 
 def _reduction(combine: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
@@ -203,7 +215,7 @@ def _reduction(combine: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
 
 
 total = _reduction(lambda builder, a, b: builder.fadd(a, b), "the sum of the lanes, pair by pair")
-largest = _reduction(_larger, "the largest lane")
+largest = _reduction(_larger, "the largest of magnitudes, NaN if there is one")
 
 
 def _product(panels: int, columns: int) -> Any:
