@@ -52,9 +52,16 @@ class Kept:
         self.copies = {name: W.copy() for name, W in parameters.items() if name in "ALR"}
 
     def holds(self, settings: Any, parameters: Mapping[str, np.ndarray]) -> bool:
-        same = settings is self.settings and parameters.keys() == self.parameters.keys()
-        same = same and all(W is self.parameters[name] for name, W in parameters.items())
-        return same and all(np.array_equal(parameters[name], W) for name, W in self.copies.items())
+        if settings is not self.settings or parameters.keys() != self.parameters.keys():
+            return False
+        for name, W in self.parameters.items():
+            if parameters[name] is not W:
+                return False
+        for name, copy in self.copies.items():
+            W = parameters[name]
+            if W.shape != copy.shape or not (W == copy).all():
+                return False
+        return True
 
 
 @dataclass(frozen=True)

@@ -190,15 +190,15 @@ class ImplicitModel:
 
     def forward_pass(self, U: Any, X0: Any = None) -> ForwardPass:
         """Every intermediate of the forward direction, in the paper's columns; failures are in the status."""
-        columns = as_rows(checks.samples("U", U, "p", self.input_dim, self.dtype), self.bias).T
-        m = columns.shape[1]
+        s = self.settings
+        columns = as_rows(checks.samples("U", U, "p", s.input_dim, s.dtype), s.bias).T
         if X0 is not None:
-            X0 = checks.samples("X0", X0, "n", self.hidden_dim, self.dtype)
-            checks.shape("X0", X0, (m, self.hidden_dim), "one row per sample")
+            X0 = checks.samples("X0", X0, "n", s.hidden_dim, s.dtype)
+            checks.shape("X0", X0, (columns.shape[1], s.hidden_dim), "one row per sample")
             X0 = X0.T
-        options = self.settings.forward_options()
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported by status
-            return gradients.forward_pass(self.effective_weights(), self.activation, columns, X0, options, self.backend)
+            weights = self.effective_weights()
+            return gradients.forward_pass(weights, s.activation, columns, X0, s.forward_options(), s.backend)
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 
@@ -307,7 +307,7 @@ class ImplicitModel:
         return dict(zip("A", factors, strict=False))
 
     def _reported(self, forward: ForwardPass) -> ForwardPass:
-        options = self.settings.forward_options(self.on_failure)
+        options = self.settings.forward_options(self.settings.on_failure)
         report(forward.solution, forward.weights.factors, options, "forward", "mitr")
         return forward
 

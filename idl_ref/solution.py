@@ -87,7 +87,7 @@ class Solution:
     @property
     def converged(self) -> bool:
         """True when every column converged."""
-        return bool(self.succeeded.all())
+        return self.status.size == 0 or bool(self.status.max() <= _LAST_SUCCESS)
 
     def require(self, error: float | None = None) -> Solution:
         """Return self if every column converged, and to within `error` where that is given.
