@@ -59,7 +59,7 @@ class Kept:
                 return False
         for name, copy in self.copies.items():
             W = parameters[name]
-            if W.shape != copy.shape or not (W == copy).all():
+            if W.shape != copy.shape or not (copy == W).all():
                 return False
         return True
 

@@ -48,9 +48,9 @@ def entry(function: Any, parallel: bool = False) -> Any:
     """
     function.__qualname__ += f"_{FINGERPRINT}"
     try:
-        return njit(**OPTIONS, parallel=parallel, cache=True)(function)
+        return njit(**OPTIONS, no_cfunc_wrapper=True, parallel=parallel, cache=True)(function)
     except RuntimeError:  # neither the package nor the user's cache directory can be written
-        return njit(**OPTIONS, parallel=parallel)(function)
+        return njit(**OPTIONS, no_cfunc_wrapper=True, parallel=parallel)(function)
 
 
 parallel_entry = partial(entry, parallel=True)
@@ -144,37 +144,29 @@ def product(F, rows, inner, X, x, S, s, G, g, count):
 
 
 @compiled
-def activate(M, first, last, code):
-    """φ in place; `code` is that of the activation table."""
+def phi(M, i, code):
+    """φ of an entry; `code` is that of the activation table. NaN stays NaN, because it is not ≤ 0."""
     vec.separate()
-    zero, one, leak = M.dtype.type(0), M.dtype.type(1), M.dtype.type(LEAK)
+    p, zero, one = M[i], M.dtype.type(0), M.dtype.type(1)
     if code == RELU:
-        for i in range(first, last):
-            M[i] = zero if M[i] <= zero else M[i]  # NaN is not ≤ 0, and stays
-    elif code == 2:
-        for i in range(first, last):
-            M[i] = leak * M[i] if M[i] <= zero else M[i]
-    elif code == 3:
-        for i in range(first, last):
-            M[i] = math.tanh(M[i])
-    elif code == 4:
-        for i in range(first, last):
-            e = math.exp(-abs(M[i]))
-            M[i] = e / (one + e) if M[i] < zero else one / (one + e)
-    elif code == 5:
-        for i in range(first, last):
-            e = math.log1p(math.exp(-abs(M[i])))
-            M[i] = e if M[i] <= zero else M[i] + e
-    elif code == 6:
-        for i in range(first, last):
-            M[i] = math.expm1(M[i]) if M[i] <= zero else M[i]
-    elif code == 7:
-        for i in range(first, last):
-            low = -one if M[i] <= -one else M[i]
-            M[i] = one if low >= one else low
-    elif code == 8:
-        for i in range(first, last):
-            M[i] = M[i] / (one + abs(M[i]))
+        return zero if p <= zero else p
+    if code == 2:
+        return M.dtype.type(LEAK) * p if p <= zero else p
+    if code == 3:
+        return math.tanh(p)
+    if code == 4:
+        e = math.exp(-abs(p))
+        return e / (one + e) if p < zero else one / (one + e)
+    if code == 5:
+        e = math.log1p(math.exp(-abs(p)))
+        return e if p <= zero else p + e
+    if code == 6:
+        return math.expm1(p) if p <= zero else p
+    if code == 7:
+        return -one if p <= -one else one if p >= one else p
+    if code == 8:
+        return p / (one + abs(p))
+    return p
 
 
 @compiled
@@ -197,7 +189,8 @@ def finish(M, g, x, s, n, end, code):
     """P -> G = S ∘ f(P) in place;   ‖G − X‖∞ and ‖G‖∞, NaN if an entry is."""
     vec.separate()
     if code != RELU:  # that is done on the way
-        activate(M, g, g + n, code)
+        for i in range(g, g + n):
+            M[i] = phi(M, i, code)
         for i in range(g + n, g + end):
             M[i] = 0
     step = vec.splat(M, M.dtype.type(0))

@@ -13,7 +13,7 @@ from numba import prange
 
 from idl_ref import certificate
 from idl_ref.backends import vectors as vec
-from idl_ref.backends.columns import ROWS, activate, compiled, entry, finish, norms, parallel_entry, product
+from idl_ref.backends.columns import ROWS, compiled, entry, finish, norms, parallel_entry, phi, product
 from idl_ref.backends.trials import DEPTH, DIFFERENCES, HISTORY, anderson, copy, newton
 
 excess, Rounding = compiled(certificate.excess), certificate.Rounding
@@ -85,9 +85,10 @@ def apply(F1, F2, M, T, offsets, count, n, r, skip):
 @compiled
 def outcome(step, top, z_norm, trial, count, tol, max_iter, eps):
     """How a column stands after `count` applications."""
-    if step <= max(tol * min(1.0, z_norm), 4 * eps * max(z_norm, top)):
+    finite = math.isfinite(step)
+    if finite and step <= max(tol * min(1.0, z_norm), 4 * eps * max(z_norm, top)):
         return CONVERGED if step <= tol else PRECISION_LIMIT
-    if not math.isfinite(step) and not trial:
+    if not finite and not trial:
         return NONFINITE
     return MAX_ITER if count >= max_iter else GOES_ON
 
@@ -276,7 +277,7 @@ def substitute(first, last, A, packed, Z, S, sizes, where, tol, roundings, out, 
         k = n - 1 - position if upper else position
         low, high = (0, k) if upper else (k + 1, n)
         for c in range(w):
-            activate(M, x[c] + k, x[c] + k + 1, code)
+            M[x[c] + k] = phi(M, x[c] + k, code)
             if adjoint:
                 M[x[c] + k] *= M[(3 * w + c) * stride + k]
             value = M[x[c] + k]
