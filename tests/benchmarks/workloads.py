@@ -34,7 +34,14 @@ WORKLOADS = [
     _solve(512, 256, 3, 1.4),
     _solve(1024, 512, 3, 1.0, peak_share=0.7),
     _solve(2048, 512, 3, 1.0, peak_share=0.7),
-    Workload("solve, n=512, m=256, A ≥ 0, row sums 0.99", "solve", {"n": 512, "m": 256}, bars=(20, 8), hard=True),
+    Workload(
+        "solve, n=512, m=256, A ≥ 0, row sums 0.99",
+        "solve",
+        {"n": 512, "m": 256},
+        bars=(20, 8),
+        hard=True,
+        rounds=5,
+    ),
     Workload(
         "solve low rank, n=4096, r=10, m=512", "low_rank", {"n": 4096, "r": 10, "m": 512}, ("torchidl", "jax"), (60, 3)
     ),
