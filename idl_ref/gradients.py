@@ -122,4 +122,6 @@ def backward_pass(forward: ForwardPass, G_Y: np.ndarray, options: SolveOptions, 
 def input_gradient(weights: Weights, V: np.ndarray, G_Y: np.ndarray) -> np.ndarray:
     """∂U = Bᵀ V + Dᵀ G_Y.   V (n, m), G_Y (q, m) -> (p, m)"""
     G_U = weights.B.T @ V
-    return G_U if weights.D is None else G_U + weights.D.T @ G_Y
+    if weights.D is not None:
+        G_U += weights.D.T @ G_Y
+    return G_U

@@ -226,11 +226,7 @@ class ImplicitModel:
         def pullback(G_Y: Any) -> Gradients:
             G_Y = checks.samples("G_Y", G_Y, "q", then.output_dim, then.dtype)
             checks.shape("G_Y", G_Y, forward.Y.T.shape, "that of Ŷ")
-            backward = then.backward_pass(forward, G_Y.T)
-            options = then.settings.adjoint_options(then.on_failure)
-            report(backward.solution, forward.weights.factors, options, "adjoint", "grad_mitr")
-            G_U = gradients.input_gradient(forward.weights, backward.solution.X, G_Y.T)
-            return then.parameter_gradients(backward) | {"U": G_U[: then.input_dim].T}
+            return then._gradients(forward, G_Y.T)
 
         return forward.Y.T, pullback
 
@@ -244,9 +240,17 @@ class ImplicitModel:
         loss : {"cross_entropy", "mse"}
             Means over samples, and for "mse" over outputs too.
         """
-        Y, pullback = self.vjp(U)
-        value, G_Y = losses.get(loss)(Y.T, losses.check_targets(loss, targets, len(Y), self.output_dim, self.dtype))
-        return float(value), pullback(G_Y.T)
+        forward = self._reported(self.forward_pass(U))
+        targets = losses.check_targets(loss, targets, forward.Y.shape[1], self.output_dim, self.dtype)
+        value, G_Y = losses.get(loss)(forward.Y, targets)
+        return float(value), self._gradients(forward, G_Y)
+
+    def _gradients(self, forward: ForwardPass, G_Y: np.ndarray) -> Gradients:
+        """Of every parameter and of U, with the parameters as they were in the forward pass."""
+        backward, options = self.backward_pass(forward, G_Y), self.settings.adjoint_options(self.on_failure)
+        report(backward.solution, forward.weights.factors, options, "adjoint", "grad_mitr")
+        G_U = gradients.input_gradient(forward.weights, backward.solution.X, G_Y)
+        return self.parameter_gradients(backward) | {"U": G_U[: self.input_dim].T}
 
     def backward_pass(self, forward: ForwardPass, G_Y: np.ndarray) -> BackwardPass:
         """Every intermediate of the backward direction, in the paper's columns; G_Y (q, m).

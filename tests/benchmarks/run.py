@@ -159,6 +159,11 @@ def spoken(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
+def times(ratio: float) -> str:
+    """With two digits, and never a power of ten."""
+    return f"{ratio:.0f}×" if ratio >= 100 else f"{ratio:.2g}×"
+
+
 def machine() -> str:
     """CPU, cores, and the versions of all packages."""
     cpu = platform.processor() or platform.machine()
@@ -183,7 +188,7 @@ def verdict(got: float | None, bar: float | None, label: str = "") -> str:
     """A ratio beside the one it is meant to reach."""
     if got is None or bar is None:
         return "—"
-    return f"{got:.2g}×{label} ({'≥' if got >= bar else '**below**'} {bar:g})"
+    return f"{times(got)}{label} ({'≥' if got >= bar else '**below**'} {bar:g})"
 
 
 def table(results: list[Result]) -> str:
@@ -204,12 +209,13 @@ def table(results: list[Result]) -> str:
             f"| {verdict(r.ratio('torchidl') if 'torchidl' in r.turns else None, seed)} "
             f"| {verdict(r.ratio(best) if best else None, other, f' {LABELS[best]}' if best else '')} | {worth} |"
         )
-    lines += ["", "| workload | contestant | median | ours is faster | ‖X − X*‖∞ |", "|---" * 5 + "|"]
+    lines += ["", "| workload | contestant | median | ours is faster | fastest turn | ‖X − X*‖∞ |", "|---" * 6 + "|"]
     for r in results:
         for name in (name for name in r.turns if name != GEMM):
             error = f"{r.errors[name]:.1e}" if name in r.errors else "—"
+            median, least = spoken(r.seconds(name)), spoken(min(r.turns[name]))
             lines.append(
-                f"| {r.workload.name} | {LABELS[name]} | {spoken(r.seconds(name))} | {r.ratio(name):.2f}× | {error} |"
+                f"| {r.workload.name} | {LABELS[name]} | {median} | {times(r.ratio(name))} | {least} | {error} |"
             )
     return "\n".join(lines)
 
@@ -238,7 +244,7 @@ def draw(results: list[Result], path: Path) -> None:
     """Bars: how many times longer each contestant takes than idl_ref, one group per workload."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 11), layout="constrained")
+    figure = Figure(figsize=(9, 1.5 + 1.1 * len(results)), layout="constrained")
     axes = figure.add_subplot()
     names = [name for name in LABELS if name != OURS]
     place, ticks, labels, seen = 0.0, [], [], set()
@@ -247,8 +253,9 @@ def draw(results: list[Result], path: Path) -> None:
         for i, name in enumerate(here):
             label = None if name in seen else LABELS[name].replace("`", "")
             seen.add(name)
-            axes.barh(place + i, r.ratio(name), height=0.8, color=f"C{names.index(name)}", label=label)
-            axes.text(r.ratio(name) * 1.05, place + i, f"{r.ratio(name):.2g}×", va="center", fontsize="x-small")
+            ratio = r.ratio(name)
+            axes.barh(place + i, ratio - 1, left=1, height=0.8, color=f"C{names.index(name)}", label=label)
+            axes.text(max(1, ratio) * 1.05, place + i, times(ratio), va="center", fontsize="x-small")
         ticks.append(place + (len(here) - 1) / 2)
         labels.append(r.workload.name.replace(", ", ",\n", 1))
         place += len(here) + 1
@@ -256,9 +263,9 @@ def draw(results: list[Result], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_yticks(ticks, labels, fontsize="small")
     axes.invert_yaxis()
-    axes.margins(y=0.01)
+    axes.margins(x=0.1, y=0.01)
     axes.set_xlabel("time / time of idl_ref (log scale; right of the line, idl_ref is faster)")
-    axes.legend(fontsize="small", loc="lower right")
+    figure.legend(fontsize="small", loc="outside upper center", ncols=4)
     axes.grid(axis="x", alpha=0.25)
     figure.savefig(path, dpi=110)
 
