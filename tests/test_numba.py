@@ -265,3 +265,39 @@ def test_it_works_where_nothing_can_be_written(tmp_path):
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd="/")
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["True", "NullCache"]
+
+
+SOFTSIGN_OF_1 = textwrap.dedent("""
+    import numpy as np, idl_ref
+    from idl_ref.backends import kernels
+    options = idl_ref.SolveOptions(method="picard")
+    how = {"activation": "softsign", "options": options, "backend": "numba"}
+    print(idl_ref.solve_equilibrium(np.zeros((1, 1)), np.ones((1, 1)), **how).X[0, 0])
+    print(sum(kernels.picard.stats.cache_hits.values()))
+""")
+
+
+def run_copy(folder, before=""):
+    environment = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache"), "NUMBA_OPT": "1"}
+    command = [sys.executable, "-c", before + SOFTSIGN_OF_1]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_compiled_code_is_kept_until_a_file_it_was_made_of_changes(tmp_path):
+    subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
+    assert run_copy(tmp_path) == ["0.5", "0"]
+    assert run_copy(tmp_path) == ["0.5", "1"]
+    path = tmp_path / "idl_ref" / "backends" / "columns.py"  # not the file of the entry point
+    text = path.read_text(encoding="utf-8")
+    assert text.count("return p / (one + abs(p))") == 1
+    path.write_text(text.replace("return p / (one + abs(p))", "return p / (one + one + abs(p))"), encoding="utf-8")
+    assert run_copy(tmp_path) == ["0.3333333333333333", "0"]
+
+
+def test_a_full_disk_does_not_stop_a_solve(tmp_path):
+    pytest.importorskip("resource")
+    subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
+    nothing_more = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    assert run_copy(tmp_path, nothing_more) == ["0.5", "0"]
