@@ -301,3 +301,11 @@ def test_a_full_disk_does_not_stop_a_solve(tmp_path):
     subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
     nothing_more = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
     assert run_copy(tmp_path, nothing_more) == ["0.5", "0"]
+
+
+def test_a_column_that_is_not_finite_is_certified_to_nothing_beyond_the_ball_too():
+    A, Z = np.array([[0.0, 2.0], [0.1, 0.0]]), np.array([[1.0, np.nan], [1.0, 0.0]])  # ‖A‖∞ = 2, Perron root below 1
+    solution = solve_equilibrium(A, Z, options=options(), backend="numba")
+    assert solution.status.tolist() == [0, 3]
+    assert np.isfinite(solution.error_bound[0])
+    assert solution.error_bound[1] == np.inf

@@ -25,7 +25,7 @@ RELU = activations.get("relu").code
 BLOCK = 256  # columns of A that are multiplied at a time: two panels of them stay in the L1 cache
 
 # No fastmath: NaN must stay NaN. No wrappers: only entry points are called from Python, and they alone allocate; the
-# others count no references, which took a quarter of the time of small columns.
+# others count no references, which would take a good part of the time of small columns.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 compiled = njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
 

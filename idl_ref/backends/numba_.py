@@ -22,9 +22,7 @@ from idl_ref.backends import Memory, columns, kernels, methods, numpy_, vectors
 from idl_ref.solution import Solution, SolveOptions
 
 # Flops of one application from which several threads pay. Numba's threads meet those of BLAS, which go on spinning for
-# milliseconds after a product: a model, which multiplies by B and C around each solve, gains only where solves are
-# long. (n = 100, m = 64, two cores: a training step took 2.2 ms on one thread and 17 ms on two; a solve alone, 0.25
-# and 0.17.)
+# milliseconds after a product: a model, which multiplies by B and C around each solve, gains only with long solves.
 PARALLEL_FLOPS, PARALLEL_FLOPS_IN_A_MODEL = 100e6, 1e9
 ENTRY_FLOPS = 40  # what φ, the step and the norms of one entry cost, in flops of a product
 TILE = 64  # columns of a tile at most

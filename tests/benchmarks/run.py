@@ -23,6 +23,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from workloads import WORKLOADS, Workload, data, truth
@@ -60,7 +61,7 @@ class Contestant:
             env={**environment, "PYTHONPATH": path},
         )
 
-    def ask(self, **request: object) -> object:
+    def ask(self, **request: object) -> Any:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -72,7 +73,7 @@ class Contestant:
 
     def prepare(self, number: int, answer: Path) -> int:
         """Build and compile; tells the applications of the map, summed over columns, where they are known."""
-        applications = self.ask(prepare=number, answer=str(answer))["applications"]  # type: ignore[index]
+        applications = self.ask(prepare=number, answer=str(answer))["applications"]
         self.calls = 3 if WORKLOADS[number].kind != "epoch" else 1
         self.calls = max(1, min(500, int(TURN / max(1e-6, self.turn()))))
         return applications
@@ -80,7 +81,7 @@ class Contestant:
     def turn(self) -> float:
         """Seconds of one call; the first of a turn, which wakes the process up, does not count if there are more."""
         seconds = self.ask(run=self.calls)
-        return statistics.median(seconds[1:] or seconds)  # type: ignore[index]
+        return statistics.median(seconds[1:] or seconds)
 
     def stop(self) -> None:
         assert self.process.stdin is not None
@@ -121,7 +122,7 @@ class Result:
         return statistics.median(flops / t / g for t, g in zip(self.turns[OURS], gemm, strict=True))
 
     def needed(self) -> float | None:
-        """The share of the GEMM peak that both aims together ask for; above 1, no solver that multiplies by A can."""
+        """The share of the GEMM peak that both aims together ask for."""
         share, best, (seed, other) = self.share(), self.best_other(), self.workload.bars
         if share is None or best is None or other is None or "torchidl" not in self.turns:
             return None
@@ -232,20 +233,22 @@ def page(results: list[Result], rounds: int) -> str:
     """docs/benchmarks.md."""
     return f"""# Benchmarks
 
-Measured by `python tests/benchmarks/run.py`, on {date.today().isoformat()}. {machine()}.
+Measured by `python tests/benchmarks/run.py --rounds {rounds} --out docs`, on {date.today().isoformat()}. {machine()}.
 
-Every contestant is a process of its own, and they take turns, {rounds} rounds; a ratio is the median of the ratios
-within the rounds. float32, tol 3e-6. JAX is jitted and keeps its arrays on its side; torch has all threads. In brackets
+Every contestant is a process of its own, and they take turns, {rounds} rounds (at most 5 on the slow matrix and 3 for
+an epoch); a ratio is the median of the ratios within the rounds. float32, tol 3e-6.
+
+JAX is jitted and keeps its arrays on its side; torch has all threads. In brackets
 is the ratio that was aimed at. The error is against a float64 solution; on the slow matrix a peer only counts as the
 best one if its error is at most 1e-4 or twice ours.
 
-![How many times longer each peer takes]({"benchmarks.png"})
+![How many times longer each peer takes](benchmarks.png)
 
 {table(results)}
 
 The share of the GEMM peak is the rate of the products alone, counted over the time of the whole solve, checks and
 certificate included; the peak is NumPy's product of two 2048 × 2048 matrices in the same rounds. The last column is the
-share that would be needed to reach both aims: where it is near 100 % or above, no solver that multiplies by A can.
+share that would be needed to reach both aims: above 100 %, a solver would have to multiply faster than NumPy does.
 """
 
 
