@@ -43,22 +43,28 @@ LABELS = {
     "torchdeq": "torchdeq",
     "torchdeq_anderson": "torchdeq Anderson",
 }
+FIRST_CALL, SMALLEST = "first call in a process", "smallest"
+FIRST_BARS = {"nothing compiled": 3.0, "from the cache": 0.4}  # seconds
 PACKAGES = ("numpy", "numba", "torch", "torchidl", "jax", "jaxopt", "torchdeq")
+
+
+def surroundings() -> dict[str, str]:
+    """The environment of every process that is measured."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
+    return {**environment, "PYTHONPATH": os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])}
 
 
 class Contestant:
     """A process of contestants.py, with one workload at a time."""
 
     def __init__(self, name: str) -> None:
-        environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
-        path = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
         self.name, self.calls = name, 1
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "contestants.py"), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**environment, "PYTHONPATH": path},
+            env=surroundings(),
         )
 
     def ask(self, **request: object) -> Any:
@@ -156,6 +162,22 @@ def measure(number: int, rounds: int, only: list[str] | None, folder: Path) -> R
     return result
 
 
+def first_calls(rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of the first call in fresh processes, medians: ours and the smallest compiled function, in turns."""
+    seconds: dict[str, dict[str, list[float]]] = {name: {when: [] for when in FIRST_BARS} for name in (SMALLEST, OURS)}
+    for _ in range(rounds):
+        for name in seconds:
+            with tempfile.TemporaryDirectory() as cache:
+                for when in FIRST_BARS:  # the second process finds what the first one compiled
+                    command = [sys.executable, str(HERE / "first.py"), name]
+                    environment = {**surroundings(), "NUMBA_CACHE_DIR": cache}
+                    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+                    if done.returncode != 0:
+                        raise RuntimeError(f"first.py {name} failed: {done.stderr}")
+                    seconds[name][when].append(float(done.stdout))
+    return {name: {when: statistics.median(seconds[name][when]) for when in FIRST_BARS} for name in seconds}
+
+
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +251,18 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def page(results: list[Result], rounds: int) -> str:
+def first_table(seconds: dict[str, dict[str, float]]) -> str:
+    """The first calls in Markdown."""
+    lines = [f"| {FIRST_CALL} | {' | '.join(FIRST_BARS)} |", "|---" * 3 + "|"]
+    lines.append(f"| the smallest compiled function | {' | '.join(spoken(s) for s in seconds[SMALLEST].values())} |")
+    verdicts = [
+        f"{spoken(s)} ({'≤' if s <= bar else '**above**'} {bar:g} s)"
+        for s, bar in zip(seconds[OURS].values(), FIRST_BARS.values(), strict=True)
+    ]
+    return "\n".join([*lines, f"| idl_ref, one solve | {' | '.join(verdicts)} |"])
+
+
+def page(results: list[Result], first: dict[str, dict[str, float]], rounds: int) -> str:
     """docs/benchmarks.md."""
     return f"""# Benchmarks
 
@@ -249,6 +282,13 @@ best one if its error is at most 1e-4 or twice ours.
 The share of the GEMM peak is the rate of the products alone, counted over the time of the whole solve, checks and
 certificate included; the peak is NumPy's product of two 2048 × 2048 matrices in the same rounds. The last column is the
 share that would be needed to reach both aims: above 100 %, a solver would have to multiply faster than NumPy does.
+
+## The first call
+
+{first_table(first)}
+
+Medians of fresh processes, after the imports. What the smallest function needs is Numba's own start;
+`idl_ref.warmup()` compiles ahead, for the cache.
 """
 
 
@@ -290,15 +330,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for benchmarks.md and benchmarks.png (default: print only)")
     arguments = parser.parse_args()
     chosen = [i for i, workload in enumerate(WORKLOADS) if arguments.only in workload.name]
-    if not chosen:
+    first = arguments.only in FIRST_CALL or arguments.out is not None
+    if not chosen and not first:
         parser.error(f"--only must be a part of a workload's name; got {arguments.only!r}.")
+    if arguments.out is not None and not chosen:
+        parser.error("--out writes a page of workloads; --only names none.")
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for number in chosen:
             results.append(measure(number, arguments.rounds, arguments.contestants, Path(folder)))
             print(table(results[-1:]), flush=True)
+    seconds = first_calls(min(arguments.rounds, 5)) if first else {}
+    if first:
+        print(first_table(seconds), flush=True)
     if arguments.out is not None:
-        (arguments.out / "benchmarks.md").write_text(page(results, arguments.rounds), encoding="utf-8")
+        (arguments.out / "benchmarks.md").write_text(page(results, seconds, arguments.rounds), encoding="utf-8")
         draw(results, arguments.out / "benchmarks.png")
 
 
