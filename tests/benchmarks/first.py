@@ -17,12 +17,14 @@ def smallest(x):
 
 def main() -> None:
     half, ones = np.eye(3, dtype=np.float32) / 2, np.ones((3, 2), np.float32)
+    call = {
+        "idl_ref": lambda: idl_ref.solve_equilibrium(half, ones, backend="numba"),
+        "smallest": lambda: smallest(ones[0]),
+    }[sys.argv[1]]
     start = time.perf_counter()
-    if sys.argv[1] == "smallest":
-        smallest(ones[0])
-    else:
-        idl_ref.solve_equilibrium(half, ones, backend="numba")
+    call()
     print(time.perf_counter() - start)
 
 
-main()
+if __name__ == "__main__":
+    main()

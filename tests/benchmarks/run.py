@@ -287,7 +287,7 @@ share that would be needed to reach both aims: above 100 %, a solver would have 
 
 {first_table(first)}
 
-Medians of fresh processes, after the imports. What the smallest function needs is Numba's own start;
+Medians of {min(rounds, 5)} fresh processes, after the imports. What the smallest function needs is Numba's own start;
 `idl_ref.warmup()` compiles ahead, for the cache.
 """
 
@@ -325,24 +325,23 @@ def draw(results: list[Result], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=9, help="turns of each contestant (default: 9)")
-    parser.add_argument("--only", default="", help="workloads whose name contains this")
+    parser.add_argument("--only", default="", help=f'workloads whose name contains this, or "{FIRST_CALL}"')
     parser.add_argument("--contestants", nargs="*", help=f"besides idl_ref: {', '.join(LABELS)}, {GEMM} (default: all)")
     parser.add_argument("--out", type=Path, help="folder for benchmarks.md and benchmarks.png (default: print only)")
     arguments = parser.parse_args()
     chosen = [i for i, workload in enumerate(WORKLOADS) if arguments.only in workload.name]
-    first = arguments.only in FIRST_CALL or arguments.out is not None
-    if not chosen and not first:
+    named = arguments.only in FIRST_CALL
+    if not chosen and (arguments.out is not None or not named):  # a page has at least one workload
         parser.error(f"--only must be a part of a workload's name; got {arguments.only!r}.")
-    if arguments.out is not None and not chosen:
-        parser.error("--out writes a page of workloads; --only names none.")
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for number in chosen:
             results.append(measure(number, arguments.rounds, arguments.contestants, Path(folder)))
             print(table(results[-1:]), flush=True)
-    seconds = first_calls(min(arguments.rounds, 5)) if first else {}
-    if first:
-        print(first_table(seconds), flush=True)
+    if arguments.out is None and not named:
+        return
+    seconds = first_calls(min(arguments.rounds, 5))
+    print(first_table(seconds), flush=True)
     if arguments.out is not None:
         (arguments.out / "benchmarks.md").write_text(page(results, seconds, arguments.rounds), encoding="utf-8")
         draw(results, arguments.out / "benchmarks.png")
