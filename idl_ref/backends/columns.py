@@ -7,7 +7,6 @@ entries, n and zeros up to a multiple of ROWS. All arrays are flat.
 from __future__ import annotations
 
 import hashlib
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,14 @@ from numba import njit
 from idl_ref import activations, certificate
 from idl_ref.activations import LEAK
 from idl_ref.backends import vectors as vec
-from idl_ref.backends.vectors import GROUP, VECTOR_BYTES
+from idl_ref.backends.vectors import GROUP
 
 ROWS = 16  # every column and every packed factor is filled up with zeros to a multiple of this
-RELU = activations.get("relu").code
-BLOCK = 256  # columns of A that are multiplied at a time: two panels of them stay in the L1 cache
+IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, ELU, HARDTANH, SOFTSIGN = (
+    activations.get(name).code
+    for name in ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "elu", "hardtanh", "softsign")
+)
+BLOCK = 128  # terms of an inner product that are summed before they meet the rest: short sums are rounded less
 
 # No fastmath: NaN must stay NaN. No wrappers: only entry points are called from Python, and they alone allocate; the
 # others count no references, which would take a good part of the time of small columns.
@@ -56,7 +58,35 @@ def entry(function: Any, parallel: bool = False) -> Any:
 parallel_entry = partial(entry, parallel=True)
 
 
+@compiled
+def filled(entries, unit):
+    """`entries`, filled up to a multiple of `unit`, a power of two."""
+    return (entries + unit - 1) & -unit
+
+
 # --- products ---------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def gather(source, start, down, right, M, o, apart, rows, columns):
+    """M[o + apart c + i] = source[start + down i + right c] for i < rows, c < columns."""
+    vec.separate()
+    lanes = vec.lanes(M)
+    whole, squares = 0, 0
+    if right == 1:  # rows are contiguous: turned square by square
+        whole, squares = rows & -lanes, columns & -lanes
+    elif down == 1:
+        whole, squares = rows & -lanes, columns
+    for i in range(0, whole, lanes):
+        if down == 1:
+            for c in range(columns):
+                vec.store(M, o + c * apart + i, vec.load(source, start + i + c * right))
+        else:
+            for c in range(0, squares, lanes):
+                vec.transpose(source, start + i * down + c, down, M, o + c * apart + i, apart)
+    for c in range(columns):
+        for i in range(whole if c < squares else 0, rows):
+            M[o + c * apart + i] = source[start + i * down + c * right]
 
 
 @entry
@@ -66,22 +96,16 @@ def pack(F, down, right, rows, columns, packed, by_columns, weights, sums):
 
     The sums are rounded in the dtype of F. weights, ones if it is empty, and sums are filled up to a multiple of ROWS.
     """
-    lanes, zero, one = VECTOR_BYTES // packed.itemsize, packed.dtype.type(0), packed.dtype.type(1)
+    lanes, zero, one = vec.lanes(packed), packed.dtype.type(0), packed.dtype.type(1)
     for k in range(len(sums)):
         sums[k] = 0
-    for first in range(0, (rows + ROWS - 1) // ROWS * ROWS, lanes):
-        panel, inside, done = first * columns, max(0, min(lanes, rows - first)), 0
-        if inside == lanes and right == 1:
-            done = columns - columns % lanes
-            for k in range(0, done, lanes):
-                vec.transpose(F, first * down + k, down, packed, panel + k * lanes)
-        elif inside == lanes and down == 1:
-            done = columns
-            for k in range(columns):
-                vec.store(packed, panel + k * lanes, vec.load(F, first + k * right))
-        for k in range(done, columns):
-            for lane in range(lanes):
-                packed[panel + k * lanes + lane] = F[(first + lane) * down + k * right] if lane < inside else 0
+    for first in range(0, filled(rows, ROWS), lanes):
+        panel = first * columns
+        if first + lanes > rows:
+            for k in range(panel, panel + lanes * columns):
+                packed[k] = 0
+        inside = max(0, min(lanes, rows - first))
+        gather(F, first * down, down, right, packed, panel, lanes, inside, columns)
         row_weights, row_sums = vec.splat(packed, one), vec.splat(packed, zero)
         if by_columns and len(weights) > 0:
             row_weights = vec.load(weights, first)
@@ -102,41 +126,42 @@ def pack(F, down, right, rows, columns, packed, by_columns, weights, sums):
 
 
 @compiled
-def product(F, rows, inner, X, x, S, s, G, g, count):
-    """G[g_c] = S[s_c] + F X[x_c] for the first `count` offsets; F (rows, inner) packed."""
+def product(F, rows, inner, M, x, x_apart, s, s_apart, g, g_apart, count):
+    """G = S + F X for `count` columns of M that begin at x, s and g, `apart` from each other; F (rows, inner) packed.
+
+    A few columns more may be computed, up to a multiple of GROUP: there must be room for them.
+    """
     vec.separate()
-    lanes = VECTOR_BYTES // F.itemsize
-    end = (rows + ROWS - 1) // ROWS * ROWS
+    lanes = vec.lanes(F)
+    end = filled(rows, ROWS)
     panel = inner * lanes
-    most = 4 if count < GROUP else 2
+    grouped = (count + GROUP // 2) & -GROUP
+    most = 2 if grouped > 0 else 4
     row = 0
     while row < end:
         panels = most
         while row + panels * lanes > end:
-            panels //= 2
+            panels >>= 1
         f = row * inner
         for k0 in range(0, inner, BLOCK):
-            k1 = min(inner, k0 + BLOCK)
-            if k0 == 0:
-                source, o = S, s
-            else:
-                source, o = G, g
-            c = 0
-            if panels < 4:
-                while c + GROUP <= count:
-                    if panels == 2:
-                        vec.product_2xg(F, f, panel, X, x, source, o, G, g, row, c, k0, k1)
-                    else:
-                        vec.product_1xg(F, f, panel, X, x, source, o, G, g, row, c, k0, k1)
-                    c += GROUP
-            while c < count:
-                if panels == 4:
-                    vec.product_4x1(F, f, panel, X, x, source, o, G, g, row, c, k0, k1)
-                elif panels == 2:
-                    vec.product_2x1(F, f, panel, X, x, source, o, G, g, row, c, k0, k1)
+            k1 = k0 + BLOCK if k0 + BLOCK < inner else inner
+            o, o_apart = s + row, s_apart
+            if k0 > 0:
+                o, o_apart = g + row, g_apart
+            for c in range(0, grouped, GROUP):
+                xc, sc, gc = x + c * x_apart, o + c * o_apart, g + row + c * g_apart
+                if panels == 2:
+                    vec.product_2xg(F, f, panel, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
                 else:
-                    vec.product_1x1(F, f, panel, X, x, source, o, G, g, row, c, k0, k1)
-                c += 1
+                    vec.product_1xg(F, f, panel, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
+            for c in range(grouped, count):
+                xc, sc, gc = x + c * x_apart, o + c * o_apart, g + row + c * g_apart
+                if panels == 4:
+                    vec.product_4x1(F, f, panel, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
+                elif panels == 2:
+                    vec.product_2x1(F, f, panel, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
+                else:
+                    vec.product_1x1(F, f, panel, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
         row += panels * lanes
 
 
@@ -144,28 +169,38 @@ def product(F, rows, inner, X, x, S, s, G, g, count):
 
 
 @compiled
-def phi(M, i, code):
-    """φ of an entry; `code` is that of the activation table. NaN stays NaN, because it is not ≤ 0."""
+def copy(M, target, source, end):
+    """A column into another one."""
     vec.separate()
-    p, zero, one = M[i], M.dtype.type(0), M.dtype.type(1)
+    for i in range(0, end, vec.lanes(M)):
+        vec.store(M, target + i, vec.load(M, source + i))
+
+
+@compiled
+def phi(M, p, code):
+    """φ of a vector; `code` is that of the activation table. NaN stays NaN, because it is not ≤ 0."""
+    vec.separate()
+    zero, one = vec.splat(M, M.dtype.type(0)), vec.splat(M, M.dtype.type(1))
     if code == RELU:
-        return zero if p <= zero else p
-    if code == 2:
-        return M.dtype.type(LEAK) * p if p <= zero else p
-    if code == 3:
-        return math.tanh(p)
-    if code == 4:
-        e = math.exp(-abs(p))
-        return e / (one + e) if p < zero else one / (one + e)
-    if code == 5:
-        e = math.log1p(math.exp(-abs(p)))
-        return e if p <= zero else p + e
-    if code == 6:
-        return math.expm1(p) if p <= zero else p
-    if code == 7:
-        return -one if p <= -one else one if p >= one else p
-    if code == 8:
-        return p / (one + abs(p))
+        return vec.positive(p)
+    if code == LEAKY_RELU:
+        return vec.choose(p, vec.multiply(vec.splat(M, M.dtype.type(LEAK)), p), p)
+    if code == TANH:
+        e = vec.expm1(vec.add(vec.negative(p), vec.negative(p)))
+        t = vec.divide(e, vec.add(vec.splat(M, M.dtype.type(2)), e))  # −tanh |p|
+        return vec.choose(p, t, vec.subtract(zero, t))
+    if code == SIGMOID:
+        e = vec.exp(vec.negative(p))
+        return vec.divide(vec.choose(p, e, one), vec.add(one, e))
+    if code == SOFTPLUS:
+        return vec.add(vec.positive(p), vec.log1p(vec.exp(vec.negative(p))))
+    if code == ELU:
+        return vec.choose(p, vec.expm1(vec.negative(p)), p)
+    if code == HARDTANH:
+        below = vec.choose(vec.subtract(one, p), one, p)
+        return vec.choose(vec.add(p, one), vec.subtract(zero, one), below)
+    if code == SOFTSIGN:
+        return vec.divide(p, vec.add(one, vec.magnitude(p)))
     return p
 
 
@@ -175,7 +210,7 @@ def norms(M, a, b, end):
     vec.separate()
     top = vec.splat(M, M.dtype.type(0))
     total = top
-    for i in range(0, end, VECTOR_BYTES // M.itemsize):
+    for i in range(0, end, vec.lanes(M)):
         value = vec.load(M, a + i)
         if b >= 0:
             value = vec.subtract(value, vec.load(M, b + i))
@@ -188,14 +223,15 @@ def norms(M, a, b, end):
 def finish(M, g, x, s, n, end, code):
     """P -> G = S ∘ f(P) in place;   ‖G − X‖∞ and ‖G‖∞, NaN if an entry is."""
     vec.separate()
-    if code != RELU:  # that is done on the way
-        for i in range(g, g + n):
-            M[i] = phi(M, i, code)
+    lanes = vec.lanes(M)
+    if code > RELU:  # that and the identity are done on the way
+        for i in range(0, end, lanes):
+            vec.store(M, g + i, phi(M, vec.load(M, g + i), code))
         for i in range(g + n, g + end):
             M[i] = 0
     step = vec.splat(M, M.dtype.type(0))
     top = step
-    for i in range(0, end, VECTOR_BYTES // M.itemsize):
+    for i in range(0, end, lanes):
         value = vec.load(M, g + i)
         if code == RELU:
             value = vec.positive(value)

@@ -1,7 +1,7 @@
 """Compiled for the Numba twin: the solvers of one tile of columns, and the entry points that are called from Python.
 
 Columns are contiguous, filled up with zeros to a multiple of ROWS, and begin `stride` apart in one flat array M: first
-all x, then all g, z and s.
+all x, then all g, z and s. When a column is done, the last one takes its place: those that go on stand side by side.
 """
 
 from __future__ import annotations
@@ -13,8 +13,21 @@ from numba import prange
 
 from idl_ref import certificate
 from idl_ref.backends import vectors as vec
-from idl_ref.backends.columns import ROWS, compiled, entry, finish, norms, parallel_entry, phi, product
-from idl_ref.backends.trials import DEPTH, DIFFERENCES, HISTORY, anderson, copy, newton
+from idl_ref.backends.columns import (
+    ROWS,
+    compiled,
+    copy,
+    entry,
+    filled,
+    finish,
+    gather,
+    norms,
+    parallel_entry,
+    phi,
+    product,
+)
+from idl_ref.backends.trials import DEPTH, DIFFERENCES, HISTORY, anderson, newton
+from idl_ref.backends.vectors import GROUP
 
 excess, Rounding = compiled(certificate.excess), certificate.Rounding
 
@@ -27,77 +40,59 @@ STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)
 
 
 @compiled
-def gather(source, down, right, first, M, o, w, n, stride):
-    """The columns first … first + w of an (n, m) array, filled up with zeros."""
+def load(Z, S, X0, where, first, M, w, room, n, stride, z_norm):
+    """The columns of a tile: x, then g, z and s, each with room for `room` columns; and ‖z‖∞ of each, NaN if z, s or x
+    is not finite: such a column is done."""
     vec.separate()
-    for i0 in range(0, n, ROWS):
-        for c in range(w):
-            for i in range(i0, min(n, i0 + ROWS)):
-                M[o + c * stride + i] = source[i * down + (first + c) * right]
-    for c in range(w):
-        for i in range(n, stride):
-            M[o + c * stride + i] = 0
-
-
-@compiled
-def load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, status, numbers):
-    """The columns of a tile, and how many of them are finite: those stand in `active`, and the others are done."""
-    vec.separate()
-    origin = first - first  # not the literal 0, which would be a type of its own to Numba
-    for c in range(w * stride):
-        M[c] = 0
-    if X0.size > 0:
-        gather(X0, where[4], where[5], first, M, origin, w, n, stride)
+    end, block = stride - ROWS, room * stride
+    x, z, s = block - block, 2 * block, 3 * block
+    for i in range(3 * block):  # the products take columns in groups, and may read a few more than there are
+        M[i] = 0
+    gather(Z, first * where[1], where[0], where[1], M, z, stride, n, w)
     if S.size > 0:
-        gather(S, where[2], where[3], first, M, origin + 3 * w * stride, w, n, stride)
-    gather(Z, where[0], where[1], first, M, origin + 2 * w * stride, w, n, stride)
-    count = 0
+        for i in range(s, s + block):
+            M[i] = 0
+        gather(S, first * where[3], where[2], where[3], M, s, stride, n, w)
+    if X0.size > 0:
+        gather(X0, first * where[5], where[4], where[5], M, x, stride, n, w)
     for c in range(w):
-        z_norm[c] = norms(M, (2 * w + c) * stride, -end, end)[0]
-        finite = math.isfinite(z_norm[c])
-        if X0.size > 0:
-            finite = finite and math.isfinite(norms(M, c * stride, -end, end)[0])
-        if finite and (S.size == 0 or math.isfinite(norms(M, (3 * w + c) * stride, -end, end)[0])):
-            active[count] = c
-            count += 1
-        else:
-            status[first + c], numbers[:, first + c], numbers[STEP, first + c] = NONFINITE, math.inf, math.nan
-            for i in range(n):
-                out[first + c, i] = math.nan
-    return count
+        top = norms(M, z + c * stride, -end, end)[0]
+        beside = norms(M, x + c * stride, -end, end)[0]
+        if S.size > 0:
+            beside += norms(M, s + c * stride, -end, end)[0]
+        z_norm[c] = top if math.isfinite(top + beside) else math.nan
 
 
 @compiled
-def apply(F1, F2, M, T, offsets, count, n, r, skip):
-    """G = F₁ F₂ X + Z for the columns that still run; with `skip`, X is 0 and no product is needed."""
-    x, g, z, t, zeros = offsets[0], offsets[1], offsets[2], offsets[3], offsets[4]
-    inner, source = n, M
+def apply(F1, F2, M, x, g, z, t, stride, small, count, n, r, skip):
+    """G = F₁ F₂ X + Z for `count` columns; with `skip`, X is 0 and no product is needed. Low rank: F₂ X goes to t,
+    where a column of zeros stands first."""
     if skip:
-        for a in range(count):
-            copy(M, g[a], z[a], (n + ROWS - 1) // ROWS * ROWS)
-        return
-    if r > 0:
-        product(F2, r, n, M, x, T, zeros, T, t, count)
-        inner, source, x = r, T, t
-    product(F1, n, inner, source, x, M, z, M, g, count)
+        copy(M, g, z, count * stride)
+    elif r > 0:
+        no = stride - stride  # the literal 0 would be a type of its own to Numba, which compiles all again for it
+        product(F2, r, n, M, x, stride, t, no, t + small, small, count)
+        product(F1, n, r, M, t + small, small, z, stride, g, stride, count)
+    else:
+        product(F1, n, n, M, x, stride, z, stride, g, stride, count)
 
 
 @compiled
 def outcome(step, top, z_norm, trial, count, tol, max_iter, eps):
     """How a column stands after `count` applications."""
-    finite = math.isfinite(step)
-    if finite and step <= max(tol * min(1.0, z_norm), 4 * eps * max(z_norm, top)):
-        return CONVERGED if step <= tol else PRECISION_LIMIT
-    if not finite and not trial:
+    if math.isnan(z_norm) or not (math.isfinite(step) or trial):
         return NONFINITE
+    if step <= max(tol * min(1.0, z_norm), 4 * eps * max(z_norm, top)):
+        return CONVERGED if step <= tol else PRECISION_LIMIT
     return MAX_ITER if count >= max_iter else GOES_ON
 
 
 @compiled
-def conclude(M, x, g, z, s, n, end, ended, step, top, z_norm, roundings, j, out, status, numbers):
+def conclude(M, places, n, end, ended, measured, roundings, j, out, status, numbers):
     """Write down the answer of a column, or NaN, and its certificate: in the ∞-norm, for the adjoint in the 1-norm."""
     vec.separate()
-    status[j], numbers[STEP, j] = ended, step
+    (x, g, z, s), (step, top, z_norm) = places, measured
+    status[j], numbers[STEP, j] = ended, step + (z_norm - z_norm)  # NaN where z_norm is NaN
     x_norm, g_norm = norms(M, x, -end, end)[0], top
     lipschitz, entries = roundings.lipschitz, 1
     if s >= 0:
@@ -123,42 +118,41 @@ def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, 
     """
     n, r, code, max_iter, slow_steps, skip = sizes
     (tol, slow), roundings = levels, Rounding(*roundings)
-    eps = 2 * roundings.unit
-    w, end = last - first, (n + ROWS - 1) // ROWS * ROWS
-    stride, small = end + ROWS, (r + ROWS - 1) // ROWS * ROWS
-    M, T = np.empty(4 * w * stride, F1.dtype), np.empty((w + 1) * small, F1.dtype)
-    offsets, state = np.empty((8, w), np.int64), np.empty((2, w), np.float64)
-    active, swapped, slowed = offsets[5], offsets[6], offsets[7]
-    z_norm, before = state[0], state[1]
-    count = load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, status, numbers)
+    w = last - first
+    end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
+    stride = end + ROWS
+    block, adjoint = room * stride, S.size > 0
+    M, eps = np.empty(4 * block + (room + 1) * small, F1.dtype), 2 * roundings.unit
+    index, slowed, z_norm, before = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w), np.empty(w)
+    load(Z, S, X0, where, first, M, w, room, n, stride, z_norm)
     for c in range(w):
-        before[c], swapped[c], slowed[c] = math.inf, 0, 0
-    for i in range(w * small, (w + 1) * small):
-        T[i] = 0
+        index[c], before[c], slowed[c] = first + c, math.inf, 0
+    x, g, z, t, count = block - block, block, 2 * block, 4 * block, w
+    for i in range(t, t + small):
+        M[i] = 0
     while count > 0:
-        for a in range(count):
-            c = active[a]
-            offsets[0, a], offsets[1, a] = (c + swapped[c] * w) * stride, (c + w - swapped[c] * w) * stride
-            offsets[2, a], offsets[3, a], offsets[4, a] = (2 * w + c) * stride, a * small, w * small
-        apply(F1, F2, M, T, offsets, count, n, r, skip)
-        kept, skip = 0, 0
-        for a in range(count):
-            c, j = active[a], first + active[a]
-            x, g, z = offsets[0, a], offsets[1, a], offsets[2, a]
-            s = (3 * w + c) * stride if S.size > 0 else -1
-            step, top = finish(M, g, x, s, n, end, code)
-            iterations[j] += 1
-            ended = outcome(step, top, z_norm[c], False, iterations[j], tol, max_iter, eps)
-            slowed[c] = slowed[c] + 1 if step > slow * before[c] else 0
-            before[c] = step
-            if ended == GOES_ON and slowed[c] < slow_steps:
-                swapped[c] = 1 - swapped[c]
-                active[kept] = c
-                kept += 1
-            else:
-                ended = SLOW if ended == GOES_ON else ended
-                conclude(M, x, g, z, s, n, end, ended, step, top, z_norm[c], roundings, j, out, status, numbers)
-        count = kept
+        apply(F1, F2, M, x, g, z, t, stride, small, count, n, r, skip)
+        skip = 0
+        for a in range(count - 1, -1, -1):
+            j, at = index[a], a * stride
+            s = 3 * block + at if adjoint else -1
+            step, top = finish(M, g + at, x + at, s, n, end, code)
+            iterations[j] += 0 if math.isnan(z_norm[a]) else 1
+            ended = outcome(step, top, z_norm[a], False, iterations[j], tol, max_iter, eps)
+            slowed[a] = slowed[a] + 1 if step > slow * before[a] else 0
+            before[a] = step
+            if ended == GOES_ON and slowed[a] >= slow_steps:
+                ended = SLOW
+            if ended != GOES_ON:
+                places = x + at, g + at, z + at, s
+                conclude(M, places, n, end, ended, (step, top, z_norm[a]), roundings, j, out, status, numbers)
+                count -= 1  # the last column takes the place of this one
+                index[a], z_norm[a], before[a], slowed[a] = index[count], z_norm[count], before[count], slowed[count]
+                copy(M, g + at, g + count * stride, end)
+                copy(M, z + at, z + count * stride, end)
+                if adjoint:
+                    copy(M, s, 3 * block + count * stride, end)
+        x, g = g, x
 
 
 # --- trial points, guarded --------------------------------------------------------------------------------------------
@@ -200,60 +194,63 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
     help: `safeguarded` in the NumPy twin. sizes: as for `picard`, with leash and respite instead of slow_steps."""
     n, r, code, max_iter, leash, respite, skip = sizes
     (tol, decrease), roundings = levels, Rounding(*roundings)
-    w, end = last - first, (n + ROWS - 1) // ROWS * ROWS
-    stride, small = end + ROWS, (r + ROWS - 1) // ROWS * ROWS
-    eps = 2 * roundings.unit
-    per_column = 5 if Lt is not None else 5 + HISTORY  # x, g, z, s, where Picard goes on, the history
-    M, T = np.empty((per_column * w + 1) * stride, F1.dtype), np.zeros((w + 1) * small, F1.dtype)
-    scratch = per_column * w * stride
-    offsets, states, reals = np.empty((6, w), np.int64), np.zeros((w, 6), np.int64), np.empty((2, w))
-    active, z_norm, best = offsets[5], reals[0], reals[1]
+    w = last - first
+    end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
+    stride, eps = end + ROWS, 2 * roundings.unit
+    block, adjoint = room * stride, S.size > 0
+    remembered = 0 if Lt is not None else HISTORY * w
+    x, g, z, base, history = block - block, block, 2 * block, 4 * block, 5 * block  # s stands between z and base
+    scratch = history + remembered * stride
+    t, count = scratch + stride, w
+    M = np.empty(t + (room + 1) * small, F1.dtype)
+    # What is known of a column stays in its slot; x, g, z, s and base move to the front when others have left.
+    index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
+    z_norm, best = np.empty(w), np.empty(w)
     if Lt is not None:
         k = n if r == 0 else r
-        J, delta, columns = np.empty((k, k), F1.dtype), np.empty(n, F1.dtype), np.empty((3, k + 1), np.int64)
-        N = np.zeros((r + 1) * (stride + small) + small, F1.dtype)
+        J, delta = np.empty((k, k), F1.dtype), np.empty(n, F1.dtype)
+        N = np.zeros(filled(r + 1, GROUP) * (stride + small) + small, F1.dtype)
     else:
         gram, H, gamma = np.empty((w, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH)
-    count = load(Z, S, X0, where, first, M, w, n, end, stride, z_norm, active, out, status, numbers)
-    states[:, PATIENCE], best[:] = 1, math.inf
+    load(Z, S, X0, where, first, M, w, room, n, stride, z_norm)
+    for c in range(w):
+        index[c], slot[c], states[c, PATIENCE], best[c] = first + c, c, 1, math.inf
+    for i in range(t, t + small):
+        M[i] = 0
     while count > 0:
-        for a in range(count):
-            c = active[a]
-            offsets[0, a], offsets[1, a], offsets[2, a] = c * stride, (w + c) * stride, (2 * w + c) * stride
-            offsets[3, a], offsets[4, a] = a * small, w * small
-        apply(F1, F2, M, T, offsets, count, n, r, skip)
-        kept, skip = 0, 0
-        for a in range(count):
-            c, j = active[a], first + active[a]
-            x, g, z = offsets[0, a], offsets[1, a], offsets[2, a]
-            s, base = (3 * w + c) * stride if S.size > 0 else -1, (4 * w + c) * stride
-            state = states[c]
-            iterations[j] += 1
+        apply(F1, F2, M, x, g, z, t, stride, small, count, n, r, skip)
+        skip = 0
+        for a in range(count - 1, -1, -1):
+            c, j, at = slot[a], index[a], a * stride
+            s, state = 3 * block + at if adjoint else -1, states[slot[a]]
+            iterations[j] += 0 if math.isnan(z_norm[a]) else 1
             if Lt is not None:
-                copy(M, scratch, g, end)  # P, before it becomes G
-            step, top = finish(M, g, x, s, n, end, code)
-            ended = outcome(step, top, z_norm[c], state[TRIAL] > 0, iterations[j], tol, max_iter, eps)
+                copy(M, scratch, g + at, end)  # P, before it becomes G
+            step, top = finish(M, g + at, x + at, s, n, end, code)
+            ended = outcome(step, top, z_norm[a], state[TRIAL] > 0, iterations[j], tol, max_iter, eps)
             if ended != GOES_ON:
-                conclude(M, x, g, z, s, n, end, ended, step, top, z_norm[c], roundings, j, out, status, numbers)
+                places = x + at, g + at, z + at, s
+                conclude(M, places, n, end, ended, (step, top, z_norm[a]), roundings, j, out, status, numbers)
+                count -= 1  # the last column takes the place of this one
+                index[a], slot[a], z_norm[a] = index[count], slot[count], z_norm[count]
+                for buffer in range(5):
+                    copy(M, buffer * block + at, buffer * block + count * stride, end)
                 continue
-            active[kept] = c
-            kept += 1
             refused = judge(step, best[c], state, decrease, leash, respite)
             if state[TRIED] == 0:
                 best[c] = min(best[c], step)
-                copy(M, base, g, end)
+                copy(M, base + at, g + at, end)
             ready = False
             if Lt is not None:
-                ready = newton(M, x, g, scratch, s, n, r, code, F2, Lt, J, delta, N, columns)
+                ready = newton(M, x + at, g + at, scratch, s, n, r, code, F2, Lt, J, delta, N)
             elif not refused:
-                h = (5 * w + HISTORY * c) * stride
-                ready = extrapolate(M, x, g, h, scratch, gram[c], state, end, stride, eps, H, gamma)
+                h = history + HISTORY * c * stride
+                ready = extrapolate(M, x + at, g + at, h, scratch, gram[c], state, end, stride, eps, H, gamma)
             # the answer must not be a mere trial
             state[TRIAL] = ready and not refused and state[WAIT] == 0 and iterations[j] < max_iter - 1
             if state[TRIAL] == 0:
                 state[TRIED] = 0
-                copy(M, x, base, end)
-        count = kept
+                copy(M, x + at, base + at, end)
 
 
 @entry
@@ -262,39 +259,36 @@ def substitute(first, last, A, packed, Z, S, sizes, where, tol, roundings, out, 
     goes into every p_i = Σ_j A_ij x_j + z_i. The answer is g(x), by a product like all others. sizes: n, activation,
     and 1 for an upper triangle."""
     n, code, upper = sizes
-    w, end = last - first, (n + ROWS - 1) // ROWS * ROWS
-    stride = end + ROWS
-    adjoint, roundings = S.size > 0, Rounding(*roundings)
-    M = np.zeros(4 * w * stride, packed.dtype)
-    origin = first - first
-    gather(Z, where[0], where[1], first, M, origin + 2 * w * stride, w, n, stride)
+    w, end = last - first, filled(n, ROWS)
+    stride, room = end + ROWS, filled(w, GROUP)
+    block, adjoint, roundings = room * stride, S.size > 0, Rounding(*roundings)
+    M = np.zeros(4 * block, packed.dtype)
+    gather(Z, first * where[1], where[0], where[1], M, 2 * block, stride, n, w)
     if adjoint:
-        gather(S, where[2], where[3], first, M, origin + 3 * w * stride, w, n, stride)
-    x, g, z = np.arange(w) * stride, (w + np.arange(w)) * stride, (2 * w + np.arange(w)) * stride
-    for c in range(w):
-        copy(M, x[c], z[c], end)
+        gather(S, first * where[3], where[2], where[3], M, 3 * block, stride, n, w)
+    copy(M, 0, 2 * block, w * stride)
     for position in range(n):
         k = n - 1 - position if upper else position
         low, high = (0, k) if upper else (k + 1, n)
-        for c in range(w):
-            M[x[c] + k] = phi(M, x[c] + k, code)
+        for x in range(0, w * stride, stride):
+            M[x + k] = vec.first(phi(M, vec.load(M, x + k), code))
             if adjoint:
-                M[x[c] + k] *= M[(3 * w + c) * stride + k]
-            value = M[x[c] + k]
+                M[x + k] *= M[3 * block + x + k]
+            value = M[x + k]
             for i in range(low, high):
-                M[x[c] + i] += A[k * n + i] * value
-    product(packed, n, n, M, x, M, z, M, g, w)
+                M[x + i] += A[k * n + i] * value
+    product(packed, n, n, M, block - block, stride, 2 * block, stride, block, stride, w)
     for c in range(w):
-        s = (3 * w + c) * stride if adjoint else -1
-        z_norm = norms(M, z[c], -end, end)[0]
+        x, g, z, s = c * stride, block + c * stride, 2 * block + c * stride, 3 * block + c * stride if adjoint else -1
+        z_norm = norms(M, z, -end, end)[0]
         finite = math.isfinite(z_norm) and (s < 0 or math.isfinite(norms(M, s, -end, end)[0]))
-        step, top = finish(M, g[c], x[c], s, n, end, code)
+        step, top = finish(M, g, x, s, n, end, code)
         ended = CONVERGED if step <= tol else PRECISION_LIMIT
         if not math.isfinite(step) or not finite:
             ended = NONFINITE
         iterations[first + c] = 1 if finite else 0
         j, step = first + c, step if finite else math.nan
-        conclude(M, x[c], g[c], z[c], s, n, end, ended, step, top, z_norm, roundings, j, out, status, numbers)
+        conclude(M, (x, g, z, s), n, end, ended, (step, top, z_norm), roundings, j, out, status, numbers)
 
 
 # --- on several threads: loops over tiles ----------------------------------------------------------------------------

@@ -73,10 +73,10 @@ class Packed(NamedTuple):
 def flat(array: np.ndarray) -> tuple[np.ndarray, int, int]:
     """A matrix as a flat array, and how far apart its rows and its columns are in it; copied only if it has to be."""
     flags = array.flags
-    if not flags.carray:
-        if flags.farray:
-            return array.T.reshape(-1), 1, array.shape[0]
-        array = np.array(array, order="C")  # Numba would compile all again for arrays of another kind
+    if flags.f_contiguous and flags.behaved and not flags.c_contiguous:
+        return array.T.reshape(-1), 1, array.shape[0]
+    if not flags.carray:  # Numba would compile all again for arrays of another kind
+        array = np.array(array, order="C")
     return array.reshape(-1), array.shape[1], 1
 
 

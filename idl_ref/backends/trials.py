@@ -8,8 +8,23 @@ import numpy as np
 
 from idl_ref.activations import LEAK
 from idl_ref.backends import vectors as vec
-from idl_ref.backends.columns import ROWS, compiled, product
-from idl_ref.backends.vectors import VECTOR_BYTES
+from idl_ref.backends.columns import (
+    ELU,
+    HARDTANH,
+    LEAKY_RELU,
+    RELU,
+    ROWS,
+    SIGMOID,
+    SOFTPLUS,
+    SOFTSIGN,
+    TANH,
+    compiled,
+    copy,
+    filled,
+    phi,
+    product,
+)
+from idl_ref.backends.vectors import GROUP
 
 DEPTH = 5  # differences that Anderson remembers: the rows of gram and the columns of a history
 LAST_F, LAST_G, DIFFERENCES = 0, 1, 2  # a history is f and g of the point before, then ΔF and ΔG, each a column
@@ -21,17 +36,9 @@ def dot(M, a, b, end):
     """⟨a, b⟩ of two columns."""
     vec.separate()
     result = vec.splat(M, M.dtype.type(0))
-    for i in range(0, end, VECTOR_BYTES // M.itemsize):
+    for i in range(0, end, vec.lanes(M)):
         result = vec.add(result, vec.multiply(vec.load(M, a + i), vec.load(M, b + i)))
     return np.float64(vec.total(result))
-
-
-@compiled
-def copy(M, target, source, end):
-    """A column into another one."""
-    vec.separate()
-    for i in range(end):
-        M[target + i] = M[source + i]
 
 
 @compiled
@@ -39,7 +46,7 @@ def subtract(M, target, a, b, end):
     """target = a − b, and the size of it, ‖a − b‖∞, or 1 where that is 0."""
     vec.separate()
     top = vec.splat(M, M.dtype.type(0))
-    for i in range(0, end, VECTOR_BYTES // M.itemsize):
+    for i in range(0, end, vec.lanes(M)):
         value = vec.subtract(vec.load(M, a + i), vec.load(M, b + i))
         vec.store(M, target + i, value)
         top = vec.larger(vec.magnitude(value), top)
@@ -115,39 +122,42 @@ def anderson(M, x, g, h, f, gram, slot, known, end, stride, damping, H, gamma):
 
 
 @compiled
-def slope(M, i, code):
-    """φ′ of an entry, the smaller one-sided slope at a kink."""
+def slope(M, p, code):
+    """φ′ of a vector, the smaller one-sided slope at a kink."""
     vec.separate()
-    p, zero, one = M[i], M.dtype.type(0), M.dtype.type(1)
-    if code == 1:
-        return one if p > zero else zero
-    if code == 2:
-        return one if p > zero else M.dtype.type(LEAK)
-    if code == 3:
-        return one - math.tanh(p) * math.tanh(p)
-    if code == 4 or code == 5:
-        e = math.exp(-abs(p))
-        if code == 4:
-            return e / ((one + e) * (one + e))
-        return e / (one + e) if p < zero else one / (one + e)
-    if code == 6:
-        return math.exp(p) if p <= zero else one
-    if code == 7:
-        return one if abs(p) < one else zero
-    if code == 8:
-        return one / ((one + abs(p)) * (one + abs(p)))
+    zero, one = vec.splat(M, M.dtype.type(0)), vec.splat(M, M.dtype.type(1))
+    if code == RELU:
+        return vec.choose(p, zero, one)
+    if code == LEAKY_RELU:
+        return vec.choose(p, vec.splat(M, M.dtype.type(LEAK)), one)
+    if code == TANH:
+        t = phi(M, p, code)
+        return vec.subtract(one, vec.multiply(t, t))
+    if code == SIGMOID:
+        e = vec.exp(vec.negative(p))
+        return vec.divide(e, vec.multiply(vec.add(one, e), vec.add(one, e)))
+    if code == SOFTPLUS:
+        return phi(M, p, SIGMOID)
+    if code == ELU:
+        return vec.choose(p, vec.exp(vec.negative(p)), one)
+    if code == HARDTANH:
+        return vec.choose(vec.subtract(one, vec.magnitude(p)), zero, one)
+    if code == SOFTSIGN:
+        size = vec.add(one, vec.magnitude(p))
+        return vec.divide(one, vec.multiply(size, size))
     return one
 
 
 @compiled
-def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T, offsets):
+def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T):
     """x ← x + δ with (I − S F₁ F₂ …) δ = f, f = g − x, S = S ∘ f′(p); False where that has no finite solution.
 
     Low rank: (I − F₂ S F₁) w = F₂ f,  δ = f + S ∘ F₁ w, with F₂ packed in F and the rows of F₁ᵀ in Lt.
     """
     vec.separate()
+    for i in range(0, n, vec.lanes(M)):
+        vec.store(M, p + i, slope(M, vec.load(M, p + i), code))
     for i in range(n):
-        M[p + i] = slope(M, p + i, code)
         if s >= 0:
             M[p + i] *= M[s + i]
         delta[i] = M[g + i] - M[x + i]
@@ -159,7 +169,7 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T, offsets):
         if not solve_small(J, delta, n):
             return False
     else:
-        w = newton_low_rank(M, p, n, r, F, Lt, J, delta, T, offsets)
+        w = newton_low_rank(M, p, n, r, F, Lt, J, delta, T)
         if not solve_small(J, T[w : w + r], r):
             return False
         for b in range(r):
@@ -174,18 +184,15 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T, offsets):
 
 
 @compiled
-def newton_low_rank(M, p, n, r, F, Lt, J, delta, T, offsets):
+def newton_low_rank(M, p, n, r, F, Lt, J, delta, T):
     """J = I − F₂ S F₁, and where in T stands F₂ f: both out of one product of F₂ with r + 1 columns, S ∘ F₁ and f."""
     vec.separate()
-    stride, small = (n + ROWS - 1) // ROWS * ROWS + ROWS, (r + ROWS - 1) // ROWS * ROWS
-    results, zeros = (r + 1) * stride, (r + 1) * (stride + small)
+    stride, small, room = filled(n, ROWS) + ROWS, filled(r, ROWS), filled(r + 1, GROUP)
     for b in range(r + 1):
-        offsets[0, b], offsets[1, b], offsets[2, b] = b * stride, zeros, results + b * small
         for i in range(n):
             T[b * stride + i] = M[p + i] * Lt[b * n + i] if b < r else delta[i]
-    for i in range(zeros, zeros + small):
-        T[i] = 0
-    product(F, r, n, T, offsets[0], T, offsets[1], T, offsets[2], r + 1)
+    results, zeros = room * stride, len(T) - small
+    product(F, r, n, T, r - r, stride, zeros, r - r, results, small, r + 1)
     for a in range(r):
         for b in range(r):
             J[a, b] = -T[results + b * small + a]

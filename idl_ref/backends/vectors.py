@@ -3,7 +3,7 @@
 A vector holds LANES(dtype) numbers of one column, or of one column of A. Loops over plain scalars would leave it to the
 compiler whether sums stay in registers and which terms it joins first. Here both are fixed: every product is a chain
 
-    p_i = fma(a_ik, x_k, p_i),   k = 0, 1, …, K − 1
+    p_i = fma(a_ik, x_k, p_i),   k = k0, k0 + 1, …, k1 − 1,      from 0, and then added to what was there before,
 
 one lane per row i, whatever the number of columns, so that an answer does not depend on which kernel computed it.
 `fmuladd` is one rounding where the CPU has it and two where it has not, in every kernel alike.
@@ -11,6 +11,7 @@ one lane per row i, whatever the number of columns, so that an answer does not d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,16 @@ def separate(typing: Any) -> Any:
 
 
 @intrinsic
+def lanes(typing: Any, array: Any) -> Any:
+    """How many numbers of `array` a vector holds."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return I64(Vector(array.dtype).lanes)
+
+    return types.intp(array), generate
+
+
+@intrinsic
 def load(typing: Any, array: Any, offset: Any) -> Any:
     """array[offset : offset + LANES]"""
     kind = Vector(array.dtype)
@@ -111,8 +122,8 @@ def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
 
 
 @intrinsic
-def transpose(typing: Any, source: Any, first: Any, apart: Any, target: Any, place: Any) -> Any:
-    """A square of LANES × LANES: target[place + LANES k + l] = source[first + apart l + k]."""
+def transpose(typing: Any, source: Any, first: Any, apart: Any, target: Any, place: Any, between: Any) -> Any:
+    """A square of LANES × LANES: target[place + between k + l] = source[first + apart l + k]."""
     kind = Vector(source.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -135,11 +146,11 @@ def transpose(typing: Any, source: Any, first: Any, apart: Any, target: Any, pla
                     rows[target_lane] = builder.shuffle_vector(a, b, constant)
             width //= 2
         for lane in range(lanes):
-            offset = builder.add(arguments[4], I64(lane * lanes))
+            offset = builder.add(arguments[4], builder.mul(arguments[5], I64(lane)))
             builder.store(rows[lane], _address(builder, put, offset, vector)).align = source.dtype.bitwidth // 8
         return context.get_dummy_value()
 
-    return types.void(source, types.intp, types.intp, target, types.intp), generate
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -178,7 +189,19 @@ def _positive(builder: Any, a: Any) -> Any:
 add = _binary(lambda builder, a, b: builder.fadd(a, b), "a + b")
 subtract = _binary(lambda builder, a, b: builder.fsub(a, b), "a − b")
 multiply = _binary(lambda builder, a, b: builder.fmul(a, b), "a b")
+divide = _binary(lambda builder, a, b: builder.fdiv(a, b), "a / b")
 larger = _binary(_larger, "max(|a|, |b|) of two magnitudes; their bits are in the same order, inf and NaN on top")
+
+
+@intrinsic
+def choose(typing: Any, p: Any, a: Any, b: Any) -> Any:
+    """a where p ≤ 0, b elsewhere and where p is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        p, a, b = arguments
+        return builder.select(builder.fcmp_ordered("<=", p, ir.Constant(p.type, None)), a, b)
+
+    return p(p, a, b), generate
 
 
 def _unary(instruction: Callable[[Any, Any], Any], meaning: str) -> Any:
@@ -193,7 +216,86 @@ def _unary(instruction: Callable[[Any, Any], Any], meaning: str) -> Any:
 
 
 magnitude = _unary(lambda builder, a: builder.call(_llvm(builder, "fabs", a.type, 1), [a]), "|a|")
+negative = _unary(lambda builder, a: builder.fneg(builder.call(_llvm(builder, "fabs", a.type, 1), [a])), "−|a|")
 positive = _unary(_positive, "max(a, 0)")
+
+
+# --- functions --------------------------------------------------------------------------------------------------------
+
+
+def _numbers(vector: Any, *values: float) -> list:
+    """Each value in every lane."""
+    return [ir.Constant(vector, [value] * vector.count) for value in values]
+
+
+def _horner(builder: Any, x: Any, coefficients: list[float]) -> Any:
+    """c₀ + x (c₁ + x (c₂ + …))"""
+    fma, numbers = _llvm(builder, "fmuladd", x.type, 3), _numbers(x.type, *coefficients)
+    result = numbers.pop()
+    while numbers:
+        result = builder.call(fma, [result, x, numbers.pop()])
+    return result
+
+
+def _exponential(builder: Any, x: Any) -> tuple[Any, Any, Any]:
+    """2ᵏ and e^r − 1 with x = k ln 2 + r, |r| ≤ ln 2 / 2, and whether x is so small that eˣ is none but 0.
+
+    k is rounded by adding a number so large that only whole ones are left; then it stands in the lowest bits. The
+    series of e^r − 1 ends where its terms are below a tenth of the last digit of float64.
+    """
+    single = isinstance(x.type.element, ir.FloatType)
+    # ln 2 in two parts, the first with so few digits that k times it is exact
+    high, low = (0.693359375, -2.12194440054690583e-4) if single else (0.693147180369123816490, 1.90821492927058770e-10)
+    fma = _llvm(builder, "fmuladd", x.type, 3)
+    whole = 1.5 * 2.0 ** (23 if single else 52)
+    least, per_ln2, whole, high, low = _numbers(
+        x.type, -87.3365 if single else -708.3964, 1.4426950408889634, whole, -high, -low
+    )
+    tiny = builder.fcmp_ordered("<", x, least)
+    x = builder.select(tiny, least, x)
+    shifted = builder.call(fma, [x, per_ln2, whole])
+    k = builder.fsub(shifted, whole)
+    r = builder.call(fma, [k, low, builder.call(fma, [k, high, x])])
+    series = _horner(builder, r, [1 / math.factorial(i + 1) for i in range(14)])
+    integer, digits, bias = (I32, 23, 127) if single else (I64, 52, 1023)
+    bits = ir.VectorType(integer, x.type.count)
+    lifted = builder.add(builder.bitcast(shifted, bits), ir.Constant(bits, [bias] * bits.count))
+    power = builder.bitcast(builder.shl(lifted, ir.Constant(bits, [digits] * bits.count)), x.type)
+    return power, builder.fmul(r, series), tiny
+
+
+def _exp(builder: Any, x: Any) -> Any:
+    power, rest, tiny = _exponential(builder, x)
+    result = builder.call(_llvm(builder, "fmuladd", x.type, 3), [power, rest, power])
+    return builder.select(tiny, ir.Constant(x.type, None), result)
+
+
+def _expm1(builder: Any, x: Any) -> Any:
+    power, rest, _ = _exponential(builder, x)
+    (one,) = _numbers(x.type, 1.0)
+    return builder.call(_llvm(builder, "fmuladd", x.type, 3), [power, rest, builder.fsub(power, one)])
+
+
+def _log1p(builder: Any, x: Any) -> Any:
+    """log(1 + x) = 2 artanh(y), y = x/(2 + x) ≤ 1/3: a series in y²."""
+    (two,) = _numbers(x.type, 2.0)
+    y = builder.fdiv(x, builder.fadd(two, x))
+    return builder.fmul(y, _horner(builder, builder.fmul(y, y), [2 / (2 * i + 1) for i in range(18)]))
+
+
+exp = _unary(_exp, "eˣ for x ≤ 0; 0 where that is not a normal number")
+expm1 = _unary(_expm1, "eˣ − 1 for x ≤ 0")
+log1p = _unary(_log1p, "log(1 + x) for 0 ≤ x ≤ 1")
+
+
+@intrinsic
+def first(typing: Any, a: Any) -> Any:
+    """The number in the first lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.extract_element(arguments[0], I32(0))
+
+    return a.dtype(a), generate
 
 
 def _reduction(combine: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
@@ -222,35 +324,31 @@ def _product(panels: int, columns: int) -> Any:
     """A kernel for `panels` × LANES rows and `columns` columns, its sums in registers."""
 
     def operation(
-        typing: Any, F: Any, f: Any, panel: Any, X: Any, x: Any, S: Any, s: Any, G: Any, g: Any,
-        row: Any, c: Any, k0: Any, k1: Any,
+        typing: Any, F: Any, f: Any, panel: Any, M: Any, x: Any, x_apart: Any, s: Any, s_apart: Any, g: Any,
+        g_apart: Any, k0: Any, k1: Any,
     ) -> Any:  # fmt: skip
         kind = Vector(F.dtype)
         size = F.dtype.bitwidth // 8
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             vector = context.get_value_type(kind)
-            step = I64(kind.lanes)
             fma = _llvm(builder, "fmuladd", vector, 3)
-            data = [_data(context, builder, signature.args[i], arguments[i]) for i in (0, 3, 4, 5, 6, 7, 8)]
-            F, X, x, S, s, G, g = data
-            f, panel, row, c, first, end = (arguments[i] for i in (1, 2, 9, 10, 11, 12))
+            F, M = (
+                _data(context, builder, kind, arguments[i])
+                for kind, i in ((signature.args[0], 0), (signature.args[3], 3))
+            )
 
-            def starts(array: Any, offsets: Any, row: Any) -> list:
-                """Where each of the columns has its entry `row`."""
-                j = [builder.load(builder.gep(offsets, [builder.add(c, I64(j))])) for j in range(columns)]
-                return [builder.gep(array, [builder.add(offset, row)]) for offset in j]
+            def starts(array: Any, first: Any, apart: Any, count: int) -> list:
+                return [builder.gep(array, [builder.add(first, builder.mul(I64(j), apart))]) for j in range(count)]
 
-            xs, sources, targets = starts(X, x, I64(0)), starts(S, s, row), starts(G, g, row)
-            rows = [builder.gep(F, [builder.add(f, builder.mul(I64(p), panel))]) for p in range(panels)]
+            rows = starts(F, arguments[1], arguments[2], panels)
+            xs, sources, targets = (starts(M, arguments[i], arguments[i + 1], columns) for i in (4, 6, 8))
             sums = [[cgutils.alloca_once(builder, vector) for _ in range(panels)] for _ in range(columns)]
             for j in range(columns):
                 for p in range(panels):
-                    value = builder.load(_address(builder, sources[j], I64(p * kind.lanes), vector))
-                    value.align = size
-                    builder.store(value, sums[j][p])
-            with cgutils.for_range_slice(builder, first, end, I64(1)) as (k, _):
-                offset = builder.mul(k, step)
+                    builder.store(ir.Constant(vector, None), sums[j][p])
+            with cgutils.for_range_slice(builder, arguments[10], arguments[11], I64(1)) as (k, _):
+                offset = builder.mul(k, I64(kind.lanes))
                 a = [builder.load(_address(builder, row, offset, vector)) for row in rows]
                 for value in a:
                     value.align = size
@@ -260,15 +358,16 @@ def _product(panels: int, columns: int) -> Any:
                         builder.store(builder.call(fma, [a[p], entry, builder.load(sums[j][p])]), sums[j][p])
             for j in range(columns):
                 for p in range(panels):
-                    result = builder.store(
-                        builder.load(sums[j][p]), _address(builder, targets[j], I64(p * kind.lanes), vector)
-                    )
-                    result.align = size
+                    here = I64(p * kind.lanes)
+                    source = builder.load(_address(builder, sources[j], here, vector))
+                    result = builder.fadd(source, builder.load(sums[j][p]))
+                    target = builder.store(result, _address(builder, targets[j], here, vector))
+                    source.align = target.align = size
             return context.get_dummy_value()
 
-        return types.void(F, f, panel, X, x, S, s, G, g, row, c, k0, k1), generate
+        return types.void(F, f, panel, M, x, x_apart, s, s_apart, g, g_apart, k0, k1), generate
 
-    operation.__doc__ = f"G[g_j] = S[s_j] + F X[x_j] over k0 ≤ k < k1: {panels} panels, {columns} columns."
+    operation.__doc__ = f"G = S + F X over k0 ≤ k < k1 in {panels} panels and {columns} columns, so far apart in M."
     return intrinsic(operation)
 
 
