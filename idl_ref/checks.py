@@ -13,6 +13,8 @@ FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 def real_array(name: str, value: Any, dtype: Any = None) -> np.ndarray:
     """`value` as an array of real numbers, cast to `dtype`; not copied where it already is one."""
+    if type(value) is np.ndarray and (value.dtype in FLOAT_DTYPES if dtype is None else value.dtype == dtype):
+        return value
     try:
         array = np.asarray(value)
     except ValueError as reason:
@@ -30,8 +32,10 @@ def real_array(name: str, value: Any, dtype: Any = None) -> np.ndarray:
 
 def float_dtype(*arrays: np.ndarray) -> np.dtype:
     """float32 if every array is at most that, else float64: the dtype in which they meet."""
-    small = all(a.dtype.kind == "f" and a.dtype.itemsize <= 4 for a in arrays)
-    return FLOAT_DTYPES[0] if small else FLOAT_DTYPES[1]
+    for a in arrays:
+        if a.dtype.kind != "f" or a.dtype.itemsize > 4:
+            return FLOAT_DTYPES[1]
+    return FLOAT_DTYPES[0]
 
 
 def model_dtype(value: Any) -> np.dtype:

@@ -32,18 +32,18 @@ def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
     The first array sets m. float32 if everything is, else float64.
     """
     factors = check_factors(A)
-    given = {
-        name: checks.real_array(name, value)
-        for name, value in columns.items()
-        if value is not None or name not in ("X0", "V0")
-    }
+    given = {}
+    for name, value in columns.items():
+        if value is not None or name not in ("X0", "V0"):
+            given[name] = checks.real_array(name, value)
     dtype = checks.float_dtype(*factors, *given.values())
-    factors = tuple(checks.real_array("A", F, dtype) for F in factors)
-    (first, leader), *_ = given.items()
+    first = next(iter(given))
+    leader = given[first]
     checks.matrix(first, leader, "(n, m)")
     checks.shape(first, leader, (factors[0].shape[0], leader.shape[1]), "one row per row of A")
     for name, array in given.items():
         checks.shape(name, array, leader.shape, f"that of {first}")
+    factors = tuple([checks.real_array("A", F, dtype) for F in factors])
     return factors, [checks.real_array(name, given[name], dtype) if name in given else None for name in columns]
 
 

@@ -1,13 +1,12 @@
 """Compiled for the Numba twin: packing, products, activations and norms, for contiguous columns.
 
-A panel is LANES rows of a factor, packed: F[p·LANES + l, k] stands at (p K + k)·LANES + l. A column has `end`
-entries, n and zeros up to a multiple of ROWS. All arrays are flat.
+A panel is LANES rows of a factor, packed: F[p·LANES + l, k] stands at (p K + k)·LANES + l behind the boundary of a
+vector. A column has `end` entries, n and zeros up to a multiple of ROWS. All arrays are flat.
 """
 
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +42,30 @@ def _fingerprint() -> str:
 FINGERPRINT = _fingerprint()
 
 
-def entry(function: Any, parallel: bool = False) -> Any:
+def entry(function: Any) -> Any:
     """Compile what is called from Python, and keep it on disk where that is possible.
 
     Files on disk are named by __qualname__: with the fingerprint in it, no change of the sources finds an old one.
     """
     function.__qualname__ += f"_{FINGERPRINT}"
     try:
-        return njit(**OPTIONS, no_cfunc_wrapper=True, parallel=parallel, cache=True)(function)
+        return njit(**OPTIONS, no_cfunc_wrapper=True, cache=True)(function)
     except RuntimeError:  # neither the package nor the user's cache directory can be written
-        return njit(**OPTIONS, no_cfunc_wrapper=True, parallel=parallel)(function)
-
-
-parallel_entry = partial(entry, parallel=True)
+        return njit(**OPTIONS, no_cfunc_wrapper=True)(function)
 
 
 @compiled
 def filled(entries, unit):
     """`entries`, filled up to a multiple of `unit`, a power of two."""
     return (entries + unit - 1) & -unit
+
+
+@compiled
+def fill(M, first, end, value):
+    """M[first : end] = value, from one boundary of a vector to another."""
+    vec.separate()
+    for i in range(first, end, vec.lanes(M)):
+        vec.store(M, i, vec.splat(M, M.dtype.type(value)))
 
 
 # --- products ---------------------------------------------------------------------------------------------------------
@@ -100,10 +104,9 @@ def pack(F, down, right, rows, columns, packed, by_columns, weights, sums):
     for k in range(len(sums)):
         sums[k] = 0
     for first in range(0, filled(rows, ROWS), lanes):
-        panel = first * columns
+        panel = vec.boundary(packed) + first * columns
         if first + lanes > rows:
-            for k in range(panel, panel + lanes * columns):
-                packed[k] = 0
+            fill(packed, panel, panel + lanes * columns, 0.0)
         inside = max(0, min(lanes, rows - first))
         gather(F, first * down, down, right, packed, panel, lanes, inside, columns)
         row_weights, row_sums = vec.splat(packed, one), vec.splat(packed, zero)
@@ -142,7 +145,7 @@ def product(F, rows, inner, M, x, x_apart, s, s_apart, g, g_apart, count):
         panels = most
         while row + panels * lanes > end:
             panels >>= 1
-        f = row * inner
+        f = vec.boundary(F) + row * inner
         for k0 in range(0, inner, BLOCK):
             k1 = k0 + BLOCK if k0 + BLOCK < inner else inner
             o, o_apart = s + row, s_apart

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import prange
 
 from idl_ref import certificate
 from idl_ref.backends import vectors as vec
@@ -18,11 +17,11 @@ from idl_ref.backends.columns import (
     compiled,
     copy,
     entry,
+    fill,
     filled,
     finish,
     gather,
     norms,
-    parallel_entry,
     phi,
     product,
 )
@@ -40,18 +39,16 @@ STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)
 
 
 @compiled
-def load(Z, S, X0, where, first, M, w, room, n, stride, z_norm):
+def load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm):
     """The columns of a tile: x, then g, z and s, each with room for `room` columns; and ‖z‖∞ of each, NaN if z, s or x
     is not finite: such a column is done."""
     vec.separate()
     end, block = stride - ROWS, room * stride
-    x, z, s = block - block, 2 * block, 3 * block
-    for i in range(3 * block):  # the products take columns in groups, and may read a few more than there are
-        M[i] = 0
+    z, s = x + 2 * block, x + 3 * block
+    fill(M, x, s, 0.0)  # the products take columns in groups, and may read a few more than there are
     gather(Z, first * where[1], where[0], where[1], M, z, stride, n, w)
     if S.size > 0:
-        for i in range(s, s + block):
-            M[i] = 0
+        fill(M, s, s + block, 0.0)
         gather(S, first * where[3], where[2], where[3], M, s, stride, n, w)
     if X0.size > 0:
         gather(X0, first * where[5], where[4], where[5], M, x, stride, n, w)
@@ -105,8 +102,10 @@ def conclude(M, places, n, end, ended, measured, roundings, j, out, status, numb
     bound = numerator / (1 - kappa) if kappa < 1 and ended != NONFINITE else math.inf
     numbers[BOUND, j] = bound if math.isfinite(bound) else math.inf
     numbers[EXCESS, j], numbers[KAPPA, j], numbers[LIPSCHITZ, j] = numerator, kappa, lipschitz
-    for i in range(n):
-        out[j, i] = math.nan if ended == NONFINITE else M[g + i]
+    gather(M, g, 1, 1, out, j * n, n, n, 1)
+    if ended == NONFINITE:
+        for i in range(j * n, j * n + n):
+            out[i] = math.nan
 
 
 @entry
@@ -122,20 +121,20 @@ def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, 
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride = end + ROWS
     block, adjoint = room * stride, S.size > 0
-    M, eps = np.empty(4 * block + (room + 1) * small, F1.dtype), 2 * roundings.unit
+    M, eps = np.empty(4 * block + (room + 1) * small + ROWS, F1.dtype), 2 * roundings.unit
+    x = vec.boundary(M)
+    g, z, t, count, left = x + block, x + 2 * block, x + 4 * block, w, 0
     index, slowed, z_norm, before = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w), np.empty(w)
-    load(Z, S, X0, where, first, M, w, room, n, stride, z_norm)
+    load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
         index[c], before[c], slowed[c] = first + c, math.inf, 0
-    x, g, z, t, count = block - block, block, 2 * block, 4 * block, w
-    for i in range(t, t + small):
-        M[i] = 0
+    fill(M, t, t + small, 0.0)
     while count > 0:
         apply(F1, F2, M, x, g, z, t, stride, small, count, n, r, skip)
         skip = 0
         for a in range(count - 1, -1, -1):
             j, at = index[a], a * stride
-            s = 3 * block + at if adjoint else -1
+            s = z + block + at if adjoint else -1
             step, top = finish(M, g + at, x + at, s, n, end, code)
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
             ended = outcome(step, top, z_norm[a], False, iterations[j], tol, max_iter, eps)
@@ -143,6 +142,7 @@ def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, 
             before[a] = step
             if ended == GOES_ON and slowed[a] >= slow_steps:
                 ended = SLOW
+                left += 1
             if ended != GOES_ON:
                 places = x + at, g + at, z + at, s
                 conclude(M, places, n, end, ended, (step, top, z_norm[a]), roundings, j, out, status, numbers)
@@ -151,8 +151,9 @@ def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, 
                 copy(M, g + at, g + count * stride, end)
                 copy(M, z + at, z + count * stride, end)
                 if adjoint:
-                    copy(M, s, 3 * block + count * stride, end)
+                    copy(M, s, z + block + count * stride, end)
         x, g = g, x
+    return left
 
 
 # --- trial points, guarded --------------------------------------------------------------------------------------------
@@ -199,10 +200,11 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
     stride, eps = end + ROWS, 2 * roundings.unit
     block, adjoint = room * stride, S.size > 0
     remembered = 0 if Lt is not None else HISTORY * w
-    x, g, z, base, history = block - block, block, 2 * block, 4 * block, 5 * block  # s stands between z and base
+    M = np.empty(5 * block + (remembered + 1) * stride + (room + 1) * small + ROWS, F1.dtype)
+    x, count = vec.boundary(M), w
+    g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s stands between z and base
     scratch = history + remembered * stride
-    t, count = scratch + stride, w
-    M = np.empty(t + (room + 1) * small, F1.dtype)
+    t = scratch + stride
     # What is known of a column stays in its slot; x, g, z, s and base move to the front when others have left.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
     z_norm, best = np.empty(w), np.empty(w)
@@ -212,17 +214,16 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
         N = np.zeros(filled(r + 1, GROUP) * (stride + small) + small, F1.dtype)
     else:
         gram, H, gamma = np.empty((w, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH)
-    load(Z, S, X0, where, first, M, w, room, n, stride, z_norm)
+    load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
         index[c], slot[c], states[c, PATIENCE], best[c] = first + c, c, 1, math.inf
-    for i in range(t, t + small):
-        M[i] = 0
+    fill(M, t, t + small, 0.0)
     while count > 0:
         apply(F1, F2, M, x, g, z, t, stride, small, count, n, r, skip)
         skip = 0
         for a in range(count - 1, -1, -1):
             c, j, at = slot[a], index[a], a * stride
-            s, state = 3 * block + at if adjoint else -1, states[slot[a]]
+            s, state = z + block + at if adjoint else -1, states[slot[a]]
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
             if Lt is not None:
                 copy(M, scratch, g + at, end)  # P, before it becomes G
@@ -233,8 +234,8 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
                 conclude(M, places, n, end, ended, (step, top, z_norm[a]), roundings, j, out, status, numbers)
                 count -= 1  # the last column takes the place of this one
                 index[a], slot[a], z_norm[a] = index[count], slot[count], z_norm[count]
-                for buffer in range(5):
-                    copy(M, buffer * block + at, buffer * block + count * stride, end)
+                for buffer in range(x, history, block):
+                    copy(M, buffer + at, buffer + count * stride, end)
                 continue
             refused = judge(step, best[c], state, decrease, leash, respite)
             if state[TRIED] == 0:
@@ -251,6 +252,7 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
             if state[TRIAL] == 0:
                 state[TRIED] = 0
                 copy(M, x + at, base + at, end)
+    return 0
 
 
 @entry
@@ -289,55 +291,4 @@ def substitute(first, last, A, packed, Z, S, sizes, where, tol, roundings, out, 
         iterations[first + c] = 1 if finite else 0
         j, step = first + c, step if finite else math.nan
         conclude(M, (x, g, z, s), n, end, ended, (step, top, z_norm), roundings, j, out, status, numbers)
-
-
-# --- on several threads: loops over tiles ----------------------------------------------------------------------------
-
-
-@parallel_entry
-def picard_parallel(tile, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, status, iterations, numbers):
-    m = len(status)
-    for number in prange((m + tile - 1) // tile):
-        first = number * tile
-        picard(
-            first,
-            min(m, first + tile),
-            F1,
-            F2,
-            Z,
-            S,
-            X0,
-            sizes,
-            where,
-            levels,
-            roundings,
-            out,
-            status,
-            iterations,
-            numbers,
-        )
-
-
-@parallel_entry
-def guarded_parallel(tile, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, out, status, iterations, numbers):
-    m = len(status)
-    for number in prange((m + tile - 1) // tile):
-        first = number * tile
-        guarded(
-            first,
-            min(m, first + tile),
-            F1,
-            F2,
-            Lt,
-            Z,
-            S,
-            X0,
-            sizes,
-            where,
-            levels,
-            roundings,
-            out,
-            status,
-            iterations,
-            numbers,
-        )
+    return 0

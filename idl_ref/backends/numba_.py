@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numba
@@ -21,19 +21,20 @@ from idl_ref.activations import Activation
 from idl_ref.backends import Memory, columns, kernels, methods, numpy_, vectors
 from idl_ref.solution import Solution, SolveOptions
 
-# Flops of one application from which several threads pay. Numba's threads meet those of BLAS, which go on spinning for
-# milliseconds after a product: a model, which multiplies by B and C around each solve, gains only with long solves.
-PARALLEL_FLOPS, PARALLEL_FLOPS_IN_A_MODEL = 100e6, 1e9
+PARALLEL_FLOPS = 15e6  # of one application, from which several threads pay: waking one takes 0.1 ms
 ENTRY_FLOPS = 40  # what φ, the step and the norms of one entry cost, in flops of a product
 TILE = 64  # columns of a tile at most
-TILE_BYTES = 1 << 20  # of x, g and z of a tile at most: they stay in the L2 cache
+TILE_BYTES = 3 << 19  # of all that is kept of the columns of a tile at most: it stays in the L2 cache
+KEPT = {"auto": 3, "picard": 3, "substitution": 3, "newton": 5, "anderson": 5 + kernels.HISTORY}  # vectors of a column
 NOTHING = {dtype: (np.empty(0, dtype), 0, 0) for dtype in checks.FLOAT_DTYPES}  # the flat form of None
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
 
-_process = os.getpid()  # a forked child must not touch its parent's threads
-_launch = threading.Lock()  # the workqueue layer aborts the process when two launches meet
+# Threads of our own, which take one tile after the other, and not `prange`: OpenMP's go on spinning when their work is
+# done, so do those of BLAS, and where both want the same cores, as in a training step, that took 20 times as long.
+# These sleep; any number of callers may share them; a forked child gets its own.
+_pools: dict[int, ThreadPoolExecutor] = {}  # by process
 
 
 def call(kernel: Callable, *arguments: Any) -> Any:
@@ -46,28 +47,72 @@ def call(kernel: Callable, *arguments: Any) -> Any:
     return kernel(*arguments)
 
 
-def run(name: str, parallel: bool, tile: int, *arguments: Any) -> None:
-    """Tile by tile, on several threads if that pays and nobody else is at it; the answer is the same."""
-    m = len(arguments[-2])  # the iterations
-    if parallel and os.getpid() == _process and _launch.acquire(blocking=False):
-        try:
-            call(getattr(kernels, f"{name}_parallel"), tile, *arguments)
-        finally:
-            _launch.release()
-    else:
-        for first in range(0, m, tile):
-            call(getattr(kernels, name), first, min(m, first + tile), *arguments)
+def run(name: str, threads: int, tile: int, m: int, *arguments: Any) -> int:
+    """Tile by tile; the answer is the same on any number of threads. Tells how many columns the kernel left slow."""
+    kernel, firsts = getattr(kernels, name), iter(range(0, m, tile))
+
+    def work() -> int:
+        return sum([call(kernel, first, min(m, first + tile), *arguments) for first in firsts])
+
+    try:
+        helpers = [pool().submit(work) for _ in range(1, threads)]
+    except RuntimeError:  # the interpreter is ending and starts no more threads
+        helpers = []
+    return work() + sum([helper.result() for helper in helpers if not helper.cancel()])
 
 
-# --- arguments --------------------------------------------------------------------------------------------------------
+def pool() -> ThreadPoolExecutor:
+    """The threads of this process; started when they are needed."""
+    process = os.getpid()
+    if process not in _pools:
+        _pools.setdefault(process, ThreadPoolExecutor(os.cpu_count(), "idl_ref"))
+    return _pools[process]
 
 
-class Packed(NamedTuple):
-    """What the kernels want to know of A: its factors in panels, and what the certificate makes of it."""
+# --- what depends on A alone ------------------------------------------------------------------------------------------
 
-    F1: np.ndarray
+
+class Plan(NamedTuple):
+    """What a solve needs besides its columns: made once for as long as the factors stay as they are."""
+
+    method: str
+    n: int
+    r: int  # 0 for a dense A
+    code: int  # of the activation
+    F1: np.ndarray  # the factors in panels
     F2: np.ndarray  # empty for a dense A
     roundings: tuple[float, ...]  # a Rounding; Numba takes a plain tuple faster
+    flops: int  # of one application to one column
+
+
+def plan(factors: fac.Factors, activation: Activation, adjoint: bool, method: str) -> Plan:
+    """Choose the method and pack the factors; ‖A‖∞ on the way: |F₁| |F₂| … 1, for the adjoint |… F₂ F₁|ᵀ 1."""
+    method = methods.choose(method, factors, adjoint)
+    dtype, n = factors[0].dtype, factors[0].shape[0]
+    weights = NOTHING[dtype][0]  # stands for ones
+    panels, roundings, flops = [weights, weights], columns.ROWS, ENTRY_FLOPS * n
+    for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
+        height, width = factors[i].shape
+        panels[i] = np.empty(filled(height) * width + columns.ROWS, dtype)  # some to spare, for its boundary
+        sums = np.empty(filled(width if adjoint else height), dtype)
+        top = call(columns.pack, *flat(factors[i]), height, width, panels[i], adjoint, weights, sums)
+        weights = sums
+        roundings += height + width
+        flops += 2 * height * width
+    norm = top * (1 + roundings * certificate.limits(dtype)[0])
+    if not norm < 1:  # then it matters
+        norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
+    r = factors[0].shape[1] if len(factors) == 2 else 0
+    known = tuple(certificate.rounding(factors, activation, dtype, norm))
+    return Plan(method, n, r, activation.code, panels[0], panels[1], known, flops)
+
+
+def filled(entries: int) -> int:
+    """`entries`, filled up to a multiple of ROWS."""
+    return -(-entries // columns.ROWS) * columns.ROWS
+
+
+# --- what depends on the columns --------------------------------------------------------------------------------------
 
 
 def flat(array: np.ndarray) -> tuple[np.ndarray, int, int]:
@@ -80,95 +125,63 @@ def flat(array: np.ndarray) -> tuple[np.ndarray, int, int]:
     return array.reshape(-1), array.shape[1], 1
 
 
-def pack(factors: fac.Factors, activation: Activation, adjoint: bool) -> Packed:
-    """The factors in panels, and ‖A‖∞ on the way: |F₁| |F₂| … 1, for the adjoint |… F₂ F₁|ᵀ 1."""
-    dtype = factors[0].dtype
-    weights = np.empty(0, dtype)  # stands for ones
-    panels = [weights, weights]
-    for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
-        height, width = factors[i].shape
-        panels[i] = np.empty(filled(height) * width, dtype)
-        sums = np.empty(filled(width if adjoint else height), dtype)
-        top = call(columns.pack, *flat(factors[i]), height, width, panels[i], adjoint, weights, sums)
-        weights = sums
-    lengths = sum(F.shape[0] + F.shape[1] for F in factors)
-    norm = top * (1 + (lengths + columns.ROWS) * certificate.limits(dtype)[0])  # the sums were rounded
-    if not norm < 1:  # then it matters
-        norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
-    return Packed(panels[0], panels[1], tuple(certificate.rounding(factors, activation, dtype, norm)))
-
-
-def filled(entries: int) -> int:
-    """`entries`, filled up to a multiple of ROWS."""
-    return -(-entries // columns.ROWS) * columns.ROWS
-
-
-def tiles(factors: fac.Factors, m: int, options: SolveOptions, parallel_flops: float) -> tuple[bool, int]:
-    """Whether several threads pay, and the columns of a tile: enough to use each entry of A often, few enough for the
-    cache and for every thread."""
-    n = factors[0].shape[0]
-    flops = m * (sum(2 * F.size for F in factors) + ENTRY_FLOPS * n)
-    threads = numba.get_num_threads() if m > 1 and flops > parallel_flops else 1
-    if options.tile is None:
-        group = vectors.GROUP
-        width = min(TILE, TILE_BYTES // (3 * n * factors[0].itemsize), -(-m // threads))
-        tile = max(group, -(-width // group) * group)
-    else:
+def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple[int, int]:
+    """How many threads pay, and the columns of a tile: enough to use each entry of A often, few enough for the cache,
+    and as many tiles for every thread."""
+    threads = numba.get_num_threads() if m > 1 and m * flops > PARALLEL_FLOPS else 1
+    if options.tile is not None:
         tile = int(options.tile)
-    return threads > 1 and m > tile, tile
+    else:
+        group, share = vectors.GROUP, -(-m // threads)
+        most = max(group, min(TILE, TILE_BYTES // column_bytes) // group * group)
+        width = -(-share // -(-share // most))
+        tile = -(-width // group) * group
+    return min(threads, -(-m // tile)), tile
 
 
 # --- solving ----------------------------------------------------------------------------------------------------------
 
 
-class Equation(NamedTuple):
-    """X = S ∘ f(F₁ F₂ … X + Z), and how it is solved."""
+def solve(
+    method: str,
+    p: Plan,
+    factors: fac.Factors,
+    Z: np.ndarray,
+    S: np.ndarray | None,
+    X0: np.ndarray | None,
+    options: SolveOptions,
+    answer: tuple[np.ndarray, ...],
+) -> int:
+    """Every column by one method; "auto" is Picard, which leaves slow columns with the status SLOW, and tells how many.
 
-    factors: fac.Factors
-    packed: Packed
-    activation: Activation
-    Z: np.ndarray
-    S: np.ndarray | None
-    X0: np.ndarray | None
-    options: SolveOptions
-    parallel_flops: float
-
-
-class Answer(NamedTuple):
-    """What the kernels write."""
-
-    out: np.ndarray  # (m, n)
-    status: np.ndarray  # (m,)
-    iterations: np.ndarray  # (m,), and are counted on from what stands there
-    numbers: np.ndarray  # (5, m): the rows STEP … LIPSCHITZ
-
-
-def solve(method: str, e: Equation, iterations: np.ndarray) -> Answer:
-    """Every column of one equation by one method; "auto" is Picard, which leaves slow columns with the status SLOW."""
-    n, m = e.Z.shape
-    answer = Answer(np.empty((m, n), e.Z.dtype), np.empty(m, np.int8), iterations, np.empty((5, m)))
-    nothing = NOTHING[e.Z.dtype]
-    Z, z_down, z_right = flat(e.Z)
-    S, s_down, s_right = nothing if e.S is None else flat(e.S)
-    X0, x_down, x_right = nothing if e.X0 is None else flat(e.X0)
+    `answer` is filled; its iterations are counted on from what stands there.
+    """
+    n, m = Z.shape
+    nothing = NOTHING[Z.dtype]
+    Z, z_down, z_right = flat(Z)
+    S, s_down, s_right = nothing if S is None else flat(S)
+    skip = int(X0 is None and math.isfinite(p.roundings[0]))  # A·0 = 0, unless A holds NaN or inf
+    X0, x_down, x_right = nothing if X0 is None else flat(X0)
     where = (z_down, z_right, s_down, s_right, x_down, x_right)
-    F1, F2, roundings = e.packed
-    parallel, tile = tiles(e.factors, m, e.options, e.parallel_flops)
-    code, tol, max_iter = e.activation.code, float(e.options.tol), int(e.options.max_iter)
-    r = e.factors[0].shape[1] if len(e.factors) == 2 else 0
-    skip = int(e.X0 is None and math.isfinite(roundings[0]))  # A·0 = 0, unless A holds NaN or inf
+    tol, max_iter = float(options.tol), int(options.max_iter)
+    threads, tile = tiles(m, KEPT[method] * n * Z.itemsize, options, p.flops)
     if method == "substitution":
-        kind = n, code, int(fac.triangle(e.factors) == "upper")
-        run("substitute", False, tile, transposed(e.factors), F1, Z, S, kind, where, tol, roundings, *answer)
-    elif method in ("anderson", "newton"):
-        rules, levels = (n, r, code, max_iter, methods.LEASH, methods.RESPITE, skip), (tol, methods.DECREASE)
-        Lt = transposed(e.factors) if method == "newton" else None
-        run("guarded", parallel, tile, F1, F2, Lt, Z, S, X0, rules, where, levels, roundings, *answer)
-    else:
-        slow_steps = methods.SLOW_STEPS if method == "auto" else 1 << 62
-        sizes, levels = (n, r, code, max_iter, slow_steps, skip), (tol, methods.SLOW)
-        run("picard", parallel, tile, F1, F2, Z, S, X0, sizes, where, levels, roundings, *answer)
-    return answer
+        kind = n, p.code, int(fac.triangle(factors) == "upper")
+        return run(
+            "substitute", False, tile, m, transposed(factors), p.F1, Z, S, kind, where, tol, p.roundings, *answer
+        )
+    if method in ("anderson", "newton"):
+        rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
+        levels, Lt = (tol, methods.DECREASE), transposed(factors) if method == "newton" else None
+        return run("guarded", threads, tile, m, p.F1, p.F2, Lt, Z, S, X0, rules, where, levels, p.roundings, *answer)
+    sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else 1 << 62, skip
+    levels = tol, methods.SLOW
+    return run("picard", threads, tile, m, p.F1, p.F2, Z, S, X0, sizes, where, levels, p.roundings, *answer)
+
+
+def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What the kernels write: x column by column (m n,), status (m,), iterations (m,), the rows STEP … LIPSCHITZ."""
+    return np.empty(m * n, dtype), np.empty(m, np.int8), iterations, np.empty((5, m))
 
 
 def transposed(factors: fac.Factors) -> np.ndarray:
@@ -192,30 +205,31 @@ def fixed_point(
     The product F x sums over k in one order for every number of columns, tile width and thread count: answers are
     equal bit for bit. X comes back in Fortran order, a column per sample contiguous.
     """
-    if Z.size == 0 or factors[-1].size == 0:
+    n, m = Z.shape
+    if n == 0 or m == 0 or factors[-1].size == 0:
         return numpy_.fixed_point(factors, activation, S, Z, X0, options, memory)
     adjoint = S is not None
-    parallel_flops = PARALLEL_FLOPS if memory is None else PARALLEL_FLOPS_IN_A_MODEL
-    memory = {} if memory is None else memory
     known = (adjoint, activation.code, options.method)
-    if known not in memory:
-        memory[known] = methods.choose(options.method, factors, adjoint), pack(factors, activation, adjoint)
-    method, packed = memory[known]
-    equation = Equation(factors, packed, activation, Z, S, X0, options, parallel_flops)
-    answer = solve(method, equation, np.zeros(Z.shape[1], np.intp))
-    if method == "auto" and answer.status.max() == kernels.SLOW:
-        slow = np.flatnonzero(answer.status == kernels.SLOW)
+    p = None if memory is None else memory.get(known)
+    if p is None:
+        p = plan(factors, activation, adjoint, options.method)
+        if memory is not None:
+            memory[known] = p
+    answer = blank(n, m, Z.dtype, np.zeros(m, np.intp))
+    left = solve(p.method, p, factors, Z, S, X0, options, answer)
+    X, status, iterations, numbers = answer[0].reshape(m, n), *answer[1:]
+    if left:
+        slow = np.flatnonzero(status == kernels.SLOW) if left < m else slice(None)
+        rest = blank(n, left, Z.dtype, iterations[slow])
         S_slow = None if S is None else S.T[slow].T
-        equation = equation._replace(Z=Z.T[slow].T, S=S_slow, X0=answer.out[slow].T)
-        rest = solve("anderson", equation, answer.iterations[slow])
-        answer.out[slow], answer.status[slow], answer.iterations[slow] = rest[:3]
-        answer.numbers[:, slow] = rest.numbers
-    step, bound = answer.numbers[:2]
-    if not packed.roundings[0] < 1:  # κ ≥ 1: the norm of A alone says nothing
-        numerator, kappa, lipschitz = answer.numbers[kernels.EXCESS :]
+        solve("anderson", p, factors, Z.T[slow].T, S_slow, X[slow].T, options, rest)
+        X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(left, n), *rest[1:]
+    step, bound = numbers[kernels.STEP], numbers[kernels.BOUND]
+    if not p.roundings[0] < 1:  # κ ≥ 1: the norm of A alone says nothing
+        numerator, kappa, lipschitz = numbers[kernels.EXCESS :]
         forward_factors = fac.transpose(factors) if adjoint else factors
         bound = certificate.divide(numerator, kappa, lipschitz, forward_factors, adjoint)
-    return Solution(answer.out.T, answer.status, answer.iterations, step, bound)
+    return Solution(X.T, status, iterations, step, bound)
 
 
 def warmup(dtype: np.dtype) -> None:
@@ -226,6 +240,3 @@ def warmup(dtype: np.dtype) -> None:
     for method in ("picard", "anderson", "newton"):
         fixed_point((half,), relu, None, Z, None, SolveOptions(method=method))
     fixed_point((shift,), relu, None, Z, None, SolveOptions(method="substitution"))
-    for name in ("picard", "guarded"):  # the same arguments, but a tile width for the first and the last column
-        for signature in getattr(kernels, name).signatures:
-            call(getattr(kernels, f"{name}_parallel").compile, (signature[0], *signature[2:]))

@@ -19,7 +19,6 @@ from idl_ref.backends.columns import (
     SOFTSIGN,
     TANH,
     compiled,
-    copy,
     filled,
     phi,
     product,
@@ -29,29 +28,6 @@ from idl_ref.backends.vectors import GROUP
 DEPTH = 5  # differences that Anderson remembers: the rows of gram and the columns of a history
 LAST_F, LAST_G, DIFFERENCES = 0, 1, 2  # a history is f and g of the point before, then ΔF and ΔG, each a column
 HISTORY = DIFFERENCES + 2 * DEPTH
-
-
-@compiled
-def dot(M, a, b, end):
-    """⟨a, b⟩ of two columns."""
-    vec.separate()
-    result = vec.splat(M, M.dtype.type(0))
-    for i in range(0, end, vec.lanes(M)):
-        result = vec.add(result, vec.multiply(vec.load(M, a + i), vec.load(M, b + i)))
-    return np.float64(vec.total(result))
-
-
-@compiled
-def subtract(M, target, a, b, end):
-    """target = a − b, and the size of it, ‖a − b‖∞, or 1 where that is 0."""
-    vec.separate()
-    top = vec.splat(M, M.dtype.type(0))
-    for i in range(0, end, vec.lanes(M)):
-        value = vec.subtract(vec.load(M, a + i), vec.load(M, b + i))
-        vec.store(M, target + i, value)
-        top = vec.larger(vec.magnitude(value), top)
-    size = vec.largest(top)
-    return size if size > 0 else M.dtype.type(1)
 
 
 @compiled
@@ -84,40 +60,72 @@ def solve_small(H, b, size):
 
 
 @compiled
-def anderson(M, x, g, h, f, gram, slot, known, end, stride, damping, H, gamma):
-    """x ← g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂, f = g − x; False where nothing is remembered yet.
+def remember(M, x, g, last_f, last_g, f, new, beside, known, end):
+    """f = g − x, and its differences ΔF and ΔG from the point before, 0 if none is known; ‖f‖∞ and ‖ΔF‖∞, 1 for 0.
 
-    Differences are divided by the size of ΔF, and f by its own, as in the NumPy twin.
+    Both differences are divided by the size of ΔF, as in the NumPy twin.
     """
     vec.separate()
-    scale = np.float64(subtract(M, f, g, x, end))
+    lanes, zero = vec.lanes(M), vec.splat(M, M.dtype.type(0))
+    top, size = zero, zero
+    for i in range(0, end, lanes):
+        g_i = vec.load(M, g + i)
+        f_i = vec.subtract(g_i, vec.load(M, x + i))
+        df, dg = zero, zero
+        if known:
+            df, dg = vec.subtract(f_i, vec.load(M, last_f + i)), vec.subtract(g_i, vec.load(M, last_g + i))
+        top, size = vec.larger(vec.magnitude(f_i), top), vec.larger(vec.magnitude(df), size)
+        vec.store(M, f + i, f_i)
+        vec.store(M, last_f + i, f_i)
+        vec.store(M, last_g + i, g_i)
+        vec.store(M, new + i, df)
+        vec.store(M, beside + i, dg)
+    scale, unit = vec.largest(top), vec.largest(size)
+    scale, unit = scale if scale > 0 else M.dtype.type(1), unit if unit > 0 else M.dtype.type(1)
+    for i in range(0, end, lanes):
+        vec.store(M, new + i, vec.divide(vec.load(M, new + i), vec.splat(M, unit)))
+        vec.store(M, beside + i, vec.divide(vec.load(M, beside + i), vec.splat(M, unit)))
+    return np.float64(scale)
+
+
+@compiled
+def dots(M, a, b, c, end):
+    """⟨a, b⟩ and ⟨a, c⟩ of columns."""
+    vec.separate()
+    ab = vec.splat(M, M.dtype.type(0))
+    ac = ab
+    for i in range(0, end, vec.lanes(M)):
+        a_i = vec.load(M, a + i)
+        ab = vec.add(ab, vec.multiply(a_i, vec.load(M, b + i)))
+        ac = vec.add(ac, vec.multiply(a_i, vec.load(M, c + i)))
+    return np.float64(vec.total(ab)), np.float64(vec.total(ac))
+
+
+@compiled
+def anderson(M, x, g, h, f, gram, slot, known, end, stride, damping, H, gamma):
+    """x ← g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂, f = g − x; False where nothing is remembered yet."""
+    vec.separate()
     dF, dG = h + DIFFERENCES * stride, h + (DIFFERENCES + DEPTH) * stride
-    new, beside = dF + slot * stride, dG + slot * stride
-    if known:
-        size = subtract(M, new, f, h + LAST_F * stride, end)
-        subtract(M, beside, g, h + LAST_G * stride, end)
-        for i in range(end):
-            M[new + i] /= size
-            M[beside + i] /= size
-        for a in range(DEPTH):
-            gram[a, slot] = gram[slot, a] = dot(M, dF + a * stride, new, end)
-    copy(M, h + LAST_F * stride, f, end)
-    copy(M, h + LAST_G * stride, g, end)
+    new = dF + slot * stride
+    scale = remember(M, x, g, h + LAST_F * stride, h + LAST_G * stride, f, new, dG + slot * stride, known, end)
     some = False
+    for a in range(DEPTH):
+        with_new, with_f = dots(M, dF + a * stride, new, f, end)
+        gram[a, slot] = gram[slot, a] = with_new
+        gamma[a] = with_f / scale
     for a in range(DEPTH):
         for b in range(DEPTH):
             H[a, b] = gram[a, b]
         some = some or gram[a, a] > 0
         H[a, a] = gram[a, a] * (1 + damping) if gram[a, a] > 0 else 1.0  # an empty slot gets γ = 0
-        gamma[a] = dot(M, dF + a * stride, f, end) / scale
     if not (some and solve_small(H, gamma, DEPTH)):
         return False
-    copy(M, x, g, end)
-    for a in range(DEPTH):
-        weight = M.dtype.type(scale * gamma[a])
-        source = dG + a * stride
-        for i in range(end):
-            M[x + i] -= weight * M[source + i]
+    for i in range(0, end, vec.lanes(M)):
+        value = vec.load(M, g + i)
+        for a in range(DEPTH):
+            weight = vec.splat(M, M.dtype.type(scale * gamma[a]))
+            value = vec.subtract(value, vec.multiply(weight, vec.load(M, dG + a * stride + i)))
+        vec.store(M, x + i, value)
     return True
 
 

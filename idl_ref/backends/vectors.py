@@ -95,6 +95,18 @@ def lanes(typing: Any, array: Any) -> Any:
 
 
 @intrinsic
+def boundary(typing: Any, array: Any) -> Any:
+    """Where in `array` the first vector begins that lies in one line of the cache: at most LANES − 1."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = builder.ptrtoint(_data(context, builder, array, arguments[0]), I64)
+        over = builder.and_(builder.neg(address), I64(VECTOR_BYTES - 1))
+        return builder.udiv(over, I64(array.dtype.bitwidth // 8))
+
+    return types.intp(array), generate
+
+
+@intrinsic
 def load(typing: Any, array: Any, offset: Any) -> Any:
     """array[offset : offset + LANES]"""
     kind = Vector(array.dtype)
