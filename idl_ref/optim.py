@@ -87,8 +87,10 @@ class SGD:
         rate = self.rate()
         for name, w in parameters.items():
             g = gradients[name] + self.weight_decay * w if self.weight_decay else gradients[name]
-            v = self._velocity.get(name)
-            v = g.copy() if v is None else self.momentum * v + g
-            self._velocity[name] = v
+            if name not in self._velocity:
+                self._velocity[name] = np.zeros_like(w)
+            v = self._velocity[name]  # in place: a new array for each of these would cost as much as the arithmetic
+            v *= self.momentum
+            v += g
             w -= rate * (g + self.momentum * v if self.nesterov else v)
         self._taken += 1

@@ -116,7 +116,7 @@ def scale_to_norm(A: np.ndarray, kappa: float) -> np.ndarray:
     """κ A / max(κ, ‖A‖∞): one scale for the whole matrix, and A itself where ‖A‖∞ ≤ κ.   (n, k) -> (n, k)"""
     sums = magnitude(A).sum(axis=1)
     nu = sums[sums.real.argmax()]
-    return (A * _scale(A, nu, kappa)).astype(A.dtype) if nu.real > kappa else A
+    return A * _scale(A, nu, kappa) if nu.real > kappa else A
 
 
 def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndarray:
@@ -126,14 +126,15 @@ def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.nda
     nu = sums[row]
     if not nu > kappa:
         return G
-    s = np.zeros_like(A)
-    s[row] = np.sign(A[row])
-    return ((G - (np.vdot(G, A) / nu) * s) * _scale(A, nu, kappa)).astype(A.dtype)
+    result = G.copy()
+    result[row] -= (np.vdot(G, A) / nu) * np.sign(A[row])
+    result *= _scale(A, nu, kappa)
+    return result
 
 
-def _scale(A: np.ndarray, nu: float, kappa: float) -> float:
-    """κ/ν, a few roundings smaller: the scaled norm must not come out above κ."""
-    return kappa / nu * (1 - 4 * float(np.finfo(A.dtype).eps))
+def _scale(A: np.ndarray, nu: float, kappa: float) -> np.number:
+    """κ/ν in the dtype of A, a few roundings smaller: the scaled norm must not come out above κ."""
+    return A.dtype.type(kappa / nu * (1 - 4 * float(np.finfo(A.dtype).eps)))
 
 
 def project_rows(A: np.ndarray, kappa: float) -> np.ndarray:

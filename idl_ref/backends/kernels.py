@@ -39,22 +39,35 @@ STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)
 
 
 @compiled
+def take(source, down, right, first, M, o, stride, n, w, room):
+    """The columns first … first + w of an (n, m) array. The rows from n on are zeros, and so are the columns from w on:
+    products take columns in groups, and may read a few more than there are."""
+    vec.separate()
+    end = stride - ROWS
+    for c in range(w):
+        fill(M, o + c * stride + end - ROWS, o + c * stride + end, 0.0)
+    fill(M, o + w * stride, o + room * stride, 0.0)
+    gather(source, first * right, down, right, M, o, stride, n, w)
+
+
+@compiled
 def load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm):
     """The columns of a tile: x, then g, z and s, each with room for `room` columns; and ‖z‖∞ of each, NaN if z, s or x
     is not finite: such a column is done."""
     vec.separate()
     end, block = stride - ROWS, room * stride
     z, s = x + 2 * block, x + 3 * block
-    fill(M, x, s, 0.0)  # the products take columns in groups, and may read a few more than there are
-    gather(Z, first * where[1], where[0], where[1], M, z, stride, n, w)
+    take(Z, where[0], where[1], first, M, z, stride, n, w, room)
     if S.size > 0:
-        fill(M, s, s + block, 0.0)
-        gather(S, first * where[3], where[2], where[3], M, s, stride, n, w)
+        take(S, where[2], where[3], first, M, s, stride, n, w, room)
     if X0.size > 0:
-        gather(X0, first * where[5], where[4], where[5], M, x, stride, n, w)
+        take(X0, where[4], where[5], first, M, x, stride, n, w, room)
+    else:
+        fill(M, x, x + block, 0.0)
     for c in range(w):
-        top = norms(M, z + c * stride, -end, end)[0]
-        beside = norms(M, x + c * stride, -end, end)[0]
+        top, beside = norms(M, z + c * stride, -end, end)[0], 0.0
+        if X0.size > 0:
+            beside += norms(M, x + c * stride, -end, end)[0]
         if S.size > 0:
             beside += norms(M, s + c * stride, -end, end)[0]
         z_norm[c] = top if math.isfinite(top + beside) else math.nan
@@ -65,7 +78,7 @@ def apply(F1, F2, M, x, g, z, t, stride, small, count, n, r, skip):
     """G = F₁ F₂ X + Z for `count` columns; with `skip`, X is 0 and no product is needed. Low rank: F₂ X goes to t,
     where a column of zeros stands first."""
     if skip:
-        copy(M, g, z, count * stride)
+        copy(M, g, z, filled(count, GROUP) * stride)
     elif r > 0:
         no = stride - stride  # the literal 0 would be a type of its own to Numba, which compiles all again for it
         product(F2, r, n, M, x, stride, t, no, t + small, small, count)
