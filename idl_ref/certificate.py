@@ -12,6 +12,7 @@ below 1, as it is for every strictly triangular A.
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -79,9 +80,9 @@ def limits(dtype: np.dtype) -> tuple[float, float]:
 def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm: float) -> Rounding:
     """The roundings of one application. `norm` is that of A, also for the adjoint, because ‖Aᵀ‖₁ = ‖A‖∞."""
     eps, tiny = limits(dtype)
-    sums = sum(F.shape[1] for F in factors)  # lengths of the inner products of one application
+    sums = sum([F.shape[1] for F in factors])  # lengths of the inner products of one application
     unit, k = eps / 2, sums + 2
-    norm *= 1 + sums * limits(np.dtype(np.float64))[0]
+    norm *= 1 + sums * sys.float_info.epsilon
     return Rounding(norm, activation.lipschitz, k * unit / (1 - k * unit), unit, k * tiny)
 
 

@@ -49,7 +49,10 @@ def call(kernel: Callable, *arguments: Any) -> Any:
 
 def run(name: str, threads: int, tile: int, m: int, *arguments: Any) -> int:
     """Tile by tile; the answer is the same on any number of threads. Tells how many columns the kernel left slow."""
-    kernel, firsts = getattr(kernels, name), iter(range(0, m, tile))
+    kernel = getattr(kernels, name)
+    if m <= tile:
+        return call(kernel, 0, m, *arguments)
+    firsts = iter(range(0, m, tile))
 
     def work() -> int:
         return sum([call(kernel, first, min(m, first + tile), *arguments) for first in firsts])
@@ -128,7 +131,9 @@ def flat(array: np.ndarray) -> tuple[np.ndarray, int, int]:
 def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple[int, int]:
     """How many threads pay, and the columns of a tile: enough to use each entry of A often, few enough for the cache,
     and as many tiles for every thread."""
-    threads = numba.get_num_threads() if m > 1 and m * flops > PARALLEL_FLOPS else 1
+    if m == 1:
+        return 1, 1
+    threads = numba.get_num_threads() if m * flops > PARALLEL_FLOPS else 1
     if options.tile is not None:
         tile = int(options.tile)
     else:
@@ -218,8 +223,10 @@ def fixed_point(
     answer = blank(n, m, Z.dtype, np.zeros(m, np.intp))
     left = solve(p.method, p, factors, Z, S, X0, options, answer)
     X, status, iterations, numbers = answer[0].reshape(m, n), *answer[1:]
-    if left:
-        slow = np.flatnonzero(status == kernels.SLOW) if left < m else slice(None)
+    if left == m:
+        solve("anderson", p, factors, Z, S, X.T, options, answer)
+    elif left:
+        slow = np.flatnonzero(status == kernels.SLOW)
         rest = blank(n, left, Z.dtype, iterations[slow])
         S_slow = None if S is None else S.T[slow].T
         solve("anderson", p, factors, Z.T[slow].T, S_slow, X[slow].T, options, rest)
