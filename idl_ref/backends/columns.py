@@ -72,8 +72,8 @@ def fill(M, first, end, value):
 
 
 @compiled
-def gather(source, start, down, right, M, o, apart, rows, columns):
-    """M[o + apart c + i] = source[start + down i + right c] for i < rows, c < columns."""
+def gather(source, start, down, right, M, o, apart, rows, columns, height, width):
+    """M[o + apart c + i] = source[start + down i + right c] for i < rows, c < columns, and 0 up to height and width."""
     vec.separate()
     lanes = vec.lanes(M)
     whole, squares = 0, 0
@@ -91,6 +91,10 @@ def gather(source, start, down, right, M, o, apart, rows, columns):
     for c in range(columns):
         for i in range(whole if c < squares else 0, rows):
             M[o + c * apart + i] = source[start + i * down + c * right]
+        for i in range(rows, height):
+            M[o + c * apart + i] = 0
+    for c in range(columns, width):
+        fill(M, o + c * apart, o + c * apart + height, 0.0)
 
 
 @entry
@@ -104,11 +108,10 @@ def pack(F, down, right, rows, columns, packed, by_columns, weights, sums):
     for k in range(len(sums)):
         sums[k] = 0
     for first in range(0, filled(rows, ROWS), lanes):
-        panel = vec.boundary(packed) + first * columns
+        panel, inside = vec.boundary(packed) + first * columns, lanes
         if first + lanes > rows:
-            fill(packed, panel, panel + lanes * columns, 0.0)
-        inside = max(0, min(lanes, rows - first))
-        gather(F, first * down, down, right, packed, panel, lanes, inside, columns)
+            inside = rows - first if first < rows else first - first
+        gather(F, first * down, down, right, packed, panel, lanes, inside, columns, lanes, columns)
         row_weights, row_sums = vec.splat(packed, one), vec.splat(packed, zero)
         if by_columns and len(weights) > 0:
             row_weights = vec.load(weights, first)

@@ -39,29 +39,17 @@ STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)
 
 
 @compiled
-def take(source, down, right, first, M, o, stride, n, w, room):
-    """The columns first … first + w of an (n, m) array. The rows from n on are zeros, and so are the columns from w on:
-    products take columns in groups, and may read a few more than there are."""
-    vec.separate()
-    end = stride - ROWS
-    for c in range(w):
-        fill(M, o + c * stride + end - ROWS, o + c * stride + end, 0.0)
-    fill(M, o + w * stride, o + room * stride, 0.0)
-    gather(source, first * right, down, right, M, o, stride, n, w)
-
-
-@compiled
 def load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm):
-    """The columns of a tile: x, then g, z and s, each with room for `room` columns; and ‖z‖∞ of each, NaN if z, s or x
-    is not finite: such a column is done."""
+    """The columns of a tile: x, then g, z and s, each with room for `room` columns, because products take columns in
+    groups and may read a few more than there are; and ‖z‖∞ of each, NaN if z, s or x is not finite: it is done then."""
     vec.separate()
     end, block = stride - ROWS, room * stride
     z, s = x + 2 * block, x + 3 * block
-    take(Z, where[0], where[1], first, M, z, stride, n, w, room)
+    gather(Z, first * where[1], where[0], where[1], M, z, stride, n, w, end, room)
     if S.size > 0:
-        take(S, where[2], where[3], first, M, s, stride, n, w, room)
+        gather(S, first * where[3], where[2], where[3], M, s, stride, n, w, end, room)
     if X0.size > 0:
-        take(X0, where[4], where[5], first, M, x, stride, n, w, room)
+        gather(X0, first * where[5], where[4], where[5], M, x, stride, n, w, end, room)
     else:
         fill(M, x, x + block, 0.0)
     for c in range(w):
@@ -92,7 +80,8 @@ def outcome(step, top, z_norm, trial, count, tol, max_iter, eps):
     """How a column stands after `count` applications."""
     if math.isnan(z_norm) or not (math.isfinite(step) or trial):
         return NONFINITE
-    if step <= max(tol * min(1.0, z_norm), 4 * eps * max(z_norm, top)):
+    asked, rounded = tol * z_norm if z_norm < 1 else tol, 4 * eps * (z_norm if z_norm > top else top)
+    if step <= asked or step <= rounded:
         return CONVERGED if step <= tol else PRECISION_LIMIT
     return MAX_ITER if count >= max_iter else GOES_ON
 
@@ -115,10 +104,11 @@ def conclude(M, places, n, end, ended, measured, roundings, j, out, status, numb
     bound = numerator / (1 - kappa) if kappa < 1 and ended != NONFINITE else math.inf
     numbers[BOUND, j] = bound if math.isfinite(bound) else math.inf
     numbers[EXCESS, j], numbers[KAPPA, j], numbers[LIPSCHITZ, j] = numerator, kappa, lipschitz
-    gather(M, g, 1, 1, out, j * n, n, n, 1)
-    if ended == NONFINITE:
-        for i in range(j * n, j * n + n):
-            out[i] = math.nan
+    place, whole = j * n, n & -vec.lanes(M)
+    for i in range(0, whole, vec.lanes(M)):
+        vec.store(out, place + i, vec.load(M, g + i))
+    for i in range(0 if ended == NONFINITE else whole, n):
+        out[place + i] = math.nan if ended == NONFINITE else M[g + i]
 
 
 @entry
@@ -278,9 +268,9 @@ def substitute(first, last, A, packed, Z, S, sizes, where, tol, roundings, out, 
     stride, room = end + ROWS, filled(w, GROUP)
     block, adjoint, roundings = room * stride, S.size > 0, Rounding(*roundings)
     M = np.zeros(4 * block, packed.dtype)
-    gather(Z, first * where[1], where[0], where[1], M, 2 * block, stride, n, w)
+    gather(Z, first * where[1], where[0], where[1], M, 2 * block, stride, n, w, end, room)
     if adjoint:
-        gather(S, first * where[3], where[2], where[3], M, 3 * block, stride, n, w)
+        gather(S, first * where[3], where[2], where[3], M, 3 * block, stride, n, w, end, room)
     copy(M, 0, 2 * block, w * stride)
     for position in range(n):
         k = n - 1 - position if upper else position

@@ -6,9 +6,9 @@ one order, and columns never meet.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -37,14 +37,21 @@ NOTHING = {dtype: (np.empty(0, dtype), 0, 0) for dtype in checks.FLOAT_DTYPES}  
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process
 
 
-def call(kernel: Callable, *arguments: Any) -> Any:
+def call(kernel: Any, *arguments: Any) -> Any:
     """Call a kernel, which compiles it when it is new."""
-    for _ in range(2):
-        try:
-            return kernel(*arguments)
-        except OSError:  # compiled, but it could not be kept: the disk is full, or the directory is gone
-            continue
-    return kernel(*arguments)
+    new = not kernel.overloads and gc.isenabled()
+    if new:  # what a compiler makes is no garbage: looking for some takes a tenth of its time
+        gc.disable()
+    try:
+        for _ in range(2):
+            try:
+                return kernel(*arguments)
+            except OSError:  # compiled, but it could not be kept: the disk is full, or the directory is gone
+                continue
+        return kernel(*arguments)
+    finally:
+        if new:
+            gc.enable()
 
 
 def run(name: str, threads: int, tile: int, m: int, *arguments: Any) -> int:

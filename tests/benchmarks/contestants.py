@@ -55,6 +55,62 @@ def idl_ref_numpy(workload: Workload, given: Data) -> Built:
     return idl_ref(workload, given, "numpy")
 
 
+def anatomy(workload: Workload, given: Data, call: Callable[[], Any], calls: int) -> dict[str, float]:
+    """Seconds of one call of idl_ref, and of its parts: compiled solvers, packing of A, products with B, C and D.
+
+    The first two are taken in the call, medians; the products alone, one after the other, each the fastest of some.
+    """
+    from idl_ref.backends import numba_
+
+    def timed(function: Callable, part: str) -> Callable:
+        def wrapped(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*arguments)
+            seconds[part] += time.perf_counter() - start
+            return result
+
+        return wrapped
+
+    originals = numba_.run, numba_.plan
+    numba_.run, numba_.plan = timed(numba_.run, "solvers"), timed(numba_.plan, "packing")
+    records = []
+    try:
+        for _ in range(calls):
+            seconds = dict.fromkeys(("solvers", "packing", "all"), 0.0)
+            timed(call, "all")()
+            records.append(seconds)
+    finally:
+        numba_.run, numba_.plan = originals
+    parts = {part: float(np.median([record[part] for record in records])) for part in records[0]}
+    steps = -(-workload.sizes["m"] // 64) if workload.kind == "epoch" else 1
+    parts["products"] = steps * sum(_fastest(product) for product in _products(workload, given))
+    return parts
+
+
+def _fastest(call: Callable[[], Any]) -> float:
+    seconds = []
+    for _ in range(30):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _products(workload: Workload, given: Data) -> list[Callable[[], Any]]:
+    """What a model multiplies besides its solves, for one batch, in the layouts that it has."""
+    if workload.kind not in ("sample", "step", "epoch"):
+        return []
+    A, B, C, D = (given[name] for name in "ABCD")
+    U = given["U"][:64].T
+    X, G_Y = np.ones((U.shape[1], len(A)), A.dtype).T, np.ones((len(C), U.shape[1]), A.dtype)
+    products: list[Callable[[], Any]] = [lambda: B @ U, lambda: D @ U, lambda: C @ X]
+    if workload.kind == "sample":
+        return products
+    products += [lambda: A @ X, lambda: C.T @ G_Y, lambda: X @ X.T, lambda: X @ U.T, lambda: G_Y @ X.T]
+    products += [lambda: G_Y @ U.T]
+    return products if workload.kind == "epoch" else [*products, lambda: B.T @ X, lambda: D.T @ G_Y]
+
+
 def gemm(workload: Workload, given: Data) -> Built:
     """What the machine can do: the product of two 2048 × 2048 matrices by the BLAS of NumPy."""
     P, Q = np.random.default_rng(0).standard_normal((2, 2048, 2048), dtype=np.float32)
@@ -267,6 +323,8 @@ def main() -> None:
             result = call()  # compiles
             np.save(request["answer"], to_array(result))
             answer: Any = {"applications": int(getattr(result, "iterations", np.zeros(1)).sum())}
+        elif "anatomy" in request:
+            answer = anatomy(workload, data(workload), call, request["anatomy"])
         else:
             answer = []
             for _ in range(request["run"]):

@@ -103,6 +103,7 @@ class Result:
     turns: dict[str, list[float]] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     applications: int = 0  # of ours
+    parts: dict[str, float] = field(default_factory=dict)  # seconds of ours: all, solvers, packing, products
 
     def seconds(self, name: str) -> float:
         return statistics.median(self.turns[name])
@@ -126,6 +127,14 @@ class Result:
         flops = 2 * n**2 * (self.applications - m)
         gemm = [2 * 2048**3 / seconds for seconds in self.turns[GEMM]]
         return statistics.median(flops / t / g for t, g in zip(self.turns[OURS], gemm, strict=True))
+
+    def asked(self) -> float | None:
+        """Seconds in which ours would have to be done to reach both aims; None where they are reached."""
+        best, (seed, other) = self.best_other(), self.workload.bars
+        factors = [seed / self.ratio("torchidl")] if "torchidl" in self.turns else []
+        factors += [other / self.ratio(best)] if best is not None and other is not None else []
+        worst = max(factors, default=0.0)
+        return self.seconds(OURS) / worst if worst > 1 else None
 
     def needed(self) -> float | None:
         """The share of the GEMM peak that both aims together ask for."""
@@ -156,6 +165,7 @@ def measure(number: int, rounds: int, only: list[str] | None, folder: Path) -> R
             for contestant in contestants if turn % 2 == 0 else reversed(contestants):
                 time.sleep(REST)
                 result.turns[contestant.name].append(contestant.turn())
+        result.parts = contestants[0].ask(anatomy=contestants[0].calls)
     finally:
         for contestant in contestants:
             contestant.stop()
@@ -251,6 +261,25 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
+def anatomy_table(results: list[Result]) -> str:
+    """Where our time goes, and what the missed aims would leave for it."""
+    lines = [
+        "| workload | ours | in compiled solvers | packing A | products of NumPy, alone | the rest | aims leave "
+        "| A's products at the GEMM peak |",
+        "|---" * 8 + "|",
+    ]
+    for r in results:
+        p, asked, share = r.parts, r.asked(), r.share()
+        rest = max(0.0, p["all"] - p["solvers"] - p["packing"] - p["products"])
+        cells = [p["all"], p["solvers"], p["packing"], p["products"], rest]
+        peak = "—" if share is None else spoken(share * r.seconds(OURS))
+        lines.append(
+            f"| {r.workload.name} | {' | '.join(spoken(s) if s else '—' for s in cells)} "
+            f"| {'reached' if asked is None else spoken(asked)} | {peak} |"
+        )
+    return "\n".join(lines)
+
+
 def first_table(seconds: dict[str, dict[str, float]]) -> str:
     """The first calls in Markdown."""
     lines = [f"| {FIRST_CALL} | {' | '.join(FIRST_BARS)} |", "|---" * 3 + "|"]
@@ -260,6 +289,25 @@ def first_table(seconds: dict[str, dict[str, float]]) -> str:
         for s, bar in zip(seconds[OURS].values(), FIRST_BARS.values(), strict=True)
     ]
     return "\n".join([*lines, f"| idl_ref, one solve | {' | '.join(verdicts)} |"])
+
+
+LIMITS = """\
+What the missed aims run into:
+
+- **Random A, n ≥ 512.** All contestants spend their time in the same few products, torchidl's by BLAS. Three times its
+  speed is more than the machine multiplies: the last column of the first table is above 100 %.
+- **n = 100.** The aims leave little more than the products alone take at the rate of both cores. One core has half of it,
+  and to wake a second thread takes 0.1 ms, as long as the whole solve.
+- **n = 32.** The compiled part would nearly fit; the rest is Python: the checks of the input, packing A, the arrays of the
+  answer and of its certificate, which no peer gives.
+- **A ≥ 0, row sums 0.99.** Against the Picard peers the aim is far exceeded; jaxopt's Anderson takes as few steps as ours.
+  A method that knows A by its products alone needs about seven of them for six digits here, and those at the peak of the
+  GEMM leave a third of the time for all else.
+- **Low rank.** Z is read, and X written, once: 8 MB each, which takes as long as the products, of which each number of X
+  meets only r = 10 terms.
+- **Training.** Compiled solvers and NumPy's products together take about what the aims leave, before any loss, scaling,
+  SGD step or batch is computed. Solves of this size run on one thread: NumPy's BLAS keeps the other one busy, spinning.
+"""
 
 
 def page(results: list[Result], first: dict[str, dict[str, float]], rounds: int) -> str:
@@ -283,6 +331,15 @@ The share of the GEMM peak is the rate of the products alone, counted over the t
 certificate included; the peak is NumPy's product of two 2048 × 2048 matrices in the same rounds. The last column is the
 share that would be needed to reach both aims: above 100 %, a solver would have to multiply faster than NumPy does.
 
+## Where the time goes
+
+{anatomy_table(results)}
+
+Compiled solvers are the iterations with their checks and certificates, packing is done anew where A is new, the rest is
+Python, NumPy's passes over arrays, and what threads cost each other. The last column but one is what both aims of a row
+would leave for all of it; the last is what the products with A alone would take at the rate of the GEMM.
+
+{LIMITS}
 ## The first call
 
 {first_table(first)}
