@@ -319,12 +319,13 @@ def main() -> None:
         request = json.loads(line)
         if "prepare" in request:
             workload = WORKLOADS[request["prepare"]]
-            call, to_array = build(workload, data(workload))
+            given = data(workload)
+            call, to_array = build(workload, given)
             result = call()  # compiles
             np.save(request["answer"], to_array(result))
             answer: Any = {"applications": int(getattr(result, "iterations", np.zeros(1)).sum())}
         elif "anatomy" in request:
-            answer = anatomy(workload, data(workload), call, request["anatomy"])
+            answer = anatomy(workload, given, call, request["anatomy"])
         else:
             answer = []
             for _ in range(request["run"]):

@@ -31,7 +31,7 @@ from workloads import WORKLOADS, Workload, data, truth
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TURN = 0.05  # seconds of a turn, about
-REST = 0.02  # between turns: threads that wait for work go on spinning for a while
+REST = 0.25  # between turns: threads of OpenMP and BLAS that wait for work go on spinning, some for 0.2 s
 OURS, OURS_NUMPY, GEMM = "idl_ref", "idl_ref_numpy", "gemm"
 LABELS = {
     OURS: "idl_ref",
@@ -149,7 +149,7 @@ def measure(number: int, rounds: int, only: list[str] | None, folder: Path) -> R
     workload = WORKLOADS[number]
     names = [OURS, OURS_NUMPY, *workload.peers, *([GEMM] if workload.kind == "solve" else [])]
     names = [name for name in names if only is None or name in (OURS, *only)]
-    result, contestants = Result(workload), []
+    result, contestants, anatomies = Result(workload), [], []
     exact = truth(workload, data(workload)) if workload.kind in ("solve", "low_rank") else None
     try:
         for name in names:
@@ -165,7 +165,9 @@ def measure(number: int, rounds: int, only: list[str] | None, folder: Path) -> R
             for contestant in contestants if turn % 2 == 0 else reversed(contestants):
                 time.sleep(REST)
                 result.turns[contestant.name].append(contestant.turn())
-        result.parts = contestants[0].ask(anatomy=contestants[0].calls)
+            time.sleep(REST)
+            anatomies.append(contestants[0].ask(anatomy=contestants[0].calls))
+        result.parts = {part: statistics.median(a[part] for a in anatomies) for part in anatomies[0]}
     finally:
         for contestant in contestants:
             contestant.stop()
@@ -292,19 +294,19 @@ def first_table(seconds: dict[str, dict[str, float]]) -> str:
 
 
 LIMITS = """\
-What the missed aims run into:
+What the aims run into that are missed, or met in some runs only:
 
 - **Random A, n ≥ 512.** All contestants spend their time in the same few products, torchidl's by BLAS. Three times its
   speed is more than the machine multiplies: the last column of the first table is above 100 %.
-- **n = 100.** The aims leave little more than the products alone take at the rate of both cores. One core has half of it,
-  and to wake a second thread takes 0.1 ms, as long as the whole solve.
-- **n = 32.** The compiled part would nearly fit; the rest is Python: the checks of the input, packing A, the arrays of the
-  answer and of its certificate, which no peer gives.
-- **A ≥ 0, row sums 0.99.** Against the Picard peers the aim is far exceeded; jaxopt's Anderson takes as few steps as ours.
-  A method that knows A by its products alone needs about seven of them for six digits here, and those at the peak of the
-  GEMM leave a third of the time for all else.
-- **Low rank.** Z is read, and X written, once: 8 MB each, which takes as long as the products, of which each number of X
-  meets only r = 10 terms.
+- **n = 100.** The aims leave little more than the products alone take at the rate of both cores. One core has half of
+  that, and to wake a second thread takes 0.1 ms, as long as the whole solve.
+- **n = 32.** The compiled part would nearly fit; the rest is Python: the checks of the input, packing A, the arrays of
+  the answer and of its certificate, which no peer gives.
+- **A ≥ 0, row sums 0.99.** Against the Picard peers the aim is far exceeded; jaxopt's Anderson takes as few steps as
+  ours. A method that knows A by its products alone needs about seven of them for six digits here, and those, at the
+  peak of the GEMM, are most of what the aim leaves.
+- **Low rank.** Z is read, and X written, once: 8 MB each, which takes as long as the products, of which each number of
+  X meets only r = 10 terms.
 - **Training.** Compiled solvers and NumPy's products together take about what the aims leave, before any loss, scaling,
   SGD step or batch is computed. Solves of this size run on one thread: NumPy's BLAS keeps the other one busy, spinning.
 """
