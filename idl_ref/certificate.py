@@ -83,14 +83,16 @@ def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm
     sums = sum([F.shape[1] for F in factors])  # lengths of the inner products of one application
     unit, k = eps / 2, sums + 2
     norm *= 1 + sums * sys.float_info.epsilon
-    return Rounding(norm, activation.lipschitz, k * unit / (1 - k * unit), unit, k * tiny)
+    # What underflows in F₂ x is multiplied by F₁: by at most ‖F₁‖ in either norm, which is at most the sum of all |F₁|.
+    enlarged = max(1.0, float(np.abs(factors[0]).sum(dtype=np.float64))) if len(factors) > 1 else 1.0
+    return Rounding(norm, activation.lipschitz, k * unit / (1 - k * unit), unit, k * tiny * enlarged)
 
 
 def excess(
     kappa: Number, lipschitz: Number, step: Number, x: Number, z: Number, g: Number, entries: int, r: Rounding
 ) -> Number:
     """κ·step + ρ for one column or for many, from the norms of ĝ − x̂, x̂, z and ĝ; the 1-norm sums `entries` numbers."""
-    rho = r.gamma * (kappa * x + lipschitz * z) + ULPS * r.unit * g + r.underflow * entries
+    rho = r.gamma * (kappa * x + lipschitz * z) + ULPS * r.unit * g + r.underflow * (1 + lipschitz) * entries
     return SAFETY * (kappa * step + rho)
 
 

@@ -126,6 +126,50 @@ def test_picard_shows_its_larger_error_in_the_hard_case():
     assert 50 * solution.step[0] < error[0] <= solution.error_bound[0]
 
 
+# --- at the edge of the numbers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["auto", "anderson", "newton"])
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_a_trial_that_overflows_is_no_success(name, method):
+    A, Z = np.array([[0.99, 0], [100, 0]], np.float32), np.array([[1e36], [-1e37]], np.float32)
+    solution = solve_equilibrium(A, Z, options=options(method=method), backend=name)  # x₂ is above the largest float32
+    assert solution.status.tolist() == [Status.NONFINITE]
+    assert np.isnan(solution.X).all()
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_finite_columns_near_the_largest_number_are_solved(name):
+    A, Z = np.array([[-0.95, 0], [0, 0.01]]), np.array([[9.5e307], [0.0]])
+    solution = solve_equilibrium(A, Z, activation="identity", X0=Z, options=options(), backend=name)
+    assert solution.converged
+    np.testing.assert_allclose(solution.X[:, 0], [9.5e307 / 1.95, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_substitution_does_not_hide_a_start_that_is_not_finite(name):
+    A, X0 = np.array([[0, 0.5], [0, 0]]), np.array([[np.nan, 0], [0, 0]])
+    solution = solve_equilibrium(A, np.ones((2, 2)), X0=X0, options=options(), backend=name)
+    assert solution.status.tolist() == [Status.NONFINITE, Status.CONVERGED]
+    assert solution.iterations.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+@pytest.mark.parametrize("factors", [(1e-23, 1e-23, 0.0, 1e38), (1e20, 1e-21, 1e-25, 0.0)], ids=["norm", "product"])
+def test_the_bound_holds_where_products_of_factors_underflow(name, factors):
+    l, r, z, x0 = (np.full((1, 1), v, np.float32) for v in factors)  # noqa: E741
+    how = {"activation": "identity", "options": options(method="picard", max_iter=1 if x0.any() else 300)}
+    solution = solve_equilibrium((l, r), z, X0=x0, backend=name, **how)
+    truth = naive.Fraction(z.item()) / (1 - naive.Fraction(l.item()) * naive.Fraction(r.item()))
+    assert abs(naive.Fraction(solution.X.item()) - truth) <= naive.Fraction(float(solution.error_bound[0]))
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_any_number_of_iterations_may_be_allowed(name):
+    A, Z = np.eye(2) / 2, np.ones((2, 1))
+    assert solve_equilibrium(A, Z, options=options(max_iter=1 << 70), backend=name).converged
+
+
 # --- exact answers ----------------------------------------------------------------------------------------------------
 
 

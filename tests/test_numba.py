@@ -351,6 +351,38 @@ def test_compiled_code_is_kept_until_a_file_it_was_made_of_changes(tmp_path):
     assert run_copy(tmp_path) == ["0.3333333333333333", "0"]
 
 
+def test_compiled_code_is_not_shared_between_widths_of_vectors(tmp_path):
+    """Told which features the CPU has, Numba's cache takes it for the same CPU; but the vectors are others."""
+    flags = "import llvmlite.binding as b; print(b.get_host_cpu_features().flatten())"
+    features = subprocess.run([sys.executable, "-c", flags], capture_output=True, text=True, check=True).stdout.strip()
+    code = textwrap.dedent("""
+        import sys, numpy as np, idl_ref
+        from idl_ref.backends import columns
+        A, Z = np.eye(40, k=1, dtype="f") / 2 + np.eye(40, dtype="f") / 4, np.ones((40, 9), "f")
+        for method in sys.argv[1:]:
+            s = idl_ref.solve_equilibrium(A, Z, options=idl_ref.SolveOptions(method=method), backend="numba")
+            truth = np.linalg.solve(np.eye(40) - A, Z)
+            assert abs(s.X - truth).max() <= s.error_bound.max() + 1e-12, (method, abs(s.X - truth).max())
+        print(columns.FINGERPRINT)
+    """)
+    seen = []
+    for told, methods in (("", ["picard"]), (features, ["anderson"]), ("", ["anderson"])):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_CPU")}
+        environment |= {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "1"}
+        environment |= {"NUMBA_CPU_FEATURES": told} if told else {}
+        command = [sys.executable, "-c", code, *methods]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        seen.append(done.stdout.strip())
+    if columns.vec.VECTOR_BYTES > 16:
+        assert seen[0] == seen[2] != seen[1]
+
+
+def test_where_nothing_may_be_compiled_the_reason_is_given(monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert idl_ref.backends()["numba"] == "NUMBA_DISABLE_JIT is set, and nothing is compiled"
+
+
 def test_a_full_disk_does_not_stop_a_solve(tmp_path):
     pytest.importorskip("resource")
     subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)

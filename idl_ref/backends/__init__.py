@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
@@ -34,6 +35,8 @@ def backends() -> dict[str, str]:
 def _reason(name: str) -> str:
     if name == "numpy":
         return AVAILABLE
+    if name == "numba" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "NUMBA_DISABLE_JIT is set, and nothing is compiled"
     if name == "numba":
         return AVAILABLE if find_spec("numba") else 'numba is not installed; pip install "idl-ref[numba]"'
     return f"this version of idl_ref has no {name} twin yet"

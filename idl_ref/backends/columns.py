@@ -16,7 +16,7 @@ from numba import njit
 from idl_ref import activations, certificate
 from idl_ref.activations import LEAK
 from idl_ref.backends import vectors as vec
-from idl_ref.backends.vectors import GROUP
+from idl_ref.backends.vectors import GROUP, VECTOR_BYTES
 
 ROWS = 16  # every column and every packed factor is filled up with zeros to a multiple of this
 IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, ELU, HARDTANH, SOFTSIGN = (
@@ -32,8 +32,9 @@ compiled = njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=
 
 
 def _fingerprint() -> str:
-    """Of every file that compiled code is made of. Numba's cache looks at the file of an entry point only."""
-    digest = hashlib.sha256()
+    """Of every file that compiled code is made of, and of the vectors it uses. Numba's cache looks at the file of an
+    entry point and at the CPU only."""
+    digest = hashlib.sha256(f"{VECTOR_BYTES} {GROUP}".encode())
     for path in [*Path(__file__).parent.glob("*.py"), Path(activations.__file__), Path(certificate.__file__)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -53,12 +53,14 @@ def load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm):
     else:
         fill(M, x, x + block, 0.0)
     for c in range(w):
-        top, beside = norms(M, z + c * stride, -end, end)[0], 0.0
+        z_norm[c] = norms(M, z + c * stride, -end, end)[0]
+        finite = math.isfinite(z_norm[c])
         if X0.size > 0:
-            beside += norms(M, x + c * stride, -end, end)[0]
+            finite = finite and math.isfinite(norms(M, x + c * stride, -end, end)[0])
         if S.size > 0:
-            beside += norms(M, s + c * stride, -end, end)[0]
-        z_norm[c] = top if math.isfinite(top + beside) else math.nan
+            finite = finite and math.isfinite(norms(M, s + c * stride, -end, end)[0])
+        if not finite:
+            z_norm[c] = math.nan
 
 
 @compiled
@@ -81,7 +83,7 @@ def outcome(step, top, z_norm, trial, count, tol, max_iter, eps):
     if math.isnan(z_norm) or not (math.isfinite(step) or trial):
         return NONFINITE
     asked, rounded = tol * z_norm if z_norm < 1 else tol, 4 * eps * (z_norm if z_norm > top else top)
-    if step <= asked or step <= rounded:
+    if math.isfinite(step) and (step <= asked or step <= rounded):
         return CONVERGED if step <= tol else PRECISION_LIMIT
     return MAX_ITER if count >= max_iter else GOES_ON
 

@@ -109,7 +109,8 @@ def plan(factors: fac.Factors, activation: Activation, adjoint: bool, method: st
         weights = sums
         roundings += height + width
         flops += 2 * height * width
-    norm = top * (1 + roundings * certificate.limits(dtype)[0])
+    eps, tiny = certificate.limits(dtype)
+    norm = top * (1 + roundings * eps) + (roundings * tiny if len(factors) > 1 else 0)  # products may underflow
     if not norm < 1:  # then it matters
         norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
     r = factors[0].shape[1] if len(factors) == 2 else 0
@@ -169,13 +170,15 @@ def solve(
     `answer` is filled; its iterations are counted on from what stands there.
     """
     n, m = Z.shape
+    if method == "substitution" and X0 is not None:  # it needs no start, but does not hide that one was not finite
+        Z = np.where(np.isfinite(X0).all(axis=0), Z, Z.dtype.type(np.nan))
     nothing = NOTHING[Z.dtype]
     Z, z_down, z_right = flat(Z)
     S, s_down, s_right = nothing if S is None else flat(S)
     skip = int(X0 is None and math.isfinite(p.roundings[0]))  # A·0 = 0, unless A holds NaN or inf
     X0, x_down, x_right = nothing if X0 is None else flat(X0)
     where = (z_down, z_right, s_down, s_right, x_down, x_right)
-    tol, max_iter = float(options.tol), int(options.max_iter)
+    tol, max_iter = float(options.tol), min(int(options.max_iter), 1 << 62)
     threads, tile = tiles(m, KEPT[method] * n * Z.itemsize, options, p.flops)
     if method == "substitution":
         kind = n, p.code, int(fac.triangle(factors) == "upper")

@@ -52,7 +52,7 @@ class Ledger:
         """Count one application G = g(X), close the columns that are done, and tell which go on.   -> (k,) bool"""
         self.iterations[self.index] += 1
         limit = stopping_step(self.options.tol, column_max(problem.Z), column_max(G), self.eps)
-        done = step <= limit
+        done = (step <= limit) & np.isfinite(step)  # both are inf where a trial overflows
         broken = ~np.isfinite(step) & ~np.asarray(trial)
         spent = self.iterations[self.index] >= self.options.max_iter
         leaving = done | broken | spent
