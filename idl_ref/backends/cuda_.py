@@ -180,9 +180,9 @@ def _resident(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answ
     d_F1, d_F2 = e.packed[:2]
     inputs = (d_F1, d_F2, e.Z.d_array, e.S.d_array, e.X0.d_array, d_index)
     shape = (_sizes(method, e, chosen), _where(e), _places(method, e, chosen, dtype), _levels(method, e, dtype))
-    kernel, more = kernels.PICARD[chosen.kind], ()
+    kernel, more = kernels.picard(chosen.kind, chosen.width), ()
     if method == "anderson":
-        kernel = kernels.GUARDED[chosen.kind]
+        kernel = kernels.guarded(chosen.kind, chosen.width)
         more = (api.empty(chosen.grid * HISTORY * filled(e.shape[0]) * chosen.width, dtype, e.stream),)
     api.launch(kernel, chosen.grid, chosen.threads, chosen.shared, e.stream, *inputs, *shape, *more, *answer)
 
@@ -207,7 +207,7 @@ def _large(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answer)
 
     def product(d_F: Any, rows: int, inner: int, d_from: Any, d_to: Any) -> None:
         blocks = -(-rows // kernels.BLOCK)
-        launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, w, blocks), kept[3])
+        launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, blocks), kept[3])
 
     launch(kernels.open_tiles, grid, chosen.shared, d_X, *inputs, e.X0.d_array, d_index, *shape, kept, *answer)
     d_H = api.empty(grid * HISTORY * end * w if method == "anderson" else 0, dtype, e.stream)

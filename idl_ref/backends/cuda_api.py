@@ -55,6 +55,10 @@ if SIMULATED:
         """array[i : i + 4] = four"""
         array[i], array[i + 1], array[i + 2], array[i + 3] = four
 
+    def renew(i: int) -> int:
+        """i"""
+        return i
+
 else:
     from llvmlite import ir
     from numba.cuda.extending import intrinsic
@@ -92,6 +96,17 @@ else:
             return context.get_dummy_value()
 
         return types.void(array, types.intp, types.UniTuple(array.dtype, 4)), generate
+
+    # Else whatever follows from the number of a thread would be computed once, before the loops, and wait in registers.
+    @intrinsic
+    def renew(typing: Any, i: Any) -> Any:
+        """i, of which the compiler knows nothing any more"""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kind = ir.FunctionType(ir.IntType(64), [ir.IntType(64)])
+            return builder.asm(kind, "mov.b64 $0, $1;", "=l,l", arguments, side_effect=True)
+
+        return types.intp(types.intp), generate
 
 
 # --- memory and launches ----------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ import math
 
 from idl_ref.activations import LEAK
 from idl_ref.backends import cuda_plans
-from idl_ref.backends.cuda_api import device, load4, store4
+from idl_ref.backends.cuda_api import device, load4, renew, store4
 from idl_ref.backends.cuda_plans import LANES, SLICES
 
 ROWS, COLUMNS = 8, 4  # of the tile of a product that a thread keeps in registers
-DEEP = 4  # steps of the inner loop of a product that are written out
+DEEP = 2  # steps of the inner loop of a product that are written out
 filled = device(cuda_plans.filled)
 
 # --- products ---------------------------------------------------------------------------------------------------------
@@ -58,11 +58,9 @@ def product(F, f, f_down, X, x, x_down, inner, t):
     while k < inner:
         t = rank_one(F, f, X, x, t)
         t = rank_one(F, f + f_down, X, x + x_down, t)
-        t = rank_one(F, f + 2 * f_down, X, x + 2 * x_down, t)
-        t = rank_one(F, f + 3 * f_down, X, x + 3 * x_down, t)
-        f += 4 * f_down
-        x += 4 * x_down
-        k += 4
+        f += 2 * f_down
+        x += 2 * x_down
+        k += 2
     return t
 
 
@@ -83,7 +81,7 @@ def put(P, p, down, t):
 def sweep(F, f, height, inner, X, x, w, P, p, first, last, tid, threads):
     """P = F X for the rows first … last of a tile of w columns, P (last − first, w)."""
     groups = w // 4
-    item = tid
+    item = renew(tid)
     while item < (last - first) // 8 * groups:
         i, c = item // groups * 8, item % groups * 4
         t = product(F, f + first + i, height, X, x + c, w, inner, zeros(P))
@@ -95,7 +93,7 @@ def sweep(F, f, height, inner, X, x, w, P, p, first, last, tid, threads):
 def sweep_slices(F, height, inner, X, x, w, P, p, tid, threads):
     """P[s] = F X over the s-th share of k, for a factor of few rows and many columns; P (SLICES, height, w)."""
     groups, share = w // 4, (inner + 31) // 32 * 4  # of SLICES shares, each a multiple of DEEP
-    item = tid
+    item = renew(tid)
     while item < SLICES * (height // 8) * groups:
         s, i, c = item // (height // 8 * groups), item // groups % (height // 8) * 8, item % groups * 4
         k0, k1 = min(inner, s * share), min(inner, (s + 1) * share)
@@ -107,7 +105,7 @@ def sweep_slices(F, height, inner, X, x, w, P, p, tid, threads):
 @device
 def join_slices(P, p, size, t, tid, threads):
     """P[t + e] = Σ_s P[s][e]"""
-    e = tid
+    e = renew(tid)
     while e < size:
         total = P[p + e]
         for s in range(1, SLICES):

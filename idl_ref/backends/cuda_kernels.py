@@ -6,15 +6,18 @@ for reals and I for integers, which are in front; `cuda_plans` draws that map.
 
 from __future__ import annotations
 
+from functools import cache
+
 from numba.core import types
 
 from idl_ref.backends import cuda_columns as col
 from idl_ref.backends import cuda_states as states
 from idl_ref.backends import cuda_trials as trials
-from idl_ref.backends.cuda_api import cuda, device, kernel, load4, store4
-from idl_ref.backends.cuda_plans import INTEGERS, LANES, REALS
+from idl_ref.backends.cuda_api import cuda, device, kernel, load4, renew, store4
+from idl_ref.backends.cuda_plans import INTEGERS, LANES, REALS, WIDE
 
 SHARED, STREAMED, LOW_RANK = range(3)
+KINDS = {"shared": SHARED, "streamed": STREAMED, "low_rank": LOW_RANK}
 int32 = types.int32
 begin, survey, finish, deliver = states.begin, states.survey, states.finish, states.deliver
 BLOCK = 128  # rows of a block of `apply`
@@ -48,9 +51,9 @@ def narrow(F2, r, end, M, x, w, t, tid, threads):
 
 
 @device
-def start(I, M, places, sizes, lipschitz, Z, S, X0, index, where, V, x, out, status, iterations, numbers):
+def start(I, M, places, sizes, w, lipschitz, Z, S, X0, index, where, V, x, out, status, iterations, numbers):
     """Bring in the start, look at the columns, hand out what is not finite; how many columns go on."""
-    n, r, w, m = sizes[0], sizes[1], sizes[2], sizes[3]
+    n, m = sizes[0], sizes[3]
     tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
     count = min(w, index.size - first)
     survey(V, x, w, first, count, Z, S, X0, index, where, n, filled(n), M, places[1], tid, threads)
@@ -69,12 +72,12 @@ def start(I, M, places, sizes, lipschitz, Z, S, X0, index, where, V, x, out, sta
 
 
 @device
-def close_picard(I, M, places, sizes, levels, V, x, S, index, out, status, iterations, numbers):
+def close_picard(I, M, places, sizes, w, levels, V, x, S, index, out, status, iterations, numbers):
     """Close the columns that are done and hand out their answers, which stand in V; how many columns go on."""
-    n, w, m = sizes[0], sizes[2], sizes[3]
+    n, m = sizes[0], sizes[3]
     tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
     count = min(w, index.size - first)
-    goes_on = 0
+    goes_on, tid = 0, renew(tid)
     if tid < count:
         j, limits = index[first + tid], (sizes[5], sizes[6])
         goes_on = settle_picard(
@@ -86,13 +89,13 @@ def close_picard(I, M, places, sizes, levels, V, x, S, index, out, status, itera
 
 
 @device
-def close_guarded(I, M, places, sizes, levels, V, x, P, p, H, S, index, out, status, iterations, numbers):
+def close_guarded(I, M, places, sizes, w, levels, V, x, P, p, H, S, index, out, status, iterations, numbers):
     """The same for trial points, whose images stand in P, and the next points into V."""
-    n, w, m = sizes[0], sizes[2], sizes[3]
+    n, m = sizes[0], sizes[3]
     tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
     count, end, q, shares = min(w, index.size - first), filled(n), places[0], places[1]
     h = cuda.blockIdx.x * trials.HISTORY * end * w
-    goes_on = 0
+    goes_on, tid = 0, renew(tid)
     if tid < count:
         j, limits = index[first + tid], (sizes[5], sizes[6])
         goes_on = settle_guarded(
@@ -100,35 +103,39 @@ def close_guarded(I, M, places, sizes, levels, V, x, P, p, H, S, index, out, sta
         )  # fmt: skip
     running = cuda.syncthreads_count(goes_on)
     deliver(I, P, p, w, first, count, index, n, m, out, tid, threads)
-    remember(I, V, x, P, p, H, h, end, n, w, M, shares, tid, threads)
+    remember(I, V, x, P, p, H, h, n, w, M, shares, tid, threads)
     cuda.syncthreads()
-    compare(I, H, h, end, n, w, M, shares, tid, threads)
+    compare(I, H, h, n, w, M, shares, tid, threads)
     cuda.syncthreads()
+    tid = renew(tid)
     if tid < count and I[states.CONTROL * w + tid] >= states.GOOD:
         extrapolate(I, M, q, tid, w, M, shares, levels[2], sizes[5])
     cuda.syncthreads()
-    move(I, M, q, V, x, P, p, H, h, end, n, w, M, shares, tid, threads)
+    move(I, M, q, V, x, P, p, H, h, n, w, M, shares, tid, threads)
     cuda.syncthreads()
     return running
 
 
 # --- a tile per block, to the end -------------------------------------------------------------------------------------
+# The width of a tile is known when a kernel is compiled: offsets become part of the instructions, not of the registers.
 
 
-def make_picard(kind):
-    """x ← g(x) for the columns of a tile, each until it is done, or was slow for `slow_steps` steps in a row."""
+@cache
+def picard(name, w):
+    """The kernel x ← g(x) for the columns of a tile, each until it is done, or was slow for `slow_steps` steps in a row."""
+    kind = KINDS[name]
 
-    def picard(F1, F2, Z, S, X0, index, sizes, where, places, levels, out, status, iterations, numbers):
+    def solve(F1, F2, Z, S, X0, index, sizes, where, places, levels, out, status, iterations, numbers):
         """sizes: n, r, w, m, activation, max_iter, slow_steps.   levels: tol, slow, eps, Lip(φ)"""
         M, I = cuda.shared.array(0, F1.dtype), cuda.shared.array(0, int32)
         tid, threads = cuda.threadIdx.x, cuda.blockDim.x
-        n, r, w, code = sizes[0], sizes[1], sizes[2], sizes[4]
+        n, r, code = sizes[0], sizes[1], sizes[4]
         shares, x, p, t, f = places[1], places[2], places[3], places[4], places[5]
         first, end = cuda.blockIdx.x * w, filled(n)
         count, block = min(w, index.size - first), threads // (w // 4) * 8 if kind == LOW_RANK else end
         if kind == SHARED:
             copy(F1, M, f, end * end, tid, threads)
-        running = start(I, M, places, sizes, levels[3], Z, S, X0, index, where, M, x, out, status, iterations, numbers)
+        running = start(I, M, places, sizes, w, levels[3], Z, S, X0, index, where, M, x, out, status, iterations, numbers)
         while running > 0:
             if kind == LOW_RANK:
                 narrow(F2, r, end, M, x, w, t, tid, threads)
@@ -148,25 +155,27 @@ def make_picard(kind):
                 )  # fmt: skip
                 cuda.syncthreads()
                 row += block
-            running = close_picard(I, M, places, sizes, levels, M, x, S, index, out, status, iterations, numbers)
+            running = close_picard(I, M, places, sizes, w, levels, M, x, S, index, out, status, iterations, numbers)
 
-    return kernel(picard)
+    return kernel(solve)
 
 
-def make_guarded(kind):
-    """Anderson's trial points for the columns of a tile, kept only if they help: `safeguarded` in the NumPy twin."""
+@cache
+def guarded(name, w):
+    """The kernel of Anderson's trial points for the columns of a tile, kept only if they help: `safeguarded` in the NumPy twin."""
+    kind = KINDS[name]
 
-    def guarded(F1, F2, Z, S, X0, index, sizes, where, places, levels, H, out, status, iterations, numbers):
+    def solve(F1, F2, Z, S, X0, index, sizes, where, places, levels, H, out, status, iterations, numbers):
         """sizes and levels as for `picard`, with `decrease` in the place of `slow`."""
         M, I = cuda.shared.array(0, F1.dtype), cuda.shared.array(0, int32)
         tid, threads = cuda.threadIdx.x, cuda.blockDim.x
-        n, r, w, code = sizes[0], sizes[1], sizes[2], sizes[4]
+        n, r, code = sizes[0], sizes[1], sizes[4]
         shares, x, p, t, f = places[1], places[2], places[3], places[4], places[5]
         first, end = cuda.blockIdx.x * w, filled(n)
         count = min(w, index.size - first)
         if kind == SHARED:
             copy(F1, M, f, end * end, tid, threads)
-        running = start(I, M, places, sizes, levels[3], Z, S, X0, index, where, M, x, out, status, iterations, numbers)
+        running = start(I, M, places, sizes, w, levels[3], Z, S, X0, index, where, M, x, out, status, iterations, numbers)
         while running > 0:
             if kind == SHARED:
                 sweep(M, f, end, end, M, x, w, M, p, 0, end, tid, threads)
@@ -179,10 +188,10 @@ def make_guarded(kind):
             finish(M, x, M, p, M, p, 0, n, w, first, count, Z, S, index, where, code, M, shares, tid, threads)
             cuda.syncthreads()
             running = close_guarded(
-                I, M, places, sizes, levels, M, x, M, p, H, S, index, out, status, iterations, numbers
+                I, M, places, sizes, w, levels, M, x, M, p, H, S, index, out, status, iterations, numbers
             )
 
-    return kernel(guarded)
+    return kernel(solve)
 
 
 # --- a step per launch, for what is too large for that ----------------------------------------------------------------
@@ -191,14 +200,14 @@ def make_guarded(kind):
 
 @kernel
 def apply(F, X, P, sizes, running):
-    """P = F X for the rows of a block and one tile. sizes: rows, inner, w, row blocks."""
-    rows, inner, w, blocks = sizes
+    """P = F X for the rows of a block and one tile. sizes: rows, inner, row blocks."""
+    rows, inner, blocks = sizes
     tile, part = cuda.blockIdx.x // blocks, cuda.blockIdx.x % blocks
     if running[tile] > 0:
         first = part * BLOCK
         last = min(first + BLOCK, rows)
-        x, p = tile * inner * w, (tile * rows + first) * w
-        sweep(F, 0, rows, inner, X, x, w, P, p, first, last, cuda.threadIdx.x, cuda.blockDim.x)
+        x, p = tile * inner * WIDE, (tile * rows + first) * WIDE
+        sweep(F, 0, rows, inner, X, x, WIDE, P, p, first, last, cuda.threadIdx.x, cuda.blockDim.x)
 
 
 @device
@@ -222,9 +231,9 @@ def keep(I, M, q, w, kept_I, kept_Q, back):
 def open_tiles(X, Z, S, X0, index, sizes, where, places, levels, kept, out, status, iterations, numbers):
     """The start of every tile. kept: integers, reals, shares of ‖x‖, and how many columns of a tile go on."""
     M, I = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
-    w, q = sizes[2], places[0]
+    w, q = WIDE, places[0]
     x = cuda.blockIdx.x * filled(sizes[0]) * w
-    count = start(I, M, places, sizes, levels[3], Z, S, X0, index, where, X, x, out, status, iterations, numbers)
+    count = start(I, M, places, sizes, w, levels[3], Z, S, X0, index, where, X, x, out, status, iterations, numbers)
     cuda.syncthreads()
     keep(I, M, q, w, kept[0], kept[1], False)
     keep_shares(M, places[1], w, kept[2], False)
@@ -250,14 +259,14 @@ def step_picard(X, P, Z, S, index, sizes, where, places, levels, kept, out, stat
     """What follows on P = A X in one step of Picard, for the tile of a block."""
     M, I = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
     tid, threads, b = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x
-    n, w, code, q = sizes[0], sizes[2], sizes[4], places[0]
+    n, w, code, q = sizes[0], WIDE, sizes[4], places[0]
     first, x = b * w, b * filled(n) * w
     if kept[3][b] > 0:
         keep(I, M, q, w, kept[0], kept[1], True)
         count = min(w, index.size - first)
         finish(X, x, P, x, X, x, 0, n, w, first, count, Z, S, index, where, code, M, places[1], tid, threads)
         cuda.syncthreads()
-        running = close_picard(I, M, places, sizes, levels, X, x, S, index, out, status, iterations, numbers)
+        running = close_picard(I, M, places, sizes, w, levels, X, x, S, index, out, status, iterations, numbers)
         keep(I, M, q, w, kept[0], kept[1], False)
         if tid == 0:
             kept[3][b] = running
@@ -268,7 +277,7 @@ def step_guarded(X, P, Z, S, index, sizes, where, places, levels, kept, H, out, 
     """What follows on P = A X in one step of Anderson."""
     M, I = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
     tid, threads, b = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x
-    n, w, code, q = sizes[0], sizes[2], sizes[4], places[0]
+    n, w, code, q = sizes[0], WIDE, sizes[4], places[0]
     first, x = b * w, b * filled(n) * w
     if kept[3][b] > 0:
         keep(I, M, q, w, kept[0], kept[1], True)
@@ -277,7 +286,7 @@ def step_guarded(X, P, Z, S, index, sizes, where, places, levels, kept, H, out, 
         finish(X, x, P, x, P, x, 0, n, w, first, count, Z, S, index, where, code, M, places[1], tid, threads)
         cuda.syncthreads()
         running = close_guarded(
-            I, M, places, sizes, levels, X, x, P, x, H, S, index, out, status, iterations, numbers
+            I, M, places, sizes, w, levels, X, x, P, x, H, S, index, out, status, iterations, numbers
         )  # fmt: skip
         keep(I, M, q, w, kept[0], kept[1], False)
         keep_shares(M, places[1], w, kept[2], False)
@@ -296,11 +305,11 @@ def substitute(F1, Z, S, index, sizes, where, places, levels, X, out, status, it
     """
     M, I = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
     tid, threads = cuda.threadIdx.x, cuda.blockDim.x
-    n, upper, w, m, code = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    n, upper, w, m, code = sizes[0], sizes[1], WIDE, sizes[3], sizes[4]
     first, end, shares, apart = cuda.blockIdx.x * w, filled(n), places[1], LANES * w
     count, x = min(w, index.size - first), cuda.blockIdx.x * 2 * filled(n) * w
     p = x + end * w
-    start(I, M, places, sizes, levels[3], Z, S, X[:0], index, where, X, x, out, status, iterations, numbers)
+    start(I, M, places, sizes, w, levels[3], Z, S, X[:0], index, where, X, x, out, status, iterations, numbers)
     for turn in range(n):
         i = n - 1 - turn if upper > 0 else turn
         low, high = (i + 1, n) if upper > 0 else (0, i)
@@ -374,11 +383,8 @@ def row_sums(F, sizes, weights, sums, upper, lower):
         above = below = 0
         for k in range(columns):
             value = F[i * down + k * right]
-            total += abs(value) * (weights[k] if weights.size > 0 else total.dtype.type(1))
+            total += abs(value) * (weights[k] if weights.size > 0 else sums.dtype.type(1))
             if value != sums.dtype.type(0):
                 above, below = (1 if k >= i else above), (1 if k <= i else below)
         sums[i], upper[i], lower[i] = total, above, below
 
-
-PICARD = {"shared": make_picard(SHARED), "streamed": make_picard(STREAMED), "low_rank": make_picard(LOW_RANK)}
-GUARDED = {"shared": make_guarded(SHARED), "streamed": make_guarded(STREAMED), "low_rank": make_guarded(LOW_RANK)}

@@ -12,6 +12,7 @@ DEPTH = 5  # differences that Anderson remembers
 INTEGERS, REALS = 8, 5 + DEPTH + 2 * DEPTH * DEPTH  # rows of what is known of each column; see cuda_states
 QUANTITIES = {"picard": 6, "anderson": 2 + 2 * DEPTH}  # of which a column's shares are put down side by side
 WIDTHS = (32, 16, 8, 4)  # columns of a tile
+WIDE = 16  # columns of a tile of what is large
 FEW, MANY = 128, 256  # threads of a block
 
 
@@ -91,7 +92,8 @@ def plan(
     for row in TABLE:
         if row.low_rank != (r > 0) or n > row.most_rows:
             continue
-        fitting = [p for w in WIDTHS if (p := _fixed(row.kind, method, sizes, w, itemsize)).shared <= limit]
+        widths = (WIDE,) if row.kind == "large" else WIDTHS
+        fitting = [p for w in widths if (p := _fixed(row.kind, method, sizes, w, itemsize)).shared <= limit]
         if tile is not None:
             fitting = [p for p in fitting if p.width <= max(tile, WIDTHS[-1])] or fitting[-1:]
         busy = [p for p in fitting if p.grid >= multiprocessors]
@@ -109,7 +111,7 @@ def _fixed(kind: str, method: str, sizes: tuple[int, int, int], w: int, itemsize
 
 def rough(plan: Plan, n: int, itemsize: int, m: int) -> Plan:
     """The plan of a kernel that keeps nothing but shares and states in shared memory, as substitution does."""
-    w = min(plan.width, 16)
+    w = WIDE
     size = places("large", "picard", n, 0, w, plan.threads, itemsize).size
     return Plan("large", w, plan.threads, -(-m // w), size * itemsize)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from idl_ref.backends.cuda_api import device
+from idl_ref.backends.cuda_api import device, renew
 from idl_ref.backends.cuda_columns import finite, larger, largest, norms, phi, total
 from idl_ref.backends.cuda_plans import DEPTH, INTEGERS, LANES
 
@@ -29,7 +29,7 @@ def survey(V, x, w, first, count, Z, S, X0, index, where, n, end, M, shares, tid
 
     where: how far apart the rows and the columns of Z, S and X0 are. S and X0 are empty where there is none.
     """
-    item = tid
+    item = renew(tid)
     while item < LANES * w:
         c, lane = item % w, item // w
         j = index[first + min(c, count - 1)]
@@ -82,7 +82,7 @@ def entry(P, p, Z, S, where, i, j, code):
 @device
 def finish(V, x, P, p, T, t, i0, i1, w, first, count, Z, S, index, where, code, M, shares, tid, threads):
     """T = s φ(P + Z) in the rows i0 … i1, P (i1 − i0, w), and shares of the norms of G − X and G. T may be X or P."""
-    item, apart = tid, LANES * w
+    item, apart = renew(tid), LANES * w
     while item < LANES * w:
         c, lane = item % w, item // w
         j, a = index[first + min(c, count - 1)], shares + item
@@ -126,7 +126,7 @@ def record(Q, q, c, w, ended, count, step, change, g_norm, j, m, status, iterati
 @device
 def deliver(I, V, v, w, first, count, index, n, m, out, tid, threads):
     """The answers of the columns that have just ended, NaN where one is not finite."""
-    item = tid
+    item = renew(tid)
     while item < LANES * w:
         c, lane = item % w, item // w
         control = I[CONTROL * w + c]

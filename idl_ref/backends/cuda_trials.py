@@ -1,13 +1,13 @@
 """Device functions of the CUDA twin: who goes on after an application, and Anderson's trial points.
 
 `proposals` and `safeguarded` in the NumPy twin define and explain them. The history of a tile stands in global memory:
-vector k of column c has its entry i at h + (k·end + i)·w + c.
+vector k of column c has its entry i at h + (i·HISTORY + k)·w + c.
 """
 
 from __future__ import annotations
 
 from idl_ref.backends import methods
-from idl_ref.backends.cuda_api import device
+from idl_ref.backends.cuda_api import device, renew
 from idl_ref.backends.cuda_columns import finite, larger, largest, total
 from idl_ref.backends.cuda_plans import DEPTH, LANES
 from idl_ref.backends.cuda_states import (
@@ -79,30 +79,30 @@ def settle_guarded(I, Q, q, c, w, M, shares, adjoint, levels, limits, j, m, stat
 
 
 @device
-def remember(I, V, x, P, p, H, h, end, n, w, M, shares, tid, threads):
+def remember(I, V, x, P, p, H, h, n, w, M, shares, tid, threads):
     """f = g − x and what changed since the point before, into the history; shares of ‖ΔF‖∞ and ‖f‖∞."""
-    item, apart = tid, LANES * w
+    item, apart = renew(tid), LANES * w
     while item < LANES * w:
         c, lane = item % w, item // w
         control, known, slot = I[CONTROL * w + c], I[KNOWN * w + c], I[SLOT * w + c]
         changed = top = M.dtype.type(0)
         i = lane
         while i < n and control >= GOOD:
-            o = h + i * w + c
+            o = h + i * HISTORY * w + c
             g = P[p + i * w + c]
             f = g - V[x + i * w + c]
             if control == GOOD:
-                H[o + BASE * end * w] = g
+                H[o + BASE * w] = g
             if control != REFUSED:
                 if known == 0:  # at the start, and after a refusal: what led there is forgotten
                     for k in range(DIFFERENCES, HISTORY):
-                        H[o + k * end * w] = H.dtype.type(0)
+                        H[o + k * w] = H.dtype.type(0)
                 else:
-                    difference = f - H[o + LAST_F * end * w]
+                    difference = f - H[o + LAST_F * w]
                     changed = larger(abs(difference), changed)
-                    H[o + (DIFFERENCES + slot) * end * w] = difference
-                    H[o + (DIFFERENCES + DEPTH + slot) * end * w] = g - H[o + LAST_G * end * w]
-                H[o + LAST_F * end * w], H[o + LAST_G * end * w] = f, g
+                    H[o + (DIFFERENCES + slot) * w] = difference
+                    H[o + (DIFFERENCES + DEPTH + slot) * w] = g - H[o + LAST_G * w]
+                H[o + LAST_F * w], H[o + LAST_G * w] = f, g
             top = larger(abs(f), top)
             i += LANES
         M[shares + item], M[shares + apart + item] = changed, top
@@ -117,9 +117,9 @@ def scale(M, r, w):
 
 
 @device
-def compare(I, H, h, end, n, w, M, shares, tid, threads):
+def compare(I, H, h, n, w, M, shares, tid, threads):
     """Divide the newest differences by the size of ΔF; shares of ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩."""
-    item, apart = tid, LANES * w
+    item, apart = renew(tid), LANES * w
     while item < LANES * w:
         c, lane = item % w, item // w
         slot = I[SLOT * w + c]
@@ -127,17 +127,17 @@ def compare(I, H, h, end, n, w, M, shares, tid, threads):
         changed, size = scale(M, shares + c, w), scale(M, shares + apart + c, w)
         i = lane
         while i < n and proposing and I[KNOWN * w + c] > 0:
-            H[h + ((DIFFERENCES + slot) * end + i) * w + c] /= changed
-            H[h + ((DIFFERENCES + DEPTH + slot) * end + i) * w + c] /= changed
+            H[h + (i * HISTORY + DIFFERENCES + slot) * w + c] /= changed
+            H[h + (i * HISTORY + DIFFERENCES + DEPTH + slot) * w + c] /= changed
             i += LANES
         for a in range(DEPTH):
             square = product = M.dtype.type(0)
             i = lane
             while i < n and proposing:
-                o = h + i * w + c
-                dF = H[o + (DIFFERENCES + a) * end * w]
-                square += dF * H[o + (DIFFERENCES + slot) * end * w]
-                product += dF * (H[o + LAST_F * end * w] / size)
+                o = h + i * HISTORY * w + c
+                dF = H[o + (DIFFERENCES + a) * w]
+                square += dF * H[o + (DIFFERENCES + slot) * w]
+                product += dF * (H[o + LAST_F * w] / size)
                 i += LANES
             M[shares + (2 + a) * apart + item], M[shares + (2 + DEPTH + a) * apart + item] = square, product
         item += threads
@@ -200,22 +200,22 @@ def mix(Q, q, c, w, M, shares, eps):
 
 
 @device
-def move(I, Q, q, V, x, P, p, H, h, end, n, w, M, shares, tid, threads):
+def move(I, Q, q, V, x, P, p, H, h, n, w, M, shares, tid, threads):
     """x ← g − ΔG γ, or where Picard goes on; shares of ‖x‖∞ and ‖x‖₁."""
-    item, apart = tid, LANES * w
+    item, apart = renew(tid), LANES * w
     while item < LANES * w:
         c, lane = item % w, item // w
         control, trial = I[CONTROL * w + c], I[TRIAL * w + c]
         top = size = M.dtype.type(0)
         i = lane
         while i < n and control >= GOOD:
-            o = h + i * w + c
+            o = h + i * HISTORY * w + c
             if trial > 0:
                 value = P[p + i * w + c]
                 for a in range(DEPTH):
-                    value -= Q[q + (WEIGHTS + a) * w + c] * H[o + (DIFFERENCES + DEPTH + a) * end * w]
+                    value -= Q[q + (WEIGHTS + a) * w + c] * H[o + (DIFFERENCES + DEPTH + a) * w]
             else:
-                value = H[o + BASE * end * w]
+                value = H[o + BASE * w]
             V[x + i * w + c] = value
             top = larger(abs(value), top)
             size += abs(value)
