@@ -142,7 +142,7 @@ def shared_limit() -> int:
 
 def multiprocessors() -> int:
     """How many blocks this device runs at the same time at least."""
-    return 1 if SIMULATED else cuda.get_current_device().MULTIPROCESSOR_COUNT
+    return 132 if SIMULATED else cuda.get_current_device().MULTIPROCESSOR_COUNT
 
 
 def launch(kernel: Any, grid: int, block: int, shared: int, stream: Any, *arguments: Any) -> None:

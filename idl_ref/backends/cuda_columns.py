@@ -175,8 +175,7 @@ def larger(a, b):
 @device
 def finite(a):
     """Neither NaN nor inf."""
-    difference = a - a
-    return difference == difference
+    return math.isfinite(a)
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------

@@ -59,8 +59,11 @@ def start(I, M, places, sizes, w, lipschitz, Z, S, X0, index, where, V, x, out, 
     survey(V, x, w, first, count, Z, S, X0, index, where, n, filled(n), M, places[1], tid, threads)
     cuda.syncthreads()
     goes_on = 0
-    if tid < w:
-        I[states.CONTROL * w + tid] = states.OUT
+    if tid < w:  # also columns that are not there
+        for k in range(INTEGERS):
+            I[k * w + tid] = 0
+        for k in range(REALS):
+            M[places[0] + k * w + tid] = M.dtype.type(0)
     if tid < count:
         adjoint, j = S.size > 0, index[first + tid]
         goes_on = begin(

@@ -94,8 +94,8 @@ def plan(
             continue
         widths = (WIDE,) if row.kind == "large" else WIDTHS
         fitting = [p for w in widths if (p := _fixed(row.kind, method, sizes, w, itemsize)).shared <= limit]
-        if tile is not None:
-            fitting = [p for p in fitting if p.width <= max(tile, WIDTHS[-1])] or fitting[-1:]
+        if tile is not None and fitting:
+            return next((p for p in fitting if p.width <= tile), fitting[-1])
         busy = [p for p in fitting if p.grid >= multiprocessors]
         if fitting:
             return busy[0] if busy else fitting[-1]
@@ -104,16 +104,16 @@ def plan(
 
 def _fixed(kind: str, method: str, sizes: tuple[int, int, int], w: int, itemsize: int) -> Plan:
     n, r, m = sizes
-    threads = FEW if filled(n) * w <= FEW * 32 else MANY
+    threads = max(w, FEW if filled(n) * w <= FEW * 32 else MANY)  # an owner per column
     shared = places(kind, method, n, r, w, threads, itemsize).size * itemsize
     return Plan(kind, w, threads, -(-m // w), shared)
 
 
 def rough(plan: Plan, n: int, itemsize: int, m: int) -> Plan:
     """The plan of a kernel that keeps nothing but shares and states in shared memory, as substitution does."""
-    w = WIDE
-    size = places("large", "picard", n, 0, w, plan.threads, itemsize).size
-    return Plan("large", w, plan.threads, -(-m // w), size * itemsize)
+    threads = max(plan.threads, WIDE)
+    size = places("large", "picard", n, 0, WIDE, threads, itemsize).size
+    return Plan("large", WIDE, threads, -(-m // WIDE), size * itemsize)
 
 
 def check(plan: Plan, limit: int) -> None:

@@ -10,7 +10,7 @@ import math
 
 from idl_ref.backends.cuda_api import device, renew
 from idl_ref.backends.cuda_columns import finite, larger, largest, norms, phi, total
-from idl_ref.backends.cuda_plans import DEPTH, INTEGERS, LANES
+from idl_ref.backends.cuda_plans import DEPTH, LANES
 
 # Rows of integers, and what CONTROL tells the lanes to do.
 COUNT, TRIED, TRIAL, PATIENCE, WAIT, SLOT, KNOWN, CONTROL = range(8)
@@ -56,8 +56,6 @@ def begin(I, Q, q, c, w, M, shares, adjoint, lipschitz, j, m, status, iterations
     Q[q + X_NORM * w + c] = total(M, a + X_SIZE * apart, w) if adjoint else x_top
     Q[q + SLOPE * w + c] = slope if adjoint else lipschitz
     Q[q + BEST * w + c] = Q.dtype.type(math.inf)
-    for k in range(INTEGERS):
-        I[k * w + c] = 0
     I[COUNT * w + c] = iterations[j]
     I[PATIENCE * w + c] = 1
     if finite(z_top) and finite(slope) and finite(x_top):
