@@ -17,6 +17,7 @@ from idl_ref.activations import Activation
 from idl_ref.backends import Memory, cuda_plans, methods, numpy_
 from idl_ref.backends import cuda_api as api
 from idl_ref.backends import cuda_kernels as kernels
+from idl_ref.backends.cuda_arrays import Matrix, matrix, on_device
 from idl_ref.backends.cuda_plans import INTEGERS, LANES, REALS, Plan, filled
 from idl_ref.backends.cuda_states import NONFINITE, SLOW
 from idl_ref.backends.cuda_trials import HISTORY
@@ -28,34 +29,6 @@ LONGEST = (1 << 31) - 1  # applications that a column can count
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
-
-
-class Flat(NamedTuple):
-    """A matrix as a flat array on the device, and how far apart its rows and its columns are in it."""
-
-    d_array: Any
-    down: int
-    right: int
-
-
-def on_device(array: Any) -> bool:
-    return hasattr(array, "__cuda_array_interface__")
-
-
-def flat(array: Any, dtype: np.dtype, stream: Any) -> Flat:
-    """None is an empty array. What is on the device stays where it is and must be contiguous."""
-    if array is None:
-        return Flat(api.empty(0, dtype, stream), 0, 0)
-    if on_device(array):
-        array = api.view(array)
-        if not (array.is_c_contiguous() or array.is_f_contiguous()):
-            raise ValueError("an array on the device must be contiguous; got one with gaps: pass a copy of it.")
-        if array.is_c_contiguous():
-            return Flat(array.reshape(array.size), array.shape[1], 1)
-        return Flat(array.T.reshape(array.size), 1, array.shape[0])
-    if array.flags.f_contiguous:
-        return Flat(api.upload(array.T, stream), 1, array.shape[0])
-    return Flat(api.upload(array, stream), array.shape[1], 1)
 
 
 class Packed(NamedTuple):
@@ -73,11 +46,12 @@ def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
     weights = d_nothing = api.empty(0, dtype, stream)
     packed, above, below = [d_nothing, d_nothing], False, False
     for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
-        (rows, columns), F = factors[i].shape, flat(factors[i], dtype, stream)
+        F = matrix(factors[i], dtype, stream)
+        rows, columns = F.shape
         packed[i] = api.empty(filled(rows) * filled(columns), dtype, stream)
         blocks = min(1024, -(-packed[i].size // 128))
-        api.launch(kernels.pack, blocks, 128, 0, stream, F.d_array, (rows, columns, F.down, F.right), packed[i])
-        sizes = (columns, rows, F.right, F.down) if adjoint else (rows, columns, F.down, F.right)
+        api.launch(kernels.pack, blocks, 128, 0, stream, F.d_array, F.sizes, packed[i])
+        sizes = F.T.sizes if adjoint else F.sizes
         d_sums, d_above, d_below = (api.empty(sizes[0], kind, stream) for kind in (dtype, np.int32, np.int32))
         blocks = -(-sizes[0] // 128)
         api.launch(kernels.row_sums, blocks, 128, 0, stream, F.d_array, sizes, weights, d_sums, d_above, d_below)
@@ -96,7 +70,7 @@ def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
 
 def on_host(factors: fac.Factors, adjoint: bool) -> fac.Factors:
     """The factors of the forward equation, for what is computed on the host."""
-    factors = tuple(api.view(F).copy_to_host() if on_device(F) else F for F in factors)
+    factors = tuple(matrix(F, F.dtype).download() if on_device(F) else F for F in factors)
     return fac.transpose(factors) if adjoint else factors
 
 
@@ -121,9 +95,9 @@ class Equation(NamedTuple):
     packed: Packed
     code: int
     shape: tuple[int, int, int]  # n, r (0 for a dense A), m
-    S: Flat
-    Z: Flat
-    X0: Flat
+    S: Matrix
+    Z: Matrix
+    X0: Matrix
     options: SolveOptions
     lipschitz: float
     stream: Any
@@ -252,7 +226,7 @@ def fixed_point(
     Parameters
     ----------
     factors, S, Z, X0 : arrays
-        NumPy arrays, or contiguous arrays on the device of any library with `__cuda_array_interface__`.
+        NumPy arrays, or contiguous arrays on the device: of any library with `__cuda_array_interface__`, or a Matrix.
     stream : numba.cuda stream, optional
         Where copies and kernels are queued. The call waits for it: statuses come back to the host.
 
@@ -271,7 +245,7 @@ def fixed_point(
     packed = memory["cuda", adjoint]
     method = choose(options.method, packed, low_rank)
     shape = (n, factors[0].shape[1] if low_rank else 0, m)
-    d_Z, d_S, d_X0 = (flat(array, dtype, stream) for array in (Z, S, X0))
+    d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
     equation = Equation(packed, activation.code, shape, d_S, d_Z, d_X0, options, activation.lipschitz, stream)
     answer = Answer(
         api.empty(n * m, dtype, stream),
@@ -279,16 +253,18 @@ def fixed_point(
         api.upload(np.zeros(m, np.int32), stream),
         api.empty(6 * m, dtype, stream),
     )
+    X = Matrix(answer.d_out, (n, m), m, 1)
     solve(method, equation, np.arange(m), answer)
     status = api.download(answer.d_status, stream)
     if (status == SLOW).any():
-        going_on = equation._replace(X0=Flat(answer.d_out, m, 1))
+        going_on = equation._replace(X0=X)
         solve("anderson", going_on, np.flatnonzero(status == SLOW), answer)
         status = api.download(answer.d_status, stream)
     iterations = api.download(answer.d_iterations, stream).astype(np.intp)
     numbers = api.download(answer.d_numbers, stream).reshape(6, m).astype(np.float64)
     bound = certify(factors, activation, packed.norm, adjoint, numbers, dtype)
-    X = answer.d_out.reshape(n, m) if on_device(Z) else api.download(answer.d_out, stream).reshape(n, m)
+    if not isinstance(Z, Matrix):
+        X = answer.d_out.reshape(n, m) if on_device(Z) else X.download(stream)
     return Solution(X, status.astype(np.int8), iterations, numbers[0].copy(), bound)
 
 
