@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,9 @@ def download(d_array: Any, stream: Any = 0) -> np.ndarray:
 
 def view(array: Any) -> Any:
     """An array of any library with __cuda_array_interface__, as numba.cuda takes it; nothing is copied."""
-    return array if SIMULATED else cuda.as_cuda_array(array)
+    if SIMULATED:  # its memory is the host's
+        return cuda.to_device(np.asarray(SimpleNamespace(__array_interface__=array.__cuda_array_interface__)))
+    return cuda.as_cuda_array(array)
 
 
 def shared_limit() -> int:

@@ -160,6 +160,7 @@ def picard(name, w):
                 row += block
             running = close_picard(I, M, places, sizes, w, levels, M, x, S, index, out, status, iterations, numbers)
 
+    solve.__name__ = solve.__qualname__ = f"picard_{name}_{w}"
     return kernel(solve)
 
 
@@ -194,6 +195,7 @@ def guarded(name, w):
                 I, M, places, sizes, w, levels, M, x, M, p, H, S, index, out, status, iterations, numbers
             )
 
+    solve.__name__ = solve.__qualname__ = f"guarded_{name}_{w}"
     return kernel(solve)
 
 
