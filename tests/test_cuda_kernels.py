@@ -36,7 +36,7 @@ from idl_ref.backends import cuda_, cuda_algebra, cuda_plans  # noqa: E402
 
 KINDS = ("shared", "streamed", "low_rank", "large", "large low_rank")
 METHODS = ("picard", "anderson")
-SHAPES = ((1, 1), (7, 3), (8, 4), (9, 5), (17, 9)) if CUDA == "sim" else ((1, 1), (40, 5), (70, 33), (17, 4))
+SHAPES = ((1, 1), (7, 3), (8, 4), (9, 5), (17, 9)) if CUDA == "sim" else ((1, 1), (40, 5), (70, 9), (17, 4))
 
 
 def options(dtype, **changes):
@@ -75,11 +75,11 @@ def agree(ours, theirs, dtype, exact_counts=True):
 
 
 CASES = [
-    (kind, method, dtype, activation, *SHAPES[i % len(SHAPES)])
+    (kind, method, dtype, activation, *SHAPES[i // 4 % len(SHAPES)])
     for i, (kind, method, dtype, activation) in enumerate(
         itertools.product(KINDS, METHODS, DTYPES, activations.TABLE)
     )
-]
+][:: 1 if CUDA == "sim" else 4]  # the interpreter takes a quarter of them, of every kernel and every activation some
 
 
 @pytest.mark.parametrize(("kind", "method", "dtype", "activation", "n", "m"), CASES)
@@ -190,7 +190,7 @@ def test_a_triangular_matrix_is_one_sweep_forward_and_adjoint(turn, dtype):
             assert np.isfinite(ours.error_bound).all()
 
 
-def test_newton_is_refused_with_a_way_out():
+def test_methods_without_a_kernel_are_refused_with_a_way_out():
     A, Z, _ = problem("shared", 5, 2, np.float32)
     with pytest.raises(ValueError, match='"newton" .* has no kernel; got method="newton": use method="anderson"'):
         solve_equilibrium(A, Z, options=SolveOptions(method="newton"), backend="cuda")

@@ -41,6 +41,7 @@ class Device:
         self.cc, self.threads = cc, threads
         self.reports = Reports()
         self.launches: list[str] = []
+        self.compiled: set[tuple[Any, Any]] = set()  # kernels, and the types of their arguments
 
     def upload(self, array: np.ndarray, stream: Any = 0) -> DeviceArray:
         return DeviceArray(np.ascontiguousarray(array).reshape(-1).copy(), True)
@@ -67,7 +68,8 @@ class Device:
         key = kernel, kinds, self.cc
         if key not in _kernels:
             _kernels[key] = Kernel(parse(compiler.ptx(kernel, kinds, self.cc)))
-        self.launches.append(kernel.py_func.__qualname__)
+        self.launches.append(kernel.py_func.__name__)
+        self.compiled.add((kernel, kinds))
         for report in _kernels[key].launch(grid, self.threads or block, shared, flat, arrays):
             self.reports.add(*report)
 

@@ -60,7 +60,7 @@ def parse(ptx: str) -> Program:
         program.registers[name] = kind
     for kind, name in re.findall(r"\.reg \.(\w+)\s+(%\w+);", body):
         program.registers[name] = kind
-    for statement in re.split(r";", re.sub(r"(\$L\w+):", r"\1:;", body)):
+    for statement in re.split(r";", re.sub(r"(\$\w+):", r"\1:;", body)):
         _add(program, " ".join(statement.split()))
     return program
 
