@@ -44,7 +44,7 @@ def place(backend: str, *arrays: Any) -> None:
 
 
 def real_array(name: str, value: Any, dtype: Any = None) -> Any:
-    """`value` as an array of real numbers, cast to `dtype`; not copied where it already is one. On a device it stays."""
+    """`value` as an array of real numbers, cast to `dtype`; not copied where it is one already, or on a device."""
     if hasattr(value, "__cuda_array_interface__"):
         return _on_device(name, value, dtype)
     try:

@@ -84,9 +84,7 @@ class Trainer:
         model.effective_weights()  # refuses parameters of a wrong shape or dtype
         self.model, self.dtype = model, model.dtype
         self.parameters = {name: matrix(np.ascontiguousarray(W), self.dtype) for name, W in model.parameters.items()}
-        self.velocity = {
-            name: matrix(np.zeros(W.shape, self.dtype), self.dtype) for name, W in self.parameters.items()
-        }
+        self.velocity = {name: matrix(np.zeros(W.shape, self.dtype), self.dtype) for name, W in self.parameters.items()}
         self.levels = (self.dtype.type(model.kappa), self.dtype.type(np.finfo(self.dtype).eps))
 
     def bring_back(self) -> None:
@@ -94,9 +92,7 @@ class Trainer:
         for name, W in self.parameters.items():
             self.model.parameters[name][...] = W.download()
 
-    def step(
-        self, U: np.ndarray, T: np.ndarray, loss: str, optimizer: SGD
-    ) -> tuple[float, ForwardPass, BackwardPass]:
+    def step(self, U: np.ndarray, T: np.ndarray, loss: str, optimizer: SGD) -> tuple[float, ForwardPass, BackwardPass]:
         """One step, as `train.train_step`; what it returns holds Ŷ and statuses on the host, all else on the device."""
         settings = self.model.settings
         d_U = matrix(as_rows(U, settings.bias).T, self.dtype)
@@ -118,17 +114,18 @@ class Trainer:
         Z = multiply(P["B"], U)
         phi, options = activations.get(settings.activation), settings.forward_options()
         solution = fixed_point(factors, phi, None, Z, None, options)
-        Y = multiply(P["C"], solution.X)
+        X: Any = solution.X
+        Y = multiply(P["C"], X)
         if "D" in P:
             Y = multiply(P["D"], U, Y)
-        weights: Any = Weights(factors, P["B"], P["C"], P.get("D"))  # type: ignore[arg-type]
-        on_device: Any = U
-        return ForwardPass(weights, settings.activation, on_device, Z, solution, Y.download()), Z  # type: ignore[arg-type]
+        weights: Any = Weights(*(factors, P["B"], P["C"], P.get("D")))  # type: ignore[arg-type]
+        arrays: tuple[Any, Any] = (U, Z)  # matrices on the device in the places of arrays
+        return ForwardPass(weights, settings.activation, *arrays, solution, Y.download()), Z
 
     def backward(self, forward: ForwardPass, Z: Matrix, G_Y: Matrix) -> BackwardPass:
         """G = Cᵀ G_Y,   S = φ′(A X + Z),   V = S ∘ (Aᵀ V + G),   and the gradients."""
-        weights, U, X = forward.weights, forward.U, forward.solution.X
-        factors: Any = weights.factors
+        weights: Any = forward.weights
+        factors, U, X = weights.factors, *self._matrices(forward.U, forward.solution.X)
         G = multiply(weights.C.T, G_Y)
         P = apply(factors, X)
         S = empty(*Z.shape, self.dtype)
@@ -137,13 +134,16 @@ class Trainer:
         transposed = tuple(F.T for F in reversed(factors))
         identity, options = activations.get("identity"), self.model.settings.adjoint_options()
         solution = fixed_point(transposed, identity, S, G, None, options)
-        V = solution.X
+        (V,) = self._matrices(solution.X)
         of_factors: Any = tuple(
             product(apply(tuple(F.T for F in reversed(factors[:i])), V), apply(factors[i + 1 :], X).T, factors[i])
             for i in range(len(factors))
         )
-        D = None if weights.D is None else multiply(G_Y, U.T)
-        return BackwardPass(solution, of_factors, multiply(V, U.T), multiply(G_Y, X.T), D)
+        rest: Any = multiply(V, U.T), multiply(G_Y, X.T), None if weights.D is None else multiply(G_Y, U.T)
+        return BackwardPass(solution, of_factors, *rest)
+
+    def _matrices(self, *arrays: Any) -> tuple[Matrix, ...]:
+        return arrays
 
     # --- what `f` does ------------------------------------------------------------------------------------------------
 

@@ -9,11 +9,11 @@ CUDA = os.environ.get("IDL_REF_CUDA", "")  # "sim": in the simulator, "ptx": by 
 if CUDA == "sim":
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before anybody imports numba
 
-import numpy as np
-import pytest
-from hypothesis import HealthCheck, settings
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
-import idl_ref
+import idl_ref  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import naive and strategies by their names
 collect_ignore = ["benchmarks", "ptx"]  # scripts that test_benchmarks.py runs; the interpreter of compiled kernels

@@ -1,4 +1,4 @@
-"""The CUDA twin where there is no device: what is said of it, and that nothing else is touched; its table of kernels."""
+"""The CUDA twin without a device: what is said of it, and that nothing else is touched; its table of kernels."""
 
 import os
 import subprocess
@@ -67,7 +67,7 @@ class Elsewhere:
 
 def test_arrays_on_a_device_are_refused_by_the_other_backends():
     for backend in ("numpy", "auto"):
-        with pytest.raises(ValueError, match=f'arrays on a CUDA device need backend="cuda"; got backend=\'{backend}\''):
+        with pytest.raises(ValueError, match=f"arrays on a CUDA device need backend=\"cuda\"; got backend='{backend}'"):
             solve_equilibrium(Elsewhere((2, 2)), Elsewhere((2, 3)), backend=backend)
         with pytest.raises(ValueError, match='need backend="cuda"'):
             solve_adjoint(A, Elsewhere((2, 3)), Z, backend=backend)
@@ -76,7 +76,12 @@ def test_arrays_on_a_device_are_refused_by_the_other_backends():
 @pytest.mark.parametrize(
     ("first", "second", "kind", "message"),
     [
-        (Elsewhere((2, 2), "<f4"), Elsewhere((2, 3)), TypeError, "A is on the device and must be float64 there; got fl"),
+        (
+            Elsewhere((2, 2), "<f4"),
+            Elsewhere((2, 3)),
+            TypeError,
+            "A is on the device and must be float64 there; got fl",
+        ),
         (Elsewhere((2, 2), "<i4"), Elsewhere((2, 3)), TypeError, "must be float32 or float64 there; got int32"),
         (Elsewhere((2, 3)), Elsewhere((2, 3)), ValueError, r"A must have shape \(2, 2\), square; got \(2, 3\)"),
         (Elsewhere((2, 2)), Elsewhere((2, 3, 1)), ValueError, "Z must be a matrix"),
@@ -141,7 +146,9 @@ def test_things_in_shared_memory_do_not_overlap_and_are_aligned():
 
 def test_a_launch_that_the_device_would_refuse_is_refused_before_it():
     plan = cuda_plans.Plan("streamed", 32, 256, 4, 300_000)
-    message = "a block of the streamed kernel needs 300000 bytes of shared memory for 32 columns; this device has 166912"
+    message = (
+        "a block of the streamed kernel needs 300000 bytes of shared memory for 32 columns; this device has 166912"
+    )
     with pytest.raises(ValueError, match=message):
         cuda_plans.check(plan, SM_80)
 

@@ -15,7 +15,6 @@ import idl_ref
 from idl_ref import (
     SGD,
     ImplicitFunction,
-    ImplicitFunctionInf,
     ImplicitFunctionRows,
     ImplicitFunctionTriu,
     ImplicitModel,
@@ -76,9 +75,7 @@ def agree(ours, theirs, dtype, exact_counts=True):
 
 CASES = [
     (kind, method, dtype, activation, *SHAPES[i // 4 % len(SHAPES)])
-    for i, (kind, method, dtype, activation) in enumerate(
-        itertools.product(KINDS, METHODS, DTYPES, activations.TABLE)
-    )
+    for i, (kind, method, dtype, activation) in enumerate(itertools.product(KINDS, METHODS, DTYPES, activations.TABLE))
 ][:: 1 if CUDA == "sim" else 4]  # the interpreter takes a quarter of them, of every kernel and every activation some
 
 
@@ -192,7 +189,7 @@ def test_a_triangular_matrix_is_one_sweep_forward_and_adjoint(turn, dtype):
 
 def test_methods_without_a_kernel_are_refused_with_a_way_out():
     A, Z, _ = problem("shared", 5, 2, np.float32)
-    with pytest.raises(ValueError, match='"newton" .* has no kernel; got method="newton": use method="anderson"'):
+    with pytest.raises(ValueError, match=r'"newton" .* has no kernel; got method="newton": use method="anderson"'):
         solve_equilibrium(A, Z, options=SolveOptions(method="newton"), backend="cuda")
     with pytest.raises(ValueError, match='"substitution" needs a strictly triangular A'):
         solve_equilibrium(A, Z, options=SolveOptions(method="substitution"), backend="cuda")
@@ -350,5 +347,5 @@ class Mine(ImplicitFunction):
 
 def test_an_f_that_the_device_does_not_know_is_refused():
     model = ImplicitModel(2, 2, 4, f=Mine, seed=0, backend="cuda")
-    with pytest.raises(ValueError, match="f must be one of .* to be trained on the device; got Mine: train with"):
+    with pytest.raises(ValueError, match=r"f must be one of .* to be trained on the device; got Mine: train with"):
         fit(model, *datasets.two_moons(4), epochs=1, progress=False)

@@ -80,8 +80,7 @@ def test_the_kernels_themselves_are_clean(planted, method, low_rank):
 RACE = "shared race"
 SURVEY = "survey(V, x, w, first, count, Z, S, X0, index, where, n, filled(n), M, places[1], tid, threads)\n"
 FINISH = "row, min(last, n), w, first, count, Z, S, index, where, code, M, shares, tid,\n                    threads,\n"
-PICARD_SWEEP = "sweep(F1, 0, end, end, M, x, w, M, p, row, last, tid, threads)"
-VOTE = """            I, M, places[0], tid, w, M, places[1], S.size > 0, levels, limits, j, m, status, iterations, numbers
+VOTE = """w, M, places[1], S.size > 0, levels, limits, j, m, status, iterations, numbers
         )
     running = cuda.syncthreads_count(goes_on)
 """
@@ -90,7 +89,7 @@ DIVERGENT = VOTE.replace(
     "    running = 0\n    if tid < 40:\n        running = cuda.syncthreads_count(goes_on)\n"
     "    else:\n        running = cuda.syncthreads_count(0)\n",
 )
-MOVE = "move(I, M, q, V, x, P, p, H, h, n, w, M, shares, tid, threads)\n    cuda.syncthreads()\n"
+MOVE = "move(N, M, q, V, x, P, p, H, h, n, w, M, shares, tid, threads)\n    cuda.syncthreads()\n"
 JOIN = "sweep_slices(F2, filled(r), end, M, x, w, M, t + size, tid, threads)\n    cuda.syncthreads()\n"
 CASES = {
     "no barrier after the start": ("cuda_kernels", SURVEY + "    cuda.syncthreads()\n", SURVEY, RACE, {}),
@@ -132,7 +131,7 @@ CASES = {
     "no guard for the rows": ("cuda_kernels", "row, min(last, n), w,", "row, last, w,", "global access outside", {}),
     "no guard for the columns": (
         "cuda_states",
-        "if c < count and (control == ENDED or control == BROKEN):",
+        "if c < count and (control == ENDED or control == BROKEN):  # noqa: SIM109",
         "if c < count + 1 and (control == ENDED or control == BROKEN or c == count):",
         "global access outside",
         {},
@@ -145,7 +144,7 @@ CASES = {
         {},
     ),
     "flags that nobody set": (
-        "cuda_kernels", "            I[k * w + tid] = 0\n", "            pass\n", "read of uninitialised shared memory", {},
+        "cuda_kernels", "N[k * w + tid] = 0\n", "pass\n", "read of uninitialised shared memory", {},
     ),
     "two blocks write one column": (
         "cuda_states",

@@ -129,7 +129,10 @@ def test_blocks_that_meet_in_global_memory_are_noticed():
         ("st.global.u32 [%rd3+4], %r1;", "global access outside of every array"),
         ("ld.global.u32 %r2, [%rd3+-16];", "access beyond the end of global memory"),
         ("ld.global.v2.u32 {%r2, %r3}, [%rd3];", "misaligned access to global memory"),
-        ("mov.u64 %rd4, room; add.s64 %rd5, %rd4, %rd2; st.shared.u32 [%rd5+4], %r1;", "access beyond the end of shared"),
+        (
+            "mov.u64 %rd4, room; add.s64 %rd5, %rd4, %rd2; st.shared.u32 [%rd5+4], %r1;",
+            "access beyond the end of shared",
+        ),
     ],
 )
 def test_what_would_end_a_kernel_ends_it(body, what):

@@ -19,7 +19,7 @@ from idl_ref.backends import cuda_api as api
 from idl_ref.backends import cuda_kernels as kernels
 from idl_ref.backends.cuda_arrays import Matrix, matrix, on_device
 from idl_ref.backends.cuda_plans import INTEGERS, LANES, REALS, Plan, filled
-from idl_ref.backends.cuda_states import NONFINITE, SLOW
+from idl_ref.backends.cuda_states import SLOW
 from idl_ref.backends.cuda_trials import HISTORY
 from idl_ref.solution import Solution, SolveOptions
 
@@ -65,7 +65,7 @@ def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
     norm = top * (1 + lengths * certificate.limits(dtype)[0])  # the sums were rounded
     if not norm < 1:  # then it matters
         norm = fac.norm_inf(on_host(factors, adjoint))
-    return Packed(*packed, norm, triangle)
+    return Packed(packed[0], packed[1], norm, triangle)
 
 
 def on_host(factors: fac.Factors, adjoint: bool) -> fac.Factors:
@@ -154,10 +154,10 @@ def _resident(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answ
     d_F1, d_F2 = e.packed[:2]
     inputs = (d_F1, d_F2, e.Z.d_array, e.S.d_array, e.X0.d_array, d_index)
     shape = (_sizes(method, e, chosen), _where(e), _places(method, e, chosen, dtype), _levels(method, e, dtype))
-    kernel, more = kernels.picard(chosen.kind, chosen.width), ()
+    kernel, more = kernels.picard(chosen.kind, chosen.width), []
     if method == "anderson":
         kernel = kernels.guarded(chosen.kind, chosen.width)
-        more = (api.empty(chosen.grid * HISTORY * filled(e.shape[0]) * chosen.width, dtype, e.stream),)
+        more = [api.empty(chosen.grid * HISTORY * filled(e.shape[0]) * chosen.width, dtype, e.stream)]
     api.launch(kernel, chosen.grid, chosen.threads, chosen.shared, e.stream, *inputs, *shape, *more, *answer)
 
 
@@ -212,7 +212,7 @@ def _substitute(method: str, e: Equation, chosen: Plan, d_index: Any, answer: An
 
 
 def fixed_point(
-    factors: fac.Factors,
+    factors: Any,
     activation: Activation,
     S: Any,
     Z: Any,
@@ -263,9 +263,10 @@ def fixed_point(
     iterations = api.download(answer.d_iterations, stream).astype(np.intp)
     numbers = api.download(answer.d_numbers, stream).reshape(6, m).astype(np.float64)
     bound = certify(factors, activation, packed.norm, adjoint, numbers, dtype)
+    out: Any = X
     if not isinstance(Z, Matrix):
-        X = answer.d_out.reshape(n, m) if on_device(Z) else X.download(stream)
-    return Solution(X, status.astype(np.int8), iterations, numbers[0].copy(), bound)
+        out = answer.d_out.reshape(n, m) if on_device(Z) else X.download(stream)
+    return Solution(out, status.astype(np.int8), iterations, numbers[0].copy(), bound)
 
 
 def certify(

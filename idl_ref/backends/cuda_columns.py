@@ -119,7 +119,7 @@ def join_slices(P, p, size, t, tid, threads):
 
 @device
 def phi(p, like, code):
-    """φ of a number of the kind that `like` holds; `code` is that of the activation table. NaN is not ≤ 0, and stays."""
+    """φ of a number of the kind that `like` holds; `code` is that of the activation table. NaN is not ≤ 0, stays."""
     zero, one = like.dtype.type(0), like.dtype.type(1)
     if code == 1:
         return zero if p <= zero else p

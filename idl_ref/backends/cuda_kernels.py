@@ -1,7 +1,7 @@
 """The kernels of the CUDA twin: solvers of a tile of columns per block, and their parts for what is too large for that.
 
 Threads wait for each other here and nowhere else. `places` says where things begin in the shared memory of a block, M
-for reals and I for integers, which are in front; `cuda_plans` draws that map.
+for reals and N for integers, which are in front; `cuda_plans` draws that map.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def narrow(F2, r, end, M, x, w, t, tid, threads):
 
 
 @device
-def start(I, M, places, sizes, w, lipschitz, Z, S, X0, index, where, V, x, out, status, iterations, numbers):
+def start(N, M, places, sizes, w, lipschitz, Z, S, X0, index, where, V, x, out, status, iterations, numbers):
     """Bring in the start, look at the columns, hand out what is not finite; how many columns go on."""
     n, m = sizes[0], sizes[3]
     tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
@@ -61,21 +61,21 @@ def start(I, M, places, sizes, w, lipschitz, Z, S, X0, index, where, V, x, out, 
     goes_on = 0
     if tid < w:  # also columns that are not there
         for k in range(INTEGERS):
-            I[k * w + tid] = 0
+            N[k * w + tid] = 0
         for k in range(REALS):
             M[places[0] + k * w + tid] = M.dtype.type(0)
     if tid < count:
         adjoint, j = S.size > 0, index[first + tid]
         goes_on = begin(
-            I, M, places[0], tid, w, M, places[1], adjoint, lipschitz, j, m, status, iterations, numbers
+            N, M, places[0], tid, w, M, places[1], adjoint, lipschitz, j, m, status, iterations, numbers
         )  # fmt: skip
     running = cuda.syncthreads_count(goes_on)
-    deliver(I, V, x, w, first, count, index, n, m, out, tid, threads)
+    deliver(N, V, x, w, first, count, index, n, m, out, tid, threads)
     return running
 
 
 @device
-def close_picard(I, M, places, sizes, w, levels, V, x, S, index, out, status, iterations, numbers):
+def close_picard(N, M, places, sizes, w, levels, V, x, S, index, out, status, iterations, numbers):
     """Close the columns that are done and hand out their answers, which stand in V; how many columns go on."""
     n, m = sizes[0], sizes[3]
     tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
@@ -84,15 +84,15 @@ def close_picard(I, M, places, sizes, w, levels, V, x, S, index, out, status, it
     if tid < count:
         j, limits = index[first + tid], (sizes[5], sizes[6])
         goes_on = settle_picard(
-            I, M, places[0], tid, w, M, places[1], S.size > 0, levels, limits, j, m, status, iterations, numbers
+            N, M, places[0], tid, w, M, places[1], S.size > 0, levels, limits, j, m, status, iterations, numbers
         )
     running = cuda.syncthreads_count(goes_on)
-    deliver(I, V, x, w, first, count, index, n, m, out, tid, threads)
+    deliver(N, V, x, w, first, count, index, n, m, out, tid, threads)
     return running
 
 
 @device
-def close_guarded(I, M, places, sizes, w, levels, V, x, P, p, H, S, index, out, status, iterations, numbers):
+def close_guarded(N, M, places, sizes, w, levels, V, x, P, p, H, S, index, out, status, iterations, numbers):
     """The same for trial points, whose images stand in P, and the next points into V."""
     n, m = sizes[0], sizes[3]
     tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
@@ -102,19 +102,19 @@ def close_guarded(I, M, places, sizes, w, levels, V, x, P, p, H, S, index, out, 
     if tid < count:
         j, limits = index[first + tid], (sizes[5], sizes[6])
         goes_on = settle_guarded(
-            I, M, q, tid, w, M, shares, S.size > 0, levels, limits, j, m, status, iterations, numbers
+            N, M, q, tid, w, M, shares, S.size > 0, levels, limits, j, m, status, iterations, numbers
         )  # fmt: skip
     running = cuda.syncthreads_count(goes_on)
-    deliver(I, P, p, w, first, count, index, n, m, out, tid, threads)
-    remember(I, V, x, P, p, H, h, n, w, M, shares, tid, threads)
+    deliver(N, P, p, w, first, count, index, n, m, out, tid, threads)
+    remember(N, V, x, P, p, H, h, n, w, M, shares, tid, threads)
     cuda.syncthreads()
-    compare(I, H, h, n, w, M, shares, tid, threads)
+    compare(N, H, h, n, w, M, shares, tid, threads)
     cuda.syncthreads()
     tid = renew(tid)
-    if tid < count and I[states.CONTROL * w + tid] >= states.GOOD:
-        extrapolate(I, M, q, tid, w, M, shares, levels[2], sizes[5])
+    if tid < count and N[states.CONTROL * w + tid] >= states.GOOD:
+        extrapolate(N, M, q, tid, w, M, shares, levels[2], sizes[5])
     cuda.syncthreads()
-    move(I, M, q, V, x, P, p, H, h, n, w, M, shares, tid, threads)
+    move(N, M, q, V, x, P, p, H, h, n, w, M, shares, tid, threads)
     cuda.syncthreads()
     return running
 
@@ -125,12 +125,12 @@ def close_guarded(I, M, places, sizes, w, levels, V, x, P, p, H, S, index, out, 
 
 @cache
 def picard(name, w):
-    """The kernel x ← g(x) for the columns of a tile, each until it is done, or was slow for `slow_steps` steps in a row."""
+    """The kernel x ← g(x) for a tile, each column until it is done, or was slow for `slow_steps` steps in a row."""
     kind = KINDS[name]
 
     def solve(F1, F2, Z, S, X0, index, sizes, where, places, levels, out, status, iterations, numbers):
         """sizes: n, r, w, m, activation, max_iter, slow_steps.   levels: tol, slow, eps, Lip(φ)"""
-        M, I = cuda.shared.array(0, F1.dtype), cuda.shared.array(0, int32)
+        M, N = cuda.shared.array(0, F1.dtype), cuda.shared.array(0, int32)
         tid, threads = cuda.threadIdx.x, cuda.blockDim.x
         n, r, code = sizes[0], sizes[1], sizes[4]
         shares, x, p, t, f = places[1], places[2], places[3], places[4], places[5]
@@ -138,7 +138,9 @@ def picard(name, w):
         count, block = min(w, index.size - first), threads // (w // 4) * 8 if kind == LOW_RANK else end
         if kind == SHARED:
             copy(F1, M, f, end * end, tid, threads)
-        running = start(I, M, places, sizes, w, levels[3], Z, S, X0, index, where, M, x, out, status, iterations, numbers)
+        running = start(
+            N, M, places, sizes, w, levels[3], Z, S, X0, index, where, M, x, out, status, iterations, numbers
+        )
         while running > 0:
             if kind == LOW_RANK:
                 narrow(F2, r, end, M, x, w, t, tid, threads)
@@ -158,7 +160,7 @@ def picard(name, w):
                 )  # fmt: skip
                 cuda.syncthreads()
                 row += block
-            running = close_picard(I, M, places, sizes, w, levels, M, x, S, index, out, status, iterations, numbers)
+            running = close_picard(N, M, places, sizes, w, levels, M, x, S, index, out, status, iterations, numbers)
 
     solve.__name__ = solve.__qualname__ = f"picard_{name}_{w}"
     return kernel(solve)
@@ -166,12 +168,12 @@ def picard(name, w):
 
 @cache
 def guarded(name, w):
-    """The kernel of Anderson's trial points for the columns of a tile, kept only if they help: `safeguarded` in the NumPy twin."""
+    """The kernel of Anderson's trial points, kept only if they help: `safeguarded` in the NumPy twin."""
     kind = KINDS[name]
 
     def solve(F1, F2, Z, S, X0, index, sizes, where, places, levels, H, out, status, iterations, numbers):
         """sizes and levels as for `picard`, with `decrease` in the place of `slow`."""
-        M, I = cuda.shared.array(0, F1.dtype), cuda.shared.array(0, int32)
+        M, N = cuda.shared.array(0, F1.dtype), cuda.shared.array(0, int32)
         tid, threads = cuda.threadIdx.x, cuda.blockDim.x
         n, r, code = sizes[0], sizes[1], sizes[4]
         shares, x, p, t, f = places[1], places[2], places[3], places[4], places[5]
@@ -179,7 +181,9 @@ def guarded(name, w):
         count = min(w, index.size - first)
         if kind == SHARED:
             copy(F1, M, f, end * end, tid, threads)
-        running = start(I, M, places, sizes, w, levels[3], Z, S, X0, index, where, M, x, out, status, iterations, numbers)
+        running = start(
+            N, M, places, sizes, w, levels[3], Z, S, X0, index, where, M, x, out, status, iterations, numbers
+        )
         while running > 0:
             if kind == SHARED:
                 sweep(M, f, end, end, M, x, w, M, p, 0, end, tid, threads)
@@ -192,7 +196,7 @@ def guarded(name, w):
             finish(M, x, M, p, M, p, 0, n, w, first, count, Z, S, index, where, code, M, shares, tid, threads)
             cuda.syncthreads()
             running = close_guarded(
-                I, M, places, sizes, w, levels, M, x, M, p, H, S, index, out, status, iterations, numbers
+                N, M, places, sizes, w, levels, M, x, M, p, H, S, index, out, status, iterations, numbers
             )
 
     solve.__name__ = solve.__qualname__ = f"guarded_{name}_{w}"
@@ -216,7 +220,7 @@ def apply(F, X, P, sizes, running):
 
 
 @device
-def keep(I, M, q, w, kept_I, kept_Q, back):
+def keep(N, M, q, w, kept_N, kept_Q, back):
     """What is known of the columns of a tile, out of shared memory, or back into it."""
     i, b = cuda.threadIdx.x, cuda.blockIdx.x
     while i < REALS * w:
@@ -226,21 +230,21 @@ def keep(I, M, q, w, kept_I, kept_Q, back):
             kept_Q[b * REALS * w + i] = M[q + i]
         if i < INTEGERS * w:
             if back:
-                I[i] = kept_I[b * INTEGERS * w + i]
+                N[i] = kept_N[b * INTEGERS * w + i]
             else:
-                kept_I[b * INTEGERS * w + i] = I[i]
+                kept_N[b * INTEGERS * w + i] = N[i]
         i += cuda.blockDim.x
 
 
 @kernel
 def open_tiles(X, Z, S, X0, index, sizes, where, places, levels, kept, out, status, iterations, numbers):
     """The start of every tile. kept: integers, reals, shares of ‖x‖, and how many columns of a tile go on."""
-    M, I = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
+    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
     w, q = WIDE, places[0]
     x = cuda.blockIdx.x * filled(sizes[0]) * w
-    count = start(I, M, places, sizes, w, levels[3], Z, S, X0, index, where, X, x, out, status, iterations, numbers)
+    count = start(N, M, places, sizes, w, levels[3], Z, S, X0, index, where, X, x, out, status, iterations, numbers)
     cuda.syncthreads()
-    keep(I, M, q, w, kept[0], kept[1], False)
+    keep(N, M, q, w, kept[0], kept[1], False)
     keep_shares(M, places[1], w, kept[2], False)
     if cuda.threadIdx.x == 0:
         kept[3][cuda.blockIdx.x] = count
@@ -262,17 +266,17 @@ def keep_shares(M, shares, w, kept, back):
 @kernel
 def step_picard(X, P, Z, S, index, sizes, where, places, levels, kept, out, status, iterations, numbers):
     """What follows on P = A X in one step of Picard, for the tile of a block."""
-    M, I = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
+    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
     tid, threads, b = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x
     n, w, code, q = sizes[0], WIDE, sizes[4], places[0]
     first, x = b * w, b * filled(n) * w
     if kept[3][b] > 0:
-        keep(I, M, q, w, kept[0], kept[1], True)
+        keep(N, M, q, w, kept[0], kept[1], True)
         count = min(w, index.size - first)
         finish(X, x, P, x, X, x, 0, n, w, first, count, Z, S, index, where, code, M, places[1], tid, threads)
         cuda.syncthreads()
-        running = close_picard(I, M, places, sizes, w, levels, X, x, S, index, out, status, iterations, numbers)
-        keep(I, M, q, w, kept[0], kept[1], False)
+        running = close_picard(N, M, places, sizes, w, levels, X, x, S, index, out, status, iterations, numbers)
+        keep(N, M, q, w, kept[0], kept[1], False)
         if tid == 0:
             kept[3][b] = running
 
@@ -280,20 +284,20 @@ def step_picard(X, P, Z, S, index, sizes, where, places, levels, kept, out, stat
 @kernel
 def step_guarded(X, P, Z, S, index, sizes, where, places, levels, kept, H, out, status, iterations, numbers):
     """What follows on P = A X in one step of Anderson."""
-    M, I = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
+    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
     tid, threads, b = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x
     n, w, code, q = sizes[0], WIDE, sizes[4], places[0]
     first, x = b * w, b * filled(n) * w
     if kept[3][b] > 0:
-        keep(I, M, q, w, kept[0], kept[1], True)
+        keep(N, M, q, w, kept[0], kept[1], True)
         keep_shares(M, places[1], w, kept[2], True)
         count = min(w, index.size - first)
         finish(X, x, P, x, P, x, 0, n, w, first, count, Z, S, index, where, code, M, places[1], tid, threads)
         cuda.syncthreads()
         running = close_guarded(
-            I, M, places, sizes, w, levels, X, x, P, x, H, S, index, out, status, iterations, numbers
+            N, M, places, sizes, w, levels, X, x, P, x, H, S, index, out, status, iterations, numbers
         )  # fmt: skip
-        keep(I, M, q, w, kept[0], kept[1], False)
+        keep(N, M, q, w, kept[0], kept[1], False)
         keep_shares(M, places[1], w, kept[2], False)
         if tid == 0:
             kept[3][b] = running
@@ -308,13 +312,13 @@ def substitute(F1, Z, S, index, sizes, where, places, levels, X, out, status, it
 
     sizes: n, 1 for an upper triangle, w, m, activation. X holds the tiles.
     """
-    M, I = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
+    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
     tid, threads = cuda.threadIdx.x, cuda.blockDim.x
     n, upper, w, m, code = sizes[0], sizes[1], WIDE, sizes[3], sizes[4]
     first, end, shares, apart = cuda.blockIdx.x * w, filled(n), places[1], LANES * w
     count, x = min(w, index.size - first), cuda.blockIdx.x * 2 * filled(n) * w
     p = x + end * w
-    start(I, M, places, sizes, w, levels[3], Z, S, X[:0], index, where, X, x, out, status, iterations, numbers)
+    start(N, M, places, sizes, w, levels[3], Z, S, X[:0], index, where, X, x, out, status, iterations, numbers)
     for turn in range(n):
         i = n - 1 - turn if upper > 0 else turn
         low, high = (i + 1, n) if upper > 0 else (0, i)
@@ -341,14 +345,14 @@ def substitute(F1, Z, S, index, sizes, where, places, levels, X, out, status, it
         M[shares + 4 * apart + item], M[shares + 5 * apart + item] = col.norms(X, x + item % w, w, n, item // w)
         item += threads
     cuda.syncthreads()
-    if tid < count and I[states.CONTROL * w + tid] == states.GOOD:
-        close_substitute(I, M, places, w, tid, S.size > 0, levels, index[first + tid], m, status, iterations, numbers)
+    if tid < count and N[states.CONTROL * w + tid] == states.GOOD:
+        close_substitute(N, M, places, w, tid, S.size > 0, levels, index[first + tid], m, status, iterations, numbers)
     cuda.syncthreads()
-    deliver(I, X, p, w, first, count, index, n, m, out, tid, threads)
+    deliver(N, X, p, w, first, count, index, n, m, out, tid, threads)
 
 
 @device
-def close_substitute(I, M, places, w, c, adjoint, levels, j, m, status, iterations, numbers):
+def close_substitute(N, M, places, w, c, adjoint, levels, j, m, status, iterations, numbers):
     """Exact but for rounding, which is all that the step can show."""
     q, a, apart = places[0], places[1] + c, LANES * w
     step, top = col.largest(M, a, w), col.largest(M, a + apart, w)
@@ -359,7 +363,7 @@ def close_substitute(I, M, places, w, c, adjoint, levels, j, m, status, iteratio
     ended = states.CONVERGED if step <= levels[0] else states.PRECISION_LIMIT
     if not col.finite(step):
         ended = states.NONFINITE
-    I[states.CONTROL * w + c] = states.BROKEN if ended == states.NONFINITE else states.ENDED
+    N[states.CONTROL * w + c] = states.BROKEN if ended == states.NONFINITE else states.ENDED
     states.record(M, q, c, w, ended, 1, step, change, size, j, m, status, iterations, numbers)
 
 
@@ -392,4 +396,3 @@ def row_sums(F, sizes, weights, sums, upper, lower):
             if value != sums.dtype.type(0):
                 above, below = (1 if k >= i else above), (1 if k <= i else below)
         sums[i], upper[i], lower[i] = total, above, below
-

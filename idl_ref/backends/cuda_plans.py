@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
 
 def places(kind: str, method: str, n: int, r: int, w: int, threads: int, itemsize: int) -> Places:
-    """The map of a block's shared memory. For Picard and low rank, P is a block of rows only, and X changes in place."""
+    """The map of a block's shared memory. For Picard and low rank, P is a block of rows only; X changes in place."""
     end, narrow = filled(n), filled(r)
     state = INTEGERS * w * 4 // itemsize
     shares = state + REALS * w
@@ -88,7 +88,7 @@ def plan(
     limit : bytes of shared memory that a block may have
     tile : columns that the caller asked for, or None
     """
-    n, r, m = sizes
+    n, r, _ = sizes
     for row in TABLE:
         if row.low_rank != (r > 0) or n > row.most_rows:
             continue

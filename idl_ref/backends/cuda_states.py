@@ -1,6 +1,6 @@
 """Device functions of the CUDA twin: what is known of each column of a tile, and how it is judged.
 
-Integers stand in I, reals in Q: row k of column c at offset + k·w + c. Shares of a column, one per lane, stand in M:
+Integers stand in N, reals in Q: row k of column c at offset + k·w + c. Shares of a column, one per lane, stand in M:
 lane l of quantity k at shares + (k·LANES + l)·w + c.
 """
 
@@ -47,7 +47,7 @@ def survey(V, x, w, first, count, Z, S, X0, index, where, n, end, M, shares, tid
 
 
 @device
-def begin(I, Q, q, c, w, M, shares, adjoint, lipschitz, j, m, status, iterations, numbers):
+def begin(N, Q, q, c, w, M, shares, adjoint, lipschitz, j, m, status, iterations, numbers):
     """What is known of a column before the first application; 1 if it goes on. Not finite: it is done."""
     apart, a = LANES * w, shares + c
     z_top, slope, x_top = largest(M, a, w), largest(M, a + 2 * apart, w), largest(M, a + X_TOP * apart, w)
@@ -56,12 +56,12 @@ def begin(I, Q, q, c, w, M, shares, adjoint, lipschitz, j, m, status, iterations
     Q[q + X_NORM * w + c] = total(M, a + X_SIZE * apart, w) if adjoint else x_top
     Q[q + SLOPE * w + c] = slope if adjoint else lipschitz
     Q[q + BEST * w + c] = Q.dtype.type(math.inf)
-    I[COUNT * w + c] = iterations[j]
-    I[PATIENCE * w + c] = 1
+    N[COUNT * w + c] = iterations[j]
+    N[PATIENCE * w + c] = 1
     if finite(z_top) and finite(slope) and finite(x_top):
-        I[CONTROL * w + c] = GOOD
+        N[CONTROL * w + c] = GOOD
         return 1
-    I[CONTROL * w + c] = BROKEN
+    N[CONTROL * w + c] = BROKEN
     status[j] = NONFINITE
     for k in range(6):
         numbers[k * m + j] = Q.dtype.type(math.nan)
@@ -122,13 +122,13 @@ def record(Q, q, c, w, ended, count, step, change, g_norm, j, m, status, iterati
 
 
 @device
-def deliver(I, V, v, w, first, count, index, n, m, out, tid, threads):
+def deliver(N, V, v, w, first, count, index, n, m, out, tid, threads):
     """The answers of the columns that have just ended, NaN where one is not finite."""
     item = renew(tid)
     while item < LANES * w:
         c, lane = item % w, item // w
-        control = I[CONTROL * w + c]
-        if c < count and (control == ENDED or control == BROKEN):
+        control = N[CONTROL * w + c]
+        if c < count and (control == ENDED or control == BROKEN):  # noqa: SIM109
             j, i = index[first + c], lane
             while i < n:
                 out[i * m + j] = V[v + i * w + c] if control == ENDED else V.dtype.type(math.nan)

@@ -11,8 +11,33 @@ from idl_ref.backends.cuda_api import device, renew
 from idl_ref.backends.cuda_columns import finite, larger, largest, total
 from idl_ref.backends.cuda_plans import DEPTH, LANES
 from idl_ref.backends.cuda_states import (
-    BAD, BEST, BROKEN, CONTROL, COUNT, ENDED, GOES_ON, GOOD, GRAM, KNOWN, NONFINITE, OUT, PATIENCE, REFUSED, SLOT,
-    SLOW, SYSTEM, TRIAL, TRIED, WAIT, WEIGHTS, X_NORM, X_SIZE, X_TOP, Z_TOP, outcome, record,
+    BAD,
+    BEST,
+    BROKEN,
+    CONTROL,
+    COUNT,
+    ENDED,
+    GOES_ON,
+    GOOD,
+    GRAM,
+    KNOWN,
+    NONFINITE,
+    OUT,
+    PATIENCE,
+    REFUSED,
+    SLOT,
+    SLOW,
+    SYSTEM,
+    TRIAL,
+    TRIED,
+    WAIT,
+    WEIGHTS,
+    X_NORM,
+    X_SIZE,
+    X_TOP,
+    Z_TOP,
+    outcome,
+    record,
 )  # fmt: skip
 
 BASE, LAST_F, LAST_G, DIFFERENCES = 0, 1, 2, 3  # the vectors of a history, then ΔF and ΔG
@@ -21,70 +46,70 @@ LEASH, RESPITE = methods.LEASH, methods.RESPITE
 
 
 @device
-def settle_picard(I, Q, q, c, w, M, shares, adjoint, levels, limits, j, m, status, iterations, numbers):
+def settle_picard(N, Q, q, c, w, M, shares, adjoint, levels, limits, j, m, status, iterations, numbers):
     """Count one application of a column and close it if it is done; 1 if it goes on. levels: tol, slow, eps.
 
     limits: max_iter, slow_steps. Nothing but a look at a column that had ended before.
     """
-    if I[CONTROL * w + c] != GOOD:
-        I[CONTROL * w + c] = OUT
+    if N[CONTROL * w + c] != GOOD:
+        N[CONTROL * w + c] = OUT
         return 0
     apart, a = LANES * w, shares + c
     step, top = largest(M, a, w), largest(M, a + apart, w)
     change = total(M, a + 2 * apart, w) if adjoint else step
     size = total(M, a + 3 * apart, w) if adjoint else top
-    I[COUNT * w + c] += 1
-    ended = outcome(step, top, Q[q + Z_TOP * w + c], False, I[COUNT * w + c], levels, limits[0], Q)
-    I[TRIED * w + c] = I[TRIED * w + c] + 1 if step > levels[1] * Q[q + BEST * w + c] else 0
+    N[COUNT * w + c] += 1
+    ended = outcome(step, top, Q[q + Z_TOP * w + c], False, N[COUNT * w + c], levels, limits[0], Q)
+    N[TRIED * w + c] = N[TRIED * w + c] + 1 if step > levels[1] * Q[q + BEST * w + c] else 0
     Q[q + BEST * w + c] = step
-    if ended == GOES_ON and I[TRIED * w + c] >= limits[1]:
+    if ended == GOES_ON and N[TRIED * w + c] >= limits[1]:
         ended = SLOW
     if ended == GOES_ON:
         Q[q + X_NORM * w + c] = size
         return 1
-    I[CONTROL * w + c] = BROKEN if ended == NONFINITE else ENDED
-    record(Q, q, c, w, ended, I[COUNT * w + c], step, change, size, j, m, status, iterations, numbers)
+    N[CONTROL * w + c] = BROKEN if ended == NONFINITE else ENDED
+    record(Q, q, c, w, ended, N[COUNT * w + c], step, change, size, j, m, status, iterations, numbers)
     return 0
 
 
 @device
-def settle_guarded(I, Q, q, c, w, M, shares, adjoint, levels, limits, j, m, status, iterations, numbers):
+def settle_guarded(N, Q, q, c, w, M, shares, adjoint, levels, limits, j, m, status, iterations, numbers):
     """The same for trial points, and whether the way here is given up. levels: tol, decrease, eps."""
-    if I[CONTROL * w + c] < GOOD:
-        I[CONTROL * w + c] = OUT
+    if N[CONTROL * w + c] < GOOD:
+        N[CONTROL * w + c] = OUT
         return 0
     apart, a = LANES * w, shares + c
     step, top = largest(M, a, w), largest(M, a + apart, w)
-    trial = I[TRIAL * w + c] > 0
-    I[COUNT * w + c] += 1
-    ended = outcome(step, top, Q[q + Z_TOP * w + c], trial, I[COUNT * w + c], levels, limits[0], Q)
+    trial = N[TRIAL * w + c] > 0
+    N[COUNT * w + c] += 1
+    ended = outcome(step, top, Q[q + Z_TOP * w + c], trial, N[COUNT * w + c], levels, limits[0], Q)
     if ended != GOES_ON:
         change = total(M, a + 2 * apart, w) if adjoint else step
         size = total(M, a + 3 * apart, w) if adjoint else top
         x_size, x_top = total(M, a + X_SIZE * apart, w), largest(M, a + X_TOP * apart, w)
         Q[q + X_NORM * w + c] = x_size if adjoint else x_top
-        I[CONTROL * w + c] = BROKEN if ended == NONFINITE else ENDED
-        record(Q, q, c, w, ended, I[COUNT * w + c], step, change, size, j, m, status, iterations, numbers)
+        N[CONTROL * w + c] = BROKEN if ended == NONFINITE else ENDED
+        record(Q, q, c, w, ended, N[COUNT * w + c], step, change, size, j, m, status, iterations, numbers)
         return 0
     good = not trial or step <= levels[1] * Q[q + BEST * w + c]
-    I[TRIED * w + c] = 0 if good else I[TRIED * w + c] + 1
-    refused = not good and (I[TRIED * w + c] >= LEASH or not finite(step))
-    I[WAIT * w + c] = I[PATIENCE * w + c] if refused else max(I[WAIT * w + c] - 1, 0)
+    N[TRIED * w + c] = 0 if good else N[TRIED * w + c] + 1
+    refused = not good and (N[TRIED * w + c] >= LEASH or not finite(step))
+    N[WAIT * w + c] = N[PATIENCE * w + c] if refused else max(N[WAIT * w + c] - 1, 0)
     if refused:
-        I[PATIENCE * w + c] = min(RESPITE * I[PATIENCE * w + c], 1 << 28)
+        N[PATIENCE * w + c] = min(RESPITE * N[PATIENCE * w + c], 1 << 28)
     if good:
         Q[q + BEST * w + c] = min(Q[q + BEST * w + c], step)
-    I[CONTROL * w + c] = REFUSED if refused else GOOD if good else BAD
+    N[CONTROL * w + c] = REFUSED if refused else GOOD if good else BAD
     return 1
 
 
 @device
-def remember(I, V, x, P, p, H, h, n, w, M, shares, tid, threads):
+def remember(N, V, x, P, p, H, h, n, w, M, shares, tid, threads):
     """f = g − x and what changed since the point before, into the history; shares of ‖ΔF‖∞ and ‖f‖∞."""
     item, apart = renew(tid), LANES * w
     while item < LANES * w:
         c, lane = item % w, item // w
-        control, known, slot = I[CONTROL * w + c], I[KNOWN * w + c], I[SLOT * w + c]
+        control, known, slot = N[CONTROL * w + c], N[KNOWN * w + c], N[SLOT * w + c]
         changed = top = M.dtype.type(0)
         i = lane
         while i < n and control >= GOOD:
@@ -117,16 +142,16 @@ def scale(M, r, w):
 
 
 @device
-def compare(I, H, h, n, w, M, shares, tid, threads):
+def compare(N, H, h, n, w, M, shares, tid, threads):
     """Divide the newest differences by the size of ΔF; shares of ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩."""
     item, apart = renew(tid), LANES * w
     while item < LANES * w:
         c, lane = item % w, item // w
-        slot = I[SLOT * w + c]
-        proposing = I[CONTROL * w + c] == GOOD or I[CONTROL * w + c] == BAD
+        slot = N[SLOT * w + c]
+        proposing = N[CONTROL * w + c] == GOOD or N[CONTROL * w + c] == BAD
         changed, size = scale(M, shares + c, w), scale(M, shares + apart + c, w)
         i = lane
-        while i < n and proposing and I[KNOWN * w + c] > 0:
+        while i < n and proposing and N[KNOWN * w + c] > 0:
             H[h + (i * HISTORY + DIFFERENCES + slot) * w + c] /= changed
             H[h + (i * HISTORY + DIFFERENCES + DEPTH + slot) * w + c] /= changed
             i += LANES
@@ -144,27 +169,27 @@ def compare(I, H, h, n, w, M, shares, tid, threads):
 
 
 @device
-def extrapolate(I, Q, q, c, w, M, shares, eps, max_iter):
+def extrapolate(N, Q, q, c, w, M, shares, eps, max_iter):
     """γ, and whether the next point is a trial."""
-    control, slot, apart = I[CONTROL * w + c], I[SLOT * w + c], LANES * w
+    control, slot, apart = N[CONTROL * w + c], N[SLOT * w + c], LANES * w
     ready = False
     if control != REFUSED:
         gram = q + GRAM * w + c
         for a in range(DEPTH):
-            if I[KNOWN * w + c] == 0:
+            if N[KNOWN * w + c] == 0:
                 for b in range(DEPTH):
                     Q[gram + (a * DEPTH + b) * w] = Q.dtype.type(0)
             square = total(M, shares + (2 + a) * apart + c, w)
             Q[gram + (a * DEPTH + slot) * w] = Q[gram + (slot * DEPTH + a) * w] = square
-        if I[KNOWN * w + c] > 0:
+        if N[KNOWN * w + c] > 0:
             ready = mix(Q, q, c, w, M, shares, eps)
-        I[SLOT * w + c] = (slot + 1) % DEPTH
-    I[KNOWN * w + c] = 0 if control == REFUSED else 1
+        N[SLOT * w + c] = (slot + 1) % DEPTH
+    N[KNOWN * w + c] = 0 if control == REFUSED else 1
     # the answer must not be a mere trial
-    trial = ready and I[WAIT * w + c] == 0 and I[COUNT * w + c] < max_iter - 1
-    I[TRIAL * w + c] = 1 if trial else 0
+    trial = ready and N[WAIT * w + c] == 0 and N[COUNT * w + c] < max_iter - 1
+    N[TRIAL * w + c] = 1 if trial else 0
     if not trial:
-        I[TRIED * w + c] = 0
+        N[TRIED * w + c] = 0
 
 
 @device
@@ -200,12 +225,12 @@ def mix(Q, q, c, w, M, shares, eps):
 
 
 @device
-def move(I, Q, q, V, x, P, p, H, h, n, w, M, shares, tid, threads):
+def move(N, Q, q, V, x, P, p, H, h, n, w, M, shares, tid, threads):
     """x ← g − ΔG γ, or where Picard goes on; shares of ‖x‖∞ and ‖x‖₁."""
     item, apart = renew(tid), LANES * w
     while item < LANES * w:
         c, lane = item % w, item // w
-        control, trial = I[CONTROL * w + c], I[TRIAL * w + c]
+        control, trial = N[CONTROL * w + c], N[TRIAL * w + c]
         top = size = M.dtype.type(0)
         i = lane
         while i < n and control >= GOOD:

@@ -35,7 +35,7 @@ def ptx(kernel: Any, arguments: tuple[Any, ...], cc: tuple[int, int] = (8, 0)) -
 
 @cache
 def _ptx(function: Any, signature: Any, cc: tuple[int, int]) -> str:
-    with mock.patch.object(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=cc)):
+    with mock.patch.object(dispatcher, "get_current_device", return_value=SimpleNamespace(compute_capability=cc)):
         return cuda.compile(function, signature, cc=cc, device=False, abi="numba", output="ptx")[0]
 
 

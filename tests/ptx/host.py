@@ -8,12 +8,12 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+
+from idl_ref.backends import cuda_api
 from ptx import compiler
 from ptx.machine import Kernel
 from ptx.memory import Reports
 from ptx.program import parse
-
-from idl_ref.backends import cuda_api
 
 SHARED_LIMIT = 163 << 10  # of an sm_80
 _kernels: dict[Any, Kernel] = {}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from ptx import operations as ops
 from ptx.memory import GLOBAL_BASE, Global, Reports, Shared
 from ptx.program import Instruction, Program, PTXError
@@ -35,7 +36,9 @@ class Kernel:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.control = [_control(i) for i in program.instructions]
-        self.steps = [None if c else _decode(i, program) for i, c in zip(program.instructions, self.control, strict=True)]
+        self.steps = [
+            None if c else _decode(i, program) for i, c in zip(program.instructions, self.control, strict=True)
+        ]
         self.guards = [
             None if i.guard is None else (_register(i.guard, "pred", program), i.negated) for i in program.instructions
         ]
@@ -343,7 +346,9 @@ def _access(instruction: Instruction, program: Program) -> Step:
 def _shuffle(instruction: Instruction, program: Program) -> Step:
     """shfl.sync: a number from another lane of the warp."""
     target, _, other = instruction.operands[0].partition("|")
-    value, by = (operand(text, kind, program) for text, kind in zip(instruction.operands[1:3], ("b32", "s32"), strict=True))
+    value, by = (
+        operand(text, kind, program) for text, kind in zip(instruction.operands[1:3], ("b32", "s32"), strict=True)
+    )
     mode, text = instruction.parts[2], instruction.text
 
     def step(block: Block, mask: Mask) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from ptx.program import PTXError
 
 GLOBAL_BASE = 0x7F0000000000
