@@ -57,7 +57,10 @@ def iteration(n: int, r: int, m: int) -> tuple[Plan, float]:
 
 def table() -> str:
     """Microseconds an iteration, in Markdown."""
-    lines = ["| n | m | dense: kernel, columns × blocks | µs | low rank, r = 16: columns × blocks | µs |", "|" + "---|" * 6]
+    lines = [
+        "| n | m | dense: kernel, columns × blocks | µs | low rank, r = 16: columns × blocks | µs |",
+        "|" + "---|" * 6,
+    ]
     for n in (128, 512, 1024, 4096):
         for m in (64, 512, 4096):
             (dense, a), (low, b) = iteration(n, 0, m), iteration(n, 16, m)

@@ -78,7 +78,7 @@ def start(N, M, places, sizes, w, lipschitz, Z, S, X0, index, where, V, x, out, 
 def close_picard(N, M, places, sizes, w, levels, V, x, S, index, out, status, iterations, numbers):
     """Close the columns that are done and hand out their answers, which stand in V; how many columns go on."""
     n, m = sizes[0], sizes[3]
-    tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
+    tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, renew(cuda.blockIdx.x) * w
     count = min(w, index.size - first)
     goes_on, tid = 0, renew(tid)
     if tid < count:
@@ -95,9 +95,9 @@ def close_picard(N, M, places, sizes, w, levels, V, x, S, index, out, status, it
 def close_guarded(N, M, places, sizes, w, levels, V, x, P, p, H, S, index, out, status, iterations, numbers):
     """The same for trial points, whose images stand in P, and the next points into V."""
     n, m = sizes[0], sizes[3]
-    tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
+    tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, renew(cuda.blockIdx.x) * w
     count, end, q, shares = min(w, index.size - first), filled(n), places[0], places[1]
-    h = cuda.blockIdx.x * trials.HISTORY * end * w
+    h = renew(cuda.blockIdx.x) * trials.HISTORY * end * w
     goes_on, tid = 0, renew(tid)
     if tid < count:
         j, limits = index[first + tid], (sizes[5], sizes[6])
@@ -177,8 +177,7 @@ def guarded(name, w):
         tid, threads = cuda.threadIdx.x, cuda.blockDim.x
         n, r, code = sizes[0], sizes[1], sizes[4]
         shares, x, p, t, f = places[1], places[2], places[3], places[4], places[5]
-        first, end = cuda.blockIdx.x * w, filled(n)
-        count = min(w, index.size - first)
+        end = filled(n)
         if kind == SHARED:
             copy(F1, M, f, end * end, tid, threads)
         running = start(
@@ -193,6 +192,8 @@ def guarded(name, w):
                 narrow(F2, r, end, M, x, w, t, tid, threads)
                 sweep(F1, 0, end, filled(r), M, t, w, M, p, 0, end, tid, threads)
             cuda.syncthreads()
+            first = renew(cuda.blockIdx.x) * w
+            count = min(w, index.size - first)
             finish(M, x, M, p, M, p, 0, n, w, first, count, Z, S, index, where, code, M, shares, tid, threads)
             cuda.syncthreads()
             running = close_guarded(
