@@ -78,7 +78,7 @@ def start(N, M, places, sizes, w, lipschitz, Z, S, X0, index, where, V, x, out, 
 def close_picard(N, M, places, sizes, w, levels, V, x, S, index, out, status, iterations, numbers):
     """Close the columns that are done and hand out their answers, which stand in V; how many columns go on."""
     n, m = sizes[0], sizes[3]
-    tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, renew(cuda.blockIdx.x) * w
+    tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
     count = min(w, index.size - first)
     goes_on, tid = 0, renew(tid)
     if tid < count:
