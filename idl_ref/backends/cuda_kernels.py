@@ -22,7 +22,7 @@ int32 = types.int32
 begin, survey, finish, deliver = states.begin, states.survey, states.finish, states.deliver
 BLOCK = 128  # rows of a block of `apply`
 
-filled, product, put, sweep, zeros = col.filled, col.product, col.put, col.sweep, col.zeros
+filled, sweep = col.filled, col.sweep
 sweep_slices, join_slices = col.sweep_slices, col.join_slices
 settle_picard, settle_guarded = trials.settle_picard, trials.settle_guarded
 remember, compare, extrapolate, move = trials.remember, trials.compare, trials.extrapolate, trials.move
