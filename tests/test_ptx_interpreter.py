@@ -5,12 +5,14 @@ import struct
 
 import numpy as np
 import pytest
-from ptx import operations
-from ptx.host import DeviceArray
-from ptx.machine import Kernel
-from ptx.program import PTXError, parse
 
 pytestmark = pytest.mark.ptx
+pytest.importorskip("numba_cuda")
+from ptx import operations  # noqa: E402
+from ptx.host import DeviceArray  # noqa: E402
+from ptx.machine import Kernel  # noqa: E402
+from ptx.program import PTXError, parse  # noqa: E402
+
 HEAD = """
 .version 9.0
 .extern .shared .align 4 .b8 room[];

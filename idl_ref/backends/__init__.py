@@ -36,7 +36,7 @@ def _reason(name: str) -> str:
         return AVAILABLE
     if name == "numba":
         return AVAILABLE if find_spec("numba") else 'numba is not installed; pip install "idl-ref[numba]"'
-    if not find_spec("numba"):
+    if not (find_spec("numba") and find_spec("numba_cuda")):
         return 'numba-cuda is not installed; pip install "idl-ref[cuda]"'
     return import_module("idl_ref.backends.cuda_api").reason() or AVAILABLE
 

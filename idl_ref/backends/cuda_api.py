@@ -7,7 +7,6 @@ called. In the simulator (NUMBA_ENABLE_CUDASIM=1) device functions are plain Pyt
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,8 +23,6 @@ def reason() -> str:
     """Why no kernel can run here; "" if one can."""
     if SIMULATED:
         return ""
-    if not find_spec("numba_cuda"):
-        return 'numba-cuda is not installed; pip install "idl-ref[cuda]"'
     if not cuda.cudadrv.driver.driver.is_available:
         return "no CUDA driver found"
     if not cuda.is_available() or not len(cuda.gpus):
