@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from idl_ref import activations
+from idl_ref import activations, checks
 from idl_ref import factors as fac
 from idl_ref.backends import fixed_point
 from idl_ref.equilibrium import report
@@ -63,6 +63,7 @@ def solve_adjoint(
     array([0.8, 0.4])
     """
     factors, (S, G, V0) = fac.check_equation(A, S=S, G=G, V0=V0)
+    checks.place(backend, *factors, S, G, V0)
     identity = activations.get("identity")
     solution = fixed_point(backend)(fac.transpose(factors), identity, S, G, V0, options)
     return report(solution, factors, options, "adjoint", "max_iter")

@@ -11,10 +11,46 @@ import numpy as np
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def real_array(name: str, value: Any, dtype: Any = None) -> np.ndarray:
-    """`value` as an array of real numbers, cast to `dtype`; not copied where it already is one."""
+class OnDevice:
+    """An array of any library in the memory of a CUDA device, by its `__cuda_array_interface__`; nothing is copied."""
+
+    def __init__(self, array: Any, interface: dict[str, Any]) -> None:
+        self.owner, self.__cuda_array_interface__ = array, interface
+        self.shape, self.dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
+        self.ndim = len(self.shape)
+
+    @property
+    def T(self) -> OnDevice:
+        """The transpose, as a view."""
+        interface, width = dict(self.__cuda_array_interface__), self.dtype.itemsize
+        strides = interface.get("strides") or [width * math.prod(self.shape[i + 1 :]) for i in range(self.ndim)]
+        return OnDevice(self.owner, interface | {"shape": self.shape[::-1], "strides": tuple(strides)[::-1]})
+
+
+def _on_device(name: str, value: Any, dtype: Any) -> Any:
+    array = value if isinstance(value, OnDevice) else OnDevice(value, value.__cuda_array_interface__)
+    if array.dtype not in FLOAT_DTYPES or array.dtype != (array.dtype if dtype is None else dtype):
+        expected = "float32 or float64" if dtype is None else str(np.dtype(dtype))
+        raise TypeError(f"{name} is on the device and must be {expected} there; got {array.dtype}: convert it there.")
+    return array
+
+
+def place(backend: str, *arrays: Any) -> None:
+    """Refuse arrays on a device for a backend on the host."""
+    for array in arrays:
+        if type(array) is OnDevice and backend != "cuda":
+            raise ValueError(
+                f'arrays on a CUDA device need backend="cuda"; got backend={backend!r}: '
+                "pass that, or copies on the host."
+            )
+
+
+def real_array(name: str, value: Any, dtype: Any = None) -> Any:
+    """`value` as an array of real numbers, cast to `dtype`; not copied where it is one already, or on a device."""
     if type(value) is np.ndarray and (value.dtype in FLOAT_DTYPES if dtype is None else value.dtype == dtype):
         return value
+    if hasattr(value, "__cuda_array_interface__"):
+        return _on_device(name, value, dtype)
     try:
         array = np.asarray(value)
     except ValueError as reason:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations
+from idl_ref import activations, checks
 from idl_ref import factors as fac
 from idl_ref.backends import fixed_point
 from idl_ref.solution import Solution, SolveOptions
@@ -29,7 +29,8 @@ def solve_equilibrium(
     A : (n, n) array, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
         The product of a pair is never formed.
     Z : (n, m) array
-        One column per sample; Z = B U in a model.
+        One column per sample; Z = B U in a model. With backend="cuda" also arrays on the device, of any library with
+        `__cuda_array_interface__`; X then stays there.
     activation : str
         φ, a name in the activation table.
     X0 : (n, m) array, optional
@@ -71,6 +72,7 @@ def solve_equilibrium(
     True
     """
     factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
+    checks.place(backend, *factors, Z, X0)
     solution = fixed_point(backend)(factors, activations.get(activation), None, Z, X0, options)
     return report(solution, factors, options, "forward", "max_iter")
 
@@ -94,12 +96,13 @@ def failure_message(
     parts = []
     late = np.flatnonzero(solution.status == Status.MAX_ITER)
     if late.size:
+        on_host = not any(isinstance(F, checks.OnDevice) for F in factors)
         worst = late[np.argmax(solution.step[late])]
-        norm = fac.norm_inf(factors)
+        norm = f" {'=' if len(factors) == 1 else '≤'} {fac.norm_inf(factors):.4f}" if on_host else ""
         parts.append(
             f"{late.size} of {m} samples not converged after {options.max_iter} iterations (worst: sample {worst}, "
             f"step {solution.step[worst]:.1e} > tol {options.tol:.0e}). Raise {limit_name}, try "
-            f'method="anderson", or check ‖A‖∞ {"=" if len(factors) == 1 else "≤"} {norm:.4f}.'
+            f'method="anderson", or check ‖A‖∞{norm}.'
         )
     broken = np.flatnonzero(solution.status == Status.NONFINITE)
     if broken.size:

@@ -82,6 +82,12 @@ class SGD:
             raise ValueError('schedule "cosine" must know the number of steps: call start(total_steps) first.')
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, self._taken / max(self._total, 1))))
 
+    def advance(self) -> float:
+        """η_t of a step that somebody else takes, and counts here."""
+        rate = self.rate()
+        self._taken += 1
+        return rate
+
     def step(self, parameters: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray]) -> None:
         """Update `parameters` in place; gradients of anything that is not a parameter are left alone."""
         rate = self.rate()

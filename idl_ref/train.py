@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from idl_ref import checks, losses
+from idl_ref.backends import resolve
 from idl_ref.factors import norm_inf
 from idl_ref.gradients import BackwardPass, ForwardPass
 from idl_ref.model import ImplicitModel
@@ -148,10 +150,16 @@ def fit(
     optimizer.start(epochs * -(-m // batch_size))
     rng = np.random.default_rng(seed)
     history, completed = History(), 0
+    trainer = _trainer(model)
     with Progress(progress, epochs, -(-m // batch_size)) as display:
         try:
             for epoch in range(1, epochs + 1):
-                _run_epoch(model, U, T, loss, optimizer, _batches(rng, m, batch_size), epoch, history, display)
+                batches = _batches(rng, m, batch_size)
+                try:
+                    _run_epoch(trainer, U, T, loss, optimizer, batches, epoch, history, display)
+                finally:
+                    trainer.bring_back()
+                _record_norms(model, history)
                 if validation is not None:
                     value, accuracy = evaluate(model, *validation, loss=loss)
                     history.validation_loss.append(value)
@@ -226,8 +234,30 @@ def train_step(
     return float(value), forward, backward
 
 
+class Trainer:
+    """Takes the steps of a model: on the host, whose arrays are the model's own."""
+
+    def __init__(self, model: ImplicitModel) -> None:
+        self.model = model
+
+    def step(self, U: np.ndarray, T: np.ndarray, loss: str, optimizer: SGD) -> tuple[float, ForwardPass, BackwardPass]:
+        """See `train_step`."""
+        return train_step(self.model, U, T, loss, optimizer)
+
+    def bring_back(self) -> None:
+        """The parameters are where they belong."""
+
+
+def _trainer(model: ImplicitModel) -> Any:
+    """For backend "cuda" one that keeps everything on the device."""
+    if model.backend != "cuda":
+        return Trainer(model)
+    resolve("cuda")  # or say why it is not available
+    return import_module("idl_ref.cuda_training").Trainer(model)
+
+
 def _run_epoch(
-    model: ImplicitModel,
+    trainer: Any,
     U: np.ndarray,
     T: np.ndarray,
     loss: str,
@@ -237,12 +267,12 @@ def _run_epoch(
     history: History,
     display: Progress,
 ) -> None:
-    started = time.perf_counter()
+    started, model = time.perf_counter(), trainer.model
     total, hits, seen, unconverged = 0.0, 0, 0, 0
     iterations: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for number, batch in enumerate(batches, 1):
         try:
-            value, forward, backward = train_step(model, U[batch], T[..., batch], loss, optimizer)
+            value, forward, backward = trainer.step(U[batch], T[..., batch], loss, optimizer)
         except FloatingPointError as reason:
             raise FloatingPointError(
                 f"epoch {epoch}, batch {number}: {reason}. Lower the learning rate, or look for NaN in the data."
@@ -258,7 +288,7 @@ def _run_epoch(
         iterations[0].append(forward.solution.iterations)
         iterations[1].append(backward.solution.iterations)
         display.batch_done(epoch)
-    _record(model, history, total / max(seen, 1), hits / max(seen, 1) if loss == "cross_entropy" else None, iterations)
+    _record(history, total / max(seen, 1), hits / max(seen, 1) if loss == "cross_entropy" else None, iterations)
     history.unconverged.append(unconverged)
     history.seconds.append(time.perf_counter() - started)
     if unconverged and model.on_failure == "warn":
@@ -269,7 +299,6 @@ def _run_epoch(
 
 
 def _record(
-    model: ImplicitModel,
     history: History,
     value: float,
     accuracy: float | None,
@@ -281,6 +310,9 @@ def _record(
     for record, counts in zip((history.forward_iterations, history.adjoint_iterations), iterations, strict=True):
         joined = np.concatenate(counts) if counts else np.zeros(1, int)
         record.append((float(joined.mean()), int(joined.max())))
+
+
+def _record_norms(model: ImplicitModel, history: History) -> None:
     weights = model.effective_weights()
     history.norm.append(norm_inf(weights.factors))
     history.perron_root.append(perron_root(weights.A).upper)

@@ -5,14 +5,18 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pytest
-from hypothesis import HealthCheck, settings
+CUDA = os.environ.get("IDL_REF_CUDA", "")  # "sim": in the simulator, "ptx": by executing the compiled kernels
+if CUDA == "sim":
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before anybody imports numba
 
-import idl_ref
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+import idl_ref  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import naive and strategies by their names
-collect_ignore = ["benchmarks"]  # scripts, run by test_benchmarks.py in processes of their own
+collect_ignore = ["benchmarks", "ptx"]  # scripts that test_benchmarks.py runs; the interpreter of compiled kernels
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -30,11 +34,46 @@ class Backend(NamedTuple):
 
 
 PRECISIONS = ((np.float32, 2e-5), (np.float64, 1e-13))
+if CUDA == "sim":
+    from idl_ref.backends import cuda_plans
+
+    cuda_plans.FEW = cuda_plans.MANY = 4  # every simulated thread is one of Python's
+    cuda_plans.WIDTHS = (8, 4)
+    sys.setswitchinterval(1e-4)
+elif CUDA == "ptx":
+    from ptx.host import interpreted
+
+    INTERPRETED = interpreted()
+    DEVICE = INTERPRETED.__enter__()
 BACKENDS = [  # one row is enough for a backend that is not there
-    Backend(name, *row)
+    pytest.param(Backend(name, *row), marks=[pytest.mark.cuda] if name == "cuda" else [])
     for name, reason in idl_ref.backends().items()
     for row in (PRECISIONS if reason == "available" else PRECISIONS[:1])
 ]
+ALWAYS = (("newton",), ("hard_case",), ("active_sets",), ("do_not_fit",))  # no kernel, or n > 250
+LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS, ("finds_the_truth", "picard"), ("batch_mates", "picard"),
+    ("permutations_and_tiles", "picard"), ("batch_mates", "float64"))}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Rows of the table that the CUDA twin refuses, or that would take too long on a device that is only played."""
+    for item in items:
+        if not item.get_closest_marker("cuda"):
+            continue
+        if any(all(word in item.nodeid for word in words) for words in LEFT_OUT[CUDA]):
+            item.add_marker(pytest.mark.skip(reason="not for the CUDA twin on the CPU"))
+        if CUDA == "sim":  # what overflows in a simulated thread warns, because np.errstate does not reach it
+            item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_noticed(request):
+    """No kernel of the CUDA twin does what the interpreter of its PTX reports."""
+    yield
+    if CUDA == "ptx" and request.node.get_closest_marker("cuda"):
+        reports = list(DEVICE.reports)
+        DEVICE.reports.clear()
+        assert reports == []
 
 
 @pytest.fixture(scope="session", params=BACKENDS, ids=lambda b: f"{b.name}-{b.dtype.__name__}")

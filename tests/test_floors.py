@@ -33,6 +33,16 @@ FLOORS = {
     "backends.trials": 6,
     "backends.kernels": 7,
     "backends.numba_": 8,
+    # the twin on a CUDA device, from the bottom
+    "backends.cuda_api": 4,
+    "backends.cuda_plans": 4,
+    "backends.cuda_arrays": 5,
+    "backends.cuda_columns": 5,
+    "backends.cuda_states": 6,
+    "backends.cuda_algebra": 6,
+    "backends.cuda_trials": 7,
+    "backends.cuda_kernels": 8,
+    "backends.cuda_": 9,
     # the equations by name
     "functions": 7,
     "equilibrium": 9,
@@ -45,6 +55,7 @@ FLOORS = {
     # training
     "optim": 13,
     "progress": 13,
+    "cuda_training": 14,
     "train": 14,
     # leaves
     "gradcheck": 15,

@@ -39,18 +39,19 @@ def _reason(name: str) -> str:
         return "NUMBA_DISABLE_JIT is set, and nothing is compiled"
     if name == "numba":
         return AVAILABLE if find_spec("numba") else 'numba is not installed; pip install "idl-ref[numba]"'
-    return f"this version of idl_ref has no {name} twin yet"
+    if not (find_spec("numba") and find_spec("numba_cuda")):
+        return 'numba-cuda is not installed; pip install "idl-ref[cuda]"'
+    return import_module("idl_ref.backends.cuda_api").reason() or AVAILABLE
 
 
 def resolve(name: str) -> str:
     """The backend that `name` stands for; a clear refusal if it cannot be used here."""
     checks.choice("backend", name, CHOICES)
-    reasons = backends()
-    if name == "auto":
-        return next(twin for twin in PREFERENCE if reasons[twin] == AVAILABLE)
-    if reasons[name] != AVAILABLE:
-        usable = ", ".join(twin for twin, reason in reasons.items() if reason == AVAILABLE)
-        raise ValueError(f"backend {name!r} is not available: {reasons[name]}. Available: {usable}.")
+    if name == "auto":  # asks for nothing else: a look at cuda imports it
+        return next(twin for twin in PREFERENCE if _reason(twin) == AVAILABLE)
+    if (reason := _reason(name)) != AVAILABLE:
+        usable = ", ".join(twin for twin, reason in backends().items() if reason == AVAILABLE)
+        raise ValueError(f"backend {name!r} is not available: {reason}. Available: {usable}.")
     return name
 
 

@@ -21,11 +21,16 @@ def choose(method: str, factors: fac.Factors, adjoint: bool) -> str:
             return "substitution"
         return "newton" if low_rank and adjoint and factors[0].shape[1] <= DIRECT_RANK else "auto"
     if method == "substitution" and not fac.triangle(factors):
-        got = "a product of factors" if low_rank else "entries on or on both sides of the diagonal"
-        raise ValueError(f'method "substitution" needs a strictly triangular A; got {got}: use method="auto".')
+        raise not_triangular(low_rank)
     if method == "newton" and not low_rank and n > NEWTON_LIMIT:
         raise ValueError(
             f'method "newton" solves an n × n system per sample and needs n ≤ {NEWTON_LIMIT}, or a low-rank A; '
             f'got n = {n}: use method="anderson".'
         )
     return method
+
+
+def not_triangular(low_rank: bool) -> ValueError:
+    """The refusal of substitution."""
+    got = "a product of factors" if low_rank else "entries on or on both sides of the diagonal"
+    return ValueError(f'method "substitution" needs a strictly triangular A; got {got}: use method="auto".')

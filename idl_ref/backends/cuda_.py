@@ -1,0 +1,315 @@
+"""The CUDA twin: `fixed_point` on the device, one block per tile of columns.
+
+Checked without a GPU: it compiles for sm_80, sm_90 and sm_100, and agrees with the other twins in the simulator and
+when its PTX is executed on the CPU; docs/gpu.md. The answer of a column depends neither on its batch mates nor on the
+tile width or the size of a block: every sum that it is made of has one order, and columns never meet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from idl_ref import activations, certificate
+from idl_ref import factors as fac
+from idl_ref.activations import Activation
+from idl_ref.backends import Memory, cuda_plans, methods, numpy_
+from idl_ref.backends import cuda_api as api
+from idl_ref.backends import cuda_kernels as kernels
+from idl_ref.backends.cuda_arrays import Matrix, matrix, on_device
+from idl_ref.backends.cuda_plans import INTEGERS, LANES, REALS, Plan, filled
+from idl_ref.backends.cuda_states import SLOW
+from idl_ref.backends.cuda_trials import HISTORY
+from idl_ref.solution import Solution, SolveOptions
+
+CHECK = 8  # steps of what is too large for one launch, until the host asks who goes on
+NEVER = 1 << 62  # slow steps after which plain Picard gives up
+LONGEST = (1 << 31) - 1  # applications that a column can count
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+class Packed(NamedTuple):
+    """What the kernels and the certificate want to know of A."""
+
+    d_F1: Any
+    d_F2: Any  # empty for a dense A
+    norm: float  # ‖A‖∞ or more, also for the adjoint
+    triangle: str | None  # which strict triangle holds the first factor, if one does
+
+
+def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
+    """The factors as the kernels read them, and |F₁| |F₂| … 1, for the adjoint |… F₂ F₁|ᵀ 1, on the way."""
+    dtype = factors[0].dtype
+    weights = d_nothing = api.empty(0, dtype, stream)
+    packed, above, below = [d_nothing, d_nothing], False, False
+    for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
+        F = matrix(factors[i], dtype, stream)
+        rows, columns = F.shape
+        packed[i] = api.empty(filled(rows) * filled(columns), dtype, stream)
+        blocks = min(1024, -(-packed[i].size // 128))
+        api.launch(kernels.pack, blocks, 128, 0, stream, F.d_array, F.sizes, packed[i])
+        sizes = F.T.sizes if adjoint else F.sizes
+        d_sums, d_above, d_below = (api.empty(sizes[0], kind, stream) for kind in (dtype, np.int32, np.int32))
+        blocks = -(-sizes[0] // 128)
+        api.launch(kernels.row_sums, blocks, 128, 0, stream, F.d_array, sizes, weights, d_sums, d_above, d_below)
+        above, below = (bool(api.download(d, stream).any()) for d in (d_above, d_below))
+        weights = d_sums
+    if adjoint:
+        above, below = below, above
+    triangle = None if len(factors) > 1 else "upper" if not below else "lower" if not above else None
+    lengths = sum(sum(F.shape) for F in factors)
+    top = float(np.max(api.download(weights, stream)))
+    eps, tiny = certificate.limits(dtype)
+    norm = top * (1 + lengths * eps) + (lengths * tiny if len(factors) > 1 else 0)  # rounded; products may underflow
+    if not norm < 1:  # then it matters
+        norm = fac.norm_inf(on_host(factors, adjoint))
+    return Packed(packed[0], packed[1], norm, triangle)
+
+
+def on_host(factors: fac.Factors, adjoint: bool) -> fac.Factors:
+    """The factors of the forward equation, for what is computed on the host."""
+    factors = tuple(matrix(F, F.dtype).download() if on_device(F) else F for F in factors)
+    return fac.transpose(factors) if adjoint else factors
+
+
+def choose(method: str, packed: Packed, low_rank: bool) -> str:
+    """The method that "auto" stands for here, and a refusal of methods that do not fit A or are not compiled."""
+    if method == "newton":
+        raise ValueError(
+            'method "newton" solves a linear system per sample, for which backend "cuda" has no kernel; '
+            'got method="newton": use method="anderson", or backend="numba".'
+        )
+    if method == "substitution" and not packed.triangle:
+        raise methods.not_triangular(low_rank)
+    return "substitution" if method == "auto" and packed.triangle else method
+
+
+# --- solving ----------------------------------------------------------------------------------------------------------
+
+
+class Equation(NamedTuple):
+    """X = S ∘ f(F₁ F₂ … X + Z) on the device, and how it is solved."""
+
+    packed: Packed
+    code: int
+    shape: tuple[int, int, int]  # n, r (0 for a dense A), m
+    S: Matrix
+    Z: Matrix
+    X0: Matrix
+    options: SolveOptions
+    lipschitz: float
+    stream: Any
+
+
+class Answer(NamedTuple):
+    """What the kernels write."""
+
+    d_out: Any  # (n, m)
+    d_status: Any  # (m,)
+    d_iterations: Any  # (m,), and are counted on from what stands there
+    d_numbers: Any  # (6, m): the rows STEP … LIPSCHITZ
+
+
+def solve(method: str, e: Equation, index: np.ndarray, answer: Answer) -> None:
+    """The columns `index` by one method; "auto" is Picard, which leaves slow columns with the status SLOW."""
+    n, r, _ = e.shape
+    dtype = np.dtype(answer.d_out.dtype)
+    limit = api.shared_limit()
+    kind = "anderson" if method == "anderson" else "picard"
+    chosen = cuda_plans.plan(kind, (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), e.options.tile)
+    if method == "substitution":
+        chosen = cuda_plans.rough(chosen, n, dtype.itemsize, len(index))
+    cuda_plans.check(chosen, limit)
+    d_index = api.upload(index.astype(np.int32), e.stream)
+    run = {"substitution": _substitute}.get(method, _large if chosen.kind == "large" else _resident)
+    run(method, e, chosen, d_index, answer)
+
+
+def _sizes(method: str, e: Equation, chosen: Plan) -> tuple[int, ...]:
+    n, r, m = e.shape
+    slow_steps = methods.SLOW_STEPS if method == "auto" else NEVER
+    return n, r, chosen.width, m, e.code, min(int(e.options.max_iter), LONGEST), slow_steps
+
+
+def _levels(method: str, e: Equation, dtype: np.dtype) -> tuple[Any, ...]:
+    """tol, slow or decrease, eps, Lip(φ) in the dtype of the kernel."""
+    ratio = methods.DECREASE if method == "anderson" else methods.SLOW
+    return tuple(dtype.type(level) for level in (e.options.tol, ratio, np.finfo(dtype).eps, e.lipschitz))
+
+
+def _places(method: str, e: Equation, chosen: Plan, dtype: np.dtype) -> tuple[int, ...]:
+    kind, (n, r, _) = "anderson" if method == "anderson" else "picard", e.shape
+    return tuple(cuda_plans.places(chosen.kind, kind, n, r, chosen.width, chosen.threads, dtype.itemsize))
+
+
+def _where(e: Equation) -> tuple[int, ...]:
+    return e.Z.down, e.Z.right, e.S.down, e.S.right, e.X0.down, e.X0.right
+
+
+def _resident(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answer) -> None:
+    """One launch: every block solves its tile to the end."""
+    dtype = np.dtype(answer.d_out.dtype)
+    d_F1, d_F2 = e.packed[:2]
+    inputs = (d_F1, d_F2, e.Z.d_array, e.S.d_array, e.X0.d_array, d_index)
+    shape = (_sizes(method, e, chosen), _where(e), _places(method, e, chosen, dtype), _levels(method, e, dtype))
+    kernel, more = kernels.picard(chosen.kind, chosen.width), []
+    if method == "anderson":
+        kernel = kernels.guarded(chosen.kind, chosen.width)
+        more = [api.empty(chosen.grid * HISTORY * filled(e.shape[0]) * chosen.width, dtype, e.stream)]
+    api.launch(kernel, chosen.grid, chosen.threads, chosen.shared, e.stream, *inputs, *shape, *more, *answer)
+
+
+def _large(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answer) -> None:
+    """P = A X over the whole batch, then what follows on it, until no tile has a column that goes on."""
+    (n, r, _), w, grid, dtype = e.shape, chosen.width, chosen.grid, np.dtype(answer.d_out.dtype)
+    end, narrow = filled(n), filled(r)
+    d_X, d_P = (api.empty(grid * end * w, dtype, e.stream) for _ in range(2))
+    d_T = api.empty(grid * narrow * w, dtype, e.stream)
+    kept = (
+        api.empty(grid * INTEGERS * w, np.int32, e.stream),
+        api.empty(grid * REALS * w, dtype, e.stream),
+        api.empty(grid * 2 * LANES * w, dtype, e.stream),
+        api.empty(grid, np.int32, e.stream),
+    )
+    shape = (_sizes(method, e, chosen), _where(e), _places(method, e, chosen, dtype), _levels(method, e, dtype))
+    inputs = (e.Z.d_array, e.S.d_array)
+
+    def launch(kernel: Any, blocks: int, shared: int, *arguments: Any) -> None:
+        api.launch(kernel, blocks, chosen.threads, shared, e.stream, *arguments)
+
+    def product(d_F: Any, rows: int, inner: int, d_from: Any, d_to: Any) -> None:
+        blocks = -(-rows // kernels.BLOCK)
+        launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, blocks), kept[3])
+
+    launch(kernels.open_tiles, grid, chosen.shared, d_X, *inputs, e.X0.d_array, d_index, *shape, kept, *answer)
+    d_H = api.empty(grid * HISTORY * end * w if method == "anderson" else 0, dtype, e.stream)
+    kernel, more = (kernels.step_guarded, (d_H,)) if method == "anderson" else (kernels.step_picard, ())
+    while api.download(kept[3], e.stream).any():
+        for _ in range(CHECK):
+            if r:
+                product(e.packed.d_F2, narrow, end, d_X, d_T)
+            product(e.packed.d_F1, end, narrow if r else end, d_T if r else d_X, d_P)
+            launch(kernel, grid, chosen.shared, d_X, d_P, *inputs, d_index, *shape, kept, *more, *answer)
+
+
+def _substitute(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answer) -> None:
+    """One launch, one sweep."""
+    n, _, m = e.shape
+    dtype = np.dtype(answer.d_out.dtype)
+    d_X = api.empty(chosen.grid * 2 * filled(n) * chosen.width, dtype, e.stream)
+    shape = (
+        (n, int(e.packed.triangle == "upper"), chosen.width, m, e.code),
+        _where(e),
+        _places(method, e, chosen, dtype),
+        _levels(method, e, dtype),
+    )
+    inputs = (e.packed.d_F1, e.Z.d_array, e.S.d_array, d_index)
+    api.launch(
+        kernels.substitute, chosen.grid, chosen.threads, chosen.shared, e.stream, *inputs, *shape, d_X, *answer
+    )  # fmt: skip
+
+
+def fixed_point(
+    factors: Any,
+    activation: Activation,
+    S: Any,
+    Z: Any,
+    X0: Any,
+    options: SolveOptions,
+    memory: Memory | None = None,
+    stream: Any = 0,
+) -> Solution:
+    """The same function as `numpy_.fixed_point`; see there.
+
+    Parameters
+    ----------
+    factors, S, Z, X0 : arrays
+        NumPy arrays, or contiguous arrays on the device: of any library with `__cuda_array_interface__`, or a Matrix.
+    stream : numba.cuda stream, optional
+        Where copies and kernels are queued. The call waits for it: statuses come back to the host.
+
+    Notes
+    -----
+    If Z is on the device, so is X in the Solution; everything per column is a NumPy array. Newton is not compiled: for
+    the low-rank adjoint "auto" is Picard and Anderson, as for all others.
+    """
+    n, m = Z.shape
+    if n == 0 or m == 0 or 0 in factors[-1].shape:
+        return _nothing(factors, activation, S, Z, X0, options, stream)
+    dtype, adjoint, low_rank = np.dtype(Z.dtype), S is not None, len(factors) > 1
+    memory = {} if memory is None else memory
+    if ("cuda", adjoint) not in memory:
+        memory["cuda", adjoint] = pack(factors, adjoint, stream)
+    packed = memory["cuda", adjoint]
+    method = choose(options.method, packed, low_rank)
+    shape = (n, factors[0].shape[1] if low_rank else 0, m)
+    d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
+    if method == "substitution" and X0 is not None:  # it needs no start, but does not hide that one was not finite
+        Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
+        d_Z = matrix(np.where(finite, Z_here, dtype.type(np.nan)), dtype, stream)
+    equation = Equation(packed, activation.code, shape, d_S, d_Z, d_X0, options, activation.lipschitz, stream)
+    answer = Answer(
+        api.empty(n * m, dtype, stream),
+        api.empty(m, np.int32, stream),
+        api.upload(np.zeros(m, np.int32), stream),
+        api.empty(6 * m, dtype, stream),
+    )
+    X = Matrix(answer.d_out, (n, m), m, 1)
+    solve(method, equation, np.arange(m), answer)
+    status = api.download(answer.d_status, stream)
+    if (status == SLOW).any():
+        going_on = equation._replace(X0=X)
+        solve("anderson", going_on, np.flatnonzero(status == SLOW), answer)
+        status = api.download(answer.d_status, stream)
+    iterations = api.download(answer.d_iterations, stream).astype(np.intp)
+    numbers = api.download(answer.d_numbers, stream).reshape(6, m).astype(np.float64)
+    bound = certify(factors, activation, packed.norm, adjoint, numbers, dtype)
+    out: Any = X
+    if not isinstance(Z, Matrix):
+        out = answer.d_out.reshape(n, m) if on_device(Z) else X.download(stream)
+    return Solution(out, status.astype(np.int8), iterations, numbers[0].copy(), bound)
+
+
+def certify(
+    factors: fac.Factors, activation: Activation, norm: float, adjoint: bool, numbers: np.ndarray, dtype: np.dtype
+) -> np.ndarray:
+    """The error bound of every column, from the norms that the kernels recorded.   numbers (6, m) -> (m,)"""
+    _, change, x, z, g, lipschitz = numbers
+    if len(factors) > 1:  # the bound looks into L and R, which may be on the device
+        factors = on_host(factors, False)
+    rounding = certificate.rounding(factors, activation, dtype, norm)
+    kappa, entries = lipschitz * rounding.norm, factors[0].shape[0] if adjoint else 1
+    sums = 1 + 4 * (entries + 1) * rounding.unit  # the norms themselves were rounded
+    with np.errstate(over="ignore", invalid="ignore"):
+        numerator = sums * certificate.excess(kappa, lipschitz, change, x, z, g, entries, rounding)
+    if np.all(kappa < 1) or not norm >= 1:
+        forward_factors: fac.Factors = ()  # only κ ≥ 1 asks for them
+    else:
+        forward_factors = on_host(factors, adjoint)
+    return certificate.divide(numerator, kappa, lipschitz, forward_factors, adjoint)
+
+
+def _nothing(
+    factors: fac.Factors, activation: Activation, S: Any, Z: Any, X0: Any, options: SolveOptions, stream: Any
+) -> Solution:
+    """No samples, or no entries: there is nothing to launch."""
+    if not on_device(Z):
+        return numpy_.fixed_point(on_host(factors, False), activation, S, Z, X0, options)
+    dtype, m = np.dtype(Z.dtype), Z.shape[1]
+    numbers = np.zeros((3, m))
+    X = api.empty(Z.shape[0] * m, dtype, stream).reshape(*Z.shape)
+    return Solution(X, np.zeros(m, np.int8), np.zeros(m, np.intp), numbers[0], numbers[1])
+
+
+def warmup(dtype: np.dtype) -> None:
+    """Compile the kernels of small and low-rank equations for one dtype."""
+    relu = activations.get("relu")
+    half, shift, L = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype), np.ones((2, 1), dtype) / 4
+    Z = np.ones((2, 2), dtype)
+    for factors in ((half,), (L, L.T)):
+        for method in ("picard", "anderson"):
+            fixed_point(factors, relu, None, Z, None, SolveOptions(method=method))
+    fixed_point((shift,), relu, None, Z, None, SolveOptions(method="substitution"))

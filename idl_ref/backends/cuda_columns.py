@@ -1,0 +1,213 @@
+"""Device functions of the CUDA twin: products, activations and norms. No thread waits for another one here.
+
+A block owns a tile of `w` columns. A matrix of a tile is stored by rows, entry (i, c) at offset + i·down + c, its rows
+filled up with zeros to a multiple of ROWS. A factor F is packed by columns, F[i, k] at k·height + i, so that a thread
+reads 8 rows of a column with two 16-byte loads.
+"""
+
+from __future__ import annotations
+
+import math
+
+from idl_ref.activations import LEAK
+from idl_ref.backends import cuda_plans
+from idl_ref.backends.cuda_api import device, load4, renew, store4
+from idl_ref.backends.cuda_plans import LANES, SLICES
+
+ROWS, COLUMNS = 8, 4  # of the tile of a product that a thread keeps in registers
+DEEP = 2  # steps of the inner loop of a product that are written out
+filled = device(cuda_plans.filled)
+
+# --- products ---------------------------------------------------------------------------------------------------------
+
+
+@device
+def axpy(a, x, y):
+    """y + a x for four numbers"""
+    return y[0] + a * x[0], y[1] + a * x[1], y[2] + a * x[2], y[3] + a * x[3]
+
+
+@device
+def rank_one(F, f, X, x, t):
+    """t + F[:, k] X[k, :] for the 8 rows and 4 columns of a thread"""
+    a, b, row = load4(F, f), load4(F, f + 4), load4(X, x)
+    return (
+        axpy(a[0], row, t[0]),
+        axpy(a[1], row, t[1]),
+        axpy(a[2], row, t[2]),
+        axpy(a[3], row, t[3]),
+        axpy(b[0], row, t[4]),
+        axpy(b[1], row, t[5]),
+        axpy(b[2], row, t[6]),
+        axpy(b[3], row, t[7]),
+    )
+
+
+@device
+def zeros(like):
+    """Where a thread's tile of a product begins."""
+    zero = like.dtype.type(0)
+    row = (zero, zero, zero, zero)
+    return row, row, row, row, row, row, row, row
+
+
+@device
+def product(F, f, f_down, X, x, x_down, inner, t):
+    """t + F X over k < inner, a multiple of DEEP; the terms of an entry are added in the order of k."""
+    k = 0
+    while k < inner:
+        t = rank_one(F, f, X, x, t)
+        t = rank_one(F, f + f_down, X, x + x_down, t)
+        f += 2 * f_down
+        x += 2 * x_down
+        k += 2
+    return t
+
+
+@device
+def put(P, p, down, t):
+    """The 8 rows of a thread's tile, to where they belong."""
+    store4(P, p, t[0])
+    store4(P, p + down, t[1])
+    store4(P, p + 2 * down, t[2])
+    store4(P, p + 3 * down, t[3])
+    store4(P, p + 4 * down, t[4])
+    store4(P, p + 5 * down, t[5])
+    store4(P, p + 6 * down, t[6])
+    store4(P, p + 7 * down, t[7])
+
+
+@device
+def sweep(F, f, height, inner, X, x, w, P, p, first, last, tid, threads):
+    """P = F X for the rows first … last of a tile of w columns, P (last − first, w)."""
+    groups = w // 4
+    item = renew(tid)
+    while item < (last - first) // 8 * groups:
+        i, c = item // groups * 8, item % groups * 4
+        t = product(F, f + first + i, height, X, x + c, w, inner, zeros(P))
+        put(P, p + i * w + c, w, t)
+        item += threads
+
+
+@device
+def sweep_slices(F, height, inner, X, x, w, P, p, tid, threads):
+    """P[s] = F X over the s-th share of k, for a factor of few rows and many columns; P (SLICES, height, w)."""
+    groups, share = w // 4, (inner + 31) // 32 * 4  # of SLICES shares, each a multiple of DEEP
+    item = renew(tid)
+    while item < SLICES * (height // 8) * groups:
+        s, i, c = item // (height // 8 * groups), item // groups % (height // 8) * 8, item % groups * 4
+        k0, k1 = min(inner, s * share), min(inner, (s + 1) * share)
+        t = product(F, k0 * height + i, height, X, x + k0 * w + c, w, k1 - k0, zeros(P))
+        put(P, p + (s * height + i) * w + c, w, t)
+        item += threads
+
+
+@device
+def join_slices(P, p, size, t, tid, threads):
+    """P[t + e] = Σ_s P[s][e]"""
+    e = renew(tid)
+    while e < size:
+        total = P[p + e]
+        for s in range(1, SLICES):
+            total += P[p + s * size + e]
+        P[t + e] = total
+        e += threads
+
+
+# --- entries ----------------------------------------------------------------------------------------------------------
+
+
+@device
+def phi(p, like, code):
+    """φ of a number of the kind that `like` holds; `code` is that of the activation table. NaN is not ≤ 0, stays."""
+    zero, one = like.dtype.type(0), like.dtype.type(1)
+    if code == 1:
+        return zero if p <= zero else p
+    if code == 2:
+        return like.dtype.type(LEAK) * p if p <= zero else p
+    if code == 3:
+        return like.dtype.type(math.tanh(p))
+    if code == 4:
+        e = math.exp(-abs(p))
+        return e / (one + e) if p < zero else one / (one + e)
+    if code == 5:
+        e = math.log1p(math.exp(-abs(p)))
+        return e if p <= zero else p + e
+    if code == 6:
+        return math.expm1(p) if p <= zero else p
+    if code == 7:
+        return -one if p <= -one else one if p >= one else p
+    if code == 8:
+        return p / (one + abs(p))
+    return p
+
+
+@device
+def slope(p, like, code):
+    """φ′ of a number, the smaller one-sided slope at a kink."""
+    zero, one = like.dtype.type(0), like.dtype.type(1)
+    if code == 1:
+        return one if p > zero else zero
+    if code == 2:
+        return one if p > zero else like.dtype.type(LEAK)
+    if code == 3:
+        return one - math.tanh(p) * math.tanh(p)
+    if code == 4 or code == 5:
+        e = math.exp(-abs(p))
+        if code == 4:
+            return e / ((one + e) * (one + e))
+        return e / (one + e) if p < zero else one / (one + e)
+    if code == 6:
+        return math.exp(p) if p <= zero else one
+    if code == 7:
+        return one if abs(p) < one else zero
+    if code == 8:
+        return one / ((one + abs(p)) * (one + abs(p)))
+    return one
+
+
+@device
+def larger(a, b):
+    """max(a, b), NaN if one of them is."""
+    return a if a > b or a != a else b
+
+
+@device
+def finite(a):
+    """Neither NaN nor inf."""
+    return math.isfinite(a)
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+@device
+def norms(V, v, down, n, lane):
+    """‖v‖∞ and ‖v‖₁ of a lane's share of a column."""
+    top = V.dtype.type(0)
+    total = top
+    i = lane
+    while i < n:
+        size = abs(V[v + i * down])
+        top = larger(size, top)
+        total += size
+        i += LANES
+    return top, total
+
+
+@device
+def largest(M, r, apart):
+    """The largest of the shares of a column, NaN if one is."""
+    top = M[r]
+    for lane in range(1, LANES):
+        top = larger(M[r + lane * apart], top)
+    return top
+
+
+@device
+def total(M, r, apart):
+    """The sum of the shares of a column."""
+    result = M[r]
+    for lane in range(1, LANES):
+        result += M[r + lane * apart]
+    return result

@@ -1,0 +1,126 @@
+"""Which kernel serves which equation, and the shared memory that it asks for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from idl_ref import checks
+
+LANES = 16  # shares in which a column is looked at: sums have one order whatever the tile and the block
+SLICES = 8  # shares of the long sums in Rᵀ X, likewise
+DEPTH = 5  # differences that Anderson remembers
+INTEGERS, REALS = 8, 5 + DEPTH + 2 * DEPTH * DEPTH  # rows of what is known of each column; see cuda_states
+QUANTITIES = {"picard": 6, "anderson": 2 + 2 * DEPTH}  # of which a column's shares are put down side by side
+WIDTHS = (32, 16, 8, 4)  # columns of a tile
+WIDE = 16  # columns of a tile of what is large
+FEW, MANY = 128, 256  # threads of a block
+
+
+class Row(NamedTuple):
+    """A row of the table; the first one that fits serves."""
+
+    kind: str
+    low_rank: bool
+    most_rows: int  # n at most, by the model of docs/gpu.md
+    why: str
+
+
+TABLE = (
+    Row("shared", False, 224, "A and the tile stay in shared memory: no traffic but Z"),
+    Row("streamed", False, 512, "the tile stays in shared memory, A comes from the L2 cache each time"),
+    Row("large", False, 1 << 30, "a product over the whole batch, then an epilogue: two launches an iteration"),
+    Row("low_rank", True, 1 << 30, "the tile and Rᵀ X stay in shared memory, L and R come from the L2 cache"),
+    Row("large", True, 1 << 30, "two products over the whole batch, then an epilogue"),
+)
+
+
+class Places(NamedTuple):
+    """Where things begin in the shared memory of a block, in numbers of the dtype; integers are in front."""
+
+    state: int  # REALS rows of w
+    shares: int  # QUANTITIES · LANES rows of w
+    x: int
+    p: int
+    t: int  # Rᵀ X and its slices
+    f: int  # A
+    size: int
+
+
+class Plan(NamedTuple):
+    """How one solve is launched."""
+
+    kind: str
+    width: int
+    threads: int
+    grid: int
+    shared: int  # bytes
+
+
+def places(kind: str, method: str, n: int, r: int, w: int, threads: int, itemsize: int) -> Places:
+    """The map of a block's shared memory. For Picard and low rank, P is a block of rows only; X changes in place."""
+    end, narrow = filled(n), filled(r)
+    state = INTEGERS * w * 4 // itemsize
+    shares = state + REALS * w
+    x = shares + QUANTITIES[method] * LANES * w
+    resident = kind != "large"
+    in_place = kind == "low_rank" and method == "picard"
+    p = x + (end * w if resident else 0)
+    t = p + (0 if not resident else threads * 32 if in_place else end * w)
+    f = t + ((1 + SLICES) * narrow * w if kind == "low_rank" else 0)
+    size = f + (end * end if kind == "shared" else 0)
+    return Places(state, shares, x, p, t, f, size)
+
+
+def filled(entries: int) -> int:
+    """`entries`, filled up to a multiple of 8."""
+    return -(-entries // 8) * 8
+
+
+def plan(
+    method: str, sizes: tuple[int, int, int], itemsize: int, limit: int, multiprocessors: int, tile: int | None
+) -> Plan:
+    """The first row of the table that fits, with the widest tile that keeps every multiprocessor busy.
+
+    Parameters
+    ----------
+    method : {"picard", "anderson"}
+    sizes : n, r (0 for a dense A), m
+    limit : bytes of shared memory that a block may have
+    tile : columns that the caller asked for, or None
+    """
+    n, r, _ = sizes
+    for row in TABLE:
+        if row.low_rank != (r > 0) or n > row.most_rows:
+            continue
+        widths = (WIDE,) if row.kind == "large" else WIDTHS
+        fitting = [p for w in widths if (p := _fixed(row.kind, method, sizes, w, itemsize)).shared <= limit]
+        if tile is not None and fitting:
+            return next((p for p in fitting if p.width <= tile), fitting[-1])
+        busy = [p for p in fitting if p.grid >= multiprocessors]
+        if fitting:
+            return busy[0] if busy else fitting[-1]
+    raise ValueError(f"no kernel fits: n = {n}, r = {r} need more than the {limit} bytes of shared memory of a block.")
+
+
+def _fixed(kind: str, method: str, sizes: tuple[int, int, int], w: int, itemsize: int) -> Plan:
+    n, r, m = sizes
+    threads = max(w, FEW if filled(n) * w <= FEW * 32 else MANY)  # an owner per column
+    shared = places(kind, method, n, r, w, threads, itemsize).size * itemsize
+    return Plan(kind, w, threads, -(-m // w), shared)
+
+
+def rough(plan: Plan, n: int, itemsize: int, m: int) -> Plan:
+    """The plan of a kernel that keeps nothing but shares and states in shared memory, as substitution does."""
+    threads = max(plan.threads, WIDE)
+    size = places("large", "picard", n, 0, WIDE, threads, itemsize).size
+    return Plan("large", WIDE, threads, -(-m // WIDE), size * itemsize)
+
+
+def check(plan: Plan, limit: int) -> None:
+    """Refuse a launch that the device would refuse."""
+    checks.choice("kind", plan.kind, {row.kind for row in TABLE})
+    if plan.shared > limit:
+        raise ValueError(
+            f"a block of the {plan.kind} kernel needs {plan.shared} bytes of shared memory for {plan.width} columns; "
+            f"this device has {limit}: pass a smaller tile in SolveOptions."
+        )

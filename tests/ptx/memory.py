@@ -1,0 +1,128 @@
+"""Global and shared memory that notice what a device would not tell.
+
+Words are 4 bytes. For every word of shared memory it is known who read and who wrote it since the last barrier; for
+every word of global memory whether it belongs to an array, whether it was ever written, and by which block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ptx.program import PTXError
+
+GLOBAL_BASE = 0x7F0000000000
+GAP = 256  # bytes between arrays that belong to none
+NOBODY, SEVERAL = -1, -2
+
+
+class Reports(list):
+    """What was noticed: (what, instruction), each once."""
+
+    def add(self, what: str, instruction: str) -> None:
+        if (what, instruction) not in self:
+            self.append((what, instruction))
+
+    def kinds(self) -> set[str]:
+        return {what for what, _ in self}
+
+
+class Memory:
+    """Bytes, and the checks that both spaces have in common."""
+
+    def __init__(self, size: int, reports: Reports, space: str) -> None:
+        self.bytes = np.zeros(-(-size // 16) * 16 + 16, np.uint8)
+        self.limit, self.reports, self.space = size, reports, space
+
+    def words(self, addresses: np.ndarray, width: int, count: int, instruction: str) -> np.ndarray:
+        """The words of each access, (lanes, words); refuses misaligned ones and those out of bounds."""
+        size = width * count
+        if (addresses % size).any():
+            raise PTXError(f"misaligned access to {self.space} memory: {instruction}")
+        if ((addresses < 0) | (addresses + size > self.limit)).any():
+            raise PTXError(f"access beyond the end of {self.space} memory: {instruction}")
+        return (addresses[:, None] >> 2) + np.arange(max(size // 4, 1))
+
+    def get(self, addresses: np.ndarray, dtype: Any, count: int) -> list[np.ndarray]:
+        """`count` numbers from each address."""
+        numbers, first = self.bytes.view(dtype), addresses // np.dtype(dtype).itemsize
+        return [numbers[first + j] for j in range(count)]
+
+    def set(self, addresses: np.ndarray, values: list[np.ndarray]) -> None:
+        numbers, first = self.bytes.view(values[0].dtype), addresses // values[0].itemsize
+        for j, value in enumerate(values):
+            numbers[first + j] = value
+
+
+class Shared(Memory):
+    """The shared memory of a block; `barrier` begins a new epoch."""
+
+    def __init__(self, size: int, reports: Reports) -> None:
+        super().__init__(size, reports, "shared")
+        words = len(self.bytes) // 4
+        self.bytes.view(np.uint32)[:] = 0x7FC0DEAD  # a NaN, should it be read
+        self.written = np.zeros(words, bool)
+        self.writer, self.reader = np.full(words, NOBODY), np.full(words, NOBODY)
+
+    def barrier(self) -> None:
+        self.writer[:], self.reader[:] = NOBODY, NOBODY
+
+    def note_read(self, words: np.ndarray, threads: np.ndarray, instruction: str) -> None:
+        if not self.written[words].all():
+            self.reports.add("read of uninitialised shared memory", instruction)
+        threads = np.broadcast_to(threads[:, None], words.shape)
+        others = (self.writer[words] != NOBODY) & (self.writer[words] != threads)
+        if others.any():
+            self.reports.add("shared race: read of what another thread wrote, no barrier between", instruction)
+        known = self.reader[words]
+        self.reader[words] = np.where((known != NOBODY) & (known != threads), SEVERAL, threads)
+        unique, count = np.unique(words, return_counts=True)
+        self.reader[unique[count > 1]] = SEVERAL
+
+    def note_write(self, words: np.ndarray, threads: np.ndarray, instruction: str) -> None:
+        threads = np.broadcast_to(threads[:, None], words.shape)
+        twice = len(np.unique(words)) < words.size
+        if twice or ((self.writer[words] != NOBODY) & (self.writer[words] != threads)).any():
+            self.reports.add("shared race: two threads wrote, no barrier between", instruction)
+        if ((self.reader[words] != NOBODY) & (self.reader[words] != threads)).any():
+            self.reports.add("shared race: write of what another thread read, no barrier between", instruction)
+        self.writer[words], self.written[words] = threads, True
+
+
+class Global(Memory):
+    """The arrays of a launch, with gaps between them."""
+
+    def __init__(self, arrays: list[Any], reports: Reports) -> None:
+        sizes = [-(-array.values.nbytes // GAP) * GAP + GAP for array in arrays]
+        super().__init__(sum(sizes), reports, "global")
+        words = len(self.bytes) // 4
+        self.inside, self.written = np.zeros(words, bool), np.zeros(words, bool)
+        self.block = np.full(words, NOBODY)
+        self.arrays, self.starts, start = arrays, [], 0
+        for array, size in zip(arrays, sizes, strict=True):
+            raw = array.values.view(np.uint8)
+            self.bytes[start : start + raw.size] = raw
+            part = slice(start // 4, (start + raw.size + 3) // 4)
+            self.inside[part], self.written[part] = True, np.repeat(array.written, max(array.values.itemsize // 4, 1))
+            self.starts.append(start)
+            start += size
+
+    def copy_back(self) -> None:
+        """What the arrays hold after the launch."""
+        for array, start in zip(self.arrays, self.starts, strict=True):
+            raw = array.values.view(np.uint8)
+            raw[:] = self.bytes[start : start + raw.size]
+            words = self.written[start // 4 : (start + raw.size + 3) // 4]
+            array.written[:] = words.reshape(array.values.size, max(array.values.itemsize // 4, 1)).all(axis=1)
+
+    def note(self, words: np.ndarray, block: int, instruction: str, write: bool) -> None:
+        if not self.inside[words].all():
+            raise PTXError(f"global access outside of every array: {instruction}")
+        if ((self.block[words] != NOBODY) & (self.block[words] != block)).any():
+            what = "global word written by two blocks" if write else "global read of what another block wrote"
+            self.reports.add(what, instruction)
+        if write:
+            self.block[words], self.written[words] = block, True
+        elif not self.written[words].all():
+            self.reports.add("read of uninitialised global memory", instruction)

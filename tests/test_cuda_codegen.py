@@ -1,0 +1,143 @@
+"""The machine code of every kernel, for three generations of devices, made without one."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from conftest import CUDA
+
+from idl_ref import SolveOptions, activations
+
+pytestmark = pytest.mark.codegen
+pytest.importorskip("numba_cuda")
+if CUDA:
+    pytest.skip("in a process of its own, without IDL_REF_CUDA", allow_module_level=True)
+from ptx import compiler  # noqa: E402
+from ptx.host import Device, interpreted  # noqa: E402
+
+from idl_ref import cuda_training  # noqa: E402
+from idl_ref.backends import cuda_, cuda_kernels, cuda_plans  # noqa: E402
+
+if not (compiler.BINARIES / "ptxas").exists():
+    pytest.skip('ptxas is not installed; pip install "idl-ref[cuda-dev]"', allow_module_level=True)
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+PRODUCTS = ("picard", "guarded", "apply")  # the kernels whose time goes into products
+MOST_REGISTERS, LEAST_FMA = 128, 0.7
+# float64 needs two registers for a number: Anderson's low-rank kernel takes some more, and on sm_100 the addresses of
+# `apply` take a few instructions more.
+EXCEPTIONS = {("guarded_low_rank", "registers"): 144, ("apply", "fma"): 0.68}
+RELU = activations.get("relu")
+
+
+def solves(dtype):
+    """What launches every solver once: two samples, one application."""
+    rng = np.random.default_rng(0)
+    A, L, Z = (rng.standard_normal(shape).astype(dtype) / 9 for shape in ((3, 3), (3, 1), (3, 2)))
+    for row in cuda_plans.TABLE:
+        factors = (L, L.T) if row.low_rank else (A,)
+        for method in ("picard", "anderson"):
+            for tile in (4, 16, 32):
+                yield row, factors, Z, SolveOptions(method=method, max_iter=1, tile=tile, on_failure="ignore")
+    yield None, (np.triu(A, 1),), Z, SolveOptions(method="substitution")
+
+
+def algebra(dtype):
+    """What launches the kernels of a training step."""
+    from idl_ref import SGD, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
+
+    for f in (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu):
+        model = ImplicitModel(1, 1, 2, f=f, seed=0, dtype=np.dtype(dtype).name, mitr=1, grad_mitr=1)
+        cuda_training.Trainer(model).step(np.ones((1, 1), dtype), np.ones((1, 1), dtype), "mse", SGD())
+
+
+@cache
+def kernels(dtype):
+    """Every kernel and the types that it is launched with, by name."""
+    with pytest.MonkeyPatch.context() as patch, interpreted() as device:
+        everything = cuda_plans.TABLE
+        for row, *arguments in solves(dtype):
+            patch.setattr(cuda_plans, "TABLE", everything if row is None else (row,))
+            factors, Z, options = arguments
+            cuda_.fixed_point(factors, RELU, None, Z, None, options)
+        patch.setattr(cuda_plans, "TABLE", everything)
+        algebra(dtype)
+    return {kernel.py_func.__name__: (kernel, kinds) for kernel, kinds in device.compiled}
+
+
+def test_every_kernel_is_among_them():
+    names = set(kernels(np.float32))
+    assert names == set(kernels(np.float64))
+    for kind in cuda_kernels.KINDS:
+        for width in (4, 16, 32):
+            assert {f"picard_{kind}_{width}", f"guarded_{kind}_{width}"} <= names
+    for module in (cuda_kernels, cuda_training.algebra):
+        for name, value in vars(module).items():
+            if isinstance(value, type(cuda_kernels.pack)) and not value.targetoptions.get("device"):
+                assert name in names
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_machine_code(dtype, arch, tmp_path):
+    wrong = []
+    for name, (kernel, kinds) in kernels(dtype).items():
+        cc = int(arch[3:-1]), 0
+        text = compiler.ptx(kernel, kinds, cc)
+        report = compiler.assemble(text, arch, tmp_path)
+        exceptions = EXCEPTIONS if dtype is np.float64 else {}
+        registers, fma = (
+            next(
+                (limit for (start, what), limit in exceptions.items() if name.startswith(start) and what == kind), usual
+            )
+            for kind, usual in (("registers", MOST_REGISTERS), ("fma", LEAST_FMA))
+        )
+        opcodes = [opcode for opcode, _ in report.instructions]
+        found = {
+            "stack or spills": report.stack > 0 or any(op.startswith(("LDL", "STL")) for op in opcodes),
+            "local memory": ".local" in text,
+            "static shared memory": report.static_shared > 0,
+            f"{report.registers} registers": report.registers > registers,
+            "float64": dtype is np.float32 and any(op[:4] in DOUBLE or ".F64" in op for op in opcodes),
+        }
+        if name.startswith(PRODUCTS):
+            loop = report.product_loop()
+            loads = [op for op in loop if op.startswith(("LDG", "LDS", "LD."))]
+            found[f"multiplications {compiler.fma_share(loop):.2f}"] = compiler.fma_share(loop) < fma
+            found[f"loads {loads}"] = not loads or any(".128" not in op for op in loads)
+        wrong += [(name, what) for what, is_so in found.items() if is_so]
+    assert wrong == []
+
+
+DOUBLE = ("DFMA", "DADD", "DMUL", "DSET", "DMNM")
+
+
+def test_a_double_in_a_float32_kernel_would_be_seen(tmp_path):
+    from numba import cuda, types
+
+    def leak(values):
+        values[cuda.grid(1)] = 0.1 * values[cuda.grid(1)]
+
+    kernel = cuda.jit(leak)
+    text = compiler.ptx(kernel, (types.Array(types.float32, 1, "C"),))
+    report = compiler.assemble(text, "sm_80", tmp_path)
+    assert any(opcode[:4] in DOUBLE or ".F64" in opcode for opcode, _ in report.instructions)
+
+
+def test_a_table_in_local_memory_would_be_seen():
+    from numba import cuda, types
+
+    def spill(values, i):
+        room = cuda.local.array(64, types.float32)
+        for k in range(64):
+            room[k] = values[k]
+        values[0] = room[i]
+
+    kernel = cuda.jit(spill)
+    text = compiler.ptx(kernel, (types.Array(types.float32, 1, "C"), types.int64))
+    assert ".local" in text
+
+
+def test_the_interpreter_stands_for_every_function_of_the_device():
+    """Nothing of `cuda_api` that touches a driver is left out."""
+    for name in ("upload", "empty", "download", "shared_limit", "multiprocessors", "launch"):
+        assert callable(getattr(Device, name))

@@ -1,0 +1,351 @@
+"""The CUDA twin against the NumPy twin: every kernel, in the simulator and by its PTX, at sizes that end in the middle.
+
+IDL_REF_CUDA=sim or ptx says where; without it there is nothing to run on.
+"""
+
+import ctypes
+import itertools
+
+import numpy as np
+import pytest
+from conftest import CUDA
+from strategies import DTYPES, matrix, pair
+
+import idl_ref
+from idl_ref import (
+    SGD,
+    ImplicitFunction,
+    ImplicitFunctionRows,
+    ImplicitFunctionTriu,
+    ImplicitModel,
+    SolveOptions,
+    Status,
+    activations,
+    datasets,
+    fit,
+    solve_adjoint,
+    solve_equilibrium,
+)
+
+pytestmark = pytest.mark.cuda
+if not CUDA:
+    pytest.skip("set IDL_REF_CUDA=sim or IDL_REF_CUDA=ptx", allow_module_level=True)
+from idl_ref import cuda_training  # noqa: E402
+from idl_ref.backends import cuda_, cuda_algebra, cuda_plans  # noqa: E402
+
+KINDS = ("shared", "streamed", "low_rank", "large", "large low_rank")
+METHODS = ("picard", "anderson")
+SHAPES = ((1, 1), (7, 3), (8, 4), (9, 5), (17, 9)) if CUDA == "sim" else ((1, 1), (40, 5), (70, 9), (17, 4))
+
+
+def options(dtype, **changes):
+    tol = 1e-5 if dtype is np.float32 else 1e-10
+    return SolveOptions(**{"tol": tol, "max_iter": 60, "on_failure": "ignore", **changes})
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Leave one kind of kernel in the table."""
+
+    def leave(kind):
+        rows = tuple(row for row in cuda_plans.TABLE if row.kind == kind.split()[0])
+        monkeypatch.setattr(cuda_plans, "TABLE", rows)
+
+    return leave
+
+
+def problem(kind, n, m, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    r = min(3, n)
+    A = pair(n, r, 0.8, rng, dtype) if kind.endswith("low_rank") else matrix("random", n, 0.8, rng, dtype)
+    return A, rng.standard_normal((n, m)).astype(dtype), rng
+
+
+def agree(ours, theirs, dtype, exact_counts=True):
+    """The same answer, the same course, and a bound of the same size."""
+    scale = 1 + np.nanmax(abs(theirs.X), initial=0)
+    np.testing.assert_allclose(ours.X, theirs.X, atol=scale * (5e-5 if dtype is np.float32 else 1e-9))
+    np.testing.assert_array_equal(ours.status == Status.NONFINITE, theirs.status == Status.NONFINITE)
+    assert ours.X.dtype == dtype
+    if exact_counts:
+        np.testing.assert_array_equal(ours.status, theirs.status)
+        assert abs(ours.iterations - theirs.iterations).max() <= 1
+    np.testing.assert_array_equal(np.isfinite(ours.error_bound), np.isfinite(theirs.error_bound))
+
+
+CASES = [
+    (kind, method, dtype, activation, *SHAPES[i // 4 % len(SHAPES)])
+    for i, (kind, method, dtype, activation) in enumerate(itertools.product(KINDS, METHODS, DTYPES, activations.TABLE))
+][:: 1 if CUDA == "sim" else 4]  # the interpreter takes a quarter of them, of every kernel and every activation some
+
+
+@pytest.mark.parametrize(("kind", "method", "dtype", "activation", "n", "m"), CASES)
+def test_forward(only, kind, method, dtype, activation, n, m):
+    only(kind)
+    A, Z, _ = problem(kind, n, m, dtype)
+    how = {"activation": activation, "options": options(dtype, method=method)}
+    agree(solve_equilibrium(A, Z, **how, backend="cuda"), solve_equilibrium(A, Z, **how, backend="numpy"), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_adjoint(only, kind, method, dtype):
+    only(kind)
+    for n, m in SHAPES[1:4]:
+        A, G, rng = problem(kind, n, m, dtype)
+        S, V0 = rng.uniform(0, 1, (n, m)).astype(dtype), rng.standard_normal((n, m)).astype(dtype)
+        how = {"V0": V0, "options": options(dtype, method=method)}
+        ours = solve_adjoint(A, S, G, **how, backend="cuda")
+        theirs = solve_adjoint(A, S, G, **how, backend="numpy")
+        agree(ours, theirs, dtype)
+        np.testing.assert_allclose(ours.error_bound, theirs.error_bound, rtol=0.5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_column_stays_alone(only, kind):
+    only(kind)
+    A, Z, rng = problem(kind, 9, 6, np.float32)
+    Z[2, 1], Z[0, 3] = np.nan, -np.inf
+    X0 = rng.standard_normal(Z.shape).astype(np.float32)
+    X0[4, 5] = np.inf
+    for method in METHODS:
+        how = {"X0": X0, "options": options(np.float32, method=method)}
+        ours = solve_equilibrium(A, Z, **how, backend="cuda")
+        agree(ours, solve_equilibrium(A, Z, **how, backend="numpy"), np.float32)
+        assert ours.status.tolist() == [0, 3, 0, 3, 0, 3]
+        assert ours.iterations[[1, 3, 5]].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_minus_infinity_into_relu_is_0(method):
+    A, Z = np.array([[0, 0], [-3e38, 0.1]], np.float32), np.array([[1e30], [1.0]], np.float32)
+    how = {"options": options(np.float32, method=method)}
+    ours = solve_equilibrium(A, Z, **how, backend="cuda")
+    assert ours.X.ravel().tolist() == [np.float32(1e30), 0]
+    assert ours.succeeded[0]
+
+
+def test_overflow_is_not_finite_and_stays_alone():
+    A, Z = np.full((3, 3), 1.5, np.float32), np.zeros((3, 2), np.float32)
+    Z[0, 1] = 1e38
+    ours = solve_equilibrium(A, Z, options=options(np.float32, method="picard"), backend="cuda")
+    assert ours.status.tolist() == [0, 3]
+    assert np.isnan(ours.X[:, 1]).all()
+
+
+def hard(n, m, dtype):
+    rng = np.random.default_rng(3)
+    return matrix("hard", n, 0.97, rng, dtype), rng.uniform(0.1, 1, (n, m)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_auto_turns_to_anderson_where_picard_is_slow(dtype):
+    A, Z = hard(12, 6, dtype)
+    Z[:, 2] = 0
+    how = {"options": options(dtype, max_iter=100)}
+    ours, theirs = (solve_equilibrium(A, Z, **how, backend=backend) for backend in ("cuda", "numpy"))
+    agree(ours, theirs, dtype, exact_counts=False)
+    assert ours.converged
+    assert ours.iterations.max() <= theirs.iterations.max() + 5 <= 40
+    assert ours.iterations[2] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_answers_are_bitwise_the_same_for_every_tile_and_alone(only, method, kind):
+    only(kind)
+    A, Z, _ = problem(kind, 20, 11, np.float32)
+    Z *= np.float32(10.0) ** np.arange(-5, 6)
+    whole = solve_equilibrium(A, Z, options=options(np.float32, method=method, max_iter=8), backend="cuda")
+    for tile in (4, 8) if CUDA == "sim" else (4, 16, 32):
+        how = options(np.float32, method=method, max_iter=8, tile=tile)
+        tiled = solve_equilibrium(A, Z, options=how, backend="cuda")
+        for name in ("X", "status", "iterations", "step"):
+            np.testing.assert_array_equal(getattr(tiled, name), getattr(whole, name))
+    alone = solve_equilibrium(A, Z[:, [7]], options=options(np.float32, method=method, max_iter=8), backend="cuda")
+    np.testing.assert_array_equal(alone.X[:, 0], whole.X[:, 7])
+
+
+@pytest.mark.parametrize("turn", [np.triu, np.tril])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_triangular_matrix_is_one_sweep_forward_and_adjoint(turn, dtype):
+    rng = np.random.default_rng(4)
+    A = turn(3 * rng.standard_normal((11, 11)), 1 if turn is np.triu else -1).astype(dtype)
+    Z, S = rng.standard_normal((11, 5)).astype(dtype), rng.uniform(0, 1, (11, 5)).astype(dtype)
+    for method in ("auto", "substitution"):
+        how = {"options": options(dtype, method=method)}
+        pairs = [
+            [solve_equilibrium(A, Z, activation="tanh", **how, backend=backend) for backend in ("cuda", "numpy")],
+            [solve_adjoint(A, S, Z, **how, backend=backend) for backend in ("cuda", "numpy")],
+        ]
+        for ours, theirs in pairs:
+            scale = abs(theirs.X).max()
+            np.testing.assert_allclose(ours.X / scale, theirs.X / scale, atol=1e-5 if dtype is np.float32 else 1e-12)
+            assert ours.converged
+            assert ours.iterations.tolist() == [1] * 5
+            assert np.isfinite(ours.error_bound).all()
+
+
+def test_methods_without_a_kernel_are_refused_with_a_way_out():
+    A, Z, _ = problem("shared", 5, 2, np.float32)
+    with pytest.raises(ValueError, match=r'"newton" .* has no kernel; got method="newton": use method="anderson"'):
+        solve_equilibrium(A, Z, options=SolveOptions(method="newton"), backend="cuda")
+    with pytest.raises(ValueError, match='"substitution" needs a strictly triangular A'):
+        solve_equilibrium(A, Z, options=SolveOptions(method="substitution"), backend="cuda")
+
+
+# --- arrays on the device ---------------------------------------------------------------------------------------------
+
+
+class Foreign:
+    """What another library would pass; here the memory of the device is that of the host."""
+
+    def __init__(self, array):
+        self.array = array
+        interface = dict(array.__array_interface__)
+        interface["strides"] = None if array.flags.c_contiguous else array.strides
+        self.__cuda_array_interface__ = interface | {"version": 3}
+
+
+@pytest.fixture
+def foreign(monkeypatch):
+    """Let the interpreter look at foreign memory, as the simulator does."""
+    if CUDA == "ptx":
+        from ptx.host import DeviceArray
+
+        class View(DeviceArray):
+            def __init__(self, array):
+                interface = array.__cuda_array_interface__
+                kind = ctypes.c_float if interface["typestr"] == "<f4" else ctypes.c_double
+                size = int(np.prod(interface["shape"]))
+                flat = np.ctypeslib.as_array((kind * size).from_address(interface["data"][0]))
+                super().__init__(flat, True)
+                self.shape = interface["shape"]
+                self.order = "C" if not interface.get("strides") or interface["strides"][-1] == flat.itemsize else "F"
+
+            def is_c_contiguous(self):
+                return self.order == "C"
+
+            def is_f_contiguous(self):
+                return self.order == "F"
+
+            def reshape(self, size):
+                return self
+
+            @property
+            def T(self):
+                return self
+
+        monkeypatch.setattr(cuda_.api, "view", View)
+        monkeypatch.setattr(DeviceArray, "reshape", lambda self, n, m: self.values.reshape(n, m), raising=False)
+    return Foreign
+
+
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_what_is_on_the_device_stays_there(foreign, low_rank):
+    A, Z, rng = problem("low_rank" if low_rank else "shared", 9, 5, np.float32)
+    S = rng.uniform(0, 1, Z.shape).astype(np.float32)
+    d_A = tuple(foreign(F) for F in A) if low_rank else foreign(A)
+    how = {"options": options(np.float32)}
+    ours = solve_equilibrium(d_A, foreign(Z), **how, backend="cuda")
+    theirs = solve_equilibrium(A, Z, **how, backend="cuda")
+    if CUDA == "sim":
+        assert not isinstance(ours.X, np.ndarray)
+        np.testing.assert_array_equal(ours.X.copy_to_host(), theirs.X)
+    else:
+        np.testing.assert_array_equal(ours.X, theirs.X)
+    np.testing.assert_array_equal(ours.error_bound, theirs.error_bound)
+    adjoint = solve_adjoint(d_A, foreign(S), foreign(np.asfortranarray(Z)), **how, backend="cuda")
+    expected = solve_adjoint(A, S, Z, **how, backend="cuda")
+    X = adjoint.X.copy_to_host() if CUDA == "sim" else adjoint.X
+    np.testing.assert_array_equal(X, expected.X)
+
+
+def test_a_failure_on_the_device_is_told_without_the_matrix(foreign):
+    A, Z = hard(6, 2, np.float32)
+    with pytest.warns(idl_ref.ConvergenceWarning, match='try method="anderson", or check ‖A‖∞\\.$'):
+        solve_equilibrium(
+            foreign(A), foreign(Z), options=SolveOptions(max_iter=3, method="picard"), backend="cuda"
+        )  # fmt: skip
+
+
+def test_no_samples_on_the_device(foreign):
+    A, _, _ = problem("shared", 3, 2, np.float32)
+    solution = solve_equilibrium(foreign(A), foreign(np.zeros((3, 0), np.float32)), backend="cuda")
+    assert tuple(solution.X.shape) == (3, 0)
+    assert solution.converged
+
+
+# --- models and training ----------------------------------------------------------------------------------------------
+
+
+def test_a_model_uses_it_for_everything():
+    U, y = datasets.two_moons(6)
+    ours, theirs = (ImplicitModel(2, 2, 5, bias=True, seed=0, dtype="float64", backend=b) for b in ("cuda", "numpy"))
+    (loss, gradients), (expected, exact) = (model.loss_and_gradients(U, y) for model in (ours, theirs))
+    assert abs(loss - expected) < 1e-6
+    for name, G in exact.items():
+        np.testing.assert_allclose(gradients[name], G, atol=1e-5)
+    assert len(ours.effective_weights().memory) == 2  # A was packed once for each direction
+    ours(U)
+    assert len(ours.effective_weights().memory) == 2
+
+
+FUNCTIONS = [
+    {},
+    {"f": ImplicitFunctionRows},
+    {"f": ImplicitFunctionTriu, "activation": "tanh"},
+    {"f": ImplicitFunction, "no_D": True},
+    {"is_low_rank": True, "rank": 2, "bias": True},
+    {"f": ImplicitFunctionRows, "is_low_rank": True, "rank": 2},
+    {"straight_through": True, "activation": "softplus"},
+]
+
+
+@pytest.mark.parametrize("settings", FUNCTIONS, ids=str)
+def test_training_on_the_device_takes_the_same_steps(settings, monkeypatch):
+    """Weights outside of the ball, so that `f` has something to do; tolerances that leave only rounding."""
+    if CUDA == "sim":
+        monkeypatch.setattr(cuda_algebra, "TILE", 2)
+        monkeypatch.setattr(cuda_training, "THREADS", 4)
+    x, y = datasets.two_moons(9)
+    models = []
+    for backend in ("numpy", "cuda"):
+        tight = {"tol": 1e-11, "grad_tol": 1e-11, "mitr": 1000, "grad_mitr": 1000}
+        model = ImplicitModel(2, 2, 5, seed=0, dtype="float64", backend=backend, kappa=0.5, **tight, **settings)
+        for name in "ALR":
+            if name in model.parameters:
+                model.parameters[name] *= 2
+        optimizer = SGD(0.5, nesterov=True, weight_decay=0.01, schedule="cosine")
+        history = fit(model, x, y, epochs=1, batch_size=5, progress=False, optimizer=optimizer)
+        models.append((model, history))
+    (theirs, expected), (ours, history) = models
+    for name, W in theirs.parameters.items():
+        np.testing.assert_allclose(ours.parameters[name], W, atol=1e-8)
+    assert abs(history.loss[0] - expected.loss[0]) < 1e-8
+    assert history.accuracy == expected.accuracy
+    assert abs(history.norm[0] - expected.norm[0]) < 1e-8
+
+
+def test_training_stops_before_a_gradient_that_is_not_finite(monkeypatch):
+    if CUDA == "sim":
+        monkeypatch.setattr(cuda_algebra, "TILE", 2)
+        monkeypatch.setattr(cuda_training, "THREADS", 4)
+    model = ImplicitModel(2, 1, 4, seed=0, backend="cuda")
+    before = {name: W.copy() for name, W in model.parameters.items()}
+    U = np.array([[1e30, 1.0], [1.0, 1.0]])
+    with pytest.raises(FloatingPointError, match=r"epoch 1, batch 1: the (loss|gradient of \w) is not finite|is inf"):
+        fit(model, U, np.ones((2, 1)), loss="mse", epochs=1, progress=False)
+    for name, W in before.items():
+        np.testing.assert_array_equal(model.parameters[name], W)
+
+
+class Mine(ImplicitFunction):
+    name = "mine"
+
+
+def test_an_f_that_the_device_does_not_know_is_refused():
+    model = ImplicitModel(2, 2, 4, f=Mine, seed=0, backend="cuda")
+    with pytest.raises(ValueError, match=r"f must be one of .* to be trained on the device; got Mine: train with"):
+        fit(model, *datasets.two_moons(4), epochs=1, progress=False)

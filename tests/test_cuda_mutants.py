@@ -1,0 +1,181 @@
+"""Bugs planted in the kernels: each must be flagged when its PTX is executed, also where the numbers come out right."""
+
+import importlib.util
+import sys
+from types import ModuleType
+from unittest import mock
+
+import numpy as np
+import pytest
+from strategies import matrix, pair
+
+from idl_ref import SolveOptions, solve_equilibrium
+
+pytestmark = pytest.mark.ptx
+pytest.importorskip("numba_cuda")
+from numba import config  # noqa: E402
+
+if config.ENABLE_CUDASIM:
+    pytest.skip("the simulator compiles nothing", allow_module_level=True)
+from ptx.host import interpreted  # noqa: E402
+from ptx.program import PTXError  # noqa: E402
+
+from idl_ref.backends import cuda_, cuda_plans  # noqa: E402
+
+BACKENDS = sys.modules["idl_ref.backends"]
+CHAIN = ("cuda_columns", "cuda_states", "cuda_trials", "cuda_kernels")  # each imports only what is before it
+
+
+def load(changed, old, new):
+    """The kernels, made anew from their sources, with one change in the file `changed`."""
+    for name in CHAIN:
+        full = f"idl_ref.backends.{name}"
+        spec = importlib.util.find_spec(full)
+        source = spec.loader.get_source(full)
+        if name == changed:
+            assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {name}"
+            source = source.replace(old, new)
+        module = ModuleType(full)
+        module.__file__ = spec.origin
+        sys.modules[full] = module
+        setattr(BACKENDS, name, module)
+        exec(compile(source, spec.origin, "exec"), module.__dict__)
+    return module
+
+
+def run(kernels=None, method="picard", low_rank=False):
+    """What is reported of a solve on two blocks with a ragged edge, and the largest error."""
+    rng = np.random.default_rng(1)
+    A = pair(29, 5, 0.9, rng, np.float32) if low_rank else matrix("random", 29, 0.9, rng, np.float32)
+    Z = rng.standard_normal((29, 7)).astype(np.float32)
+    options = SolveOptions(method=method, max_iter=4, on_failure="ignore", tol=0)
+    expected = solve_equilibrium(A, Z, options=options, backend="numpy").X
+    with interpreted() as device, mock.patch.object(cuda_, "kernels", kernels or cuda_.kernels):
+        try:
+            X = solve_equilibrium(A, Z, options=options, backend="cuda").X
+        except PTXError as reason:
+            return {str(reason).partition(":")[0]}, np.inf
+    return device.reports.kinds(), abs(X - expected).max()
+
+
+@pytest.fixture
+def planted():
+    """Mutated modules stand in the places of the real ones for the time of a test."""
+    names = {f"idl_ref.backends.{name}": sys.modules[f"idl_ref.backends.{name}"] for name in CHAIN}
+    yield load
+    for full, module in names.items():
+        sys.modules[full] = module
+        setattr(BACKENDS, full.rpartition(".")[2], module)
+
+
+@pytest.mark.parametrize("low_rank", [False, True])
+@pytest.mark.parametrize("method", ["picard", "anderson"])
+def test_the_kernels_themselves_are_clean(planted, method, low_rank):
+    for kernels in (None, planted("", "", "")):
+        reports, error = run(kernels, method, low_rank)
+        assert reports == set()
+        assert error < 1e-4
+
+
+RACE = "shared race"
+SURVEY = "survey(V, x, w, first, count, Z, S, X0, index, where, n, filled(n), M, places[1], tid, threads)\n"
+FINISH = "row, min(last, n), w, first, count, Z, S, index, where, code, M, shares, tid,\n                    threads,\n"
+VOTE = """w, M, places[1], S.size > 0, levels, limits, j, m, status, iterations, numbers
+        )
+    running = cuda.syncthreads_count(goes_on)
+"""
+DIVERGENT = VOTE.replace(
+    "    running = cuda.syncthreads_count(goes_on)\n",
+    "    running = 0\n    if tid < 40:\n        running = cuda.syncthreads_count(goes_on)\n"
+    "    else:\n        running = cuda.syncthreads_count(0)\n",
+)
+MOVE = "move(N, M, q, V, x, P, p, H, h, n, w, M, shares, tid, threads)\n    cuda.syncthreads()\n"
+JOIN = "sweep_slices(F2, filled(r), end, M, x, w, M, t + size, tid, threads)\n    cuda.syncthreads()\n"
+CASES = {
+    "no barrier after the start": ("cuda_kernels", SURVEY + "    cuda.syncthreads()\n", SURVEY, RACE, {}),
+    "no barrier after the product": (
+        "cuda_kernels",
+        "                cuda.syncthreads()\n                finish(\n",
+        "                finish(\n",
+        RACE,
+        {},
+    ),
+    "no barrier before the vote": (
+        "cuda_kernels",
+        FINISH + "                )  # fmt: skip\n                cuda.syncthreads()\n",
+        FINISH + "                )  # fmt: skip\n",
+        RACE,
+        {},
+    ),
+    "no barrier between the slices and their sum": (
+        "cuda_kernels", JOIN, JOIN.replace("    cuda.syncthreads()\n", ""), RACE, {"low_rank": True},
+    ),
+    "no barrier between a point and its product": (
+        "cuda_kernels", MOVE, MOVE.replace("    cuda.syncthreads()\n", ""), RACE, {"method": "anderson"},
+    ),
+    "the product goes over what is still read": (
+        "cuda_kernels",
+        "sweep(M, f, end, end, M, x, w, M, p, row, last, tid, threads)",
+        "sweep(M, f, end, end, M, x, w, M, x, row, last, tid, threads)",
+        RACE,
+        {},
+    ),
+    "a barrier on two ways": ("cuda_kernels", VOTE, DIVERGENT, "threads wait at different barriers", {}),
+    "some threads leave before a barrier": (
+        "cuda_kernels",
+        "        while running > 0:\n            if kind == LOW_RANK:\n",
+        "        while running > 0 and tid < 96:\n            if kind == LOW_RANK:\n",
+        "barrier without the threads that have exited",
+        {},
+    ),
+    "no guard for the rows": ("cuda_kernels", "row, min(last, n), w,", "row, last, w,", "global access outside", {}),
+    "no guard for the columns": (
+        "cuda_states",
+        "if c < count and (control == ENDED or control == BROKEN):  # noqa: SIM109",
+        "if c < count + 1 and (control == ENDED or control == BROKEN or c == count):",
+        "global access outside",
+        {},
+    ),
+    "a load that is not aligned": (
+        "cuda_columns",
+        "a, b, row = load4(F, f), load4(F, f + 4), load4(X, x)",
+        "a, b, row = load4(F, f + 1), load4(F, f + 4), load4(X, x)",
+        "misaligned access",
+        {},
+    ),
+    "flags that nobody set": (
+        "cuda_kernels", "N[k * w + tid] = 0\n", "pass\n", "read of uninitialised shared memory", {},
+    ),
+    "two blocks write one column": (
+        "cuda_states",
+        "j, i = index[first + c], lane\n",
+        "j, i = index[c], lane\n",
+        "global word written by two blocks",
+        {},
+    ),
+    "a history that nobody cleared": (
+        "cuda_trials",
+        "                        H[o + k * w] = H.dtype.type(0)\n",
+        "                        pass\n",
+        "read of uninitialised global memory",
+        {"method": "anderson"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bug", CASES)
+def test_a_planted_bug_is_flagged(planted, bug):
+    changed, old, new, expected, how = CASES[bug]
+    reports, _ = run(planted(changed, old, new), **how)
+    assert any(expected in report for report in reports), reports
+
+
+def test_too_little_shared_memory_is_flagged(monkeypatch):
+    honest = cuda_plans.places
+
+    def short(*arguments):
+        places = honest(*arguments)
+        return places._replace(size=places.size - 16)
+
+    monkeypatch.setattr(cuda_plans, "places", short)
+    assert run()[0] == {"access beyond the end of shared memory"}
