@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ NOTHING = {dtype: (np.empty(0, dtype), 0, 0) for dtype in checks.FLOAT_DTYPES}  
 # --- running ----------------------------------------------------------------------------------------------------------
 
 # Threads of our own, which take one tile after the other, and not `prange`: OpenMP's go on spinning when their work is
-# done, so do those of BLAS, and where both want the same cores, as in a training step, that took 20 times as long.
+# done, so do those of BLAS, and a training step, in which both want the same cores, took many times as long.
 # These sleep; any number of callers may share them; a forked child gets its own.
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process
 
@@ -64,10 +65,18 @@ def run(name: str, threads: int, tile: int, m: int, *arguments: Any) -> int:
     def work() -> int:
         return sum([call(kernel, first, min(m, first + tile), *arguments) for first in firsts])
 
+    helpers, start, alone = [], threading.Event(), False
+
+    def help_out() -> int:
+        start.wait()
+        return 0 if alone else work()
+
     try:
-        helpers = [pool().submit(work) for _ in range(1, threads)]
-    except RuntimeError:  # the interpreter is ending and starts no more threads
-        helpers = []
+        for _ in range(1, threads):
+            helpers.append(pool().submit(help_out))
+    except RuntimeError:  # no more threads, or the interpreter is ending; what was asked for may still come to run
+        alone = True
+    start.set()
     return work() + sum([helper.result() for helper in helpers if not helper.cancel()])
 
 
@@ -86,7 +95,6 @@ class Plan(NamedTuple):
     """What a solve needs besides its columns: made once for as long as the factors stay as they are."""
 
     method: str
-    n: int
     r: int  # 0 for a dense A
     code: int  # of the activation
     F1: np.ndarray  # the factors in panels
@@ -115,7 +123,7 @@ def plan(factors: fac.Factors, activation: Activation, adjoint: bool, method: st
         norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
     r = factors[0].shape[1] if len(factors) == 2 else 0
     known = tuple(certificate.rounding(factors, activation, dtype, norm))
-    return Plan(method, n, r, activation.code, panels[0], panels[1], known, flops)
+    return Plan(method, r, activation.code, panels[0], panels[1], known, flops)
 
 
 def filled(entries: int) -> int:
@@ -183,7 +191,7 @@ def solve(
     if method == "substitution":
         kind = n, p.code, int(fac.triangle(factors) == "upper")
         return run(
-            "substitute", False, tile, m, transposed(factors), p.F1, Z, S, kind, where, tol, p.roundings, *answer
+            "substitute", threads, tile, m, transposed(factors), p.F1, Z, S, kind, where, tol, p.roundings, *answer
         )
     if method in ("anderson", "newton"):
         rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
