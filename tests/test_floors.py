@@ -62,8 +62,28 @@ FLOORS = {
     "datasets": 15,
     "datafile": 15,
     "plots": 16,
+    # the conformance kit, from the bottom
+    "conformance.problem": 15,
+    "conformance.exact": 16,
+    "conformance.capabilities": 16,
+    "conformance.cases": 17,
+    "conformance.bounds": 17,
+    "conformance.plain": 17,
+    "conformance.adapters": 17,
+    "conformance.cases_equation": 18,
+    "conformance.cases_shapes": 18,
+    "conformance.bugs": 18,
+    "conformance.relations": 18,
+    "conformance.report": 18,
+    "conformance.vectors": 19,
+    "conformance.bugs_gradients": 19,
+    "conformance.asking": 19,
+    "conformance.diagnose": 20,
+    "conformance.verdicts": 21,
+    "conformance.runner": 22,
+    "conformance": 23,
     "": 17,  # the package itself
-    "__main__": 18,
+    "__main__": 24,
 }
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
