@@ -3,6 +3,8 @@
 Importing this package imports NumPy and nothing heavier.
 """
 
+from importlib import import_module
+
 from idl_ref import datasets
 from idl_ref.adjoint import solve_adjoint
 from idl_ref.backends import backends, warmup
@@ -15,6 +17,14 @@ from idl_ref.optim import SGD
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.status import ConvergenceWarning, NotConvergedError, Status
 from idl_ref.train import History, fit
+
+
+def __getattr__(name: str) -> object:
+    """The conformance kit as an attribute, imported when it is asked for."""
+    if name == "conformance":
+        return import_module("idl_ref.conformance")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 
