@@ -78,45 +78,44 @@ def test_the_kernels_themselves_are_clean(planted, method, low_rank):
 
 
 RACE = "shared race"
-SURVEY = "survey(V, x, w, first, count, Z, S, X0, index, where, n, filled(n), M, places[1], tid, threads)\n"
-FINISH = "row, min(last, n), w, first, count, Z, S, index, where, code, M, shares, tid,\n                    threads,\n"
-VOTE = """w, M, places[1], S.size > 0, levels, limits, j, m, status, iterations, numbers
-        )
+SURVEY = "    survey(b, e, V)\n"
+FINISH = "                finish(b, e, X, P, X, row, min(last, n))\n"
+VOTE = """        goes_on = settle_picard(b, e, c)
     running = cuda.syncthreads_count(goes_on)
 """
 DIVERGENT = VOTE.replace(
     "    running = cuda.syncthreads_count(goes_on)\n",
-    "    running = 0\n    if tid < 40:\n        running = cuda.syncthreads_count(goes_on)\n"
+    "    running = 0\n    if b.tid < 40:\n        running = cuda.syncthreads_count(goes_on)\n"
     "    else:\n        running = cuda.syncthreads_count(0)\n",
 )
-MOVE = "move(N, M, q, V, x, P, p, H, h, n, w, M, shares, tid, threads)\n    cuda.syncthreads()\n"
-JOIN = "sweep_slices(F2, filled(r), end, M, x, w, M, t + size, tid, threads)\n    cuda.syncthreads()\n"
+MOVE = "    move(b, e, V, P, H)\n    cuda.syncthreads()\n"
+JOIN = "    cuda.syncthreads()\n    join_slices("
 CASES = {
     "no barrier after the start": ("cuda_kernels", SURVEY + "    cuda.syncthreads()\n", SURVEY, RACE, {}),
     "no barrier after the product": (
         "cuda_kernels",
-        "                cuda.syncthreads()\n                finish(\n",
-        "                finish(\n",
+        "                cuda.syncthreads()\n" + FINISH,
+        FINISH,
         RACE,
         {},
     ),
     "no barrier before the vote": (
         "cuda_kernels",
-        FINISH + "                )  # fmt: skip\n                cuda.syncthreads()\n",
-        FINISH + "                )  # fmt: skip\n",
+        FINISH + "                cuda.syncthreads()\n",
+        FINISH,
         RACE,
         {},
     ),
     "no barrier between the slices and their sum": (
-        "cuda_kernels", JOIN, JOIN.replace("    cuda.syncthreads()\n", ""), RACE, {"low_rank": True},
+        "cuda_kernels", JOIN, "    join_slices(", RACE, {"low_rank": True},
     ),
     "no barrier between a point and its product": (
         "cuda_kernels", MOVE, MOVE.replace("    cuda.syncthreads()\n", ""), RACE, {"method": "anderson"},
     ),
     "the product goes over what is still read": (
         "cuda_kernels",
-        "sweep(M, f, end, end, M, x, w, M, p, row, last, tid, threads)",
-        "sweep(M, f, end, end, M, x, w, M, x, row, last, tid, threads)",
+        "sweep(b, Rows(b.M, e.places.f), end, end, X, P, first, last)",
+        "sweep(b, Rows(b.M, e.places.f), end, end, X, X, first, last)",
         RACE,
         {},
     ),
@@ -124,15 +123,15 @@ CASES = {
     "some threads leave before a barrier": (
         "cuda_kernels",
         "        while running > 0:\n            if kind == LOW_RANK:\n",
-        "        while running > 0 and tid < 96:\n            if kind == LOW_RANK:\n",
+        "        while running > 0 and b.tid < 96:\n            if kind == LOW_RANK:\n",
         "barrier without the threads that have exited",
         {},
     ),
-    "no guard for the rows": ("cuda_kernels", "row, min(last, n), w,", "row, last, w,", "global access outside", {}),
+    "no guard for the rows": ("cuda_kernels", "row, min(last, n))", "row, last)", "global access outside", {}),
     "no guard for the columns": (
         "cuda_states",
-        "if c < count and (control == ENDED or control == BROKEN):  # noqa: SIM109",
-        "if c < count + 1 and (control == ENDED or control == BROKEN or c == count):",
+        "if c < b.used and (control == ENDED or control == BROKEN):  # noqa: SIM109",
+        "if c < b.used + 1 and (control == ENDED or control == BROKEN or c == b.used):",
         "global access outside",
         {},
     ),
@@ -144,18 +143,18 @@ CASES = {
         {},
     ),
     "flags that nobody set": (
-        "cuda_kernels", "N[k * w + tid] = 0\n", "pass\n", "read of uninitialised shared memory", {},
+        "cuda_kernels", "b.N[k * b.w + b.tid] = 0\n", "pass\n", "read of uninitialised shared memory", {},
     ),
     "two blocks write one column": (
         "cuda_states",
-        "j, i = index[first + c], lane\n",
-        "j, i = index[c], lane\n",
+        "j, i = e.columns[b.first + c], lane\n",
+        "j, i = e.columns[c], lane\n",
         "global word written by two blocks",
         {},
     ),
     "a history that nobody cleared": (
         "cuda_trials",
-        "                        H[o + k * w] = H.dtype.type(0)\n",
+        "                        h[o + k * w] = M.dtype.type(0)\n",
         "                        pass\n",
         "read of uninitialised global memory",
         {"method": "anderson"},

@@ -18,8 +18,9 @@ from idl_ref.backends import Memory, cuda_plans, methods, numpy_
 from idl_ref.backends import cuda_api as api
 from idl_ref.backends import cuda_kernels as kernels
 from idl_ref.backends.cuda_arrays import Matrix, matrix, on_device
-from idl_ref.backends.cuda_plans import INTEGERS, LANES, REALS, Plan, filled
+from idl_ref.backends.cuda_plans import INTEGERS, KEPT, Plan, filled
 from idl_ref.backends.cuda_states import SLOW
+from idl_ref.backends.cuda_task import Kept, Levels, Sizes, Task, Where
 from idl_ref.backends.cuda_trials import HISTORY
 from idl_ref.solution import Solution, SolveOptions
 
@@ -123,93 +124,77 @@ def solve(method: str, e: Equation, index: np.ndarray, answer: Answer) -> None:
     if method == "substitution":
         chosen = cuda_plans.rough(chosen, n, dtype.itemsize, len(index))
     cuda_plans.check(chosen, limit)
-    d_index = api.upload(index.astype(np.int32), e.stream)
+    task = describe(method, e, chosen, api.upload(index.astype(np.int32), e.stream), answer)
     run = {"substitution": _substitute}.get(method, _large if chosen.kind == "large" else _resident)
-    run(method, e, chosen, d_index, answer)
+    run(method, e, chosen, task)
 
 
-def _sizes(method: str, e: Equation, chosen: Plan) -> tuple[int, ...]:
-    n, r, m = e.shape
+def describe(method: str, e: Equation, chosen: Plan, d_columns: Any, answer: Answer) -> Task:
+    """What the kernels want to know."""
+    (n, r, m), dtype, trial = e.shape, np.dtype(answer.d_out.dtype), method == "anderson"
     slow_steps = methods.SLOW_STEPS if method == "auto" else NEVER
-    return n, r, chosen.width, m, e.code, min(int(e.options.max_iter), LONGEST), slow_steps
+    ratio = methods.DECREASE if trial else methods.SLOW
+    kind = "anderson" if method == "anderson" else "picard"
+    return Task(
+        e.Z.d_array,
+        e.S.d_array,
+        e.X0.d_array,
+        d_columns,
+        Where(e.Z.down, e.Z.right, e.S.down, e.S.right, e.X0.down, e.X0.right),
+        Sizes(n, filled(n), filled(r), m, e.code, min(int(e.options.max_iter), LONGEST), slow_steps),
+        Levels(*(dtype.type(level) for level in (e.options.tol, ratio, np.finfo(dtype).eps, e.lipschitz))),
+        cuda_plans.places(chosen.kind, kind, n, r, chosen.width, chosen.threads, dtype.itemsize),
+        *answer,
+    )
 
 
-def _levels(method: str, e: Equation, dtype: np.dtype) -> tuple[Any, ...]:
-    """tol, slow or decrease, eps, Lip(φ) in the dtype of the kernel."""
-    ratio = methods.DECREASE if method == "anderson" else methods.SLOW
-    return tuple(dtype.type(level) for level in (e.options.tol, ratio, np.finfo(dtype).eps, e.lipschitz))
-
-
-def _places(method: str, e: Equation, chosen: Plan, dtype: np.dtype) -> tuple[int, ...]:
-    kind, (n, r, _) = "anderson" if method == "anderson" else "picard", e.shape
-    return tuple(cuda_plans.places(chosen.kind, kind, n, r, chosen.width, chosen.threads, dtype.itemsize))
-
-
-def _where(e: Equation) -> tuple[int, ...]:
-    return e.Z.down, e.Z.right, e.S.down, e.S.right, e.X0.down, e.X0.right
-
-
-def _resident(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answer) -> None:
+def _resident(method: str, e: Equation, chosen: Plan, task: Task) -> None:
     """One launch: every block solves its tile to the end."""
-    dtype = np.dtype(answer.d_out.dtype)
-    d_F1, d_F2 = e.packed[:2]
-    inputs = (d_F1, d_F2, e.Z.d_array, e.S.d_array, e.X0.d_array, d_index)
-    shape = (_sizes(method, e, chosen), _where(e), _places(method, e, chosen, dtype), _levels(method, e, dtype))
     kernel, more = kernels.picard(chosen.kind, chosen.width), []
     if method == "anderson":
         kernel = kernels.guarded(chosen.kind, chosen.width)
-        more = [api.empty(chosen.grid * HISTORY * filled(e.shape[0]) * chosen.width, dtype, e.stream)]
-    api.launch(kernel, chosen.grid, chosen.threads, chosen.shared, e.stream, *inputs, *shape, *more, *answer)
+        more = [api.empty(chosen.grid * HISTORY * filled(e.shape[0]) * chosen.width, task.out.dtype, e.stream)]
+    api.launch(kernel, chosen.grid, chosen.threads, chosen.shared, e.stream, *e.packed[:2], *more, task)
 
 
-def _large(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answer) -> None:
+def _large(method: str, e: Equation, chosen: Plan, task: Task) -> None:
     """P = A X over the whole batch, then what follows on it, until no tile has a column that goes on."""
-    (n, r, _), w, grid, dtype = e.shape, chosen.width, chosen.grid, np.dtype(answer.d_out.dtype)
+    (n, r, _), w, grid, dtype = e.shape, chosen.width, chosen.grid, task.out.dtype
     end, narrow = filled(n), filled(r)
     d_X, d_P = (api.empty(grid * end * w, dtype, e.stream) for _ in range(2))
     d_T = api.empty(grid * narrow * w, dtype, e.stream)
-    kept = (
+    kept = Kept(
         api.empty(grid * INTEGERS * w, np.int32, e.stream),
-        api.empty(grid * REALS * w, dtype, e.stream),
-        api.empty(grid * 2 * LANES * w, dtype, e.stream),
+        api.empty(grid * KEPT * w, dtype, e.stream),
         api.empty(grid, np.int32, e.stream),
     )
-    shape = (_sizes(method, e, chosen), _where(e), _places(method, e, chosen, dtype), _levels(method, e, dtype))
-    inputs = (e.Z.d_array, e.S.d_array)
 
     def launch(kernel: Any, blocks: int, shared: int, *arguments: Any) -> None:
         api.launch(kernel, blocks, chosen.threads, shared, e.stream, *arguments)
 
     def product(d_F: Any, rows: int, inner: int, d_from: Any, d_to: Any) -> None:
         blocks = -(-rows // kernels.BLOCK)
-        launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, blocks), kept[3])
+        launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, blocks), kept.running)
 
-    launch(kernels.open_tiles, grid, chosen.shared, d_X, *inputs, e.X0.d_array, d_index, *shape, kept, *answer)
+    launch(kernels.open_tiles, grid, chosen.shared, d_X, task, kept)
     d_H = api.empty(grid * HISTORY * end * w if method == "anderson" else 0, dtype, e.stream)
     kernel, more = (kernels.step_guarded, (d_H,)) if method == "anderson" else (kernels.step_picard, ())
-    while api.download(kept[3], e.stream).any():
+    while api.download(kept.running, e.stream).any():
         for _ in range(CHECK):
             if r:
                 product(e.packed.d_F2, narrow, end, d_X, d_T)
             product(e.packed.d_F1, end, narrow if r else end, d_T if r else d_X, d_P)
-            launch(kernel, grid, chosen.shared, d_X, d_P, *inputs, d_index, *shape, kept, *more, *answer)
+            launch(kernel, grid, chosen.shared, d_X, d_P, *more, task, kept)
 
 
-def _substitute(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answer) -> None:
+def _substitute(method: str, e: Equation, chosen: Plan, task: Task) -> None:
     """One launch, one sweep."""
-    n, _, m = e.shape
-    dtype = np.dtype(answer.d_out.dtype)
-    d_X = api.empty(chosen.grid * 2 * filled(n) * chosen.width, dtype, e.stream)
-    shape = (
-        (n, int(e.packed.triangle == "upper"), chosen.width, m, e.code),
-        _where(e),
-        _places(method, e, chosen, dtype),
-        _levels(method, e, dtype),
-    )
-    inputs = (e.packed.d_F1, e.Z.d_array, e.S.d_array, d_index)
+    d_X, d_P = (api.empty(chosen.grid * filled(e.shape[0]) * chosen.width, task.out.dtype, e.stream) for _ in range(2))
+    upper = int(e.packed.triangle == "upper")
+    task = task._replace(X0=api.empty(0, task.out.dtype, e.stream))
     api.launch(
-        kernels.substitute, chosen.grid, chosen.threads, chosen.shared, e.stream, *inputs, *shape, d_X, *answer
-    )  # fmt: skip
+        kernels.substitute, chosen.grid, chosen.threads, chosen.shared, e.stream, e.packed.d_F1, d_X, d_P, upper, task
+    )
 
 
 def fixed_point(

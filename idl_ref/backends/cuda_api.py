@@ -16,6 +16,7 @@ from numba.core import types
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 FREE_SHARED = 48 << 10  # bytes of dynamic shared memory that a launch may ask for without a word before
+BOUNDS = 256, 2  # threads of a block at most, and blocks of that size on a multiprocessor at least
 SIMULATED_SHARED = 227 << 10  # what the simulator is taken to have: the most of an sm_90
 
 
@@ -39,8 +40,11 @@ def device(function: Callable) -> Any:
 
 
 def kernel(function: Callable) -> Any:
-    """A function that the host launches."""
-    return cuda.jit(function)
+    """A function that the host launches, with at most 256 threads; two such blocks find room on a multiprocessor.
+
+    That leaves 128 registers to a thread.
+    """
+    return cuda.jit(function) if SIMULATED else cuda.jit(function, launch_bounds=BOUNDS)
 
 
 if SIMULATED:

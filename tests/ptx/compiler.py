@@ -30,13 +30,15 @@ def ptx(kernel: Any, arguments: tuple[Any, ...], cc: tuple[int, int] = (8, 0)) -
 
     numba.cuda asks the driver for one thing only, the compute capability when it compiles a device function.
     """
-    return _ptx(kernel.py_func, types.void(*arguments), cc)
+    return _ptx(kernel.py_func, types.void(*arguments), cc, kernel.targetoptions.get("launch_bounds"))
 
 
 @cache
-def _ptx(function: Any, signature: Any, cc: tuple[int, int]) -> str:
+def _ptx(function: Any, signature: Any, cc: tuple[int, int], bounds: Any) -> str:
     with mock.patch.object(dispatcher, "get_current_device", return_value=SimpleNamespace(compute_capability=cc)):
-        return cuda.compile(function, signature, cc=cc, device=False, abi="numba", output="ptx")[0]
+        return cuda.compile(function, signature, cc=cc, device=False, abi="numba", output="ptx", launch_bounds=bounds)[
+            0
+        ]
 
 
 @dataclass(frozen=True)

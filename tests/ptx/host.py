@@ -84,7 +84,7 @@ class Device:
             return types.Array(compiler.argument(argument.dtype.type(0)), 1, "C")
         if isinstance(argument, tuple):
             kinds = [self._flatten(item, arrays, flat) for item in argument]
-            return types.UniTuple(kinds[0], len(kinds)) if len(set(kinds)) == 1 else types.Tuple(kinds)
+            return types.BaseTuple.from_types(kinds, type(argument))
         flat.append(argument)
         return compiler.argument(argument)
 
