@@ -43,7 +43,8 @@ FLOORS = {
     "backends.cuda_algebra": 7,
     "backends.cuda_trials": 8,
     "backends.cuda_kernels": 9,
-    "backends.cuda_": 10,
+    "backends.cuda_newton": 10,
+    "backends.cuda_": 11,
     # the equations by name
     "functions": 7,
     "equilibrium": 9,

@@ -17,14 +17,16 @@ from idl_ref.activations import Activation
 from idl_ref.backends import Memory, cuda_plans, methods, numpy_
 from idl_ref.backends import cuda_api as api
 from idl_ref.backends import cuda_kernels as kernels
+from idl_ref.backends import cuda_newton as newton
 from idl_ref.backends.cuda_arrays import Matrix, matrix, on_device
-from idl_ref.backends.cuda_plans import INTEGERS, KEPT, Plan, filled
+from idl_ref.backends.cuda_plans import INTEGERS, KEPT, LANES, Plan, filled
 from idl_ref.backends.cuda_states import SLOW
 from idl_ref.backends.cuda_task import Kept, Levels, Sizes, Task, Where
 from idl_ref.backends.cuda_trials import HISTORY
 from idl_ref.solution import Solution, SolveOptions
 
-CHECK = 8  # steps of what is too large for one launch, until the host asks who goes on
+CHECK, CHECK_NEWTON = 8, 2  # steps of what is too large for one launch, until the host asks who goes on
+ROOM = 1 << 28  # bytes for the linear systems that Newton solves at the same time
 NEVER = 1 << 62  # slow steps after which plain Picard gives up
 LONGEST = (1 << 31) - 1  # applications that a column can count
 
@@ -76,18 +78,6 @@ def on_host(factors: fac.Factors, adjoint: bool) -> fac.Factors:
     return fac.transpose(factors) if adjoint else factors
 
 
-def choose(method: str, packed: Packed, low_rank: bool) -> str:
-    """The method that "auto" stands for here, and a refusal of methods that do not fit A or are not compiled."""
-    if method == "newton":
-        raise ValueError(
-            'method "newton" solves a linear system per sample, for which backend "cuda" has no kernel; '
-            'got method="newton": use method="anderson", or backend="numba".'
-        )
-    if method == "substitution" and not packed.triangle:
-        raise methods.not_triangular(low_rank)
-    return "substitution" if method == "auto" and packed.triangle else method
-
-
 # --- solving ----------------------------------------------------------------------------------------------------------
 
 
@@ -119,9 +109,10 @@ def solve(method: str, e: Equation, index: np.ndarray, answer: Answer) -> None:
     n, r, _ = e.shape
     dtype = np.dtype(answer.d_out.dtype)
     limit = api.shared_limit()
-    kind = "anderson" if method == "anderson" else "picard"
-    chosen = cuda_plans.plan(kind, (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), e.options.tile)
-    if method == "substitution":
+    chosen = cuda_plans.plan(
+        history(method), (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), e.options.tile
+    )
+    if method in ("substitution", "newton"):
         chosen = cuda_plans.rough(chosen, n, dtype.itemsize, len(index))
     cuda_plans.check(chosen, limit)
     task = describe(method, e, chosen, api.upload(index.astype(np.int32), e.stream), answer)
@@ -129,21 +120,25 @@ def solve(method: str, e: Equation, index: np.ndarray, answer: Answer) -> None:
     run(method, e, chosen, task)
 
 
+def history(method: str) -> str:
+    """Whose map of shared memory a method uses: only Anderson needs more than Picard."""
+    return "anderson" if method == "anderson" else "picard"
+
+
 def describe(method: str, e: Equation, chosen: Plan, d_columns: Any, answer: Answer) -> Task:
     """What the kernels want to know."""
-    (n, r, m), dtype, trial = e.shape, np.dtype(answer.d_out.dtype), method == "anderson"
+    (n, r, m), dtype = e.shape, np.dtype(answer.d_out.dtype)
     slow_steps = methods.SLOW_STEPS if method == "auto" else NEVER
-    ratio = methods.DECREASE if trial else methods.SLOW
-    kind = "anderson" if method == "anderson" else "picard"
+    ratio = methods.DECREASE if method in ("anderson", "newton") else methods.SLOW
     return Task(
         e.Z.d_array,
         e.S.d_array,
         e.X0.d_array,
         d_columns,
         Where(e.Z.down, e.Z.right, e.S.down, e.S.right, e.X0.down, e.X0.right),
-        Sizes(n, filled(n), filled(r), m, e.code, min(int(e.options.max_iter), LONGEST), slow_steps),
+        Sizes(n, r, filled(n), filled(r), m, e.code, min(int(e.options.max_iter), LONGEST), slow_steps),
         Levels(*(dtype.type(level) for level in (e.options.tol, ratio, np.finfo(dtype).eps, e.lipschitz))),
-        cuda_plans.places(chosen.kind, kind, n, r, chosen.width, chosen.threads, dtype.itemsize),
+        cuda_plans.places(chosen.kind, history(method), n, r, chosen.width, chosen.threads, dtype.itemsize),
         *answer,
     )
 
@@ -159,15 +154,15 @@ def _resident(method: str, e: Equation, chosen: Plan, task: Task) -> None:
 
 def _large(method: str, e: Equation, chosen: Plan, task: Task) -> None:
     """P = A X over the whole batch, then what follows on it, until no tile has a column that goes on."""
-    (n, r, _), w, grid, dtype = e.shape, chosen.width, chosen.grid, task.out.dtype
-    end, narrow = filled(n), filled(r)
-    d_X, d_P = (api.empty(grid * end * w, dtype, e.stream) for _ in range(2))
-    d_T = api.empty(grid * narrow * w, dtype, e.stream)
+    (_, r, _), grid, dtype, sizes = e.shape, chosen.grid, task.out.dtype, task.sizes
     kept = Kept(
-        api.empty(grid * INTEGERS * w, np.int32, e.stream),
-        api.empty(grid * KEPT * w, dtype, e.stream),
+        api.empty(grid * INTEGERS * chosen.width, np.int32, e.stream),
+        api.empty(grid * KEPT * chosen.width, dtype, e.stream),
         api.empty(grid, np.int32, e.stream),
     )
+
+    def tiles(rows: int) -> Any:
+        return api.empty(grid * rows * chosen.width, dtype, e.stream)
 
     def launch(kernel: Any, blocks: int, shared: int, *arguments: Any) -> None:
         api.launch(kernel, blocks, chosen.threads, shared, e.stream, *arguments)
@@ -176,15 +171,25 @@ def _large(method: str, e: Equation, chosen: Plan, task: Task) -> None:
         blocks = -(-rows // kernels.BLOCK)
         launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, blocks), kept.running)
 
+    d_X, d_P, d_T = tiles(sizes.end), tiles(sizes.end), tiles(sizes.narrow)
     launch(kernels.open_tiles, grid, chosen.shared, d_X, task, kept)
-    d_H = api.empty(grid * HISTORY * end * w if method == "anderson" else 0, dtype, e.stream)
-    kernel, more = (kernels.step_guarded, (d_H,)) if method == "anderson" else (kernels.step_picard, ())
+    often, step, more = CHECK, kernels.step_picard, []
+    if method == "anderson":
+        step, more = kernels.step_guarded, [tiles(HISTORY * sizes.end)]
+    elif method == "newton":
+        often, step, more = CHECK_NEWTON, newton.step_newton, [tiles(sizes.end), tiles(sizes.end)]
+        system = (r or sizes.n) * ((r or sizes.n) + 1)
+        systems = max(1, min(task.columns.size, ROOM // (system * dtype.itemsize)))
+        d_J = api.empty(systems * system, dtype, e.stream)
     while api.download(kept.running, e.stream).any():
-        for _ in range(CHECK):
+        for _ in range(often):
             if r:
-                product(e.packed.d_F2, narrow, end, d_X, d_T)
-            product(e.packed.d_F1, end, narrow if r else end, d_T if r else d_X, d_P)
-            launch(kernel, grid, chosen.shared, d_X, d_P, *more, task, kept)
+                product(e.packed.d_F2, sizes.narrow, sizes.end, d_X, d_T)
+            product(e.packed.d_F1, sizes.end, sizes.narrow if r else sizes.end, d_T if r else d_X, d_P)
+            launch(step, grid, chosen.shared, d_X, d_P, *more, task, kept)
+            if method == "newton":
+                shared = 2 * LANES * dtype.itemsize
+                launch(newton.solve_systems, systems, shared, *e.packed[:2], d_X, d_P, *more, d_J, task, kept)
 
 
 def _substitute(method: str, e: Equation, chosen: Plan, task: Task) -> None:
@@ -218,8 +223,7 @@ def fixed_point(
 
     Notes
     -----
-    If Z is on the device, so is X in the Solution; everything per column is a NumPy array. Newton is not compiled: for
-    the low-rank adjoint "auto" is Picard and Anderson, as for all others.
+    If Z is on the device, so is X in the Solution; everything per column is a NumPy array.
     """
     n, m = Z.shape
     if n == 0 or m == 0 or 0 in factors[-1].shape:
@@ -229,7 +233,7 @@ def fixed_point(
     if ("cuda", adjoint) not in memory:
         memory["cuda", adjoint] = pack(factors, adjoint, stream)
     packed = memory["cuda", adjoint]
-    method = choose(options.method, packed, low_rank)
+    method = methods.choose(options.method, factors, adjoint, lambda _: packed.triangle)
     shape = (n, factors[0].shape[1] if low_rank else 0, m)
     d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
     if method == "substitution" and X0 is not None:  # it needs no start, but does not hide that one was not finite

@@ -1,7 +1,7 @@
 """Device functions of the CUDA twin: what is known of each column of a tile, and how it is judged.
 
-Every function gets the block b of a thread and the task e. Of a column c of a tile, integers stand in b.N, row k at
-k·w + c, and reals in b.M, row k at places.state + k·w + c. Shares of a column, one per lane, stand in b.M as well: lane l
+Every function gets the block b of a thread and the task e. Of column c of a tile, row k of the integers stands in b.N
+at k·w + c, row k of the reals in b.M at places.state + k·w + c. Its shares, one per lane, stand in b.M as well, lane l
 of quantity k at places.shares + (k·LANES + l)·w + c.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from idl_ref.backends.cuda_api import device, renew
-from idl_ref.backends.cuda_columns import filled, finite, larger, largest, norms, phi, total
+from idl_ref.backends.cuda_columns import finite, larger, largest, norms, phi, total
 from idl_ref.backends.cuda_plans import DEPTH, LANES
 
 # Rows of integers, and what CONTROL tells the lanes to do.

@@ -14,6 +14,7 @@ class Sizes(NamedTuple):
     """Whole numbers."""
 
     n: int
+    r: int  # 0 for a dense A
     end: int  # n, and r, filled up to multiples of 8
     narrow: int
     m: int

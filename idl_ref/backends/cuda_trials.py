@@ -26,7 +26,6 @@ from idl_ref.backends.cuda_states import (
     REFUSED,
     SLOT,
     SLOW,
-    SUM_STEP,
     SYSTEM,
     TOP_STEP,
     TRIAL,
