@@ -50,13 +50,13 @@ BACKENDS = [  # one row is enough for a backend that is not there
     for name, reason in idl_ref.backends().items()
     for row in (PRECISIONS if reason == "available" else PRECISIONS[:1])
 ]
-ALWAYS = (("newton",), ("hard_case",), ("active_sets",), ("do_not_fit",))  # no kernel, or n > 250
+ALWAYS = (("hard_case",), ("active_sets",), ("do_not_fit",))  # n > 250
 LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS, ("finds_the_truth", "picard"), ("batch_mates", "picard"),
     ("permutations_and_tiles", "picard"), ("batch_mates", "float64"))}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    """Rows of the table that the CUDA twin refuses, or that would take too long on a device that is only played."""
+    """Rows of the table that would take too long on a device that is only played."""
     for item in items:
         if not item.get_closest_marker("cuda"):
             continue

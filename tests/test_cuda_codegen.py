@@ -16,7 +16,7 @@ from ptx import compiler  # noqa: E402
 from ptx.host import Device, interpreted  # noqa: E402
 
 from idl_ref import cuda_training  # noqa: E402
-from idl_ref.backends import cuda_, cuda_kernels, cuda_plans  # noqa: E402
+from idl_ref.backends import cuda_, cuda_kernels, cuda_newton, cuda_plans  # noqa: E402
 
 if not (compiler.BINARIES / "ptxas").exists():
     pytest.skip('ptxas is not installed; pip install "idl-ref[cuda-dev]"', allow_module_level=True)
@@ -36,6 +36,7 @@ def solves(dtype):
             for tile in (4, 16, 32):
                 yield row, factors, Z, SolveOptions(method=method, max_iter=1, tile=tile, on_failure="ignore")
     yield None, (np.triu(A, 1),), Z, SolveOptions(method="substitution")
+    yield None, (A,), Z, SolveOptions(method="newton", max_iter=1, on_failure="ignore")
 
 
 def algebra(dtype):
@@ -67,7 +68,7 @@ def test_every_kernel_is_among_them():
     for kind in cuda_kernels.KINDS:
         for width in (4, 16, 32):
             assert {f"picard_{kind}_{width}", f"guarded_{kind}_{width}"} <= names
-    for module in (cuda_kernels, cuda_training.algebra):
+    for module in (cuda_kernels, cuda_newton, cuda_training.algebra):
         for name, value in vars(module).items():
             if isinstance(value, type(cuda_kernels.pack)) and not value.targetoptions.get("device"):
                 assert name in names
@@ -129,5 +130,5 @@ def test_a_table_in_local_memory_would_be_seen():
 
 def test_the_interpreter_stands_for_every_function_of_the_device():
     """Nothing of `cuda_api` that touches a driver is left out."""
-    for name in ("upload", "empty", "download", "shared_limit", "multiprocessors", "launch"):
+    for name in ("stream", "upload", "empty", "download", "shared_limit", "multiprocessors", "launch"):
         assert callable(getattr(Device, name))

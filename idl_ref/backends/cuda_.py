@@ -210,7 +210,6 @@ def fixed_point(
     X0: Any,
     options: SolveOptions,
     memory: Memory | None = None,
-    stream: Any = 0,
 ) -> Solution:
     """The same function as `numpy_.fixed_point`; see there.
 
@@ -218,28 +217,29 @@ def fixed_point(
     ----------
     factors, S, Z, X0 : arrays
         NumPy arrays, or contiguous arrays on the device: of any library with `__cuda_array_interface__`, or a Matrix.
-    stream : numba.cuda stream, optional
-        Where copies and kernels are queued. The call waits for it: statuses come back to the host.
 
     Notes
     -----
     If Z is on the device, so is X in the Solution; everything per column is a NumPy array.
     """
-    n, m = Z.shape
+    (n, m), stream = Z.shape, api.stream(options.stream)
     if n == 0 or m == 0 or 0 in factors[-1].shape:
         return _nothing(factors, activation, S, Z, X0, options, stream)
     dtype, adjoint, low_rank = np.dtype(Z.dtype), S is not None, len(factors) > 1
     memory = {} if memory is None else memory
-    if ("cuda", adjoint) not in memory:
-        memory["cuda", adjoint] = pack(factors, adjoint, stream)
-    packed = memory["cuda", adjoint]
-    method = methods.choose(options.method, factors, adjoint, lambda _: packed.triangle)
+
+    def packed() -> Packed:
+        if ("cuda", adjoint) not in memory:
+            memory["cuda", adjoint] = pack(factors, adjoint, stream)
+        return memory["cuda", adjoint]
+
+    method = methods.choose(options.method, factors, adjoint, lambda _: packed().triangle)
     shape = (n, factors[0].shape[1] if low_rank else 0, m)
     d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
     if method == "substitution" and X0 is not None:  # it needs no start, but does not hide that one was not finite
         Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
         d_Z = matrix(np.where(finite, Z_here, dtype.type(np.nan)), dtype, stream)
-    equation = Equation(packed, activation.code, shape, d_S, d_Z, d_X0, options, activation.lipschitz, stream)
+    equation = Equation(packed(), activation.code, shape, d_S, d_Z, d_X0, options, activation.lipschitz, stream)
     answer = Answer(
         api.empty(n * m, dtype, stream),
         api.empty(m, np.int32, stream),
@@ -255,7 +255,7 @@ def fixed_point(
         status = api.download(answer.d_status, stream)
     iterations = api.download(answer.d_iterations, stream).astype(np.intp)
     numbers = api.download(answer.d_numbers, stream).reshape(6, m).astype(np.float64)
-    bound = certify(factors, activation, packed.norm, adjoint, numbers, dtype)
+    bound = certify(factors, activation, packed().norm, adjoint, numbers, dtype)
     out: Any = X
     if not isinstance(Z, Matrix):
         out = answer.d_out.reshape(n, m) if on_device(Z) else X.download(stream)
@@ -299,6 +299,6 @@ def warmup(dtype: np.dtype) -> None:
     half, shift, L = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype), np.ones((2, 1), dtype) / 4
     Z = np.ones((2, 2), dtype)
     for factors in ((half,), (L, L.T)):
-        for method in ("picard", "anderson"):
+        for method in ("picard", "anderson", "newton"):
             fixed_point(factors, relu, None, Z, None, SolveOptions(method=method))
     fixed_point((shift,), relu, None, Z, None, SolveOptions(method="substitution"))

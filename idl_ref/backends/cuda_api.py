@@ -1,7 +1,7 @@
 """The one module that imports numba.cuda: what the kernels are decorated with, memory, launches.
 
-Everything that needs a driver stands in `upload`, `empty`, `download`, `view` and `launch`, and needs it when it is
-called. In the simulator (NUMBA_ENABLE_CUDASIM=1) device functions are plain Python functions.
+Everything that needs a driver stands in `stream`, `upload`, `empty`, `download`, `view` and `launch`, and needs it when
+it is called. In the simulator (NUMBA_ENABLE_CUDASIM=1) device functions are plain Python functions.
 """
 
 from __future__ import annotations
@@ -112,6 +112,16 @@ else:
 
 
 # --- memory and launches ----------------------------------------------------------------------------------------------
+
+
+def stream(value: Any) -> Any:
+    """A stream as numba.cuda takes it: its own, of another library, by number, or 0, the default one, for None."""
+    if value is None or (SIMULATED and not isinstance(value, cuda.stream)):  # the simulator knows no other streams
+        return 0
+    if SIMULATED or isinstance(value, cuda.cudadrv.driver.Stream):
+        return value
+    handle = int(value.__cuda_stream__()[1] if hasattr(value, "__cuda_stream__") else value)
+    return cuda.external_stream(handle) if handle else 0
 
 
 def upload(array: np.ndarray, stream: Any = 0) -> Any:

@@ -15,7 +15,7 @@ from idl_ref.backends import cuda_states as states
 from idl_ref.backends import cuda_trials as trials
 from idl_ref.backends.cuda_api import cuda, device, kernel, load4, renew, store4
 from idl_ref.backends.cuda_plans import INTEGERS, KEPT, LANES, REALS, WIDE
-from idl_ref.backends.cuda_task import Block, Rows, Team
+from idl_ref.backends.cuda_task import Rows, Team
 
 SHARED, STREAMED, LOW_RANK = range(3)
 KINDS = {"shared": SHARED, "streamed": STREAMED, "low_rank": LOW_RANK}
@@ -23,8 +23,8 @@ int32 = types.int32
 BLOCK = 128  # rows of a block of `apply`
 
 filled, sweep, sweep_slices, join_slices = col.filled, col.sweep, col.sweep_slices, col.join_slices
-survey, begin, finish, measure, deliver = (
-    states.survey, states.begin, states.finish, states.measure, states.deliver
+block_of, survey, begin, finish, measure, deliver = (
+    states.block_of, states.survey, states.begin, states.finish, states.measure, states.deliver
 )  # fmt: skip
 settle_picard, settle_guarded = trials.settle_picard, trials.settle_guarded
 remember, compare, extrapolate, move = trials.remember, trials.compare, trials.extrapolate, trials.move
@@ -35,9 +35,8 @@ remember, compare, extrapolate, move = trials.remember, trials.compare, trials.e
 
 @device
 def here(N, M, e, w):
-    """The block of a thread. Asked again, it is found again, and need not wait in registers in the meantime."""
-    first = renew(cuda.blockIdx.x) * w
-    return Block(N, M, renew(cuda.threadIdx.x), cuda.blockDim.x, first, min(w, e.columns.size - first), w)
+    """The block of a thread whose tile has the number of the block."""
+    return block_of(N, M, e, w, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
 
 
 @device
@@ -200,7 +199,7 @@ def apply(F, X, P, sizes, running):
 @device
 def keep(b, e, kept, back):
     """What is known of the columns of a tile, out of shared memory, or back into it."""
-    i, w, tile = b.tid, b.w, cuda.blockIdx.x
+    i, w, tile = b.tid, b.w, b.first // b.w
     while i < KEPT * w:
         if back:
             b.M[e.places.state + i] = kept.reals[tile * KEPT * w + i]
@@ -219,7 +218,7 @@ def leave(b, e, kept, running):
     """Keep what is known, and tell how many columns go on."""
     keep(b, e, kept, False)
     if b.tid == 0:
-        kept.running[cuda.blockIdx.x] = running
+        kept.running[b.first // b.w] = running
 
 
 @kernel

@@ -13,7 +13,7 @@ from numba.core import types
 from idl_ref.backends import cuda_states as states
 from idl_ref.backends.cuda_api import cuda, device, kernel
 from idl_ref.backends.cuda_columns import slope
-from idl_ref.backends.cuda_kernels import here, keep, leave
+from idl_ref.backends.cuda_kernels import keep, leave
 from idl_ref.backends.cuda_plans import INTEGERS, LANES, WIDE
 from idl_ref.backends.cuda_states import CONTROL, GOOD, REFUSED, TRIAL, TRIED
 from idl_ref.backends.cuda_task import Rows
@@ -29,7 +29,8 @@ def step_newton(X, P, G, base, e, kept):
     base: g(last good point), where Picard goes on.
     """
     M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, types.int32)
-    b, w, at = here(N, M, e, WIDE), WIDE, cuda.blockIdx.x * e.sizes.end * WIDE
+    b = states.block_of(N, M, e, WIDE, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
+    w, at = WIDE, cuda.blockIdx.x * e.sizes.end * WIDE
     if kept.running[cuda.blockIdx.x] > 0:
         keep(b, e, kept, True)
         cuda.syncthreads()

@@ -12,6 +12,7 @@ import math
 from idl_ref.backends.cuda_api import device, renew
 from idl_ref.backends.cuda_columns import finite, larger, largest, norms, phi, total
 from idl_ref.backends.cuda_plans import DEPTH, LANES
+from idl_ref.backends.cuda_task import Block
 
 # Rows of integers, and what CONTROL tells the lanes to do.
 COUNT, TRIED, TRIAL, PATIENCE, WAIT, SLOT, KNOWN, CONTROL = range(8)
@@ -23,6 +24,13 @@ X_TOP, X_SIZE, TOP_STEP, G_TOP, SUM_STEP, G_SIZE = range(6)
 # The statuses, and two more; and the rows of `numbers`, (6, m): what the certificate wants to know.
 CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = range(6)
 STEP, CHANGE, X, Z, G, LIPSCHITZ = range(6)
+
+
+@device
+def block_of(N, M, e, w, tile, tid, threads):
+    """A thread and its block. Asked again, they are found again, and need not wait in registers in the meantime."""
+    first = renew(tile) * w
+    return Block(N, M, renew(tid), threads, first, min(w, e.columns.size - first), w)
 
 
 @device
