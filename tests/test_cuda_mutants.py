@@ -23,7 +23,8 @@ from ptx.program import PTXError  # noqa: E402
 from idl_ref.backends import cuda_, cuda_plans  # noqa: E402
 
 BACKENDS = sys.modules["idl_ref.backends"]
-CHAIN = ("cuda_columns", "cuda_states", "cuda_trials", "cuda_kernels")  # each imports only what is before it
+# each imports only what is before it
+CHAIN = ("cuda_columns", "cuda_states", "cuda_trials", "cuda_kernels", "cuda_newton")
 
 
 def load(changed, old, new):
@@ -40,17 +41,17 @@ def load(changed, old, new):
         sys.modules[full] = module
         setattr(BACKENDS, name, module)
         exec(compile(source, spec.origin, "exec"), module.__dict__)
-    return module
+    return {"kernels": sys.modules["idl_ref.backends.cuda_kernels"], "newton": module}
 
 
 def run(kernels=None, method="picard", low_rank=False):
     """What is reported of a solve on two blocks with a ragged edge, and the largest error."""
-    rng = np.random.default_rng(1)
-    A = pair(29, 5, 0.9, rng, np.float32) if low_rank else matrix("random", 29, 0.9, rng, np.float32)
-    Z = rng.standard_normal((29, 7)).astype(np.float32)
+    rng, n = np.random.default_rng(1), 11 if method == "newton" else 29
+    A = pair(n, 5, 0.9, rng, np.float32) if low_rank else matrix("random", n, 0.9, rng, np.float32)
+    Z = rng.standard_normal((n, 7)).astype(np.float32)
     options = SolveOptions(method=method, max_iter=4, on_failure="ignore", tol=0)
     expected = solve_equilibrium(A, Z, options=options, backend="numpy").X
-    with interpreted() as device, mock.patch.object(cuda_, "kernels", kernels or cuda_.kernels):
+    with interpreted() as device, mock.patch.multiple(cuda_, **(kernels or {"kernels": cuda_.kernels})):
         try:
             X = solve_equilibrium(A, Z, options=options, backend="cuda").X
         except PTXError as reason:
@@ -69,7 +70,7 @@ def planted():
 
 
 @pytest.mark.parametrize("low_rank", [False, True])
-@pytest.mark.parametrize("method", ["picard", "anderson"])
+@pytest.mark.parametrize("method", ["picard", "anderson", "newton"])
 def test_the_kernels_themselves_are_clean(planted, method, low_rank):
     for kernels in (None, planted("", "", "")):
         reports, error = run(kernels, method, low_rank)
@@ -151,6 +152,27 @@ CASES = {
         "j, i = e.columns[c], lane\n",
         "global word written by two blocks",
         {},
+    ),
+    "no barrier between what was kept and what is measured": (
+        "cuda_newton",
+        "        keep(b, e, kept, True)\n        cuda.syncthreads()\n",
+        "        keep(b, e, kept, True)\n",
+        RACE,
+        {"method": "newton"},
+    ),
+    "no barrier before the pivot is looked at": (
+        "cuda_newton",
+        "    cuda.syncthreads()\n    top, place = M[0], M[LANES]\n",
+        "    top, place = M[0], M[LANES]\n",
+        RACE,
+        {"method": "newton"},
+    ),
+    "a system without its right side": (
+        "cuda_newton",
+        "while item < n * (n + 1):",
+        "while item < n * n:",
+        "read of uninitialised global memory",
+        {"method": "newton"},
     ),
     "a history that nobody cleared": (
         "cuda_trials",

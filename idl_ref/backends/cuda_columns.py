@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+from numba.core.types import int32
+
 from idl_ref.activations import LEAK
 from idl_ref.backends import cuda_plans
 from idl_ref.backends.cuda_api import device, load4, renew, store4
@@ -55,13 +57,16 @@ def zeros(like):
 @device
 def product(F, height, X, w, inner):
     """F X for 8 rows and 4 columns over k < inner, a multiple of DEEP; terms are added in the order of k."""
-    t, f, x, left, height = zeros(X.array), F.at, X.at, renew(inner), renew(height)
+    t, f, x = zeros(X.array), F.at, X.at
+    # What the compiler cannot look through it cannot turn into longer sums, either: two addresses move on, and a count.
+    left, height = int32(renew(inner)), renew(height)
+    twice = renew(2 * height)
     while left > 0:
         t = rank_one(F.array, f, X.array, x, t)
         t = rank_one(F.array, f + height, X.array, x + w, t)
-        f += 2 * height
+        f += twice
         x += 2 * w
-        left -= 2
+        left = int32(left - 2)
     return t
 
 
