@@ -51,8 +51,13 @@ BACKENDS = [  # one row is enough for a backend that is not there
     for row in (PRECISIONS if reason == "available" else PRECISIONS[:1])
 ]
 ALWAYS = (("hard_case",), ("active_sets",), ("do_not_fit",))  # n > 250
-LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS, ("finds_the_truth", "picard"), ("batch_mates", "picard"),
-    ("permutations_and_tiles", "picard"), ("batch_mates", "float64"))}  # fmt: skip
+# By PTX an instruction takes microseconds. What is left out runs kernels that another row of its test runs, too: "auto"
+# both Picard's and Anderson's; and columns that are not finite never meet φ.
+LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS,
+    ("finds_the_truth", "picard"), ("activation_finds_the_truth", "anderson"), ("rough_answer", "0.0001"),
+    ("batch_mates", "picard"), ("batch_mates", "anderson"), ("batch_mates", "float64"),
+    ("permutations_and_tiles", "picard"), ("permutations_and_tiles", "float64", "anderson"),
+    ("stains_its_own", "tanh"), ("stains_its_own", "softplus"))}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
