@@ -1,6 +1,7 @@
 """The kit itself: its truth, its bounds, its verdicts, its three runners, and its power over planted bugs."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -531,3 +532,12 @@ def test_strictness_is_about_the_last_application():
     case = BY_ID["stopping-last-application-relu"]
     loose = bounds.bounds(replace(case, strict=False), case.truths[0])["X"]
     assert (loose > 4 * bounds.bounds(case, case.truths[0])["X"]).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(os.environ.get("IDL_REF_CUDA") != "sim", reason="the CUDA twin runs here in the simulator only")
+def test_the_cuda_twin_passes():
+    report = check_backend(adapters.IdlRef("cuda"))
+    assert report.failed == []
+    assert report.skipped == []
+    assert len(report.passed) > 500

@@ -22,6 +22,8 @@ class Capabilities:
     dtypes, activations : tuple of str
     low_rank, no_D, empty : bool
         A = L Rᵀ; models without D; batches of no samples.
+    subnormal : bool
+        It keeps numbers below the smallest normal one.
     vjp, X : bool
         Gradients; the hidden states X beside Y.
     X0 : bool
@@ -43,6 +45,7 @@ class Capabilities:
     low_rank: bool = True
     no_D: bool = True
     empty: bool = True
+    subnormal: bool = True
     vjp: bool = True
     X: bool = True
     X0: bool = False
@@ -85,6 +88,7 @@ class Capabilities:
             (problem.A is not None or self.low_rank, "low_rank is declared off"),
             (problem.D is not None or self.no_D, "no_D is declared off"),
             (problem.U.shape[1] > 0 or self.empty, "empty is declared off"),
+            ("subnormal" not in case.flags or self.subnormal, "subnormal is declared off"),
             (problem.f == "none" or problem.f in self.f, f'f = "{problem.f}" is not declared'),
             (not problem.straight_through or self.straight_through, "straight_through is not declared"),
         )
@@ -101,5 +105,5 @@ def _from_words(words: set[str], known: set[str]) -> dict[str, Any]:
     words -= {"forward", "dense", "bias"}  # what every backend has
     flags = {name for name in known if isinstance(getattr(Capabilities, name), bool)}
     if words & flags:
-        values |= dict.fromkeys(flags - {"deterministic", "empty", "no_D", "X"}, False)
+        values |= dict.fromkeys(flags - {"deterministic", "empty", "no_D", "subnormal", "X"}, False)
     return values | dict.fromkeys(words, True)

@@ -254,7 +254,7 @@ def kinks() -> Iterator[Case]:
                 beside = U.astype(dtype)
                 beside[beside == at] = np.nextafter(np.dtype(dtype).type(at), np.dtype(dtype).type(to))
                 yield case(
-                    f"{name}-{side}-{dtype}", "kinks", comment, ("kink", "ulp"), {"A": rank, **rest, "U": beside},
+                    f"{name}-{side}-{dtype}", "kinks", comment, ("kink", "ulp", *(("subnormal",) if at == 0 else ())), {"A": rank, **rest, "U": beside},
                     activation=phi, dtype=dtype,
                 )  # fmt: skip
     rest = {"B": np.eye(3), "C": np.ones((1, 3)), "D": np.zeros((1, 3))}

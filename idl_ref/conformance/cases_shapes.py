@@ -87,7 +87,7 @@ def precision() -> Iterator[Case]:
         arrays |= {"A": perron(generator("subnormal A"), 5, 0.5), "B": (arrays["B"] + 1) / 2}
         arrays["U"] = np.trunc(arrays["U"] * 64) * tiny
         comment = "subnormal inputs: an absolute error of a few of the smallest numbers, no flush that loses a column"
-        yield case(f"scale-subnormal-{dtype}", "precision", comment, ("scale",), arrays, dtype=dtype)
+        yield case(f"scale-subnormal-{dtype}", "precision", comment, ("scale", "subnormal"), arrays, dtype=dtype)
     arrays = {**base, "A": base["A"] + 2.0**-30 * np.sign(base["A"]) * 0.5}
     comment = "entries that float32 cannot hold: a sum in float32 shows"
     yield case("float64-digits", "precision", comment, ("accumulation",), arrays)

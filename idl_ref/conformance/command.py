@@ -15,6 +15,12 @@ from idl_ref.conformance.report import Report, Result
 
 FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html}
 
+BUGS_HEAD = """# Which case finds which planted bug
+
+Written by `idl-ref conformance bugs --all --report FILE.md`;
+see [how a bug gets its name](conformance.md#how-a-bug-gets-its-name).
+"""
+
 
 def add(commands: Any, formatter: Any) -> None:
     """Add `conformance` and its commands to a parser's."""
@@ -160,7 +166,7 @@ def _bugs(options: argparse.Namespace) -> int:
     survivors = [row.name for row in found if not row.killed]
     print(f"{len(found) - len(survivors)} of {len(found)} planted bugs found")
     if options.report is not None:
-        options.report.write_text(power.table(found), encoding="utf-8")
+        options.report.write_text(f"{BUGS_HEAD}\n{power.table(found)}", encoding="utf-8")
         print(f"wrote {options.report}")
     return 1 if survivors else 0
 

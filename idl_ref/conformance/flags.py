@@ -47,6 +47,7 @@ FLAGS: dict[str, Note] = {
     "no_D": Note("D assumed", "a crash, or a term that is not there", TORCHIDL),
     "low_rank": Note("L and R confused, or their order in the adjoint", "wrong wherever L ≠ R", PAPER),
     "scale": Note("clipping, flushing to zero, absolute thresholds", "very large or small inputs are lost", IEEE),
+    "subnormal": Note("numbers below the smallest normal one set to zero", "the smallest inputs are lost", IEEE),
     "accumulation": Note("sums in float32 in a float64 backend", "half of the digits are lost", HIGHAM),
     "memory": Note("strides ignored, inputs written to", "wrong numbers for views, or a changed caller", HIGHAM),
     "confined": Note("NaN swallowed or spread", "a bad sample goes unnoticed, or spoils its batch", IEEE),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from idl_ref.conformance import runner, vectors
+from idl_ref.conformance import diagnose, runner, vectors
 from idl_ref.conformance.capabilities import Capabilities
 from idl_ref.conformance.problem import Backend
 from idl_ref.conformance.report import FAILED, SKIPPED, Result
@@ -55,7 +55,7 @@ class _Check:
     def __call__(self) -> None:
         import pytest
 
-        result = self.run()
+        result = diagnose.named(self.run())
         if result.outcome == SKIPPED:
             pytest.skip(result.message)
         if result.outcome == FAILED:

@@ -9,7 +9,8 @@ import platform
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,7 @@ class Result:
     message: str = ""
     flags: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
+    evidence: Any = field(default=None, repr=False, compare=False)  # until the causes are looked for
 
     @property
     def case(self) -> str:
@@ -163,7 +165,7 @@ class Report:
 
     def to_json(self) -> str:
         """Everything, after the schema named in it; what is infinite is null."""
-        results = [asdict(r) | {"ratio": _finite(r.ratio)} for r in self.results]
+        results = [_plain(r) for r in self.results]
         head = {"schema": SCHEMA, "backend": self.backend, "ok": self.ok, "vectors": self.vectors}
         rest = {"environment": self.environment, "problems": self.problems, "notes": self.notes, "results": results}
         return json.dumps(head | rest, indent=1, ensure_ascii=False) + "\n"
@@ -210,6 +212,12 @@ def causes(failed: Iterable[Result]) -> list[tuple[str, list[Result]]]:
 
 def _ratio(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2g}"
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    return {name: value for name, value in vars(result).items() if name != "evidence"} | {
+        "ratio": _finite(result.ratio)
+    }
 
 
 def _finite(ratio: float | None) -> float | None:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
-from idl_ref.conformance import report, vectors, verdicts
+from idl_ref.conformance import diagnose, report, vectors, verdicts
 from idl_ref.conformance.capabilities import Capabilities
 from idl_ref.conformance.problem import Backend, Case
 from idl_ref.conformance.relations import RELATIONS
@@ -68,7 +68,7 @@ def check_backend(
     declared = Capabilities.declared(getattr(backend, "capabilities", None))
     results, unused = [], set(expected_failures)
     for ident, run in checks(backend, chosen, declared):
-        result = run()
+        result = diagnose.named(run())
         if result.outcome != SKIPPED:
             result = _as_expected(result, expected_failures, unused)
         assert result.id == ident

@@ -102,9 +102,10 @@ def _against_truth(
     truth, bound = case.truths[index], _bounds(case, index)
     wrong = [n for n, M in answer.arrays.items() if n in truth and bnd.ratio(M, truth[n], bound[n]) > 1]
     message = f"{what} is {worst:.3g} times what is allowed" + (f"; wrong: {', '.join(wrong)}" if wrong else "")
-    got = {name: M for name, M in answer.arrays.items() if name in truth}
-    found = diagnose.causes(case, check, got, truth, bound)
-    return _result(case, check, FAILED, ratio=worst, message="; ".join(filter(None, [message, *notes])), causes=found)
+    evidence = diagnose.Evidence(case, check, answer.arrays, truth, bound)
+    return _result(
+        case, check, FAILED, ratio=worst, message="; ".join(filter(None, [message, *notes])), evidence=evidence
+    )
 
 
 def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
