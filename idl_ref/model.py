@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import checks, gradients, io, losses, torchidl, wellposed
+from idl_ref import checks, gradients, initial, io, losses, torchidl
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.gradients import BackwardPass, ForwardPass, Kept, Weights
+from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise, as_rows
 from idl_ref.settings import Settings
 from idl_ref.solution import Solution
@@ -132,7 +133,7 @@ class ImplicitModel:
         )
         if seed is not None:
             checks.integer("seed", seed, 0)
-        self.parameters = _initial(self.settings, np.random.default_rng(seed))
+        self.parameters = initial.parameters(self.settings, np.random.default_rng(seed))
         self.preprocessing: Standardise | None = None
 
     @classmethod
@@ -199,6 +200,17 @@ class ImplicitModel:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported by status
             weights = self.effective_weights()
             return gradients.forward_pass(weights, s.activation, columns, X0, s.forward_options(), s.backend)
+
+    def freeze(self, raw: bool = False) -> Predictor:
+        """The model as it is now, for serving: immutable, thread-safe, one sample in microseconds.
+
+        Parameters
+        ----------
+        raw : bool
+            Take samples as they were before `preprocessing`, and apply it. Whatever compiles, compiles here.
+        """
+        named = {name: W for name, W in self.parameters.items() if name in "BCD"}
+        return Predictor(self.settings, self.effective_weights().factors, named, self.preprocessing, raw)
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 
@@ -373,20 +385,7 @@ class ImplicitModel:
 
 load = ImplicitModel.load
 
-INITIAL_NORM = 0.75  # of A, L and Rᵀ, in units of kappa: inside the ball of `f`
 _SETTINGS = {field.name for field in fields(Settings)}
-
-
-def _initial(settings: Settings, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    parameters = {}
-    for name, (rows, columns) in settings.shapes().items():
-        W = rng.standard_normal((rows, columns))
-        if name in "ALR":
-            W *= INITIAL_NORM * settings.kappa / wellposed.norm_inf(W.T if name == "R" else W)
-        else:
-            W *= columns**-0.5
-        parameters[name] = W.astype(settings.dtype)
-    return parameters
 
 
 def _layout(header: dict[str, Any]) -> tuple[io.Layout, np.dtype]:
