@@ -1,7 +1,8 @@
 """Model files: a JSON header and named arrays, in .npz (NumPy alone) or .safetensors; no pickle, nothing executed.
 
-A file is read with suspicion: the header is limited in size, and every array must have the name, the dtype and the
-shape that the header calls for before a byte of it is loaded.
+A file is read with suspicion: its lists of contents are limited in size, and every array must have the name, the dtype
+and the shape that the header calls for before a byte of it is loaded. What was loaded must agree with its checksum and
+be finite.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 import json
 import math
 import os
-import uuid
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 FORMAT, VERSION = "idl_ref model", 1
 HEADER_LIMIT = 1 << 20  # bytes
+DIRECTORY_LIMIT = 1 << 16  # bytes of the list of members of an archive; ours has less than 1,000
+MESSAGE_LIMIT = 600  # characters: a message may quote what the file says
 HEADER = "header"
+
+if TYPE_CHECKING:
+    import zipfile
 
 Arrays = dict[str, np.ndarray]
 Layout = dict[str, tuple[int, ...]]  # name -> shape
@@ -32,13 +36,18 @@ class FileFormatError(ValueError):
 
 def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
     """Write a model file, all or nothing: a temporary file beside it is renamed at the end."""
+    from uuid import uuid4
+
     target = Path(path)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite to be saved; got NaN or inf: the training has diverged.")
     checksums = {name: _checksum(array) for name, array in arrays.items()}
     header = json.dumps({"format": FORMAT, "version": VERSION, **settings, "crc32": checksums}, ensure_ascii=False)
     writer = _WRITERS[_kind(target)]
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot save {target}: there is no folder {target.parent}.")
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    draft = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
         with draft.open("xb") as stream:
             writer(stream, header, arrays)
@@ -71,9 +80,14 @@ def read(
         header, arrays = reader(source, layout)
         if header.get("crc32") != {name: _checksum(array) for name, array in arrays.items()}:
             raise FileFormatError("damaged: the checksums of its arrays do not agree.")
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise FileFormatError(f"{name} must be finite; got NaN or inf: its training has diverged.")
         return header, arrays
     except FileFormatError as reason:
-        raise FileFormatError(f"{source}: {reason}") from None
+        text = str(reason)
+        text = text if len(text) <= MESSAGE_LIMIT else f"{text[:MESSAGE_LIMIT]} …"
+        raise FileFormatError(f"{source}: {text}") from None
 
 
 def _kind(path: Path) -> str:
@@ -115,7 +129,28 @@ def _write_npz(stream: BinaryIO, header: str, arrays: Arrays) -> None:
     np.savez(stream, **{HEADER: text, **arrays})  # type: ignore[arg-type]
 
 
+def _check_directory(path: Path) -> None:
+    """Refuse an archive with a long list of members, before anybody reads that list.
+
+    The last 22 bytes of an archive say at byte 12 how long the list is. Of an archive of more than 2 GB, a locator of
+    20 bytes stands before them, and before that a record of 56 bytes which says it at byte 40.
+    """
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 98))
+        record, locator, end = (part := stream.read().rjust(98, b"\0"))[:56], part[56:76], part[76:]
+    if not end.startswith(b"PK\5\6") or end[20:] != b"\0\0":
+        raise FileFormatError("damaged or not an .npz file (it does not end as one).")
+    size = int.from_bytes(end[12:16], "little")
+    if locator.startswith(b"PK\6\7") and record.startswith(b"PK\6\6"):
+        size = int.from_bytes(record[40:48], "little")
+    if size > DIRECTORY_LIMIT:
+        raise FileFormatError(f"its list of members has {size} bytes, more than {DIRECTORY_LIMIT}.")
+
+
 def _read_npz(path: Path, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
+    import zipfile
+
+    _check_directory(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
