@@ -71,7 +71,17 @@ FLOORS = {
     "datafile": 15,
     "plots": 16,
     "": 17,  # the package itself
-    "__main__": 18,
+    # deployment
+    "export.formulas": 18,
+    "export.c_text": 18,
+    "export.plan": 19,
+    "export.numpy_": 20,
+    "export.c_": 20,
+    "export.onnx_": 20,
+    "export": 21,
+    "export.command": 22,
+    "bench": 22,
+    "__main__": 23,
 }
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
@@ -94,7 +104,7 @@ def statements(tree):
 
 def imports(source, module=""):
     """The modules of idl_ref that a source imports, by their names in the table, anywhere in it."""
-    package = module if module in ("", "backends") else module.rpartition(".")[0]
+    package = module if module in ("", "backends", "export") else module.rpartition(".")[0]
     for node in statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
