@@ -1,4 +1,4 @@
-"""The command line: train, predict, check, export, info."""
+"""The command line: train, predict, check, export, bench, info."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import idl_ref
-from idl_ref import activations, checks, datafile, datasets, train, wellposed
+from idl_ref import activations, bench, checks, datafile, datasets, train, wellposed
 from idl_ref.backends import CHOICES, resolve
 from idl_ref.export import command as export_command
 from idl_ref.functions import FUNCTIONS
@@ -50,13 +50,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with: idl-ref train    (no arguments: handwritten digits, a few seconds)",
     )
     parser.add_argument("--version", action="version", version=f"idl-ref {idl_ref.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{train,predict,check,export,info}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{train,predict,check,export,bench,info}")
     _add_train(commands.add_parser("train", help="train a classifier and save it", formatter_class=_Help))
     _add_predict(commands.add_parser("predict", help="predict with a saved model", formatter_class=_Help))
     _add_check(
         commands.add_parser("check", help="check a saved model: well-posedness, gradients", formatter_class=_Help)
     )
     export_command.add(commands, _Help)
+    bench.add(commands, _Help)
     info = commands.add_parser("info", help="versions, and which backends work here")
     info.set_defaults(run=_info)
     return parser
