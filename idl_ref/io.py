@@ -8,23 +8,19 @@ be finite.
 from __future__ import annotations
 
 import json
-import math
 import os
 import zlib
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from idl_ref import npz
+
 FORMAT, VERSION = "idl_ref model", 1
 HEADER_LIMIT = 1 << 20  # bytes
-DIRECTORY_LIMIT = 1 << 16  # bytes of the list of members of an archive; ours has less than 1,000
 MESSAGE_LIMIT = 600  # characters: a message may quote what the file says
 HEADER = "header"
-
-if TYPE_CHECKING:
-    import zipfile
 
 Arrays = dict[str, np.ndarray]
 Layout = dict[str, tuple[int, ...]]  # name -> shape
@@ -36,6 +32,7 @@ class FileFormatError(ValueError):
 
 def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
     """Write a model file, all or nothing: a temporary file beside it is renamed at the end."""
+    from pathlib import Path  # like uuid, not for a model that is loaded to predict
     from uuid import uuid4
 
     target = Path(path)
@@ -44,7 +41,7 @@ def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays
             raise ValueError(f"{name} must be finite to be saved; got NaN or inf: the training has diverged.")
     checksums = {name: _checksum(array) for name, array in arrays.items()}
     header = json.dumps({"format": FORMAT, "version": VERSION, **settings, "crc32": checksums}, ensure_ascii=False)
-    writer = _WRITERS[_kind(target)]
+    writer = _WRITERS[_kind(str(target))]
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot save {target}: there is no folder {target.parent}.")
     draft = target.with_name(f".{target.name}.{uuid4().hex}")
@@ -72,9 +69,9 @@ def read(
     OSError
         A file that cannot be opened.
     """
-    source = Path(path)
+    source = os.fspath(path)
     reader = _READERS[_kind(source)]
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise FileNotFoundError(f"there is no file {source}.")
     try:
         header, arrays = reader(source, layout)
@@ -90,10 +87,11 @@ def read(
         raise FileFormatError(f"{source}: {text}") from None
 
 
-def _kind(path: Path) -> str:
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"a model file ends in .npz or .safetensors; got {str(path)!r}.")
-    return path.suffix
+def _kind(path: str) -> str:
+    suffix = os.path.splitext(path)[1]
+    if suffix not in _WRITERS:
+        raise ValueError(f"a model file ends in .npz or .safetensors; got {path!r}.")
+    return suffix
 
 
 def _checksum(array: np.ndarray) -> int:
@@ -129,78 +127,37 @@ def _write_npz(stream: BinaryIO, header: str, arrays: Arrays) -> None:
     np.savez(stream, **{HEADER: text, **arrays})  # type: ignore[arg-type]
 
 
-def _check_directory(path: Path) -> None:
-    """Refuse an archive with a long list of members, before anybody reads that list.
-
-    The last 22 bytes of an archive say at byte 12 how long the list is. Of an archive of more than 2 GB, a locator of
-    20 bytes stands before them, and before that a record of 56 bytes which says it at byte 40.
-    """
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - 98))
-        record, locator, end = (part := stream.read().rjust(98, b"\0"))[:56], part[56:76], part[76:]
-    if not end.startswith(b"PK\5\6") or end[20:] != b"\0\0":
-        raise FileFormatError("damaged or not an .npz file (it does not end as one).")
-    size = int.from_bytes(end[12:16], "little")
-    if locator.startswith(b"PK\6\7") and record.startswith(b"PK\6\6"):
-        size = int.from_bytes(record[40:48], "little")
-    if size > DIRECTORY_LIMIT:
-        raise FileFormatError(f"its list of members has {size} bytes, more than {DIRECTORY_LIMIT}.")
-
-
-def _read_npz(path: Path, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
-    import zipfile
-
-    _check_directory(path)
+def _read_npz(path: str, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        with open(path, "rb") as stream:
+            members = npz.members(stream)
             if HEADER not in members:
                 raise FileFormatError("not a model of idl_ref: it has no header.")
-            header = _parse(_read_header(archive))
-            if sum(entry.file_size for entry in members.values()) > path.stat().st_size:
-                raise FileFormatError("damaged: it claims to hold more than its size.")  # as a zip bomb does
+            header = _parse(_read_header(stream, members[HEADER]))
             shapes, dtype = layout(header)
             _check_names(set(members) - {HEADER}, shapes)
-            return header, {name: _read_member(archive, name, shape, dtype) for name, shape in shapes.items()}
+            for name, shape in shapes.items():
+                found = npz.describe(stream, members[name])
+                _check_array(name, found[0], found[2], shape, dtype)
+            return header, {name: npz.read(stream, members[name]) for name in shapes}
     except FileFormatError:
         raise
-    except Exception as reason:  # hostile bytes make zipfile and NumPy raise nearly anything
+    except npz.DamagedError as reason:
+        raise FileFormatError(str(reason)) from None
+    except Exception as reason:  # hostile bytes make NumPy raise nearly anything
         raise FileFormatError(f"damaged or not an .npz file ({type(reason).__name__}).") from None
 
 
-def _read_header(archive: zipfile.ZipFile) -> bytes:
-    size = archive.getinfo(f"{HEADER}.npy").file_size
+def _read_header(stream: BinaryIO, member: npz.Member) -> bytes:
+    size = member.size
     if size <= HEADER_LIMIT:
-        shape, dtype = _described(archive, HEADER)
+        shape, _, dtype, _ = npz.describe(stream, member)
         if len(shape) != 1 or dtype != np.uint8:
             raise FileFormatError("not a model of idl_ref: its header is not JSON.")
         size = max(size, shape[0])
     if size > HEADER_LIMIT:
         raise FileFormatError(f"its header has {size} bytes, more than {HEADER_LIMIT}.")
-    with archive.open(f"{HEADER}.npy") as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False).tobytes()
-
-
-def _read_member(
-    archive: zipfile.ZipFile, name: str, expected: tuple[int, ...], expected_dtype: np.dtype
-) -> np.ndarray:
-    """One array; its own description is checked against what is expected before the data is read."""
-    shape, dtype = _described(archive, name)
-    _check_array(name, shape, dtype, expected, expected_dtype)
-    if archive.getinfo(f"{name}.npy").file_size < dtype.itemsize * math.prod(shape):
-        raise FileFormatError(f"damaged: {name} is shorter than its shape {shape}.")
-    with archive.open(f"{name}.npy") as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
-
-
-def _described(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an array as it describes itself."""
-    with archive.open(f"{name}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise FileFormatError(f"{name} has array format {version}; (1, 0) is what idl_ref writes.")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    return shape, dtype
+    return npz.read(stream, member).tobytes()
 
 
 def _safetensors() -> Any:
@@ -218,10 +175,10 @@ def _write_safetensors(stream: BinaryIO, header: str, arrays: Arrays) -> None:
     stream.write(_safetensors().numpy.save(contiguous, metadata={HEADER: header}))
 
 
-def _read_safetensors(path: Path, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
+def _read_safetensors(path: str, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
     package = _safetensors()
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
         if size > HEADER_LIMIT:
             raise FileFormatError(f"its header has {size} bytes, more than {HEADER_LIMIT}.")

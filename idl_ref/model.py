@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import checks, gradients, initial, io, losses, torchidl
+from idl_ref import checks, gradients, io
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.gradients import BackwardPass, ForwardPass, Kept, Weights
 from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise, as_rows
-from idl_ref.settings import Settings
+from idl_ref.settings import Settings, layout
 from idl_ref.solution import Solution
 
 Gradients = dict[str, np.ndarray]
@@ -131,6 +131,8 @@ class ImplicitModel:
             on_failure,
             straight_through,
         )
+        from idl_ref import initial  # like losses and torchidl below: not for a model that is loaded to predict
+
         if seed is not None:
             checks.integer("seed", seed, 0)
         self.parameters = initial.parameters(self.settings, np.random.default_rng(seed))
@@ -252,6 +254,8 @@ class ImplicitModel:
         loss : {"cross_entropy", "mse"}
             Means over samples, and for "mse" over outputs too.
         """
+        from idl_ref import losses
+
         forward = self._reported(self.forward_pass(U))
         targets = losses.check_targets(loss, targets, forward.Y.shape[1], self.output_dim, self.dtype)
         value, G_Y = losses.get(loss)(forward.Y, targets)
@@ -344,7 +348,7 @@ class ImplicitModel:
         FileFormatError
             A ValueError: the file is damaged, foreign, or inconsistent. Nothing in it is ever executed.
         """
-        header, arrays = io.read(path, _layout)
+        header, arrays = io.read(path, layout)
         model = cls.from_parameters(Settings.from_plain(header["settings"]), arrays)
         if header["preprocessing"] is not None:
             model.preprocessing = Standardise(**header["preprocessing"])
@@ -375,6 +379,8 @@ class ImplicitModel:
         >>> ImplicitModel.from_torchidl(state).kappa
         0.99
         """
+        from idl_ref import torchidl
+
         arguments, raw = torchidl.arguments(state_dict, settings)
         model = cls(**arguments)
         for name, shape in model.settings.shapes().items():
@@ -386,14 +392,3 @@ class ImplicitModel:
 load = ImplicitModel.load
 
 _SETTINGS = {field.name for field in fields(Settings)}
-
-
-def _layout(header: dict[str, Any]) -> tuple[io.Layout, np.dtype]:
-    """What the arrays of a file must look like, from its header."""
-    try:
-        settings = Settings.from_plain(header["settings"])
-        if header["preprocessing"] is not None:
-            Standardise(**header["preprocessing"])
-    except (KeyError, TypeError, ValueError) as reason:
-        raise io.FileFormatError(f"its settings are not those of a model: {reason}") from None
-    return settings.shapes(), settings.dtype

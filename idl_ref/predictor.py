@@ -98,11 +98,12 @@ class Predictor:
         self._phi, self._options = activations.get(settings.activation), settings.forward_options()
         self._factors = tuple([_frozen("A", F) for F in factors])
         self._bound = OutputBound.of(self._factors, B, C, D, self._phi)
-        self._solve, self._memory, self._answer = fixed_point(backend), Memory(), (1, settings.output_dim)
+        self._memory, self._answer = Memory(), (1, settings.output_dim)
         method = choose(self._options.method, self._factors, False)
-        blank = np.zeros((B.shape[1], 1), B.dtype)
-        for needed in (method, "anderson") if method == "auto" else (method,):  # compiles, if there is something to
-            self._solution(blank, None, replace(self._options, method=needed))
+        if backend != "numpy":  # compiles
+            blank = np.zeros((B.shape[1], 1), B.dtype)
+            for needed in (method, "anderson") if method == "auto" else (method,):
+                self._solution(blank, None, replace(self._options, method=needed))
         one = None
         if method in ("auto", "picard") and self._factors[-1].size:
             limits = int(settings.bias), settings.tol, settings.mitr, method == "auto"
@@ -205,7 +206,8 @@ class Predictor:
         """X = φ(A X + B U) by the definition, any number of columns; `X` is where to start."""
         with np.errstate(over="ignore", invalid="ignore"):
             Z = self.weights["B"] @ columns
-            return self._solve(self._factors, self._phi, None, Z, X, options or self._options, self._memory)
+            solve = fixed_point(self.backend)
+            return solve(self._factors, self._phi, None, Z, X, options or self._options, self._memory)
 
     def _within(self, columns: np.ndarray, start: float, deadline: float) -> Solution:
         """The iterate with the smallest step of every column by the deadline; a look at the clock after 1, 2, 4, …"""

@@ -17,6 +17,7 @@ FLOORS = {
     "losses": 1,
     "factors": 1,
     "preprocessing": 1,
+    "npz": 0,
     "io": 1,
     "solution": 2,
     # well-posedness and the twins
