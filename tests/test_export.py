@@ -16,6 +16,7 @@ from idl_ref import ImplicitFunction, ImplicitFunctionRows, ImplicitFunctionTriu
 from idl_ref.__main__ import main
 from idl_ref.certificate import stopping_step
 from idl_ref.export import export
+from idl_ref.export.formulas import FORMULAS
 from idl_ref.preprocessing import Standardise
 
 CC = shutil.which("gcc") or shutil.which("clang")
@@ -72,7 +73,8 @@ def allowed(model, U):
     rows = U if model.preprocessing is None else model.preprocessing(U, model.dtype)
     forward = model.forward_pass(rows)
     u, z, x = (np.abs(M).max(axis=0).astype(np.float64) for M in (forward.U, forward.Z, forward.solution.X))
-    step = stopping_step(model.tol, z, x * (1 + 1e-5), float(np.finfo(model.dtype).eps))
+    scale = np.maximum(z, FORMULAS[model.activation].at_zero)
+    step = stopping_step(model.tol, scale, x * (1 + 1e-5), float(np.finfo(model.dtype).eps))
     bound = predictor._bound
     theirs = bound.output(bound.state(step, x + step, z, x + step, u), x + step, u)
     return prediction.Y, prediction.error_bound + theirs
@@ -179,6 +181,18 @@ def test_c(tmp_path, case):
     check(model, U, Y)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_inputs_converge_too(tmp_path, activation, dtype):
+    """Their tolerance is smaller, relative to them; where φ(0) is not 0, relative to that."""
+    model = make({"activation": activation, "dtype": dtype, "no_D": True})
+    export(model, "numpy", tmp_path)
+    predict = imported(tmp_path).predict
+    for size in (8.0, 1.0, 1e-3, 1e-9, 1e-30, 0.0):
+        U = np.full((1, model.input_dim), size)
+        check(model, U.astype(dtype), predict(U))
+
+
 @needs_cc
 def test_c_of_a_lower_triangle(tmp_path):
     model = lower(make({"f": ImplicitFunction}))
@@ -227,7 +241,7 @@ def test_the_bound_on_the_iterations_is_enough_and_nearly_needed(tmp_path, dtype
     program = build(tmp_path, "-O2")
     Y, iterations, status = run(program, np.full((1, 5), 2.0))
     assert status == 0
-    assert 0.95 * written.plan.iterations <= iterations <= written.plan.iterations
+    assert 0.75 * written.plan.iterations <= iterations <= written.plan.iterations
     exact = 0.1 * 13 * 1.0 / (1 - 0.97)
     assert np.abs(Y - exact).max() <= written.plan.error_bound
     assert written.plan.error_bound < (1.0 if dtype == "float64" else 10.0)

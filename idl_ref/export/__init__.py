@@ -66,7 +66,7 @@ def export(
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     written = export(ImplicitModel(4, 3, 20, seed=0), "c", directory)
     ...     print([path.name for path in written.files], written.plan.iterations)
-    ['idl_model.h', 'idl_model.c'] 24
+    ['idl_model.h', 'idl_model.c'] 28
     """
     checks.choice("to", to, TARGETS)
     target = import_module(f"idl_ref.export.{to}_")

@@ -127,14 +127,21 @@ def _picard(plan: Plan) -> str:
             f"{indent}add_product(R, {filled(r)}, IDL_STATES, a->x, a->t);\n"
             f"{indent}add_product(L, {filled(n)}, {r}, a->t, a->g);\n"
         )
-    up = float(np.nextafter(plan.dtype.type(plan.accept), plan.dtype.type(np.inf)))
     return PICARD.format(
         N=filled(n),
         product=product,
         tol=number(plan.tol, plan.dtype),
         eps=number(4 * float(np.finfo(plan.dtype).eps), plan.dtype),
-        accept=number(up, plan.dtype),
+        scale=_scale(plan),
     )
+
+
+def _scale(plan: Plan) -> str:
+    """What tol is relative to, as an expression: ‖z‖, or φ(0) where that is larger."""
+    if plan.formula.at_zero == 0:
+        return "z_norm"
+    zero = number(plan.formula.at_zero, plan.dtype)
+    return f"z_norm < {zero} ? {zero} : z_norm"
 
 
 def _sweep(plan: Plan) -> str:

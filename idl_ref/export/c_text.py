@@ -5,7 +5,7 @@ HEADER = """\
  * Written by idl_ref {version}.
  *
  * For inputs in [IDL_LOW, IDL_HIGH] every sample takes at most IDL_MAX_ITERATIONS passes over A{sweep}, a number
- * derived from the weights and known before it runs{error}.
+ * derived from the weights, the tolerance and this range, and known before it runs{error}.
  */
 #ifndef IDL_MODEL_H
 #define IDL_MODEL_H
@@ -130,8 +130,7 @@ static real norm(const real *v)
 """
 
 PICARD = """\
-    const real z_norm = norm(a->z), asked = {tol} * (z_norm < 1 ? z_norm : 1);
-    real step = 0;
+    const real z_norm = norm(a->z), scale = {scale}, asked = {tol} * (scale < 1 ? scale : 1);
     size_t i;
     int k;
     if (!(z_norm - z_norm == 0))
@@ -139,7 +138,7 @@ PICARD = """\
     for (i = 0; i < {N}; i++)
         a->x[i] = 0;
     for (k = 1; k <= IDL_MAX_ITERATIONS; k++) {{
-        real x_norm;
+        real step, x_norm;
         for (i = 0; i < {N}; i++)
             a->g[i] = a->z[i];
         if (k > 1) {{
@@ -154,7 +153,7 @@ PICARD = """\
         if (step <= asked || step <= {eps} * (z_norm > x_norm ? z_norm : x_norm))
             return k;
     }}
-    return step <= {accept} ? IDL_MAX_ITERATIONS : -1; /* what rounding can leave */
+    return -1;
 """
 
 SWEEP = """\

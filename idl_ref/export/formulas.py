@@ -12,7 +12,7 @@ class Formula(NamedTuple):
 
     numpy: str
     c: str
-    at_zero: float = 0.0  # φ(0)
+    at_zero: float = 0  # φ(0)
     largest: float = float("inf")  # of |φ|
     libm: bool = False
 

@@ -21,12 +21,10 @@ def equilibrium(Z):
     for _ in range(ITERATIONS):
         G = phi({product} + Z)
         step, X = norm(G - X), G
-        done = step <= np.maximum(TOL * np.minimum(1, Z_norm), 4 * EPS * np.maximum(Z_norm, norm(X)))
+        done = step <= np.maximum(TOL * np.clip(Z_norm, {at_zero}, 1), 4 * EPS * np.maximum(Z_norm, norm(X)))
         if done.all():
             return X
-    if not (done | (step <= ACCEPT)).all():
-        raise RuntimeError(f"{{(~done).sum()}} of {{Z.shape[1]}} samples have no equilibrium: NaN, or out of range")
-    return X
+    raise RuntimeError(f"{{(~done).sum()}} of {{Z.shape[1]}} samples have no equilibrium: NaN, or out of range")
 '''
 
 SWEEP = '''\
@@ -97,10 +95,8 @@ def source(plan: Plan) -> str:
         constants = ""
     else:
         promise += f"at most {plan.iterations} iterations, {error}."
-        equilibrium = PICARD.format(product=product)
-        constants = (
-            f"EPS = np.finfo(DTYPE).eps\nTOL, ITERATIONS, ACCEPT = {plan.tol!r}, {plan.iterations}, {plan.accept!r}\n"
-        )
+        equilibrium = PICARD.format(product=product, at_zero=repr(plan.formula.at_zero))
+        constants = f"EPS = np.finfo(DTYPE).eps\nTOL, ITERATIONS = {plan.tol!r}, {plan.iterations}\n"
     if (pre := plan.preprocessing) is not None:
         constants += f"MEAN, SCALE = DTYPE({pre.mean!r}), DTYPE({pre.scale!r})\n"
     predict = PREDICT.format(

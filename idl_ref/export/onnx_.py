@@ -74,8 +74,8 @@ def model(plan: Plan) -> Any:
     graph.add("X_before", "Sub", "Z", "Z")
     graph.constant("iterations", plan.iterations, np.int64)
     graph.constant("true", True, np.bool_)
-    loop = ["iterations", "true", "X_before", "Z_norm", "done_before"]
-    graph.nodes.append(helper.make_node("Loop", loop, ["X", "step", "done"], body=body))
+    loop = ["iterations", "true", "X_before", "done_before"]
+    graph.nodes.append(helper.make_node("Loop", loop, ["X", "done"], body=body))
     _output(graph, plan)
     inside = helper.make_graph(
         graph.nodes,
@@ -109,13 +109,13 @@ def _input(graph: Graph, plan: Plan) -> None:
     else:
         graph.add("Z", "Add", product, graph.constant("b", plan.b))
     graph.norm("Z_norm", "Z")
-    small = graph.add("at_most_one", "Min", "Z_norm", "one")
-    graph.add("asked", "Mul", small, graph.constant("tol", plan.tol))
+    at_least = graph.add("at_least_phi_of_0", "Max", "Z_norm", graph.constant("phi_of_0", plan.formula.at_zero))
+    graph.add("asked", "Mul", graph.add("at_most_one", "Min", at_least, "one"), graph.constant("tol", plan.tol))
     graph.constant("four_eps", 4 * np.finfo(plan.dtype).eps)
 
 
 def _body(outer: Graph, plan: Plan, kind: int) -> Any:
-    """One iteration: (count, go on, X, step, done) -> (go on, φ(A X + Z), its step, which samples are done)."""
+    """One iteration: (count, go on, X, done) -> (go on, φ(A X + Z), which samples are done)."""
     from onnx import TensorProto, helper
 
     n = plan.sizes[0]
@@ -125,10 +125,10 @@ def _body(outer: Graph, plan: Plan, kind: int) -> Any:
         product = graph.add(f"product_{i}", "MatMul", product, outer.constant(f"F{i + 1}_transposed", F.T))
     graph.phi("X_out", graph.add("P", "Add", product, "Z"), plan.activation)
     outer.constants |= graph.constants
-    graph.norm("step_out", graph.add("change", "Sub", "X_out", "X_in"))
+    step = graph.norm("step", graph.add("change", "Sub", "X_out", "X_in"))
     largest = graph.add("largest", "Max", "Z_norm", graph.norm("X_norm", "X_out"))
     limit = graph.add("limit", "Max", "asked", graph.add("rounding", "Mul", largest, "four_eps"))
-    graph.add("done_out", "LessOrEqual", "step_out", limit)
+    graph.add("done_out", "LessOrEqual", step, limit)
     moving = graph.add("moving", "Cast", graph.add("not_done", "Not", "done_out"), to=kind)
     count = graph.add("count", "ReduceSum", moving, keepdims=0)
     graph.add("go_on_out", "Greater", count, "zero")
@@ -136,7 +136,7 @@ def _body(outer: Graph, plan: Plan, kind: int) -> Any:
     def describe(name: str, kind: int, shape: list[Any]) -> Any:
         return helper.make_tensor_value_info(name, kind, shape)
 
-    states = [("X", kind, ["m", n]), ("step", kind, ["m", 1]), ("done", TensorProto.BOOL, ["m", 1])]
+    states = [("X", kind, ["m", n]), ("done", TensorProto.BOOL, ["m", 1])]
     return helper.make_graph(
         graph.nodes,
         "iteration",
@@ -160,8 +160,7 @@ def _output(graph: Graph, plan: Plan) -> None:
         outputs = graph.add("CX_DU", "Add", outputs, DU)
     if plan.d is not None:
         outputs = graph.add("CX_DU_d", "Add", outputs, graph.constant("d", plan.d))
-    small = graph.add("small", "LessOrEqual", "step", graph.constant("accept", plan.accept))
-    good = graph.add("converged", "Or", "done", small)
+    good = "done"
     for name in ("u", "Z", "X"):
         good = graph.add(f"good_{name}", "And", good, graph.finite(f"finite_{name}", name))
     graph.add("Y", "Where", good, outputs, "not_a_number")

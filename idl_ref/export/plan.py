@@ -4,9 +4,10 @@ Picard's iteration starts at x = 0, so that its first step is φ(z), and every e
 
     |step k| ≤ Mᵏ⁻¹ w,   w = Lip(φ)|B||u| + |φ(0)|,   M = Lip(φ)|A|        for every |u| ≤ r, in every entry.
 
-The first k where no entry exceeds tol is the bound. Norms and the Perron root of M bound the same numbers, from above.
-Rounding can add at most 2ρ‖(I − M)⁻¹‖ to a step, ρ the rounding of one application: a sample whose step at the bound
-is at most `accept`, tol and that, is done, and so every finite sample in the declared range is done.
+The bound is the first k where no entry exceeds a quarter of tol, which leaves the rest of it to rounding. Norms and the
+Perron root of M bound the same numbers, from above. A sample is done as in the library, at
+step ≤ max(tol·min(1, s), 4·eps·max(‖z‖, ‖x‖)) with s = ‖z‖, or s = max(‖z‖, |φ(0)|) where φ(0) is not 0: the first step
+is as large as s, and for s < 1 all steps are bounded by Mᵏ⁻¹ (Lip(φ) + 1) s.
 """
 
 from __future__ import annotations
@@ -47,8 +48,7 @@ class Plan:
     high: float
     triangle: str | None  # "upper" or "lower": one sweep is exact
     iterations: int  # of Picard, which suffice
-    accept: float  # a step that counts as done when so many were taken
-    error_bound: float  # of every entry of Ŷ in the range; inf where none could be shown
+    error_bound: float  # of every entry of Ŷ of a sample in the range that converged; inf where none could be shown
 
     @property
     def dtype(self) -> np.dtype:
@@ -86,35 +86,32 @@ def make(model: ImplicitModel, bounds: tuple[float, float] | None = None) -> Pla
     )
 
 
-def _reach(
-    model: ImplicitModel, factors: fac.Factors, phi: activations.Activation, u: float
-) -> tuple[int, float, float]:
-    """iterations, accept and error_bound for every |u| ≤ `u`."""
-    s, P, formula = model.settings, model.parameters, FORMULAS[model.activation]
-    bound, triangle = OutputBound.of(factors, P["B"], P["C"], P.get("D"), phi), fac.triangle(factors)
-    amplification = min(bound.amplification, resolvent_norm(factors, phi.lipschitz))
+def _reach(model: ImplicitModel, factors: fac.Factors, phi: activations.Activation, u: float) -> tuple[int, float]:
+    """iterations and error_bound for every |u| ≤ `u`."""
+    P, formula, eps = model.parameters, FORMULAS[model.activation], float(np.finfo(model.dtype).eps)
+    bound, triangle = OutputBound.of(factors, P["B"], P["C"], P.get("D"), phi), fac.triangle(factors) is not None
     largest = np.full(P["B"].shape[1], u)
-    if s.bias:
+    if model.bias:
         largest[-1] = 1
     Z = SAFETY * (1 + bound.gamma_z) * (np.abs(P["B"]).astype(np.float64) @ largest) + bound.underflow
     first, z, u = phi.lipschitz * Z + formula.at_zero, float(Z.max()), float(largest.max())
+    w = np.maximum(first, phi.lipschitz + (formula.at_zero > 0))
+    iterations = _iterations(factors, phi.lipschitz, w, max(model.tol, 4 * eps) / 4, triangle)
+    amplification, r = min(bound.amplification, resolvent_norm(factors, phi.lipschitz)), bound.rounding
     x = min(formula.largest, amplification * float(first.max()))
-    threshold = max(s.tol * min(1.0, max(z, formula.at_zero)), 4 * 2 * bound.rounding.unit * z)
-    iterations = _iterations(factors, phi.lipschitz, first, threshold, triangle is not None)
-    if not np.isfinite(x):
-        return iterations, threshold, np.inf
-    r = bound.rounding
-    rho = excess(r.lipschitz * r.norm, r.lipschitz, 0.0, x, z, x, 1, r)
-    accept = threshold + 2 * SAFETY * amplification * rho
-    state = amplification * (r.lipschitz * r.norm * (0.0 if triangle else accept) + rho) + bound.of_input(u)
+    if not np.isfinite([x, amplification]).all():
+        return iterations, np.inf
+    step = 0.0 if triangle else max(model.tol, 4 * eps * max(z, x))
+    x += step
+    state = amplification * excess(r.lipschitz * r.norm, r.lipschitz, step, x, z, x, 1, r) + bound.of_input(u)
     error = float(bound.output(state, x, u))
-    return iterations, accept, error if np.isfinite(error) else np.inf
+    return iterations, error if np.isfinite(error) else np.inf
 
 
-def _iterations(factors: fac.Factors, lipschitz: float, first: np.ndarray, threshold: float, triangular: bool) -> int:
+def _iterations(factors: fac.Factors, lipschitz: float, w: np.ndarray, threshold: float, triangular: bool) -> int:
     """The first k with max Mᵏ⁻¹ w ≤ threshold, M = Lip(φ)|A|."""
     M = tuple(np.abs(F).astype(np.float64) for F in factors)
-    w, n = first, len(first)
+    n = len(w)
     for k in range(1, MOST_ITERATIONS + 1):
         if w.max(initial=0.0) <= threshold or (triangular and k > n):  # then Mᵏ⁻¹ = 0
             return k
