@@ -103,9 +103,9 @@ def _python(program: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """This library in front, wherever it stands."""
-    root = str(Path(idl_ref.__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    """This library in front, wherever it stands; with bytecode, as installed packages have it."""
+    path = os.pathsep.join(filter(None, [str(Path(idl_ref.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def _fresh(program: str, starts: int) -> float:

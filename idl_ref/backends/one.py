@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,13 @@ from idl_ref.factors import Factors
 
 # What is measured: ‖ĝ − x̂‖∞, ‖x̂‖∞, ‖z‖∞, ‖ĝ‖∞, ‖u‖∞, applications. TOL is told, not measured.
 STEP, X_NORM, Z_NORM, G_NORM, U_NORM, ITERATIONS, TOL = range(7)
+
+
+def steps_left(step: float, before: float, limit: float) -> float:
+    """How many more steps it takes to the limit, if steps go on to shrink by the ratio of the last two."""
+    if not 0 < step < before:
+        return math.inf
+    return math.log(limit / step) / math.log(step / before) if limit > 0 else math.inf
 
 
 class Layer(NamedTuple):

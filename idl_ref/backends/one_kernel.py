@@ -10,11 +10,12 @@ from idl_ref.backends import methods
 from idl_ref.backends import vectors as vec
 from idl_ref.backends.columns import ROWS, compiled, copy, entry, filled, finish, norms, product
 from idl_ref.backends.kernels import CONVERGED, GOES_ON, PRECISION_LIMIT, SLOW, outcome
-from idl_ref.backends.one import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM
+from idl_ref.backends.one import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, steps_left
 
 N, R, P, Q, BIAS, CODE, MAX_ITER, SLOW_STEPS, B, F1, F2, CD, END = range(13)  # of sizes; from B on, where in W
 VECTORS = 5  # zeros, x, g, z, and t or y: all with room for the longest
-LAST_SUCCESS, SLOW_RATIO = max(CONVERGED, PRECISION_LIMIT), methods.SLOW
+LAST_SUCCESS, SLOW_RATIO, STEPS_LEFT = max(CONVERGED, PRECISION_LIMIT), methods.SLOW, methods.STEPS_LEFT
+left = compiled(steps_left)
 
 
 @compiled
@@ -24,6 +25,7 @@ def iterate(F1, F2, M, sizes, numbers, x, g, z, t, zeros):
     n, r, end, eps = sizes[N], sizes[R], filled(sizes[N], ROWS), float(np.finfo(M.dtype).eps)
     z_norm, no = numbers[Z_NORM], n - n
     slowed, before, count, ended = 0, math.inf, 0, GOES_ON
+    limit = max(numbers[TOL] * min(z_norm, 1.0), 4 * eps * z_norm)
     while ended == GOES_ON:
         if count == 0:
             copy(M, g, z, end)  # A·0 = 0
@@ -36,9 +38,9 @@ def iterate(F1, F2, M, sizes, numbers, x, g, z, t, zeros):
         count += 1
         ended = outcome(step, top, z_norm, False, count, numbers[TOL], sizes[MAX_ITER], eps)
         slowed = slowed + 1 if step > SLOW_RATIO * before else 0
-        before = step
-        if ended == GOES_ON and slowed >= sizes[SLOW_STEPS]:
+        if ended == GOES_ON and slowed >= sizes[SLOW_STEPS] and left(step, before, limit) > STEPS_LEFT:
             ended = SLOW
+        before = step
         x, g = g, x
     numbers[STEP], numbers[G_NORM], numbers[ITERATIONS] = step, top, count
     numbers[X_NORM] = norms(M, g, -end, end)[0]

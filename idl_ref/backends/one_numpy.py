@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from idl_ref.backends import methods
-from idl_ref.backends.one import TOL, Layer
+from idl_ref.backends.one import TOL, Layer, steps_left
 
 
 class OneSample:
@@ -55,7 +55,8 @@ class OneSample:
             slow = slow + 1 if step > methods.SLOW * before else 0
             if done or not step < math.inf or count >= layer.max_iter:
                 break
-            if layer.impatient and slow >= methods.SLOW_STEPS:
+            limit = max(asked, rounded * z_norm)
+            if layer.impatient and slow >= methods.SLOW_STEPS and steps_left(step, before, limit) > methods.STEPS_LEFT:
                 break
             before, x, count = step, g, count + 1
             p = F[0].dot(x if len(F) == 1 else F[1].dot(x, t))
