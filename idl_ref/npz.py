@@ -115,7 +115,7 @@ def describe(stream: BinaryIO, member: Member) -> tuple[tuple[int, ...], bool, n
 def read(stream: BinaryIO, member: Member) -> np.ndarray:
     """The array of a member, whose description was checked before."""
     shape, fortran_order, dtype, before = describe(stream, member)
-    if dtype.hasobject or member.size != before + dtype.itemsize * math.prod(shape):
+    if member.size != before + dtype.itemsize * math.prod(shape):
         raise DamagedError(
             f"damaged: {member.name} has {member.size} bytes, which is not what its shape {shape} takes."
         )

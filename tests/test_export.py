@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from strategies import ACTIVATIONS
 
-from idl_ref import ImplicitFunction, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
+from idl_ref import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
 from idl_ref.__main__ import main
 from idl_ref.certificate import stopping_step
 from idl_ref.export import export
@@ -39,6 +39,9 @@ CASES = [
     {"preprocessing": Standardise(3.0, 2.5)},
     {"preprocessing": Standardise(-0.1, 0.3), "bias": True, "dtype": "float64", "activation": "elu"},
 ]
+
+
+BOUNDED = [{}, *({"activation": "hardtanh", "no_D": True, "f": f} for f in (ImplicitFunctionInf, ImplicitFunctionTriu))]
 
 
 def name_of(case):
@@ -186,11 +189,13 @@ def test_c(tmp_path, case):
 def test_small_inputs_converge_too(tmp_path, activation, dtype):
     """Their tolerance is smaller, relative to them; where φ(0) is not 0, relative to that."""
     model = make({"activation": activation, "dtype": dtype, "no_D": True})
-    export(model, "numpy", tmp_path)
-    predict = imported(tmp_path).predict
-    for size in (8.0, 1.0, 1e-3, 1e-9, 1e-30, 0.0):
-        U = np.full((1, model.input_dim), size)
-        check(model, U.astype(dtype), predict(U))
+    model.parameters["A"][...] = 1  # then all of the iterations are needed
+    for high in (8.0, 1e-3):
+        export(model, "numpy", tmp_path, (-high, high))
+        predict = imported(tmp_path).predict
+        for size in (8.0, 1.0, 1e-3, 1e-9, 1e-30, 0.0):
+            U = np.full((1, model.input_dim), min(size, high))
+            check(model, U.astype(dtype), predict(U))
 
 
 @needs_cc
@@ -212,9 +217,7 @@ def test_c_compiles_without_a_warning_at_every_level(tmp_path, flags, case):
 
 
 @needs_cc
-@pytest.mark.parametrize(
-    "case", [{}, {"activation": "hardtanh", "no_D": True}, {"f": ImplicitFunctionTriu}], ids=name_of
-)
+@pytest.mark.parametrize("case", BOUNDED, ids=name_of)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_c_tells_which_calls_failed(tmp_path, case, value):
     model = make(case)
@@ -228,6 +231,22 @@ def test_c_tells_which_calls_failed(tmp_path, case, value):
     check(model, U[good], Y[good])
     assert run(program, U[good])[2] == 0
     assert run(program, U[:0])[1:] == (0, 0)
+
+
+@needs_cc
+@pytest.mark.parametrize(
+    ("case", "parameter", "value", "u"),
+    [
+        ({}, "C", 3e38, 10.0),  # the outputs
+        ({"activation": "hardtanh", "no_D": True}, "B", 1e5, 1e35),  # B u, which hardtanh would hide
+        ({"f": ImplicitFunctionTriu}, "B", 1e20, 1e20),
+    ],
+)
+def test_c_notices_overflow(tmp_path, case, parameter, value, u):
+    model = make(case)
+    model.parameters[parameter][...] = value
+    export(model, "c", tmp_path)
+    assert run(build(tmp_path, "-O2"), np.full((1, 5), u))[2] == 2
 
 
 @needs_cc

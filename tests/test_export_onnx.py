@@ -50,6 +50,16 @@ def test_rows_that_fail_are_nan(tmp_path, case, value):
     check(model, U[good], Y[good])
 
 
+def test_a_state_that_overflows_is_nan(tmp_path):
+    """Z is 1e38, and X 33 times that."""
+    model = make({"kappa": 0.97, "activation": "identity", "no_D": True})
+    model.parameters["A"][...], model.parameters["B"][...] = 1, 0.1
+    U = np.array([[2e38] * 5, [1.0] * 5], np.float32)
+    Y = run(export(model, "onnx", tmp_path, (-1.0, 1.0)).files[0], U)
+    assert np.isnan(Y[0]).all()
+    check(model, U[1:], Y[1:])
+
+
 def test_out_of_range_is_nan(tmp_path):
     model = make({"kappa": 0.97, "dtype": "float64", "tol": 1e-9})
     model.parameters["A"][...], model.parameters["B"][...] = 1, 0.1

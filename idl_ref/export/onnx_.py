@@ -160,9 +160,8 @@ def _output(graph: Graph, plan: Plan) -> None:
         outputs = graph.add("CX_DU", "Add", outputs, DU)
     if plan.d is not None:
         outputs = graph.add("CX_DU_d", "Add", outputs, graph.constant("d", plan.d))
-    good = "done"
-    for name in ("u", "Z", "X"):
-        good = graph.add(f"good_{name}", "And", good, graph.finite(f"finite_{name}", name))
+    finite = graph.finite("finite", "X")  # X begins as Z − Z, NaN for a sample that is not finite
+    good = graph.add("good", "And", "done", finite)
     graph.add("Y", "Where", good, outputs, "not_a_number")
 
 
