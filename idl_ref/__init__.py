@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from idl_ref.status import ConvergenceWarning, NotConvergedError, Status
     from idl_ref.train import History, fit
 
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -70,8 +71,8 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for, once: PEP 562."""
     if name in _HOME:
         value = getattr(import_module(f"idl_ref.{_HOME[name]}"), name)
-    elif name == "datasets":
-        value = import_module("idl_ref.datasets")
+    elif name in ("conformance", "datasets"):
+        value = import_module(f"idl_ref.{name}")
     else:
         raise AttributeError(f"module 'idl_ref' has no attribute {name!r}")
     globals()[name] = value

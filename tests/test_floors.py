@@ -44,12 +44,14 @@ FLOORS = {
     "backends.cuda_api": 4,
     "backends.cuda_plans": 4,
     "backends.cuda_arrays": 5,
-    "backends.cuda_columns": 5,
-    "backends.cuda_states": 6,
-    "backends.cuda_algebra": 6,
-    "backends.cuda_trials": 7,
-    "backends.cuda_kernels": 8,
-    "backends.cuda_": 9,
+    "backends.cuda_task": 5,
+    "backends.cuda_columns": 6,
+    "backends.cuda_states": 7,
+    "backends.cuda_algebra": 7,
+    "backends.cuda_trials": 8,
+    "backends.cuda_kernels": 9,
+    "backends.cuda_newton": 10,
+    "backends.cuda_": 11,
     # the equations by name
     "functions": 7,
     "equilibrium": 9,
@@ -90,7 +92,13 @@ FLOORS = {
     "conformance.diagnose": 20,
     "conformance.verdicts": 21,
     "conformance.runner": 22,
-    "conformance": 23,
+    "conformance.flags": 15,
+    "conformance.exchange": 16,
+    "conformance.remote": 20,
+    "conformance.pytest_": 23,
+    "conformance.power": 23,
+    "conformance.command": 24,
+    "conformance": 25,
     "": 17,  # the package itself
     # deployment
     "export.formulas": 18,
@@ -103,7 +111,7 @@ FLOORS = {
     "export.command": 22,
     "bench_rows": 22,
     "bench": 23,
-    "__main__": 24,
+    "__main__": 26,
 }
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip("."): path

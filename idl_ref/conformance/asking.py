@@ -11,6 +11,10 @@ import numpy as np
 from idl_ref.conformance.problem import Arrays, Backend, Problem, laid_out
 
 
+class BackendError(RuntimeError):
+    """The backend died, hung or gave nonsense: never a report of a failure."""
+
+
 @dataclass
 class Answer:
     """What a backend gave, or how it failed to."""
@@ -33,7 +37,8 @@ def ask(backend: Backend, what: str, problem: Problem, G_Y: np.ndarray, layout: 
         try:
             out = backend.forward(given) if what == "forward" else backend.vjp(given, cotangent)
         except Exception as reason:
-            return Answer(error=f"raised {type(reason).__name__}: {_short(reason)}", raised=True)
+            died = isinstance(reason, BackendError)
+            return Answer(error=f"raised {type(reason).__name__}: {_short(reason)}", raised=not died)
     answer = Answer(warned=_short(caught[0].message) if caught else "")
     for name, before in (*problem.arrays.items(), ("G_Y", G_Y)):
         after = cotangent if name == "G_Y" else getattr(given, name)

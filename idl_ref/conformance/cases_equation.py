@@ -50,10 +50,20 @@ def contraction() -> Iterator[Case]:
                 continue
             slow = ("slow",) if family in POSITIVE and kappa in ("0.99", "0.999") else ()
             flags = ("contraction", *slow, *(("transpose",) if family in ("antisymmetric", "nilpotent") else ()))
-            tol = {"0.999": 1e-4, "0.99": 1e-9}.get(kappa)
+            tol, limit = None, 10_000
+            if family in POSITIVE:
+                tol, limit = {"0.99": (1e-9, 10_000), "0.999": (1e-4, 30_000)}.get(kappa, (tol, limit))
             id = f"contraction-{family}-{kappa}"
             arrays = member(family, kappa, id)
-            yield case(f"{id}-float64", "contraction", comment, flags, arrays, tol=tol, max_iter=30_000)
+            yield case(
+                f"{id}-float64",
+                "contraction",
+                comment,
+                flags,
+                arrays,
+                tol=tol,
+                max_iter=30_000 if kappa == "0.999" else 10_000,
+            )
             if kappa in ("0.9", "0.99"):
                 yield case(f"{id}-float32", "contraction", comment, flags, arrays, dtype="float32")
 

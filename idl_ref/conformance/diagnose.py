@@ -11,7 +11,7 @@ from idl_ref.conformance.bugs_gradients import BUGS
 from idl_ref.conformance.problem import Arrays, Case
 
 CLOSE = 0.02  # of the error: this near to a bug's numbers, the error is that bug's
-COSTLY = 20_000  # iterations: such a case is not repeated with every bug
+COSTLY = 10_000  # iterations: where more may be needed, a case is not repeated with every bug
 
 
 def causes(case: Case, check: str, got: Arrays, truth: Arrays, bounds: Arrays) -> tuple[str, ...]:

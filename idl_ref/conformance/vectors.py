@@ -16,7 +16,7 @@ from idl_ref.conformance.cases import LISTED, solved
 from idl_ref.conformance.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "bc0fd6373afb36ecfdcda522a6dba310d69ee212c653dacf76855a94b7ecbc8b"
+SHA256 = "0cbc854f8e158eb29d604acfae56131eed02cc18f08b0501adb476c5c667db69"
 CHECKOUT = Path(__file__).parents[2] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 

@@ -55,10 +55,9 @@ def _silent(case: Case, answer: Answer) -> str:
     if not case.bad or answer.warned:
         return ""
     X, U = answer.arrays.get("X", answer.arrays["Y"]), case.problem.U
-    said = ~(np.isfinite(X).all(axis=0) & np.isfinite(answer.arrays["Y"]).all(axis=0))
-    if answer.converged is not None:
-        said = said | ~answer.converged.astype(bool)
-    solved = np.zeros(U.shape[1], bool)
+    finite: Any = np.isfinite(X).all(axis=0) & np.isfinite(answer.arrays["Y"]).all(axis=0)
+    said: Any = ~finite if answer.converged is None else ~finite | ~answer.converged.astype(bool)
+    solved: Any = np.zeros(U.shape[1], bool)
     if "X" in answer.arrays:
         residual, allowed = bnd.certificate(case.problem, answer.arrays["X"])
         solved = (residual <= allowed).all(axis=0)  # it is a solution after all, by another method
