@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import checks, gradients, io, losses, torchidl, wellposed
+from idl_ref import checks, gradients, io
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.gradients import BackwardPass, ForwardPass, Kept, Weights
+from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise, as_rows
-from idl_ref.settings import Settings
+from idl_ref.settings import Settings, layout
 from idl_ref.solution import Solution
 
 Gradients = dict[str, np.ndarray]
@@ -130,9 +131,11 @@ class ImplicitModel:
             on_failure,
             straight_through,
         )
+        from idl_ref import initial  # like losses and torchidl below: not for a model that is loaded to predict
+
         if seed is not None:
             checks.integer("seed", seed, 0)
-        self.parameters = _initial(self.settings, np.random.default_rng(seed))
+        self.parameters = initial.parameters(self.settings, np.random.default_rng(seed))
         self.preprocessing: Standardise | None = None
 
     @classmethod
@@ -200,6 +203,17 @@ class ImplicitModel:
             weights = self.effective_weights()
             return gradients.forward_pass(weights, s.activation, columns, X0, s.forward_options(), s.backend)
 
+    def freeze(self, raw: bool = False) -> Predictor:
+        """The model as it is now, for serving: immutable, thread-safe, one sample in microseconds.
+
+        Parameters
+        ----------
+        raw : bool
+            Take samples as they were before `preprocessing`, and apply it. Whatever compiles, compiles here.
+        """
+        named = {name: W for name, W in self.parameters.items() if name in "BCD"}
+        return Predictor(self.settings, self.effective_weights().factors, named, self.preprocessing, raw)
+
     # --- gradients ----------------------------------------------------------------------------------------------------
 
     def vjp(self, U: Any, X0: Any = None) -> tuple[np.ndarray, Callable[[Any], Gradients]]:
@@ -240,6 +254,8 @@ class ImplicitModel:
         loss : {"cross_entropy", "mse"}
             Means over samples, and for "mse" over outputs too.
         """
+        from idl_ref import losses
+
         forward = self._reported(self.forward_pass(U))
         targets = losses.check_targets(loss, targets, forward.Y.shape[1], self.output_dim, self.dtype)
         value, G_Y = losses.get(loss)(forward.Y, targets)
@@ -332,7 +348,7 @@ class ImplicitModel:
         FileFormatError
             A ValueError: the file is damaged, foreign, or inconsistent. Nothing in it is ever executed.
         """
-        header, arrays = io.read(path, _layout)
+        header, arrays = io.read(path, layout)
         model = cls.from_parameters(Settings.from_plain(header["settings"]), arrays)
         if header["preprocessing"] is not None:
             model.preprocessing = Standardise(**header["preprocessing"])
@@ -363,6 +379,8 @@ class ImplicitModel:
         >>> ImplicitModel.from_torchidl(state).kappa
         0.99
         """
+        from idl_ref import torchidl
+
         arguments, raw = torchidl.arguments(state_dict, settings)
         model = cls(**arguments)
         for name, shape in model.settings.shapes().items():
@@ -373,28 +391,4 @@ class ImplicitModel:
 
 load = ImplicitModel.load
 
-INITIAL_NORM = 0.75  # of A, L and Rᵀ, in units of kappa: inside the ball of `f`
 _SETTINGS = {field.name for field in fields(Settings)}
-
-
-def _initial(settings: Settings, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    parameters = {}
-    for name, (rows, columns) in settings.shapes().items():
-        W = rng.standard_normal((rows, columns))
-        if name in "ALR":
-            W *= INITIAL_NORM * settings.kappa / wellposed.norm_inf(W.T if name == "R" else W)
-        else:
-            W *= columns**-0.5
-        parameters[name] = W.astype(settings.dtype)
-    return parameters
-
-
-def _layout(header: dict[str, Any]) -> tuple[io.Layout, np.dtype]:
-    """What the arrays of a file must look like, from its header."""
-    try:
-        settings = Settings.from_plain(header["settings"])
-        if header["preprocessing"] is not None:
-            Standardise(**header["preprocessing"])
-    except (KeyError, TypeError, ValueError) as reason:
-        raise io.FileFormatError(f"its settings are not those of a model: {reason}") from None
-    return settings.shapes(), settings.dtype

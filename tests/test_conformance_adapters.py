@@ -18,7 +18,7 @@ def test_plain_pytorch_raises_no_alarm():
     report = check_backend(TorchAutograd())
     assert report.failed == []
     assert len(report.passed) > 400
-    assert {r.message.split()[0] for r in report.skipped} == {"f", "straight_through"}
+    assert {r.message.split()[0] for r in report.skipped} == {"f"}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -17,11 +17,13 @@ FLOORS = {
     "losses": 1,
     "factors": 1,
     "preprocessing": 1,
+    "npz": 0,
     "io": 1,
     "solution": 2,
     # well-posedness and the twins
     "certificate": 3,
     "wellposed": 3,
+    "output_bound": 4,
     "backends": 3,
     "backends.methods": 4,
     "backends.problem": 4,
@@ -33,6 +35,11 @@ FLOORS = {
     "backends.trials": 6,
     "backends.kernels": 7,
     "backends.numba_": 8,
+    # the one-sample twins
+    "backends.one": 4,
+    "backends.one_numpy": 5,
+    "backends.one_kernel": 8,
+    "backends.one_numba": 9,
     # the twin on a CUDA device, from the bottom
     "backends.cuda_api": 4,
     "backends.cuda_plans": 4,
@@ -53,6 +60,8 @@ FLOORS = {
     "settings": 11,
     "torchidl": 11,
     "gradients": 11,
+    "initial": 11,
+    "predictor": 11,
     "model": 12,
     # training
     "optim": 13,
@@ -93,6 +102,17 @@ FLOORS = {
     "conformance.command": 24,
     "conformance": 25,
     "": 17,  # the package itself
+    # deployment
+    "export.formulas": 18,
+    "export.c_text": 18,
+    "export.plan": 19,
+    "export.numpy_": 20,
+    "export.c_": 20,
+    "export.onnx_": 20,
+    "export": 21,
+    "export.command": 22,
+    "bench_rows": 22,
+    "bench": 23,
     "__main__": 26,
 }
 FILES = {
@@ -116,7 +136,7 @@ def statements(tree):
 
 def imports(source, module=""):
     """The modules of idl_ref that a source imports, by their names in the table, anywhere in it."""
-    package = module if module in ("", "backends") else module.rpartition(".")[0]
+    package = module if module in ("", "backends", "export") else module.rpartition(".")[0]
     for node in statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -10,6 +10,9 @@ NEWTON_LIMIT = 256  # dense Newton solves an n × n system per column and step
 DIRECT_RANK = 64  # up to this rank the adjoint of A = L Rᵀ is solved exactly by default
 SLOW = 0.5  # a step longer than this times the one before is slow …
 SLOW_STEPS = 2  # … and this many of them in a row turn "auto" from Picard to Anderson
+STEPS_LEFT = (
+    40  # one sample alone goes on with slow steps of Picard, if it needs no more than so many: they cost little
+)
 DECREASE = 0.9  # trial points must bring the step below this times the smallest one so far …
 LEASH = 16  # … within this many trials in a row, or Picard takes over …
 RESPITE = 4  # … for 1, 4, 16, … steps: this many times as many after each failure

@@ -250,11 +250,12 @@ def kinks() -> Iterator[Case]:
         )
         for side, to in (("above", np.inf), ("below", -np.inf)):
             comment = f"one unit in the last place {side} the kink {at:g} of {phi}: the slope is no convention there"
+            hunted = ("kink", "ulp", *(("subnormal",) if at == 0 else ()))
             for dtype in ("float64", "float32"):
                 beside = U.astype(dtype)
                 beside[beside == at] = np.nextafter(np.dtype(dtype).type(at), np.dtype(dtype).type(to))
                 yield case(
-                    f"{name}-{side}-{dtype}", "kinks", comment, ("kink", "ulp", *(("subnormal",) if at == 0 else ())), {"A": rank, **rest, "U": beside},
+                    f"{name}-{side}-{dtype}", "kinks", comment, hunted, {"A": rank, **rest, "U": beside},
                     activation=phi, dtype=dtype,
                 )  # fmt: skip
     rest = {"B": np.eye(3), "C": np.ones((1, 3)), "D": np.zeros((1, 3))}
