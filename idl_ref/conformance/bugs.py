@@ -240,6 +240,14 @@ class StaleIterate(Plain):
 
 
 @planted
+class AbsoluteStale(AbsoluteTolerance):
+    """tolerance absolute and the iterate before the last returned: small inputs give no hidden state"""
+
+    def returned(self, G, last):
+        return last
+
+
+@planted
 class CapIgnored(Plain):
     """stopped after 300 iterations whatever max_iter allows, and called converged"""
 

@@ -132,13 +132,24 @@ class AdjointAbsolute(Plain):
     """adjoint tolerance absolute: small cotangents stop at once"""
 
     def adjoint(self, p, S, G):
+        return self.pair(p, S, G)[0]
+
+    def pair(self, p, S, G):
         At = self.transposed(self.factors(p))
-        V = np.zeros_like(G)
+        V = last = np.zeros_like(G)
         for _ in range(p.max_iter):
             V, last = S * (self.apply(At, V) + G), V
             if not np.abs(V - last).max(initial=0.0) > max(p.tol, 1e-15):
                 break
-        return V
+        return V, last
+
+
+@planted
+class AdjointAbsoluteStale(AdjointAbsolute):
+    """adjoint tolerance absolute and the iterate before the last returned: small cotangents give no gradient"""
+
+    def adjoint(self, p, S, G):
+        return self.pair(p, S, G)[1]
 
 
 # --- gradients --------------------------------------------------------------------------------------------------------

@@ -30,13 +30,15 @@ class Evidence(NamedTuple):
 def named(result: Result) -> Result:
     """A failure with the planted bugs that explain its numbers; anything else as it is."""
     evidence, result = result.evidence, replace(result, evidence=None)
-    return result if evidence is None else replace(result, causes=causes(*evidence))
+    if evidence is None:
+        return result
+    if evidence.case.problem.max_iter > COSTLY:
+        return replace(result, message=f"{result.message}; too slow to be compared with planted bugs")
+    return replace(result, causes=causes(*evidence))
 
 
 def causes(case: Case, check: str, got: Arrays, truth: Arrays, bounds: Arrays) -> tuple[str, ...]:
     """The planted bugs that explain `got`, in words."""
-    if case.problem.max_iter > COSTLY:
-        return ()
     got = {name: value for name, value in got.items() if name in truth}
     if all((np.abs(value - truth[name]) <= bounds[name])[~np.isnan(truth[name])].all() for name, value in got.items()):
         bounds = {name: np.zeros_like(bound) for name, bound in bounds.items()}  # only the residual is too large

@@ -199,7 +199,10 @@ def causes(failed: Iterable[Result]) -> list[tuple[str, list[Result]]]:
     while left:
         votes = Counter(cause for r in left for cause in r.causes)
         if not votes:
-            groups.append(("no planted bug gives these numbers", left))
+            none = [r for r in left if r.ratio is None]
+            groups += [("no numbers to compare", none)] * bool(none)
+            left = [r for r in left if r.ratio is not None]
+            groups += [("not explained by a planted bug", left)] * bool(left)
             break
         most = max(votes.values())
         tied = [cause for cause, n in votes.items() if n == most]
