@@ -535,9 +535,14 @@ def test_strictness_is_about_the_last_application():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(os.environ.get("IDL_REF_CUDA") != "sim", reason="the CUDA twin runs here in the simulator only")
+@pytest.mark.skipif(
+    not os.environ.get("IDL_REF_CUDA"), reason="the CUDA twin runs here in the simulator, or from its PTX"
+)
 def test_the_cuda_twin_passes():
-    report = check_backend(adapters.IdlRef("cuda"))
+    """All of it in the simulator; from PTX, which takes seconds each, some of every kind."""
+    whole = os.environ["IDL_REF_CUDA"] == "sim"
+    few = ["contraction-random-0.9-float32", "rank-2-float64", "kink-ties", "not-finite-nan-float32"]
+    report = check_backend(adapters.IdlRef("cuda"), None if whole else few)
     assert report.failed == []
     assert report.skipped == []
-    assert len(report.passed) > 500
+    assert len(report.passed) > (500 if whole else 7)
