@@ -1,0 +1,93 @@
+"""The site: python -m sphinx -W --keep-going -b html docs docs/_build/html. Nothing in it asks the network."""
+
+import re
+import shutil
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import idl_ref
+
+project, author, copyright = "idl_ref", "The idl_ref authors", "The idl_ref authors, BSD-3-Clause"
+version = release = idl_ref.__version__
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "teaching/labs", "gallery/**/*.ipynb"]
+nitpicky = False
+default_role = "py:obj"
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+html_theme = "furo"
+html_title = f"idl_ref {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_show_sphinx = False
+pygments_style, pygments_dark_style = "tango", "monokai"
+
+# --- API --------------------------------------------------------------------------------------------------------------
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # shapes and meanings stand in the Parameters sections
+autodoc_preserve_defaults = True
+numpydoc_show_class_members = False
+numpydoc_use_plots = False
+
+# --- gallery ----------------------------------------------------------------------------------------------------------
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "lessons.Lesson",
+    "reset_modules": ("lessons.style", "matplotlib"),
+    "reset_modules_order": "before",
+    "abort_on_example_error": True,
+    "image_srcset": ["2x"],
+    "doc_module": ("idl_ref",),
+    "backreferences_dir": "gallery/backreferences",
+    "write_computation_times": False,  # that page loads its scripts from elsewhere
+    "show_memory": False,
+    "download_all_examples": False,
+    "min_reported_time": 1e6,
+    "line_numbers": False,
+    "remove_config_comments": True,
+    "plot_gallery": True,
+}
+
+# --- formulas ---------------------------------------------------------------------------------------------------------
+
+MATHJAX = "mathjax/tex-chtml.js"  # out of a package that is there at build time: the page needs no network
+mathjax_path = MATHJAX
+
+
+def copy_mathjax(app, exception):
+    """MathJax and its fonts into the site."""
+    if exception is not None or app.builder.format != "html":
+        return
+    package = Path(distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline"))
+    source, target = package / "static" / "mathjax", Path(app.outdir) / "_static" / "mathjax"
+    fonts = "output/chtml/fonts/woff-v2"
+    shutil.copytree(source / fonts, target / fonts, dirs_exist_ok=True)
+    shutil.copy(source / Path(MATHJAX).name, target)
+
+
+def link_gallery(app, name, source):
+    """A link to an example leads to its page, not to its file; to the README, to the front page."""
+    source[0] = re.sub(r"\]\((?:\.\./)+examples/(\w+)\.py\)", r"](/gallery/\1.rst)", source[0])
+
+
+def setup(app):
+    app.connect("build-finished", copy_mathjax)
+    app.connect("source-read", link_gallery)

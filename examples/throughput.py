@@ -1,0 +1,59 @@
+"""
+Throughput against batch size
+=============================
+
+One call costs some microseconds before it computes anything. In a batch, samples share that, and A is read once for
+many of them. Columns never meet: with the compiled backend an answer is the same, bit for bit, alone or in any batch.
+
+Function: `idl_ref.backends` says what works here. Pages: solvers and certificates, benchmarks.
+"""
+
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import idl_ref
+
+rng = np.random.default_rng(0)
+names = [name for name in ("numpy", "numba") if idl_ref.backends()[name] == "available"]
+sizes = 2 ** np.arange(0, 13, 2)
+U = rng.standard_normal((sizes.max(), 64)).astype(np.float32)
+
+
+def samples_per_second(model, m):
+    """The best of several rounds of at least 10 ms."""
+    model(U[:m])
+    best, stop = np.inf, time.perf_counter() + 0.25
+    while time.perf_counter() < stop:
+        calls, start = 0, time.perf_counter()
+        while time.perf_counter() - start < 0.01:
+            model(U[:m])
+            calls += 1
+        best = min(best, (time.perf_counter() - start) / calls)
+    return m / best
+
+
+figure, axes = plt.subplots()
+rates = {}
+for name in names:
+    model = idl_ref.ImplicitModel(64, 10, 100, seed=0, backend=name)
+    rates[name] = np.array([samples_per_second(model, m) for m in sizes])
+    axes.loglog(sizes, rates[name], "o-", label=name)
+axes.set(xlabel="samples in a batch", ylabel="samples per second", title="n = 100, float32")
+axes.set_xticks(sizes, [str(m) for m in sizes])
+axes.xaxis.minorticks_off()
+axes.legend()
+plt.show()
+
+# %%
+# These are the numbers of the machine that built this page, with whatever else it was doing; the page on benchmarks
+# says how ours are taken.
+
+for name, rate in rates.items():
+    print(f"{name}: {1e6 / rate[0]:.0f} µs for one sample, {1e6 / rate.max():.1f} µs per sample at best")
+    assert rate.max() > 4 * rate[0]
+A, Z = rng.standard_normal((100, 100)) / 100, rng.standard_normal((100, 64))
+if "numba" in names:
+    batch, alone = (idl_ref.solve_equilibrium(A, part, backend="numba").X for part in (Z, Z[:, 17:18]))
+    assert np.array_equal(batch[:, 17:18], alone)
