@@ -88,6 +88,13 @@ def link_gallery(app, name, source):
     source[0] = re.sub(r"\]\((?:\.\./)+examples/(\w+)\.py\)", r"](/gallery/\1.rst)", source[0])
 
 
+def escape_bars(app, what, name, obj, options, lines):
+    """|A| in a docstring is an absolute value."""
+    code = (">>>", "...", "|")
+    lines[:] = [line if line.lstrip().startswith(code) else line.replace("|", r"\|") for line in lines]
+
+
 def setup(app):
     app.connect("build-finished", copy_mathjax)
+    app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", link_gallery)

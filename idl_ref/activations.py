@@ -32,7 +32,7 @@ class Activation:
     phi, slope : callable
         φ and φ′, entry by entry. At a kink, `slope` is the smaller of the two one-sided slopes; for relu, φ′(0) = 0.
     lipschitz : float
-        The smallest c with \\|φ(a) − φ(b)\\| ≤ c \\|a − b\\|; at most 1.
+        The smallest c with |φ(a) − φ(b)| ≤ c |a − b|; at most 1.
     kinks : tuple of float
         Where φ′ jumps.
     """
