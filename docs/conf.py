@@ -51,7 +51,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
     "within_subsection_order": "lessons.Lesson",
-    "reset_modules": ("lessons.style", "matplotlib"),
+    "reset_modules": ("matplotlib", "lessons.style"),
     "reset_modules_order": "before",
     "abort_on_example_error": True,
     "image_srcset": ["2x"],
@@ -83,6 +83,13 @@ def copy_mathjax(app, exception):
     shutil.copy(source / Path(MATHJAX).name, target)
 
 
+def drop_back_links(app, exception):
+    """Source pages link back by the first name that a module was seen under, which many of its functions do not have."""
+    for page in Path(app.outdir, "_modules").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r'<a class="viewcode-back".*?</a>', "", text), encoding="utf-8")
+
+
 def link_gallery(app, name, source):
     """A link to an example leads to its page, not to its file; to the README, to the front page."""
     source[0] = re.sub(r"\]\((?:\.\./)+examples/(\w+)\.py\)", r"](/gallery/\1.rst)", source[0])
@@ -96,5 +103,6 @@ def escape_bars(app, what, name, obj, options, lines):
 
 def setup(app):
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", drop_back_links)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", link_gallery)

@@ -48,9 +48,9 @@ axes.axhline(n - 0.5, color="black", linewidth=1)
 axes.axvline(n - 0.5, color="black", linewidth=1)
 for (x, y), name in {(4, 25): "A", (n + 3, 5): "B", (20, n + 1): "C", (n + 3, n + 1): "D"}.items():
     axes.text(x, y, name, fontsize=16, ha="center", va="center")
-axes.set(title="The net as one matrix: layers are blocks above the diagonal", xlabel="column", ylabel="row")
+axes.set(title="The net as one matrix: layers above the diagonal", xlabel="column", ylabel="row")
 axes.grid(visible=False)
-figure.colorbar(image, label="weight (white: zero)")
+figure.colorbar(image, label="weight (white: zero)", shrink=0.8)
 plt.show()
 
 # %%

@@ -35,8 +35,7 @@ for axes, (name, (a, z, starts)) in zip(panels, CASES.items(), strict=True):
             path.append(solve(a, z, start, max_iter=k, tol=0).X[0, 0])
         axes.plot(path, ".-")
     verdicts = [idl_ref.Status(int(solve(a, z, start).status[0])).name for start in starts]
-    axes.set(title=f"{name}\na = {a:g}, z = {z:g}", xlabel="iteration")
-    axes.text(0.5, -0.32, "\n".join(verdicts), transform=axes.transAxes, ha="center", va="top", fontsize=9)
+    axes.set(title=f"{name}\na = {a:g}, z = {z:g}", xlabel="\n".join(["iteration", *verdicts]), xticks=range(0, 9, 2))
 panels[0].set_ylabel("x")
 plt.show()
 

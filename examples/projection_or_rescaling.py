@@ -54,7 +54,7 @@ bars.legend(loc="upper right")
 for name, color in zip(FUNCTIONS, ("C0", "C1"), strict=True):
     for seed, loss in enumerate(losses[name]):
         curves.semilogy(np.arange(1, 21), loss, color=color, label=None if seed else name)
-curves.set(xlabel="epoch", ylabel="mean squared error", title="Training, three seeds each")
+curves.set(xticks=range(0, 21, 5), xlabel="epoch", ylabel="mean squared error", title="Training, three seeds each")
 curves.legend()
 plt.show()
 

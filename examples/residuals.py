@@ -46,7 +46,7 @@ first = curves["picard"][0]
 axes.semilogy(k + 1, first * kappa**k, ":", color="gray", label=f"κᵏ, κ = ‖A‖∞ = {kappa:.3f}")
 axes.semilogy(k + 1, first * rho**k, "--", color="gray", label=f"ρᵏ, ρ = {rho:.3f}")
 axes.set(xlabel="applications of the map", ylabel="residual ‖g(x) − x‖∞", title="Residual per method")
-axes.legend(loc="upper right")
+axes.legend(loc="lower right")
 plt.show()
 
 # %%

@@ -140,10 +140,24 @@ EXPANSIVE = {"gelu": 1.13, "silu": 1.10, "swish": 1.10, "mish": 1.09}  # name ->
 def get(name: Any) -> Activation:
     """The row of the table called `name`.
 
+    Parameters
+    ----------
+    name : str
+        relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
+
+    Returns
+    -------
+    Activation
+
     Raises
     ------
     ValueError
         No such row; for GELU, SiLU and Mish with the reason why they are not in it.
+
+    Examples
+    --------
+    >>> get("relu").phi(np.array([-1.0, 2.0])), get("sigmoid").lipschitz
+    (array([0., 2.]), 0.25)
     """
     if isinstance(name, str) and name in TABLE:
         return TABLE[name]

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import checks, gradients, io, losses, torchidl, wellposed
+from idl_ref import checks, gradients, io, losses, torchidl
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.gradients import BackwardPass, ForwardPass, Kept, Weights
+from idl_ref.initial import initial
 from idl_ref.preprocessing import Standardise, as_rows
-from idl_ref.settings import Settings
+from idl_ref.settings import Settings, layout
 from idl_ref.solution import Solution
 
 Gradients = dict[str, np.ndarray]
@@ -110,29 +111,12 @@ class ImplicitModel:
         straight_through: bool = False,
     ) -> None:
         self.settings = Settings(
-            input_dim,
-            output_dim,
-            hidden_dim,
-            f,
-            no_D,
-            bias,
-            mitr,
-            grad_mitr,
-            tol,
-            grad_tol,
-            kappa,
-            is_low_rank,
-            rank,
-            activation,
-            dtype,
-            backend,
-            method,
-            on_failure,
-            straight_through,
-        )
+            input_dim, output_dim, hidden_dim, f, no_D, bias, mitr, grad_mitr, tol, grad_tol, kappa, is_low_rank, rank,
+            activation, dtype, backend, method, on_failure, straight_through,
+        )  # fmt: skip
         if seed is not None:
             checks.integer("seed", seed, 0)
-        self.parameters = _initial(self.settings, np.random.default_rng(seed))
+        self.parameters = initial(self.settings, np.random.default_rng(seed))
         self.preprocessing: Standardise | None = None
 
     @classmethod
@@ -169,7 +153,13 @@ class ImplicitModel:
         return self.forward(U, X0)
 
     def forward(self, U: Any, X0: Any = None) -> np.ndarray:
-        """Ŷ (m, q) for U (m, p), samples as rows; X0 (m, n) is where the solver starts.
+        """Ŷ (m, q) for U (m, p), samples as rows: solve X = φ(A X + B U), then Ŷ = C X + D U.
+
+        Parameters
+        ----------
+        U : (m, p) array
+        X0 : (m, n) array, optional
+            Where the solver starts; 0 if not given.
 
         Raises
         ------
@@ -185,7 +175,20 @@ class ImplicitModel:
         return self._reported(self.forward_pass(U, X0)).Y.T
 
     def equilibrium(self, U: Any, X0: Any = None) -> Solution:
-        """The hidden states, with status, iterations and error bound per sample; X in the paper's columns, (n, m)."""
+        """The hidden states, with status, iterations and error bound per sample; X in the paper's columns, (n, m).
+
+        Parameters
+        ----------
+        U, X0
+            As for `forward`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> solution = ImplicitModel(4, 3, 20, seed=0).equilibrium(np.ones((5, 4)))
+        >>> solution.X.shape, solution.converged
+        ((20, 5), True)
+        """
         return self._reported(self.forward_pass(U, X0)).solution
 
     def forward_pass(self, U: Any, X0: Any = None) -> ForwardPass:
@@ -204,6 +207,11 @@ class ImplicitModel:
 
     def vjp(self, U: Any, X0: Any = None) -> tuple[np.ndarray, Callable[[Any], Gradients]]:
         """Ŷ (m, q), and the function that takes G_Y = ∂ℓ/∂Ŷ (m, q) to the gradients of every parameter and of U.
+
+        Parameters
+        ----------
+        U, X0
+            As for `forward`.
 
         Returns
         -------
@@ -327,12 +335,25 @@ class ImplicitModel:
     def load(cls, path: str | os.PathLike[str]) -> ImplicitModel:
         """The model that `save` wrote.
 
+        Parameters
+        ----------
+        path : str or path
+            A .npz file, or .safetensors where that package is installed.
+
         Raises
         ------
         FileFormatError
             A ValueError: the file is damaged, foreign, or inconsistent. Nothing in it is ever executed.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ImplicitModel(4, 3, 20, seed=0).save(f"{folder}/model.npz")
+        ...     load(f"{folder}/model.npz")
+        ImplicitModel(4, 3, 20, f=ImplicitFunctionInf, kappa=0.99, activation="relu", dtype="float32")
         """
-        header, arrays = io.read(path, _layout)
+        header, arrays = io.read(path, layout)
         model = cls.from_parameters(Settings.from_plain(header["settings"]), arrays)
         if header["preprocessing"] is not None:
             model.preprocessing = Standardise(**header["preprocessing"])
@@ -373,28 +394,4 @@ class ImplicitModel:
 
 load = ImplicitModel.load
 
-INITIAL_NORM = 0.75  # of A, L and Rᵀ, in units of kappa: inside the ball of `f`
 _SETTINGS = {field.name for field in fields(Settings)}
-
-
-def _initial(settings: Settings, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    parameters = {}
-    for name, (rows, columns) in settings.shapes().items():
-        W = rng.standard_normal((rows, columns))
-        if name in "ALR":
-            W *= INITIAL_NORM * settings.kappa / wellposed.norm_inf(W.T if name == "R" else W)
-        else:
-            W *= columns**-0.5
-        parameters[name] = W.astype(settings.dtype)
-    return parameters
-
-
-def _layout(header: dict[str, Any]) -> tuple[io.Layout, np.dtype]:
-    """What the arrays of a file must look like, from its header."""
-    try:
-        settings = Settings.from_plain(header["settings"])
-        if header["preprocessing"] is not None:
-            Standardise(**header["preprocessing"])
-    except (KeyError, TypeError, ValueError) as reason:
-        raise io.FileFormatError(f"its settings are not those of a model: {reason}") from None
-    return settings.shapes(), settings.dtype

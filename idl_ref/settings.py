@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
-from idl_ref import activations, checks
+import numpy as np
+
+from idl_ref import activations, checks, io
 from idl_ref.backends import CHOICES
 from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf
+from idl_ref.preprocessing import Standardise
 from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
 
 
@@ -120,3 +123,14 @@ class Settings:
         if not isinstance(values, Mapping) or set(values) != names:
             raise ValueError(f"settings must be {sorted(names)}; got {sorted(values)[:9]}.")
         return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)]})
+
+
+def layout(header: dict[str, Any]) -> tuple[io.Layout, np.dtype]:
+    """What the arrays of a file must look like, from its header."""
+    try:
+        settings = Settings.from_plain(header["settings"])
+        if header["preprocessing"] is not None:
+            Standardise(**header["preprocessing"])
+    except (KeyError, TypeError, ValueError) as reason:
+        raise io.FileFormatError(f"its settings are not those of a model: {reason}") from None
+    return settings.shapes(), settings.dtype
