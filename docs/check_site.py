@@ -35,7 +35,7 @@ class Page(HTMLParser):
             self.links.append(found["href"])
         if tag in FETCHED and FETCHED[tag] in found and found.get("rel") not in ("index", "search", "next", "prev"):
             self.fetched.append(found[FETCHED[tag]])
-            self.fetched += [part.split()[0] for part in found.get("srcset", "").split(",") if part]
+        self.fetched += [part.split()[0] for part in found.get("srcset", "").split(",") if part]
         formula = "math" in (found.get("class") or "").split()
         self.formulas += formula
         if tag in ("script", "style", "code", "pre") or formula or self.within:

@@ -84,7 +84,7 @@ def copy_mathjax(app, exception):
 
 
 def drop_back_links(app, exception):
-    """Source pages link back by the first name that a module was seen under, which many of its functions do not have."""
+    """Source pages link back by the name that a module was first seen under, which many of its functions lack."""
     for page in Path(app.outdir, "_modules").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         page.write_text(re.sub(r'<a class="viewcode-back".*?</a>', "", text), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""The activation table: phi, its slope, its Lipschitz constant, the points where it has a kink.
+"""The activation table: φ, its slope, its Lipschitz constant, the points where it has a kink.
 
-An activation is applied entry by entry and must be non-expansive, |phi(a) - phi(b)| <= |a - b|: that is what makes
-X = phi(A X + Z) well posed for ||A||_inf < 1.
+An activation is applied entry by entry and must be non-expansive, |φ(a) − φ(b)| ≤ |a − b|: that is what makes
+X = φ(A X + Z) well posed for ‖A‖∞ < 1.
 
 Every `phi` also takes complex arrays and then follows the branch of the real part, so that derivatives can be checked
 by the complex step. NaN stays NaN in every `phi`.

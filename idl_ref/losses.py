@@ -1,4 +1,4 @@
-"""Losses in the paper's columns: the value and its gradient G_Y = dl/dY, together.
+"""Losses in the paper's columns: the value and its gradient G_Y = ∂ℓ/∂Y, together.
 
 Y is (q, m). Both losses are means, so that a learning rate means the same for every batch size; the mean over no
 samples is 0.

@@ -1,6 +1,6 @@
 """Well-posedness: norms, the Perron root, and what keeps A well posed — each map with its exact pullback.
 
-A pullback takes G = dl/d(result) to dl/d(argument).
+A pullback takes G = ∂ℓ/∂(result) to ∂ℓ/∂(argument).
 """
 
 from __future__ import annotations
