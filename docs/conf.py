@@ -95,6 +95,13 @@ def link_gallery(app, name, source):
     source[0] = re.sub(r"\]\((?:\.\./)+examples/(\w+)\.py\)", r"](/gallery/\1.rst)", source[0])
 
 
+def wrap_figures(app, page, template, context, doctree):
+    """A figure of the gallery may be wider than a phone: it gets a box to scroll in."""
+    if context.get("body"):
+        figure = r"<img [^>]*sphx-glr-single-img[^>]*>"
+        context["body"] = re.sub(figure, r'<div class="figure">\g<0></div>', context["body"])
+
+
 def escape_bars(app, what, name, obj, options, lines):
     """|A| in a docstring is an absolute value."""
     code = (">>>", "...", "|")
@@ -106,3 +113,4 @@ def setup(app):
     app.connect("build-finished", drop_back_links)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", link_gallery)
+    app.connect("html-page-context", wrap_figures)

@@ -9,7 +9,7 @@ A small last step is not a small error. With every answer comes a bound on its d
 κ = Lip(φ) ‖A‖∞ and ρ what rounding can do in one application of the map. Here the truth is known, so the bound can be
 put to the test.
 
-Field: `Solution.error_bound`. Page: solvers and certificates. Paper: the contraction of its section on well-posedness.
+Field: `Solution.error_bound`. Page: :doc:`/solvers`. Paper: the contraction of its section on well-posedness.
 """
 
 import matplotlib.pyplot as plt

@@ -5,7 +5,7 @@ A hard equilibrium: A ≥ 0 with every row sum 0.99
 Random matrices of the same norm are easy; this one is not, and it is what a solver should be tested on.
 ``python examples/hard_equilibrium.py 512`` takes n = 512.
 
-Function: `idl_ref.solve_equilibrium`, option `method`. Page: solvers and certificates. Paper: well-posedness.
+Function: `idl_ref.solve_equilibrium`, option `method`. Page: :doc:`/solvers`. Paper: well-posedness.
 """
 
 import sys

@@ -5,7 +5,7 @@ How many iterations a norm costs
 Picard needs about log(tol)/log(κ) steps: ten times as many each time 1 − κ shrinks tenfold. Two models of one norm can
 still differ a hundredfold: a random A is far easier than its norm says.
 
-Functions: `idl_ref.solve_equilibrium`, option `method`. Page: solvers and certificates. Paper: well-posedness.
+Functions: `idl_ref.solve_equilibrium`, option `method`. Page: :doc:`/solvers`. Paper: well-posedness.
 """
 
 import matplotlib.pyplot as plt

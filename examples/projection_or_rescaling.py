@@ -6,7 +6,7 @@ Two ways to keep ‖A‖∞ ≤ κ. Rescaling multiplies the *whole* matrix by �
 dead and never fires, shrinks all the others. Projection moves only the rows that are too long, and by as little as
 possible.
 
-Classes: `idl_ref.ImplicitFunctionInf` (rescaling) and `idl_ref.ImplicitFunctionRows` (projection). Page: theory.
+Classes: `idl_ref.ImplicitFunctionInf` (rescaling), `idl_ref.ImplicitFunctionRows` (projection). Page: :doc:`/theory`.
 """
 
 import matplotlib.pyplot as plt

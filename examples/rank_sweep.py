@@ -5,7 +5,7 @@ How much rank does A need?
 With A = L Rᵀ a model has 2 n r weights in the place of n², and one application costs 4 n r flops per sample instead of
 2 n². The product is never formed, neither that of A nor that of its gradient.
 
-Arguments: `is_low_rank`, `rank`. Page: theory, «why low rank». Paper: the section on sparsity and compression.
+Arguments: `is_low_rank`, `rank`. Page: :doc:`/theory`, «why low rank». Paper: the section on sparsity and compression.
 """
 
 import matplotlib.pyplot as plt

@@ -6,7 +6,7 @@ The norm κ = ‖A‖∞ promises that every Picard step shrinks the residual by
 the spectral radius ρ ≤ κ of the part of A that is active. Anderson and Newton beat both.
 
 Paper: the section on well-posedness gives the rate κ. Function: `idl_ref.plots.residuals` draws such a figure for any
-model. Page: solvers and certificates.
+model. Page: :doc:`/solvers`.
 """
 
 import matplotlib.pyplot as plt

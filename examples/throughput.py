@@ -5,7 +5,7 @@ Throughput against batch size
 One call costs some microseconds before it computes anything. In a batch, samples share that, and A is read once for
 many of them. Columns never meet: with the compiled backend an answer is the same, bit for bit, alone or in any batch.
 
-Function: `idl_ref.backends` says what works here. Pages: solvers and certificates, benchmarks.
+Function: `idl_ref.backends` says what works here. Pages: :doc:`/solvers`, :doc:`/benchmarks`.
 """
 
 import time
@@ -49,8 +49,9 @@ axes.legend()
 plt.show()
 
 # %%
-# These are the numbers of the machine that built this page, with whatever else it was doing; the page on benchmarks
-# says how ours are taken.
+# These are the numbers of the machine that built this page, with whatever else it was doing; :doc:`/benchmarks` says
+# how ours are taken. A dip in NumPy's curve is its BLAS, which goes over to several threads and finds the cores taken;
+# ``OPENBLAS_NUM_THREADS=1`` in the environment takes it away.
 
 for name, rate in rates.items():
     print(f"{name}: {1e6 / rate[0]:.0f} µs for one sample, {1e6 / rate.max():.1f} µs per sample at best")

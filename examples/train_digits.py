@@ -5,7 +5,7 @@ Digits: accuracy, iterations and Perron root per epoch
 Train an implicit model on handwritten digits, watch how well posed it stays, save it, and predict with the file.
 ``python examples/train_digits.py 5`` trains for five epochs.
 
-Functions: `idl_ref.fit`, `idl_ref.load`; `idl_ref.plots.training_curves` draws a history. Page: training.
+Functions: `idl_ref.fit`, `idl_ref.load`; `idl_ref.plots.training_curves` draws a history. Page: :doc:`/training`.
 """
 
 import sys

@@ -5,7 +5,7 @@ What a truncated adjoint costs
 Stopping the adjoint equation after a few steps is cheap, and popular: after one, it is the «Jacobian-free» gradient.
 But it is another vector, and central differences of the loss are not what it approximates.
 
-Arguments: `grad_mitr`, `method="picard"`. Page: gradients, «what it costs to be inexact». Paper: the section on
+Arguments: `grad_mitr`, `method="picard"`. Page: :doc:`/gradients`, «what it costs to be inexact». Paper: the section on
 training.
 """
 

@@ -5,7 +5,7 @@ Unrolled against adjoint gradients
 Two ways to the gradient of an equilibrium. *Unrolling* differentiates k Picard steps, and must keep all k of them. The
 *adjoint* equation V = S ∘ (AᵀV + G) knows only the equilibrium, and is solved like the forward one.
 
-Functions: `idl_ref.solve_adjoint`, `idl_ref.solve_equilibrium`. Page: gradients. Paper: the section on training.
+Functions: `idl_ref.solve_adjoint`, `idl_ref.solve_equilibrium`. Page: :doc:`/gradients`. Paper: on training.
 """
 
 import matplotlib.pyplot as plt

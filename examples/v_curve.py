@@ -6,7 +6,7 @@ A central difference errs in two ways: by truncation, which grows as h², and by
 them lies the best h, about eps^⅓, with ten good digits at most. The complex step subtracts nothing, and is good to the
 last digit.
 
-Functions: `idl_ref.check_gradients`; `idl_ref.plots.v_curve` draws this curve for any model. Page: gradients.
+Functions: `idl_ref.check_gradients`; `idl_ref.plots.v_curve` draws this curve for any model. Page: :doc:`/gradients`.
 """
 
 from dataclasses import replace

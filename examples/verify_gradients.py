@@ -4,7 +4,7 @@ Is the gradient right?
 
 Two independent answers, central differences and the complex step, and a planted bug that both of them see.
 
-Function: `idl_ref.check_gradients`. Page: gradients. Paper: the section on training.
+Function: `idl_ref.check_gradients`. Page: :doc:`/gradients`. Paper: the section on training.
 """
 
 import matplotlib.pyplot as plt

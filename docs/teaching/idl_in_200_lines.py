@@ -3,14 +3,14 @@
     X = φ(A X + B U)      equilibrium equation: X is found, not computed layer by layer
     Y = C X + D U         prediction equation
 
-A sample is a column: U (p, m) inputs, X (n, m) hidden states, Y (q, m) outputs. A (n, n), B (n, p), C (q, n), D (q, p).
-To be read aloud from the top to the bottom, and frozen: nothing will be added. Run it from the root of the project:
-python docs/teaching/idl_in_200_lines.py
+A sample is a column: U (p, m) inputs, X (n, m) hidden states, Y (q, m) outputs.
+A (n, n), B (n, p), C (q, n), D (q, p).   To be read aloud, from the top to the bottom; frozen: nothing will be added.
+Run it from the root of the project: python docs/teaching/idl_in_200_lines.py
 """
 
 import numpy as np
 
-# --- 1. The activation ------------------------------------------------------------------------------------------------
+# --- 1. The activation ----------------------------------------------------------------------------------------
 # φ acts entry by entry, and never drives two numbers apart: |φ(a) − φ(b)| ≤ |a − b|.
 
 
@@ -22,10 +22,10 @@ def relu_slope(P):
     return (P > 0).astype(P.dtype)  # at the kink, 0
 
 
-# --- 2. Well-posedness ------------------------------------------------------------------------------------------------
-# Let ‖A‖∞ be the largest absolute row sum. If ‖A‖∞ ≤ κ < 1, then x ← φ(A x + z) shrinks all distances by κ, in the
-# largest entry. So there is one equilibrium, and the iteration finds it from every start. We train a raw A without any
-# constraint, and the equation uses it scaled into that ball.
+# --- 2. Well-posedness ----------------------------------------------------------------------------------------
+# Let ‖A‖∞ be the largest absolute row sum. If ‖A‖∞ ≤ κ < 1, then x ← φ(A x + z) shrinks all distances by κ, in
+# the largest entry. So there is one equilibrium, and the iteration finds it from every start. We train a raw A
+# without any constraint, and the equation uses it scaled into that ball.
 
 
 def norm_inf(A):
@@ -48,9 +48,9 @@ def effective_pullback(A, kappa, G):
     return (kappa / nu) * (G - (np.sum(G * A) / nu) * s)
 
 
-# --- 3. One solver for both equations ---------------------------------------------------------------------------------
-# Forward, the map is X ↦ φ(A X + Z). Backward, it will be V ↦ S ∘ (Aᵀ V + G). Iterate until no entry moves by more than
-# tol. A small step is not a small error, only a bound of it: the error is at most κ · step/(1 − κ).
+# --- 3. One solver for both equations -------------------------------------------------------------------------
+# Forward, the map is X ↦ φ(A X + Z). Backward, it will be V ↦ S ∘ (Aᵀ V + G). Iterate until no entry moves by
+# more than tol. A small step is not yet a small error: the error of X may be as large as κ · step/(1 − κ).
 
 
 def fixed_point(step, X, tol=1e-10, max_iter=10_000):
@@ -63,7 +63,7 @@ def fixed_point(step, X, tol=1e-10, max_iter=10_000):
     raise RuntimeError(f"not converged after {max_iter} iterations")
 
 
-# --- 4. Forward -------------------------------------------------------------------------------------------------------
+# --- 4. Forward -----------------------------------------------------------------------------------------------
 
 
 def forward(A, B, C, D, U):
@@ -73,12 +73,12 @@ def forward(A, B, C, D, U):
     return C @ X + D @ U, X, Z
 
 
-# --- 5. Backward ------------------------------------------------------------------------------------------------------
+# --- 5. Backward ----------------------------------------------------------------------------------------------
 # Let the loss be ℓ, and G_Y = ∂ℓ/∂Y. Through Y = C X + D U, a tangent X̃ moves ℓ by ⟨G, X̃⟩ with G = Cᵀ G_Y.
 #
-# Differentiate the equilibrium equation: if Z moves by Z̃, then X̃ = S ∘ (A X̃ + Z̃), with S = φ′(A X + Z). Column by
-# column, x̃ = (I − diag(s) A)⁻¹ diag(s) z̃. Put that into ⟨g, x̃⟩ and move everything to the other side: ℓ moves by
-# ⟨v, z̃⟩ with v = diag(s) (I − Aᵀ diag(s))⁻¹ g. Without the inverse, that is
+# Differentiate the equilibrium equation: if Z moves by Z̃, then X̃ = S ∘ (A X̃ + Z̃), with S = φ′(A X + Z).
+# Column by column, x̃ = (I − diag(s) A)⁻¹ diag(s) z̃. Put that into ⟨g, x̃⟩ and move everything to the other
+# side: ℓ moves by ⟨v, z̃⟩ with v = diag(s) (I − Aᵀ diag(s))⁻¹ g. Without the inverse, that is
 #
 #     V = S ∘ (Aᵀ V + G)      adjoint equation
 #
@@ -99,7 +99,7 @@ def backward(A, B, C, D, U, X, Z, G_Y):
     return V @ X.T, V @ U.T, G_Y @ X.T, G_Y @ U.T, B.T @ V + D.T @ G_Y
 
 
-# --- 6. Loss ----------------------------------------------------------------------------------------------------------
+# --- 6. Loss --------------------------------------------------------------------------------------------------
 
 
 def cross_entropy(Y, labels):
@@ -113,7 +113,7 @@ def cross_entropy(Y, labels):
     return loss, G_Y / m
 
 
-# --- 7. The model, and its gradients ----------------------------------------------------------------------------------
+# --- 7. The model, and its gradients --------------------------------------------------------------------------
 
 
 class Model:  # raw weights by name, and κ
@@ -146,7 +146,7 @@ class Model:  # raw weights by name, and κ
         return loss, {"A": dA, "B": dB, "C": dC, "D": dD, "U": dU}
 
 
-# --- 8. Is the gradient right? ----------------------------------------------------------------------------------------
+# --- 8. Is the gradient right? --------------------------------------------------------------------------------
 
 
 def check(model, U, labels, h=1e-6):
@@ -164,7 +164,7 @@ def check(model, U, labels, h=1e-6):
     return max(errors)
 
 
-# --- 9. Training ------------------------------------------------------------------------------------------------------
+# --- 9. Training ----------------------------------------------------------------------------------------------
 
 
 def train(model, U, labels, epochs=10, batch=32, rate=0.1, momentum=0.9, seed=0):
