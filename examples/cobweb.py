@@ -42,9 +42,9 @@ panels[0].legend()
 plt.show()
 
 # %%
-# Left and in the middle \|a\| < 1: g is a contraction, and each step shrinks the distance to the equilibrium by at
-# least \|a\|; a negative slope turns the staircase into a spiral. On the right \|a\| > 1: there *is* an equilibrium,
-# but Picard runs past it, for ever. The library says so: the status is MAX_ITER and the error bound infinite.
+# Left and in the middle \|a\| < 1: g is a contraction, and after each step the distance to the equilibrium is at most
+# \|a\| times what it was; a negative slope turns the staircase into a spiral. On the right \|a\| > 1: there *is* an
+# equilibrium, but Picard runs past it, for ever. The library says so: the status is MAX_ITER, the error bound infinite.
 
 for a in (0.7, -0.7):
     path, solution = results[a]

@@ -2,7 +2,7 @@
 How fast each method converges
 ==============================
 
-The norm κ = ‖A‖∞ promises that every Picard step shrinks the residual by at least κ. What one sees in the long run is
+The norm κ = ‖A‖∞ promises that every Picard step leaves at most κ times the residual. What one sees in the long run is
 the spectral radius ρ ≤ κ of the part of A that is active. Anderson and Newton beat both.
 
 Paper: the section on well-posedness gives the rate κ. Function: `idl_ref.plots.residuals` draws such a figure for any

@@ -3,7 +3,7 @@ What a truncated adjoint costs
 ==============================
 
 Stopping the adjoint equation after a few steps is cheap, and popular: after one, it is the «Jacobian-free» gradient.
-But it is another vector, and central differences of the loss are not what it approximates.
+But it is another vector than the gradient, and no difference quotient of the loss agrees with it.
 
 Arguments: `grad_mitr`, `method="picard"`. Page: :doc:`/gradients`, «what it costs to be inexact». Paper: the section on
 training.

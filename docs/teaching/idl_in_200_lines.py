@@ -4,7 +4,7 @@
     Y = C X + D U         prediction equation
 
 A sample is a column: U (p, m) inputs, X (n, m) hidden states, Y (q, m) outputs.
-A (n, n), B (n, p), C (q, n), D (q, p).   To be read aloud, from the top to the bottom; frozen: nothing will be added.
+A (n, n), B (n, p), C (q, n), D (q, p). To be read aloud, top to bottom; frozen: nothing will be added.
 Run it from the root of the project: python docs/teaching/idl_in_200_lines.py
 """
 
