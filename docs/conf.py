@@ -20,8 +20,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "teaching/labs", "gallery/**/*.ipynb"]
-nitpicky = False
+exclude_patterns = ["_build", "teaching/labs"]
 default_role = "py:obj"
 
 # --- pages ------------------------------------------------------------------------------------------------------------
@@ -42,7 +41,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # shapes and meanings stand in the Parameters sections
 autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
-numpydoc_use_plots = False
 
 # --- gallery ----------------------------------------------------------------------------------------------------------
 
@@ -61,9 +59,6 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "download_all_examples": False,
     "min_reported_time": 1e6,
-    "line_numbers": False,
-    "remove_config_comments": True,
-    "plot_gallery": True,
 }
 
 # --- formulas ---------------------------------------------------------------------------------------------------------

@@ -1,17 +1,20 @@
 """The teaching file against the library, and the labs: wrong as they are, right once their bug is fixed."""
 
 import ast
+import importlib
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import idl_ref
 
-TEACHING = Path(__file__).parents[1] / "docs" / "teaching"
+ROOT = Path(__file__).parents[1]
+TEACHING = ROOT / "docs" / "teaching"
 LESSON = TEACHING / "idl_in_200_lines.py"
 LABS = TEACHING / "labs"
 DIGITS = Path(idl_ref.__file__).parent / "data" / "digits.npz"
@@ -113,7 +116,8 @@ FIXES = {  # lab -> what is wrong, what is right. Look here when you have found 
 def lab(monkeypatch):
     monkeypatch.syspath_prepend(str(LABS))
     yield lambda k, source=None: module(LABS / f"lab{k}.py", source)
-    sys.modules.pop("common", None)
+    for name in ("common", "grade"):
+        sys.modules.pop(name, None)
 
 
 def fixed(k):
@@ -122,46 +126,28 @@ def fixed(k):
     return text.replace(wrong, right).replace("import numpy as np", "import common\nimport numpy as np", 1)
 
 
-def problem(activation, low_rank, slow):
-    """A small one; or a slow one: one sample far from its equilibrium among many that are there at once."""
-    rng = np.random.default_rng(3)
-    n, m = 10, 400 if slow else 20
-    A = rng.random((n, n)) if slow else rng.standard_normal((n, n))
-    A *= 0.97 / np.abs(A).sum(axis=1, keepdims=True)
-    L, R = rng.standard_normal((2, n, 3)) / 8
-    U = rng.standard_normal((4, m))
-    if slow:
-        U[:, 1:] = 0
-    return SimpleNamespace(
-        A=None if low_rank else A, L=L if low_rank else None, R=R if low_rank else None, U=U, activation=activation,
-        B=np.abs(rng.standard_normal((n, 4))), C=rng.standard_normal((3, n)), D=rng.standard_normal((3, 4)),
-        tol=1e-6 if slow else 1e-12, max_iter=10_000,
-    )  # fmt: skip
-
-
-def worst_error(backend):
-    """Against the library, over all cases, relative to the largest entry of each answer."""
-    errors = []
-    for activation in ("relu", "tanh"):
-        for low_rank, slow in ((False, False), (True, False), (False, True)):
-            P = problem(activation, low_rank, slow)
-            weights = idl_ref.gradients.Weights((P.A,) if P.A is not None else (P.L, P.R.T), P.B, P.C, P.D)
-            options = idl_ref.SolveOptions(tol=0, max_iter=100_000)
-            forward = idl_ref.gradients.forward_pass(weights, activation, P.U, None, options, "numpy")
-            G_Y = np.random.default_rng(4).standard_normal(forward.Y.shape)
-            backward = idl_ref.gradients.backward_pass(forward, G_Y, options, "numpy")
-            names = "LR" if low_rank else "A"
-            raw = (backward.factors[0], backward.factors[1].T) if low_rank else backward.factors
-            expected = dict(zip(names, raw, strict=True)) | {"B": backward.B, "C": backward.C, "D": backward.D}
-            expected["U"] = idl_ref.gradients.input_gradient(weights, backward.solution.X, G_Y)
-            answers = backend.vjp(P, G_Y) | backend.forward(P)
-            expected |= {"Y": forward.Y, "X": forward.solution.X}
-            assert answers.keys() == expected.keys()
-            errors += [np.abs(answers[key] - truth).max() / np.abs(truth).max() for key, truth in expected.items()]
-    return max(errors)
-
-
 @pytest.mark.parametrize("k", FIXES)
-def test_each_lab_is_wrong_until_its_bug_is_fixed(lab, k):
-    assert worst_error(lab(k)) > 1e-5
-    assert worst_error(lab(k, fixed(k))) < 1e-6
+def test_the_grader_tells_which_labs_are_fixed(lab, k):
+    grade = importlib.import_module("grade")
+    assert grade.verdict(lab(k)).startswith("still wrong: ")
+    assert grade.verdict(lab(k, fixed(k))) == "fixed"
+    worst = max(grade.errors(lab(k)).values())
+    assert worst > 20 * grade.ALLOWED  # no close call: neither here nor there
+    assert max(grade.errors(lab(k, fixed(k))).values()) < grade.ALLOWED / 2
+
+
+def test_the_grader_says_where_to_look(lab):
+    grade = importlib.import_module("grade")
+    assert grade.verdict(lab(2)) == "still wrong: ∂B, ∂U, ∂A, ∂L, ∂R   (dense, tanh; low rank, tanh)"
+    assert grade.verdict(lab(3)).endswith("(one slow sample)")
+    assert grade.verdict(lab(4)) == "still wrong: ∂L, ∂R   (low rank, relu; low rank, tanh)"
+    assert grade.verdict(lab(5)).startswith("still wrong: ∂U   (")
+
+
+def test_the_grader_runs_from_the_root(tmp_path):
+    command = [sys.executable, str(LABS / "grade.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    lines = result.stdout.decode().splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"lab{k}" for k in FIXES]
+    assert all("still wrong" in line for line in lines)
