@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import checks, gradients, io, losses, torchidl
+from idl_ref import checks, gradients, initial, io, losses, torchidl
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.gradients import BackwardPass, ForwardPass, Kept, Weights
-from idl_ref.initial import initial
 from idl_ref.preprocessing import Standardise, as_rows
 from idl_ref.settings import Settings, layout
 from idl_ref.solution import Solution
@@ -116,7 +115,7 @@ class ImplicitModel:
         )  # fmt: skip
         if seed is not None:
             checks.integer("seed", seed, 0)
-        self.parameters = initial(self.settings, np.random.default_rng(seed))
+        self.parameters = initial.parameters(self.settings, np.random.default_rng(seed))
         self.preprocessing: Standardise | None = None
 
     @classmethod

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, checks, io
+from idl_ref import activations, checks
 from idl_ref.backends import CHOICES
 from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf
+from idl_ref.io import FileFormatError, Layout
 from idl_ref.preprocessing import Standardise
 from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
 
@@ -125,12 +126,12 @@ class Settings:
         return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)]})
 
 
-def layout(header: dict[str, Any]) -> tuple[io.Layout, np.dtype]:
+def layout(header: dict[str, Any]) -> tuple[Layout, np.dtype]:
     """What the arrays of a file must look like, from its header."""
     try:
         settings = Settings.from_plain(header["settings"])
         if header["preprocessing"] is not None:
             Standardise(**header["preprocessing"])
     except (KeyError, TypeError, ValueError) as reason:
-        raise io.FileFormatError(f"its settings are not those of a model: {reason}") from None
+        raise FileFormatError(f"its settings are not those of a model: {reason}") from None
     return settings.shapes(), settings.dtype

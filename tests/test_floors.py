@@ -49,22 +49,22 @@ FLOORS = {
     "adjoint": 10,
     # the model
     "settings": 11,
-    "initial": 12,
     "torchidl": 11,
     "gradients": 11,
-    "model": 13,
+    "initial": 11,
+    "model": 12,
     # training
-    "optim": 14,
-    "progress": 14,
-    "cuda_training": 15,
-    "train": 15,
+    "optim": 13,
+    "progress": 13,
+    "cuda_training": 14,
+    "train": 14,
     # leaves
-    "gradcheck": 16,
-    "datasets": 16,
-    "datafile": 16,
-    "plots": 17,
-    "": 18,  # the package itself
-    "__main__": 19,
+    "gradcheck": 15,
+    "datasets": 15,
+    "datafile": 15,
+    "plots": 16,
+    "": 17,  # the package itself
+    "__main__": 18,
 }
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
