@@ -176,11 +176,6 @@ class ImplicitModel:
     def equilibrium(self, U: Any, X0: Any = None) -> Solution:
         """The hidden states, with status, iterations and error bound per sample; X in the paper's columns, (n, m).
 
-        Parameters
-        ----------
-        U, X0
-            As for `forward`.
-
         Examples
         --------
         >>> import numpy as np
@@ -206,11 +201,6 @@ class ImplicitModel:
 
     def vjp(self, U: Any, X0: Any = None) -> tuple[np.ndarray, Callable[[Any], Gradients]]:
         """Ŷ (m, q), and the function that takes G_Y = ∂ℓ/∂Ŷ (m, q) to the gradients of every parameter and of U.
-
-        Parameters
-        ----------
-        U, X0
-            As for `forward`.
 
         Returns
         -------
@@ -337,7 +327,6 @@ class ImplicitModel:
         Parameters
         ----------
         path : str or path
-            A .npz file, or .safetensors where that package is installed.
 
         Raises
         ------
@@ -346,8 +335,8 @@ class ImplicitModel:
 
         Examples
         --------
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
         ...     ImplicitModel(4, 3, 20, seed=0).save(f"{folder}/model.npz")
         ...     load(f"{folder}/model.npz")
         ImplicitModel(4, 3, 20, f=ImplicitFunctionInf, kappa=0.99, activation="relu", dtype="float32")
