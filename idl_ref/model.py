@@ -70,6 +70,7 @@ class ImplicitModel:
     -----
     Initial weights are normal: B, C and D with variance 1/fan-in, so that X and Ŷ have the size of U whatever the
     widths; A, L and Rᵀ scaled to the ∞-norm 3κ/4, inside the ball of `f`.
+    Cost of an iteration, forward or adjoint: 2 n² m flops, low rank 4 n r m.
 
     Examples
     --------
@@ -166,10 +167,6 @@ class ImplicitModel:
             A wrong shape or dtype.
         NotConvergedError
             With on_failure="raise", when a sample did not converge; "warn" gives a ConvergenceWarning.
-
-        Notes
-        -----
-        Cost: 2 n² m flops per iteration, low rank 4 n r m.
         """
         return self._reported(self.forward_pass(U, X0)).Y.T
 
