@@ -1,6 +1,8 @@
 """Inference, training and gradients with NumPy and nothing else; .ci/run has an environment for it."""
 
+import importlib.util
 import io
+import itertools
 import sys
 import tempfile
 from contextlib import redirect_stderr, suppress
@@ -11,8 +13,12 @@ import numpy as np
 
 import idl_ref
 from idl_ref.__main__ import main
+from idl_ref.activations import TABLE
+from idl_ref.export import export
+from idl_ref.functions import FUNCTIONS
+from idl_ref.preprocessing import Standardise
 
-OTHERS = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "pytest")
+OTHERS = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "onnx", "pytest")
 assert not any(find_spec(name) for name in OTHERS), "this environment was to hold NumPy alone"
 assert idl_ref.backends()["numpy"] == "available"
 
@@ -30,6 +36,12 @@ with tempfile.TemporaryDirectory() as folder:
     accuracy = (model(model.preprocessing(x_test)).argmax(axis=1) == y_test).mean()
     assert accuracy >= 0.97, accuracy
 
+    shown = (
+        main(["export", str(path), "--to", "c", "-o", folder]),
+        main(["export", str(path), "--to", "numpy", "-o", folder]),
+    )
+    assert shown == (0, 0)
+
     complaint = io.StringIO()
     with redirect_stderr(complaint):
         assert main(["train", "--backend", "cuda", "--out", folder]) == 2
@@ -39,10 +51,38 @@ with tempfile.TemporaryDirectory() as folder:
         raise AssertionError("there is no safetensors here")
 
 rng = np.random.default_rng(0)
+kinds = itertools.product(FUNCTIONS.values(), TABLE, ("float32", "float64"), (None, 3), (False, True))
+with tempfile.TemporaryDirectory() as folder:
+    for (
+        f,
+        activation,
+        dtype,
+        rank,
+        flag,
+    ) in kinds:  # saved, loaded, and predicted with in three ways
+        if rank is not None and not f.low_rank:
+            continue
+        settings = {"activation": activation, "dtype": dtype, "is_low_rank": rank is not None, "rank": rank}
+        model = idl_ref.ImplicitModel(5, 3, 9, f=f, bias=flag, no_D=flag, seed=0, kappa=0.9, **settings)
+        model.preprocessing = Standardise(0.5, 2.0) if flag else None
+        model.save(Path(folder) / "model.npz")
+        model = idl_ref.load(Path(folder) / "model.npz")
+        samples = rng.standard_normal((4, 5)).astype(dtype)
+        U = samples if model.preprocessing is None else model.preprocessing(samples, dtype)
+        Y, predictor = model(U), model.freeze(raw=flag)
+        bound = 2 * predictor.certified(samples).error_bound.max() + 1e-5  # of the export, whose steps are its own
+        assert np.abs(predictor(samples) - Y).max() <= bound
+        assert np.abs(predictor(samples[:1]) - Y[:1]).max() <= bound
+        export(model, "numpy", folder)
+        spec = importlib.util.spec_from_file_location("predict", Path(folder) / "predict.py")
+        exported = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(exported)
+        assert np.abs(exported.predict(samples) - Y).max() <= bound
+
 for f in (idl_ref.ImplicitFunctionInf, idl_ref.ImplicitFunctionRows, idl_ref.ImplicitFunctionTriu):
     model = idl_ref.ImplicitModel(5, 3, 9, f=f, bias=True, seed=0)
     assert idl_ref.check_gradients(model, rng.standard_normal((4, 5)), rng.integers(0, 3, 4)).passed
 
 loaded = [name for name in OTHERS if name in sys.modules]
 assert not loaded, loaded
-print("inference, training and gradients work with NumPy alone")
+print("inference, training, gradients and exports work with NumPy alone")

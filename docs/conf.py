@@ -8,6 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import lessons
+
 import idl_ref
 
 project, author, copyright = "idl_ref", "The idl_ref authors", "The idl_ref authors, BSD-3-Clause"
@@ -48,6 +50,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
+    "ignore_pattern": "|".join(lessons.LEFT_OUT),
     "within_subsection_order": "lessons.Lesson",
     "reset_modules": ("matplotlib", "lessons.style"),
     "reset_modules_order": "before",
@@ -87,7 +90,8 @@ def drop_back_links(app, exception):
 
 def link_gallery(app, name, source):
     """A link to an example leads to its page, not to its file; to the README, to the front page."""
-    source[0] = re.sub(r"\]\((?:\.\./)+examples/(\w+)\.py\)", r"](/gallery/\1.rst)", source[0])
+    example = rf"\]\((?:\.\./)+examples/({'|'.join(lessons.ORDER)})\.py\)"
+    source[0] = re.sub(example, r"](/gallery/\1.rst)", source[0])
 
 
 def wrap_figures(app, page, template, context, doctree):

@@ -1,20 +1,27 @@
 """Reference implementation of Implicit Deep Learning: X = φ(A X + B U), Ŷ = C X + D U.
 
-Importing this package imports NumPy and nothing heavier.
+Importing this package imports NumPy and nothing heavier; what stands below is imported when it is first asked for.
 """
 
-from idl_ref import datasets
-from idl_ref.adjoint import solve_adjoint
-from idl_ref.backends import backends, warmup
-from idl_ref.equilibrium import solve_equilibrium
-from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
-from idl_ref.gradcheck import check_gradients
-from idl_ref.io import FileFormatError
-from idl_ref.model import ImplicitModel, load
-from idl_ref.optim import SGD
-from idl_ref.solution import Solution, SolveOptions
-from idl_ref.status import ConvergenceWarning, NotConvergedError, Status
-from idl_ref.train import History, fit
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from idl_ref.backends import backends, warmup  # now: the module of this name would take the place of the function
+
+if TYPE_CHECKING:
+    from idl_ref import datasets
+    from idl_ref.adjoint import solve_adjoint
+    from idl_ref.equilibrium import solve_equilibrium
+    from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
+    from idl_ref.gradcheck import check_gradients
+    from idl_ref.io import FileFormatError
+    from idl_ref.model import ImplicitModel, load
+    from idl_ref.optim import SGD
+    from idl_ref.predictor import Prediction, Predictor
+    from idl_ref.solution import Solution, SolveOptions
+    from idl_ref.status import ConvergenceWarning, NotConvergedError, Status
+    from idl_ref.train import History, fit
+
 
 __version__ = "0.1.0"
 
@@ -29,6 +36,8 @@ __all__ = [
     "ImplicitFunctionTriu",
     "ImplicitModel",
     "NotConvergedError",
+    "Prediction",
+    "Predictor",
     "Solution",
     "SolveOptions",
     "Status",
@@ -41,3 +50,34 @@ __all__ = [
     "solve_equilibrium",
     "warmup",
 ]
+
+_HOMES = {
+    "adjoint": ("solve_adjoint",),
+    "equilibrium": ("solve_equilibrium",),
+    "functions": ("ImplicitFunction", "ImplicitFunctionInf", "ImplicitFunctionRows", "ImplicitFunctionTriu"),
+    "gradcheck": ("check_gradients",),
+    "io": ("FileFormatError",),
+    "model": ("ImplicitModel", "load"),
+    "optim": ("SGD",),
+    "predictor": ("Prediction", "Predictor"),
+    "solution": ("Solution", "SolveOptions"),
+    "status": ("ConvergenceWarning", "NotConvergedError", "Status"),
+    "train": ("History", "fit"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, once: PEP 562."""
+    if name in _HOME:
+        value = getattr(import_module(f"idl_ref.{_HOME[name]}"), name)
+    elif name in ("conformance", "datasets"):
+        value = import_module(f"idl_ref.{name}")
+    else:
+        raise AttributeError(f"module 'idl_ref' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The command line: train, predict, check, info."""
+"""The command line: train, predict, check, conformance, export, bench, info."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 import idl_ref
-from idl_ref import activations, checks, datafile, datasets, train, wellposed
+from idl_ref import activations, bench, checks, datafile, datasets, train, wellposed
 from idl_ref.backends import CHOICES, resolve
+from idl_ref.conformance import command as conformance
+from idl_ref.export import command as export_command
 from idl_ref.functions import FUNCTIONS
 from idl_ref.gradcheck import check_gradients
 from idl_ref.model import ImplicitModel
@@ -49,12 +51,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with: idl-ref train    (no arguments: handwritten digits, a few seconds)",
     )
     parser.add_argument("--version", action="version", version=f"idl-ref {idl_ref.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{train,predict,check,info}")
+    names = "{train,predict,check,conformance,export,bench,info}"
+    commands = parser.add_subparsers(title="commands", required=True, metavar=names)
     _add_train(commands.add_parser("train", help="train a classifier and save it", formatter_class=_Help))
     _add_predict(commands.add_parser("predict", help="predict with a saved model", formatter_class=_Help))
     _add_check(
         commands.add_parser("check", help="check a saved model: well-posedness, gradients", formatter_class=_Help)
     )
+    conformance.add(commands, _Help)
+    export_command.add(commands, _Help)
+    bench.add(commands, _Help)
     info = commands.add_parser("info", help="versions, and which backends work here")
     info.set_defaults(run=_info)
     return parser

@@ -63,7 +63,7 @@ def solve_adjoint(
     array([0.8, 0.4])
     """
     factors, (S, G, V0) = fac.check_equation(A, S=S, G=G, V0=V0)
-    checks.place(backend, *factors, S, G, V0)
+    checks.place(backend, options.stream, *factors, S, G, V0)
     identity = activations.get("identity")
     solution = fixed_point(backend)(fac.transpose(factors), identity, S, G, V0, options)
     return report(solution, factors, options, "adjoint", "max_iter")

@@ -35,8 +35,24 @@ def _on_device(name: str, value: Any, dtype: Any) -> Any:
     return array
 
 
-def place(backend: str, *arrays: Any) -> None:
-    """Refuse arrays on a device for a backend on the host."""
+def stream(value: Any) -> Any:
+    """A stream of a CUDA device, the number of one, or None."""
+    number = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
+    known = hasattr(value, "__cuda_stream__") or (hasattr(value, "synchronize") and not isinstance(value, type))
+    if value is None or number or known:
+        return value
+    raise TypeError(
+        "stream must be a stream of numba.cuda, an object with __cuda_stream__, or a number as in "
+        f"__cuda_array_interface__, 1 for the default stream; got {value!r}: leave it out for that one."
+    )
+
+
+def place(backend: str, stream: Any, *arrays: Any) -> None:
+    """Refuse a stream, and arrays on a device, for a backend on the host."""
+    if stream is not None and backend != "cuda":
+        raise ValueError(
+            f'stream is for backend="cuda"; got backend={backend!r}: leave it out of SolveOptions, or pass that.'
+        )
     for array in arrays:
         if type(array) is OnDevice and backend != "cuda":
             raise ValueError(

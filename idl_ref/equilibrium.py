@@ -72,7 +72,7 @@ def solve_equilibrium(
     True
     """
     factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
-    checks.place(backend, *factors, Z, X0)
+    checks.place(backend, options.stream, *factors, Z, X0)
     solution = fixed_point(backend)(factors, activations.get(activation), None, Z, X0, options)
     return report(solution, factors, options, "forward", "max_iter")
 

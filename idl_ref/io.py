@@ -1,25 +1,25 @@
 """Model files: a JSON header and named arrays, in .npz (NumPy alone) or .safetensors; no pickle, nothing executed.
 
-A file is read with suspicion: the header is limited in size, and every array must have the name, the dtype and the
-shape that the header calls for before a byte of it is loaded.
+A file is read with suspicion: its lists of contents are limited in size, and every array must have the name, the dtype
+and the shape that the header calls for before a byte of it is loaded. What was loaded must agree with its checksum and
+be finite.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import uuid
-import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from idl_ref import npz
+
 FORMAT, VERSION = "idl_ref model", 1
 HEADER_LIMIT = 1 << 20  # bytes
+MESSAGE_LIMIT = 600  # characters: a message may quote what the file says
 HEADER = "header"
 
 Arrays = dict[str, np.ndarray]
@@ -32,13 +32,19 @@ class FileFormatError(ValueError):
 
 def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
     """Write a model file, all or nothing: a temporary file beside it is renamed at the end."""
+    from pathlib import Path  # like uuid, not for a model that is loaded to predict
+    from uuid import uuid4
+
     target = Path(path)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite to be saved; got NaN or inf: the training has diverged.")
     checksums = {name: _checksum(array) for name, array in arrays.items()}
     header = json.dumps({"format": FORMAT, "version": VERSION, **settings, "crc32": checksums}, ensure_ascii=False)
-    writer = _WRITERS[_kind(target)]
+    writer = _WRITERS[_kind(str(target))]
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot save {target}: there is no folder {target.parent}.")
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    draft = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
         with draft.open("xb") as stream:
             writer(stream, header, arrays)
@@ -63,23 +69,29 @@ def read(
     OSError
         A file that cannot be opened.
     """
-    source = Path(path)
+    source = os.fspath(path)
     reader = _READERS[_kind(source)]
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise FileNotFoundError(f"there is no file {source}.")
     try:
         header, arrays = reader(source, layout)
         if header.get("crc32") != {name: _checksum(array) for name, array in arrays.items()}:
             raise FileFormatError("damaged: the checksums of its arrays do not agree.")
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise FileFormatError(f"{name} must be finite; got NaN or inf: its training has diverged.")
         return header, arrays
     except FileFormatError as reason:
-        raise FileFormatError(f"{source}: {reason}") from None
+        text = str(reason)
+        text = text if len(text) <= MESSAGE_LIMIT else f"{text[:MESSAGE_LIMIT]} …"
+        raise FileFormatError(f"{source}: {text}") from None
 
 
-def _kind(path: Path) -> str:
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"a model file ends in .npz or .safetensors; got {str(path)!r}.")
-    return path.suffix
+def _kind(path: str) -> str:
+    suffix = os.path.splitext(path)[1]
+    if suffix not in _WRITERS:
+        raise ValueError(f"a model file ends in .npz or .safetensors; got {path!r}.")
+    return suffix
 
 
 def _checksum(array: np.ndarray) -> int:
@@ -115,57 +127,37 @@ def _write_npz(stream: BinaryIO, header: str, arrays: Arrays) -> None:
     np.savez(stream, **{HEADER: text, **arrays})  # type: ignore[arg-type]
 
 
-def _read_npz(path: Path, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
+def _read_npz(path: str, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        with open(path, "rb") as stream:
+            members = npz.members(stream)
             if HEADER not in members:
                 raise FileFormatError("not a model of idl_ref: it has no header.")
-            header = _parse(_read_header(archive))
-            if sum(entry.file_size for entry in members.values()) > path.stat().st_size:
-                raise FileFormatError("damaged: it claims to hold more than its size.")  # as a zip bomb does
+            header = _parse(_read_header(stream, members[HEADER]))
             shapes, dtype = layout(header)
             _check_names(set(members) - {HEADER}, shapes)
-            return header, {name: _read_member(archive, name, shape, dtype) for name, shape in shapes.items()}
+            for name, shape in shapes.items():
+                found = npz.describe(stream, members[name])
+                _check_array(name, found[0], found[2], shape, dtype)
+            return header, {name: npz.read(stream, members[name]) for name in shapes}
     except FileFormatError:
         raise
-    except Exception as reason:  # hostile bytes make zipfile and NumPy raise nearly anything
+    except npz.DamagedError as reason:
+        raise FileFormatError(str(reason)) from None
+    except Exception as reason:  # hostile bytes make NumPy raise nearly anything
         raise FileFormatError(f"damaged or not an .npz file ({type(reason).__name__}).") from None
 
 
-def _read_header(archive: zipfile.ZipFile) -> bytes:
-    size = archive.getinfo(f"{HEADER}.npy").file_size
+def _read_header(stream: BinaryIO, member: npz.Member) -> bytes:
+    size = member.size
     if size <= HEADER_LIMIT:
-        shape, dtype = _described(archive, HEADER)
+        shape, _, dtype, _ = npz.describe(stream, member)
         if len(shape) != 1 or dtype != np.uint8:
             raise FileFormatError("not a model of idl_ref: its header is not JSON.")
         size = max(size, shape[0])
     if size > HEADER_LIMIT:
         raise FileFormatError(f"its header has {size} bytes, more than {HEADER_LIMIT}.")
-    with archive.open(f"{HEADER}.npy") as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False).tobytes()
-
-
-def _read_member(
-    archive: zipfile.ZipFile, name: str, expected: tuple[int, ...], expected_dtype: np.dtype
-) -> np.ndarray:
-    """One array; its own description is checked against what is expected before the data is read."""
-    shape, dtype = _described(archive, name)
-    _check_array(name, shape, dtype, expected, expected_dtype)
-    if archive.getinfo(f"{name}.npy").file_size < dtype.itemsize * math.prod(shape):
-        raise FileFormatError(f"damaged: {name} is shorter than its shape {shape}.")
-    with archive.open(f"{name}.npy") as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
-
-
-def _described(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an array as it describes itself."""
-    with archive.open(f"{name}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise FileFormatError(f"{name} has array format {version}; (1, 0) is what idl_ref writes.")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    return shape, dtype
+    return npz.read(stream, member).tobytes()
 
 
 def _safetensors() -> Any:
@@ -183,10 +175,10 @@ def _write_safetensors(stream: BinaryIO, header: str, arrays: Arrays) -> None:
     stream.write(_safetensors().numpy.save(contiguous, metadata={HEADER: header}))
 
 
-def _read_safetensors(path: Path, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
+def _read_safetensors(path: str, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
     package = _safetensors()
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
         if size > HEADER_LIMIT:
             raise FileFormatError(f"its header has {size} bytes, more than {HEADER_LIMIT}.")

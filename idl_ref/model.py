@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import checks, gradients, initial, io, losses, torchidl
+from idl_ref import checks, gradients, io
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.gradients import BackwardPass, ForwardPass, Kept, Weights
+from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise, as_rows
 from idl_ref.settings import Settings, layout
 from idl_ref.solution import Solution
@@ -114,6 +115,8 @@ class ImplicitModel:
             input_dim, output_dim, hidden_dim, f, no_D, bias, mitr, grad_mitr, tol, grad_tol, kappa, is_low_rank, rank,
             activation, dtype, backend, method, on_failure, straight_through,
         )  # fmt: skip
+        from idl_ref import initial  # like losses and torchidl below: not for a model that is loaded to predict
+
         if seed is not None:
             checks.integer("seed", seed, 0)
         self.parameters = initial.parameters(self.settings, np.random.default_rng(seed))
@@ -194,6 +197,17 @@ class ImplicitModel:
             weights = self.effective_weights()
             return gradients.forward_pass(weights, s.activation, columns, X0, s.forward_options(), s.backend)
 
+    def freeze(self, raw: bool = False) -> Predictor:
+        """The model as it is now, for serving: immutable, thread-safe, one sample in microseconds.
+
+        Parameters
+        ----------
+        raw : bool
+            Take samples as they were before `preprocessing`, and apply it. Whatever compiles, compiles here.
+        """
+        named = {name: W for name, W in self.parameters.items() if name in "BCD"}
+        return Predictor(self.settings, self.effective_weights().factors, named, self.preprocessing, raw)
+
     # --- gradients ----------------------------------------------------------------------------------------------------
 
     def vjp(self, U: Any, X0: Any = None) -> tuple[np.ndarray, Callable[[Any], Gradients]]:
@@ -234,6 +248,8 @@ class ImplicitModel:
         loss : {"cross_entropy", "mse"}
             Means over samples, and for "mse" over outputs too.
         """
+        from idl_ref import losses
+
         forward = self._reported(self.forward_pass(U))
         targets = losses.check_targets(loss, targets, forward.Y.shape[1], self.output_dim, self.dtype)
         value, G_Y = losses.get(loss)(forward.Y, targets)
@@ -369,6 +385,8 @@ class ImplicitModel:
         >>> ImplicitModel.from_torchidl(state).kappa
         0.99
         """
+        from idl_ref import torchidl
+
         arguments, raw = torchidl.arguments(state_dict, settings)
         model = cls(**arguments)
         for name, shape in model.settings.shapes().items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,10 @@ class SolveOptions:
         Columns solved together; None leaves it to the backend. It changes memory and speed, not the answer.
     on_failure : {"warn", "raise", "ignore"}
         What happens when a column does not converge.
+    stream : optional
+        With backend="cuda", where copies and kernels are queued: a stream of numba.cuda, any object with
+        `__cuda_stream__`, or a number as in `__cuda_array_interface__`; None is the default stream. The call waits for
+        it, because statuses come back to the host. Refused with other backends.
 
     Examples
     --------
@@ -44,6 +49,7 @@ class SolveOptions:
     method: str = "auto"
     tile: int | None = None
     on_failure: str = "warn"
+    stream: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         checks.number("tol", self.tol, 0)
@@ -52,6 +58,7 @@ class SolveOptions:
         if self.tile is not None:
             checks.integer("tile", self.tile, 1)
         checks.choice("on_failure", self.on_failure, ON_FAILURE)
+        checks.stream(self.stream)
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,6 +56,32 @@ def test_neither_the_import_nor_auto_looks_for_it():
     assert result.stdout.strip() == "[]"
 
 
+class Queue:
+    """A stream of another library."""
+
+    def __cuda_stream__(self):
+        return 0, 7
+
+
+def test_a_stream_is_for_the_device():
+    for backend in ("numpy", "auto"):
+        for stream in (1, Queue()):
+            with pytest.raises(
+                ValueError, match=f"stream is for backend=\"cuda\"; got backend='{backend}': leave it out"
+            ):
+                solve_equilibrium(A, Z, options=SolveOptions(stream=stream), backend=backend)
+            with pytest.raises(ValueError, match='stream is for backend="cuda"'):
+                solve_adjoint(A, Z, Z, options=SolveOptions(stream=stream), backend=backend)
+
+
+@pytest.mark.parametrize("stream", [0, -1, True, 1.0, "default", Queue.__cuda_stream__])
+def test_what_is_no_stream_is_refused(stream):
+    with pytest.raises(
+        TypeError, match=r"stream must be a stream of numba\.cuda, .*; got .*: leave it out for that one"
+    ):
+        SolveOptions(stream=stream)
+
+
 class Elsewhere:
     """An array in the memory of a device, which nobody may look into."""
 

@@ -7,7 +7,7 @@ import pytest
 from strategies import DTYPES, matrix, pair
 
 import idl_ref
-from idl_ref import SolveOptions, activations, solve_adjoint, solve_equilibrium
+from idl_ref import SolveOptions, solve_adjoint, solve_equilibrium
 
 pytestmark = pytest.mark.gpu
 REASON = idl_ref.backends()["cuda"]
@@ -17,7 +17,6 @@ from idl_ref.backends import cuda_api  # noqa: E402
 
 if cuda_api.SIMULATED or not hasattr(cuda_api.cuda, "gpus") or not cuda_api.cuda.is_available():
     pytest.skip("backend cuda: no device, it is simulated or executed on the CPU", allow_module_level=True)
-from idl_ref.backends import cuda_  # noqa: E402
 
 
 def problem(n, m, dtype, r=0):
@@ -50,13 +49,13 @@ def test_more_than_48_kb_of_shared_memory_are_granted():
 def test_streams_at_the_same_time_get_their_own_answers():
     from concurrent.futures import ThreadPoolExecutor
 
-    relu, options = activations.get("relu"), SolveOptions()
     problems = [problem(100 + k, 64, np.float32) for k in range(8)]
 
     def solve(k):
         stream = cuda_api.cuda.stream()
         A, Z = problems[k]
-        return cuda_.fixed_point((A,), relu, None, Z, None, options, stream=stream).X
+        how = SolveOptions(stream=stream if k % 2 else int(stream))
+        return solve_equilibrium(A, Z, options=how, backend="cuda").X
 
     with ThreadPoolExecutor(4) as pool:
         for X, (A, Z) in zip(pool.map(solve, range(8)), problems, strict=True):

@@ -87,6 +87,44 @@ def test_forward(only, kind, method, dtype, activation, n, m):
     agree(solve_equilibrium(A, Z, **how, backend="cuda"), solve_equilibrium(A, Z, **how, backend="numpy"), dtype)
 
 
+NEWTON = [
+    (low_rank, dtype, activation, *SHAPES[i % len(SHAPES)])
+    for i, (low_rank, dtype, activation) in enumerate(itertools.product((False, True), DTYPES, activations.TABLE))
+][:: 1 if CUDA == "sim" else 4]
+
+
+@pytest.mark.parametrize(("low_rank", "dtype", "activation", "n", "m"), NEWTON)
+def test_newton(low_rank, dtype, activation, n, m):
+    A, Z, rng = problem("low_rank" if low_rank else "shared", n, m, dtype)
+    X0 = rng.standard_normal((n, m)).astype(dtype)
+    how = {"activation": activation, "X0": X0, "options": options(dtype, method="newton")}
+    ours, theirs = (solve_equilibrium(A, Z, **how, backend=backend) for backend in ("cuda", "numpy"))
+    agree(ours, theirs, dtype)
+    np.testing.assert_allclose(ours.error_bound, theirs.error_bound, rtol=0.5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_auto_solves_the_adjoint_of_low_rank_exactly(dtype):
+    A, G, rng = problem("low_rank", 17, 9, dtype)
+    S = rng.uniform(0, 1, G.shape).astype(dtype)
+    G[3, 4] = np.nan
+    ours, theirs = (solve_adjoint(A, S, G, options=options(dtype), backend=backend) for backend in ("cuda", "numpy"))
+    agree(ours, theirs, dtype)
+    assert ours.iterations.tolist() == [2, 2, 2, 2, 0, 2, 2, 2, 2]
+    scale = abs(np.nan_to_num(theirs.X)).max()
+    np.testing.assert_allclose(ours.X / scale, theirs.X / scale, atol=1e-6 if dtype is np.float32 else 1e-15)
+
+
+def test_newton_exchanges_rows_and_gives_a_singular_system_to_picard():
+    A = np.array([[1.0, -1.5, 0.0], [0.8, 0.1, 0.0], [0.0, 0.0, 1.0]])  # I − A has a 0 where the first pivot would be
+    Z, X0 = np.array([[1.0, 1.0], [2.0, -2.0], [-1.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    how = {"X0": X0, "options": options(np.float64, method="newton")}
+    ours, theirs = (solve_equilibrium(A, Z, **how, backend=backend) for backend in ("cuda", "numpy"))
+    for name in ("status", "iterations"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    np.testing.assert_allclose(ours.X, theirs.X, atol=1e-14)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
@@ -151,6 +189,19 @@ def test_auto_turns_to_anderson_where_picard_is_slow(dtype):
     assert ours.iterations[2] == 1
 
 
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_answers_of_newton_are_bitwise_the_same_alone(low_rank):
+    A, Z, _ = problem("low_rank" if low_rank else "shared", 9, 21, np.float32)
+    Z *= np.float32(10.0) ** np.linspace(-5, 5, 21).astype(np.float32)
+    how = {"activation": "tanh", "options": options(np.float32, method="newton"), "backend": "cuda"}
+    whole = solve_equilibrium(A, Z, **how)
+    for j in (0, 17):
+        alone = solve_equilibrium(A, Z[:, [j]], **how)
+        for name in ("status", "iterations", "step"):
+            assert getattr(alone, name)[0] == getattr(whole, name)[j]
+        np.testing.assert_array_equal(alone.X[:, 0], whole.X[:, j])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_answers_are_bitwise_the_same_for_every_tile_and_alone(only, method, kind):
@@ -187,10 +238,11 @@ def test_a_triangular_matrix_is_one_sweep_forward_and_adjoint(turn, dtype):
             assert np.isfinite(ours.error_bound).all()
 
 
-def test_methods_without_a_kernel_are_refused_with_a_way_out():
+def test_newton_of_large_n_and_substitution_are_refused_with_a_way_out():
     A, Z, _ = problem("shared", 5, 2, np.float32)
-    with pytest.raises(ValueError, match=r'"newton" .* has no kernel; got method="newton": use method="anderson"'):
-        solve_equilibrium(A, Z, options=SolveOptions(method="newton"), backend="cuda")
+    big = np.eye(257, dtype=np.float32) / 2
+    with pytest.raises(ValueError, match=r'"newton" solves an n × n system .* got n = 257: use method="anderson"'):
+        solve_equilibrium(big, big[:, :1], options=SolveOptions(method="newton"), backend="cuda")
     with pytest.raises(ValueError, match='"substitution" needs a strictly triangular A'):
         solve_equilibrium(A, Z, options=SolveOptions(method="substitution"), backend="cuda")
 
@@ -275,6 +327,32 @@ def test_no_samples_on_the_device(foreign):
     solution = solve_equilibrium(foreign(A), foreign(np.zeros((3, 0), np.float32)), backend="cuda")
     assert tuple(solution.X.shape) == (3, 0)
     assert solution.converged
+
+
+@pytest.mark.parametrize("method", ["auto", "picard", "anderson", "newton", "substitution"])
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_everything_is_queued_on_the_stream_that_is_asked_for(monkeypatch, method, low_rank):
+    if method == "substitution":
+        A, Z = np.triu(np.ones((9, 9), np.float32), 1), np.ones((9, 5), np.float32)
+    else:
+        A, Z, _ = problem("low_rank" if low_rank else "large", 9, 5, np.float32)
+    stream = cuda_.api.cuda.stream() if CUDA == "sim" else 77
+    queued = []
+    for name, place in (("upload", 1), ("empty", 2), ("download", 1), ("launch", 4)):
+
+        def noted(*arguments, place=place, original=getattr(cuda_.api, name)):
+            queued.append(arguments[place] if len(arguments) > place else 0)
+            return original(*arguments)
+
+        monkeypatch.setattr(cuda_.api, name, noted)
+    for solve, more in ((solve_equilibrium, ()), (solve_adjoint, (np.ones_like(Z),))):
+        queued.clear()
+        how = options(np.float32, method=method, stream=stream)
+        ours = solve(A, *more, Z, options=how, backend="cuda")
+        assert queued
+        assert all(where is stream for where in queued)
+        theirs = solve(A, *more, Z, options=options(np.float32, method=method), backend="numpy")
+        agree(ours, theirs, np.float32)
 
 
 # --- models and training ----------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from ptx.program import PTXError  # noqa: E402
 from idl_ref.backends import cuda_, cuda_plans  # noqa: E402
 
 BACKENDS = sys.modules["idl_ref.backends"]
-CHAIN = ("cuda_columns", "cuda_states", "cuda_trials", "cuda_kernels")  # each imports only what is before it
+# each imports only what is before it
+CHAIN = ("cuda_columns", "cuda_states", "cuda_trials", "cuda_kernels", "cuda_newton")
 
 
 def load(changed, old, new):
@@ -40,17 +41,17 @@ def load(changed, old, new):
         sys.modules[full] = module
         setattr(BACKENDS, name, module)
         exec(compile(source, spec.origin, "exec"), module.__dict__)
-    return module
+    return {"kernels": sys.modules["idl_ref.backends.cuda_kernels"], "newton": module}
 
 
 def run(kernels=None, method="picard", low_rank=False):
     """What is reported of a solve on two blocks with a ragged edge, and the largest error."""
-    rng = np.random.default_rng(1)
-    A = pair(29, 5, 0.9, rng, np.float32) if low_rank else matrix("random", 29, 0.9, rng, np.float32)
-    Z = rng.standard_normal((29, 7)).astype(np.float32)
+    rng, n = np.random.default_rng(1), 11 if method == "newton" else 29
+    A = pair(n, 5, 0.9, rng, np.float32) if low_rank else matrix("random", n, 0.9, rng, np.float32)
+    Z = rng.standard_normal((n, 7)).astype(np.float32)
     options = SolveOptions(method=method, max_iter=4, on_failure="ignore", tol=0)
     expected = solve_equilibrium(A, Z, options=options, backend="numpy").X
-    with interpreted() as device, mock.patch.object(cuda_, "kernels", kernels or cuda_.kernels):
+    with interpreted() as device, mock.patch.multiple(cuda_, **(kernels or {"kernels": cuda_.kernels})):
         try:
             X = solve_equilibrium(A, Z, options=options, backend="cuda").X
         except PTXError as reason:
@@ -69,7 +70,7 @@ def planted():
 
 
 @pytest.mark.parametrize("low_rank", [False, True])
-@pytest.mark.parametrize("method", ["picard", "anderson"])
+@pytest.mark.parametrize("method", ["picard", "anderson", "newton"])
 def test_the_kernels_themselves_are_clean(planted, method, low_rank):
     for kernels in (None, planted("", "", "")):
         reports, error = run(kernels, method, low_rank)
@@ -78,45 +79,44 @@ def test_the_kernels_themselves_are_clean(planted, method, low_rank):
 
 
 RACE = "shared race"
-SURVEY = "survey(V, x, w, first, count, Z, S, X0, index, where, n, filled(n), M, places[1], tid, threads)\n"
-FINISH = "row, min(last, n), w, first, count, Z, S, index, where, code, M, shares, tid,\n                    threads,\n"
-VOTE = """w, M, places[1], S.size > 0, levels, limits, j, m, status, iterations, numbers
-        )
+SURVEY = "    survey(b, e, V)\n"
+FINISH = "                finish(b, e, X, P, X, row, min(last, n))\n"
+VOTE = """        goes_on = settle_picard(b, e, c)
     running = cuda.syncthreads_count(goes_on)
 """
 DIVERGENT = VOTE.replace(
     "    running = cuda.syncthreads_count(goes_on)\n",
-    "    running = 0\n    if tid < 40:\n        running = cuda.syncthreads_count(goes_on)\n"
+    "    running = 0\n    if b.tid < 40:\n        running = cuda.syncthreads_count(goes_on)\n"
     "    else:\n        running = cuda.syncthreads_count(0)\n",
 )
-MOVE = "move(N, M, q, V, x, P, p, H, h, n, w, M, shares, tid, threads)\n    cuda.syncthreads()\n"
-JOIN = "sweep_slices(F2, filled(r), end, M, x, w, M, t + size, tid, threads)\n    cuda.syncthreads()\n"
+MOVE = "    move(b, e, V, P, H)\n    cuda.syncthreads()\n"
+JOIN = "    cuda.syncthreads()\n    join_slices("
 CASES = {
     "no barrier after the start": ("cuda_kernels", SURVEY + "    cuda.syncthreads()\n", SURVEY, RACE, {}),
     "no barrier after the product": (
         "cuda_kernels",
-        "                cuda.syncthreads()\n                finish(\n",
-        "                finish(\n",
+        "                cuda.syncthreads()\n" + FINISH,
+        FINISH,
         RACE,
         {},
     ),
     "no barrier before the vote": (
         "cuda_kernels",
-        FINISH + "                )  # fmt: skip\n                cuda.syncthreads()\n",
-        FINISH + "                )  # fmt: skip\n",
+        FINISH + "                cuda.syncthreads()\n",
+        FINISH,
         RACE,
         {},
     ),
     "no barrier between the slices and their sum": (
-        "cuda_kernels", JOIN, JOIN.replace("    cuda.syncthreads()\n", ""), RACE, {"low_rank": True},
+        "cuda_kernels", JOIN, "    join_slices(", RACE, {"low_rank": True},
     ),
     "no barrier between a point and its product": (
         "cuda_kernels", MOVE, MOVE.replace("    cuda.syncthreads()\n", ""), RACE, {"method": "anderson"},
     ),
     "the product goes over what is still read": (
         "cuda_kernels",
-        "sweep(M, f, end, end, M, x, w, M, p, row, last, tid, threads)",
-        "sweep(M, f, end, end, M, x, w, M, x, row, last, tid, threads)",
+        "sweep(b, Rows(b.M, e.places.f), end, end, X, P, first, last)",
+        "sweep(b, Rows(b.M, e.places.f), end, end, X, X, first, last)",
         RACE,
         {},
     ),
@@ -124,15 +124,15 @@ CASES = {
     "some threads leave before a barrier": (
         "cuda_kernels",
         "        while running > 0:\n            if kind == LOW_RANK:\n",
-        "        while running > 0 and tid < 96:\n            if kind == LOW_RANK:\n",
+        "        while running > 0 and b.tid < 96:\n            if kind == LOW_RANK:\n",
         "barrier without the threads that have exited",
         {},
     ),
-    "no guard for the rows": ("cuda_kernels", "row, min(last, n), w,", "row, last, w,", "global access outside", {}),
+    "no guard for the rows": ("cuda_kernels", "row, min(last, n))", "row, last)", "global access outside", {}),
     "no guard for the columns": (
         "cuda_states",
-        "if c < count and (control == ENDED or control == BROKEN):  # noqa: SIM109",
-        "if c < count + 1 and (control == ENDED or control == BROKEN or c == count):",
+        "if c < b.used and (control == ENDED or control == BROKEN):  # noqa: SIM109",
+        "if c < b.used + 1 and (control == ENDED or control == BROKEN or c == b.used):",
         "global access outside",
         {},
     ),
@@ -144,18 +144,39 @@ CASES = {
         {},
     ),
     "flags that nobody set": (
-        "cuda_kernels", "N[k * w + tid] = 0\n", "pass\n", "read of uninitialised shared memory", {},
+        "cuda_kernels", "b.N[k * b.w + b.tid] = 0\n", "pass\n", "read of uninitialised shared memory", {},
     ),
     "two blocks write one column": (
         "cuda_states",
-        "j, i = index[first + c], lane\n",
-        "j, i = index[c], lane\n",
+        "j, i = e.columns[b.first + c], lane\n",
+        "j, i = e.columns[c], lane\n",
         "global word written by two blocks",
         {},
     ),
+    "no barrier between what was kept and what is measured": (
+        "cuda_newton",
+        "        keep(b, e, kept, True)\n        cuda.syncthreads()\n",
+        "        keep(b, e, kept, True)\n",
+        RACE,
+        {"method": "newton"},
+    ),
+    "no barrier before the pivot is looked at": (
+        "cuda_newton",
+        "    cuda.syncthreads()\n    top, place = M[0], M[LANES]\n",
+        "    top, place = M[0], M[LANES]\n",
+        RACE,
+        {"method": "newton"},
+    ),
+    "a system without its right side": (
+        "cuda_newton",
+        "while item < n * (n + 1):",
+        "while item < n * n:",
+        "read of uninitialised global memory",
+        {"method": "newton"},
+    ),
     "a history that nobody cleared": (
         "cuda_trials",
-        "                        H[o + k * w] = H.dtype.type(0)\n",
+        "                        h[o + k * w] = M.dtype.type(0)\n",
         "                        pass\n",
         "read of uninitialised global memory",
         {"method": "anderson"},

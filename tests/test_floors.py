@@ -17,11 +17,13 @@ FLOORS = {
     "losses": 1,
     "factors": 1,
     "preprocessing": 1,
+    "npz": 0,
     "io": 1,
     "solution": 2,
     # well-posedness and the twins
     "certificate": 3,
     "wellposed": 3,
+    "output_bound": 4,
     "backends": 3,
     "backends.methods": 4,
     "backends.problem": 4,
@@ -33,16 +35,23 @@ FLOORS = {
     "backends.trials": 6,
     "backends.kernels": 7,
     "backends.numba_": 8,
+    # the one-sample twins
+    "backends.one": 4,
+    "backends.one_numpy": 5,
+    "backends.one_kernel": 8,
+    "backends.one_numba": 9,
     # the twin on a CUDA device, from the bottom
     "backends.cuda_api": 4,
     "backends.cuda_plans": 4,
     "backends.cuda_arrays": 5,
-    "backends.cuda_columns": 5,
-    "backends.cuda_states": 6,
-    "backends.cuda_algebra": 6,
-    "backends.cuda_trials": 7,
-    "backends.cuda_kernels": 8,
-    "backends.cuda_": 9,
+    "backends.cuda_task": 5,
+    "backends.cuda_columns": 6,
+    "backends.cuda_states": 7,
+    "backends.cuda_algebra": 7,
+    "backends.cuda_trials": 8,
+    "backends.cuda_kernels": 9,
+    "backends.cuda_newton": 10,
+    "backends.cuda_": 11,
     # the equations by name
     "functions": 7,
     "equilibrium": 9,
@@ -52,6 +61,7 @@ FLOORS = {
     "torchidl": 11,
     "gradients": 11,
     "initial": 11,
+    "predictor": 11,
     "model": 12,
     # training
     "optim": 13,
@@ -63,8 +73,47 @@ FLOORS = {
     "datasets": 15,
     "datafile": 15,
     "plots": 16,
+    # the conformance kit, from the bottom
+    "conformance.problem": 15,
+    "conformance.exact": 16,
+    "conformance.capabilities": 16,
+    "conformance.cases": 17,
+    "conformance.bounds": 17,
+    "conformance.plain": 17,
+    "conformance.adapters": 17,
+    "conformance.adapters_torch": 17,
+    "conformance.adapters_jax": 17,
+    "conformance.cases_equation": 18,
+    "conformance.cases_shapes": 18,
+    "conformance.bugs": 18,
+    "conformance.relations": 18,
+    "conformance.report": 18,
+    "conformance.vectors": 19,
+    "conformance.bugs_gradients": 19,
+    "conformance.asking": 19,
+    "conformance.diagnose": 20,
+    "conformance.verdicts": 21,
+    "conformance.runner": 22,
+    "conformance.flags": 15,
+    "conformance.exchange": 16,
+    "conformance.remote": 20,
+    "conformance.pytest_": 23,
+    "conformance.power": 23,
+    "conformance.command": 24,
+    "conformance": 25,
     "": 17,  # the package itself
-    "__main__": 18,
+    # deployment
+    "export.formulas": 18,
+    "export.c_text": 18,
+    "export.plan": 19,
+    "export.numpy_": 20,
+    "export.c_": 20,
+    "export.onnx_": 20,
+    "export": 21,
+    "export.command": 22,
+    "bench_rows": 22,
+    "bench": 23,
+    "__main__": 26,
 }
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
@@ -87,7 +136,7 @@ def statements(tree):
 
 def imports(source, module=""):
     """The modules of idl_ref that a source imports, by their names in the table, anywhere in it."""
-    package = module if module in ("", "backends") else module.rpartition(".")[0]
+    package = module if module in ("", "backends", "export") else module.rpartition(".")[0]
     for node in statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -17,13 +17,16 @@ from idl_ref.activations import Activation
 from idl_ref.backends import Memory, cuda_plans, methods, numpy_
 from idl_ref.backends import cuda_api as api
 from idl_ref.backends import cuda_kernels as kernels
+from idl_ref.backends import cuda_newton as newton
 from idl_ref.backends.cuda_arrays import Matrix, matrix, on_device
-from idl_ref.backends.cuda_plans import INTEGERS, LANES, REALS, Plan, filled
+from idl_ref.backends.cuda_plans import INTEGERS, KEPT, LANES, Plan, filled
 from idl_ref.backends.cuda_states import SLOW
+from idl_ref.backends.cuda_task import Kept, Levels, Sizes, Task, Where
 from idl_ref.backends.cuda_trials import HISTORY
 from idl_ref.solution import Solution, SolveOptions
 
-CHECK = 8  # steps of what is too large for one launch, until the host asks who goes on
+CHECK, CHECK_NEWTON = 8, 2  # steps of what is too large for one launch, until the host asks who goes on
+ROOM = 1 << 28  # bytes for the linear systems that Newton solves at the same time
 NEVER = 1 << 62  # slow steps after which plain Picard gives up
 LONGEST = (1 << 31) - 1  # applications that a column can count
 
@@ -75,18 +78,6 @@ def on_host(factors: fac.Factors, adjoint: bool) -> fac.Factors:
     return fac.transpose(factors) if adjoint else factors
 
 
-def choose(method: str, packed: Packed, low_rank: bool) -> str:
-    """The method that "auto" stands for here, and a refusal of methods that do not fit A or are not compiled."""
-    if method == "newton":
-        raise ValueError(
-            'method "newton" solves a linear system per sample, for which backend "cuda" has no kernel; '
-            'got method="newton": use method="anderson", or backend="numba".'
-        )
-    if method == "substitution" and not packed.triangle:
-        raise methods.not_triangular(low_rank)
-    return "substitution" if method == "auto" and packed.triangle else method
-
-
 # --- solving ----------------------------------------------------------------------------------------------------------
 
 
@@ -118,98 +109,97 @@ def solve(method: str, e: Equation, index: np.ndarray, answer: Answer) -> None:
     n, r, _ = e.shape
     dtype = np.dtype(answer.d_out.dtype)
     limit = api.shared_limit()
-    kind = "anderson" if method == "anderson" else "picard"
-    chosen = cuda_plans.plan(kind, (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), e.options.tile)
-    if method == "substitution":
+    chosen = cuda_plans.plan(
+        history(method), (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), e.options.tile
+    )
+    if method in ("substitution", "newton"):
         chosen = cuda_plans.rough(chosen, n, dtype.itemsize, len(index))
     cuda_plans.check(chosen, limit)
-    d_index = api.upload(index.astype(np.int32), e.stream)
+    task = describe(method, e, chosen, api.upload(index.astype(np.int32), e.stream), answer)
     run = {"substitution": _substitute}.get(method, _large if chosen.kind == "large" else _resident)
-    run(method, e, chosen, d_index, answer)
+    run(method, e, chosen, task)
 
 
-def _sizes(method: str, e: Equation, chosen: Plan) -> tuple[int, ...]:
-    n, r, m = e.shape
+def history(method: str) -> str:
+    """Whose map of shared memory a method uses: only Anderson needs more than Picard."""
+    return "anderson" if method == "anderson" else "picard"
+
+
+def describe(method: str, e: Equation, chosen: Plan, d_columns: Any, answer: Answer) -> Task:
+    """What the kernels want to know."""
+    (n, r, m), dtype = e.shape, np.dtype(answer.d_out.dtype)
     slow_steps = methods.SLOW_STEPS if method == "auto" else NEVER
-    return n, r, chosen.width, m, e.code, min(int(e.options.max_iter), LONGEST), slow_steps
+    ratio = methods.DECREASE if method in ("anderson", "newton") else methods.SLOW
+    return Task(
+        e.Z.d_array,
+        e.S.d_array,
+        e.X0.d_array,
+        d_columns,
+        Where(e.Z.down, e.Z.right, e.S.down, e.S.right, e.X0.down, e.X0.right),
+        Sizes(n, r, filled(n), filled(r), m, e.code, min(int(e.options.max_iter), LONGEST), slow_steps),
+        Levels(*(dtype.type(level) for level in (e.options.tol, ratio, np.finfo(dtype).eps, e.lipschitz))),
+        cuda_plans.places(chosen.kind, history(method), n, r, chosen.width, chosen.threads, dtype.itemsize),
+        *answer,
+    )
 
 
-def _levels(method: str, e: Equation, dtype: np.dtype) -> tuple[Any, ...]:
-    """tol, slow or decrease, eps, Lip(φ) in the dtype of the kernel."""
-    ratio = methods.DECREASE if method == "anderson" else methods.SLOW
-    return tuple(dtype.type(level) for level in (e.options.tol, ratio, np.finfo(dtype).eps, e.lipschitz))
-
-
-def _places(method: str, e: Equation, chosen: Plan, dtype: np.dtype) -> tuple[int, ...]:
-    kind, (n, r, _) = "anderson" if method == "anderson" else "picard", e.shape
-    return tuple(cuda_plans.places(chosen.kind, kind, n, r, chosen.width, chosen.threads, dtype.itemsize))
-
-
-def _where(e: Equation) -> tuple[int, ...]:
-    return e.Z.down, e.Z.right, e.S.down, e.S.right, e.X0.down, e.X0.right
-
-
-def _resident(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answer) -> None:
+def _resident(method: str, e: Equation, chosen: Plan, task: Task) -> None:
     """One launch: every block solves its tile to the end."""
-    dtype = np.dtype(answer.d_out.dtype)
-    d_F1, d_F2 = e.packed[:2]
-    inputs = (d_F1, d_F2, e.Z.d_array, e.S.d_array, e.X0.d_array, d_index)
-    shape = (_sizes(method, e, chosen), _where(e), _places(method, e, chosen, dtype), _levels(method, e, dtype))
     kernel, more = kernels.picard(chosen.kind, chosen.width), []
     if method == "anderson":
         kernel = kernels.guarded(chosen.kind, chosen.width)
-        more = [api.empty(chosen.grid * HISTORY * filled(e.shape[0]) * chosen.width, dtype, e.stream)]
-    api.launch(kernel, chosen.grid, chosen.threads, chosen.shared, e.stream, *inputs, *shape, *more, *answer)
+        more = [api.empty(chosen.grid * HISTORY * filled(e.shape[0]) * chosen.width, task.out.dtype, e.stream)]
+    api.launch(kernel, chosen.grid, chosen.threads, chosen.shared, e.stream, *e.packed[:2], *more, task)
 
 
-def _large(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answer) -> None:
+def _large(method: str, e: Equation, chosen: Plan, task: Task) -> None:
     """P = A X over the whole batch, then what follows on it, until no tile has a column that goes on."""
-    (n, r, _), w, grid, dtype = e.shape, chosen.width, chosen.grid, np.dtype(answer.d_out.dtype)
-    end, narrow = filled(n), filled(r)
-    d_X, d_P = (api.empty(grid * end * w, dtype, e.stream) for _ in range(2))
-    d_T = api.empty(grid * narrow * w, dtype, e.stream)
-    kept = (
-        api.empty(grid * INTEGERS * w, np.int32, e.stream),
-        api.empty(grid * REALS * w, dtype, e.stream),
-        api.empty(grid * 2 * LANES * w, dtype, e.stream),
+    (_, r, _), grid, dtype, sizes = e.shape, chosen.grid, task.out.dtype, task.sizes
+    kept = Kept(
+        api.empty(grid * INTEGERS * chosen.width, np.int32, e.stream),
+        api.empty(grid * KEPT * chosen.width, dtype, e.stream),
         api.empty(grid, np.int32, e.stream),
     )
-    shape = (_sizes(method, e, chosen), _where(e), _places(method, e, chosen, dtype), _levels(method, e, dtype))
-    inputs = (e.Z.d_array, e.S.d_array)
+
+    def tiles(rows: int) -> Any:
+        return api.empty(grid * rows * chosen.width, dtype, e.stream)
 
     def launch(kernel: Any, blocks: int, shared: int, *arguments: Any) -> None:
         api.launch(kernel, blocks, chosen.threads, shared, e.stream, *arguments)
 
     def product(d_F: Any, rows: int, inner: int, d_from: Any, d_to: Any) -> None:
         blocks = -(-rows // kernels.BLOCK)
-        launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, blocks), kept[3])
+        launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, blocks), kept.running)
 
-    launch(kernels.open_tiles, grid, chosen.shared, d_X, *inputs, e.X0.d_array, d_index, *shape, kept, *answer)
-    d_H = api.empty(grid * HISTORY * end * w if method == "anderson" else 0, dtype, e.stream)
-    kernel, more = (kernels.step_guarded, (d_H,)) if method == "anderson" else (kernels.step_picard, ())
-    while api.download(kept[3], e.stream).any():
-        for _ in range(CHECK):
+    d_X, d_P, d_T = tiles(sizes.end), tiles(sizes.end), tiles(sizes.narrow)
+    launch(kernels.open_tiles, grid, chosen.shared, d_X, task, kept)
+    often, step, more = CHECK, kernels.step_picard, []
+    if method == "anderson":
+        step, more = kernels.step_guarded, [tiles(HISTORY * sizes.end)]
+    elif method == "newton":
+        often, step, more = CHECK_NEWTON, newton.step_newton, [tiles(sizes.end), tiles(sizes.end)]
+        system = (r or sizes.n) * ((r or sizes.n) + 1)
+        systems = max(1, min(task.columns.size, ROOM // (system * dtype.itemsize)))
+        d_J = api.empty(systems * system, dtype, e.stream)
+    while api.download(kept.running, e.stream).any():
+        for _ in range(often):
             if r:
-                product(e.packed.d_F2, narrow, end, d_X, d_T)
-            product(e.packed.d_F1, end, narrow if r else end, d_T if r else d_X, d_P)
-            launch(kernel, grid, chosen.shared, d_X, d_P, *inputs, d_index, *shape, kept, *more, *answer)
+                product(e.packed.d_F2, sizes.narrow, sizes.end, d_X, d_T)
+            product(e.packed.d_F1, sizes.end, sizes.narrow if r else sizes.end, d_T if r else d_X, d_P)
+            launch(step, grid, chosen.shared, d_X, d_P, *more, task, kept)
+            if method == "newton":
+                shared = 2 * LANES * dtype.itemsize
+                launch(newton.solve_systems, systems, shared, *e.packed[:2], d_X, d_P, *more, d_J, task, kept)
 
 
-def _substitute(method: str, e: Equation, chosen: Plan, d_index: Any, answer: Answer) -> None:
+def _substitute(method: str, e: Equation, chosen: Plan, task: Task) -> None:
     """One launch, one sweep."""
-    n, _, m = e.shape
-    dtype = np.dtype(answer.d_out.dtype)
-    d_X = api.empty(chosen.grid * 2 * filled(n) * chosen.width, dtype, e.stream)
-    shape = (
-        (n, int(e.packed.triangle == "upper"), chosen.width, m, e.code),
-        _where(e),
-        _places(method, e, chosen, dtype),
-        _levels(method, e, dtype),
-    )
-    inputs = (e.packed.d_F1, e.Z.d_array, e.S.d_array, d_index)
+    d_X, d_P = (api.empty(chosen.grid * filled(e.shape[0]) * chosen.width, task.out.dtype, e.stream) for _ in range(2))
+    upper = int(e.packed.triangle == "upper")
+    task = task._replace(X0=api.empty(0, task.out.dtype, e.stream))
     api.launch(
-        kernels.substitute, chosen.grid, chosen.threads, chosen.shared, e.stream, *inputs, *shape, d_X, *answer
-    )  # fmt: skip
+        kernels.substitute, chosen.grid, chosen.threads, chosen.shared, e.stream, e.packed.d_F1, d_X, d_P, upper, task
+    )
 
 
 def fixed_point(
@@ -220,7 +210,6 @@ def fixed_point(
     X0: Any,
     options: SolveOptions,
     memory: Memory | None = None,
-    stream: Any = 0,
 ) -> Solution:
     """The same function as `numpy_.fixed_point`; see there.
 
@@ -228,29 +217,29 @@ def fixed_point(
     ----------
     factors, S, Z, X0 : arrays
         NumPy arrays, or contiguous arrays on the device: of any library with `__cuda_array_interface__`, or a Matrix.
-    stream : numba.cuda stream, optional
-        Where copies and kernels are queued. The call waits for it: statuses come back to the host.
 
     Notes
     -----
-    If Z is on the device, so is X in the Solution; everything per column is a NumPy array. Newton is not compiled: for
-    the low-rank adjoint "auto" is Picard and Anderson, as for all others.
+    If Z is on the device, so is X in the Solution; everything per column is a NumPy array.
     """
-    n, m = Z.shape
+    (n, m), stream = Z.shape, api.stream(options.stream)
     if n == 0 or m == 0 or 0 in factors[-1].shape:
         return _nothing(factors, activation, S, Z, X0, options, stream)
     dtype, adjoint, low_rank = np.dtype(Z.dtype), S is not None, len(factors) > 1
     memory = {} if memory is None else memory
-    if ("cuda", adjoint) not in memory:
-        memory["cuda", adjoint] = pack(factors, adjoint, stream)
-    packed = memory["cuda", adjoint]
-    method = choose(options.method, packed, low_rank)
+
+    def packed() -> Packed:
+        if ("cuda", adjoint) not in memory:
+            memory["cuda", adjoint] = pack(factors, adjoint, stream)
+        return memory["cuda", adjoint]
+
+    method = methods.choose(options.method, factors, adjoint, lambda _: packed().triangle)
     shape = (n, factors[0].shape[1] if low_rank else 0, m)
     d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
     if method == "substitution" and X0 is not None:  # it needs no start, but does not hide that one was not finite
         Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
         d_Z = matrix(np.where(finite, Z_here, dtype.type(np.nan)), dtype, stream)
-    equation = Equation(packed, activation.code, shape, d_S, d_Z, d_X0, options, activation.lipschitz, stream)
+    equation = Equation(packed(), activation.code, shape, d_S, d_Z, d_X0, options, activation.lipschitz, stream)
     answer = Answer(
         api.empty(n * m, dtype, stream),
         api.empty(m, np.int32, stream),
@@ -266,7 +255,7 @@ def fixed_point(
         status = api.download(answer.d_status, stream)
     iterations = api.download(answer.d_iterations, stream).astype(np.intp)
     numbers = api.download(answer.d_numbers, stream).reshape(6, m).astype(np.float64)
-    bound = certify(factors, activation, packed.norm, adjoint, numbers, dtype)
+    bound = certify(factors, activation, packed().norm, adjoint, numbers, dtype)
     out: Any = X
     if not isinstance(Z, Matrix):
         out = answer.d_out.reshape(n, m) if on_device(Z) else X.download(stream)
@@ -310,6 +299,6 @@ def warmup(dtype: np.dtype) -> None:
     half, shift, L = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype), np.ones((2, 1), dtype) / 4
     Z = np.ones((2, 2), dtype)
     for factors in ((half,), (L, L.T)):
-        for method in ("picard", "anderson"):
+        for method in ("picard", "anderson", "newton"):
             fixed_point(factors, relu, None, Z, None, SolveOptions(method=method))
     fixed_point((shift,), relu, None, Z, None, SolveOptions(method="substitution"))

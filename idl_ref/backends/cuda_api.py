@@ -1,7 +1,7 @@
 """The one module that imports numba.cuda: what the kernels are decorated with, memory, launches.
 
-Everything that needs a driver stands in `upload`, `empty`, `download`, `view` and `launch`, and needs it when it is
-called. In the simulator (NUMBA_ENABLE_CUDASIM=1) device functions are plain Python functions.
+Everything that needs a driver stands in `stream`, `upload`, `empty`, `download`, `view` and `launch`, and needs it when
+it is called. In the simulator (NUMBA_ENABLE_CUDASIM=1) device functions are plain Python functions.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numba.core import types
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 FREE_SHARED = 48 << 10  # bytes of dynamic shared memory that a launch may ask for without a word before
+BOUNDS = 256, 2  # threads of a block at most, and blocks of that size on a multiprocessor at least
 SIMULATED_SHARED = 227 << 10  # what the simulator is taken to have: the most of an sm_90
 
 
@@ -39,8 +40,11 @@ def device(function: Callable) -> Any:
 
 
 def kernel(function: Callable) -> Any:
-    """A function that the host launches."""
-    return cuda.jit(function)
+    """A function that the host launches, with at most 256 threads; two such blocks find room on a multiprocessor.
+
+    That leaves 128 registers to a thread.
+    """
+    return cuda.jit(function) if SIMULATED else cuda.jit(function, launch_bounds=BOUNDS)
 
 
 if SIMULATED:
@@ -108,6 +112,16 @@ else:
 
 
 # --- memory and launches ----------------------------------------------------------------------------------------------
+
+
+def stream(value: Any) -> Any:
+    """A stream as numba.cuda takes it: its own, of another library, by number, or 0, the default one, for None."""
+    if value is None or (SIMULATED and not isinstance(value, cuda.stream)):  # the simulator knows no other streams
+        return 0
+    if SIMULATED or isinstance(value, cuda.cudadrv.driver.Stream):
+        return value
+    handle = int(value.__cuda_stream__()[1] if hasattr(value, "__cuda_stream__") else value)
+    return cuda.external_stream(handle) if handle else 0
 
 
 def upload(array: np.ndarray, stream: Any = 0) -> Any:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 
+from numba.core.types import int32
+
 from idl_ref.activations import LEAK
 from idl_ref.backends import cuda_plans
 from idl_ref.backends.cuda_api import device, load4, renew, store4
 from idl_ref.backends.cuda_plans import LANES, SLICES
+from idl_ref.backends.cuda_task import Rows
 
 ROWS, COLUMNS = 8, 4  # of the tile of a product that a thread keeps in registers
 DEEP = 2  # steps of the inner loop of a product that are written out
@@ -52,15 +55,18 @@ def zeros(like):
 
 
 @device
-def product(F, f, f_down, X, x, x_down, inner, t):
-    """t + F X over k < inner, a multiple of DEEP; the terms of an entry are added in the order of k."""
-    k = 0
-    while k < inner:
-        t = rank_one(F, f, X, x, t)
-        t = rank_one(F, f + f_down, X, x + x_down, t)
-        f += 2 * f_down
-        x += 2 * x_down
-        k += 2
+def product(F, height, X, w, inner):
+    """F X for 8 rows and 4 columns over k < inner, a multiple of DEEP; terms are added in the order of k."""
+    t, f, x = zeros(X.array), F.at, X.at
+    # What the compiler cannot look through it cannot turn into longer sums, either: two addresses move on, and a count.
+    left, height = int32(renew(inner)), renew(height)
+    twice = renew(2 * height)
+    while left > 0:
+        t = rank_one(F.array, f, X.array, x, t)
+        t = rank_one(F.array, f + height, X.array, x + w, t)
+        f += twice
+        x += 2 * w
+        left = int32(left - 2)
     return t
 
 
@@ -78,40 +84,40 @@ def put(P, p, down, t):
 
 
 @device
-def sweep(F, f, height, inner, X, x, w, P, p, first, last, tid, threads):
-    """P = F X for the rows first … last of a tile of w columns, P (last − first, w)."""
-    groups = w // 4
-    item = renew(tid)
+def sweep(team, F, height, inner, X, P, first, last):
+    """P = F X for the rows first … last of a tile, P (last − first, w). F has `height` rows."""
+    w, groups = team.w, team.w // 4
+    item = renew(team.tid)
     while item < (last - first) // 8 * groups:
         i, c = item // groups * 8, item % groups * 4
-        t = product(F, f + first + i, height, X, x + c, w, inner, zeros(P))
-        put(P, p + i * w + c, w, t)
-        item += threads
+        t = product(Rows(F.array, F.at + first + i), height, Rows(X.array, X.at + c), w, inner)
+        put(P.array, P.at + i * w + c, w, t)
+        item += team.threads
 
 
 @device
-def sweep_slices(F, height, inner, X, x, w, P, p, tid, threads):
+def sweep_slices(team, F, height, inner, X, P):
     """P[s] = F X over the s-th share of k, for a factor of few rows and many columns; P (SLICES, height, w)."""
-    groups, share = w // 4, (inner + 31) // 32 * 4  # of SLICES shares, each a multiple of DEEP
-    item = renew(tid)
+    w, groups, share = team.w, team.w // 4, (inner + 31) // 32 * 4  # of SLICES shares, each a multiple of DEEP
+    item = renew(team.tid)
     while item < SLICES * (height // 8) * groups:
         s, i, c = item // (height // 8 * groups), item // groups % (height // 8) * 8, item % groups * 4
         k0, k1 = min(inner, s * share), min(inner, (s + 1) * share)
-        t = product(F, k0 * height + i, height, X, x + k0 * w + c, w, k1 - k0, zeros(P))
-        put(P, p + (s * height + i) * w + c, w, t)
-        item += threads
+        t = product(Rows(F, k0 * height + i), height, Rows(X.array, X.at + k0 * w + c), w, k1 - k0)
+        put(P.array, P.at + (s * height + i) * w + c, w, t)
+        item += team.threads
 
 
 @device
-def join_slices(P, p, size, t, tid, threads):
-    """P[t + e] = Σ_s P[s][e]"""
-    e = renew(tid)
+def join_slices(team, P, size, T):
+    """T[e] = Σ_s P[s][e], e < size"""
+    e = renew(team.tid)
     while e < size:
-        total = P[p + e]
+        total = P.array[P.at + e]
         for s in range(1, SLICES):
-            total += P[p + s * size + e]
-        P[t + e] = total
-        e += threads
+            total += P.array[P.at + s * size + e]
+        T.array[T.at + e] = total
+        e += team.threads
 
 
 # --- entries ----------------------------------------------------------------------------------------------------------

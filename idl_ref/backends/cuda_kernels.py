@@ -1,7 +1,7 @@
 """The kernels of the CUDA twin: solvers of a tile of columns per block, and their parts for what is too large for that.
 
-Threads wait for each other here and nowhere else. `places` says where things begin in the shared memory of a block, M
-for reals and N for integers, which are in front; `cuda_plans` draws that map.
+Threads wait for each other here, and in the kernel of Newton, and nowhere else. `places` says where things begin in the
+shared memory of a block, M for reals and N for integers, which are in front; `cuda_plans` draws that map.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from idl_ref.backends import cuda_columns as col
 from idl_ref.backends import cuda_states as states
 from idl_ref.backends import cuda_trials as trials
 from idl_ref.backends.cuda_api import cuda, device, kernel, load4, renew, store4
-from idl_ref.backends.cuda_plans import INTEGERS, LANES, REALS, WIDE
+from idl_ref.backends.cuda_plans import INTEGERS, KEPT, LANES, REALS, WIDE
+from idl_ref.backends.cuda_task import Rows, Team
 
 SHARED, STREAMED, LOW_RANK = range(3)
 KINDS = {"shared": SHARED, "streamed": STREAMED, "low_rank": LOW_RANK}
 int32 = types.int32
-begin, survey, finish, deliver = states.begin, states.survey, states.finish, states.deliver
 BLOCK = 128  # rows of a block of `apply`
 
-filled, sweep = col.filled, col.sweep
-sweep_slices, join_slices = col.sweep_slices, col.join_slices
+filled, sweep, sweep_slices, join_slices = col.filled, col.sweep, col.sweep_slices, col.join_slices
+block_of, survey, begin, finish, measure, deliver = (
+    states.block_of, states.survey, states.begin, states.finish, states.measure, states.deliver
+)  # fmt: skip
 settle_picard, settle_guarded = trials.settle_picard, trials.settle_guarded
 remember, compare, extrapolate, move = trials.remember, trials.compare, trials.extrapolate, trials.move
 
@@ -32,89 +34,89 @@ remember, compare, extrapolate, move = trials.remember, trials.compare, trials.e
 
 
 @device
-def copy(source, M, f, size, tid, threads):
-    """M[f:] = source, four numbers at a time"""
-    i = 4 * tid
+def here(N, M, e, w):
+    """The block of a thread whose tile has the number of the block."""
+    return block_of(N, M, e, w, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
+
+
+@device
+def copy(b, source, T, size):
+    """T = source, four numbers at a time"""
+    i = 4 * b.tid
     while i < size:
-        store4(M, f + i, load4(source, i))
-        i += 4 * threads
+        store4(T.array, T.at + i, load4(source, i))
+        i += 4 * b.threads
 
 
 @device
-def narrow(F2, r, end, M, x, w, t, tid, threads):
-    """T = Rᵀ X at t, by way of its slices behind it."""
-    size = filled(r) * w
-    sweep_slices(F2, filled(r), end, M, x, w, M, t + size, tid, threads)
-    cuda.syncthreads()
-    join_slices(M, t + size, size, t, tid, threads)
-    cuda.syncthreads()
-
-
-@device
-def start(N, M, places, sizes, w, lipschitz, Z, S, X0, index, where, V, x, out, status, iterations, numbers):
+def start(b, e, V):
     """Bring in the start, look at the columns, hand out what is not finite; how many columns go on."""
-    n, m = sizes[0], sizes[3]
-    tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
-    count = min(w, index.size - first)
-    survey(V, x, w, first, count, Z, S, X0, index, where, n, filled(n), M, places[1], tid, threads)
+    survey(b, e, V)
     cuda.syncthreads()
     goes_on = 0
-    if tid < w:  # also columns that are not there
+    if b.tid < b.w:  # also columns that are not there
         for k in range(INTEGERS):
-            N[k * w + tid] = 0
+            b.N[k * b.w + b.tid] = 0
         for k in range(REALS):
-            M[places[0] + k * w + tid] = M.dtype.type(0)
-    if tid < count:
-        adjoint, j = S.size > 0, index[first + tid]
-        goes_on = begin(
-            N, M, places[0], tid, w, M, places[1], adjoint, lipschitz, j, m, status, iterations, numbers
-        )  # fmt: skip
+            b.M[e.places.state + k * b.w + b.tid] = b.M.dtype.type(0)
+    if b.tid < b.used:
+        goes_on = begin(b, e, b.tid)
     running = cuda.syncthreads_count(goes_on)
-    deliver(N, V, x, w, first, count, index, n, m, out, tid, threads)
+    deliver(b, e, V)
     return running
 
 
 @device
-def close_picard(N, M, places, sizes, w, levels, V, x, S, index, out, status, iterations, numbers):
+def narrow(b, e, F2):
+    """T = Rᵀ X, by way of its slices behind it."""
+    height, T = e.sizes.narrow, Rows(b.M, e.places.t)
+    slices = Rows(b.M, e.places.t + height * b.w)
+    sweep_slices(b, F2, height, e.sizes.end, Rows(b.M, e.places.x), slices)
+    cuda.syncthreads()
+    join_slices(b, slices, height * b.w, T)
+    cuda.syncthreads()
+
+
+@device
+def image(b, e, kind, F1, first, last):
+    """P = A X, or L T, for the rows first … last."""
+    X, P, end = Rows(b.M, e.places.x), Rows(b.M, e.places.p), e.sizes.end
+    if kind == SHARED:
+        sweep(b, Rows(b.M, e.places.f), end, end, X, P, first, last)
+    elif kind == STREAMED:
+        sweep(b, Rows(F1, 0), end, end, X, P, first, last)
+    else:
+        sweep(b, Rows(F1, 0), end, e.sizes.narrow, Rows(b.M, e.places.t), P, first, last)
+
+
+@device
+def close_picard(b, e, V):
     """Close the columns that are done and hand out their answers, which stand in V; how many columns go on."""
-    n, m = sizes[0], sizes[3]
-    tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x * w
-    count = min(w, index.size - first)
-    goes_on, tid = 0, renew(tid)
-    if tid < count:
-        j, limits = index[first + tid], (sizes[5], sizes[6])
-        goes_on = settle_picard(
-            N, M, places[0], tid, w, M, places[1], S.size > 0, levels, limits, j, m, status, iterations, numbers
-        )
+    goes_on, c = 0, renew(b.tid)
+    if c < b.used:
+        goes_on = settle_picard(b, e, c)
     running = cuda.syncthreads_count(goes_on)
-    deliver(N, V, x, w, first, count, index, n, m, out, tid, threads)
+    deliver(b, e, V)
     return running
 
 
 @device
-def close_guarded(N, M, places, sizes, w, levels, V, x, P, p, H, S, index, out, status, iterations, numbers):
+def close_guarded(b, e, V, P, H):
     """The same for trial points, whose images stand in P, and the next points into V."""
-    n, m = sizes[0], sizes[3]
-    tid, threads, first = cuda.threadIdx.x, cuda.blockDim.x, renew(cuda.blockIdx.x) * w
-    count, end, q, shares = min(w, index.size - first), filled(n), places[0], places[1]
-    h = renew(cuda.blockIdx.x) * trials.HISTORY * end * w
-    goes_on, tid = 0, renew(tid)
-    if tid < count:
-        j, limits = index[first + tid], (sizes[5], sizes[6])
-        goes_on = settle_guarded(
-            N, M, q, tid, w, M, shares, S.size > 0, levels, limits, j, m, status, iterations, numbers
-        )  # fmt: skip
+    goes_on, c = 0, renew(b.tid)
+    if c < b.used:
+        goes_on = settle_guarded(b, e, c)
     running = cuda.syncthreads_count(goes_on)
-    deliver(N, P, p, w, first, count, index, n, m, out, tid, threads)
-    remember(N, V, x, P, p, H, h, n, w, M, shares, tid, threads)
+    deliver(b, e, P)
+    remember(b, e, V, P, H)
     cuda.syncthreads()
-    compare(N, H, h, n, w, M, shares, tid, threads)
+    compare(b, e, H)
     cuda.syncthreads()
-    tid = renew(tid)
-    if tid < count and N[states.CONTROL * w + tid] >= states.GOOD:
-        extrapolate(N, M, q, tid, w, M, shares, levels[2], sizes[5])
+    c = renew(b.tid)
+    if c < b.used and b.N[states.CONTROL * b.w + c] >= states.GOOD:
+        extrapolate(b, e, c)
     cuda.syncthreads()
-    move(N, M, q, V, x, P, p, H, h, n, w, M, shares, tid, threads)
+    move(b, e, V, P, H)
     cuda.syncthreads()
     return running
 
@@ -128,39 +130,25 @@ def picard(name, w):
     """The kernel x ← g(x) for a tile, each column until it is done, or was slow for `slow_steps` steps in a row."""
     kind = KINDS[name]
 
-    def solve(F1, F2, Z, S, X0, index, sizes, where, places, levels, out, status, iterations, numbers):
-        """sizes: n, r, w, m, activation, max_iter, slow_steps.   levels: tol, slow, eps, Lip(φ)"""
+    def solve(F1, F2, e):
         M, N = cuda.shared.array(0, F1.dtype), cuda.shared.array(0, int32)
-        tid, threads = cuda.threadIdx.x, cuda.blockDim.x
-        n, r, code = sizes[0], sizes[1], sizes[4]
-        shares, x, p, t, f = places[1], places[2], places[3], places[4], places[5]
-        first, end = cuda.blockIdx.x * w, filled(n)
-        count, block = min(w, index.size - first), threads // (w // 4) * 8 if kind == LOW_RANK else end
+        b, n, end = here(N, M, e, w), e.sizes.n, e.sizes.end
+        X, P, block = Rows(M, e.places.x), Rows(M, e.places.p), b.threads // (w // 4) * 8 if kind == LOW_RANK else end
         if kind == SHARED:
-            copy(F1, M, f, end * end, tid, threads)
-        running = start(
-            N, M, places, sizes, w, levels[3], Z, S, X0, index, where, M, x, out, status, iterations, numbers
-        )
+            copy(b, F1, Rows(M, e.places.f), end * end)
+        running = start(b, e, X)
         while running > 0:
             if kind == LOW_RANK:
-                narrow(F2, r, end, M, x, w, t, tid, threads)
+                narrow(b, e, F2)
             row = 0
             while row < end:
                 last = min(row + block, end)
-                if kind == SHARED:
-                    sweep(M, f, end, end, M, x, w, M, p, row, last, tid, threads)
-                elif kind == STREAMED:
-                    sweep(F1, 0, end, end, M, x, w, M, p, row, last, tid, threads)
-                else:
-                    sweep(F1, 0, end, filled(r), M, t, w, M, p, row, last, tid, threads)
+                image(b, e, kind, F1, row, last)
                 cuda.syncthreads()
-                finish(
-                    M, x, M, p, M, x, row, min(last, n), w, first, count, Z, S, index, where, code, M, shares, tid,
-                    threads,
-                )  # fmt: skip
+                finish(b, e, X, P, X, row, min(last, n))
                 cuda.syncthreads()
                 row += block
-            running = close_picard(N, M, places, sizes, w, levels, M, x, S, index, out, status, iterations, numbers)
+            running = close_picard(b, e, X)
 
     solve.__name__ = solve.__qualname__ = f"picard_{name}_{w}"
     return kernel(solve)
@@ -171,34 +159,23 @@ def guarded(name, w):
     """The kernel of Anderson's trial points, kept only if they help: `safeguarded` in the NumPy twin."""
     kind = KINDS[name]
 
-    def solve(F1, F2, Z, S, X0, index, sizes, where, places, levels, H, out, status, iterations, numbers):
-        """sizes and levels as for `picard`, with `decrease` in the place of `slow`."""
+    def solve(F1, F2, H, e):
         M, N = cuda.shared.array(0, F1.dtype), cuda.shared.array(0, int32)
-        tid, threads = cuda.threadIdx.x, cuda.blockDim.x
-        n, r, code = sizes[0], sizes[1], sizes[4]
-        shares, x, p, t, f = places[1], places[2], places[3], places[4], places[5]
-        end = filled(n)
+        b, n, end = here(N, M, e, w), e.sizes.n, e.sizes.end
+        X, P = Rows(M, e.places.x), Rows(M, e.places.p)
         if kind == SHARED:
-            copy(F1, M, f, end * end, tid, threads)
-        running = start(
-            N, M, places, sizes, w, levels[3], Z, S, X0, index, where, M, x, out, status, iterations, numbers
-        )
+            copy(b, F1, Rows(M, e.places.f), end * end)
+        running = start(b, e, X)
         while running > 0:
-            if kind == SHARED:
-                sweep(M, f, end, end, M, x, w, M, p, 0, end, tid, threads)
-            elif kind == STREAMED:
-                sweep(F1, 0, end, end, M, x, w, M, p, 0, end, tid, threads)
-            else:
-                narrow(F2, r, end, M, x, w, t, tid, threads)
-                sweep(F1, 0, end, filled(r), M, t, w, M, p, 0, end, tid, threads)
+            b = here(N, M, e, w)
+            if kind == LOW_RANK:
+                narrow(b, e, F2)
+            image(b, e, kind, F1, 0, end)
             cuda.syncthreads()
-            first = renew(cuda.blockIdx.x) * w
-            count = min(w, index.size - first)
-            finish(M, x, M, p, M, p, 0, n, w, first, count, Z, S, index, where, code, M, shares, tid, threads)
+            b = here(N, M, e, w)
+            finish(b, e, X, P, P, 0, n)
             cuda.syncthreads()
-            running = close_guarded(
-                N, M, places, sizes, w, levels, M, x, M, p, H, S, index, out, status, iterations, numbers
-            )
+            running = close_guarded(b, e, X, P, Rows(H, cuda.blockIdx.x * trials.HISTORY * end * w))
 
     solve.__name__ = solve.__qualname__ = f"guarded_{name}_{w}"
     return kernel(solve)
@@ -214,116 +191,88 @@ def apply(F, X, P, sizes, running):
     rows, inner, blocks = sizes
     tile, part = cuda.blockIdx.x // blocks, cuda.blockIdx.x % blocks
     if running[tile] > 0:
-        first = part * BLOCK
-        last = min(first + BLOCK, rows)
-        x, p = tile * inner * WIDE, (tile * rows + first) * WIDE
-        sweep(F, 0, rows, inner, X, x, WIDE, P, p, first, last, cuda.threadIdx.x, cuda.blockDim.x)
+        first, team = part * BLOCK, Team(cuda.threadIdx.x, cuda.blockDim.x, WIDE)
+        here, there = Rows(X, tile * inner * WIDE), Rows(P, (tile * rows + first) * WIDE)
+        sweep(team, Rows(F, 0), rows, inner, here, there, first, min(first + BLOCK, rows))
 
 
 @device
-def keep(N, M, q, w, kept_N, kept_Q, back):
+def keep(b, e, kept, back):
     """What is known of the columns of a tile, out of shared memory, or back into it."""
-    i, b = cuda.threadIdx.x, cuda.blockIdx.x
-    while i < REALS * w:
+    i, w, tile = b.tid, b.w, b.first // b.w
+    while i < KEPT * w:
         if back:
-            M[q + i] = kept_Q[b * REALS * w + i]
+            b.M[e.places.state + i] = kept.reals[tile * KEPT * w + i]
         else:
-            kept_Q[b * REALS * w + i] = M[q + i]
+            kept.reals[tile * KEPT * w + i] = b.M[e.places.state + i]
         if i < INTEGERS * w:
             if back:
-                N[i] = kept_N[b * INTEGERS * w + i]
+                b.N[i] = kept.integers[tile * INTEGERS * w + i]
             else:
-                kept_N[b * INTEGERS * w + i] = N[i]
-        i += cuda.blockDim.x
-
-
-@kernel
-def open_tiles(X, Z, S, X0, index, sizes, where, places, levels, kept, out, status, iterations, numbers):
-    """The start of every tile. kept: integers, reals, shares of ‖x‖, and how many columns of a tile go on."""
-    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
-    w, q = WIDE, places[0]
-    x = cuda.blockIdx.x * filled(sizes[0]) * w
-    count = start(N, M, places, sizes, w, levels[3], Z, S, X0, index, where, X, x, out, status, iterations, numbers)
-    cuda.syncthreads()
-    keep(N, M, q, w, kept[0], kept[1], False)
-    keep_shares(M, places[1], w, kept[2], False)
-    if cuda.threadIdx.x == 0:
-        kept[3][cuda.blockIdx.x] = count
+                kept.integers[tile * INTEGERS * w + i] = b.N[i]
+        i += b.threads
 
 
 @device
-def keep_shares(M, shares, w, kept, back):
-    """The shares of ‖x‖∞ and ‖x‖₁, likewise."""
-    i, b, size = cuda.threadIdx.x, cuda.blockIdx.x, 2 * LANES * w
-    at = shares + states.X_TOP * LANES * w
-    while i < size:
-        if back:
-            M[at + i] = kept[b * size + i]
-        else:
-            kept[b * size + i] = M[at + i]
-        i += cuda.blockDim.x
+def leave(b, e, kept, running):
+    """Keep what is known, and tell how many columns go on."""
+    keep(b, e, kept, False)
+    if b.tid == 0:
+        kept.running[b.first // b.w] = running
 
 
 @kernel
-def step_picard(X, P, Z, S, index, sizes, where, places, levels, kept, out, status, iterations, numbers):
+def open_tiles(X, e, kept):
+    """The start of every tile."""
+    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
+    b = here(N, M, e, WIDE)
+    running = start(b, e, Rows(X, cuda.blockIdx.x * e.sizes.end * WIDE))
+    cuda.syncthreads()
+    leave(b, e, kept, running)
+
+
+@kernel
+def step_picard(X, P, e, kept):
     """What follows on P = A X in one step of Picard, for the tile of a block."""
     M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
-    tid, threads, b = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x
-    n, w, code, q = sizes[0], WIDE, sizes[4], places[0]
-    first, x = b * w, b * filled(n) * w
-    if kept[3][b] > 0:
-        keep(N, M, q, w, kept[0], kept[1], True)
-        count = min(w, index.size - first)
-        finish(X, x, P, x, X, x, 0, n, w, first, count, Z, S, index, where, code, M, places[1], tid, threads)
+    b, at = here(N, M, e, WIDE), cuda.blockIdx.x * e.sizes.end * WIDE
+    if kept.running[cuda.blockIdx.x] > 0:
+        keep(b, e, kept, True)
+        finish(b, e, Rows(X, at), Rows(P, at), Rows(X, at), 0, e.sizes.n)
         cuda.syncthreads()
-        running = close_picard(N, M, places, sizes, w, levels, X, x, S, index, out, status, iterations, numbers)
-        keep(N, M, q, w, kept[0], kept[1], False)
-        if tid == 0:
-            kept[3][b] = running
+        leave(b, e, kept, close_picard(b, e, Rows(X, at)))
 
 
 @kernel
-def step_guarded(X, P, Z, S, index, sizes, where, places, levels, kept, H, out, status, iterations, numbers):
+def step_guarded(X, P, H, e, kept):
     """What follows on P = A X in one step of Anderson."""
     M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
-    tid, threads, b = cuda.threadIdx.x, cuda.blockDim.x, cuda.blockIdx.x
-    n, w, code, q = sizes[0], WIDE, sizes[4], places[0]
-    first, x = b * w, b * filled(n) * w
-    if kept[3][b] > 0:
-        keep(N, M, q, w, kept[0], kept[1], True)
-        keep_shares(M, places[1], w, kept[2], True)
-        count = min(w, index.size - first)
-        finish(X, x, P, x, P, x, 0, n, w, first, count, Z, S, index, where, code, M, places[1], tid, threads)
+    b, at = here(N, M, e, WIDE), cuda.blockIdx.x * e.sizes.end * WIDE
+    if kept.running[cuda.blockIdx.x] > 0:
+        keep(b, e, kept, True)
+        finish(b, e, Rows(X, at), Rows(P, at), Rows(P, at), 0, e.sizes.n)
         cuda.syncthreads()
-        running = close_guarded(
-            N, M, places, sizes, w, levels, X, x, P, x, H, S, index, out, status, iterations, numbers
-        )  # fmt: skip
-        keep(N, M, q, w, kept[0], kept[1], False)
-        keep_shares(M, places[1], w, kept[2], False)
-        if tid == 0:
-            kept[3][b] = running
+        running = close_guarded(b, e, Rows(X, at), Rows(P, at), Rows(H, trials.HISTORY * at))
+        leave(b, e, kept, running)
 
 
 # --- strictly triangular A --------------------------------------------------------------------------------------------
 
 
 @kernel
-def substitute(F1, Z, S, index, sizes, where, places, levels, X, out, status, iterations, numbers):
+def substitute(F1, X, P, upper, e):
     """One sweep, row by row: x_i = s_i φ(Σ_k A_ik x_k + z_i) needs what is known already. The answer is g(x).
 
-    sizes: n, 1 for an upper triangle, w, m, activation. X holds the tiles.
+    upper: 1 for an upper triangle. X and P hold the tiles.
     """
     M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
-    tid, threads = cuda.threadIdx.x, cuda.blockDim.x
-    n, upper, w, m, code = sizes[0], sizes[1], WIDE, sizes[3], sizes[4]
-    first, end, shares, apart = cuda.blockIdx.x * w, filled(n), places[1], LANES * w
-    count, x = min(w, index.size - first), cuda.blockIdx.x * 2 * filled(n) * w
-    p = x + end * w
-    start(N, M, places, sizes, w, levels[3], Z, S, X[:0], index, where, X, x, out, status, iterations, numbers)
+    b, n, w, end = here(N, M, e, WIDE), e.sizes.n, WIDE, e.sizes.end
+    x = cuda.blockIdx.x * end * w
+    start(b, e, Rows(X, x))
     for turn in range(n):
         i = n - 1 - turn if upper > 0 else turn
         low, high = (i + 1, n) if upper > 0 else (0, i)
-        item = tid
+        item = b.tid
         while item < LANES * w:
             c, lane = item % w, item // w
             total = M.dtype.type(0)
@@ -331,41 +280,34 @@ def substitute(F1, Z, S, index, sizes, where, places, levels, X, out, status, it
             while k < high:
                 total += F1[k * end + i] * X[x + k * w + c]
                 k += LANES
-            M[shares + item] = total
-            item += threads
+            M[e.places.shares + item] = total
+            item += b.threads
         cuda.syncthreads()
-        if tid < count:
-            X[p + i * w + tid] = col.total(M, shares + tid, w)
-            X[x + i * w + tid] = states.entry(X, p + i * w + tid, Z, S, where, i, index[first + tid], code)
+        if b.tid < b.used:
+            p = states.sum_of(b, e, 0, b.tid)
+            X[x + i * w + b.tid] = states.entry(p, e, i, states.column_of(b, e, b.tid))
         cuda.syncthreads()
-    sweep(F1, 0, end, end, X, x, w, X, p, 0, end, tid, threads)
+    sweep(b, Rows(F1, 0), end, end, Rows(X, x), Rows(P, x), 0, end)
     cuda.syncthreads()
-    finish(X, x, X, p, X, p, 0, n, w, first, count, Z, S, index, where, code, M, shares, tid, threads)
-    item = tid
-    while item < LANES * w:
-        M[shares + 4 * apart + item], M[shares + 5 * apart + item] = col.norms(X, x + item % w, w, n, item // w)
-        item += threads
+    finish(b, e, Rows(X, x), Rows(P, x), Rows(P, x), 0, n)
+    measure(b, e, Rows(X, x))
     cuda.syncthreads()
-    if tid < count and N[states.CONTROL * w + tid] == states.GOOD:
-        close_substitute(N, M, places, w, tid, S.size > 0, levels, index[first + tid], m, status, iterations, numbers)
+    if b.tid < b.used and N[states.CONTROL * w + b.tid] == states.GOOD:
+        close_substitute(b, e, b.tid)
     cuda.syncthreads()
-    deliver(N, X, p, w, first, count, index, n, m, out, tid, threads)
+    deliver(b, e, Rows(P, x))
 
 
 @device
-def close_substitute(N, M, places, w, c, adjoint, levels, j, m, status, iterations, numbers):
+def close_substitute(b, e, c):
     """Exact but for rounding, which is all that the step can show."""
-    q, a, apart = places[0], places[1] + c, LANES * w
-    step, top = col.largest(M, a, w), col.largest(M, a + apart, w)
-    change = col.total(M, a + 2 * apart, w) if adjoint else step
-    size = col.total(M, a + 3 * apart, w) if adjoint else top
-    x_size, x_top = col.total(M, a + 5 * apart, w), col.largest(M, a + 4 * apart, w)
-    M[q + states.X_NORM * w + c] = x_size if adjoint else x_top
-    ended = states.CONVERGED if step <= levels[0] else states.PRECISION_LIMIT
+    step, top = states.top_of(b, e, states.TOP_STEP, c), states.top_of(b, e, states.G_TOP, c)
+    ended = states.CONVERGED if step <= e.levels.tol else states.PRECISION_LIMIT
     if not col.finite(step):
         ended = states.NONFINITE
-    N[states.CONTROL * w + c] = states.BROKEN if ended == states.NONFINITE else states.ENDED
-    states.record(M, q, c, w, ended, 1, step, change, size, j, m, status, iterations, numbers)
+    b.N[states.COUNT * b.w + c] = 1
+    states.hold(b, e, c)
+    states.close(b, e, c, ended, step, top)
 
 
 # --- factors ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ LANES = 16  # shares in which a column is looked at: sums have one order whateve
 SLICES = 8  # shares of the long sums in Rᵀ X, likewise
 DEPTH = 5  # differences that Anderson remembers
 INTEGERS, REALS = 8, 5 + DEPTH + 2 * DEPTH * DEPTH  # rows of what is known of each column; see cuda_states
+KEPT = REALS + 2 * LANES  # rows of it that stay from one launch to the next, with the shares of the norms of x
 QUANTITIES = {"picard": 6, "anderson": 2 + 2 * DEPTH}  # of which a column's shares are put down side by side
 WIDTHS = (32, 16, 8, 4)  # columns of a tile
 WIDE = 16  # columns of a tile of what is large

@@ -1,7 +1,8 @@
 """Device functions of the CUDA twin: what is known of each column of a tile, and how it is judged.
 
-Integers stand in N, reals in Q: row k of column c at offset + k·w + c. Shares of a column, one per lane, stand in M:
-lane l of quantity k at shares + (k·LANES + l)·w + c.
+Every function gets the block b of a thread and the task e. Of column c of a tile, row k of the integers stands in b.N
+at k·w + c, row k of the reals in b.M at places.state + k·w + c. Its shares, one per lane, stand in b.M as well, lane l
+of quantity k at places.shares + (k·LANES + l)·w + c.
 """
 
 from __future__ import annotations
@@ -11,126 +12,185 @@ import math
 from idl_ref.backends.cuda_api import device, renew
 from idl_ref.backends.cuda_columns import finite, larger, largest, norms, phi, total
 from idl_ref.backends.cuda_plans import DEPTH, LANES
+from idl_ref.backends.cuda_task import Block
 
 # Rows of integers, and what CONTROL tells the lanes to do.
 COUNT, TRIED, TRIAL, PATIENCE, WAIT, SLOT, KNOWN, CONTROL = range(8)
 OUT, ENDED, BROKEN, GOOD, BAD, REFUSED = range(6)
 # Rows of reals. BEST is the smallest step so far, for Picard the step before, and TRIED counts its slow steps.
 Z_TOP, Z_NORM, X_NORM, SLOPE, BEST, WEIGHTS, GRAM, SYSTEM = 0, 1, 2, 3, 4, 5, 5 + DEPTH, 5 + DEPTH + DEPTH * DEPTH
+# Quantities whose shares are put down: ‖x‖∞ and ‖x‖₁, which stay from one point to the next, then of g − x and of g.
+X_TOP, X_SIZE, TOP_STEP, G_TOP, SUM_STEP, G_SIZE = range(6)
 # The statuses, and two more; and the rows of `numbers`, (6, m): what the certificate wants to know.
 CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = range(6)
 STEP, CHANGE, X, Z, G, LIPSCHITZ = range(6)
-X_TOP, X_SIZE = 4, 5  # quantities whose shares stay from one point to the next
 
 
 @device
-def survey(V, x, w, first, count, Z, S, X0, index, where, n, end, M, shares, tid, threads):
-    """Copy the start into V, and put down shares of ‖z‖∞, ‖z‖₁, max |s|, and, where they stay, ‖x‖∞ and ‖x‖₁.
+def block_of(N, M, e, w, tile, tid, threads):
+    """A thread and its block. Asked again, they are found again, and need not wait in registers in the meantime."""
+    first = renew(tile) * w
+    return Block(N, M, renew(tid), threads, first, min(w, e.columns.size - first), w)
 
-    where: how far apart the rows and the columns of Z, S and X0 are. S and X0 are empty where there is none.
-    """
-    item = renew(tid)
-    while item < LANES * w:
-        c, lane = item % w, item // w
-        j = index[first + min(c, count - 1)]
-        a = shares + item
-        M[a], M[a + LANES * w] = norms(Z, j * where[1], where[0], n, lane)
-        M[a + 2 * LANES * w] = norms(S, j * where[3], where[2], n, lane)[0] if S.size > 0 else M.dtype.type(0)
-        M[a + X_TOP * LANES * w] = M[a + X_SIZE * LANES * w] = M.dtype.type(0)
+
+@device
+def top_of(b, e, k, c):
+    """The largest of the shares of quantity k of a column."""
+    return largest(b.M, e.places.shares + k * LANES * b.w + c, b.w)
+
+
+@device
+def sum_of(b, e, k, c):
+    """Their sum."""
+    return total(b.M, e.places.shares + k * LANES * b.w + c, b.w)
+
+
+@device
+def column_of(b, e, c):
+    """Which column of Z is column c of the tile; the last one of the tile for those that are not there."""
+    return e.columns[b.first + min(c, b.used - 1)]
+
+
+# --- the start --------------------------------------------------------------------------------------------------------
+
+
+@device
+def survey(b, e, V):
+    """Copy the start into V, and put down shares of ‖x‖∞ and ‖x‖₁, ‖z‖∞, ‖z‖₁ and max |s|."""
+    M, w, apart, n, X0, where = b.M, b.w, LANES * b.w, e.sizes.n, e.X0, e.where
+    item = renew(b.tid)
+    while item < apart:
+        c, lane, a = item % w, item // w, e.places.shares + item
+        j = column_of(b, e, c)
+        M[a] = M[a + apart] = M.dtype.type(0)
         if X0.size > 0:
-            M[a + X_TOP * LANES * w], M[a + X_SIZE * LANES * w] = norms(X0, j * where[5], where[4], n, lane)
+            M[a], M[a + apart] = norms(X0, j * where.x_right, where.x_down, n, lane)
+        M[a + 2 * apart], M[a + 3 * apart] = norms(e.Z, j * where.z_right, where.z_down, n, lane)
+        M[a + 4 * apart] = M.dtype.type(0)
+        if e.S.size > 0:
+            M[a + 4 * apart] = norms(e.S, j * where.s_right, where.s_down, n, lane)[0]
         i = lane
-        while i < end:
-            V[x + i * w + c] = X0[i * where[4] + j * where[5]] if X0.size > 0 and i < n else V.dtype.type(0)
+        while i < e.sizes.end:
+            start = X0[i * where.x_down + j * where.x_right] if X0.size > 0 and i < n else M.dtype.type(0)
+            V.array[V.at + i * w + c] = start
             i += LANES
-        item += threads
+        item += b.threads
 
 
 @device
-def begin(N, Q, q, c, w, M, shares, adjoint, lipschitz, j, m, status, iterations, numbers):
+def begin(b, e, c):
     """What is known of a column before the first application; 1 if it goes on. Not finite: it is done."""
-    apart, a = LANES * w, shares + c
-    z_top, slope, x_top = largest(M, a, w), largest(M, a + 2 * apart, w), largest(M, a + X_TOP * apart, w)
+    N, Q, q, w, adjoint, j = b.N, b.M, e.places.state, b.w, e.S.size > 0, column_of(b, e, c)
+    x_top, z_top, slope = top_of(b, e, X_TOP, c), top_of(b, e, 2, c), top_of(b, e, 4, c)
     Q[q + Z_TOP * w + c] = z_top
-    Q[q + Z_NORM * w + c] = total(M, a + apart, w) if adjoint else z_top
-    Q[q + X_NORM * w + c] = total(M, a + X_SIZE * apart, w) if adjoint else x_top
-    Q[q + SLOPE * w + c] = slope if adjoint else lipschitz
+    Q[q + Z_NORM * w + c] = sum_of(b, e, 3, c) if adjoint else z_top
+    Q[q + X_NORM * w + c] = sum_of(b, e, X_SIZE, c) if adjoint else x_top
+    Q[q + SLOPE * w + c] = slope if adjoint else e.levels.lipschitz
     Q[q + BEST * w + c] = Q.dtype.type(math.inf)
-    N[COUNT * w + c] = iterations[j]
+    N[COUNT * w + c] = e.iterations[j]
     N[PATIENCE * w + c] = 1
     if finite(z_top) and finite(slope) and finite(x_top):
         N[CONTROL * w + c] = GOOD
         return 1
     N[CONTROL * w + c] = BROKEN
-    status[j] = NONFINITE
+    e.status[j] = NONFINITE
     for k in range(6):
-        numbers[k * m + j] = Q.dtype.type(math.nan)
+        e.numbers[k * e.sizes.m + j] = Q.dtype.type(math.nan)
     return 0
 
 
+# --- an application ---------------------------------------------------------------------------------------------------
+
+
 @device
-def entry(P, p, Z, S, where, i, j, code):
+def entry(p, e, i, j):
     """s φ(p + z)"""
-    value = phi(P[p] + Z[i * where[0] + j * where[1]], P, code)
-    if S.size > 0:
-        value *= S[i * where[2] + j * where[3]]
+    where = e.where
+    value = phi(p + e.Z[i * where.z_down + j * where.z_right], e.out, e.sizes.code)
+    if e.S.size > 0:
+        value *= e.S[i * where.s_down + j * where.s_right]
     return value
 
 
 @device
-def finish(V, x, P, p, T, t, i0, i1, w, first, count, Z, S, index, where, code, M, shares, tid, threads):
-    """T = s φ(P + Z) in the rows i0 … i1, P (i1 − i0, w), and shares of the norms of G − X and G. T may be X or P."""
-    item, apart = renew(tid), LANES * w
-    while item < LANES * w:
-        c, lane = item % w, item // w
-        j, a = index[first + min(c, count - 1)], shares + item
+def finish(b, e, V, P, T, i0, i1):
+    """T = s φ(P + Z) in the rows i0 … i1, P (i1 − i0, w), and shares of the norms of T − V and T. T may be V or P."""
+    M, w, apart = b.M, b.w, LANES * b.w
+    item = renew(b.tid)
+    while item < apart:
+        c, lane, a = item % w, item // w, e.places.shares + TOP_STEP * apart + item
+        j = column_of(b, e, c)
         step = top = change = size = M.dtype.type(0)
         if i0 > 0:
             step, top, change, size = M[a], M[a + apart], M[a + 2 * apart], M[a + 3 * apart]
         i = i0 + lane
         while i < i1:
-            value = entry(P, p + (i - i0) * w + c, Z, S, where, i, j, code)
-            difference = abs(value - V[x + i * w + c])
+            value = entry(P.array[P.at + (i - i0) * w + c], e, i, j)
+            difference = abs(value - V.array[V.at + i * w + c])
             step, top = larger(difference, step), larger(abs(value), top)
             change += difference
             size += abs(value)
-            T[t + i * w + c] = value
+            T.array[T.at + i * w + c] = value
             i += LANES
         M[a], M[a + apart], M[a + 2 * apart], M[a + 3 * apart] = step, top, change, size
-        item += threads
+        item += b.threads
 
 
 @device
-def outcome(step, top, z_top, trial, count, levels, max_iter, like):
-    """How a column stands after `count` applications."""
-    tol, eps = levels[0], levels[2]
-    one, four = like.dtype.type(1), like.dtype.type(4)
+def measure(b, e, V):
+    """Shares of ‖x‖∞ and ‖x‖₁ of a point in V."""
+    item = renew(b.tid)
+    while item < LANES * b.w:
+        a = e.places.shares + item
+        b.M[a], b.M[a + LANES * b.w] = norms(V.array, V.at + item % b.w, b.w, e.sizes.n, item // b.w)
+        item += b.threads
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+@device
+def outcome(b, e, c, step, top, trial):
+    """How a column stands after so many applications."""
+    tol, eps, z_top = e.levels.tol, e.levels.eps, b.M[e.places.state + Z_TOP * b.w + c]
+    one, four = b.M.dtype.type(1), b.M.dtype.type(4)
     if finite(step) and step <= max(tol * min(one, z_top), four * eps * max(z_top, top)):
         return CONVERGED if step <= tol else PRECISION_LIMIT
     if not finite(step) and not trial:
         return NONFINITE
-    return MAX_ITER if count >= max_iter else GOES_ON
+    return MAX_ITER if b.N[COUNT * b.w + c] >= e.sizes.max_iter else GOES_ON
 
 
 @device
-def record(Q, q, c, w, ended, count, step, change, g_norm, j, m, status, iterations, numbers):
+def hold(b, e, c):
+    """The norm of the point that was applied to, from its shares."""
+    size, top = sum_of(b, e, X_SIZE, c), top_of(b, e, X_TOP, c)
+    b.M[e.places.state + X_NORM * b.w + c] = size if e.S.size > 0 else top
+
+
+@device
+def close(b, e, c, ended, step, top):
     """Write down how a column ended, and what its certificate needs."""
-    status[j], iterations[j] = ended, count
-    numbers[STEP * m + j], numbers[CHANGE * m + j] = step, change
-    numbers[X * m + j], numbers[Z * m + j] = Q[q + X_NORM * w + c], Q[q + Z_NORM * w + c]
-    numbers[G * m + j], numbers[LIPSCHITZ * m + j] = g_norm, Q[q + SLOPE * w + c]
+    adjoint, j, m, numbers, known = e.S.size > 0, column_of(b, e, c), e.sizes.m, e.numbers, e.places.state + c
+    b.N[CONTROL * b.w + c] = BROKEN if ended == NONFINITE else ENDED
+    e.status[j], e.iterations[j] = ended, b.N[COUNT * b.w + c]
+    numbers[STEP * m + j], numbers[CHANGE * m + j] = step, sum_of(b, e, SUM_STEP, c) if adjoint else step
+    numbers[X * m + j], numbers[Z * m + j] = b.M[known + X_NORM * b.w], b.M[known + Z_NORM * b.w]
+    numbers[G * m + j] = sum_of(b, e, G_SIZE, c) if adjoint else top
+    numbers[LIPSCHITZ * m + j] = b.M[known + SLOPE * b.w]
 
 
 @device
-def deliver(N, V, v, w, first, count, index, n, m, out, tid, threads):
+def deliver(b, e, V):
     """The answers of the columns that have just ended, NaN where one is not finite."""
-    item = renew(tid)
+    n, m, w = e.sizes.n, e.sizes.m, b.w
+    item = renew(b.tid)
     while item < LANES * w:
         c, lane = item % w, item // w
-        control = N[CONTROL * w + c]
-        if c < count and (control == ENDED or control == BROKEN):  # noqa: SIM109
-            j, i = index[first + c], lane
+        control = b.N[CONTROL * w + c]
+        if c < b.used and (control == ENDED or control == BROKEN):  # noqa: SIM109
+            j, i = e.columns[b.first + c], lane
             while i < n:
-                out[i * m + j] = V[v + i * w + c] if control == ENDED else V.dtype.type(math.nan)
+                e.out[i * m + j] = V.array[V.at + i * w + c] if control == ENDED else b.M.dtype.type(math.nan)
                 i += LANES
-        item += threads
+        item += b.threads

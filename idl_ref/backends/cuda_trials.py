@@ -1,33 +1,33 @@
 """Device functions of the CUDA twin: who goes on after an application, and Anderson's trial points.
 
 `proposals` and `safeguarded` in the NumPy twin define and explain them. The history of a tile stands in global memory:
-vector k of column c has its entry i at h + (i·HISTORY + k)·w + c.
+vector k of column c has its entry i at H.at + (i·HISTORY + k)·w + c.
 """
 
 from __future__ import annotations
 
 from idl_ref.backends import methods
 from idl_ref.backends.cuda_api import device, renew
-from idl_ref.backends.cuda_columns import finite, larger, largest, total
+from idl_ref.backends.cuda_columns import finite, larger
 from idl_ref.backends.cuda_plans import DEPTH, LANES
 from idl_ref.backends.cuda_states import (
     BAD,
     BEST,
-    BROKEN,
     CONTROL,
     COUNT,
-    ENDED,
+    G_SIZE,
+    G_TOP,
     GOES_ON,
     GOOD,
     GRAM,
     KNOWN,
-    NONFINITE,
     OUT,
     PATIENCE,
     REFUSED,
     SLOT,
     SLOW,
     SYSTEM,
+    TOP_STEP,
     TRIAL,
     TRIED,
     WAIT,
@@ -35,63 +35,59 @@ from idl_ref.backends.cuda_states import (
     X_NORM,
     X_SIZE,
     X_TOP,
-    Z_TOP,
+    close,
+    hold,
     outcome,
-    record,
+    sum_of,
+    top_of,
 )  # fmt: skip
 
 BASE, LAST_F, LAST_G, DIFFERENCES = 0, 1, 2, 3  # the vectors of a history, then ΔF and ΔG
 HISTORY = DIFFERENCES + 2 * DEPTH
 LEASH, RESPITE = methods.LEASH, methods.RESPITE
+CHANGED, LENGTH, SQUARES, PRODUCTS = 0, 1, 2, 2 + DEPTH  # shares of ‖ΔF‖∞, ‖f‖∞, ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩
 
 
 @device
-def settle_picard(N, Q, q, c, w, M, shares, adjoint, levels, limits, j, m, status, iterations, numbers):
-    """Count one application of a column and close it if it is done; 1 if it goes on. levels: tol, slow, eps.
+def settle_picard(b, e, c):
+    """Count one application of a column and close it if it is done; 1 if it goes on.
 
-    limits: max_iter, slow_steps. Nothing but a look at a column that had ended before.
+    Nothing but a look at a column that had ended before.
     """
+    N, Q, q, w = b.N, b.M, e.places.state, b.w
     if N[CONTROL * w + c] != GOOD:
         N[CONTROL * w + c] = OUT
         return 0
-    apart, a = LANES * w, shares + c
-    step, top = largest(M, a, w), largest(M, a + apart, w)
-    change = total(M, a + 2 * apart, w) if adjoint else step
-    size = total(M, a + 3 * apart, w) if adjoint else top
+    step, top = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c)
     N[COUNT * w + c] += 1
-    ended = outcome(step, top, Q[q + Z_TOP * w + c], False, N[COUNT * w + c], levels, limits[0], Q)
-    N[TRIED * w + c] = N[TRIED * w + c] + 1 if step > levels[1] * Q[q + BEST * w + c] else 0
+    ended = outcome(b, e, c, step, top, False)
+    N[TRIED * w + c] = N[TRIED * w + c] + 1 if step > e.levels.ratio * Q[q + BEST * w + c] else 0
     Q[q + BEST * w + c] = step
-    if ended == GOES_ON and N[TRIED * w + c] >= limits[1]:
+    if ended == GOES_ON and N[TRIED * w + c] >= e.sizes.slow_steps:
         ended = SLOW
     if ended == GOES_ON:
-        Q[q + X_NORM * w + c] = size
+        Q[q + X_NORM * w + c] = sum_of(b, e, G_SIZE, c) if e.S.size > 0 else top
         return 1
-    N[CONTROL * w + c] = BROKEN if ended == NONFINITE else ENDED
-    record(Q, q, c, w, ended, N[COUNT * w + c], step, change, size, j, m, status, iterations, numbers)
+    close(b, e, c, ended, step, top)
     return 0
 
 
 @device
-def settle_guarded(N, Q, q, c, w, M, shares, adjoint, levels, limits, j, m, status, iterations, numbers):
-    """The same for trial points, and whether the way here is given up. levels: tol, decrease, eps."""
+def settle_guarded(b, e, c):
+    """The same for trial points, and whether the way here is given up."""
+    N, Q, q, w = b.N, b.M, e.places.state, b.w
     if N[CONTROL * w + c] < GOOD:
         N[CONTROL * w + c] = OUT
         return 0
-    apart, a = LANES * w, shares + c
-    step, top = largest(M, a, w), largest(M, a + apart, w)
+    step, top = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c)
     trial = N[TRIAL * w + c] > 0
     N[COUNT * w + c] += 1
-    ended = outcome(step, top, Q[q + Z_TOP * w + c], trial, N[COUNT * w + c], levels, limits[0], Q)
+    ended = outcome(b, e, c, step, top, trial)
     if ended != GOES_ON:
-        change = total(M, a + 2 * apart, w) if adjoint else step
-        size = total(M, a + 3 * apart, w) if adjoint else top
-        x_size, x_top = total(M, a + X_SIZE * apart, w), largest(M, a + X_TOP * apart, w)
-        Q[q + X_NORM * w + c] = x_size if adjoint else x_top
-        N[CONTROL * w + c] = BROKEN if ended == NONFINITE else ENDED
-        record(Q, q, c, w, ended, N[COUNT * w + c], step, change, size, j, m, status, iterations, numbers)
+        hold(b, e, c)
+        close(b, e, c, ended, step, top)
         return 0
-    good = not trial or step <= levels[1] * Q[q + BEST * w + c]
+    good = not trial or step <= e.levels.ratio * Q[q + BEST * w + c]
     N[TRIED * w + c] = 0 if good else N[TRIED * w + c] + 1
     refused = not good and (N[TRIED * w + c] >= LEASH or not finite(step))
     N[WAIT * w + c] = N[PATIENCE * w + c] if refused else max(N[WAIT * w + c] - 1, 0)
@@ -104,146 +100,159 @@ def settle_guarded(N, Q, q, c, w, M, shares, adjoint, levels, limits, j, m, stat
 
 
 @device
-def remember(N, V, x, P, p, H, h, n, w, M, shares, tid, threads):
-    """f = g − x and what changed since the point before, into the history; shares of ‖ΔF‖∞ and ‖f‖∞."""
-    item, apart = renew(tid), LANES * w
-    while item < LANES * w:
-        c, lane = item % w, item // w
-        control, known, slot = N[CONTROL * w + c], N[KNOWN * w + c], N[SLOT * w + c]
-        changed = top = M.dtype.type(0)
-        i = lane
-        while i < n and control >= GOOD:
-            o = h + i * HISTORY * w + c
-            g = P[p + i * w + c]
-            f = g - V[x + i * w + c]
-            if control == GOOD:
-                H[o + BASE * w] = g
-            if control != REFUSED:
-                if known == 0:  # at the start, and after a refusal: what led there is forgotten
-                    for k in range(DIFFERENCES, HISTORY):
-                        H[o + k * w] = H.dtype.type(0)
-                else:
-                    difference = f - H[o + LAST_F * w]
-                    changed = larger(abs(difference), changed)
-                    H[o + (DIFFERENCES + slot) * w] = difference
-                    H[o + (DIFFERENCES + DEPTH + slot) * w] = g - H[o + LAST_G * w]
-                H[o + LAST_F * w], H[o + LAST_G * w] = f, g
-            top = larger(abs(f), top)
-            i += LANES
-        M[shares + item], M[shares + apart + item] = changed, top
-        item += threads
-
-
-@device
-def scale(M, r, w):
-    """‖·‖∞ of a column, 1 for 0."""
-    top = largest(M, r, w)
-    return top if top > M.dtype.type(0) else M.dtype.type(1)
-
-
-@device
-def compare(N, H, h, n, w, M, shares, tid, threads):
-    """Divide the newest differences by the size of ΔF; shares of ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩."""
-    item, apart = renew(tid), LANES * w
-    while item < LANES * w:
-        c, lane = item % w, item // w
-        slot = N[SLOT * w + c]
-        proposing = N[CONTROL * w + c] == GOOD or N[CONTROL * w + c] == BAD
-        changed, size = scale(M, shares + c, w), scale(M, shares + apart + c, w)
-        i = lane
-        while i < n and proposing and N[KNOWN * w + c] > 0:
-            H[h + (i * HISTORY + DIFFERENCES + slot) * w + c] /= changed
-            H[h + (i * HISTORY + DIFFERENCES + DEPTH + slot) * w + c] /= changed
-            i += LANES
-        for a in range(DEPTH):
-            square = product = M.dtype.type(0)
-            i = lane
-            while i < n and proposing:
-                o = h + i * HISTORY * w + c
-                dF = H[o + (DIFFERENCES + a) * w]
-                square += dF * H[o + (DIFFERENCES + slot) * w]
-                product += dF * (H[o + LAST_F * w] / size)
-                i += LANES
-            M[shares + (2 + a) * apart + item], M[shares + (2 + DEPTH + a) * apart + item] = square, product
-        item += threads
-
-
-@device
-def extrapolate(N, Q, q, c, w, M, shares, eps, max_iter):
-    """γ, and whether the next point is a trial."""
-    control, slot, apart = N[CONTROL * w + c], N[SLOT * w + c], LANES * w
-    ready = False
-    if control != REFUSED:
-        gram = q + GRAM * w + c
-        for a in range(DEPTH):
-            if N[KNOWN * w + c] == 0:
-                for b in range(DEPTH):
-                    Q[gram + (a * DEPTH + b) * w] = Q.dtype.type(0)
-            square = total(M, shares + (2 + a) * apart + c, w)
-            Q[gram + (a * DEPTH + slot) * w] = Q[gram + (slot * DEPTH + a) * w] = square
-        if N[KNOWN * w + c] > 0:
-            ready = mix(Q, q, c, w, M, shares, eps)
-        N[SLOT * w + c] = (slot + 1) % DEPTH
-    N[KNOWN * w + c] = 0 if control == REFUSED else 1
-    # the answer must not be a mere trial
-    trial = ready and N[WAIT * w + c] == 0 and N[COUNT * w + c] < max_iter - 1
+def attempt(b, e, c, ready):
+    """Whether the next point is a trial, which the answer must not be."""
+    N, w = b.N, b.w
+    trial = ready and N[WAIT * w + c] == 0 and N[COUNT * w + c] < e.sizes.max_iter - 1
     N[TRIAL * w + c] = 1 if trial else 0
     if not trial:
         N[TRIED * w + c] = 0
 
 
 @device
-def mix(Q, q, c, w, M, shares, eps):
+def remember(b, e, V, P, H):
+    """f = g − x and what changed since the point before, into the history; shares of ‖ΔF‖∞ and ‖f‖∞."""
+    N, M, w, apart, h = b.N, b.M, b.w, LANES * b.w, H.array
+    item = renew(b.tid)
+    while item < apart:
+        c, lane = item % w, item // w
+        control, known, slot = N[CONTROL * w + c], N[KNOWN * w + c], N[SLOT * w + c]
+        changed = top = M.dtype.type(0)
+        i = lane
+        while i < e.sizes.n and control >= GOOD:
+            o = H.at + i * HISTORY * w + c
+            g = P.array[P.at + i * w + c]
+            f = g - V.array[V.at + i * w + c]
+            if control == GOOD:
+                h[o + BASE * w] = g
+            if control != REFUSED:
+                if known == 0:  # at the start, and after a refusal: what led there is forgotten
+                    for k in range(DIFFERENCES, HISTORY):
+                        h[o + k * w] = M.dtype.type(0)
+                else:
+                    difference = f - h[o + LAST_F * w]
+                    changed = larger(abs(difference), changed)
+                    h[o + (DIFFERENCES + slot) * w] = difference
+                    h[o + (DIFFERENCES + DEPTH + slot) * w] = g - h[o + LAST_G * w]
+                h[o + LAST_F * w], h[o + LAST_G * w] = f, g
+            top = larger(abs(f), top)
+            i += LANES
+        a = e.places.shares + item
+        M[a + CHANGED * apart], M[a + LENGTH * apart] = changed, top
+        item += b.threads
+
+
+@device
+def scale(b, e, k, c):
+    """‖·‖∞ of a column from its shares, 1 for 0."""
+    top = top_of(b, e, k, c)
+    return top if top > b.M.dtype.type(0) else b.M.dtype.type(1)
+
+
+@device
+def compare(b, e, H):
+    """Divide the newest differences by the size of ΔF; shares of ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩."""
+    N, M, w, apart, n, h = b.N, b.M, b.w, LANES * b.w, e.sizes.n, H.array
+    item = renew(b.tid)
+    while item < apart:
+        c, lane, shares = item % w, item // w, e.places.shares + item
+        slot = N[SLOT * w + c]
+        proposing = N[CONTROL * w + c] == GOOD or N[CONTROL * w + c] == BAD
+        changed, size = scale(b, e, CHANGED, c), scale(b, e, LENGTH, c)
+        i = lane
+        while i < n and proposing and N[KNOWN * w + c] > 0:
+            o = H.at + i * HISTORY * w + c
+            h[o + (DIFFERENCES + slot) * w] /= changed
+            h[o + (DIFFERENCES + DEPTH + slot) * w] /= changed
+            i += LANES
+        for a in range(DEPTH):
+            square = product = M.dtype.type(0)
+            i = lane
+            while i < n and proposing:
+                o = H.at + i * HISTORY * w + c
+                dF = h[o + (DIFFERENCES + a) * w]
+                square += dF * h[o + (DIFFERENCES + slot) * w]
+                product += dF * (h[o + LAST_F * w] / size)
+                i += LANES
+            M[shares + (SQUARES + a) * apart], M[shares + (PRODUCTS + a) * apart] = square, product
+        item += b.threads
+
+
+@device
+def extrapolate(b, e, c):
+    """γ, and whether the next point is a trial."""
+    N, Q, w, gram = b.N, b.M, b.w, e.places.state + GRAM * b.w + c
+    control, slot = N[CONTROL * w + c], N[SLOT * w + c]
+    ready = False
+    if control != REFUSED:
+        for a in range(DEPTH):
+            if N[KNOWN * w + c] == 0:
+                for d in range(DEPTH):
+                    Q[gram + (a * DEPTH + d) * w] = Q.dtype.type(0)
+            square = sum_of(b, e, SQUARES + a, c)
+            Q[gram + (a * DEPTH + slot) * w] = Q[gram + (slot * DEPTH + a) * w] = square
+        if N[KNOWN * w + c] > 0:
+            ready = mix(b, e, c)
+        N[SLOT * w + c] = (slot + 1) % DEPTH
+    N[KNOWN * w + c] = 0 if control == REFUSED else 1
+    attempt(b, e, c, ready)
+
+
+@device
+def mix(b, e, c):
     """(H + damping·diag H) γ = ΔFᵀ f by elimination, H = ΔFᵀ ΔF; an empty slot gets γ = 0. False if it breaks down."""
-    zero, one, damping = Q.dtype.type(0), Q.dtype.type(1), Q.dtype.type(64) * eps
-    gram, system, weights = q + GRAM * w + c, q + SYSTEM * w + c, q + WEIGHTS * w + c
-    size = scale(M, shares + LANES * w + c, w)
+    Q, w, q = b.M, b.w, e.places.state + c
+    zero, one, damping = Q.dtype.type(0), Q.dtype.type(1), Q.dtype.type(64) * e.levels.eps
+    gram, system, weights = q + GRAM * w, q + SYSTEM * w, q + WEIGHTS * w
+    size = scale(b, e, LENGTH, c)
     some = False
     for a in range(DEPTH):
-        for b in range(DEPTH):
-            Q[system + (a * DEPTH + b) * w] = Q[gram + (a * DEPTH + b) * w]
+        for d in range(DEPTH):
+            Q[system + (a * DEPTH + d) * w] = Q[gram + (a * DEPTH + d) * w]
         diagonal = Q[gram + (a * DEPTH + a) * w]
         some = some or diagonal > zero
         Q[system + (a * DEPTH + a) * w] = diagonal * (one + damping) if diagonal > zero else one
-        Q[weights + a * w] = total(M, shares + (2 + DEPTH + a) * LANES * w + c, w)
+        Q[weights + a * w] = sum_of(b, e, PRODUCTS + a, c)
     for k in range(DEPTH):
         pivot = Q[system + (k * DEPTH + k) * w]
         if not pivot > zero:
             return False
         for i in range(k + 1, DEPTH):
             ratio = Q[system + (i * DEPTH + k) * w] / pivot
-            for b in range(k + 1, DEPTH):
-                Q[system + (i * DEPTH + b) * w] -= ratio * Q[system + (k * DEPTH + b) * w]
+            for d in range(k + 1, DEPTH):
+                Q[system + (i * DEPTH + d) * w] -= ratio * Q[system + (k * DEPTH + d) * w]
             Q[weights + i * w] -= ratio * Q[weights + k * w]
     for back in range(DEPTH):
         k = DEPTH - 1 - back
         value = Q[weights + k * w]
-        for b in range(k + 1, DEPTH):
-            value -= Q[system + (k * DEPTH + b) * w] * (Q[weights + b * w] / size)
+        for d in range(k + 1, DEPTH):
+            value -= Q[system + (k * DEPTH + d) * w] * (Q[weights + d * w] / size)
         Q[weights + k * w] = size * (value / Q[system + (k * DEPTH + k) * w])
     return some
 
 
 @device
-def move(N, Q, q, V, x, P, p, H, h, n, w, M, shares, tid, threads):
+def move(b, e, V, P, H):
     """x ← g − ΔG γ, or where Picard goes on; shares of ‖x‖∞ and ‖x‖₁."""
-    item, apart = renew(tid), LANES * w
-    while item < LANES * w:
+    N, M, w, apart, h = b.N, b.M, b.w, LANES * b.w, H.array
+    item = renew(b.tid)
+    while item < apart:
         c, lane = item % w, item // w
-        control, trial = N[CONTROL * w + c], N[TRIAL * w + c]
+        control, trial, weights = N[CONTROL * w + c], N[TRIAL * w + c], e.places.state + WEIGHTS * w + c
         top = size = M.dtype.type(0)
         i = lane
-        while i < n and control >= GOOD:
-            o = h + i * HISTORY * w + c
+        while i < e.sizes.n and control >= GOOD:
+            o = H.at + i * HISTORY * w + c
             if trial > 0:
-                value = P[p + i * w + c]
+                value = P.array[P.at + i * w + c]
                 for a in range(DEPTH):
-                    value -= Q[q + (WEIGHTS + a) * w + c] * H[o + (DIFFERENCES + DEPTH + a) * w]
+                    value -= M[weights + a * w] * h[o + (DIFFERENCES + DEPTH + a) * w]
             else:
-                value = H[o + BASE * w]
-            V[x + i * w + c] = value
+                value = h[o + BASE * w]
+            V.array[V.at + i * w + c] = value
             top = larger(abs(value), top)
             size += abs(value)
             i += LANES
-        M[shares + X_TOP * apart + item], M[shares + X_SIZE * apart + item] = top, size
-        item += threads
+        a = e.places.shares + item
+        M[a + X_TOP * apart], M[a + X_SIZE * apart] = top, size
+        item += b.threads

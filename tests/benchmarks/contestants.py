@@ -41,6 +41,9 @@ def idl_ref(workload: Workload, given: Data, backend: str = "numba") -> Built:
         parameter[...] = given[name]
     if workload.kind == "sample":
         return lambda: model(given["U"]), lambda Y: Y
+    if workload.kind == "frozen":
+        predictor = model.freeze()
+        return lambda: predictor(given["U"]), lambda Y: Y
     if workload.kind == "step":
         return lambda: model.loss_and_gradients(given["U"], given["targets"]), lambda result: result[1]["A"]
 
@@ -149,7 +152,7 @@ def torchidl(workload: Workload, given: Data) -> Built:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(T[name])
-    if workload.kind == "sample":
+    if workload.kind in ("sample", "frozen"):
         return torch.no_grad()(lambda: model(T["U"])), to_array
     loss = torch.nn.CrossEntropyLoss()
     if workload.kind == "step":
@@ -216,7 +219,7 @@ def _jax_run(jax: Any, jnp: Any, workload: Workload, given: Data, solve: Any, eq
         thin = jax.jit(lambda L, R, Z: solve(lambda X: jax.nn.relu(L @ (R.T @ X) + Z), jnp.zeros_like(Z)))
         return lambda: thin(J["L"], J["R"], J["Z"]).block_until_ready(), np.asarray
     model, P = _jax_model(jnp, equilibrium), {name: J[name] for name in "ABCD"}
-    if workload.kind == "sample":
+    if workload.kind in ("sample", "frozen"):
         predict = jax.jit(model)
         return lambda: predict(P, J["U"]).block_until_ready(), np.asarray
 

@@ -15,7 +15,7 @@ class Workload:
     """One row of the table."""
 
     name: str
-    kind: str  # solve, low_rank, step, sample or epoch: what the contestants build
+    kind: str  # solve, low_rank, step, sample, frozen or epoch: what the contestants build
     sizes: dict[str, int]
     peers: tuple[str, ...] = SOLVERS
     bars: tuple[float, float | None] = (1.0, 1.0)  # torchidl's time / ours, the best other peer's time / ours
@@ -58,6 +58,13 @@ WORKLOADS = [
         {"n": 100, "p": 64, "q": 10, "m": 1},
         ("torchidl", "jax"),
         (6, 1.2),
+    ),
+    Workload(
+        "one sample, frozen: model.freeze()(u)",
+        "frozen",
+        {"n": 100, "p": 64, "q": 10, "m": 1},
+        ("torchidl", "jax"),
+        (12, 2),
     ),
     Workload(
         "one epoch of SGD, 60,000×784, n=100, batch 64",

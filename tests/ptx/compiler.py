@@ -30,13 +30,14 @@ def ptx(kernel: Any, arguments: tuple[Any, ...], cc: tuple[int, int] = (8, 0)) -
 
     numba.cuda asks the driver for one thing only, the compute capability when it compiles a device function.
     """
-    return _ptx(kernel.py_func, types.void(*arguments), cc)
+    return _ptx(kernel.py_func, types.void(*arguments), cc, kernel.targetoptions.get("launch_bounds"))
 
 
 @cache
-def _ptx(function: Any, signature: Any, cc: tuple[int, int]) -> str:
+def _ptx(function: Any, signature: Any, cc: tuple[int, int], bounds: Any) -> str:
     with mock.patch.object(dispatcher, "get_current_device", return_value=SimpleNamespace(compute_capability=cc)):
-        return cuda.compile(function, signature, cc=cc, device=False, abi="numba", output="ptx")[0]
+        how: dict[str, Any] = {"device": False, "abi": "numba", "output": "ptx", "launch_bounds": bounds}
+        return cuda.compile(function, signature, cc=cc, **how)[0]
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,15 @@ class Report:
     instructions: list[tuple[str, str]]
     loops: list[list[str]]  # the innermost ones, their opcodes
 
-    def product_loop(self) -> Counter[str]:
-        """The opcodes of the loop of a product: the one with the most multiplications per instruction."""
-        return Counter(max(self.loops, key=lambda loop: fma_share(Counter(loop)), default=[]))
+    def product_loops(self) -> list[Counter[str]]:
+        """The opcodes of the loops of products, in which most of the instructions multiply and add."""
+        loops = [Counter(opcodes) for opcodes in self.loops]
+        return [loop for loop in loops if 2 * multiplications(loop) > loop.total()]
 
 
-def fma_share(loop: Counter[str]) -> float:
-    """How many of the instructions of a loop multiply."""
-    return sum(count for op, count in loop.items() if op[:4] in ("FFMA", "DFMA")) / max(loop.total(), 1)
+def multiplications(loop: Counter[str]) -> int:
+    """How many instructions of a loop multiply and add."""
+    return sum(count for op, count in loop.items() if op[:4] in ("FFMA", "DFMA"))
 
 
 def assemble(text: str, arch: str, folder: Path) -> Report:

@@ -43,6 +43,9 @@ class Device:
         self.launches: list[str] = []
         self.compiled: set[tuple[Any, Any]] = set()  # kernels, and the types of their arguments
 
+    def stream(self, value: Any) -> Any:
+        return value or 0
+
     def upload(self, array: np.ndarray, stream: Any = 0) -> DeviceArray:
         return DeviceArray(np.ascontiguousarray(array).reshape(-1).copy(), True)
 
@@ -84,7 +87,7 @@ class Device:
             return types.Array(compiler.argument(argument.dtype.type(0)), 1, "C")
         if isinstance(argument, tuple):
             kinds = [self._flatten(item, arrays, flat) for item in argument]
-            return types.UniTuple(kinds[0], len(kinds)) if len(set(kinds)) == 1 else types.Tuple(kinds)
+            return types.BaseTuple.from_types(kinds, type(argument))
         flat.append(argument)
         return compiler.argument(argument)
 
@@ -93,7 +96,7 @@ class Device:
 def interpreted(cc: tuple[int, int] = (8, 0), threads: int | None = None) -> Iterator[Device]:
     """Within this, backend "cuda" is available, and its kernels are executed on the CPU from their PTX."""
     device = Device(cc, threads)
-    names = ("upload", "empty", "download", "shared_limit", "multiprocessors", "launch")
+    names = ("stream", "upload", "empty", "download", "shared_limit", "multiprocessors", "launch")
     replaced = {name: getattr(device, name) for name in names} | {"reason": lambda: ""}
     with mock.patch.multiple(cuda_api, **replaced):
         yield device

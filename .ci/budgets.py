@@ -1,0 +1,70 @@
+"""What it costs to have this library, measured against NumPy: usage: budgets.py WHEEL, where the wheel is installed.
+
+CPU time of fresh processes, which take turns, and memory; ratios to NumPy's own, so that any machine will do.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROUNDS = 9
+LIMITS = {
+    "import over NumPy's own import": 0.3,  # 25 ms where NumPy takes 83
+    "first answer over a process that imports NumPy": 1.5,
+    "memory after an answer over that with NumPy": 1.3,  # 35 MiB where NumPy has 27
+    "wheel without the conformance kit, which no deployment needs, kB": 250,
+}
+ANSWER = "import idl_ref, numpy; print(idl_ref.load('model.npz').freeze()(numpy.ones((1, 64))).shape)"
+
+
+def run(program: str, folder: str) -> tuple[float, float]:
+    """CPU seconds and the largest resident memory of a process."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["OPENBLAS_NUM_THREADS"] = "1"  # threads that wait for work spin, and that counts as time
+    child = subprocess.Popen([sys.executable, "-c", program], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise SystemExit(f"this failed: {program}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+
+
+def wheel_kb(path: str) -> float:
+    """Kilobytes of the archive, but for the members of the kit."""
+    with zipfile.ZipFile(path) as archive:
+        kit = sum(m.compress_size for m in archive.infolist() if m.filename.startswith("idl_ref/conformance/"))
+    return (Path(path).stat().st_size - kit) / 1000
+
+
+with tempfile.TemporaryDirectory() as folder:
+    make = "import idl_ref; idl_ref.ImplicitModel(64, 10, 100, seed=0).save('model.npz')"
+    programs = {"python": "pass", "numpy": "import numpy", "import": "import numpy, idl_ref", "answer": ANSWER}
+    run(make, folder)
+    for program in programs.values():
+        run(program, folder)  # bytecode is written, files are in memory
+    turns = {name: [] for name in programs}
+    for _ in range(ROUNDS):
+        for name, program in programs.items():
+            turns[name].append(run(program, folder))
+seconds = {name: statistics.median(second for second, _ in taken) for name, taken in turns.items()}
+memory = {name: statistics.median(resident for _, resident in taken) for name, taken in turns.items()}
+measured = dict(
+    zip(
+        LIMITS,
+        (
+            (seconds["import"] - seconds["numpy"]) / (seconds["numpy"] - seconds["python"]),
+            seconds["answer"] / seconds["numpy"],
+            memory["answer"] / memory["numpy"],
+            wheel_kb(sys.argv[1]),
+        ),
+        strict=True,
+    )
+)
+for name, limit in LIMITS.items():
+    print(f"{name}: {measured[name]:.2f}, at most {limit}")
+if any(measured[name] > limit for name, limit in LIMITS.items()):
+    raise SystemExit("over budget")

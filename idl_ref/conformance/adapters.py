@@ -1,0 +1,67 @@
+"""Backends that are ours: the twins behind `idl_ref`'s own names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from idl_ref import gradients
+from idl_ref.backends import resolve
+from idl_ref.conformance.capabilities import F
+from idl_ref.conformance.problem import Arrays, Problem
+from idl_ref.functions import FUNCTIONS
+from idl_ref.gradients import ForwardPass, Weights
+from idl_ref.solution import SolveOptions
+
+
+class IdlRef:
+    """A twin of idl_ref as a backend.
+
+    Parameters
+    ----------
+    backend : {"auto", "numpy", "numba", "cuda"}
+    method : str
+        See SolveOptions.
+    """
+
+    capabilities: Any = {"X0": True, "f": F, "straight_through": True, "phi0": 0.0}  # noqa: RUF012
+
+    def __init__(self, backend: str = "auto", method: str = "auto") -> None:
+        self.backend, self.method = resolve(backend), method
+        self.name = f"idl_ref {self.backend}" + (f" {method}" if method != "auto" else "")
+
+    def _options(self, problem: Problem) -> SolveOptions:
+        return SolveOptions(tol=problem.tol, max_iter=problem.max_iter, method=self.method, on_failure="ignore")
+
+    def _pass(self, problem: Problem) -> ForwardPass:
+        factors = problem.factors
+        if problem.f != "none":
+            factors = FUNCTIONS[problem.f](problem.kappa).effective(factors)
+        weights = Weights(factors, problem.B, problem.C, problem.D)
+        options = self._options(problem)
+        return gradients.forward_pass(weights, problem.activation, problem.U, problem.X0, options, self.backend)
+
+    def forward(self, problem: Problem) -> dict[str, Any]:
+        """{"Y", "X", "converged", "iterations"}."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            p = self._pass(problem)
+        s = p.solution
+        return {"Y": p.Y, "X": s.X, "converged": s.succeeded, "iterations": s.iterations}
+
+    def vjp(self, problem: Problem, G_Y: np.ndarray) -> Arrays:
+        """{"A"} or {"L", "R"}, "B", "C", "D", "U"."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            p = self._pass(problem)
+            back = gradients.backward_pass(p, G_Y, self._options(problem), self.backend)
+            G_U = gradients.input_gradient(p.weights, back.solution.X, G_Y)
+        raw = back.factors
+        if problem.f != "none":
+            f = FUNCTIONS[problem.f](problem.kappa, straight_through=problem.straight_through)
+            raw = f.pullback(problem.factors, raw)
+        out = {"A": raw[0]} if len(raw) == 1 else {"L": raw[0], "R": raw[1].T}
+        out |= {"B": back.B, "C": back.C, "U": G_U}
+        return out if back.D is None else out | {"D": back.D}
+
+
+numpy = IdlRef("numpy")

@@ -1,0 +1,213 @@
+"""How far a right answer may be from the truth: derived from dtype, norms, conditioning and the stopping rule.
+
+A right backend stops when a step is at most
+
+    stop = max(tol·min(1, ‖z‖∞), 4 eps max(‖z‖∞, ‖x‖∞))                                       per column
+
+so the residual of its X is at most r = stop + rounding, entry by entry, and with M = (I − Lip(φ) |A|)⁻¹ ≥ 0
+
+    |X − X*| ≤ M r,   ‖M‖∞ ≤ 1/(1 − κ).
+
+The adjoint has N = (I − diag(s) |A|ᵀ)⁻¹ per column in the place of M, and to its r is added what an error of X does to
+S = φ′(A X + Z). Gradients are products of these. γ_k = k u / (1 − k u) bounds the rounding of a sum of k terms in any
+order, u half the distance from 1 to the next number.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from idl_ref import activations
+from idl_ref import factors as fac
+from idl_ref.conformance.exact import SMOOTH
+from idl_ref.conformance.problem import Arrays, Case, Problem
+from idl_ref.functions import FUNCTIONS
+
+SAFETY = 2.0
+
+
+class Unit(NamedTuple):
+    """Of one dtype: u, 4 eps, and the smallest number."""
+
+    u: float
+    floor: float
+    eta: float
+
+    def gamma(self, k: int) -> float:
+        return k * self.u / (1 - k * self.u)
+
+
+def unit(dtype: np.dtype) -> Unit:
+    info = np.finfo(dtype)
+    return Unit(float(info.eps) / 2, 4 * float(info.eps), float(info.smallest_subnormal))
+
+
+class Equation(NamedTuple):
+    """A problem in float64: the effective factors, |A| (for L Rᵀ |L||R|ᵀ), Z, and the sum of |terms| of Z."""
+
+    factors: tuple[np.ndarray, ...]
+    size: np.ndarray
+    Z: np.ndarray
+    Z_size: np.ndarray
+    terms: int
+    lipschitz: float
+
+
+def equation(problem: Problem) -> Equation:
+    raw = tuple(F.astype(np.float64) for F in problem.factors)
+    factors = FUNCTIONS[problem.f](problem.kappa).effective(raw) if problem.f != "none" else raw
+    B, U = problem.B.astype(np.float64), problem.U.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        Z, Z_size = B @ U, np.abs(B) @ np.abs(U)
+    size = np.abs(factors[0]) if len(factors) == 1 else np.abs(factors[0]) @ np.abs(factors[1])
+    terms = sum(F.shape[1] for F in factors)
+    return Equation(factors, size, Z, Z_size, terms, activations.get(problem.activation).lipschitz)
+
+
+def resolvent(M: np.ndarray) -> np.ndarray:
+    """(I − M)⁻¹ for M ≥ 0 with Perron root below 1; refused otherwise.   (n, n)"""
+    inverse = np.linalg.inv(np.eye(len(M)) - M)
+    if not (inverse > -1e-12).all():
+        raise ValueError("the Perron root is not below 1: there is no bound")
+    return np.maximum(inverse, 0)
+
+
+def stopping(tol: float, unit: Unit, z: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The largest step at which a column may stop.   (n, m), (n, m) -> (m,)"""
+    z, x = (np.abs(M).max(axis=0, initial=0.0) for M in (z, x))
+    return np.maximum(tol * np.minimum(1, z), unit.floor * np.maximum(z, x))
+
+
+def residual_bound(problem: Problem, eq: Equation, X: np.ndarray, strict: bool) -> np.ndarray:
+    """r: what φ(A X + Z) − X may be, entry by entry.   (n, m)"""
+    un, X = unit(problem.dtype), np.abs(X)
+    mapped = eq.terms + 2 if problem.f == "none" else 2 * eq.terms + 8
+    smooth = 1.0 if problem.activation in SMOOTH else 0.0
+    stop = stopping(problem.tol, un, eq.Z, X)
+    stop = eq.lipschitz * eq.size.sum(axis=1)[:, None] * stop if strict else np.broadcast_to(stop, X.shape)
+    p = problem.B.shape[1]
+    rounding = un.gamma(mapped) * (eq.size @ X) + un.gamma(p + 2) * eq.Z_size + 4 * un.u * (X + smooth)
+    return SAFETY * (stop + rounding + (eq.terms + p + 2) * un.eta)
+
+
+def certificate(problem: Problem, X: np.ndarray, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Residual |φ(A X + B U) − X| of somebody's X, recomputed in float64, and what it may be.   (n, m), (n, m)"""
+    eq, X = equation(problem), X.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        G = activations.get(problem.activation).phi(fac.apply(eq.factors, X) + eq.Z)
+        return np.abs(G - X), residual_bound(problem, eq, X, strict)
+
+
+def bounds(case: Case, truth: Arrays) -> Arrays:
+    """The largest error of a right answer, entry by entry, under the names of the truth."""
+    problem, good = case.problem, case.good
+    un, eq = unit(problem.dtype), equation(problem)
+    X, V = truth["X"][:, good], truth["V"][:, good]
+    B, C, U, G_Y = (np.abs(M.astype(np.float64)) for M in (problem.B, problem.C, problem.U[:, good], case.G_Y[:, good]))
+    D = np.zeros((len(C), len(U))) if problem.D is None else np.abs(problem.D.astype(np.float64))
+    (n, p), (q, m) = B.shape, G_Y.shape
+    eq = eq._replace(Z=eq.Z[:, good], Z_size=eq.Z_size[:, good])
+    moving = np.ones((n, 1))
+    moving[case.facts.get("still", [])] = 0  # units far on the flat side of φ in every column: they pass nothing on
+    E_X = resolvent(eq.lipschitz * moving * eq.size) @ residual_bound(problem, eq, X, case.strict)
+    E_V = _adjoint(case, eq, X, V, E_X)
+    X, V = np.abs(X), np.abs(V)
+    E: Arrays = {
+        "X": E_X,
+        "V": E_V,
+        "Y": C @ E_X + un.gamma(n + p + 2) * (C @ X + D @ U),
+        "B": E_V @ U.T + un.gamma(m + 2) * V @ U.T,
+        "C": G_Y @ E_X.T + un.gamma(m + 2) * G_Y @ X.T,
+        "D": un.gamma(m + 2) * G_Y @ U.T,
+        "U": B.T @ E_V + un.gamma(n + q + 2) * (B.T @ V + D.T @ G_Y),
+    }
+    E |= _factor_gradients(problem, eq, truth, good, E_X, E_V)
+    result = {}
+    for name, value in E.items():
+        if name not in truth:
+            continue
+        size = np.abs(truth[name][:, good] if name in ("X", "Y", "V", "U") else truth[name])
+        result[name] = SAFETY * (value + 2 * un.u * size + (n + p + q + m) * un.eta)
+    return _spread(result, good)
+
+
+def _adjoint(case: Case, eq: Equation, X: np.ndarray, V: np.ndarray, E_X: np.ndarray) -> np.ndarray:
+    """|V − V*| ≤ N (|δS| ∘ (|A|ᵀ|V| + |G|) + S ∘ (stop + rounding)), column by column."""
+    problem, phi = case.problem, case.problem.activation
+    un, good, V = unit(problem.dtype), case.good, np.abs(V)
+    S = activations.get(phi).slope(fac.apply(eq.factors, X) + eq.Z)
+    if case.expect == "acceptable":
+        S = np.ones_like(S)  # whatever the convention
+    E_P = eq.size @ E_X + un.gamma(eq.terms + 2) * (eq.size @ np.abs(X)) + un.gamma(problem.B.shape[1] + 2) * eq.Z_size
+    E_S = SMOOTH[phi].curvature * E_P + 8 * un.u if phi in SMOOTH else 2 * un.u * S
+    C, G_Y = np.abs(problem.C.astype(np.float64)), np.abs(case.G_Y[:, good].astype(np.float64))
+    G, pulled = C.T @ G_Y, eq.size.T @ V
+    stop = stopping(problem.tol, un, problem.C.T.astype(np.float64) @ case.G_Y[:, good], V)
+    stop = eq.size.sum(axis=0)[:, None] * stop if case.strict else np.broadcast_to(stop, V.shape)
+    inside = un.gamma(2 * eq.terms + 8) * pulled + un.gamma(len(C) + 4) * G
+    r = E_S * (pulled + G) + S * inside + SAFETY * np.where(S > 0, stop, 0) + (eq.terms + 4) * un.eta
+    E_V = np.empty_like(V)
+    for j in range(V.shape[1]):
+        E_V[:, j] = resolvent(S[:, j : j + 1] * eq.size.T) @ r[:, j]
+    return E_V
+
+
+def _factor_gradients(
+    problem: Problem, eq: Equation, truth: Arrays, good: np.ndarray, E_X: np.ndarray, E_V: np.ndarray
+) -> Arrays:
+    """Bounds of ∂A, or of ∂L and ∂R, of the raw weights."""
+    un, m = unit(problem.dtype), int(good.sum())
+    X, V = truth["X"][:, good], truth["V"][:, good]
+    aX, aV = np.abs(X), np.abs(V)
+    if len(eq.factors) == 1:
+        E = E_V @ aX.T + aV @ E_X.T + E_V @ E_X.T + un.gamma(m + 2) * aV @ aX.T
+        return {"A": _pulled(problem, problem.factors[0], V @ X.T, E)}
+    L, Rt = (np.abs(F) for F in eq.factors)
+    k = un.gamma(len(L) + m + 4)
+    E_L = (aV + E_V) @ (Rt @ E_X).T + E_V @ (Rt @ aX).T + k * aV @ (Rt @ aX).T
+    E_R = (aX + E_X) @ (L.T @ E_V).T + E_X @ (L.T @ aV).T + k * aX @ (L.T @ aV).T
+    G_L, G_R = V @ (eq.factors[1] @ X).T, X @ (eq.factors[0].T @ V).T
+    return {
+        "L": _pulled(problem, problem.factors[0], G_L, E_L),
+        "R": _pulled(problem, problem.factors[1], G_R.T, E_R.T).T,
+    }
+
+
+def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> np.ndarray:
+    """What the pullback of `f` makes of an error E of the gradient G of the effective weights."""
+    raw, un = np.abs(raw.astype(np.float64)), unit(problem.dtype)
+    if problem.f == "none" or raw.size == 0:
+        return E
+    E = E + un.gamma(raw.shape[1] + 8) * np.abs(G)
+    if problem.f == "triu":
+        return np.triu(E, 1)
+    norms = raw.sum(axis=1)
+    if problem.f == "inf":
+        norm = max(norms.max(), problem.kappa)
+        inner = (E * raw).sum() + un.gamma(raw.size + 4) * (np.abs(G) * raw).sum()
+        return (E + (norms == norms.max())[:, None] * inner / norm) * (problem.kappa / norm)
+    return E + (E.sum(axis=1, keepdims=True) + un.gamma(raw.shape[1] + 4) * np.abs(G).sum(axis=1, keepdims=True))
+
+
+def _spread(bounds: Arrays, good: np.ndarray) -> Arrays:
+    if good.all():
+        return bounds
+    result = {}
+    for name in set(bounds) & {"X", "Y", "V", "U"}:
+        result[name] = np.full((bounds[name].shape[0], good.size), np.nan)
+        result[name][:, good] = bounds[name]
+    return result
+
+
+def ratio(got: np.ndarray, truth: np.ndarray, bound: np.ndarray) -> float:
+    """The largest error in units of the bound, over the entries whose truth is known; inf for what is not finite."""
+    known = ~np.isnan(truth)
+    if not known.any():
+        return 0.0
+    error, allowed = np.abs(got[known].astype(np.float64) - truth[known]), bound[known]
+    if not np.isfinite(error).all():
+        return float("inf")
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return float(np.where(error == 0, 0.0, error / allowed).max())

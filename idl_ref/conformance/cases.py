@@ -1,0 +1,181 @@
+"""The cases: which equations, what each hunts, and what is known of it. Everything here is exact and repeatable.
+
+Entries are multiples of 2⁻¹⁰ drawn from Python's own generator, whose bits do not depend on the machine, so that most
+cases are the same equation in float32 and in float64 and fractions stay short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from idl_ref import activations
+from idl_ref.conformance import exact
+from idl_ref.conformance.problem import Arrays, Case, Problem, make
+
+UNIT = 2.0**-10
+KAPPAS = {"0": 0.0, "0.5": 0.5, "0.9": 922 / 1024, "0.99": 1014 / 1024, "0.999": 1023 / 1024}
+TOL = {"float64": 1e-12, "float32": 1e-6}
+PHI0 = (0.0, 0.5, 1.0)  # the conventions for φ′ at a kink that are accepted
+LISTED: list[Callable[[], Iterator[Case]]] = []
+
+
+def listed(function: Callable[[], Iterator[Case]]) -> Callable[[], Iterator[Case]]:
+    LISTED.append(function)
+    return function
+
+
+def generator(name: str) -> random.Random:
+    return random.Random(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+
+
+def draw(rng: random.Random, *shape: int, low: int = -1024, high: int = 1024) -> np.ndarray:
+    """Multiples of 2⁻¹⁰ in [low, high)·2⁻¹⁰, never 0."""
+    values = [rng.randrange(low, high) or 1 for _ in range(int(np.prod(shape)))]
+    return np.array(values, float).reshape(shape) * UNIT
+
+
+# --- matrices with a given ∞-norm -------------------------------------------------------------------------------------
+
+
+def perron(rng: random.Random, n: int, kappa: float) -> np.ndarray:
+    """Nonnegative, every row sum κ: the Perron root is κ, and nothing contracts faster."""
+    A = np.zeros((n, n))
+    total = round(kappa / UNIT)
+    for i in range(n):
+        cuts = sorted(rng.randrange(total + 1) for _ in range(n - 1))
+        A[i] = np.diff([0, *cuts, total])
+    return A * UNIT
+
+
+def signed(rng: random.Random, n: int, kappa: float) -> np.ndarray:
+    """Random signs, every absolute row sum κ."""
+    signs = np.array([rng.choice((-1, 1)) for _ in range(n * n)], float).reshape(n, n)
+    return perron(rng, n, kappa) * signs
+
+
+def permutation(rng: random.Random, n: int, kappa: float) -> np.ndarray:
+    return kappa * np.roll(np.eye(n), 1, axis=1)
+
+
+def nilpotent(rng: random.Random, n: int, kappa: float) -> np.ndarray:
+    """Strictly upper triangular: exact after n applications, whatever the norm."""
+    return np.triu(signed(rng, n, kappa), 1)
+
+
+def antisymmetric(rng: random.Random, n: int, kappa: float) -> np.ndarray:
+    S = np.triu(draw(rng, n, n), 1)
+    S = S - S.T
+    return np.round(S * (kappa / np.abs(S).sum(axis=1).max()) / UNIT - 0.5) * UNIT * (S != 0)
+
+
+def rank_one(rng: random.Random, n: int, kappa: float) -> np.ndarray:
+    u = np.array([rng.choice((-1.0, 1.0)) for _ in range(n)])
+    return u[:, None] * perron(rng, n, kappa)[:1]
+
+
+def zero_rows(rng: random.Random, n: int, kappa: float) -> np.ndarray:
+    A = signed(rng, n, kappa)
+    A[[0, n // 2]] = 0
+    A[:, -1] = 0
+    return A
+
+
+FAMILIES = {
+    "random": signed, "permutation": permutation, "perron": perron, "nilpotent": nilpotent,
+    "antisymmetric": antisymmetric, "rank1": rank_one, "zero-rows": zero_rows,
+}  # fmt: skip
+POSITIVE = ("perron", "permutation")  # slow only while every unit is active: with Z > 0
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def weights(rng: random.Random, n: int, p: int, q: int, m: int, positive: bool = False) -> Arrays:
+    """B, C, D, U. Positive B and U keep every unit active."""
+    low = 1 if positive else -1024
+    return {
+        "B": draw(rng, n, p, low=low),
+        "C": draw(rng, q, n),
+        "D": draw(rng, q, p),
+        "U": draw(rng, p, m, low=low),
+    }
+
+
+def case(
+    id: str, group: str, comment: str, flags: tuple[str, ...], arrays: Arrays, *, dtype: str = "float64",
+    activation: str = "relu", tol: float | None = None, max_iter: int = 10_000, extra: Any = None, **rest: Any,
+) -> Case:  # fmt: skip
+    """A case without its truth; `extra` goes to the problem, `rest` to the case."""
+    kind = np.dtype(dtype)
+    settings = {"activation": activation, "dtype": dtype, "tol": TOL[dtype] if tol is None else tol}
+    settings |= {"max_iter": max_iter, **(extra or {})}
+    problem = make({name: np.asarray(M, kind) for name, M in arrays.items()}, settings)
+    _, _, q, m = problem.sizes
+    if "G_Y" not in rest:
+        rest["G_Y"] = draw(generator(f"{id} G_Y"), q, m).astype(kind)
+    return Case(id, group, comment, flags, problem, **rest)
+
+
+def clear(
+    build: Callable[[random.Random], Arrays], name: str, activation: str = "relu", margin: float = 2 * UNIT
+) -> Arrays:
+    """The first draw whose preactivations stay away from every kink, so that no rounding decides φ′."""
+    kinks = np.array(activations.get(activation).kinks)
+    for attempt in range(200):
+        arrays = build(generator(f"{name} {attempt}"))
+        A = arrays["A"] if "A" in arrays else arrays["L"] @ arrays["R"].T
+        Z = arrays["B"] @ arrays["U"]
+        P = A @ exact.guess(A, Z, activation) + Z
+        if not kinks.size or np.abs(P[..., None] - kinks).min(initial=1.0) > margin * np.abs(P).max(initial=1.0):
+            return arrays
+    raise ArithmeticError(f"{name}: no draw stays away from the kinks")
+
+
+def solved(case: Case) -> Case:
+    """The case with its truth and its facts."""
+    problem, good = case.problem, case.good
+    if case.bad:
+        problem = problem.with_arrays({"U": np.ascontiguousarray(problem.U[:, good])})
+    conventions = PHI0 if case.expect == "acceptable" and case.group == "kinks" else PHI0[:1]
+    answers = [exact.answer(problem, case.G_Y[:, good], phi0) for phi0 in conventions]
+    if case.expect == "acceptable" and case.group == "functions":
+        answers.append(exact.answer(replace(problem, straight_through=True), case.G_Y[:, good]))
+    truths = tuple(spread(a.arrays, good) for a in answers)
+    facts = describe(problem) | {"kink_margin": _finite(answers[0].kink_margin), "provenance": answers[0].provenance}
+    return replace(case, truths=truths, facts={**facts, **case.facts})
+
+
+def spread(arrays: Arrays, good: np.ndarray) -> Arrays:
+    """Columns put back where they were, NaN between them; sums over all columns, which do not exist, left out."""
+    if good.all():
+        return arrays
+    result = {}
+    for name in ("X", "Y", "V", "U"):
+        result[name] = np.full((arrays[name].shape[0], good.size), np.nan)
+        result[name][:, good] = arrays[name]
+    return result
+
+
+def describe(problem: Problem) -> dict[str, Any]:
+    """‖A‖∞ of the effective A, the Perron root of |A|, ρ(A), and 1/(1 − Lip ‖A‖∞), null where that is infinite."""
+    exact_inputs = [exact.effective(exact.numbers(F, exact.Fraction), problem).astype(float) for F in problem.factors]
+    A = exact_inputs[0] if len(exact_inputs) == 1 else exact_inputs[0] @ exact_inputs[1]
+    lipschitz = activations.get(problem.activation).lipschitz
+    norm = float(np.abs(A).sum(axis=1).max(initial=0.0))
+    radius = [float(np.abs(np.linalg.eigvals(M)).max(initial=0.0)) for M in (np.abs(A), A)]
+    return {
+        "norm": norm,
+        "perron": round(radius[0], 6),
+        "spectral_radius": round(radius[1], 6),
+        "condition": round(1 / (1 - lipschitz * norm), 6) if lipschitz * norm < 1 else None,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

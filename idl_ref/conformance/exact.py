@@ -1,0 +1,330 @@
+"""Exact answers: rational numbers for piecewise linear φ, decimals with a proved error bound for smooth ones.
+
+The arithmetic is Python's own, `fractions.Fraction` and `decimal.Decimal` in object arrays, so the same bits come out
+on every machine. NumPy floats only guess where to start; what they guess is proved or refused.
+"""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from idl_ref import activations
+from idl_ref.conformance.problem import Arrays, Problem
+
+DIGITS = 80
+LEAK = Fraction(1, 100)
+Piece = tuple[Fraction | None, Fraction | None, Fraction, Fraction]  # from, to, slope, offset: φ(p) = slope p + offset
+ZERO, ONE = Fraction(0), Fraction(1)
+
+PIECES: dict[str, tuple[Piece, ...]] = {
+    "identity": ((None, None, ONE, ZERO),),
+    "relu": ((None, ZERO, ZERO, ZERO), (ZERO, None, ONE, ZERO)),
+    "leaky_relu": ((None, ZERO, LEAK, ZERO), (ZERO, None, ONE, ZERO)),
+    "hardtanh": ((None, -ONE, ZERO, -ONE), (-ONE, ONE, ONE, ZERO), (ONE, None, ZERO, ONE)),
+}
+
+
+class Smooth(NamedTuple):
+    """φ and φ′ of a Decimal, and a Lipschitz constant of φ′."""
+
+    phi: Callable[[Decimal], Decimal]
+    slope: Callable[[Decimal], Decimal]
+    curvature: float
+
+
+def _sigmoid(p: Decimal) -> Decimal:
+    return 1 / (1 + (-p).exp())
+
+
+def _tanh(p: Decimal) -> Decimal:
+    if abs(p) < Decimal("1e-25"):  # (1 − e)/(1 + e) would cancel; the next term, p⁵, is below the digits kept
+        return p - p * p * p / 3
+    e = (-2 * abs(p)).exp()
+    return ((1 - e) / (1 + e)).copy_sign(p)
+
+
+SMOOTH = {
+    "tanh": Smooth(_tanh, lambda p: 1 - _tanh(p) ** 2, 1),
+    "sigmoid": Smooth(_sigmoid, lambda p: _sigmoid(p) * _sigmoid(-p), 1),
+    "softplus": Smooth(lambda p: max(p, Decimal(0)) + (1 + (-abs(p)).exp()).ln(), _sigmoid, 1),
+    "elu": Smooth(lambda p: p if p > 0 else p.exp() - 1, lambda p: Decimal(1) if p > 0 else p.exp(), 1),
+    "softsign": Smooth(lambda p: p / (1 + abs(p)), lambda p: 1 / (1 + abs(p)) ** 2, 2),
+}
+
+
+class Answer(NamedTuple):
+    """Correctly rounded arrays, and the smallest distance of a preactivation from a kink of φ."""
+
+    arrays: Arrays
+    kink_margin: float
+    provenance: str
+
+
+def numbers(array: np.ndarray, kind: Callable[[float], Any]) -> np.ndarray:
+    """An object array of exact copies of floats."""
+    result = np.empty(array.shape, object)
+    for i in np.ndindex(array.shape):
+        result[i] = kind(float(array[i]))
+    return result
+
+
+def product(M: np.ndarray, N: np.ndarray, zero: Any) -> np.ndarray:
+    """M N for object arrays; of the right shape also where a dimension is 0."""
+    result = np.full((M.shape[0], N.shape[1]), zero, object)
+    for k in range(M.shape[1]):
+        result = result + M[:, k : k + 1] * N[k : k + 1]
+    return result
+
+
+def solve(M: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """M x = b by Gauss–Jordan elimination with the largest pivot.   (n, n), (n,)"""
+    rows = np.concatenate([M, b[:, None]], axis=1)
+    for i in range(len(b)):
+        pivot = max(range(i, len(b)), key=lambda k: abs(rows[k, i]))
+        rows[[i, pivot]] = rows[[pivot, i]]
+        rows[i] = rows[i] / rows[i, i]
+        for k in range(len(b)):
+            if k != i and rows[k, i]:
+                rows[k] = rows[k] - rows[k, i] * rows[i]
+    return rows[:, -1]
+
+
+def identity(n: int, kind: Callable[[int], Any]) -> np.ndarray:
+    return np.array([[kind(int(i == j)) for j in range(n)] for i in range(n)], object).reshape(n, n)
+
+
+# --- the equilibrium --------------------------------------------------------------------------------------------------
+
+
+def guess(A: np.ndarray, Z: np.ndarray, activation: str) -> np.ndarray:
+    """Picard iteration in float64, far enough to see the active set."""
+    phi, X = activations.get(activation).phi, np.zeros_like(Z)
+    for _ in range(40_000):
+        X, last = phi(A @ X + Z), X
+        if np.abs(X - last).max(initial=0.0) <= 1e-13 * np.abs(X).max(initial=0.0):
+            break
+    return X
+
+
+def piece(p: Fraction, activation: str) -> Piece:
+    """The piece that p lies on; at a kink the left one."""
+    for candidate in PIECES[activation]:
+        if candidate[1] is None or p <= candidate[1]:
+            return candidate
+    raise AssertionError("the last piece has no end")
+
+
+def rational_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation: str) -> np.ndarray:
+    """x with x = φ(A x + z) exactly: solve on the pieces of the start, verify, move on to those of the solution."""
+    p = A @ start + z
+    for _ in range(50):
+        pieces = [piece(v, activation) for v in p]
+        slopes, offsets = (np.array([row[k] for row in pieces], object) for k in (2, 3))
+        x = solve(identity(len(z), Fraction) - slopes[:, None] * A, slopes * z + offsets)
+        p = A @ x + z
+        if all(slope * v + offset == value for (_, _, slope, offset), v, value in
+               zip((piece(v, activation) for v in p), p, x, strict=True)):  # fmt: skip
+            return x
+    raise ArithmeticError("no active set was found")
+
+
+def rational_slope(p: Fraction, activation: str, phi0: Fraction) -> Fraction:
+    """φ′(p); at a kink (1 − phi0) of its smaller and phi0 of its larger one-sided slope."""
+    left = piece(p, activation)
+    if left[1] is None or p != left[1]:
+        return left[2]
+    right = PIECES[activation][PIECES[activation].index(left) + 1]
+    low, high = sorted((left[2], right[2]))
+    return low + phi0 * (high - low)
+
+
+def decimal_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation: str) -> tuple[np.ndarray, Decimal]:
+    """x and max |φ(A x + z) − x|, by Newton's method from the start."""
+    smooth, x = SMOOTH[activation], start
+    for _ in range(60):
+        p = A @ x + z
+        residual = np.array([smooth.phi(v) for v in p], object) - x
+        size = max(map(abs, residual))
+        if size <= Decimal(f"1e-{DIGITS - 8}") * max(map(abs, x)):
+            return x, size
+        slopes = np.array([smooth.slope(v) for v in p], object)
+        x = x + solve(identity(len(z), Decimal) - slopes[:, None] * A, residual)
+    raise ArithmeticError("Newton's method did not converge")
+
+
+# --- everything that follows from X -----------------------------------------------------------------------------------
+
+
+def gradients(P: dict[str, np.ndarray], X: np.ndarray, S: np.ndarray, G_Y: np.ndarray, zero: Any) -> dict:
+    """Y, V = S ∘ (Aᵀ V + Cᵀ G_Y), and the gradients of the effective weights.   object arrays"""
+    mul = lambda M, N: product(M, N, zero)  # noqa: E731
+    n, m = X.shape
+    A, one = P["A*"], type(zero)
+    G = mul(P["C"].T, G_Y)
+    V = np.empty((n, m), object)
+    for j in range(m):
+        V[:, j] = solve(identity(n, one) - S[:, j : j + 1] * A.T, S[:, j] * G[:, j])
+    out = {"X": X, "V": V, "Y": mul(P["C"], X), "B": mul(V, P["U"].T), "C": mul(G_Y, X.T), "U": mul(P["B"].T, V)}
+    if "D" in P:
+        out["Y"], out["U"] = out["Y"] + mul(P["D"], P["U"]), out["U"] + mul(P["D"].T, G_Y)
+        out["D"] = mul(G_Y, P["U"].T)
+    if "L" in P:
+        L, R = P["L*"], P["R*"]
+        out |= {"L": mul(V, mul(R.T, X).T), "R": mul(X, mul(L.T, V).T)}
+    else:
+        out["A"] = mul(V, X.T)
+    return out
+
+
+def answer(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Answer:
+    """The truth of a problem. `phi0` weighs the one-sided slopes at a kink: 0 the smaller, 1 the larger."""
+    if problem.activation in PIECES:
+        return _rational(problem, G_Y, Fraction(phi0))
+    with decimal.localcontext(prec=DIGITS, Emin=-999_999, Emax=999_999):
+        return _decimal(problem, G_Y)
+
+
+def _exact_inputs(problem: Problem, kind: Any) -> dict[str, np.ndarray]:
+    P = {name: numbers(array, kind) for name, array in problem.arrays.items()}
+    if problem.A is not None:
+        P["A*"] = effective(P["A"], problem)
+    else:
+        P["L*"], P["R*"] = effective(P["L"], problem), effective(P["R"].T, problem).T
+        P["A*"] = product(P["L*"], P["R*"].T, kind(0))
+    return P
+
+
+def _start(P: dict[str, np.ndarray], activation: str, Z: np.ndarray) -> np.ndarray:
+    return guess(P["A*"].astype(float), Z.astype(float), activation)
+
+
+def _rational(problem: Problem, G_Y: np.ndarray, phi0: Fraction) -> Answer:
+    phi = problem.activation
+    P = _exact_inputs(problem, Fraction)
+    Z = product(P["B"], P["U"], ZERO)
+    start, X, S = numbers(_start(P, phi, Z), Fraction), np.empty(Z.shape, object), np.empty(Z.shape, object)
+    kinks = [edge for _, edge, _, _ in PIECES[phi] if edge is not None]
+    margin = np.inf
+    for j in range(Z.shape[1]):
+        X[:, j] = rational_column(P["A*"], Z[:, j], start[:, j], phi)
+        p = P["A*"] @ X[:, j] + Z[:, j]
+        S[:, j] = [rational_slope(v, phi, phi0) for v in p]
+        margin = min([margin, *(float(abs(v - kink)) for v in p for kink in kinks)])
+    out = gradients(P, X, S, numbers(G_Y, Fraction), ZERO)
+    return Answer(_rounded(_pulled_back(out, P, problem), None), margin, "rational, verified on its active set")
+
+
+def _decimal(problem: Problem, G_Y: np.ndarray) -> Answer:
+    phi, zero = problem.activation, Decimal(0)
+    P = _exact_inputs(problem, Decimal)
+    Z = product(P["B"], P["U"], zero)
+    start, X, S = numbers(_start(P, phi, Z), Decimal), np.empty(Z.shape, object), np.empty(Z.shape, object)
+    residual = zero
+    for j in range(Z.shape[1]):
+        X[:, j], r = decimal_column(P["A*"], Z[:, j], start[:, j], phi)
+        S[:, j] = [SMOOTH[phi].slope(v) for v in P["A*"] @ X[:, j] + Z[:, j]]
+        residual = max(residual, r)
+    G = numbers(G_Y, Decimal)
+    out = gradients(P, X, S, G, zero)
+    radius = _radius(P, out, G, residual, activations.get(phi).lipschitz, SMOOTH[phi].curvature)
+    arrays = _rounded(out, radius)
+    return Answer(arrays, np.inf, f"decimal, {DIGITS} digits, error proved to be at most {radius:.0e}")
+
+
+def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: float, curvature: float) -> Decimal:
+    """A bound of the error of every entry of `out`.
+
+    ‖δX‖ ≤ r/(1 − κ) for the residual r, ‖δS‖ ≤ c ‖A‖ ‖δX‖, ‖δV‖₁ ≤ n (‖δS‖ ‖Aᵀ V + G‖ + rounding)/(1 − κ); all else is
+    a sum of products of X, V and data. Each norm is the sum of all entries, which is crude, and costs twenty digits.
+    """
+    size = {name: sum(abs(v) for v in M.ravel()) + 1 for name, M in (*P.items(), *out.items())}
+    G = sum(abs(v) for v in G_Y.ravel()) + 1
+    kappa = Decimal(lipschitz) * max((sum(map(abs, row)) for row in P["A*"]), default=Decimal(0))
+    if kappa >= 1:
+        raise ValueError("a smooth case must contract in the ∞-norm, or its error is not proved")
+    unit = Decimal(10) ** (4 - DIGITS)
+    x = (residual + unit * (size["A*"] * size["X"] + size["B"] * size["U"])) / (1 - kappa)
+    s = Decimal(curvature) * size["A*"] * x + unit
+    v = size["X"] * (s * (size["A*"] * size["V"] + size["C"] * G) + unit * size["V"]) / (1 - kappa)
+    every = size["A*"] + size["B"] + size["C"] + size["U"] + size.get("D", 0) + size.get("L", 0) + size.get("R", 0) + G
+    return (x * (size["V"] + 1) + v * (size["X"] + 1) + unit * size["X"] * size["V"]) * every**2
+
+
+def _rounded(arrays: dict[str, np.ndarray], radius: Decimal | None) -> Arrays:
+    """float64 next to each entry; refused where an error of `radius` could change one above 1e-30."""
+    result = {}
+    if radius is not None and radius > Decimal("1e-40"):
+        raise ArithmeticError(f"the error is only proved to be at most {radius:.0e}")
+    for name, M in arrays.items():
+        result[name] = np.array([float(v) for v in M.ravel()], float).reshape(M.shape)
+        if radius is not None and not all(float(v - radius) == float(v + radius) for v in M.ravel() if abs(v) > 1e-30):
+            raise ArithmeticError(f"the error of {name} is not below the rounding to float64")
+    return result
+
+
+# --- f: from raw to effective weights, and back -----------------------------------------------------------------------
+
+
+def effective(M: np.ndarray, problem: Problem) -> np.ndarray:
+    """f(M): κ M / max(κ, ‖M‖∞); rows on the ℓ1 ball; the strict upper triangle; or M."""
+    if problem.f == "none":
+        return M
+    if problem.f == "triu":
+        return M * np.triu(np.ones(M.shape, int), 1)
+    kappa = Fraction(problem.kappa)
+    if problem.f == "inf":
+        norm = max(sum(map(abs, row)) for row in M)
+        return M * (kappa / norm) if norm > kappa else M
+    return np.array([_on_ball(row, kappa)[0] for row in M], object)
+
+
+def _on_ball(row: np.ndarray, kappa: Fraction) -> tuple[list, list[int] | None]:
+    """The nearest point with Σ|a| ≤ κ, and its support; None where the row is inside already."""
+    if sum(map(abs, row)) <= kappa:
+        return list(row), None
+    total, theta, support = Fraction(0), Fraction(0), 0
+    for k, size in enumerate(sorted(map(abs, row), reverse=True), 1):
+        total += size
+        if size > (total - kappa) / k:
+            theta, support = (total - kappa) / k, k
+    assert support
+    moved = [(1 if a > 0 else -1) * max(abs(a) - theta, Fraction(0)) for a in row]
+    return moved, [j for j, a in enumerate(row) if abs(a) > theta]
+
+
+def pullback(M: np.ndarray, G: np.ndarray, problem: Problem) -> np.ndarray:
+    """∂ℓ/∂M from G = ∂ℓ/∂f(M)."""
+    if problem.f == "none" or problem.straight_through:
+        return G
+    if problem.f == "triu":
+        return G * np.triu(np.ones(M.shape, int), 1)
+    kappa = Fraction(problem.kappa)
+    if problem.f == "inf":
+        norms = [sum(map(abs, row)) for row in M]
+        norm = max(norms)
+        if norm <= kappa:
+            return G
+        s = np.full(M.shape, ZERO, object)
+        s[norms.index(norm)] = [(a > 0) - (a < 0) for a in M[norms.index(norm)]]
+        return (G - s * ((G * M).sum() / norm)) * (kappa / norm)
+    result = G.copy()
+    for i, row in enumerate(M):
+        support = _on_ball(row, kappa)[1]
+        if support is not None:
+            signs = {j: 1 if row[j] > 0 else -1 for j in support}
+            mean = sum(signs[j] * G[i, j] for j in support) / len(support)
+            result[i] = [G[i, j] - signs[j] * mean if j in signs else ZERO for j in range(len(row))]
+    return result
+
+
+def _pulled_back(out: dict, P: dict, problem: Problem) -> dict:
+    for name in ("A",) if "A" in P else ("L", "R"):
+        turn = (lambda M: M.T) if name == "R" else (lambda M: M)
+        out[name] = turn(pullback(turn(P[name]), turn(out[name]), problem))
+    return out

@@ -1,0 +1,184 @@
+"""What a backend is given, what is known about it, and what a backend is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+WEIGHTS = ("A", "L", "R", "B", "C", "D", "U")
+INPUTS = (*WEIGHTS, "X0")
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """X = φ(A X + B U), Y = C X + D U: one equation for a backend, in the paper's columns.
+
+    Attributes
+    ----------
+    A : (n, n) array or None
+        The effective weights; None where L and R are given.
+    L, R : (n, r) arrays or None
+        A = L Rᵀ.
+    B, C : (n, p) and (q, n) arrays
+    D : (q, p) array or None
+        None for a model without one.
+    U : (p, m) array
+        Samples as columns. With a bias its last row is the constant 1 already.
+    activation : str
+        φ: relu, leaky_relu (slope 0.01), tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
+    dtype : numpy.dtype
+        float32 or float64: of every array here, and of the answers.
+    tol : float
+        The largest change of an entry in the last step, per column: tol·min(1, ‖z‖∞), and not below rounding.
+    max_iter : int
+        Enough for plain Picard iteration from 0, unless the case is about its being too few.
+    X0 : (n, m) array or None
+        Where to start; only for a backend that declares the capability "X0".
+    f : str
+        "none": A, or L and R, are effective. Else "inf", "rows" or "triu": they are raw, the backend maps them with
+        radius `kappa`, and the gradients asked for are those of the raw weights. Only for a backend that declares f.
+    kappa : float
+    straight_through : bool
+        The declared derivative of `f` is the identity.
+    """
+
+    A: np.ndarray | None
+    L: np.ndarray | None
+    R: np.ndarray | None
+    B: np.ndarray
+    C: np.ndarray
+    D: np.ndarray | None
+    U: np.ndarray
+    activation: str
+    dtype: np.dtype
+    tol: float
+    max_iter: int
+    X0: np.ndarray | None = None
+    f: str = "none"
+    kappa: float = 0.99
+    straight_through: bool = False
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """n, p, q, m."""
+        return (*self.B.shape, self.C.shape[0], self.U.shape[1])
+
+    @property
+    def factors(self) -> tuple[np.ndarray, ...]:
+        """(A,) or (L, Rᵀ)."""
+        if self.A is not None:
+            return (self.A,)
+        assert self.L is not None
+        assert self.R is not None
+        return self.L, self.R.T
+
+    @property
+    def arrays(self) -> Arrays:
+        """The arrays that are there, by name."""
+        return {name: getattr(self, name) for name in INPUTS if getattr(self, name) is not None}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the arrays, as JSON takes it."""
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in INPUTS}
+        return rest | {"dtype": self.dtype.name}
+
+    def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> Problem:
+        """The same with other arrays in the place of some."""
+        return replace(self, **dict[str, Any](arrays))
+
+
+def make(arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Problem:
+    """A problem out of what `arrays` and `settings` give."""
+    named: dict[str, Any] = {name: arrays.get(name) for name in INPUTS}
+    return Problem(**named, **{**settings, "dtype": np.dtype(settings["dtype"])})
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One problem with what is known about it.
+
+    Attributes
+    ----------
+    id, group, comment : str
+    flags : tuple of str
+        Names in `flags.FLAGS`, which say what bug the case hunts.
+    expect : str
+        "valid": the answer is known. "acceptable": each of several answers is right, by declared convention.
+        "reported": some columns have no answer, and the backend must say so; `bad` names them.
+    problem : Problem
+    G_Y : (q, m) array
+        ∂ℓ/∂Y for the gradients.
+    truths : tuple of dict
+        Correctly rounded X, Y, V and every gradient; one dict per acceptable answer.
+    facts : dict
+        norm (‖A‖∞ of the effective A), perron, spectral_radius, kink_margin, condition, provenance; per truth, `phi0`.
+    bad : tuple of int
+        Columns without an answer.
+    layout : str
+        How the arrays lie in memory: "C", "fortran", "strided", "reversed" or "readonly".
+    strict : bool
+        The last application of the map is asked for, κ times closer than the stopping rule alone grants.
+    """
+
+    id: str
+    group: str
+    comment: str
+    flags: tuple[str, ...]
+    problem: Problem
+    G_Y: np.ndarray
+    expect: str = "valid"
+    truths: tuple[Arrays, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    bad: tuple[int, ...] = ()
+    layout: str = "C"
+    strict: bool = False
+
+    @property
+    def good(self) -> np.ndarray:
+        """(m,) bool: columns with an answer."""
+        good = np.ones(self.problem.U.shape[1], bool)
+        good[list(self.bad)] = False
+        return good
+
+
+class Backend(Protocol):
+    """What is checked.
+
+    Attributes
+    ----------
+    name : str
+    capabilities : mapping or set of words
+        What it declares; see `capabilities.Capabilities`. Empty: everything that a model needs, in both dtypes.
+    """
+
+    name: str
+    capabilities: Any
+
+    def forward(self, problem: Problem) -> Mapping[str, Any]:
+        """{"Y": (q, m), "X": (n, m)}, and where it knows them "converged" (m,) bool and "iterations" (m,) int."""
+        ...
+
+    def vjp(self, problem: Problem, G_Y: np.ndarray) -> Mapping[str, Any]:
+        """The gradients of Σ G_Y ∘ Y: "A", or "L" and "R"; "B"; "C"; "D" where there is one; "U"."""
+        ...
+
+
+def laid_out(array: np.ndarray, layout: str) -> np.ndarray:
+    """A copy of an array that lies in memory as a case asks."""
+    if layout == "fortran":
+        return np.asfortranarray(array.copy())
+    if layout == "strided":
+        wide = np.zeros((2 * array.shape[0] + 1, 3 * array.shape[1] + 1), array.dtype)
+        view = wide[1::2, 1::3]
+        view[...] = array
+        return view
+    if layout == "reversed":
+        return array[::-1, ::-1].copy()[::-1, ::-1]
+    copy = np.array(array, order="C")
+    copy.flags.writeable = layout != "readonly"
+    return copy

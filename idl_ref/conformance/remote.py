@@ -1,0 +1,186 @@
+"""Backends that are not Python: a process that answers JSON lines, and a folder of answers."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shlex
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idl_ref.conformance import exchange
+from idl_ref.conformance.asking import BackendError
+from idl_ref.conformance.problem import Case, Problem
+
+
+class Command:
+    """A process that reads a request per line on its standard input and writes an answer per line.
+
+    Parameters
+    ----------
+    command : str
+        As in a shell, without one.
+    timeout : float
+        Seconds for one answer; then the process is killed and started again for the next case.
+
+    Notes
+    -----
+    Requests: {"op": "hello"}, {"op": "forward" or "vjp", "dir": FOLDER, "out": FOLDER}, {"op": "bye"}, each with an
+    "id". Answers: {"name": …, "capabilities": {…}} to hello; to the others {"ok": true}, having written the arrays, or
+    {"error": "why not"}; the id may be repeated. See `exchange` for the folders.
+    """
+
+    def __init__(self, command: str, timeout: float = 10.0) -> None:
+        self.arguments, self.timeout = shlex.split(command), timeout
+        if not self.arguments:
+            raise ValueError("--command must name a program; got nothing.")
+        self.scratch = tempfile.TemporaryDirectory(prefix="idl-ref-")
+        self.process: subprocess.Popen[str] | None = None
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self.asked = 0
+        try:
+            hello = self._ask({"op": "hello"})
+        except BaseException:
+            self.scratch.cleanup()
+            raise
+        self.name = str(hello.get("name", self.arguments[0]))
+        self.capabilities: Any = hello.get("capabilities", {})
+
+    def _start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            self.arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", bufsize=1
+        )
+        lines: queue.Queue[str | None] = queue.Queue()
+
+        def listen() -> None:
+            assert process.stdout is not None
+            with process.stdout:
+                for line in process.stdout:
+                    lines.put(line)
+            lines.put(None)
+
+        self.listener = threading.Thread(target=listen, daemon=True)
+        self.listener.start()
+        self.process, self.lines = process, lines
+        return process
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request and its answer; a crash, a hang or nonsense ends the process, not the run."""
+        process = self.process or self._start()
+        self.asked += 1
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps({**request, "id": self.asked}) + "\n")
+            process.stdin.flush()
+            line = self.lines.get(timeout=self.timeout)
+        except queue.Empty:
+            self._end()
+            raise BackendError(f"no answer within {self.timeout:g} s") from None
+        except OSError:
+            line = None
+        if line is None:
+            status = self._end()
+            raise BackendError(f"the process ended with status {status} in the place of an answer")
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            self._end()
+            raise BackendError(f"an answer must be a JSON object on one line; got {line.strip()[:80]!r}")
+        if "error" in answer:
+            raise RuntimeError(str(answer["error"]))
+        return answer
+
+    def _end(self) -> int | None:
+        process, self.process = self.process, None
+        if process is None:
+            return None
+        assert process.stdin is not None
+        with suppress(OSError):  # what it did not read any more is lost with it
+            process.stdin.close()
+        try:
+            process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        self.listener.join()
+        return process.wait()
+
+    def _solve(self, op: str, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
+        folder = Path(self.scratch.name) / str(self.asked)
+        exchange.write(folder / "in", problem, G_Y)
+        (folder / "out").mkdir()
+        answer = self._ask({"op": op, "dir": str(folder / "in"), "out": str(folder / "out")})
+        out = exchange.read(folder / "out", problem, op == "forward")
+        return out | {name: np.asarray(answer[name]) for name in ("converged", "iterations") if name in answer}
+
+    def forward(self, problem: Problem) -> dict[str, Any]:
+        """What the process writes."""
+        return self._solve("forward", problem, np.zeros((len(problem.C), problem.U.shape[1]), problem.dtype))
+
+    def vjp(self, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
+        """What the process writes."""
+        return self._solve("vjp", problem, G_Y)
+
+    def close(self) -> None:
+        """End the process and remove the files."""
+        if self.process is not None and self.process.stdin is not None:
+            try:
+                self.process.stdin.write(json.dumps({"op": "bye", "id": 0}) + "\n")
+            except OSError:
+                self.process.kill()  # it has gone already
+        self._end()
+        self.scratch.cleanup()
+
+
+class Answers:
+    """Answers that somebody wrote into a folder, one folder per case.
+
+    Parameters
+    ----------
+    folder : path
+        With a folder per case, named by its id, and optionally capabilities.json.
+    cases : iterable of Case
+    """
+
+    def __init__(self, folder: Path, cases: Iterable[Case]) -> None:
+        if not folder.is_dir():
+            raise ValueError(f"RESULTS must be a folder with one folder per case; got {folder}, which is none.")
+        self.folder, self.name = folder, str(folder)
+        declared = folder / "capabilities.json"
+        self.capabilities: Any = json.loads(declared.read_text(encoding="utf-8")) if declared.exists() else {}
+        self.known = {exchange.digest(case.problem): case.id for case in cases}
+
+    def _answer(self, problem: Problem, forward: bool) -> dict[str, Any]:
+        folder = self.folder / self.known[exchange.digest(problem)]
+        if not folder.is_dir():
+            raise BackendError("no answer was written")
+        if (error := folder / "error.txt").exists():
+            raise RuntimeError(error.read_text(encoding="utf-8", errors="replace"))
+        return exchange.read(folder, problem, forward)
+
+    def forward(self, problem: Problem) -> dict[str, Any]:
+        """What was written."""
+        return self._answer(problem, True)
+
+    def vjp(self, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
+        """What was written."""
+        return self._answer(problem, False)
+
+
+def export(folder: Path, cases: Iterable[Case], sha256: str) -> int:
+    """Every case into a folder of its own, and index.txt with their ids; how many there are."""
+    ids = []
+    for case in cases:
+        exchange.write(folder / case.id, case.problem, case.G_Y)
+        ids.append(case.id)
+    (folder / "index.txt").write_text("".join(f"{name}\n" for name in ids), encoding="ascii")
+    (folder / "vectors.sha256").write_text(sha256 + "\n", encoding="ascii")
+    return len(ids)

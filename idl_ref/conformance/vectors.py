@@ -1,0 +1,107 @@
+"""The frozen cases: vectors.json and vectors.bin, hashed; computed again where the files are not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idl_ref.conformance import cases_equation, cases_shapes
+from idl_ref.conformance.cases import LISTED, solved
+from idl_ref.conformance.problem import Arrays, Case, make
+
+SCHEMA = "idl-ref-conformance-vectors-1"
+SHA256 = "0ba7e0042eb240ed6de213734b62f019c36b8dcfae8af3769a3193254129bfb2"
+CHECKOUT = Path(__file__).parents[2] / "tests" / "vectors"
+VARIABLE = "IDL_REF_VECTORS"
+
+
+FILES = (cases_equation, cases_shapes)  # importing them has filled LISTED
+
+
+def generated() -> list[Case]:
+    """Every case, with its truth, computed; in a fixed order."""
+    return [solved(case) for function in LISTED for case in function()]
+
+
+@cache
+def load(directory: str | os.PathLike[str] | None = None) -> tuple[Case, ...]:
+    """The frozen cases.
+
+    Parameters
+    ----------
+    directory : path, optional
+        Where vectors.json and vectors.bin are. Default: what the variable IDL_REF_VECTORS names, else the source
+        checkout that this package runs from; where there is none, the cases are computed, which gives the same bits and
+        takes some seconds.
+
+    Raises
+    ------
+    ValueError
+        The files are not the published ones.
+    """
+    chosen = directory or os.environ.get(VARIABLE) or (CHECKOUT if (CHECKOUT / "vectors.json").exists() else None)
+    if chosen is None:
+        return tuple(generated())
+    text, data = (Path(chosen) / "vectors.json").read_bytes(), (Path(chosen) / "vectors.bin").read_bytes()
+    if hashlib.sha256(text).hexdigest() != SHA256:
+        raise ValueError(
+            f"{Path(chosen) / 'vectors.json'} must be the published cases of this version, sha256 {SHA256[:12]}…; got "
+            f"{hashlib.sha256(text).hexdigest()[:12]}…: fetch them again, or run: idl-ref conformance generate DIR"
+        )
+    content = json.loads(text)
+    if hashlib.sha256(data).hexdigest() != content["sha256"]:
+        raise ValueError(f"{Path(chosen) / 'vectors.bin'} does not go with the vectors.json beside it.")
+    return tuple(_case(record, data) for record in content["cases"])
+
+
+def pack(cases: list[Case]) -> tuple[bytes, bytes]:
+    """The contents of vectors.json and vectors.bin."""
+    data = bytearray()
+
+    def put(array: np.ndarray) -> list[Any]:
+        array = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
+        where = [array.dtype.name, list(array.shape), len(data)]
+        data.extend(array.tobytes())
+        return where
+
+    records = []
+    for case in cases:
+        record = {name: getattr(case, name) for name in _PLAIN}
+        record |= {"settings": case.problem.settings, "G_Y": put(case.G_Y)}
+        record |= {"arrays": {name: put(value) for name, value in case.problem.arrays.items()}}
+        record |= {"truths": [{name: put(value) for name, value in truth.items()} for truth in case.truths]}
+        records.append(record)
+    head = {"schema": SCHEMA, "byte order": "little", "array": "[dtype, shape, offset in vectors.bin]"}
+    content = head | {"sha256": hashlib.sha256(data).hexdigest(), "cases": records}
+    lines = json.dumps(content, ensure_ascii=False).replace('{"id"', '\n{"id"')  # a case per line, for a diff
+    return (lines + "\n").encode(), bytes(data)
+
+
+_PLAIN = ("id", "group", "comment", "flags", "expect", "facts", "bad", "layout", "strict")
+
+
+def write(directory: str | os.PathLike[str]) -> str:
+    """Compute the cases and write them; returns the hash that this version publishes them under."""
+    text, data = pack(generated())
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    (Path(directory) / "vectors.json").write_bytes(text)
+    (Path(directory) / "vectors.bin").write_bytes(data)
+    return hashlib.sha256(text).hexdigest()
+
+
+def _case(record: dict[str, Any], data: bytes) -> Case:
+    def get(where: list[Any]) -> np.ndarray:
+        dtype, shape, offset = where
+        count = int(np.prod(shape))
+        return np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), count, offset).reshape(shape).astype(dtype)
+
+    arrays: Arrays = {name: get(where) for name, where in record["arrays"].items()}
+    truths = tuple({name: get(where) for name, where in truth.items()} for truth in record["truths"])
+    plain = {name: record[name] for name in _PLAIN} | {"flags": tuple(record["flags"]), "bad": tuple(record["bad"])}
+    return Case(problem=make(arrays, record["settings"]), G_Y=get(record["G_Y"]), truths=truths, **plain)

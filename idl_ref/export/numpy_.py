@@ -1,0 +1,133 @@
+"""Export to NumPy: one readable file that imports nothing else, and its arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import idl_ref
+from idl_ref.export.plan import Plan
+
+PICARD = '''\
+def norm(X):
+    """Largest magnitude in each column."""
+    return np.abs(X).max(axis=0, initial=0)
+
+
+def equilibrium(Z):
+    """X = φ(A X + Z), by X ← φ(A X + Z) until every column moves by no more than its limit.   (n, m) -> (n, m)"""
+    X, Z_norm = np.zeros_like(Z), norm(Z)
+    for _ in range(ITERATIONS):
+        G = phi({product} + Z)
+        step, X = norm(G - X), G
+        done = step <= np.maximum(TOL * np.clip(Z_norm, {at_zero}, 1), 4 * EPS * np.maximum(Z_norm, norm(X)))
+        if done.all():
+            return X
+    raise RuntimeError(f"{{(~done).sum()}} of {{Z.shape[1]}} samples have no equilibrium: NaN, or out of range")
+'''
+
+SWEEP = '''\
+def equilibrium(Z):
+    """X = φ(A X + Z), one row after the other, because A is strictly triangular.   (n, m) -> (n, m)"""
+    X = np.zeros_like(Z)
+    for i in {rows}:
+        X[i] = phi(A[i] @ X + Z[i])
+    if not np.isfinite(X).all():
+        raise RuntimeError("a sample is not finite")
+    return X
+'''
+
+PREDICT = '''\
+def predict(U):
+    """Outputs (m, {q}) for samples {takes}."""
+    U = np.asarray(U)
+    if U.ndim {dimensions} or U[:1].size != {p} * len(U[:1]):
+        raise ValueError(f"U must be samples as rows, of {p} features each; got shape {{U.shape}}")
+    U = U.reshape(len(U), {p}).astype(DTYPE).T
+{preprocessing}\
+    X = equilibrium(B @ U{b})
+    return (C @ X{D}{d}).T
+'''
+
+FILE = '''\
+"""A trained model: Y = C X{and_D}, where X solves X = φ(A X + B U{and_b}). Needs NumPy, and weights.npz beside it.
+
+predict(U) takes samples as rows and returns their outputs. {promise}
+Written by idl_ref {version}.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+with np.load(Path(__file__).with_name("weights.npz"), allow_pickle=False) as file:
+    {names} = (file[name] for name in ({quoted}))
+DTYPE = np.{dtype}
+{constants}
+
+def phi(P):
+    """The activation, {activation}."""
+    return {formula}
+
+
+{equilibrium}
+
+{predict}'''
+
+
+def arrays(plan: Plan) -> dict[str, np.ndarray]:
+    """The weights by the names they have in the file."""
+    A = {"A": plan.factors[0]} if len(plan.factors) == 1 else {"L": plan.factors[0], "R": plan.factors[1].T}
+    others = {"B": plan.B, "C": plan.C, "D": plan.D, "b": plan.b, "d": plan.d}
+    return {name: np.ascontiguousarray(F) for name, F in {**A, **others}.items() if F is not None}
+
+
+def source(plan: Plan) -> str:
+    """The text of predict.py."""
+    _, p, q = plan.sizes
+    error = f"to within {plan.error_bound:.2g}" if np.isfinite(plan.error_bound) else "without a bound on the error"
+    promise = f"For inputs in [{plan.low:.6g}, {plan.high:.6g}]:\n"
+    product = "A @ X" if len(plan.factors) == 1 else "L @ (R.T @ X)"
+    if plan.triangle:
+        promise += f"one sweep, {error}."
+        equilibrium = SWEEP.format(rows="reversed(range(len(A)))" if plan.triangle == "upper" else "range(len(A))")
+        constants = ""
+    else:
+        promise += f"at most {plan.iterations} iterations, {error}."
+        equilibrium = PICARD.format(product=product, at_zero=repr(plan.formula.at_zero))
+        constants = f"EPS = np.finfo(DTYPE).eps\nTOL, ITERATIONS = {plan.tol!r}, {plan.iterations}\n"
+    if (pre := plan.preprocessing) is not None:
+        constants += f"MEAN, SCALE = DTYPE({pre.mean!r}), DTYPE({pre.scale!r})\n"
+    predict = PREDICT.format(
+        p=p,
+        q=q,
+        takes=f"as rows, (m, {p})" if pre is None else f"of {p} features, flattened and standardised here",
+        dimensions="!= 2" if pre is None else "< 2",
+        preprocessing="" if pre is None else "    U = (U - MEAN) / SCALE\n",
+        b="" if plan.b is None else " + b[:, None]",
+        D="" if plan.D is None else " + D @ U",
+        d="" if plan.d is None else " + d[:, None]",
+    )
+    return FILE.format(
+        and_D="" if plan.D is None else " + D U",
+        and_b="" if plan.b is None else " + b",
+        promise=promise,
+        version=idl_ref.__version__,
+        names=", ".join(arrays(plan)),
+        quoted=", ".join(f'"{name}"' for name in arrays(plan)),
+        dtype=plan.dtype.name,
+        constants=constants,
+        activation=plan.activation,
+        formula=plan.formula.numpy,
+        equilibrium=equilibrium,
+        predict=predict,
+    )
+
+
+def write(plan: Plan, directory: Path) -> list[Path]:
+    """predict.py and weights.npz."""
+    files = [directory / "predict.py", directory / "weights.npz"]
+    files[0].write_text(source(plan), encoding="utf-8")
+    np.savez(files[1], **arrays(plan))  # type: ignore[arg-type]
+    return files

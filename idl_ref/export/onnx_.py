@@ -1,0 +1,173 @@
+"""Export to ONNX: standard operators of opset 18, Picard's iteration as a Loop that ends when every sample is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import idl_ref
+from idl_ref.activations import LEAK
+from idl_ref.export.plan import Plan
+
+OPSET, IR_VERSION = 18, 8  # ONNX 1.13, of 2022
+NATIVE = {
+    "identity": "Identity",
+    "relu": "Relu",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "softplus": "Softplus",
+    "elu": "Elu",
+    "softsign": "Softsign",
+}
+
+
+class Graph:
+    """Nodes, one after the other, each result by its name; and constants, in the outermost graph."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype, self.nodes, self.constants = dtype, [], {}  # type: ignore[var-annotated]
+
+    def constant(self, name: str, value: Any, dtype: Any = None) -> str:
+        self.constants[name] = np.array(value, dtype or self.dtype, order="C")
+        return name
+
+    def add(self, result: str, operator: str, *arguments: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(operator, arguments, [result], **attributes))
+        return result
+
+    def norm(self, result: str, X: str) -> str:
+        """Largest magnitude in each row, (m, 1)."""
+        return self.add(result, "ReduceMax", self.add(f"{result}_sizes", "Abs", X), "last_axis", keepdims=1)
+
+    def finite(self, result: str, X: str) -> str:
+        """True for the rows without NaN and inf, (m, 1): their x − x sums up to 0."""
+        zeros = self.add(f"{result}_zeros", "Sub", X, X)
+        return self.add(result, "Equal", self.add(f"{result}_sum", "ReduceSum", zeros, "last_axis", keepdims=1), "zero")
+
+    def phi(self, result: str, P: str, activation: str) -> str:
+        if activation == "leaky_relu":  # its operator keeps the slope in float32
+            return self.add(result, "Max", P, self.add(f"{result}_leak", "Mul", P, self.constant("leak", LEAK)))
+        if activation == "hardtanh":
+            return self.add(result, "Clip", P, self.constant("minus_one", -1), "one")
+        return self.add(result, NATIVE[activation], P)
+
+
+def model(plan: Plan) -> Any:
+    """The onnx.ModelProto: U (m, p) -> Y (m, q), NaN in the rows of samples that did not converge."""
+    try:
+        from onnx import checker, helper, numpy_helper
+    except ImportError:
+        raise ImportError('export to ONNX needs the package onnx: pip install "idl-ref[onnx]".') from None
+    _, p, q = plan.sizes
+    kind = helper.np_dtype_to_tensor_dtype(plan.dtype)
+    graph = Graph(plan.dtype)
+    graph.constant("last_axis", [1], np.int64)
+    for name, value in (("zero", 0), ("one", 1), ("not_a_number", np.nan)):
+        graph.constant(name, value)
+    _input(graph, plan)
+    body = _body(graph, plan, kind)
+    graph.add("done_before", "Less", "Z_norm", "zero")
+    graph.add("X_before", "Sub", "Z", "Z")
+    graph.constant("iterations", plan.iterations, np.int64)
+    graph.constant("true", True, np.bool_)
+    loop = ["iterations", "true", "X_before", "done_before"]
+    graph.nodes.append(helper.make_node("Loop", loop, ["X", "done"], body=body))
+    _output(graph, plan)
+    inside = helper.make_graph(
+        graph.nodes,
+        "implicit_model",
+        [helper.make_tensor_value_info("U", kind, ["m", p])],
+        [helper.make_tensor_value_info("Y", kind, ["m", q])],
+        [numpy_helper.from_array(value, name) for name, value in graph.constants.items()],
+        doc_string="Y = C X + D U, where X solves X = phi(A X + B U); samples are rows.",
+    )
+    made = helper.make_model(
+        inside,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="idl_ref",
+        producer_version=idl_ref.__version__,
+    )
+    checker.check_model(made, full_check=True)
+    return made
+
+
+def _input(graph: Graph, plan: Plan) -> None:
+    """u = (U − mean)/scale,   Z = u Bᵀ + b,   and what a step must come down to."""
+    u, pre = "U", plan.preprocessing
+    if pre is not None:
+        centred = graph.add("centred", "Sub", u, graph.constant("mean", pre.mean))
+        u = graph.add("standardised", "Div", centred, graph.constant("scale", pre.scale))
+    graph.add("u", "Identity", u)
+    product = graph.add("BU", "MatMul", "u", graph.constant("B_transposed", plan.B.T))
+    if plan.b is None:
+        graph.add("Z", "Identity", product)
+    else:
+        graph.add("Z", "Add", product, graph.constant("b", plan.b))
+    graph.norm("Z_norm", "Z")
+    at_least = graph.add("at_least_phi_of_0", "Max", "Z_norm", graph.constant("phi_of_0", plan.formula.at_zero))
+    graph.add("asked", "Mul", graph.add("at_most_one", "Min", at_least, "one"), graph.constant("tol", plan.tol))
+    graph.constant("four_eps", 4 * np.finfo(plan.dtype).eps)
+
+
+def _body(outer: Graph, plan: Plan, kind: int) -> Any:
+    """One iteration: (count, go on, X, done) -> (go on, φ(A X + Z), which samples are done)."""
+    from onnx import TensorProto, helper
+
+    n = plan.sizes[0]
+    graph = Graph(plan.dtype)
+    product = "X_in"
+    for i, F in reversed(list(enumerate(plan.factors))):  # x F₂ᵀ F₁ᵀ
+        product = graph.add(f"product_{i}", "MatMul", product, outer.constant(f"F{i + 1}_transposed", F.T))
+    graph.phi("X_out", graph.add("P", "Add", product, "Z"), plan.activation)
+    outer.constants |= graph.constants
+    step = graph.norm("step", graph.add("change", "Sub", "X_out", "X_in"))
+    largest = graph.add("largest", "Max", "Z_norm", graph.norm("X_norm", "X_out"))
+    limit = graph.add("limit", "Max", "asked", graph.add("rounding", "Mul", largest, "four_eps"))
+    graph.add("done_out", "LessOrEqual", step, limit)
+    moving = graph.add("moving", "Cast", graph.add("not_done", "Not", "done_out"), to=kind)
+    count = graph.add("count", "ReduceSum", moving, keepdims=0)
+    graph.add("go_on_out", "Greater", count, "zero")
+
+    def describe(name: str, kind: int, shape: list[Any]) -> Any:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    states = [("X", kind, ["m", n]), ("done", TensorProto.BOOL, ["m", 1])]
+    return helper.make_graph(
+        graph.nodes,
+        "iteration",
+        [
+            describe("iteration", TensorProto.INT64, []),
+            describe("go_on_in", TensorProto.BOOL, []),
+            *(describe(f"{name}_in", kind, shape) for name, kind, shape in states),
+        ],
+        [
+            describe("go_on_out", TensorProto.BOOL, []),
+            *(describe(f"{name}_out", kind, shape) for name, kind, shape in states),
+        ],
+    )
+
+
+def _output(graph: Graph, plan: Plan) -> None:
+    """Y = X Cᵀ + u Dᵀ + d, and NaN where it did not converge."""
+    outputs = graph.add("CX", "MatMul", "X", graph.constant("C_transposed", plan.C.T))
+    if plan.D is not None:
+        DU = graph.add("DU", "MatMul", "u", graph.constant("D_transposed", plan.D.T))
+        outputs = graph.add("CX_DU", "Add", outputs, DU)
+    if plan.d is not None:
+        outputs = graph.add("CX_DU_d", "Add", outputs, graph.constant("d", plan.d))
+    finite = graph.finite("finite", "X")  # X begins as Z − Z, NaN for a sample that is not finite
+    good = graph.add("good", "And", "done", finite)
+    graph.add("Y", "Where", good, outputs, "not_a_number")
+
+
+def write(plan: Plan, directory: Path) -> list[Path]:
+    """model.onnx."""
+    made = model(plan)
+    path = directory / "model.onnx"
+    path.write_bytes(made.SerializeToString())
+    return [path]

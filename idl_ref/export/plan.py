@@ -1,0 +1,141 @@
+"""What every export needs to know of a model: its effective weights, and how many iterations suffice, known beforehand.
+
+Picard's iteration starts at x = 0, so that its first step is φ(z), and every entry of a later step is bounded by
+
+    |step k| ≤ Mᵏ⁻¹ w,   w = Lip(φ)|B||u| + |φ(0)|,   M = Lip(φ)|A|        for every |u| ≤ r, in every entry.
+
+The bound is the first k where no entry exceeds a quarter of tol, which leaves the rest of it to rounding. Norms and the
+Perron root of M bound the same numbers, from above. A sample is done as in the library, at
+step ≤ max(tol·min(1, s), 4·eps·max(‖z‖, ‖x‖)) with s = ‖z‖, or s = max(‖z‖, |φ(0)|) where φ(0) is not 0: the first step
+is as large as s, and for s < 1 all steps are bounded by Mᵏ⁻¹ (Lip(φ) + 1) s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from idl_ref import activations, checks
+from idl_ref import factors as fac
+from idl_ref.certificate import SAFETY, excess, resolvent_norm
+from idl_ref.export.formulas import FORMULAS, Formula
+from idl_ref.output_bound import OutputBound
+from idl_ref.preprocessing import Standardise
+
+if TYPE_CHECKING:
+    from idl_ref.model import ImplicitModel
+
+MOST_ITERATIONS = 100_000
+DEFAULT_RANGE = 8.0  # of |u| after preprocessing: eight standard deviations where that was standardised
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model to be exported.   B (n, p), C (q, n), D (q, p) or None; b (n,) and d (q,) or None for the bias"""
+
+    factors: fac.Factors
+    B: np.ndarray
+    C: np.ndarray
+    D: np.ndarray | None
+    b: np.ndarray | None
+    d: np.ndarray | None
+    activation: str
+    tol: float
+    preprocessing: Standardise | None
+    low: float  # the declared range of the inputs, before preprocessing
+    high: float
+    triangle: str | None  # "upper" or "lower": one sweep is exact
+    iterations: int  # of Picard, which suffice
+    error_bound: float  # of every entry of Ŷ of a sample in the range that converged; inf where none could be shown
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.B.dtype
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """n, p, q"""
+        return *self.B.shape, len(self.C)
+
+    @property
+    def formula(self) -> Formula:
+        return FORMULAS[self.activation]
+
+
+def make(model: ImplicitModel, bounds: tuple[float, float] | None = None) -> Plan:
+    """The plan for a model and the declared range (low, high) of its inputs.
+
+    Raises
+    ------
+    ValueError
+        Weights that are not finite, or no bound on the iterations could be shown.
+    """
+    s, P = model.settings, model.parameters
+    factors, phi = model.effective_weights().factors, activations.get(s.activation)
+    for name, F in [*(("A", F) for F in factors), *((name, P[name]) for name in "BCD" if name in P)]:
+        if not np.isfinite(F).all():
+            raise ValueError(f"{name} must be finite to be exported; got NaN or inf: the training has diverged.")
+    low, high, u = _range(bounds, model.preprocessing)
+    reach = _reach(model, factors, phi, u)
+    (B, b), (D, d) = (_split(P.get(name), s.bias) for name in "BD")
+    assert B is not None
+    return Plan(
+        factors, B, P["C"], D, b, d, s.activation, s.tol, model.preprocessing, low, high, fac.triangle(factors), *reach
+    )
+
+
+def _reach(model: ImplicitModel, factors: fac.Factors, phi: activations.Activation, u: float) -> tuple[int, float]:
+    """iterations and error_bound for every |u| ≤ `u`."""
+    P, formula, eps = model.parameters, FORMULAS[model.activation], float(np.finfo(model.dtype).eps)
+    bound, triangle = OutputBound.of(factors, P["B"], P["C"], P.get("D"), phi), fac.triangle(factors) is not None
+    largest = np.full(P["B"].shape[1], u)
+    if model.bias:
+        largest[-1] = 1
+    Z = SAFETY * (1 + bound.gamma_z) * (np.abs(P["B"]).astype(np.float64) @ largest) + bound.underflow
+    first, z, u = phi.lipschitz * Z + formula.at_zero, float(Z.max()), float(largest.max())
+    w = np.maximum(first, phi.lipschitz + (formula.at_zero > 0))
+    iterations = _iterations(factors, phi.lipschitz, w, max(model.tol, 4 * eps) / 4, triangle)
+    amplification, r = min(bound.amplification, resolvent_norm(factors, phi.lipschitz)), bound.rounding
+    x = min(formula.largest, amplification * float(first.max()))
+    if not np.isfinite([x, amplification]).all():
+        return iterations, np.inf
+    step = 0.0 if triangle else max(model.tol, 4 * eps * max(z, x))
+    x += step
+    state = amplification * excess(r.lipschitz * r.norm, r.lipschitz, step, x, z, x, 1, r) + bound.of_input(u)
+    error = float(bound.output(state, x, u))
+    return iterations, error if np.isfinite(error) else np.inf
+
+
+def _iterations(factors: fac.Factors, lipschitz: float, w: np.ndarray, threshold: float, triangular: bool) -> int:
+    """The first k with max Mᵏ⁻¹ w ≤ threshold, M = Lip(φ)|A|."""
+    M = tuple(np.abs(F).astype(np.float64) for F in factors)
+    n = len(w)
+    for k in range(1, MOST_ITERATIONS + 1):
+        if w.max(initial=0.0) <= threshold or (triangular and k > n):  # then Mᵏ⁻¹ = 0
+            return k
+        with np.errstate(over="ignore", invalid="ignore"):
+            w = SAFETY * lipschitz * fac.apply(M, w)
+        if not np.isfinite(w).all() and not triangular:
+            break
+    raise ValueError(
+        f"a model can be exported if its iterations can be bounded, by {MOST_ITERATIONS} at most; got a model with "
+        f"‖A‖∞ = {fac.norm_inf(factors):.4f} for which they can't: train it with an f that keeps ‖A‖∞ below 1, "
+        "or give a larger tol."
+    )
+
+
+def _split(F: np.ndarray | None, bias: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Without the last column, and that one, where it is the bias."""
+    return (F, None) if F is None or not bias else (F[:, :-1], F[:, -1])
+
+
+def _range(bounds: tuple[float, float] | None, pre: Standardise | None) -> tuple[float, float, float]:
+    """low and high before preprocessing, and the largest |u| after it."""
+    mean, scale = (0.0, 1.0) if pre is None else (pre.mean, pre.scale)
+    if bounds is None:
+        return mean - DEFAULT_RANGE * scale, mean + DEFAULT_RANGE * scale, DEFAULT_RANGE * (1 + 1e-6)
+    low = checks.number("low end of the range", bounds[0], -np.inf)
+    high = checks.number("high end of the range", bounds[1], low)
+    return low, high, max(abs(low - mean), abs(high - mean)) / scale * (1 + 1e-6)

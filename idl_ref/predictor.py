@@ -1,0 +1,255 @@
+"""A model frozen for serving: immutable, safe for threads and after a fork, one call from U to Ŷ."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from idl_ref import activations, checks
+from idl_ref.backends import Memory, fixed_point, resolve
+from idl_ref.backends.methods import choose
+from idl_ref.backends.one import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer
+from idl_ref.certificate import column_max
+from idl_ref.equilibrium import report
+from idl_ref.factors import Factors
+from idl_ref.output_bound import OutputBound
+from idl_ref.preprocessing import Standardise, as_rows
+from idl_ref.solution import Solution, SolveOptions
+from idl_ref.status import Status
+
+if TYPE_CHECKING:
+    from idl_ref.settings import Settings
+
+_GOES_ON = int(Status.MAX_ITER)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Outputs, each with its certificate.
+
+    Attributes
+    ----------
+    Y : (m, q) array
+        A row per sample; NaN where the sample is NONFINITE.
+    error_bound : (m,) float64 array
+        No entry of the row is further than this from the exact output, that of the true equilibrium in real arithmetic;
+        inf where no contraction could be shown. `idl_ref.output_bound` has the formula.
+    status : (m,) int8 array
+        A `Status` per sample; MAX_ITER also where the time was up.
+    iterations : (m,) int array
+    step : (m,) float64 array
+        Largest change of a hidden state in the last iteration.
+    """
+
+    Y: np.ndarray
+    error_bound: np.ndarray
+    status: np.ndarray
+    iterations: np.ndarray
+    step: np.ndarray
+
+    @property
+    def converged(self) -> bool:
+        """True when every sample converged."""
+        return bool((self.status <= int(Status.PRECISION_LIMIT)).all())
+
+
+class Predictor:
+    """What `ImplicitModel.freeze` returns.
+
+    Its weights are the effective ones, copied and read-only: `weights` has B, C and D. Calls from any number of threads
+    at once give what calls one after the other give, in a forked child too. Each takes scratch of its own and leaves it
+    to later ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import idl_ref
+    >>> model = idl_ref.ImplicitModel(4, 3, 20, seed=0)
+    >>> predictor = model.freeze()
+    >>> predictor(np.ones((5, 4))).shape
+    (5, 3)
+    >>> prediction = predictor.certified(np.ones((1, 4)))
+    >>> bool(prediction.error_bound[0] < 1e-3), prediction.converged
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        factors: Factors,
+        weights: Mapping[str, np.ndarray],
+        preprocessing: Standardise | None = None,
+        raw: bool = False,
+    ) -> None:
+        if checks.flag("raw", raw) and preprocessing is None:
+            raise ValueError("raw=True applies the preprocessing of a model; got a model that has none: leave it out.")
+        backend = resolve(settings.backend)
+        if backend == "cuda":
+            raise ValueError('freeze() serves on the CPU; got backend="cuda": set model.settings to one with "auto".')
+        self.settings, self.preprocessing, self.raw, self.backend = settings, preprocessing, raw, backend
+        self.weights = MappingProxyType({name: _frozen(name, W) for name, W in weights.items()})
+        B, C, D = self.weights["B"], self.weights["C"], self.weights.get("D")
+        self._phi, self._options = activations.get(settings.activation), settings.forward_options()
+        self._factors = tuple([_frozen("A", F) for F in factors])
+        self._bound = OutputBound.of(self._factors, B, C, D, self._phi)
+        self._memory, self._answer = Memory(), (1, settings.output_dim)
+        method = choose(self._options.method, self._factors, False)
+        if backend != "numpy":  # compiles
+            blank = np.zeros((B.shape[1], 1), B.dtype)
+            for needed in (method, "anderson") if method == "auto" else (method,):
+                self._solution(blank, None, replace(self._options, method=needed))
+        one = None
+        if method in ("auto", "picard") and self._factors[-1].size:
+            limits = int(settings.bias), settings.tol, settings.mitr, method == "auto"
+            twin = import_module(f"idl_ref.backends.one_{backend}")
+            one = twin.OneSample(Layer(self._factors, B, C, D, self._phi, *limits))
+        self._one = one  # the last one: from here on, nothing can be set
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_one" in self.__dict__:
+            raise AttributeError(f"a Predictor cannot be changed; got {name} = …: freeze the changed model again.")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Predictor cannot be changed; got del {name}.")
+
+    def __reduce__(self) -> tuple:
+        return Predictor, (self.settings, self._factors, dict(self.weights), self.preprocessing, self.raw)
+
+    def __repr__(self) -> str:
+        s = self.settings
+        return f'Predictor({s.input_dim}, {s.output_dim}, {s.hidden_dim}, dtype="{s.dtype}", backend="{self.backend}")'
+
+    def __call__(self, U: Any) -> np.ndarray:
+        """Ŷ (m, q) for U (m, p), samples as rows; for raw samples (m, …) where it was frozen with raw=True.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A wrong shape or dtype.
+        NotConvergedError
+            With on_failure="raise", when a sample did not converge; "warn" gives a ConvergenceWarning.
+
+        Notes
+        -----
+        Cost: as `ImplicitModel.forward`. A single sample goes through one fused call.
+        """
+        U = self._rows(U)
+        if len(U) == 1 and self._one is not None:
+            Y = np.empty(self._answer, U.dtype)
+            if self._one(U, Y):
+                return Y
+        columns = as_rows(U, self.settings.bias).T
+        solution = self._solution(columns)
+        options = replace(self._options, on_failure=self.settings.on_failure)
+        report(solution, self._factors, options, "forward", "mitr")
+        return self._readout(solution, columns)
+
+    def certified(self, U: Any, seconds: float | None = None) -> Prediction:
+        """Ŷ with its certificate; nothing is raised or warned for want of convergence, the status tells it.
+
+        Parameters
+        ----------
+        U : (m, p) array
+            As for a call.
+        seconds : float, optional
+            Stop when the next iterations would take longer than what is left of this, by the speed of those before, and
+            return the best iterate of each sample. At least one application of the map is computed, or for a triangular
+            A its one sweep.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import idl_ref
+        >>> predictor = idl_ref.ImplicitModel(4, 3, 20, seed=0).freeze()
+        >>> hurried = predictor.certified(np.ones((1, 4)), seconds=0)
+        >>> hurried.iterations, bool(hurried.error_bound[0] < np.inf)
+        (array([1]), True)
+        """
+        start = time.perf_counter()
+        U = self._rows(U)
+        if seconds is None and len(U) == 1 and self._one is not None:
+            Y, measured = np.empty(self._answer, U.dtype), np.empty(TOL + 1)
+            if self._one(U, Y, measured):
+                return self._certificate(Y, measured)
+        columns = as_rows(U, self.settings.bias).T
+        if seconds is None:
+            solution = self._solution(columns)
+        else:
+            solution = self._within(columns, start, start + checks.number("seconds", seconds, 0))
+        u = column_max(columns).astype(np.float64)
+        g = column_max(solution.X).astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            state = solution.error_bound + self._bound.of_input(u)
+            bound = self._bound.output(state, g, u)
+        bound = np.where(np.isfinite(bound), bound, np.inf)
+        Y = self._readout(solution, columns)
+        return Prediction(Y, bound, solution.status, solution.iterations, solution.step)
+
+    def _rows(self, U: Any) -> np.ndarray:
+        """U (m, p) in the model's dtype, contiguous where it is one sample."""
+        s = self.settings
+        if self.raw and self.preprocessing is not None:
+            U = self.preprocessing(U, s.dtype)
+        U = checks.samples("U", U, "p", s.input_dim, s.dtype)
+        return U if len(U) != 1 or U.flags.carray else np.array(U, order="C")
+
+    def _solution(
+        self, columns: np.ndarray, X: np.ndarray | None = None, options: SolveOptions | None = None
+    ) -> Solution:
+        """X = φ(A X + B U) by the definition, any number of columns; `X` is where to start."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            Z = self.weights["B"] @ columns
+            solve = fixed_point(self.backend)
+            return solve(self._factors, self._phi, None, Z, X, options or self._options, self._memory)
+
+    def _within(self, columns: np.ndarray, start: float, deadline: float) -> Solution:
+        """The iterate with the smallest step of every column by the deadline; a look at the clock after 1, 2, 4, …"""
+        best = self._solution(columns, None, replace(self._options, max_iter=1))
+        X, status, step = best.X.copy(), best.status, best.step
+        running, now = np.flatnonzero(status == _GOES_ON), time.perf_counter()
+        current, chunk, spent, rate = X[:, running], 1, 1, now - start
+        while running.size:
+            chunk = min(2 * chunk, self.settings.mitr - spent, int((deadline - now) / rate) - 1)  # one for the readout
+            if chunk < 1:
+                break
+            part = self._solution(columns[:, running], current, replace(self._options, max_iter=chunk))
+            now, before, spent = time.perf_counter(), now, spent + chunk
+            rate = (now - before) / max(1, int(part.iterations.max()))
+            best.iterations[running] += part.iterations
+            better = (part.step <= step[running]) | part.succeeded
+            index = running[better]
+            X[:, index], step[index], status[index] = part.X[:, better], part.step[better], part.status[better]
+            best.error_bound[index] = part.error_bound[better]
+            goes_on = part.status == _GOES_ON
+            running, current = running[goes_on], part.X[:, goes_on]
+        return replace(best, X=X)
+
+    def _readout(self, solution: Solution, columns: np.ndarray) -> np.ndarray:
+        """Ŷ = C X + D U.   -> (m, q)"""
+        Y = self.weights["C"] @ solution.X
+        if "D" in self.weights:
+            Y += self.weights["D"] @ columns
+        return Y.T
+
+    def _certificate(self, Y: np.ndarray, measured: np.ndarray) -> Prediction:
+        step, x, z, g, u = (measured[i] for i in (STEP, X_NORM, Z_NORM, G_NORM, U_NORM))
+        bound = self._bound.output(self._bound.state(step, x, z, g, u), g, u)
+        status = Status.CONVERGED if step <= self.settings.tol else Status.PRECISION_LIMIT
+        iterations = np.array([measured[ITERATIONS]], np.intp)
+        return Prediction(Y, np.array([bound]), np.array([status], np.int8), iterations, np.array([step]))
+
+
+def _frozen(name: str, W: np.ndarray) -> np.ndarray:
+    """A read-only copy, refused where it is not finite."""
+    if not np.isfinite(W).all():
+        raise ValueError(f"{name} must be finite to predict with; got NaN or inf: the training has diverged.")
+    W = np.array(W, order="C")
+    W.flags.writeable = False
+    return W

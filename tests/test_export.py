@@ -1,0 +1,350 @@
+"""Exported models: NumPy files and C sources give the library's answers, within the certificate."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from strategies import ACTIVATIONS
+
+from idl_ref import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
+from idl_ref.__main__ import main
+from idl_ref.certificate import stopping_step
+from idl_ref.export import export
+from idl_ref.export.formulas import FORMULAS
+from idl_ref.preprocessing import Standardise
+
+CC = shutil.which("gcc") or shutil.which("clang")
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+MAIN = Path(__file__).parents[1] / "examples" / "deploy_c" / "main.c"
+needs_cc = pytest.mark.skipif(CC is None, reason="there is no C compiler")
+
+LOW_RANK = {"is_low_rank": True, "rank": 3}
+CASES = [
+    *({"activation": name} for name in ACTIVATIONS),
+    *({"activation": name, "dtype": "float64", "bias": True, "tol": 1e-10} for name in ACTIVATIONS),
+    *({"f": f, "bias": True, "no_D": True} for f in (ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)),
+    {**LOW_RANK, "no_D": True},
+    {**LOW_RANK, "f": ImplicitFunctionRows, "bias": True, "dtype": "float64", "activation": "sigmoid"},
+    {"f": ImplicitFunctionTriu, "dtype": "float64", "activation": "softplus"},
+    {"f": ImplicitFunctionTriu, "hidden_dim": 1},
+    {"hidden_dim": 1, "input_dim": 1, "output_dim": 1, "kappa": 0.0},
+    {"hidden_dim": 40, "input_dim": 9, "output_dim": 17, "method": "anderson", "backend": "numpy"},
+    {"preprocessing": Standardise(3.0, 2.5)},
+    {"preprocessing": Standardise(-0.1, 0.3), "bias": True, "dtype": "float64", "activation": "elu"},
+]
+
+
+BOUNDED = [{}, *({"activation": "hardtanh", "no_D": True, "f": f} for f in (ImplicitFunctionInf, ImplicitFunctionTriu))]
+
+
+def name_of(case):
+    return "-".join(getattr(value, "__name__", str(value)) for value in case.values())
+
+
+def make(case):
+    settings = {"input_dim": 5, "output_dim": 3, "hidden_dim": 13, "seed": 1, "mitr": 3000, "kappa": 0.9, **case}
+    preprocessing = settings.pop("preprocessing", None)
+    model = ImplicitModel(**settings)
+    model.preprocessing = preprocessing
+    return model
+
+
+def lower(model):
+    """The same model with its triangle below the diagonal."""
+    model.parameters["A"][...] = np.tril(model.parameters["A"], -1)
+    return model
+
+
+def samples(model, m=7):
+    rng = np.random.default_rng(0)
+    U = rng.standard_normal((m, model.input_dim)) * 10.0 ** rng.integers(-2, 1, (m, 1))
+    pre = model.preprocessing
+    return (U if pre is None else U * pre.scale + pre.mean).astype(model.dtype)
+
+
+def allowed(model, U):
+    """How far an export may be from the library: its own certificate, and that of a step as long as it may be."""
+    predictor = model.freeze(raw=model.preprocessing is not None)
+    prediction = predictor.certified(U)
+    rows = U if model.preprocessing is None else model.preprocessing(U, model.dtype)
+    forward = model.forward_pass(rows)
+    u, z, x = (np.abs(M).max(axis=0).astype(np.float64) for M in (forward.U, forward.Z, forward.solution.X))
+    scale = np.maximum(z, FORMULAS[model.activation].at_zero)
+    step = stopping_step(model.tol, scale, x * (1 + 1e-5), float(np.finfo(model.dtype).eps))
+    bound = predictor._bound
+    theirs = bound.output(bound.state(step, x + step, z, x + step, u), x + step, u)
+    return prediction.Y, prediction.error_bound + theirs
+
+
+def check(model, U, Y):
+    expected, error = allowed(model, U)
+    assert Y.shape == expected.shape
+    assert (np.abs(Y - expected).max(axis=1) <= error).all()
+    scale = 1 + np.abs(expected).max()
+    np.testing.assert_allclose(Y, expected, rtol=0, atol=max(3e2 * model.tol, 1e3 * np.finfo(model.dtype).eps) * scale)
+
+
+def imported(directory):
+    spec = importlib.util.spec_from_file_location("predict", directory / "predict.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- NumPy ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_numpy(tmp_path, case):
+    model = make(case)
+    files = export(model, "numpy", tmp_path).files
+    assert [path.name for path in files] == ["predict.py", "weights.npz"]
+    text = files[0].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    assert max(map(len, text.splitlines())) <= 120
+    assert set(re.findall(r"^(?:import|from) (\w+)", text, re.M)) == {"pathlib", "numpy"}
+    predict = imported(tmp_path).predict
+    U = samples(model)
+    check(model, U, predict(U))
+    check(model, U[:1], predict(U[:1].tolist()))
+    assert predict(U[:0]).shape == (0, model.output_dim)
+    with pytest.raises(ValueError, match="U must be samples as rows"):
+        predict(U[:, :-1] if model.input_dim > 1 else U[0])
+
+
+def test_numpy_of_a_lower_triangle(tmp_path):
+    model = lower(make({"f": ImplicitFunction}))
+    export(model, "numpy", tmp_path)
+    check(model, samples(model), imported(tmp_path).predict(samples(model)))
+
+
+@pytest.mark.parametrize("case", [{}, {"f": ImplicitFunctionTriu}], ids=name_of)
+def test_numpy_refuses_what_is_not_finite(tmp_path, case):
+    model = make(case)
+    export(model, "numpy", tmp_path)
+    U = samples(model)
+    U[2, 0] = np.nan
+    with pytest.raises(RuntimeError, match=r"1 of 7 samples have no equilibrium|a sample is not finite"):
+        imported(tmp_path).predict(U)
+
+
+def test_numpy_needs_nothing_else_and_is_formatted(tmp_path):
+    model = make({"preprocessing": Standardise(3.0, 2.5), "bias": True})
+    export(model, "numpy", tmp_path)
+    code = "import sys, numpy, predict; predict.predict(numpy.ones((2, 5))); print('idl_ref' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert answer.strip() == "False"
+    if shutil.which("ruff"):
+        for case in CASES:
+            export(make(case), "numpy", tmp_path)
+            format = ["ruff", "format", "--diff", "--line-length", "120", "predict.py"]
+            assert subprocess.run(format, cwd=tmp_path, capture_output=True, text=True).stdout == "", case
+
+
+# --- C ----------------------------------------------------------------------------------------------------------------
+
+
+def build(directory, *flags):
+    """The example's program around an exported model."""
+    program = directory / "predict"
+    command = [CC, *STRICT, *flags, "-I", str(directory), "-o", str(program), str(MAIN)]
+    subprocess.run([*command, str(directory / "idl_model.c"), "-lm"], check=True, capture_output=True, timeout=120)
+    return program
+
+
+def run(program, U):
+    """Outputs, the largest number of iterations, and the program's status."""
+    text = "\n".join(" ".join(f"{value:.17g}" for value in row) for row in U.tolist())
+    done = subprocess.run([program], input=text, capture_output=True, text=True, timeout=60)
+    Y = np.array([[float(value) for value in line.split()] for line in done.stdout.splitlines()])
+    return Y, int(re.search(r"at most (\d+) of", done.stderr)[1]), done.returncode
+
+
+@needs_cc
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_c(tmp_path, case):
+    """Strict C99, clean under the address and undefined-behaviour sanitizers, and right."""
+    model = make(case)
+    written = export(model, "c", tmp_path)
+    text = (tmp_path / "idl_model.c").read_text(encoding="ascii")
+    assert "malloc" not in text
+    assert ("math.h" in text) == (model.activation in ("tanh", "sigmoid", "softplus", "elu"))
+    U = samples(model)
+    Y, iterations, status = run(build(tmp_path, *SANITIZED), U)
+    assert status == 0
+    assert iterations <= (1 if written.plan.triangle else written.plan.iterations)
+    check(model, U, Y)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_inputs_converge_too(tmp_path, activation, dtype):
+    """Their tolerance is smaller, relative to them; where φ(0) is not 0, relative to that."""
+    model = make({"activation": activation, "dtype": dtype, "no_D": True})
+    model.parameters["A"][...] = 1  # then all of the iterations are needed
+    for high in (8.0, 1e-3):
+        export(model, "numpy", tmp_path, (-high, high))
+        predict = imported(tmp_path).predict
+        for size in (8.0, 1.0, 1e-3, 1e-9, 1e-30, 0.0):
+            U = np.full((1, model.input_dim), min(size, high))
+            check(model, U.astype(dtype), predict(U))
+
+
+@needs_cc
+def test_c_of_a_lower_triangle(tmp_path):
+    model = lower(make({"f": ImplicitFunction}))
+    export(model, "c", tmp_path)
+    Y, iterations, status = run(build(tmp_path, *SANITIZED), samples(model))
+    assert (iterations, status) == (1, 0)
+    check(model, samples(model), Y)
+
+
+@needs_cc
+@pytest.mark.parametrize("flags", [["-O0"], ["-Os"], ["-O3"], ["-O3", "-march=native"]], ids=" ".join)
+@pytest.mark.parametrize("case", [{}, {**LOW_RANK, "bias": True}, {"f": ImplicitFunctionTriu}], ids=name_of)
+def test_c_compiles_without_a_warning_at_every_level(tmp_path, flags, case):
+    model = make(case)
+    export(model, "c", tmp_path)
+    check(model, samples(model), run(build(tmp_path, *flags), samples(model))[0])
+
+
+@needs_cc
+@pytest.mark.parametrize("case", BOUNDED, ids=name_of)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_c_tells_which_calls_failed(tmp_path, case, value):
+    model = make(case)
+    export(model, "c", tmp_path)
+    program = build(tmp_path, *SANITIZED)
+    U = samples(model)
+    U[3, 1] = value
+    Y, _, status = run(program, U)
+    assert status == 2
+    good = np.arange(len(U)) != 3
+    check(model, U[good], Y[good])
+    assert run(program, U[good])[2] == 0
+    assert run(program, U[:0])[1:] == (0, 0)
+
+
+@needs_cc
+@pytest.mark.parametrize(
+    ("case", "parameter", "value", "u"),
+    [
+        ({}, "C", 3e38, 10.0),  # the outputs
+        ({"activation": "hardtanh", "no_D": True}, "B", 1e5, 1e35),  # B u, which hardtanh would hide
+        ({"f": ImplicitFunctionTriu}, "B", 1e20, 1e20),
+    ],
+)
+def test_c_notices_overflow(tmp_path, case, parameter, value, u):
+    model = make(case)
+    model.parameters[parameter][...] = value
+    export(model, "c", tmp_path)
+    assert run(build(tmp_path, "-O2"), np.full((1, 5), u))[2] == 2
+
+
+@needs_cc
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_bound_on_the_iterations_is_enough_and_nearly_needed(tmp_path, dtype):
+    """A ≥ 0 with equal rows, and the largest input: Picard takes as many steps as it ever can."""
+    model = make({"kappa": 0.97, "dtype": dtype, "tol": 1e-5, "no_D": True})
+    for name, value in (("A", 1.0), ("B", 0.1), ("C", 0.1)):
+        model.parameters[name][...] = value
+    written = export(model, "c", tmp_path, (-2.0, 2.0))
+    program = build(tmp_path, "-O2")
+    Y, iterations, status = run(program, np.full((1, 5), 2.0))
+    assert status == 0
+    assert 0.75 * written.plan.iterations <= iterations <= written.plan.iterations
+    exact = 0.1 * 13 * 1.0 / (1 - 0.97)
+    assert np.abs(Y - exact).max() <= written.plan.error_bound
+    assert written.plan.error_bound < (1.0 if dtype == "float64" else 10.0)
+    if dtype == "float64":  # far out of range, it is not promised and not claimed
+        assert run(program, np.full((1, 5), 2e4))[2] == 2
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_the_header_says_what_the_arena_needs(tmp_path, case):
+    plan = export(make(case), "c", tmp_path).plan
+    text = (tmp_path / "idl_model.h").read_text(encoding="ascii")
+    macros = dict(re.findall(r"#define IDL_(\w+) \(?([^ )\n]+)", text))
+    lengths = [int(length) for length in re.findall(r"\[(\d+)\]", re.search(r"idl_real (.*);\n}", text)[1])]
+    assert int(macros["ARENA_BYTES"]) == plan.dtype.itemsize * sum(lengths)
+    assert int(macros["MAX_ITERATIONS"]) == (1 if plan.triangle else plan.iterations)
+    assert float(macros["LOW"]) == plan.low
+    n, r = plan.sizes[0], 3 if len(plan.factors) == 2 else None
+    if r:  # stays low rank
+        assert int(macros["WEIGHT_BYTES"]) < plan.dtype.itemsize * (2 * 16 * n + 16 * 16 + 2 * 16 * n)
+
+
+def test_numbers_are_exact():
+    from idl_ref.export.c_ import number
+
+    rng = np.random.default_rng(0)
+    for dtype in (np.dtype("float32"), np.dtype("float64")):
+        for value in [
+            0.0,
+            -0.0,
+            1.0,
+            np.finfo(dtype).smallest_subnormal,
+            np.finfo(dtype).max,
+            *rng.standard_normal(99),
+        ]:
+            text = number(value, dtype)
+            assert float.fromhex(text.removesuffix("f")) == dtype.type(value)
+            assert text.endswith("f") == (dtype == np.float32 and value != 0)
+
+
+# --- what cannot be exported, and the command -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to", ["numpy", "c"])
+def test_refusals(tmp_path, to):
+    model = make({"f": ImplicitFunction})
+    model.parameters["A"][...] = 1
+    with pytest.raises(ValueError, match=r"its iterations can be bounded.*‖A‖∞ = 13\.0000"):
+        export(model, to, tmp_path)
+    model = make({})
+    with pytest.raises(ValueError, match="high end of the range must be a number ≥ 2"):
+        export(model, to, tmp_path, (2, 1))
+    model.parameters["C"][0, 0] = np.inf
+    with pytest.raises(ValueError, match="C must be finite to be exported"):
+        export(model, to, tmp_path)
+    with pytest.raises(ValueError, match="to must be one of 'numpy', 'c', 'onnx'; got 'tflite'"):
+        export(model, "tflite", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_perron_root_below_one_is_enough(tmp_path):
+    """‖A‖∞ = 2, but |A| has the Perron root 1/2."""
+    model = make({"f": ImplicitFunction, "hidden_dim": 2, "dtype": "float64"})
+    model.parameters["A"][...] = [[0.0, 2.0], [0.125, 0.0]]
+    plan = export(model, "numpy", tmp_path).plan
+    assert plan.iterations < 60
+    assert np.isfinite(plan.error_bound)
+    check(replace_seed(model), samples(model), imported(tmp_path).predict(samples(model)))
+
+
+def replace_seed(model):
+    return ImplicitModel.from_parameters(replace(model.settings), model.parameters)
+
+
+@pytest.mark.parametrize(("to", "words"), [("numpy", "iterations, to within"), ("c", "arena [0-9,]+ bytes, weights")])
+def test_the_command(tmp_path, capsys, to, words):
+    model = make({"preprocessing": Standardise(3.0, 2.5)})
+    model.save(tmp_path / "model.npz")
+    command = ["export", str(tmp_path / "model.npz"), "--to", to, "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert re.search(words, text)
+    assert "for inputs in [-17, 23]" in text
+    assert all(path.name in text for path in (tmp_path / "out").iterdir())
+    assert main([*command, "--range", "0", "16"]) == 0
+    assert "for inputs in [0, 16]" in capsys.readouterr().out
+    assert main([*command, "--range", "16", "0"]) == 2
+    assert "high end of the range" in capsys.readouterr().err

@@ -1,0 +1,39 @@
+"""The exported C passes the conformance kit: in this process, and through its subprocess runner."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from c_export_backend import COMPILER, CExport
+
+from idl_ref.conformance import check_backend
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+SCRIPT = Path(__file__).with_name("c_export_backend.py")
+
+
+def test_every_case():
+    report = check_backend(CExport())
+    assert report.ok, [f"{result.id}: {result.message}" for result in report.failed]
+    assert len(report.passed) >= 200
+
+
+def test_the_kit_would_notice():
+    class Off(CExport):
+        def forward(self, problem):
+            given = super().forward(problem)
+            return {**given, "Y": given["Y"] + np.float32(1e-2)}
+
+    assert len(check_backend(Off(), groups=["kinks", "ranks"]).failed) > 2
+
+
+def test_through_the_subprocess_runner():
+    remote = pytest.importorskip("idl_ref.conformance.remote", reason="the subprocess runner is not there yet")
+    backend = remote.Command(f'"{sys.executable}" "{SCRIPT}"', timeout=60)
+    try:
+        report = check_backend(backend, groups=["kinks", "ranks"])
+    finally:
+        backend.close()
+    assert report.ok, [f"{result.id}: {result.message}" for result in report.failed]
+    assert len(report.passed) > 5
