@@ -1,8 +1,13 @@
-"""Is the gradient right? Two independent answers, and a planted bug that both of them see.
+"""
+Is the gradient right?
+======================
 
-Run: python examples/verify_gradients.py
+Two independent answers, central differences and the complex step, and a planted bug that both of them see.
+
+Function: `idl_ref.check_gradients`. Page: :doc:`/gradients`. Paper: the section on training.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import idl_ref
@@ -10,21 +15,33 @@ import idl_ref
 rng = np.random.default_rng(0)
 U, labels = rng.standard_normal((6, 4)), rng.integers(0, 3, 6)
 
+reports = {}
 for f in (idl_ref.ImplicitFunctionInf, idl_ref.ImplicitFunctionRows, idl_ref.ImplicitFunctionTriu):
     model = idl_ref.ImplicitModel(4, 3, 8, f=f, bias=True, dtype="float64", seed=1)
     model.parameters["A"] *= 8  # raw ‖A‖∞ far above κ: the gradient must go through f
-    report = idl_ref.check_gradients(model, U, labels)
+    reports[f.__name__] = report = idl_ref.check_gradients(model, U, labels)
     print(f"{f.__name__}:\n{report}\n")
     assert report.passed
 
 # torchidl differentiates as if the scaling of A were not there. Both checks notice.
 model = idl_ref.ImplicitModel(4, 3, 8, dtype="float64", seed=1, straight_through=True)
 model.parameters["A"] *= 8
-report = idl_ref.check_gradients(model, U, labels)
+reports["straight through"] = report = idl_ref.check_gradients(model, U, labels)
 print(f"straight through the scaling:\n{report}")
 assert [row.verdict for row in report.rows] == ["WRONG", "ok", "ok", "ok", "ok"]
 
-# One inner product checks the adjoint solve: ⟨V, Z̃⟩ = ⟨G, X̃⟩ for any tangent Z̃ of Z.
+figure, axes = plt.subplots()
+for (name, report), marker in zip(reports.items(), "osdX", strict=True):
+    errors = [max(row.complex_error, 1e-17) for row in report.rows]
+    axes.semilogy([row.name for row in report.rows], errors, marker, markersize=8, label=name)
+axes.axhline(report.complex_tolerance, color="gray", linestyle=":", label="allowed")
+axes.set(xlabel="gradient of", ylabel="relative error", title="Against the complex step")
+axes.legend(fontsize=9)
+plt.show()
+
+# %%
+# One inner product checks a whole adjoint solve: ⟨V, Z̃⟩ = ⟨G, X̃⟩ for any tangent Z̃ of Z.
+
 n, m, h = 30, 5, 1e-6
 A = rng.standard_normal((n, n))
 A *= 0.9 / np.abs(A).sum(axis=1).max()
@@ -37,5 +54,5 @@ above, below = (
     idl_ref.solve_equilibrium(A, Z + sign * h * Z_dot, activation="tanh", options=options).X for sign in (1, -1)
 )
 left, right = np.vdot(V, Z_dot), np.vdot(G, (above - below) / (2 * h))
-print(f"\n⟨V, Z̃⟩ = {left:.10f}\n⟨G, X̃⟩ = {right:.10f}")
+print(f"⟨V, Z̃⟩ = {left:.10f}\n⟨G, X̃⟩ = {right:.10f}")
 assert abs(left - right) < 1e-8 * abs(left)

@@ -1,7 +1,7 @@
-"""The activation table: phi, its slope, its Lipschitz constant, the points where it has a kink.
+"""The activation table: φ, its slope, its Lipschitz constant, the points where it has a kink.
 
-An activation is applied entry by entry and must be non-expansive, |phi(a) - phi(b)| <= |a - b|: that is what makes
-X = phi(A X + Z) well posed for ||A||_inf < 1.
+An activation is applied entry by entry and must be non-expansive, |φ(a) − φ(b)| ≤ |a − b|: that is what makes
+X = φ(A X + Z) well posed for ‖A‖∞ < 1.
 
 Every `phi` also takes complex arrays and then follows the branch of the real part, so that derivatives can be checked
 by the complex step. NaN stays NaN in every `phi`.
@@ -32,7 +32,7 @@ class Activation:
     phi, slope : callable
         φ and φ′, entry by entry. At a kink, `slope` is the smaller of the two one-sided slopes; for relu, φ′(0) = 0.
     lipschitz : float
-        The smallest c with \\|φ(a) − φ(b)\\| ≤ c \\|a − b\\|; at most 1.
+        The smallest c with |φ(a) − φ(b)| ≤ c |a − b|; at most 1.
     kinks : tuple of float
         Where φ′ jumps.
     """
@@ -140,10 +140,24 @@ EXPANSIVE = {"gelu": 1.13, "silu": 1.10, "swish": 1.10, "mish": 1.09}  # name ->
 def get(name: Any) -> Activation:
     """The row of the table called `name`.
 
+    Parameters
+    ----------
+    name : str
+        relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
+
+    Returns
+    -------
+    Activation
+
     Raises
     ------
     ValueError
         No such row; for GELU, SiLU and Mish with the reason why they are not in it.
+
+    Examples
+    --------
+    >>> get("relu").phi(np.array([-1.0, 2.0])), get("sigmoid").lipschitz
+    (array([0., 2.]), 0.25)
     """
     if isinstance(name, str) and name in TABLE:
         return TABLE[name]

@@ -51,7 +51,7 @@ def solve_adjoint(
     -----
     A contraction in the 1-norm of a column with max(S) ‖A‖∞, because ‖Aᵀ‖₁ = ‖A‖∞. For low rank, "auto" solves
     (I − Lᵀ S R) t = Lᵀ S G exactly, V = S ∘ (R t + G). Cost per iteration: 2 n² m flops; low rank, 4 n r m.
-    Source: implicit differentiation of X = φ(A X + Z); El Ghaoui et al., Implicit Deep Learning, section 4.
+    Source: implicit differentiation of X = φ(A X + Z); El Ghaoui et al., Implicit Deep Learning, on training.
 
     Examples
     --------

@@ -42,11 +42,24 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def two_moons(m: int = 400, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Two interleaved half circles.
 
+    Parameters
+    ----------
+    m : int
+    noise : float
+        Standard deviation of what is added to each coordinate; the circles have radius 1.
+    seed : int
+
     Returns
     -------
     x : (m, 2) float32
     y : (m,) int64
         0 or 1.
+
+    Examples
+    --------
+    >>> x, y = two_moons(6, noise=0)
+    >>> np.hypot(*x[y == 0].T).round(3)
+    array([1., 1., 1.], dtype=float32)
     """
     rng, y, t = _classes(m, 2, noise, seed)
     t *= np.pi
@@ -57,11 +70,26 @@ def two_moons(m: int = 400, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarr
 def spirals(m: int = 400, arms: int = 2, noise: float = 0.02, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Arms that wind one and a half times around the origin, one class each.
 
+    Parameters
+    ----------
+    m : int
+    arms : int
+        At least 2.
+    noise : float
+        Standard deviation of what is added to each coordinate; the spirals fill the unit disc.
+    seed : int
+
     Returns
     -------
     x : (m, 2) float32
     y : (m,) int64
         0 … arms − 1.
+
+    Examples
+    --------
+    >>> x, y = spirals(6, arms=3)
+    >>> x.shape, y
+    ((6, 2), array([0, 1, 2, 0, 1, 2]))
     """
     rng, y, t = _classes(m, checks.integer("arms", arms, 2), noise, seed)
     radius = np.sqrt(t)

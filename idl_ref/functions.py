@@ -30,6 +30,14 @@ class ImplicitFunction:
     straight_through : bool
         Treat the map from raw to effective A as the identity when differentiating: what torchidl does for a dense A.
         Wrong by a factor ‖A‖∞/κ and in direction wherever ‖A‖∞ > κ; for comparison with torchidl only.
+
+    Examples
+    --------
+    A model takes the class itself, and makes the object with its own κ:
+
+    >>> from idl_ref import ImplicitModel
+    >>> ImplicitModel(4, 3, 20, f=ImplicitFunction).f.__name__
+    'ImplicitFunction'
     """
 
     name: ClassVar[str] = "none"
@@ -71,7 +79,26 @@ class ImplicitFunction:
 
 
 class ImplicitFunctionInf(ImplicitFunction):
-    """κ A / max(κ, ‖A‖∞): one scale for the whole matrix, so that ‖A‖∞ ≤ κ."""
+    """κ A / max(κ, ‖A‖∞): one scale for the whole matrix, so that ‖A‖∞ ≤ κ. The default.
+
+    Parameters
+    ----------
+    kappa, straight_through
+        See ImplicitFunction.
+
+    Notes
+    -----
+    Pullback, for ν = ‖A‖∞ > κ: (κ/ν)(G − (⟨G, A⟩/ν) s), s = sign(A) on the row that attains ν, 0 elsewhere.
+    One long row shrinks all the others; ImplicitFunctionRows does not. Cost: n² flops, either way.
+
+    Examples
+    --------
+    >>> f = ImplicitFunctionInf(kappa=0.5)
+    >>> (A,) = f.effective((np.array([[1.0, 1.0], [0.0, 1.0]]),))
+    >>> print(A.round(3))
+    [[0.25 0.25]
+     [0.   0.25]]
+    """
 
     name = "inf"
     constrains = True
@@ -92,7 +119,24 @@ class ImplicitFunctionInf(ImplicitFunction):
 
 
 class ImplicitFunctionTriu(ImplicitFunction):
-    """The strict upper triangle of A: a feed-forward net, well posed whatever the weights, solved in one sweep."""
+    """The strict upper triangle of A: a feed-forward net, well posed whatever the weights, solved in one sweep.
+
+    Parameters
+    ----------
+    kappa, straight_through
+        See ImplicitFunction; neither has a meaning here, and straight_through is refused.
+
+    Notes
+    -----
+    Pullback: the strict upper triangle of G. It needs a dense A.
+
+    Examples
+    --------
+    >>> (A,) = ImplicitFunctionTriu().effective((np.ones((2, 2)),))
+    >>> print(A)
+    [[0. 1.]
+     [0. 0.]]
+    """
 
     name = "triu"
     low_rank = False
@@ -105,7 +149,26 @@ class ImplicitFunctionTriu(ImplicitFunction):
 
 
 class ImplicitFunctionRows(ImplicitFunction):
-    """Each row projected (Euclidean) on the ℓ1 ball of radius κ; each training step writes the projection back."""
+    """Each row projected (Euclidean) on the ℓ1 ball of radius κ; each training step writes the projection back.
+
+    Parameters
+    ----------
+    kappa, straight_through
+        See ImplicitFunction.
+
+    Notes
+    -----
+    Pullback of a row outside the ball, on its support S: G_S − σ_S (σ_Sᵀ G_S)/|S|, σ = sign(a).
+    Cost: a sort per row, n² log n. Source: Duchi et al., Efficient projections onto the ℓ1-ball, ICML 2008.
+
+    Examples
+    --------
+    >>> f = ImplicitFunctionRows(kappa=0.5)
+    >>> (A,) = f.effective((np.array([[1.0, 0.75], [0.0, 0.25]]),))
+    >>> print(A.round(3))
+    [[0.375 0.125]
+     [0.    0.25 ]]
+    """
 
     name = "rows"
     constrains = True

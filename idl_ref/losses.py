@@ -1,4 +1,4 @@
-"""Losses in the paper's columns: the value and its gradient G_Y = dl/dY, together.
+"""Losses in the paper's columns: the value and its gradient G_Y = ∂ℓ/∂Y, together.
 
 Y is (q, m). Both losses are means, so that a learning rate means the same for every batch size; the mean over no
 samples is 0.
@@ -15,14 +15,50 @@ from idl_ref import checks
 
 
 def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
-    """ℓ = Σ (Y − T)² / (q m),   G_Y = 2 (Y − T) / (q m).   Y, T (q, m)."""
+    """ℓ = Σ (Y − T)² / (q m),   G_Y = 2 (Y − T) / (q m).
+
+    Parameters
+    ----------
+    Y, T : (q, m) arrays
+        Predictions and targets.
+
+    Returns
+    -------
+    loss : number
+    G_Y : (q, m) array
+
+    Examples
+    --------
+    >>> loss, G_Y = mse(np.array([[1.0, 3.0]]), np.array([[0.0, 3.0]]))
+    >>> print(loss, G_Y)
+    0.5 [[1. 0.]]
+    """
     E = Y - T
     count = max(E.size, 1)
     return (E * E).sum() / count, 2 * E / count
 
 
 def cross_entropy(Y: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
-    """ℓ = Σⱼ (log Σᵢ exp Y_ij − Y_tⱼj) / m,   G_Y = (softmax(Y) − onehot(t)) / m.   Y (q, m), labels t (m,)."""
+    """ℓ = Σⱼ (log Σᵢ exp Y_ij − Y_tⱼj) / m,   G_Y = (softmax(Y) − onehot(t)) / m.
+
+    Parameters
+    ----------
+    Y : (q, m) array
+        Logits of any size: nothing overflows.
+    labels : (m,) int array
+        t, each 0 … q − 1.
+
+    Returns
+    -------
+    loss : number
+    G_Y : (q, m) array
+
+    Examples
+    --------
+    >>> loss, G_Y = cross_entropy(np.array([[0.0], [0.0]]), np.array([1]))
+    >>> print(round(float(loss), 6), G_Y.ravel())
+    0.693147 [ 0.5 -0.5]
+    """
     m = Y.shape[1]
     Y = Y - Y.real.max(axis=0, initial=-np.inf)  # the largest logit becomes 0: exp cannot overflow
     E = np.exp(Y)

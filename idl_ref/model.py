@@ -71,6 +71,7 @@ class ImplicitModel:
     -----
     Initial weights are normal: B, C and D with variance 1/fan-in, so that X and Ŷ have the size of U whatever the
     widths; A, L and Rᵀ scaled to the ∞-norm 3κ/4, inside the ball of `f`.
+    Cost of an iteration, forward or adjoint: 2 n² m flops, low rank 4 n r m.
 
     Examples
     --------
@@ -111,26 +112,9 @@ class ImplicitModel:
         straight_through: bool = False,
     ) -> None:
         self.settings = Settings(
-            input_dim,
-            output_dim,
-            hidden_dim,
-            f,
-            no_D,
-            bias,
-            mitr,
-            grad_mitr,
-            tol,
-            grad_tol,
-            kappa,
-            is_low_rank,
-            rank,
-            activation,
-            dtype,
-            backend,
-            method,
-            on_failure,
-            straight_through,
-        )
+            input_dim, output_dim, hidden_dim, f, no_D, bias, mitr, grad_mitr, tol, grad_tol, kappa, is_low_rank, rank,
+            activation, dtype, backend, method, on_failure, straight_through,
+        )  # fmt: skip
         from idl_ref import initial  # like losses and torchidl below: not for a model that is loaded to predict
 
         if seed is not None:
@@ -172,7 +156,13 @@ class ImplicitModel:
         return self.forward(U, X0)
 
     def forward(self, U: Any, X0: Any = None) -> np.ndarray:
-        """Ŷ (m, q) for U (m, p), samples as rows; X0 (m, n) is where the solver starts.
+        """Ŷ (m, q) for U (m, p), samples as rows: solve X = φ(A X + B U), then Ŷ = C X + D U.
+
+        Parameters
+        ----------
+        U : (m, p) array
+        X0 : (m, n) array, optional
+            Where the solver starts; 0 if not given.
 
         Raises
         ------
@@ -180,15 +170,19 @@ class ImplicitModel:
             A wrong shape or dtype.
         NotConvergedError
             With on_failure="raise", when a sample did not converge; "warn" gives a ConvergenceWarning.
-
-        Notes
-        -----
-        Cost: 2 n² m flops per iteration, low rank 4 n r m.
         """
         return self._reported(self.forward_pass(U, X0)).Y.T
 
     def equilibrium(self, U: Any, X0: Any = None) -> Solution:
-        """The hidden states, with status, iterations and error bound per sample; X in the paper's columns, (n, m)."""
+        """The hidden states, with status, iterations and error bound per sample; X in the paper's columns, (n, m).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> solution = ImplicitModel(4, 3, 20, seed=0).equilibrium(np.ones((5, 4)))
+        >>> solution.X.shape, solution.converged
+        ((20, 5), True)
+        """
         return self._reported(self.forward_pass(U, X0)).solution
 
     def forward_pass(self, U: Any, X0: Any = None) -> ForwardPass:
@@ -343,10 +337,22 @@ class ImplicitModel:
     def load(cls, path: str | os.PathLike[str]) -> ImplicitModel:
         """The model that `save` wrote.
 
+        Parameters
+        ----------
+        path : str or path
+
         Raises
         ------
         FileFormatError
             A ValueError: the file is damaged, foreign, or inconsistent. Nothing in it is ever executed.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     ImplicitModel(4, 3, 20, seed=0).save(f"{folder}/model.npz")
+        ...     load(f"{folder}/model.npz")
+        ImplicitModel(4, 3, 20, f=ImplicitFunctionInf, kappa=0.99, activation="relu", dtype="float32")
         """
         header, arrays = io.read(path, layout)
         model = cls.from_parameters(Settings.from_plain(header["settings"]), arrays)

@@ -50,6 +50,19 @@ def training_curves(history: History) -> Figure:
     ----------
     history : History
         What `fit` returned.
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> from idl_ref import fit, datasets
+    >>> x, y = datasets.two_moons(60)
+    >>> history = fit(ImplicitModel(2, 2, 8, bias=True, seed=0), x, y, epochs=3, progress=False)
+    >>> figure = training_curves(history)  # figure.savefig("training.png")
+    >>> [axes.get_title() for axes in figure.axes]
+    ['Loss', 'Accuracy', 'Iterations per sample', 'Well-posedness of A']
     """
     figure = _figure(9, 6)
     epochs = np.arange(1, len(history.loss) + 1)
@@ -97,6 +110,16 @@ def residuals(
     methods : sequence of str
     max_iter : int
         The curve at k is the step of a solve that stops at max_iter = k: no method is watched from inside.
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> figure = residuals([[0.5, 0.2], [0.1, 0.4]], [[1.0], [2.0]], methods=("picard", "newton"))
+    >>> [line.get_label() for line in figure.axes[0].lines]
+    ['picard', 'newton', 'κᵏ, κ = 0.7']
     """
     figure = _figure(7, 4.5)
     axes = _axes(figure, "Step ‖g(x) − x‖∞ per iteration", "iteration", "largest step of any column")
@@ -126,6 +149,16 @@ def spectrum(A: Any) -> Figure:
     ----------
     A : (n, n) array, or (L, R)
         For a pair, the eigenvalues of RᵀL, which are the nonzero ones of L Rᵀ.
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> figure = spectrum([[0.0, 0.5], [-0.5, 0.0]])
+    >>> figure.axes[0].lines[1].get_label()
+    'Perron root of |A| = 0.500'
     """
     factors = fac.check_factors(A)
     low_rank = len(factors) == 2
@@ -154,6 +187,15 @@ def sparsity(A: Any) -> Figure:
     ----------
     A : (n, k) array
         The effective A, or L or R.
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> sparsity([[0.0, 0.5], [0.0, 0.0]]).axes[0].get_title()
+    '75.0 % of the entries are zero; ‖A‖∞ = 0.500'
     """
     A = checks.real_array("A", A, np.float64)
     checks.matrix("A", A, "(n, k)")
@@ -177,6 +219,16 @@ def v_curve(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_en
         As for `check_gradients`.
     seed : int
         Of the random direction.
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> figure = v_curve(ImplicitModel(3, 2, 5, seed=0), np.ones((4, 3)), np.array([0, 1, 1, 0]))
+    >>> figure.axes[0].get_xlabel()
+    'step h'
     """
     steps = np.logspace(-13, -1, 37)
     errors, kinks, complex_error = difference_curve(model, U, targets, steps, loss=loss, seed=seed)

@@ -78,6 +78,15 @@ class Solution:
     error_bound : (m,) float64 array
         ‖x* − x‖ is at most this, in the ∞-norm for the forward equation and the 1-norm for the adjoint, rounding
         included; inf where no contraction could be shown.
+
+    Examples
+    --------
+    >>> from idl_ref import solve_equilibrium
+    >>> solution = solve_equilibrium([[0.5]], [[1.0, 2.0]], options=SolveOptions(tol=1e-9))
+    >>> print(solution.X.round(6), [Status(s).name for s in solution.status])
+    [[2. 4.]] ['CONVERGED', 'CONVERGED']
+    >>> bool((abs(solution.X - [[2, 4]]) <= solution.error_bound).all())
+    True
     """
 
     X: np.ndarray
@@ -98,6 +107,11 @@ class Solution:
 
     def require(self, error: float | None = None) -> Solution:
         """Return self if every column converged, and to within `error` where that is given.
+
+        Parameters
+        ----------
+        error : float, optional
+            What every `error_bound` must not exceed.
 
         Raises
         ------

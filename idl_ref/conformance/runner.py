@@ -36,7 +36,7 @@ def check_backend(
     backend : Backend
         Any object with `name`, `capabilities`, `forward(problem)` and `vjp(problem, G_Y)`.
     groups : iterable of str, optional
-        Names of groups, or patterns of ids such as "kink-*". All of them if not given.
+        Names of groups, or patterns of ids such as ``kink-*``. All of them if not given.
     expected_failures : mapping of str to str
         Id, or pattern of ids, to the reason. One that passes, or matches nothing that was asked, is an error.
     vectors_directory : path, optional

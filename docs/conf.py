@@ -1,0 +1,115 @@
+"""The site: python -m sphinx -W --keep-going -b html docs docs/_build/html. Nothing in it asks the network."""
+
+import re
+import shutil
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import lessons
+
+import idl_ref
+
+project, author, copyright = "idl_ref", "The idl_ref authors", "The idl_ref authors, BSD-3-Clause"
+version = release = idl_ref.__version__
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "teaching/labs"]
+default_role = "py:obj"
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+html_theme = "furo"
+html_title = f"idl_ref {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_show_sphinx = False
+pygments_style, pygments_dark_style = "tango", "monokai"
+
+# --- API --------------------------------------------------------------------------------------------------------------
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # shapes and meanings stand in the Parameters sections
+autodoc_preserve_defaults = True
+numpydoc_show_class_members = False
+
+# --- gallery ----------------------------------------------------------------------------------------------------------
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "ignore_pattern": "|".join(lessons.LEFT_OUT),
+    "within_subsection_order": "lessons.Lesson",
+    "reset_modules": ("matplotlib", "lessons.style"),
+    "reset_modules_order": "before",
+    "abort_on_example_error": True,
+    "image_srcset": ["2x"],
+    "doc_module": ("idl_ref",),
+    "backreferences_dir": "gallery/backreferences",
+    "write_computation_times": False,  # that page loads its scripts from elsewhere
+    "show_memory": False,
+    "download_all_examples": False,
+    "min_reported_time": 1e6,
+}
+
+# --- formulas ---------------------------------------------------------------------------------------------------------
+
+MATHJAX = "mathjax/tex-chtml.js"  # out of a package that is there at build time: the page needs no network
+mathjax_path = MATHJAX
+
+
+def copy_mathjax(app, exception):
+    """MathJax and its fonts into the site."""
+    if exception is not None or app.builder.format != "html":
+        return
+    package = Path(distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline"))
+    source, target = package / "static" / "mathjax", Path(app.outdir) / "_static" / "mathjax"
+    fonts = "output/chtml/fonts/woff-v2"
+    shutil.copytree(source / fonts, target / fonts, dirs_exist_ok=True)
+    shutil.copy(source / Path(MATHJAX).name, target)
+
+
+def drop_back_links(app, exception):
+    """Source pages link back by the name that a module was first seen under, which many of its functions lack."""
+    for page in Path(app.outdir, "_modules").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r'<a class="viewcode-back".*?</a>', "", text), encoding="utf-8")
+
+
+def link_gallery(app, name, source):
+    """A link to an example leads to its page, not to its file; to the README, to the front page."""
+    example = rf"\]\((?:\.\./)+examples/({'|'.join(lessons.ORDER)})\.py\)"
+    source[0] = re.sub(example, r"](/gallery/\1.rst)", source[0])
+
+
+def wrap_figures(app, page, template, context, doctree):
+    """A figure of the gallery may be wider than a phone: it gets a box to scroll in."""
+    if context.get("body"):
+        figure = r"<img [^>]*sphx-glr-single-img[^>]*>"
+        context["body"] = re.sub(figure, r'<div class="figure">\g<0></div>', context["body"])
+
+
+def escape_bars(app, what, name, obj, options, lines):
+    """|A| in a docstring is an absolute value."""
+    code = (">>>", "...", "|")
+    lines[:] = [line if line.lstrip().startswith(code) else line.replace("|", r"\|") for line in lines]
+
+
+def setup(app):
+    app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", drop_back_links)
+    app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("source-read", link_gallery)
+    app.connect("html-page-context", wrap_figures)

@@ -1,0 +1,56 @@
+"""The order of the gallery, and how its figures look."""
+
+from pathlib import Path
+
+ORDER = (
+    "cobweb",
+    "residuals",
+    "certificate",
+    "iterations_and_kappa",
+    "spectrum",
+    "hard_equilibrium",
+    "ill_posed",
+    "feedforward_as_triangular",
+    "projection_or_rescaling",
+    "rank_sweep",
+    "verify_gradients",
+    "v_curve",
+    "unrolled_or_adjoint",
+    "truncated_adjoint",
+    "decision_boundaries",
+    "train_digits",
+    "throughput",
+)
+LEFT_OUT = ("verify_torchidl",)  # draws nothing, and needs packages that a build of the site lacks
+
+
+class Lesson:
+    """Sorts the examples as they build on each other; a new one must be put in its place."""
+
+    def __init__(self, source_directory):
+        self.directory = source_directory
+
+    def __call__(self, name):
+        return ORDER.index(Path(name).stem)
+
+    def __repr__(self):
+        return "lessons.Lesson"
+
+
+def style(gallery_conf, name):
+    """Before each example: the same look, large enough for a phone and for the last row."""
+    import matplotlib
+
+    matplotlib.rcParams.update(
+        {
+            "figure.figsize": (7, 4.2),
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "lines.linewidth": 1.8,
+            "legend.frameon": False,
+        }
+    )

@@ -1,0 +1,69 @@
+"""
+A feed-forward net is a triangular implicit model
+=================================================
+
+Stack the layers of a net into one hidden state, the last layer on top. Each layer is fed by the one below it, so A is
+strictly upper triangular, and one back substitution finds the equilibrium: exactly the layer-by-layer pass.
+
+Class: `idl_ref.ImplicitFunctionTriu`. Paper: the section on deep neural networks as implicit models.
+"""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import idl_ref
+
+rng = np.random.default_rng(0)
+widths = [6, 12, 10, 8, 3]  # input, three hidden layers, output
+weights = [2 * rng.standard_normal((o, i)) / i**0.5 for i, o in itertools.pairwise(widths)]
+biases = [rng.standard_normal(o) for o in widths[1:]]
+
+
+def net(U):
+    """Layer by layer.   U (m, 6) -> (m, 3)"""
+    X = U
+    for W, b in zip(weights[:-1], biases[:-1], strict=True):
+        X = np.maximum(X @ W.T + b, 0)
+    return X @ weights[-1].T + biases[-1]
+
+
+n = sum(widths[1:-1])
+model = idl_ref.ImplicitModel(6, 3, n, f=idl_ref.ImplicitFunctionTriu, bias=True, dtype="float64")
+A, B, C, D = (model.parameters[name] for name in "ABCD")
+for W in (A, B, C, D):
+    W[...] = 0
+rows = [slice(n - end, n - end + width) for width, end in zip(widths[1:-1], np.cumsum(widths[1:-1]), strict=True)]
+for layer, (W, b) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+    (B[:, :6] if layer == 0 else A[:, rows[layer - 1]])[rows[layer]] = W
+    B[rows[layer], -1] = b  # the constant feature is the last column
+C[:, rows[-1]], D[:, -1] = weights[-1], biases[-1]
+
+figure, axes = plt.subplots(figsize=(6.4, 5.4))
+M = np.block([[A, B], [C, D]])
+limit = np.abs(M).max()
+image = axes.imshow(np.where(M == 0, np.nan, M), cmap="coolwarm", vmin=-limit, vmax=limit)
+axes.axhline(n - 0.5, color="black", linewidth=1)
+axes.axvline(n - 0.5, color="black", linewidth=1)
+for (x, y), name in {(4, 25): "A", (n + 3, 5): "B", (20, n + 1): "C", (n + 3, n + 1): "D"}.items():
+    axes.text(x, y, name, fontsize=16, ha="center", va="center")
+axes.set(title="The net as one matrix: layers above the diagonal", xlabel="column", ylabel="row")
+axes.grid(visible=False)
+figure.colorbar(image, label="weight (white: zero)", shrink=0.8)
+plt.show()
+
+# %%
+# The norm of A is far above 1, and the model is well posed all the same: the Perron root of a strictly triangular
+# matrix is 0. Solving takes one sweep, for any weights.
+
+U = rng.standard_normal((100, 6))
+solution = model.equilibrium(U)
+print(f"‖A‖∞ = {idl_ref.wellposed.norm_inf(A):.1f}, Perron root {idl_ref.wellposed.perron_root(A).upper:g}")
+print(f"largest difference to the net: {np.abs(model(U) - net(U)).max():.1e}, iterations {solution.iterations.max()}")
+
+assert np.abs(model(U) - net(U)).max() < 1e-12 * np.abs(net(U)).max()
+assert solution.converged
+assert solution.iterations.max() == 1
+assert idl_ref.wellposed.norm_inf(A) > 1
+assert idl_ref.wellposed.perron_root(A).upper == 0

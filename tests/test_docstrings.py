@@ -1,0 +1,136 @@
+"""Every public name is documented in numpydoc's form, with the parameters it has and an example that runs.
+
+The examples run as doctests; here it is checked that there is one.
+"""
+
+import importlib
+import inspect
+import re
+from dataclasses import is_dataclass
+from enum import Enum
+
+import pytest
+
+import idl_ref
+
+MODULES = (
+    "activations",
+    "certificate",
+    "datasets",
+    "factors",
+    "gradcheck",
+    "gradients",
+    "losses",
+    "plots",
+    "wellposed",
+)
+SECTIONS = ("Parameters", "Attributes", "Returns", "Raises", "Warns", "Notes", "Examples")
+OWN_USE = {"wellposed.magnitude"}  # called by this package alone
+
+
+def own(module):
+    """Public functions and classes that a module defines itself."""
+    for name, value in vars(module).items():
+        if not name.startswith("_") and callable(value) and getattr(value, "__module__", "") == module.__name__:
+            yield f"{module.__name__}.{name}", value
+
+
+PUBLIC = {f"idl_ref.{name}": getattr(idl_ref, name) for name in idl_ref.__all__ if name != "datasets"}
+INSIDE = dict(pair for name in MODULES for pair in own(importlib.import_module(f"idl_ref.{name}")))
+METHODS = {
+    f"{name}.{method}": getattr(cls, method)
+    for name, cls in PUBLIC.items()
+    if inspect.isclass(cls)
+    for method, value in vars(cls).items()
+    if not method.startswith("_") and callable(getattr(value, "__func__", value))
+}
+WITH_EXAMPLES = ("activations.get", "datasets.", "losses.mse", "losses.cross_entropy", "plots.", "wellposed.")
+
+
+def sections(docstring):
+    """The body of each numpydoc section by its name; "" is what comes before the first."""
+    lines, found, name = inspect.cleandoc(docstring).splitlines(), {"": []}, ""
+    for i, line in enumerate(lines):
+        if set(line) == {"-"} and line and lines[i - 1] in SECTIONS:
+            found[name].pop()
+            name = lines[i - 1]
+            assert len(line) == len(name), f"the line under {name} is as long as the word"
+            found[name] = []
+        else:
+            found[name].append(line)
+    return {name: "\n".join(body) for name, body in found.items()}
+
+
+def documented(body):
+    """The names of a Parameters section, in order, without stars."""
+    heads = re.findall(r"^(\S.*?)(?: : .*)?$", body, flags=re.M)
+    return [name.strip().lstrip("*") for head in heads for name in head.split(",")]
+
+
+def parameters(function):
+    return [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+
+
+def handed_out(thing):
+    """A record, an error or another object that users get from a function and do not make."""
+    if not inspect.isclass(thing):
+        return False
+    record = {"Attributes"} <= sections(thing.__doc__).keys() and "Parameters" not in sections(thing.__doc__)
+    return record or issubclass(thing, (Exception, tuple)) or inspect.cleandoc(thing.__doc__).startswith("What `")
+
+
+def names(table):
+    return pytest.mark.parametrize(("name", "thing"), table.items(), ids=list(table))
+
+
+@names(PUBLIC | INSIDE | METHODS)
+def test_there_is_a_docstring_that_begins_with_a_sentence(name, thing):
+    first = (inspect.getdoc(thing) or "").splitlines()  # an overridden method may take over what it overrides
+    assert first, f"{name} has no docstring"
+    assert 10 <= len(first[0]) <= 118
+    # a dataclass without a docstring gets its signature for one
+    assert not first[0].startswith(f"{name.rpartition('.')[2]}(")
+
+
+@names(PUBLIC | INSIDE | METHODS)
+def test_parameters_are_those_of_the_signature(name, thing):
+    found = sections(inspect.getdoc(thing))
+    if "Parameters" in found:
+        assert documented(found["Parameters"]) == parameters(thing)
+
+
+@names(PUBLIC)
+def test_public_names_document_what_they_take(name, thing):
+    found = sections(thing.__doc__)
+    if handed_out(thing):
+        if is_dataclass(thing):  # its fields are what it is made of
+            assert documented(found["Attributes"]) == parameters(thing)
+    elif parameters(thing) and not (inspect.isclass(thing) and issubclass(thing, Enum)):
+        assert "Parameters" in found
+
+
+@names(
+    {
+        name: thing
+        for name, thing in (PUBLIC | INSIDE).items()
+        if not handed_out(thing)
+        and (name in PUBLIC or name.removeprefix("idl_ref.").startswith(WITH_EXAMPLES))
+        and name.removeprefix("idl_ref.") not in OWN_USE
+    }
+)
+def test_public_names_have_an_example(name, thing):
+    assert ">>> " in sections(thing.__doc__).get("Examples", "")
+
+
+def test_a_wrong_parameter_is_noticed():
+    def f(a, b):
+        """Add.
+
+        Parameters
+        ----------
+        b, a : int
+        **c
+        """
+
+    assert documented(sections(f.__doc__)["Parameters"]) == ["b", "a", "c"]
+    assert parameters(f) == ["a", "b"]
