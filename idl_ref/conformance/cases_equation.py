@@ -163,15 +163,19 @@ def stopping() -> Iterator[Case]:
 @listed
 def ball() -> Iterator[Case]:
     for name, total, comment in (
-        ("below", 1 - 2 * UNIT**2, "‖A‖∞ just below 1, nilpotent in all but one entry"),
+        ("ulp-below", float(np.nextafter(1, 0)), "‖A‖∞ one unit in the last place below 1"),
         ("on", 1.0, "‖A‖∞ = 1 exactly: not a contraction in this norm, well posed by its Perron root"),
-        ("above", 1 + 2 * UNIT**2, "‖A‖∞ just above 1, well posed by its Perron root"),
+        (
+            "ulp-above",
+            float(np.nextafter(1, 2)),
+            "‖A‖∞ one unit in the last place above 1, well posed by its Perron root",
+        ),
     ):
         id = f"ball-{name}"
         A = np.triu(perron(generator(id), 5, 1.0), 1)
         A[0] = [0, 0.25, 0.25, 0.25, 0.25 + (total - 1.0)]
         A[4, 0] = 2.0**-6
-        yield case(id, "ball", comment, ("ball",), clear(_with(A), id))
+        yield case(id, "ball", comment, ("ball", *(("ulp",) if name != "on" else ())), clear(_with(A), id))
     for name, factor in (("10", 8.0), ("1000", 1024.0)):
         id = f"ball-beyond-{name}"
         scale = np.diag([1.0, factor, 1.0, factor, 1.0])

@@ -16,7 +16,7 @@ from idl_ref.conformance.cases import LISTED, solved
 from idl_ref.conformance.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "0ba7e0042eb240ed6de213734b62f019c36b8dcfae8af3769a3193254129bfb2"
+SHA256 = "ddf27d40e6e7da9dd0c986765c99f08e55b150786c52966557801c7e689ef389"
 CHECKOUT = Path(__file__).parents[2] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 
