@@ -293,6 +293,7 @@ def test_capabilities():
     assert Capabilities.declared({}) == Capabilities.declared(None) == Capabilities.declared(set()) == Capabilities()
     words = Capabilities.declared({"float64", "relu", "vjp", "forward"})
     assert (words.dtypes, words.activations, words.vjp, words.low_rank) == (("float64",), ("relu",), True, False)
+    assert Capabilities.declared({"dense", "forward"}) == replace(Capabilities(), low_rank=False, vjp=False)
     assert Capabilities.declared({"dtypes": [np.dtype("float32")], "batch": 3}).unknown == ("batch",)
     assert "batch" in str(check_backend(_with({"batch": 3}), groups=["kinks"]))
     with pytest.raises(TypeError, match="mapping or a collection"):

@@ -60,7 +60,8 @@ class Capabilities:
         """From a mapping of the names above, or from a collection of words, the names of dtypes, activations and flags.
 
         Of words, those of a kind that is named at all limit that kind: {"float64", "relu"} declares no float32, all of
-        the other kinds, and no other activation. A flag left out of a collection that names any flag is off.
+        the other kinds, and no other activation. A flag left out of a collection that names any flag is off; "dense"
+        without "low_rank", and "forward" without "vjp", turn those off.
         """
         if given is None or (hasattr(given, "__len__") and len(given) == 0):
             return cls()
@@ -102,6 +103,9 @@ def _from_words(words: set[str], known: set[str]) -> dict[str, Any]:
         if chosen := tuple(word for word in choices if word in words):
             values[name] = chosen
         words = words - set(choices)
+    for word, other in (("dense", "low_rank"), ("forward", "vjp")):
+        if word in words and other not in words:
+            values[other] = False
     words -= {"forward", "dense", "bias"}  # what every backend has
     flags = {name for name in known if isinstance(getattr(Capabilities, name), bool)}
     if words & flags:
