@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
 
+import jsonschema
 import naive
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from idl_ref.conformance.bugs_gradients import BUGS
 from idl_ref.conformance.capabilities import Capabilities
 from idl_ref.conformance.flags import FLAGS
 from idl_ref.conformance.plain import Plain
-from idl_ref.conformance.problem import laid_out
+from idl_ref.conformance.problem import laid_out, make
 from idl_ref.factors import apply
 
 CASES = vectors.load()
@@ -482,10 +483,11 @@ def test_files_out_and_back(tmp_path, capsys):
     cases, results = tmp_path / "cases", tmp_path / "results"
     assert cli.main(["conformance", "export", str(cases)]) == 0
     backend = adapters.IdlRef("numpy")
-    from idl_ref.conformance.problem import make
+    schema = json.loads((cases / "problem.schema.json").read_text())
 
     for id in (cases / "index.txt").read_text().split():
         facts = json.loads((cases / id / "problem.json").read_text())
+        jsonschema.validate(facts, schema)
         arrays = {
             name: np.fromfile(cases / id / f["path"], facts["dtype"]).reshape(f["shape"])
             for name, f in facts["arrays"].items()

@@ -274,10 +274,8 @@ def certify(
     sums = 1 + 4 * (entries + 1) * rounding.unit  # the norms themselves were rounded
     with np.errstate(over="ignore", invalid="ignore"):
         numerator = sums * certificate.excess(kappa, lipschitz, change, x, z, g, entries, rounding)
-    if np.all(kappa < 1) or not norm >= 1:
-        forward_factors: fac.Factors = ()  # only κ ≥ 1 asks for them
-    else:
-        forward_factors = on_host(factors, adjoint)
+    # Only κ ≥ 1 asks for them; rounded up, κ is that also for a norm of one unit in the last place less.
+    forward_factors: fac.Factors = () if np.all(kappa < 1) else on_host(factors, adjoint)
     return certificate.divide(numerator, kappa, lipschitz, forward_factors, adjoint)
 
 

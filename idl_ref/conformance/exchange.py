@@ -14,9 +14,40 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.problem import Arrays, Problem
+from idl_ref import activations
+from idl_ref.conformance.problem import INPUTS, Arrays, Problem
 
 GRADIENTS = "grad_"
+_COUNT, _TRUTH = {"type": "integer", "minimum": 0}, {"type": "boolean"}
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "problem.json: one equation for a backend, X = φ(A X + B U), Y = C X + D U",
+    "type": "object",
+    "properties": {
+        "activation": {"enum": list(activations.TABLE)},
+        "dtype": {"enum": ["float32", "float64"]},
+        "tol": {"type": "number", "minimum": 0},
+        "max_iter": {"type": "integer", "minimum": 1},
+        "f": {"enum": ["none", "inf", "rows", "triu"]},
+        "kappa": {"type": "number", "minimum": 0},
+        "straight_through": _TRUTH,
+        **dict.fromkeys("npqm", _COUNT),
+        "r": {"type": "integer", "minimum": -1, "description": "the rank of L and R; -1 for a dense A"},
+        "has_D": _TRUTH,
+        "has_X0": _TRUTH,
+        "arrays": {
+            "description": "raw little-endian numbers of dtype, by rows, in a file beside this one",
+            "type": "object",
+            "propertyNames": {"enum": [*INPUTS, "G_Y"]},
+            "additionalProperties": {
+                "type": "object",
+                "properties": {"path": {"type": "string"}, "shape": {"type": "array", "items": _COUNT}},
+                "required": ["path", "shape"],
+            },
+        },
+    },
+}
+SCHEMA["required"] = list(SCHEMA["properties"])
 
 
 def description(problem: Problem) -> dict[str, Any]:

@@ -182,5 +182,7 @@ def export(folder: Path, cases: Iterable[Case], sha256: str) -> int:
         exchange.write(folder / case.id, case.problem, case.G_Y)
         ids.append(case.id)
     (folder / "index.txt").write_text("".join(f"{name}\n" for name in ids), encoding="ascii")
+    text = json.dumps(exchange.SCHEMA, indent=1, ensure_ascii=False) + "\n"
+    (folder / "problem.schema.json").write_text(text, encoding="utf-8")
     (folder / "vectors.sha256").write_text(sha256 + "\n", encoding="ascii")
     return len(ids)
