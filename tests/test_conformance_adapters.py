@@ -19,8 +19,8 @@ def test_plain_pytorch_raises_no_alarm():
 
     report = check_backend(TorchAutograd())
     assert report.failed == []
-    assert len(report.passed) > 400
-    assert {r.message.split()[0] for r in report.skipped} == {"f"}
+    assert report.skipped == []
+    assert len(report.passed) > 500
 
 
 def test_jaxopt_raises_no_alarm(tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from idl_ref.conformance.capabilities import F
 from idl_ref.conformance.problem import Arrays, Problem
 
 
@@ -21,6 +22,8 @@ def _torch() -> Any:
 class TorchAutograd:
     """Picard iteration without a graph, one application with one, and a hook that solves the adjoint equation.
 
+    `f` is written in PyTorch too and differentiated by autograd: its pullback is nobody's formula.
+
     Examples
     --------
     >>> from idl_ref.conformance import check_backend                              # doctest: +SKIP
@@ -29,21 +32,21 @@ class TorchAutograd:
     """
 
     name = "PyTorch autograd"
-    capabilities: Any = {"X0": True}  # noqa: RUF012
+    capabilities: Any = {"X0": True, "f": F, "straight_through": True}  # noqa: RUF012
 
     def __init__(self) -> None:
         torch = self.torch = _torch()
-        F = torch.nn.functional
+        nn = torch.nn.functional
         self.phi = {
             "identity": lambda P: P,
             "relu": torch.relu,
-            "leaky_relu": lambda P: F.leaky_relu(P, 0.01),
+            "leaky_relu": lambda P: nn.leaky_relu(P, 0.01),
             "tanh": torch.tanh,
             "sigmoid": torch.sigmoid,
             "softplus": lambda P: torch.logaddexp(P, torch.zeros_like(P)),
-            "elu": F.elu,
-            "hardtanh": F.hardtanh,
-            "softsign": F.softsign,
+            "elu": nn.elu,
+            "hardtanh": nn.hardtanh,
+            "softsign": nn.softsign,
         }
 
     def _iterate(self, g: Any, Z: Any, X: Any, p: Problem) -> tuple[Any, Any]:
@@ -65,10 +68,31 @@ class TorchAutograd:
     def _tensors(self, p: Problem) -> dict[str, Any]:
         return {name: self.torch.tensor(np.ascontiguousarray(M)) for name, M in p.arrays.items()}
 
+    def _effective(self, p: Problem, M: Any) -> Any:
+        """What `f` makes of a raw factor."""
+        if p.f == "none":
+            return M
+        if p.f == "triu":
+            return self.torch.triu(M, 1)
+        mapped = (self._scaled if p.f == "inf" else self._projected)(M, p.kappa)
+        return mapped.detach() + (M - M.detach()) if p.straight_through else mapped
+
+    def _scaled(self, M: Any, kappa: float) -> Any:
+        norm = M.abs().sum(1).max(0).values
+        return M * (kappa / norm) if norm > kappa else M
+
+    def _projected(self, M: Any, kappa: float) -> Any:
+        """Rows on the ℓ1 ball: |a| shrinks by θ = max over k of (sum of the k largest − κ)/k, where that is positive."""
+        size = M.abs()
+        counts = self.torch.arange(1, M.shape[1] + 1, dtype=M.dtype)
+        theta = ((size.sort(1, descending=True).values.cumsum(1) - kappa) / counts).max(1, keepdim=True).values
+        return self.torch.where(theta > 0, M.sign() * (size - theta).clamp(min=0), M)
+
     def _solve(self, p: Problem, W: dict[str, Any]) -> tuple[Any, Any, Any]:
         """The map as a function of X, and its fixed point."""
         Z = W["B"] @ W["U"]
-        apply = (lambda X: W["A"] @ X) if "A" in W else (lambda X: W["L"] @ (W["R"].T @ X))
+        factors = [self._effective(p, M) for M in ((W["A"],) if "A" in W else (W["L"], W["R"].T))]
+        apply = (lambda X: factors[0] @ X) if "A" in W else (lambda X: factors[0] @ (factors[1] @ X))
         phi = self.phi[p.activation]
         with self.torch.no_grad():
             start = W.get("X0", self.torch.zeros_like(Z))
