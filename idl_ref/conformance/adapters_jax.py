@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from idl_ref.conformance.capabilities import F
 from idl_ref.conformance.problem import Arrays, Problem
 
 
@@ -18,7 +19,7 @@ class Jaxopt:
     """
 
     name = "jaxopt"
-    capabilities: Any = {"X0": True, "empty": False, "subnormal": False}  # noqa: RUF012
+    capabilities: Any = {"X0": True, "f": F, "straight_through": True, "empty": False, "subnormal": False}  # noqa: RUF012
 
     def __init__(self) -> None:
         try:
@@ -39,7 +40,7 @@ class Jaxopt:
             "hardtanh": nn.hard_tanh,
             "softsign": nn.soft_sign,
         }
-        static = ("activation", "tol", "max_iter")
+        static = ("activation", "tol", "max_iter", "f")
         self._forward = jax.jit(self._model, static_argnames=static)
         self._vjp = jax.jit(self._pullback, static_argnames=static)
 
@@ -57,20 +58,42 @@ class Jaxopt:
         x, state = solver.run(x0, W, z)
         return x, state.error <= np_.maximum(stop, 8 * np_.finfo(z.dtype).eps * np_.abs(x).max())
 
-    def _model(self, W: Any, X0: Any, activation: str, tol: float, max_iter: int) -> Any:
+    def _effective(self, M: Any, f: str, kappa: float, straight_through: bool) -> Any:
+        """What `f` makes of a raw factor."""
+        np_, stopped = self.jax.numpy, self.jax.lax.stop_gradient
+        if f == "none":
+            return M
+        if f == "triu":
+            return np_.triu(M, 1)
+        size = np_.abs(M)
+        if f == "inf":
+            norm = size.sum(axis=1).max()
+            mapped = M * (kappa / np_.where(norm > kappa, norm, kappa))
+        else:
+            sums = np_.cumsum(np_.sort(size, axis=1)[:, ::-1], axis=1)
+            theta = ((sums - kappa) / np_.arange(1, M.shape[1] + 1, dtype=M.dtype)).max(axis=1, keepdims=True)
+            mapped = np_.where(theta > 0, np_.sign(M) * self.jax.nn.relu(size - theta), M)
+        return stopped(mapped) + (M - stopped(M)) if straight_through else mapped
+
+    def _model(self, W: Any, X0: Any, activation: str, tol: float, max_iter: int, f: tuple[Any, ...]) -> Any:
+        if "A" in W:
+            W = W | {"A": self._effective(W["A"], *f)}
+        else:
+            W = W | {"L": self._effective(W["L"], *f), "R": self._effective(W["R"].T, *f).T}
         column = partial(self._solve, activation=activation, tol=tol, max_iter=max_iter)
         X, converged = self.jax.vmap(column, (None, 1, 1), (1, 0))(W, W["B"] @ W["U"], X0)
         Y = W["C"] @ X + (W["D"] @ W["U"] if "D" in W else 0)
         return Y, X, converged
 
-    def _pullback(self, W: Any, X0: Any, G_Y: Any, activation: str, tol: float, max_iter: int) -> Any:
-        _, pull = self.jax.vjp(lambda W: self._model(W, X0, activation, tol, max_iter)[0], W)
+    def _pullback(self, W: Any, X0: Any, G_Y: Any, **settings: Any) -> Any:
+        _, pull = self.jax.vjp(lambda W: self._model(W, X0, **settings)[0], W)
         return pull(G_Y)[0]
 
     def _inputs(self, p: Problem) -> tuple[Any, Any, dict[str, Any]]:
         W = {name: self.jax.numpy.asarray(np.ascontiguousarray(M)) for name, M in p.arrays.items()}
         X0 = W.pop("X0", self.jax.numpy.zeros((p.B.shape[0], p.U.shape[1]), p.dtype))
-        return W, X0, {"activation": p.activation, "tol": p.tol, "max_iter": p.max_iter}
+        f = (p.f, p.kappa, p.straight_through)
+        return W, X0, {"activation": p.activation, "tol": p.tol, "max_iter": p.max_iter, "f": f}
 
     def forward(self, p: Problem) -> dict[str, Any]:
         """{"Y", "X", "converged"}."""

@@ -82,7 +82,7 @@ class TorchAutograd:
         return M * (kappa / norm) if norm > kappa else M
 
     def _projected(self, M: Any, kappa: float) -> Any:
-        """Rows on the ℓ1 ball: |a| shrinks by θ = max over k of (sum of the k largest − κ)/k, where that is positive."""
+        """Rows outside the ℓ1 ball: |a| shrinks by θ, the largest over k of (sum of the k largest − κ)/k."""
         size = M.abs()
         counts = self.torch.arange(1, M.shape[1] + 1, dtype=M.dtype)
         theta = ((size.sort(1, descending=True).values.cumsum(1) - kappa) / counts).max(1, keepdim=True).values
