@@ -249,7 +249,7 @@ class AbsoluteStale(AbsoluteTolerance):
 
 @planted
 class CapIgnored(Plain):
-    """stopped after 300 iterations whatever max_iter allows, and called converged"""
+    """stopped after 300 iterations whatever max_iter allows"""
 
     def limit(self, p):
         return 300
