@@ -22,7 +22,7 @@ def _torch() -> Any:
 class TorchAutograd:
     """Picard iteration without a graph, one application with one, and a hook that solves the adjoint equation.
 
-    `f` is written in PyTorch too and differentiated by autograd: its pullback is nobody's formula.
+    `f` is written in PyTorch too and differentiated by autograd: no pullback is written by hand.
 
     Examples
     --------
