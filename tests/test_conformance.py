@@ -531,6 +531,20 @@ def test_adjoint_identity_fails_on_a_wrong_gradient():
     assert "⟨G_Y, dY⟩" in failed[0].message
 
 
+def test_either_side_of_the_ball_is_accepted_on_it():
+    """A backend that scales wherever ‖A‖∞ ≥ κ has the other one-sided derivative on the ball, and is as right."""
+
+    class Closed(Plain):
+        def raw(self, p, gradients):
+            (A,), (G,) = p.factors, gradients
+            norms = np.abs(A).sum(axis=1)
+            s = np.sign(A) * (norms == norms.max())[:, None]
+            return {"A": G - (G * A).sum() / norms.max() * s}
+
+    (result,) = [r for r in check_backend(Closed(), groups=["f-inf-on"]).results if r.id.endswith("vjp")]
+    assert (result.outcome, result.message) == ("passed", "acceptable answer 3 of 3")
+
+
 def test_strictness_is_about_the_last_application():
     case = BY_ID["stopping-last-application-relu"]
     loose = bounds.bounds(replace(case, strict=False), case.truths[0])["X"]

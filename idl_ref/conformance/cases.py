@@ -145,7 +145,11 @@ def solved(case: Case) -> Case:
     conventions = PHI0 if case.expect == "acceptable" and case.group == "kinks" else PHI0[:1]
     answers = [exact.answer(problem, case.G_Y[:, good], phi0) for phi0 in conventions]
     if case.expect == "acceptable" and case.group == "functions":
-        answers.append(exact.answer(replace(problem, straight_through=True), case.G_Y[:, good]))
+        # The two sides of the ball: inside, where f is the identity, and a radius that the norm exceeds by a breath.
+        norm = max(sum(map(abs, row)) for row in exact.numbers(problem.factors[0], exact.Fraction))
+        beyond: Any = norm * (1 - exact.Fraction(1, 2**200))
+        sides = replace(problem, straight_through=True), replace(problem, kappa=beyond)
+        answers += [exact.answer(side, case.G_Y[:, good]) for side in sides]
     truths = tuple(spread(a.arrays, good) for a in answers)
     facts = describe(problem) | {"kink_margin": _finite(answers[0].kink_margin), "provenance": answers[0].provenance}
     return replace(case, truths=truths, facts={**facts, **case.facts})

@@ -148,7 +148,10 @@ def functions() -> Iterator[Case]:
                     return {**raw, **weights(rng, n, 3, 2, 4)}
 
                 arrays = _clear_raw(build, id, f, kappa)
-                comment = f"f = {f}, raw weights {where} the ball of radius κ: the gradient is that of the raw weights"
+                position = "far beyond" if where == "far" else where
+                comment = (
+                    f"f = {f}, raw weights {position} the ball of radius κ: the gradient is that of the raw weights"
+                )
                 for dtype in ("float64", "float32"):
                     yield case(
                         f"{id}-{dtype}", "functions", comment, flags[f], arrays, dtype=dtype,

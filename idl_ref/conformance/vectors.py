@@ -16,7 +16,7 @@ from idl_ref.conformance.cases import LISTED, solved
 from idl_ref.conformance.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "ddf27d40e6e7da9dd0c986765c99f08e55b150786c52966557801c7e689ef389"
+SHA256 = "efe86a723c811b887debd5b30a829898d69bd28f30e8e8c56fd2138a0a562c6b"
 CHECKOUT = Path(__file__).parents[2] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 
