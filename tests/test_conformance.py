@@ -148,6 +148,7 @@ def test_every_case_is_described():
         assert {"norm", "perron", "spectral_radius", "kink_margin", "condition", "provenance"} <= case.facts.keys()
     assert {flag for case in CASES for flag in case.flags} == FLAGS.keys()
     assert len(BY_ID) == len(CASES)
+    assert set(runner.RELATED) <= BY_ID.keys()
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.facts["kink_margin"] and c.good.any()], ids=lambda c: c.id)
@@ -297,6 +298,8 @@ def test_capabilities():
     assert Capabilities.declared({"dense", "forward"}) == replace(Capabilities(), low_rank=False, vjp=False)
     assert Capabilities.declared({"dtypes": [np.dtype("float32")], "batch": 3}).unknown == ("batch",)
     assert "batch" in str(check_backend(_with({"batch": 3}), groups=["kinks"]))
+    with pytest.raises(ValueError, match="capability phi0 must be"):
+        Capabilities.declared({"phi0": 0.3})
     with pytest.raises(TypeError, match="mapping or a collection"):
         Capabilities.declared(3)
 

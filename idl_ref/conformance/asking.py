@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.problem import Arrays, Backend, Problem, laid_out
+from idl_ref.conformance.problem import WEIGHTS, Arrays, Backend, Problem, laid_out
 
 
 class BackendError(RuntimeError):
@@ -77,4 +77,4 @@ def _shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
 
 def names(problem: Problem) -> tuple[str, ...]:
     """The gradients that are asked for."""
-    return tuple(name for name in ("A", "L", "R", "B", "C", "D", "U") if getattr(problem, name) is not None)
+    return tuple(name for name in WEIGHTS if name in problem.arrays)

@@ -22,7 +22,7 @@ import numpy as np
 from idl_ref import activations
 from idl_ref import factors as fac
 from idl_ref.conformance.exact import SMOOTH
-from idl_ref.conformance.problem import Arrays, Case, Problem
+from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem, spread
 from idl_ref.functions import FUNCTIONS
 
 SAFETY = 2.0
@@ -128,9 +128,9 @@ def bounds(case: Case, truth: Arrays) -> Arrays:
     for name, value in E.items():
         if name not in truth:
             continue
-        size = np.abs(truth[name][:, good] if name in ("X", "Y", "V", "U") else truth[name])
+        size = np.abs(truth[name][:, good] if name in COLUMNS else truth[name])
         result[name] = SAFETY * (value + 2 * un.u * size + (n + p + q + m) * un.eta)
-    return _spread(result, good)
+    return spread(result, good)
 
 
 def _adjoint(case: Case, eq: Equation, X: np.ndarray, V: np.ndarray, E_X: np.ndarray) -> np.ndarray:
@@ -189,16 +189,6 @@ def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> 
         inner = (E * raw).sum() + un.gamma(raw.size + 4) * (np.abs(G) * raw).sum()
         return (E + (norms == norms.max())[:, None] * inner / norm) * (problem.kappa / norm)
     return E + (E.sum(axis=1, keepdims=True) + un.gamma(raw.shape[1] + 4) * np.abs(G).sum(axis=1, keepdims=True))
-
-
-def _spread(bounds: Arrays, good: np.ndarray) -> Arrays:
-    if good.all():
-        return bounds
-    result = {}
-    for name in set(bounds) & {"X", "Y", "V", "U"}:
-        result[name] = np.full((bounds[name].shape[0], good.size), np.nan)
-        result[name][:, good] = bounds[name]
-    return result
 
 
 def ratio(got: np.ndarray, truth: np.ndarray, bound: np.ndarray) -> float:

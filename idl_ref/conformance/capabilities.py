@@ -11,6 +11,7 @@ from idl_ref.conformance.problem import Case
 
 DTYPES = ("float32", "float64")
 F = ("inf", "rows", "triu")
+PHI0 = (0.0, 0.5, 1.0)  # the conventions for φ′ at a kink that are accepted
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class Capabilities:
             if name in values:
                 words = [values[name]] if isinstance(values[name], str) else values[name]
                 values[name] = tuple(getattr(word, "name", str(word)) for word in words)
+        if values.get("phi0") not in (None, *PHI0):
+            raise ValueError(f"capability phi0 must be 0, 0.5 or 1, or left out; got {values['phi0']!r}.")
         return cls(**values, unknown=unknown)
 
     def refusal(self, case: Case) -> str | None:

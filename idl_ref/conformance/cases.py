@@ -16,12 +16,12 @@ import numpy as np
 
 from idl_ref import activations
 from idl_ref.conformance import exact
-from idl_ref.conformance.problem import Arrays, Case, Problem, make
+from idl_ref.conformance.capabilities import PHI0
+from idl_ref.conformance.problem import Arrays, Case, Problem, make, spread
 
 UNIT = 2.0**-10
 KAPPAS = {"0": 0.0, "0.5": 0.5, "0.9": 922 / 1024, "0.99": 1014 / 1024, "0.999": 1023 / 1024}
 TOL = {"float64": 1e-12, "float32": 1e-6}
-PHI0 = (0.0, 0.5, 1.0)  # the conventions for φ′ at a kink that are accepted
 LISTED: list[Callable[[], Iterator[Case]]] = []
 
 
@@ -153,17 +153,6 @@ def solved(case: Case) -> Case:
     truths = tuple(spread(a.arrays, good) for a in answers)
     facts = describe(problem) | {"kink_margin": _finite(answers[0].kink_margin), "provenance": answers[0].provenance}
     return replace(case, truths=truths, facts={**facts, **case.facts})
-
-
-def spread(arrays: Arrays, good: np.ndarray) -> Arrays:
-    """Columns put back where they were, NaN between them; sums over all columns, which do not exist, left out."""
-    if good.all():
-        return arrays
-    result = {}
-    for name in ("X", "Y", "V", "U"):
-        result[name] = np.full((arrays[name].shape[0], good.size), np.nan)
-        result[name][:, good] = arrays[name]
-    return result
 
 
 def describe(problem: Problem) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 WEIGHTS = ("A", "L", "R", "B", "C", "D", "U")
 INPUTS = (*WEIGHTS, "X0")
+COLUMNS = ("X", "Y", "V", "U")  # of what comes out: one column per sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +167,17 @@ class Backend(Protocol):
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> Mapping[str, Any]:
         """The gradients of Σ G_Y ∘ Y: "A", or "L" and "R"; "B"; "C"; "D" where there is one; "U"."""
         ...
+
+
+def spread(arrays: Arrays, good: np.ndarray) -> Arrays:
+    """Columns put back where they were, NaN between them; sums over all columns, which do not exist, left out."""
+    if good.all():
+        return arrays
+    result = {}
+    for name in COLUMNS:
+        result[name] = np.full((arrays[name].shape[0], good.size), np.nan)
+        result[name][:, good] = arrays[name]
+    return result
 
 
 def laid_out(array: np.ndarray, layout: str) -> np.ndarray:

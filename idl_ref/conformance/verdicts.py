@@ -10,7 +10,7 @@ import numpy as np
 from idl_ref.conformance import bounds as bnd
 from idl_ref.conformance import diagnose, relations
 from idl_ref.conformance.asking import Answer, ask, names
-from idl_ref.conformance.capabilities import Capabilities
+from idl_ref.conformance.capabilities import PHI0, Capabilities
 from idl_ref.conformance.problem import Arrays, Backend, Case, Problem
 from idl_ref.conformance.relations import Relation
 from idl_ref.conformance.report import FAILED, PASSED, SKIPPED, Result
@@ -81,9 +81,9 @@ def _against_truth(
     """The best of the acceptable truths decides; a declared convention leaves one."""
     if not case.good.any() and case.bad:
         return _result(case, check, PASSED, message="reported" if not answer.warned else f"warned: {answer.warned}")
-    indices = range(len(case.truths))
+    indices = list(range(len(case.truths)))
     if case.group == "kinks" and len(case.truths) > 1 and declared.phi0 is not None:
-        indices = [(0.0, 0.5, 1.0).index(declared.phi0)]  # type: ignore[assignment]
+        indices = [PHI0.index(declared.phi0)]
     best: tuple[float, str, int] | None = None
     for index in indices:
         truth, bound = case.truths[index], _bounds(case, index)
@@ -122,7 +122,7 @@ def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
 # --- relations --------------------------------------------------------------------------------------------------------
 
 
-def _both(backend: Backend, problem: Problem, G_Y: np.ndarray, declared: Capabilities, needed: bool = True) -> Answer:
+def _both(backend: Backend, problem: Problem, G_Y: np.ndarray, declared: Capabilities) -> Answer:
     """Everything about one equation: Y, X and the gradients."""
     asked = ("Y", "X") if declared.X else ("Y",)
     answer = ask(backend, "forward", problem, G_Y, "C", asked)
