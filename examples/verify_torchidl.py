@@ -17,7 +17,7 @@ def main():
     if missing:
         print(f"nothing to verify: {' and '.join(missing)} not installed; pip install torch torchidl")
         return 0
-    from idl_ref.conformance.adapters_torch import TorchIdl
+    from backends.torchidl_as_it_is import TorchIdl
 
     found = set()
     for backend, groups in ((TorchIdl(), None), (TorchIdl(defaults=True), SLOW)):

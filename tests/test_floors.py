@@ -81,8 +81,6 @@ FLOORS = {
     "conformance.bounds": 17,
     "conformance.plain": 17,
     "conformance.adapters": 17,
-    "conformance.adapters_torch": 17,
-    "conformance.adapters_jax": 17,
     "conformance.cases_equation": 18,
     "conformance.cases_shapes": 18,
     "conformance.bugs": 18,

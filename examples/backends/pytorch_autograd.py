@@ -1,0 +1,114 @@
+"""A backend in PyTorch, as somebody would write one: autograd, and a fixed point for its backward pass.
+
+idl-ref conformance run --backend examples.backends.pytorch_autograd:TorchAutograd
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from idl_ref.conformance.capabilities import F
+from idl_ref.conformance.problem import Arrays, Problem
+
+nn = torch.nn.functional
+PHI = {
+    "identity": lambda P: P,
+    "relu": torch.relu,
+    "leaky_relu": lambda P: nn.leaky_relu(P, 0.01),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": lambda P: torch.logaddexp(P, torch.zeros_like(P)),
+    "elu": nn.elu,
+    "hardtanh": nn.hardtanh,
+    "softsign": nn.softsign,
+}
+
+
+class TorchAutograd:
+    """Picard iteration without a graph, one application with one, and a hook that solves the adjoint equation.
+
+    `f` is written in PyTorch too and differentiated by autograd: no pullback is written by hand.
+    """
+
+    name = "PyTorch autograd"
+    capabilities: Any = {"X0": True, "f": F, "straight_through": True}  # noqa: RUF012
+
+    def _iterate(self, g: Any, Z: Any, X: Any, p: Problem) -> tuple[Any, Any]:
+        """X, and which columns converged."""
+        eps = float(np.finfo(p.dtype).eps)
+        if X.numel() == 0:
+            return X, torch.ones(X.shape[1], dtype=torch.bool)
+        z = Z.abs().amax(0)
+        floor = p.tol * z.clamp(max=1)
+        for _ in range(p.max_iter):
+            X, last = g(X), X
+            step = (X - last).abs().amax(0)
+            done = step <= torch.maximum(floor, 4 * eps * torch.maximum(z, X.abs().amax(0)))
+            lost = ~torch.isfinite(X).all(0)
+            if (done | lost).all():
+                break
+        return X, done & ~lost
+
+    def _tensors(self, p: Problem) -> dict[str, Any]:
+        return {name: torch.tensor(np.ascontiguousarray(M)) for name, M in p.arrays.items()}
+
+    def _effective(self, p: Problem, M: Any) -> Any:
+        """What `f` makes of a raw factor."""
+        if p.f == "none":
+            return M
+        if p.f == "triu":
+            return torch.triu(M, 1)
+        mapped = (self._scaled if p.f == "inf" else self._projected)(M, p.kappa)
+        return mapped.detach() + (M - M.detach()) if p.straight_through else mapped
+
+    def _scaled(self, M: Any, kappa: float) -> Any:
+        norm = M.abs().sum(1).max(0).values
+        return M * (kappa / norm) if norm > kappa else M
+
+    def _projected(self, M: Any, kappa: float) -> Any:
+        """Rows outside the ℓ1 ball: |a| shrinks by θ, the largest over k of (sum of the k largest − κ)/k."""
+        size = M.abs()
+        counts = torch.arange(1, M.shape[1] + 1, dtype=M.dtype)
+        theta = ((size.sort(1, descending=True).values.cumsum(1) - kappa) / counts).max(1, keepdim=True).values
+        return torch.where(theta > 0, M.sign() * (size - theta).clamp(min=0), M)
+
+    def _solve(self, p: Problem, W: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """The map as a function of X, and its fixed point."""
+        Z = W["B"] @ W["U"]
+        factors = [self._effective(p, M) for M in ((W["A"],) if "A" in W else (W["L"], W["R"].T))]
+        apply = (lambda X: factors[0] @ X) if "A" in W else (lambda X: factors[0] @ (factors[1] @ X))
+        phi = PHI[p.activation]
+        with torch.no_grad():
+            start = W.get("X0", torch.zeros_like(Z))
+            X, converged = self._iterate(lambda X: phi(apply(X) + Z), Z, start, p)
+        return (lambda X: phi(apply(X) + Z)), X, converged
+
+    def _readout(self, W: dict[str, Any], X: Any) -> Any:
+        return W["C"] @ X + (W["D"] @ W["U"] if "D" in W else 0)
+
+    def forward(self, p: Problem) -> dict[str, Any]:
+        """{"Y", "X", "converged"}."""
+        W = self._tensors(p)
+        _, X, converged = self._solve(p, W)
+        Y = self._readout(W, X)
+        return {"Y": Y.numpy(), "X": X.numpy(), "converged": converged.numpy()}
+
+    def vjp(self, p: Problem, G_Y: np.ndarray) -> Arrays:
+        """{"A"} or {"L", "R"}, "B", "C", "D", "U"."""
+        W = {name: M.requires_grad_(name != "X0") for name, M in self._tensors(p).items()}
+        g, X, _ = self._solve(p, W)
+        attached = g(X)
+        X = attached.detach().requires_grad_()
+        once = g(X)
+
+        def solve(G: Any) -> Any:
+            pull = lambda V: torch.autograd.grad(once, X, V, retain_graph=True)[0] + G  # noqa: E731
+            return self._iterate(pull, G, torch.zeros_like(G), p)[0]
+
+        attached.register_hook(solve)
+        self._readout(W, attached).backward(torch.tensor(np.ascontiguousarray(G_Y)))
+        zero = lambda M: np.zeros(M.shape, p.dtype)  # noqa: E731
+        return {n: zero(M) if M.grad is None else M.grad.numpy() for n, M in W.items() if n != "X0"}
