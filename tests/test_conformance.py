@@ -19,11 +19,11 @@ import pytest
 import idl_ref
 from idl_ref import __main__ as cli
 from idl_ref import activations
-from idl_ref.conformance import adapters, bounds, check_backend, exact, parametrize, power, remote, runner, vectors
+from idl_ref.conformance import adapters, bounds, check_backend, exact, parametrize, remote, runner, vectors
 from idl_ref.conformance.bugs import diagnosis
 from idl_ref.conformance.bugs_gradients import BUGS
 from idl_ref.conformance.capabilities import Capabilities
-from idl_ref.conformance.flags import FLAGS
+from idl_ref.conformance.cases import FLAGS
 from idl_ref.conformance.plain import Plain
 from idl_ref.conformance.problem import laid_out, make
 from idl_ref.factors import apply
@@ -189,9 +189,7 @@ def test_the_bound_is_not_generous():
 def test_planted_bugs_are_found(name):
     chosen = runner.select(CASES, None)
     bug = BUGS[name]()
-    assert any(
-        run().outcome == "failed" for _, run in runner.checks(bug, chosen, Capabilities.declared(bug.capabilities))
-    )
+    assert any(run().outcome == "failed" for _, run in runner.checks(bug, chosen))
 
 
 NAMED = ["contraction-*-0.5-float64", "stopping-*-tanh", "rank-2-*", "shape-bias*", "f-inf-beyond-float64"]
@@ -380,12 +378,12 @@ def test_list_and_generate(tmp_path, capsys):
 
 
 def test_bugs_command(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(power, "BUGS", {"DDropped": BUGS["DDropped"]})
+    monkeypatch.setattr(runner, "BUGS", {"DDropped": BUGS["DDropped"]})
     assert cli.main(["conformance", "bugs", "--report", str(tmp_path / "bugs.md")]) == 0
     assert "1 of 1 planted bugs found" in capsys.readouterr().out
     assert "D U left out of Y" in (tmp_path / "bugs.md").read_text()
-    monkeypatch.setattr(power, "BUGS", {"Plain": Plain})
-    monkeypatch.setattr(power, "diagnosis", lambda name: name)
+    monkeypatch.setattr(runner, "BUGS", {"Plain": Plain})
+    monkeypatch.setattr(runner, "diagnosis", lambda name: name)
     assert cli.main(["conformance", "bugs"]) == 1
 
 
@@ -395,7 +393,6 @@ SERVER = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from idl_ref.conformance import exchange
 from idl_ref.conformance.adapters import IdlRef
 from idl_ref.conformance.problem import make
 backend = IdlRef("numpy")

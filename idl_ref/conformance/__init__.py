@@ -6,11 +6,9 @@ print(report)
 """
 
 from idl_ref.conformance import adapters
-from idl_ref.conformance.asking import BackendError
-from idl_ref.conformance.problem import Backend, Case, Problem
-from idl_ref.conformance.pytest_ import parametrize
+from idl_ref.conformance.problem import Backend, BackendError, Case, Problem
 from idl_ref.conformance.report import Report, Result
-from idl_ref.conformance.runner import check_backend
+from idl_ref.conformance.runner import check_backend, parametrize
 from idl_ref.conformance.vectors import load as load_cases
 
 __all__ = [

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from idl_ref.conformance import power, remote, runner, vectors
-from idl_ref.conformance.flags import FLAGS
+from idl_ref.conformance import remote, runner, vectors
+from idl_ref.conformance.cases import FLAGS
 from idl_ref.conformance.report import Report, Result
 
 FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html}
@@ -160,13 +160,13 @@ def _list(options: argparse.Namespace) -> int:
 
 def _bugs(options: argparse.Namespace) -> int:
     found = []
-    for row in power.hunt(options.all):
+    for row in runner.hunt(options.all):
         found.append(row)
         print(f"{row.name:<28}{row.failures[0].id if row.killed else 'NOT FOUND'}", flush=True)
     survivors = [row.name for row in found if not row.killed]
     print(f"{len(found) - len(survivors)} of {len(found)} planted bugs found")
     if options.report is not None:
-        options.report.write_text(f"{BUGS_HEAD}\n{power.table(found)}", encoding="utf-8")
+        options.report.write_text(f"{BUGS_HEAD}\n{runner.table(found)}", encoding="utf-8")
         print(f"wrote {options.report}")
     return 1 if survivors else 0
 

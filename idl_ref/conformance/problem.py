@@ -107,7 +107,7 @@ class Case:
     ----------
     id, group, comment : str
     flags : tuple of str
-        Names in `flags.FLAGS`, which say what bug the case hunts.
+        Names in `cases.FLAGS`, which say what bug the case hunts.
     expect : str
         "valid": the answer is known. "acceptable": each of several answers is right, by declared convention.
         "reported": some columns have no answer, and the backend must say so; `bad` names them.
@@ -167,6 +167,10 @@ class Backend(Protocol):
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> Mapping[str, Any]:
         """The gradients of Σ G_Y ∘ Y: "A", or "L" and "R"; "B"; "C"; "D" where there is one; "U"."""
         ...
+
+
+class BackendError(RuntimeError):
+    """The backend died, hung or gave nonsense: never a report of a failure."""
 
 
 def spread(arrays: Arrays, good: np.ndarray) -> Arrays:

@@ -1,4 +1,10 @@
-"""Backends that are not Python: a process that answers JSON lines, and a folder of answers."""
+"""Backends that are not Python: a process that answers JSON lines, and a folder of answers.
+
+A folder with one problem holds `problem.txt`, lines of a key and a value, which C can scan; the same as `problem.json`;
+and one file per array, little-endian numbers in C order: `A.bin`, or `L.bin` and `R.bin`; `B.bin`; `C.bin`; `D.bin`
+where there is one; `U.bin`; `G_Y.bin`. An answer is a folder with `Y.bin`, `X.bin`, and of gradients `grad_A.bin` …, in
+the problem's dtype and the paper's shapes; where the backend knows it, `converged.bin`, one byte per column, 1 or 0.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +21,98 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance import exchange
-from idl_ref.conformance.asking import BackendError
-from idl_ref.conformance.problem import Case, Problem
+from idl_ref import activations
+from idl_ref.conformance.problem import INPUTS, BackendError, Case, Problem
+
+GRADIENTS = "grad_"
+_COUNT, _TRUTH = {"type": "integer", "minimum": 0}, {"type": "boolean"}
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "problem.json: one equation for a backend, X = φ(A X + B U), Y = C X + D U",
+    "type": "object",
+    "properties": {
+        "activation": {"enum": list(activations.TABLE)},
+        "dtype": {"enum": ["float32", "float64"]},
+        "tol": {"type": "number", "minimum": 0},
+        "max_iter": {"type": "integer", "minimum": 1},
+        "f": {"enum": ["none", "inf", "rows", "triu"]},
+        "kappa": {"type": "number", "minimum": 0},
+        "straight_through": _TRUTH,
+        **dict.fromkeys("npqm", _COUNT),
+        "r": {"type": "integer", "minimum": -1, "description": "the rank of L and R; -1 for a dense A"},
+        "has_D": _TRUTH,
+        "has_X0": _TRUTH,
+        "arrays": {
+            "description": "raw little-endian numbers of dtype, by rows, in a file beside this one",
+            "type": "object",
+            "propertyNames": {"enum": [*INPUTS, "G_Y"]},
+            "additionalProperties": {
+                "type": "object",
+                "properties": {"path": {"type": "string"}, "shape": {"type": "array", "items": _COUNT}},
+                "required": ["path", "shape"],
+            },
+        },
+    },
+}
+SCHEMA["required"] = list(SCHEMA["properties"])
+
+
+def description(problem: Problem) -> dict[str, Any]:
+    """Settings and sizes; r = −1 for a dense A."""
+    n, p, q, m = problem.sizes
+    r = -1 if problem.L is None else problem.L.shape[1]
+    return problem.settings | {"n": n, "p": p, "q": q, "m": m, "r": r}
+
+
+def write_problem(folder: Path, problem: Problem, G_Y: np.ndarray) -> None:
+    """One problem."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {**problem.arrays, "G_Y": G_Y}
+    facts = description(problem) | {"has_D": problem.D is not None, "has_X0": problem.X0 is not None}
+    text = "".join(f"{key} {int(value) if isinstance(value, bool) else value}\n" for key, value in facts.items())
+    (folder / "problem.txt").write_text(text, encoding="ascii")
+    files = {name: {"path": f"{name}.bin", "shape": list(M.shape)} for name, M in arrays.items()}
+    (folder / "problem.json").write_text(json.dumps(facts | {"arrays": files}, indent=1) + "\n", encoding="ascii")
+    for name, M in arrays.items():
+        (folder / f"{name}.bin").write_bytes(np.ascontiguousarray(M, M.dtype.newbyteorder("<")).tobytes())
+
+
+def read_answer(folder: Path, problem: Problem, forward: bool) -> dict[str, Any]:
+    """The answer in a folder.
+
+    Raises
+    ------
+    ValueError
+        A file has another size than its array.
+    """
+    n, _, q, m = problem.sizes
+    shapes: dict[str, tuple[int, ...]] = {"Y": (q, m), "X": (n, m)}
+    if not forward:
+        shapes = {name: M.shape for name, M in problem.arrays.items() if name != "X0"}
+    out: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        path = folder / f"{'' if forward else GRADIENTS}{name}.bin"
+        if path.exists():
+            out[name] = _array(path, shape, problem.dtype)
+    if forward and (path := folder / "converged.bin").exists():
+        out["converged"] = _array(path, (m,), np.dtype(np.uint8)) != 0
+    return out
+
+
+def _array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    data, expected = path.read_bytes(), int(np.prod(shape)) * dtype.itemsize
+    if len(data) != expected:
+        raise ValueError(f"{path.name} must have {expected} bytes, {shape} {dtype}; got {len(data)}")
+    return np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
+
+
+def digest(problem: Problem) -> tuple[Any, ...]:
+    """What tells a problem from any other."""
+    arrays = sorted(problem.arrays.items())
+    return (json.dumps(problem.settings), *((name, M.shape, M.tobytes()) for name, M in arrays))
+
+
+# --- the backends -----------------------------------------------------------------------------------------------------
 
 
 class Command:
@@ -34,7 +129,7 @@ class Command:
     -----
     Requests: {"op": "hello"}, {"op": "forward" or "vjp", "dir": FOLDER, "out": FOLDER}, {"op": "bye"}, each with an
     "id". Answers: {"name": …, "capabilities": {…}} to hello; to the others {"ok": true}, having written the arrays, or
-    {"error": "why not"}; the id may be repeated. See `exchange` for the folders.
+    {"error": "why not"}; the id may be repeated. The folders are described above.
     """
 
     def __init__(self, command: str, timeout: float = 10.0) -> None:
@@ -115,10 +210,10 @@ class Command:
 
     def _solve(self, op: str, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
         folder = Path(self.scratch.name) / str(self.asked)
-        exchange.write(folder / "in", problem, G_Y)
+        write_problem(folder / "in", problem, G_Y)
         (folder / "out").mkdir()
         answer = self._ask({"op": op, "dir": str(folder / "in"), "out": str(folder / "out")})
-        out = exchange.read(folder / "out", problem, op == "forward")
+        out = read_answer(folder / "out", problem, op == "forward")
         return out | {name: np.asarray(answer[name]) for name in ("converged", "iterations") if name in answer}
 
     def forward(self, problem: Problem) -> dict[str, Any]:
@@ -156,15 +251,15 @@ class Answers:
         self.folder, self.name = folder, str(folder)
         declared = folder / "capabilities.json"
         self.capabilities: Any = json.loads(declared.read_text(encoding="utf-8")) if declared.exists() else {}
-        self.known = {exchange.digest(case.problem): case.id for case in cases}
+        self.known = {digest(case.problem): case.id for case in cases}
 
     def _answer(self, problem: Problem, forward: bool) -> dict[str, Any]:
-        folder = self.folder / self.known[exchange.digest(problem)]
+        folder = self.folder / self.known[digest(problem)]
         if not folder.is_dir():
             raise BackendError("no answer was written")
         if (error := folder / "error.txt").exists():
             raise RuntimeError(error.read_text(encoding="utf-8", errors="replace"))
-        return exchange.read(folder, problem, forward)
+        return read_answer(folder, problem, forward)
 
     def forward(self, problem: Problem) -> dict[str, Any]:
         """What was written."""
@@ -179,10 +274,10 @@ def export(folder: Path, cases: Iterable[Case], sha256: str) -> int:
     """Every case into a folder of its own, and index.txt with their ids; how many there are."""
     ids = []
     for case in cases:
-        exchange.write(folder / case.id, case.problem, case.G_Y)
+        write_problem(folder / case.id, case.problem, case.G_Y)
         ids.append(case.id)
     (folder / "index.txt").write_text("".join(f"{name}\n" for name in ids), encoding="ascii")
-    text = json.dumps(exchange.SCHEMA, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(SCHEMA, indent=1, ensure_ascii=False) + "\n"
     (folder / "problem.schema.json").write_text(text, encoding="utf-8")
     (folder / "vectors.sha256").write_text(sha256 + "\n", encoding="ascii")
     return len(ids)

@@ -1,4 +1,4 @@
-"""The runner: every case, every check, one result each."""
+"""The runner: every case, every check, one result each; also under pytest, and over planted bugs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from idl_ref.conformance import diagnose, report, vectors, verdicts
+from idl_ref.conformance.bugs import diagnosis
+from idl_ref.conformance.bugs_gradients import BUGS
 from idl_ref.conformance.capabilities import Capabilities
 from idl_ref.conformance.problem import Backend, Case
 from idl_ref.conformance.relations import RELATIONS
@@ -65,9 +67,8 @@ def check_backend(
     """
     groups = [groups] if isinstance(groups, str) else groups
     chosen = select(vectors.load(vectors_directory), groups)
-    declared = Capabilities.declared(getattr(backend, "capabilities", None))
     results, unused = [], set(expected_failures)
-    for ident, run in checks(backend, chosen, declared):
+    for ident, run in checks(backend, chosen):
         result = diagnose.named(run())
         if result.outcome != SKIPPED:
             result = _as_expected(result, expected_failures, unused)
@@ -84,7 +85,8 @@ def check_backend(
     ]
     if not any(r.outcome in (PASSED, FAILED, report.EXPECTED) for r in results):
         problems.append("nothing was asserted: every check was skipped, or none was chosen")
-    notes = [f"declared, and not known to this kit: {', '.join(declared.unknown)}"] if declared.unknown else []
+    unknown = _declared(backend).unknown
+    notes = [f"declared, and not known to this kit: {', '.join(unknown)}"] if unknown else []
     return Report(str(backend.name), tuple(results), tuple(problems), tuple(notes), vectors.SHA256)
 
 
@@ -136,8 +138,13 @@ def select(cases: Iterable[Case], groups: Iterable[str] | None) -> dict[str, lis
 Run = Callable[[], Result]
 
 
-def checks(backend: Backend, chosen: Mapping[str, list[Case]], declared: Capabilities) -> Iterator[tuple[str, Run]]:
+def _declared(backend: Backend) -> Capabilities:
+    return Capabilities.declared(getattr(backend, "capabilities", None))
+
+
+def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple[str, Run]]:
     """Every check that is asked for, by id: call it for its result."""
+    declared = _declared(backend)
     for case in chosen[""]:
         yield f"{case.id}:forward", partial(verdicts.forward, backend, case, declared)
         if asks_gradients(case):
@@ -152,3 +159,87 @@ def checks(backend: Backend, chosen: Mapping[str, list[Case]], declared: Capabil
 def asks_gradients(case: Case) -> bool:
     """Not where no column has an answer."""
     return bool(case.good.any()) or case.problem.U.shape[1] == 0
+
+
+# --- under pytest -----------------------------------------------------------------------------------------------------
+
+
+def parametrize(
+    backend: Backend, groups: Iterable[str] | None = None, expected_failures: Mapping[str, str] = {}
+) -> Callable[[Any], Any]:
+    """A decorator that makes one test per check of a function of `check`.
+
+    Parameters
+    ----------
+    backend, groups, expected_failures
+        As for `check_backend`; what is expected to fail and passes is a failure.
+
+    Returns
+    -------
+    decorator
+        pytest.mark.parametrize; the argument `check` is to be called.
+
+    Examples
+    --------
+    >>> from idl_ref.conformance import adapters, parametrize
+    >>> @parametrize(adapters.IdlRef("numpy"), groups=["kinks"])
+    ... def test_kinks(check):
+    ...     check()
+    """
+    import pytest
+
+    rows = []
+    for ident, run in checks(backend, select(vectors.load(), groups)):
+        reasons = [why for pattern, why in expected_failures.items() if fnmatchcase(ident, pattern)]
+        marks = [pytest.mark.xfail(reason=reasons[0], strict=True)] if reasons else []
+        rows.append(pytest.param(partial(_test, run), id=ident, marks=marks))
+    return pytest.mark.parametrize("check", rows)
+
+
+def _test(run: Run) -> None:
+    import pytest
+
+    result = diagnose.named(run())
+    if result.outcome == SKIPPED:
+        pytest.skip(result.message)
+    if result.outcome == FAILED:
+        causes = [f"error matches: {cause}" for cause in result.causes]
+        pytest.fail("; ".join([result.message, *causes]), pytrace=False)
+
+
+# --- how much the kit finds -------------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """A bug, and the checks that fail because of it: the first one, or all of them."""
+
+    name: str
+    failures: tuple[Result, ...]
+
+    @property
+    def killed(self) -> bool:
+        return bool(self.failures)
+
+
+def hunt(everything: bool = False) -> Iterator[Found]:
+    """Each planted bug through the kit, until the first check that fails, or through all of it."""
+    chosen = select(vectors.load(), None)
+    for name, bug in BUGS.items():
+        backend = bug()
+        failures: list[Result] = []
+        for _, run in checks(backend, chosen):
+            if (result := run()).outcome == FAILED:
+                failures.append(result)
+                if not everything:
+                    break
+        yield Found(name, tuple(failures))
+
+
+def table(found: list[Found]) -> str:
+    """Markdown: every bug in words, the first check that finds it, how many do, and in which groups."""
+    lines = ["| planted bug | first found by | checks | in the groups |", "|---|---|---|---|"]
+    for row in found:
+        groups = ", ".join(dict.fromkeys(r.group for r in row.failures))
+        first = f"`{row.failures[0].id}`" if row.killed else "**nothing**"
+        lines.append(f"| {diagnosis(row.name)} | {first} | {len(row.failures)} | {groups} |")
+    return "\n".join(lines) + "\n"
