@@ -55,7 +55,6 @@ FLOORS = {
     # the equations by name
     "functions": 7,
     "equilibrium": 9,
-    "adjoint": 10,
     # the model
     "settings": 11,
     "torchidl": 11,
