@@ -136,7 +136,7 @@ def solve_adjoint(
 
 
 def report(solution: Solution, factors: fac.Factors, options: SolveOptions, equation: str, limit_name: str) -> Solution:
-    """Warn or raise if a column failed, as `options.on_failure` says, and name the ways out; else hand the solution on."""
+    """Warn or raise if a column failed, as `options.on_failure` says; else hand the solution on."""
     if options.on_failure == "ignore" or solution.converged:
         return solution
     m, parts = solution.status.size, []
