@@ -10,8 +10,7 @@ from idl_ref.backends import backends, warmup  # now: the module of this name wo
 
 if TYPE_CHECKING:
     from idl_ref import datasets
-    from idl_ref.adjoint import solve_adjoint
-    from idl_ref.equilibrium import solve_equilibrium
+    from idl_ref.equilibrium import solve_adjoint, solve_equilibrium
     from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
     from idl_ref.gradcheck import check_gradients
     from idl_ref.io import FileFormatError
@@ -52,8 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "adjoint": ("solve_adjoint",),
-    "equilibrium": ("solve_equilibrium",),
+    "equilibrium": ("solve_adjoint", "solve_equilibrium"),
     "functions": ("ImplicitFunction", "ImplicitFunctionInf", "ImplicitFunctionRows", "ImplicitFunctionTriu"),
     "gradcheck": ("check_gradients",),
     "io": ("FileFormatError",),

@@ -1,4 +1,4 @@
-"""The forward equation, by name."""
+"""The forward and the backward equation, by name."""
 
 from __future__ import annotations
 
@@ -77,23 +77,69 @@ def solve_equilibrium(
     return report(solution, factors, options, "forward", "max_iter")
 
 
+def solve_adjoint(
+    A: Any,
+    S: Any,
+    G: Any,
+    *,
+    V0: Any = None,
+    options: SolveOptions = SolveOptions(),
+    backend: str = "auto",
+) -> Solution:
+    """Solve the adjoint equation V = S ∘ (Aᵀ V + G).
+
+    With the slopes S = φ′(A X + Z) at an equilibrium X and G = ∂ℓ/∂X at fixed Z, the solution is V = ∂ℓ/∂Z, from
+    which every gradient follows: ∂A = V Xᵀ, ∂B = V Uᵀ.
+
+    Parameters
+    ----------
+    A : (n, n) array, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
+        The same A as in the forward equation; it is transposed here, as a view.
+    S, G : (n, m) arrays
+        One column per sample.
+    V0 : (n, m) array, optional
+        Where to start; 0 if not given.
+    options : SolveOptions
+        Its tol measures the largest change of an entry, as in the forward equation.
+    backend : {"auto", "numpy", "numba", "cuda"}
+
+    Returns
+    -------
+    Solution
+        Its X is V. `error_bound` is in the 1-norm, and takes S and G as exact.
+
+    Raises
+    ------
+    ValueError, TypeError, NotConvergedError
+        As `solve_equilibrium`.
+
+    Notes
+    -----
+    A contraction in the 1-norm of a column with max(S) ‖A‖∞, because ‖Aᵀ‖₁ = ‖A‖∞. For low rank, "auto" solves
+    (I − Lᵀ S R) t = Lᵀ S G exactly, V = S ∘ (R t + G). Cost per iteration: 2 n² m flops; low rank, 4 n r m.
+    Source: implicit differentiation of X = φ(A X + Z); El Ghaoui et al., Implicit Deep Learning, on training.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> A = np.array([[0.0, 0.5], [-0.5, 0.0]])
+    >>> S = np.array([[1.0], [1.0]])
+    >>> solution = solve_adjoint(A, S, np.array([[1.0], [0.0]]), options=SolveOptions(tol=1e-12))
+    >>> solution.X.round(6).ravel()
+    array([0.8, 0.4])
+    """
+    factors, (S, G, V0) = fac.check_equation(A, S=S, G=G, V0=V0)
+    checks.place(backend, options.stream, *factors, S, G, V0)
+    identity = activations.get("identity")
+    solution = fixed_point(backend)(fac.transpose(factors), identity, S, G, V0, options)
+    return report(solution, factors, options, "adjoint", "max_iter")
+
+
 def report(solution: Solution, factors: fac.Factors, options: SolveOptions, equation: str, limit_name: str) -> Solution:
     """Warn or raise if a column failed, as `options.on_failure` says; else hand the solution on."""
     if options.on_failure == "ignore" or solution.converged:
         return solution
-    message = failure_message(solution, factors, options, equation, limit_name)
-    if options.on_failure == "raise":
-        raise NotConvergedError(message, solution)
-    warn(message)
-    return solution
-
-
-def failure_message(
-    solution: Solution, factors: fac.Factors, options: SolveOptions, equation: str, limit_name: str
-) -> str:
-    """How many samples failed, the worst one, and the ways out."""
-    m = solution.status.size
-    parts = []
+    m, parts = solution.status.size, []
     late = np.flatnonzero(solution.status == Status.MAX_ITER)
     if late.size:
         on_host = not any(isinstance(F, checks.OnDevice) for F in factors)
@@ -110,4 +156,8 @@ def failure_message(
             f"{broken.size} of {m} samples not finite (first: sample {broken[0]}): {Status.NONFINITE.sentence}. "
             "Look for NaN, inf or very large numbers in the input and in the weights."
         )
-    return f"{equation}: " + " ".join(parts)
+    message = f"{equation}: " + " ".join(parts)
+    if options.on_failure == "raise":
+        raise NotConvergedError(message, solution)
+    warn(message)
+    return solution

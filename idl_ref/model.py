@@ -115,11 +115,9 @@ class ImplicitModel:
             input_dim, output_dim, hidden_dim, f, no_D, bias, mitr, grad_mitr, tol, grad_tol, kappa, is_low_rank, rank,
             activation, dtype, backend, method, on_failure, straight_through,
         )  # fmt: skip
-        from idl_ref import initial  # like losses and torchidl below: not for a model that is loaded to predict
-
         if seed is not None:
             checks.integer("seed", seed, 0)
-        self.parameters = initial.parameters(self.settings, np.random.default_rng(seed))
+        self.parameters = self.settings.initial_parameters(np.random.default_rng(seed))
         self.preprocessing: Standardise | None = None
 
     @classmethod
@@ -248,7 +246,7 @@ class ImplicitModel:
         loss : {"cross_entropy", "mse"}
             Means over samples, and for "mse" over outputs too.
         """
-        from idl_ref import losses
+        from idl_ref import losses  # like torchidl below: not for a model that is loaded to predict
 
         forward = self._reported(self.forward_pass(U))
         targets = losses.check_targets(loss, targets, forward.Y.shape[1], self.output_dim, self.dtype)

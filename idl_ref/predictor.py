@@ -14,11 +14,10 @@ import numpy as np
 from idl_ref import activations, checks
 from idl_ref.backends import Memory, fixed_point, resolve
 from idl_ref.backends.methods import choose
-from idl_ref.backends.one import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer
-from idl_ref.certificate import column_max
+from idl_ref.backends.one_numpy import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer
+from idl_ref.certificate import OutputBound, column_max
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
-from idl_ref.output_bound import OutputBound
 from idl_ref.preprocessing import Standardise, as_rows
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.status import Status
@@ -39,7 +38,7 @@ class Prediction:
         A row per sample; NaN where the sample is NONFINITE.
     error_bound : (m,) float64 array
         No entry of the row is further than this from the exact output, that of the true equilibrium in real arithmetic;
-        inf where no contraction could be shown. `idl_ref.output_bound` has the formula.
+        inf where no contraction could be shown. `idl_ref.certificate` has the formula.
     status : (m,) int8 array
         A `Status` per sample; MAX_ITER also where the time was up.
     iterations : (m,) int array

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, checks
+from idl_ref import activations, checks, wellposed
 from idl_ref.backends import CHOICES
 from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf
 from idl_ref.io import FileFormatError, Layout
 from idl_ref.preprocessing import Standardise
 from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
+
+INITIAL_NORM = 0.75  # of A, L and Rᵀ, in units of kappa: inside the ball of `f`
 
 
 @lru_cache(maxsize=64)
@@ -110,6 +112,18 @@ class Settings:
         n, q, p = self.hidden_dim, self.output_dim, self.input_dim + self.bias
         A = {"A": (n, n)} if self.rank is None else {"L": (n, self.rank), "R": (n, self.rank)}
         return {**A, "B": (n, p), "C": (q, n), **({} if self.no_D else {"D": (q, p)})}
+
+    def initial_parameters(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Normal weights: B, C and D with variance 1/fan-in; A, L and Rᵀ scaled to the ∞-norm 3κ/4."""
+        result = {}
+        for name, (rows, columns) in self.shapes().items():
+            W = rng.standard_normal((rows, columns))
+            if name in "ALR":
+                W *= INITIAL_NORM * self.kappa / wellposed.norm_inf(W.T if name == "R" else W)
+            else:
+                W *= columns**-0.5
+            result[name] = W.astype(self.dtype)
+        return result
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON values; `f` by its name."""

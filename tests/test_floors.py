@@ -23,10 +23,8 @@ FLOORS = {
     # well-posedness and the twins
     "certificate": 3,
     "wellposed": 3,
-    "output_bound": 4,
     "backends": 3,
     "backends.methods": 4,
-    "backends.problem": 4,
     "backends.proposals": 5,
     "backends.numpy_": 6,
     # the compiled twin, from the bottom
@@ -36,9 +34,7 @@ FLOORS = {
     "backends.kernels": 7,
     "backends.numba_": 8,
     # the one-sample twins
-    "backends.one": 4,
     "backends.one_numpy": 5,
-    "backends.one_kernel": 8,
     "backends.one_numba": 9,
     # the twin on a CUDA device, from the bottom
     "backends.cuda_api": 4,
@@ -55,12 +51,10 @@ FLOORS = {
     # the equations by name
     "functions": 7,
     "equilibrium": 9,
-    "adjoint": 10,
     # the model
     "settings": 11,
     "torchidl": 11,
     "gradients": 11,
-    "initial": 11,
     "predictor": 11,
     "model": 12,
     # training

@@ -7,16 +7,82 @@ that is slow, not finite or at the iteration limit, it leaves to `fixed_point`. 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from idl_ref.backends import methods, numba_
-from idl_ref.backends.columns import ROWS, pack
-from idl_ref.backends.one import TOL, Layer
-from idl_ref.backends.one_kernel import VECTORS, predict
+from idl_ref.backends import methods, numba_, one_numpy
+from idl_ref.backends import vectors as vec
+from idl_ref.backends.columns import ROWS, compiled, copy, entry, filled, finish, norms, pack, product
+from idl_ref.backends.kernels import CONVERGED, GOES_ON, PRECISION_LIMIT, SLOW, outcome
+from idl_ref.backends.one_numpy import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer, steps_left
+
+N, R, P, Q, BIAS, CODE, MAX_ITER, SLOW_STEPS, B, F1, F2, CD, END = range(13)  # of sizes; from B on, where in W
+VECTORS = 5  # zeros, x, g, z, and t or y: all with room for the longest
+LAST_SUCCESS, SLOW_RATIO, STEPS_LEFT = max(CONVERGED, PRECISION_LIMIT), methods.SLOW, methods.STEPS_LEFT
+left = compiled(steps_left)
 
 
-class OneSample:
-    """Weights packed for `predict`, and scratch for as many calls as ever ran at once."""
+@compiled
+def iterate(F1, F2, M, sizes, numbers, x, g, z, t, zeros):
+    """x ← g(x) from x = 0 until the sample is done or is left; how it ended, and where the answer stands."""
+    vec.separate()
+    n, r, end, eps = sizes[N], sizes[R], filled(sizes[N], ROWS), float(np.finfo(M.dtype).eps)
+    z_norm, no = numbers[Z_NORM], n - n
+    slowed, before, count, ended = 0, math.inf, 0, GOES_ON
+    limit = max(numbers[TOL] * min(z_norm, 1.0), 4 * eps * z_norm)
+    while ended == GOES_ON:
+        if count == 0:
+            copy(M, g, z, end)  # A·0 = 0
+        elif r > 0:
+            product(F2, r, n, M, x, no, zeros, no, t, no, 1)
+            product(F1, n, r, M, t, no, z, no, g, no, 1)
+        else:
+            product(F1, n, n, M, x, no, z, no, g, no, 1)
+        step, top = finish(M, g, x, -1, n, end, sizes[CODE])
+        count += 1
+        ended = outcome(step, top, z_norm, False, count, numbers[TOL], sizes[MAX_ITER], eps)
+        slowed = slowed + 1 if step > SLOW_RATIO * before else 0
+        if ended == GOES_ON and slowed >= sizes[SLOW_STEPS] and left(step, before, limit) > STEPS_LEFT:
+            ended = SLOW
+        before = step
+        x, g = g, x
+    numbers[STEP], numbers[G_NORM], numbers[ITERATIONS] = step, top, count
+    numbers[X_NORM] = norms(M, g, -end, end)[0]
+    return ended, x
+
+
+@entry
+def predict(U, Y, W, M, sizes, numbers):
+    """Y (1, q) for U (1, p); true if the sample converged. W holds B, the factors of A, and [C D], each packed."""
+    n, r, p, q, width = sizes[N], sizes[R], sizes[P], sizes[Q], sizes[P] + sizes[BIAS]
+    wide, no = filled(max(n, max(q, r)), ROWS), n - n
+    zeros = vec.boundary(M)
+    x, z, t, joint = zeros + wide, zeros + 3 * wide, zeros + 4 * wide, zeros + 5 * wide
+    for i in range(zeros, x + wide):
+        M[i] = 0
+    u, u_norm = joint + n, float(sizes[BIAS])
+    for k in range(p):
+        M[u + k] = U[0, k]
+        if not abs(U[0, k]) <= u_norm:
+            u_norm = float(abs(U[0, k]))
+    if sizes[BIAS] > 0:
+        M[u + p] = 1
+    product(W[sizes[B] : sizes[F1]], n, width, M, u, no, zeros, no, z, no, 1)
+    numbers[U_NORM], numbers[Z_NORM] = u_norm, norms(M, z, -filled(n, ROWS), filled(n, ROWS))[0]
+    ended, x = iterate(W[sizes[F1] : sizes[F2]], W[sizes[F2] : sizes[CD]], M, sizes, numbers, x, x + wide, z, t, zeros)
+    for i in range(n):
+        M[joint + i] = M[x + i]
+    product(W[sizes[CD] : sizes[END]], q, n + width, M, joint, no, zeros, no, t, no, 1)
+    for i in range(q):
+        Y[0, i] = M[t + i]
+    return ended <= LAST_SUCCESS
+
+
+class OneSample(one_numpy.OneSample):
+    """The same with weights packed for `predict`."""
+
+    run = staticmethod(predict)
 
     def __init__(self, layer: Layer) -> None:
         r = layer.factors[1].shape[0] if len(layer.factors) == 2 else 0
@@ -25,32 +91,20 @@ class OneSample:
         nothing = np.empty((0, 0), layer.B.dtype)
         matrices = [layer.B, layer.factors[0], layer.factors[1] if r else nothing, layer.readout]
         starts = np.cumsum([0, *(numba_.filled(len(F)) * F.shape[1] + ROWS for F in matrices)])
-        self.W, self.tol = np.zeros(starts[-1], layer.B.dtype), layer.tol
+        W, self.tol = np.zeros(starts[-1], layer.B.dtype), layer.tol
         for first, last, F in zip(starts, starts[1:], matrices, strict=False):
             if F.size:  # packed where it stays: panels begin at a boundary in memory
                 sums, ones = np.empty(numba_.filled(len(F)), F.dtype), numba_.NOTHING[F.dtype][0]
-                numba_.call(pack, *numba_.flat(F), *F.shape, self.W[first:last], False, ones, sums)
+                numba_.call(pack, *numba_.flat(F), *F.shape, W[first:last], False, ones, sums)
         limit, patience = min(layer.max_iter, 1 << 62), methods.SLOW_STEPS if layer.impatient else 1 << 62
-        self.sizes = np.array([n, r, p, q, layer.bias, layer.activation.code, limit, patience, *starts], np.int64)
+        sizes = np.array([n, r, p, q, layer.bias, layer.activation.code, limit, patience, *starts], np.int64)
         self.room = VECTORS * numba_.filled(max(n, q, r)) + n + width + 2 * ROWS
+        self.weights, self.sizes = W, sizes
         self.free = [self._scratch()]
-        M, numbers = self.free[0]
         blank = np.zeros((1, p), layer.B.dtype), np.empty((1, q), layer.B.dtype)
-        numba_.call(predict, *blank, self.W, M, self.sizes, numbers)  # compiles
+        numba_.call(predict, *blank, *self.free[0])  # compiles
 
-    def _scratch(self) -> tuple[np.ndarray, np.ndarray]:
+    def _scratch(self) -> tuple[np.ndarray, ...]:
         numbers = np.zeros(TOL + 1)
         numbers[TOL] = self.tol
-        return np.empty(self.room, self.W.dtype), numbers
-
-    def __call__(self, U: np.ndarray, Y: np.ndarray, measured: np.ndarray | None = None) -> bool:
-        """Fill Y (1, q) for U (1, p), both contiguous; False if that did not work. `measured` takes the norms."""
-        try:  # taken from the list and given back: no two calls share it, whatever threads or signals do
-            mine = self.free.pop()
-        except IndexError:
-            mine = self._scratch()
-        done = predict(U, Y, self.W, mine[0], self.sizes, mine[1])
-        if measured is not None:
-            measured[:] = mine[1]
-        self.free.append(mine)
-        return done
+        return self.weights, np.empty(self.room, self.weights.dtype), self.sizes, numbers

@@ -19,9 +19,8 @@ import numpy as np
 
 from idl_ref import activations, checks
 from idl_ref import factors as fac
-from idl_ref.certificate import SAFETY, excess, resolvent_norm
+from idl_ref.certificate import SAFETY, OutputBound, excess, resolvent_norm
 from idl_ref.export.formulas import FORMULAS, Formula
-from idl_ref.output_bound import OutputBound
 from idl_ref.preprocessing import Standardise
 
 if TYPE_CHECKING:
