@@ -10,24 +10,21 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
 from idl_ref import activations
 from idl_ref.conformance import exact
 from idl_ref.conformance.capabilities import PHI0
-from idl_ref.conformance.problem import Arrays, Case, Problem, make, spread
+from idl_ref.conformance.problem import SETTINGS, Arrays, Case, Problem, make, spread
+from idl_ref.functions import ImplicitFunction
 
 UNIT = 2.0**-10
 KAPPAS = {"0": 0.0, "0.5": 0.5, "0.9": 922 / 1024, "0.99": 1014 / 1024, "0.999": 1023 / 1024}
 TOL = {"float64": 1e-12, "float32": 1e-6}
-LISTED: list[Callable[[], Iterator[Case]]] = []
-
-
-def listed(function: Callable[[], Iterator[Case]]) -> Callable[[], Iterator[Case]]:
-    LISTED.append(function)
-    return function
+IDENTITY = ImplicitFunction()
 
 
 def generator(name: str) -> random.Random:
@@ -96,7 +93,7 @@ POSITIVE = ("perron", "permutation")  # slow only while every unit is active: wi
 # --- building ---------------------------------------------------------------------------------------------------------
 
 
-def weights(rng: random.Random, n: int, p: int, q: int, m: int, positive: bool = False) -> Arrays:
+def weights(rng: random.Random, n: int = 5, p: int = 3, q: int = 2, m: int = 4, positive: bool = False) -> Arrays:
     """B, C, D, U. Positive B and U keep every unit active."""
     low = 1 if positive else -1024
     return {
@@ -108,33 +105,55 @@ def weights(rng: random.Random, n: int, p: int, q: int, m: int, positive: bool =
 
 
 def case(
-    id: str, group: str, comment: str, flags: tuple[str, ...], arrays: Arrays, *, dtype: str = "float64",
-    activation: str = "relu", tol: float | None = None, max_iter: int = 10_000, extra: Any = None, **rest: Any,
-) -> Case:  # fmt: skip
-    """A case without its truth; `extra` goes to the problem, `rest` to the case."""
-    kind = np.dtype(dtype)
-    settings = {"activation": activation, "dtype": dtype, "tol": TOL[dtype] if tol is None else tol}
-    settings |= {"max_iter": max_iter, **(extra or {})}
-    problem = make({name: np.asarray(M, kind) for name, M in arrays.items()}, settings)
-    _, _, q, m = problem.sizes
-    if "G_Y" not in rest:
-        rest["G_Y"] = draw(generator(f"{id} G_Y"), q, m).astype(kind)
-    return Case(id, group, comment, flags, problem, **rest)
+    id: str,
+    comment: str,
+    flags: str,
+    arrays: Arrays,
+    dtype: str = "float64",
+    G_Y: np.ndarray | None = None,
+    **rest: Any,
+) -> Case:
+    """A case without its group and its truth; `rest` are settings of the problem, and fields of the case."""
+    settings = {"activation": "relu", "dtype": dtype, "tol": TOL[dtype], "max_iter": 10_000}
+    settings |= {name: rest.pop(name) for name in SETTINGS if name in rest}
+    problem = make({name: np.array(M, dtype) for name, M in arrays.items()}, settings)
+    if G_Y is None:
+        _, _, q, m = problem.sizes
+        G_Y = draw(generator(f"{id} G_Y"), q, m)
+    return Case(id, "", comment, tuple(flags.split()), problem, G_Y.astype(dtype), **rest)
+
+
+def both(id: str, comment: str, flags: str, arrays: Arrays, **rest: Any) -> Iterator[Case]:
+    """The same case in either dtype."""
+    for dtype in TOL:
+        yield case(f"{id}-{dtype}", comment, flags, arrays, dtype, **rest)
 
 
 def clear(
-    build: Callable[[random.Random], Arrays], name: str, activation: str = "relu", margin: float = 2 * UNIT
-) -> Arrays:
-    """The first draw whose preactivations stay away from every kink, so that no rounding decides φ′."""
+    build: Callable[[random.Random], Arrays], name: str, activation: str = "relu", margin: float = 2 * UNIT,
+    f: ImplicitFunction = IDENTITY,
+) -> Arrays:  # fmt: skip
+    """The first draw whose preactivations, after f, stay away from every kink, so that no rounding decides φ′."""
     kinks = np.array(activations.get(activation).kinks)
     for attempt in range(200):
         arrays = build(generator(f"{name} {attempt}"))
-        A = arrays["A"] if "A" in arrays else arrays["L"] @ arrays["R"].T
-        Z = arrays["B"] @ arrays["U"]
+        factors = f.effective((arrays["A"],) if "A" in arrays else (arrays["L"], arrays["R"].T))
+        A, Z = reduce(np.matmul, factors), arrays["B"] @ arrays["U"]
         P = A @ exact.guess(A, Z, activation) + Z
         if not kinks.size or np.abs(P[..., None] - kinks).min(initial=1.0) > margin * np.abs(P).max(initial=1.0):
             return arrays
     raise ArithmeticError(f"{name}: no draw stays away from the kinks")
+
+
+def member(
+    id: str, n: int = 5, p: int = 3, q: int = 2, m: int = 4, kappa: str = "0.9", family: str = "random"
+) -> Arrays:
+    """A dense case out of one of the families."""
+
+    def build(rng: random.Random) -> Arrays:
+        return {"A": FAMILIES[family](rng, n, KAPPAS[kappa]), **weights(rng, n, p, q, m, family in POSITIVE)}
+
+    return clear(build, id)
 
 
 def solved(case: Case) -> Case:
@@ -157,15 +176,15 @@ def solved(case: Case) -> Case:
 
 def describe(problem: Problem) -> dict[str, Any]:
     """‖A‖∞ of the effective A, the Perron root of |A|, ρ(A), and 1/(1 − Lip ‖A‖∞), null where that is infinite."""
-    exact_inputs = [exact.effective(exact.numbers(F, exact.Fraction), problem).astype(float) for F in problem.factors]
-    A = exact_inputs[0] if len(exact_inputs) == 1 else exact_inputs[0] @ exact_inputs[1]
+    factors = [exact.effective(exact.numbers(F, exact.Fraction), problem).astype(float) for F in problem.factors]
+    A = reduce(np.matmul, factors)
     lipschitz = activations.get(problem.activation).lipschitz
     norm = float(np.abs(A).sum(axis=1).max(initial=0.0))
-    radius = [float(np.abs(np.linalg.eigvals(M)).max(initial=0.0)) for M in (np.abs(A), A)]
+    perron, radius = (round(float(np.abs(np.linalg.eigvals(M)).max(initial=0.0)), 6) for M in (np.abs(A), A))
     return {
         "norm": norm,
-        "perron": round(radius[0], 6),
-        "spectral_radius": round(radius[1], 6),
+        "perron": perron,
+        "spectral_radius": radius,
         "condition": round(1 / (1 - lipschitz * norm), 6) if lipschitz * norm < 1 else None,
     }
 
@@ -182,47 +201,40 @@ HIGHAM = "https://doi.org/10.1137/1.9780898718027"
 IEEE = "https://doi.org/10.1109/IEEESTD.2019.8766229"
 
 
-class Note(NamedTuple):
-    """The bug, its effect, a link."""
-
-    hunts: str
-    effect: str
-    link: str
-
-
-FLAGS: dict[str, Note] = {
-    "contraction": Note("a wrong equation or adjoint", "answers are wrong at every κ", PAPER),
-    "transpose": Note("Aᵀ and A confused", "gradients are wrong, and right for symmetric A", PAPER),
-    "slow": Note(
+# what the case hunts, the effect of that bug, and where to read about it
+FLAGS: dict[str, tuple[str, str, str]] = {
+    "contraction": ("a wrong equation or adjoint", "answers are wrong at every κ", PAPER),
+    "transpose": ("Aᵀ and A confused", "gradients are wrong, and right for symmetric A", PAPER),
+    "slow": (
         "an iteration or an adjoint that is cut short",
         "wrong where A contracts slowly, as after training",
         PAPER,
     ),
-    "activation": Note("a wrong φ, or φ′ that does not belong to it", "training stalls for one activation", PAPER),
-    "overflow": Note("exp taken of a large number", "inf or NaN for inputs of some hundred", IEEE),
-    "stopping": Note("a stopping rule other than the declared one", "errors larger than tol promises", HIGHAM),
-    "stale": Note(
+    "activation": ("a wrong φ, or φ′ that does not belong to it", "training stalls for one activation", PAPER),
+    "overflow": ("exp taken of a large number", "inf or NaN for inputs of some hundred", IEEE),
+    "stopping": ("a stopping rule other than the declared one", "errors larger than tol promises", HIGHAM),
+    "stale": (
         "the iterate before the last returned, or φ′ taken there",
         "errors 1/κ times larger than need be",
         TORCHIDL,
     ),
-    "column": Note("one tolerance or status for a whole batch", "an answer depends on the other samples", TORCHIDL),
-    "small": Note("an absolute tolerance", "small inputs and cotangents give zeros", TORCHIDL),
-    "ball": Note("well-posedness taken for ‖A‖∞ < 1 alone", "well-posed models are refused or distorted", PAPER),
-    "perron": Note("an ∞-norm where only the Perron root is below 1", "well-posed models are refused", PAPER),
-    "reported": Note("silent failure", "numbers that solve nothing are used", TORCHIDL),
-    "cap": Note("max_iter ignored, or its exhaustion not said", "unbounded time, or silent failure", TORCHIDL),
-    "kink": Note("an undeclared φ′ at a kink", "gradients differ between backends at exact zeros", PAPER),
-    "ulp": Note("a comparison that is off at a boundary", "the wrong side of a kink or of the ball is taken", IEEE),
-    "shape": Note("a size taken for granted", "crashes or wrong axes at sizes 0 and 1", PAPER),
-    "bias": Note("the constant row added twice, or without gradient", "biases are doubled or never learn", TORCHIDL),
-    "no_D": Note("D assumed", "a crash, or a term that is not there", TORCHIDL),
-    "low_rank": Note("L and R confused, or their order in the adjoint", "wrong wherever L ≠ R", PAPER),
-    "scale": Note("clipping, flushing to zero, absolute thresholds", "very large or small inputs are lost", IEEE),
-    "subnormal": Note("numbers below the smallest normal one set to zero", "the smallest inputs are lost", IEEE),
-    "accumulation": Note("sums in float32 in a float64 backend", "half of the digits are lost", HIGHAM),
-    "memory": Note("strides ignored, inputs written to", "wrong numbers for views, or a changed caller", HIGHAM),
-    "confined": Note("NaN swallowed or spread", "a bad sample goes unnoticed, or spoils its batch", IEEE),
-    "f": Note("a wrong map from raw to effective weights, or pullback", "training follows a wrong gradient", PAPER),
-    "straight_through": Note("torchidl's convention for a dense A", "gradients differ from torchidl's", TORCHIDL),
+    "column": ("one tolerance or status for a whole batch", "an answer depends on the other samples", TORCHIDL),
+    "small": ("an absolute tolerance", "small inputs and cotangents give zeros", TORCHIDL),
+    "ball": ("well-posedness taken for ‖A‖∞ < 1 alone", "well-posed models are refused or distorted", PAPER),
+    "perron": ("an ∞-norm where only the Perron root is below 1", "well-posed models are refused", PAPER),
+    "reported": ("silent failure", "numbers that solve nothing are used", TORCHIDL),
+    "cap": ("max_iter ignored, or its exhaustion not said", "unbounded time, or silent failure", TORCHIDL),
+    "kink": ("an undeclared φ′ at a kink", "gradients differ between backends at exact zeros", PAPER),
+    "ulp": ("a comparison that is off at a boundary", "the wrong side of a kink or of the ball is taken", IEEE),
+    "shape": ("a size taken for granted", "crashes or wrong axes at sizes 0 and 1", PAPER),
+    "bias": ("the constant row added twice, or without gradient", "biases are doubled or never learn", TORCHIDL),
+    "no_D": ("D assumed", "a crash, or a term that is not there", TORCHIDL),
+    "low_rank": ("L and R confused, or their order in the adjoint", "wrong wherever L ≠ R", PAPER),
+    "scale": ("clipping, flushing to zero, absolute thresholds", "very large or small inputs are lost", IEEE),
+    "subnormal": ("numbers below the smallest normal one set to zero", "the smallest inputs are lost", IEEE),
+    "accumulation": ("sums in float32 in a float64 backend", "half of the digits are lost", HIGHAM),
+    "memory": ("strides ignored, inputs written to", "wrong numbers for views, or a changed caller", HIGHAM),
+    "confined": ("NaN swallowed or spread", "a bad sample goes unnoticed, or spoils its batch", IEEE),
+    "f": ("a wrong map from raw to effective weights, or pullback", "training follows a wrong gradient", PAPER),
+    "straight_through": ("torchidl's convention for a dense A", "gradients differ from torchidl's", TORCHIDL),
 }

@@ -152,8 +152,8 @@ def _list(options: argparse.Namespace) -> int:
             f"1/(1 − κ) {'-' if condition is None else format(condition, '.4g')}; {case.facts['provenance']}"
         )
     for flag in dict.fromkeys(flag for case in cases for flag in case.flags):
-        note = FLAGS[flag]
-        print(f"{flag}: hunts {note.hunts}; {note.effect}. {note.link}")
+        hunts, effect, link = FLAGS[flag]
+        print(f"{flag}: hunts {hunts}; {effect}. {link}")
     print(f"{len(cases)} cases")
     return 0
 

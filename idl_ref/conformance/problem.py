@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from idl_ref.functions import FUNCTIONS, ImplicitFunction
+
 Arrays = dict[str, np.ndarray]
 WEIGHTS = ("A", "L", "R", "B", "C", "D", "U")
 INPUTS = (*WEIGHTS, "X0")
+SETTINGS = ("activation", "dtype", "tol", "max_iter", "f", "kappa", "straight_through")
 COLUMNS = ("X", "Y", "V", "U")  # of what comes out: one column per sample
 
 
@@ -85,8 +88,12 @@ class Problem:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything but the arrays, as JSON takes it."""
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in INPUTS}
-        return rest | {"dtype": self.dtype.name}
+        return {name: getattr(self, name) for name in SETTINGS} | {"dtype": self.dtype.name}
+
+    @property
+    def function(self) -> ImplicitFunction:
+        """`f` as an object, which maps raw weights to effective ones and pulls gradients back."""
+        return FUNCTIONS[self.f](self.kappa, self.straight_through)
 
     def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> Problem:
         """The same with other arrays in the place of some."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance import cases_equation, cases_shapes
-from idl_ref.conformance.cases import LISTED, solved
+from idl_ref.conformance.cases import solved
+from idl_ref.conformance.groups import GROUPS
 from idl_ref.conformance.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
@@ -21,12 +22,9 @@ CHECKOUT = Path(__file__).parents[2] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 
 
-FILES = (cases_equation, cases_shapes)  # importing them has filled LISTED
-
-
 def generated() -> list[Case]:
     """Every case, with its truth, computed; in a fixed order."""
-    return [solved(case) for function in LISTED for case in function()]
+    return [solved(replace(case, group=group)) for group, function in GROUPS.items() for case in function()]
 
 
 @cache

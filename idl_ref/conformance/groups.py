@@ -1,0 +1,356 @@
+"""The groups of cases: about solving the equation first, then about what surrounds it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from idl_ref import activations as act
+from idl_ref.conformance.cases import (
+    KAPPAS,
+    POSITIVE,
+    TOL,
+    UNIT,
+    both,
+    case,
+    clear,
+    draw,
+    generator,
+    member,
+    perron,
+    signed,
+    weights,
+)
+from idl_ref.conformance.problem import Arrays, Case
+from idl_ref.functions import FUNCTIONS
+
+COMMENTS = {
+    "random": "random signs: easy whatever the norm, because the spectral radius is small",
+    "permutation": "a scaled cyclic shift: every eigenvalue on the circle of radius κ, nothing contracts faster",
+    "perron": "nonnegative, all row sums κ, positive inputs: the slow case of plain iteration",
+    "nilpotent": "strictly upper triangular: exact after n applications, upper part dense",
+    "antisymmetric": "A = −Aᵀ: the adjoint without its transpose has the wrong sign, the oscillation is slow",
+    "rank1": "one direction only, of mixed signs",
+    "zero-rows": "two rows and one column of zeros",
+}
+
+# --- solving the equation: how it contracts, with which φ, how well posed, at which kinks -----------------------------
+
+
+def contraction() -> Iterator[Case]:
+    for kappa in KAPPAS:
+        for family, comment in COMMENTS.items():
+            if kappa == "0" and family != "random":
+                continue
+            flags = "contraction"
+            rest: dict[str, Any] = {"max_iter": 30_000} if kappa == "0.999" else {}
+            if family in POSITIVE and kappa in ("0.99", "0.999"):
+                flags += " slow"
+                rest["tol"] = 1e-9 if kappa == "0.99" else 1e-4
+            if family in ("antisymmetric", "nilpotent"):
+                flags += " transpose"
+            id = f"contraction-{family}-{kappa}"
+            arrays = member(id, kappa=kappa, family=family)
+            yield case(f"{id}-float64", comment, flags, arrays, **rest)
+            if kappa in ("0.9", "0.99"):
+                yield case(f"{id}-float32", comment, flags, arrays, "float32")
+
+
+def activations() -> Iterator[Case]:
+    for phi in act.TABLE:
+        for rank in (None, 2):
+
+            def build(rng: random.Random, rank: int | None = rank) -> Arrays:
+                rest = weights(rng) | {"U": draw(rng, 3, 4, low=-2048, high=2048)}
+                A = signed(rng, 5, KAPPAS["0.9"])
+                return (
+                    {"A": A, **rest} if rank is None else {"L": A[:, :rank], "R": signed(rng, 5, 0.5)[:, :rank], **rest}
+                )
+
+            id = f"activation-{phi}-{'dense' if rank is None else 'low-rank'}"
+            yield from both(id, f"φ = {phi} and its slope", "activation", clear(build, id, phi), activation=phi)
+    for phi in ("tanh", "identity", "leaky_relu", "softplus"):
+        low = 1 if phi == "identity" else -64  # small inputs: tanh is steep there
+
+        def slow(rng: random.Random, low: int = low) -> Arrays:
+            U = draw(rng, 3, 4, low=low, high=64)
+            return {"A": perron(rng, 5, KAPPAS["0.99"]), **weights(rng, positive=True), "U": U}
+
+        id = f"activation-{phi}-slow"
+        comment = f"φ = {phi} where it hardly contracts: small inputs, nonnegative rows, κ = 0.99"
+        yield case(f"{id}-float64", comment, "activation slow", clear(slow, id, phi), activation=phi, tol=1e-9)
+    for phi in ("tanh", "sigmoid", "softplus", "elu", "softsign"):
+        id = f"activation-{phi}-large"
+        arrays = member(id)
+        arrays["U"] = np.round(arrays["U"] * 600)
+        comment = f"φ = {phi} at preactivations of some hundred: no overflow on either side"
+        yield from both(id, comment, "activation overflow", arrays, activation=phi)
+
+
+def stopping() -> Iterator[Case]:
+    A = np.full((4, 4), 1 / 32)  # κ = 1/8 and one direction: each step is an eighth of the one before
+    comment = "a loose tolerance and κ = 1/8: the last application of the map is κ times nearer than the iterate before"
+    for phi in ("relu", "tanh", "softplus"):
+        arrays = {"A": A, **weights(generator(f"stopping {phi}"), 4, 2, 2, 3, positive=True)}
+        id = f"stopping-last-application-{phi}"
+        yield case(id, comment, "stale stopping", arrays, tol=4e-2, activation=phi, strict=True)
+    A = np.diag([1 / 128] * 3, 1)  # x₄ → x₃ → x₂ → x₁, each weakly: two applications are within the tolerance
+    comment = "a chain of units and a loose tolerance: the slopes of the iterate before the last are far off"
+    for phi in ("tanh", "softplus"):
+        arrays = {"A": A, **weights(generator(f"chain {phi}"), 4, 2, 2, 3, positive=True)}
+        arrays["B"] += 0.5
+        id = f"stopping-slopes-{phi}"
+        yield case(id, comment, "stale stopping", arrays, tol=2.0**-7, activation=phi, strict=True)
+
+    def slow(id: str, m: int = 4, kappa: str = "0.9") -> Arrays:
+        return {"A": perron(generator(id), 5, KAPPAS[kappa]), **weights(generator(id), m=m, positive=True)}
+
+    id = "stopping-slow-column"
+    arrays = slow(id, 9, "0.99")
+    arrays["B"][:, 1:] = 0
+    arrays["U"][0, :] = 2.0**-9  # eight columns of small inputs, and one at full size
+    arrays["U"][0, 4] = 1.0
+    comment = "one column needs ten times the steps of its eight mates; a mean over columns hides it"
+    yield case(id, comment, "column slow", arrays, tol=1e-6)
+    id = "stopping-small-column"
+    arrays = slow(id)
+    arrays["U"][:, 2] *= 2.0**-30
+    comment = "one column of inputs a thousand million times smaller than its mates', to the same accuracy"
+    yield case(id, comment, "column small", arrays, tol=1e-6)
+    id = "stopping-small-cotangent"
+    G_Y = draw(generator(id + " G_Y"), 2, 4) * 2.0**-60
+    comment = "a cotangent of size 1e-18: the adjoint is linear, so the relative error is that of size 1"
+    yield case(id, comment, "small", slow(id), tol=1e-9, G_Y=G_Y)
+    id = "stopping-tol-zero"
+    comment = "tol = 0: as near as rounding lets it come, and then an end"
+    yield from both(id, comment, "stopping", slow(id), tol=0.0)
+
+
+def ball() -> Iterator[Case]:
+    for name, total, comment in (
+        ("ulp-below", np.nextafter(1, 0), "‖A‖∞ one unit in the last place below 1"),
+        ("on", 1.0, "‖A‖∞ = 1 exactly: not a contraction in this norm, well posed by its Perron root"),
+        ("ulp-above", np.nextafter(1, 2), "‖A‖∞ one unit in the last place above 1, well posed by its Perron root"),
+    ):
+        id = f"ball-{name}"
+        A = np.triu(perron(generator(id), 5, 1.0), 1)
+        A[0] = [0, 0.25, 0.25, 0.25, 0.25 + (total - 1.0)]
+        A[4, 0] = 2.0**-6
+        arrays = clear(partial(_around, A, False), id)
+        yield case(id, comment, "ball" if name == "on" else "ball ulp", arrays)
+    for name, factor in (("10", 8.0), ("1000", 1024.0)):
+        id = f"ball-beyond-{name}"
+        scale = np.diag([1.0, factor, 1.0, factor, 1.0])
+        A = scale @ perron(generator(id), 5, 0.75) @ np.linalg.inv(scale)
+        comment = f"D A D⁻¹ of a contraction: ‖A‖∞ of about {name}, Perron root 0.75, as well posed as before"
+        arrays = clear(partial(_around, A, True), id, margin=UNIT**2)
+        yield case(id, comment, "ball perron", arrays)
+
+
+def _around(A: np.ndarray, positive: bool, rng: random.Random) -> Arrays:
+    return {"A": A, **weights(rng, positive=positive)}
+
+
+def ill_posed() -> Iterator[Case]:
+    rest = {"C": np.ones((1, 2)), "D": np.zeros((1, 1)), "U": np.array([[1.0, 2.0, 0.5]])}
+    for name, A, B, comment in (
+        ("no-solution", [[1.5, 0.0], [0.0, 0.0]], [1.0, 0.0],
+         "x = max(0, 1.5 x + 1) has no solution: the iteration grows for ever"),
+        ("two-cycle", [[0.0, -2.0], [-2.0, 0.0]], [1.0, 1.0],
+         "x₁ = max(0, 1 − 2 x₂), x₂ = max(0, 1 − 2 x₁): plain iteration cycles"),
+        ("blow-up", [[0.0, 3.0], [3.0, 0.0]], [1.0, 0.0], "an eigenvalue of 3: the iteration overflows"),
+    ):  # fmt: skip
+        arrays = {"A": np.array(A), "B": np.array(B)[:, None], **rest}
+        yield case(f"ill-posed-{name}", comment, "reported", arrays, expect="reported", bad=(0, 1, 2), max_iter=500)
+    arrays = {"A": np.zeros((4, 4)), **weights(generator("one column w"), 4, 2, 2, 5)}
+    arrays["A"][0, 0] = 1.5  # has no solution where it is excited
+    arrays["A"][1:, 1:] = signed(generator("one column"), 3, KAPPAS["0.9"])
+    arrays["B"][0] = [1, 0]
+    arrays["B"][1:, 0] = 0
+    arrays["U"][0] = [-1, -1, 1, -1, -1]
+    yield case(
+        "ill-posed-one-column", "column 2 has no solution, the others do not know of it", "reported column", arrays,
+        expect="reported", bad=(2,), max_iter=500, facts={"still": [0]},
+    )  # fmt: skip
+    arrays = member("iteration cap", kappa="0.999", family="perron")
+    for cap, allowed in ((1, "one application"), (50, "fifty applications")):
+        comment = f"{allowed} allowed where thousands are needed"
+        yield case(
+            f"iteration-cap-{cap}", comment, "reported cap", arrays, expect="reported", bad=(0, 1, 2, 3), max_iter=cap
+        )
+
+
+def kinks() -> Iterator[Case]:
+    """B = I and dyadic numbers: preactivations are exact in either dtype, whatever the order of a sum."""
+    arrays = {"A": np.full((3, 3), -0.0), "B": np.eye(3), "C": np.array([[1.0, -0.5, 0.25], [0.5, 1.0, -1.0]])}
+    arrays["D"] = np.zeros((2, 3))
+    for phi, at in (("relu", 0.0), ("leaky_relu", 0.0), ("hardtanh", 1.0), ("hardtanh", -1.0)):
+        name = f"kink-{phi}{'' if not at else f'{at:+.0f}'}"
+        U = np.array([[at, -0.5, 0.25], [at, 0.75, at], [at, at, 0.5]]).T
+        comment = f"preactivations exactly at the kink {at:g} of {phi}: its slope is a convention"
+        yield case(f"{name}-exact", comment, "kink", arrays | {"U": U}, activation=phi, expect="acceptable")
+        for side, to in (("above", np.inf), ("below", -np.inf)):
+            comment = f"one unit in the last place {side} the kink {at:g} of {phi}: the slope is no convention there"
+            for dtype in TOL:
+                beside = U.astype(dtype)
+                beside[beside == at] = np.nextafter(beside.dtype.type(at), beside.dtype.type(to))
+                flags = "kink ulp" if at else "kink ulp subnormal"
+                yield case(f"{name}-{side}-{dtype}", comment, flags, arrays | {"U": beside}, dtype, activation=phi)
+    arrays = {
+        "A": np.array([[0.0, 0.5, 0.0], [0.25, 0.0, 0.0], [0.5, 0.25, 0.0]]),
+        "B": np.eye(3),
+        "C": np.ones((1, 3)),
+        "D": np.zeros((1, 3)),
+        "U": np.array([[0.0, 0.0, 0.0], [1.0, -0.25, -0.625], [0.0, 0.0, 0.0], [-1.0, -1.0, 0.0]]).T,
+    }
+    comment = "columns that share a kink with their mates, and one of zeros"
+    yield case("kink-ties", comment, "kink column", arrays, expect="acceptable")
+
+
+# --- around it: shapes, ranks, scales, memory, what is not finite, and f ----------------------------------------------
+
+
+def low_rank(id: str, rank: int) -> Arrays:
+    """|L| (|R|ᵀ 1) ≤ 0.9: rows of L sum to 0.9 at most, rows of Rᵀ to 1."""
+
+    def build(rng: random.Random) -> Arrays:
+        L, R = draw(rng, 5, rank), draw(rng, 5, rank)
+        L = np.trunc(L / np.maximum(np.abs(L).sum(axis=1, keepdims=True), 1) * KAPPAS["0.9"] * 1024) / 1024
+        R = np.trunc(R / np.maximum(np.abs(R).sum(axis=0), 1) * 1024) / 1024
+        return {"L": L, "R": R, **weights(rng)}
+
+    return clear(build, id)
+
+
+def shapes() -> Iterator[Case]:
+    for id, sizes, comment in (
+        ("n-1", (1, 3, 2, 4), "one hidden unit"),
+        ("p-1", (5, 1, 2, 4), "one input feature"),
+        ("q-1", (5, 3, 1, 4), "one output"),
+        ("all-1", (1, 1, 1, 1), "everything of size 1"),
+        ("m-0", (5, 3, 2, 0), "no samples: empty answers, zero gradients"),
+        ("m-1", (5, 3, 2, 1), "one sample"),
+        ("m-37", (4, 2, 2, 37), "many samples, no multiple of any tile"),
+        ("n-24", (24, 5, 3, 6), "more units than samples"),
+        ("p-large", (3, 17, 2, 4), "more features than units"),
+    ):
+        yield from both(f"shape-{id}", comment, "shape", member(id, *sizes))
+    constant = "the last row of U is the constant 1: the bias"
+    for id, comment, flags in (
+        ("shape-no-D", "no D", "no_D"),
+        ("shape-bias", constant, "bias"),
+        ("shape-bias-no-D", f"{constant} and no D", "bias no_D"),
+    ):
+        arrays = member(id)
+        if "bias" in flags:
+            arrays["U"][-1] = 1
+        if "no_D" in flags:
+            del arrays["D"]
+        yield case(id, comment, flags, arrays)
+
+
+def ranks() -> Iterator[Case]:
+    for rank, comment in (
+        (0, "rank 0: A = 0, and ∂L, ∂R have no entry"),
+        (1, "rank 1"),
+        (2, "rank 2 of 5"),
+        (5, "rank n: L and R square, so that swapping them shows only in the numbers"),
+    ):
+        id = f"rank-{rank}"
+        yield from both(id, comment, "low_rank", low_rank(id, rank))
+    id = "rank-1-slow"
+    arrays = {"L": np.full((5, 1), KAPPAS["0.99"]), "R": perron(generator(id), 5, 1.0)[:1].T}
+    arrays |= weights(generator(id + " w"), positive=True)
+    comment = "L Rᵀ nonnegative with row sums 0.99: slow, in one direction"
+    yield case(f"{id}-float64", comment, "low_rank slow", arrays, tol=1e-9)
+
+
+def precision() -> Iterator[Case]:
+    base = member("scales")
+    for name, exponent in (("1e+30", 100), ("1e-30", -100)):
+        comment = f"inputs of size {name}: relu is homogeneous, so the relative error is that of size 1"
+        yield from both(f"scale-{name}", comment, "scale", base | {"U": base["U"] * 2.0**exponent})
+    for dtype, tiny in (("float64", 2.0**-1070), ("float32", 2.0**-145)):
+        arrays = weights(generator("subnormal"), positive=True)  # every unit active, far from its kink
+        arrays |= {"A": perron(generator("subnormal A"), 5, 0.5), "B": (arrays["B"] + 1) / 2}
+        arrays["U"] = np.trunc(arrays["U"] * 64) * tiny
+        comment = "subnormal inputs: an absolute error of a few of the smallest numbers, no flush that loses a column"
+        yield case(f"scale-subnormal-{dtype}", comment, "scale subnormal", arrays, dtype)
+    comment = "entries that float32 cannot hold: a sum in float32 shows"
+    yield case("float64-digits", comment, "accumulation", base | {"A": base["A"] + 2.0**-31 * np.sign(base["A"])})
+    arrays = member("cancellation", p=4)
+    arrays["B"][:, 1] = UNIT - arrays["B"][:, 0]
+    arrays["U"][:2] = 1024.0
+    comment = "large inputs that cancel in B U: the bound allows for it, nothing else does"
+    yield from both("cancellation", comment, "scale", arrays)
+
+
+def memory() -> Iterator[Case]:
+    for layout, comment in (
+        ("fortran", "arrays in Fortran order"),
+        ("strided", "arrays that are views of wider ones"),
+        ("reversed", "arrays with negative strides"),
+        ("readonly", "arrays that cannot be written"),
+    ):
+        id = f"memory-{layout}"
+        yield case(f"{id}-float64", comment, "memory", member(id), layout=layout)
+        id += "-low-rank"
+        yield case(f"{id}-float64", comment, "memory", low_rank(id, 2), layout=layout)
+
+
+def not_finite() -> Iterator[Case]:
+    arrays = member("not-finite", m=5)
+    for name in ("nan", "inf"):
+        arrays["U"][1, 3] = float(name)
+        comment = f"{name} in one entry of U: one column is lost, no other"
+        yield from both(f"not-finite-{name}", comment, "confined column", arrays, expect="reported", bad=(3,))
+
+
+def functions() -> Iterator[Case]:
+    """Raw weights. 0.96875 = 31/32 is the radius: a dyadic number, so that a row can lie on the ball exactly."""
+    kappa = 0.96875
+    for f in ("inf", "rows", "triu"):
+        for where, factor in (("inside", 0.5), ("beyond", 2.0), ("far", 23.0)):
+            for rank in (None, 2):
+                if f == "triu" and (rank or where == "far"):
+                    continue
+
+                def build(rng: random.Random, rank: int | None = rank, factor: float = factor) -> Arrays:
+                    if rank is None:
+                        raw = {"A": np.round(draw(rng, 5, 5) * factor * 1024 / 5) / 1024}
+                    else:
+                        raw = {"L": draw(rng, 5, rank) * factor / rank, "R": draw(rng, 5, rank) * factor / 5}
+                    return {**raw, **weights(rng)}
+
+                id = f"f-{f}-{where}" + ("" if rank is None else "-low-rank")
+                position = "far beyond" if where == "far" else where
+                comment = (
+                    f"f = {f}, raw weights {position} the ball of radius κ: the gradient is that of the raw weights"
+                )
+                yield from both(id, comment, "f", clear(build, id, f=FUNCTIONS[f](kappa)), f=f, kappa=kappa)
+    arrays = member("ball of f", n=3, kappa="0.5")
+    for f in ("inf", "rows"):
+        for name, top in (("on", 0.0), ("ulp-below", -(2.0**-53)), ("ulp-above", 2.0**-52)):
+            arrays["A"] = np.array([[0.5, -0.25, 0.21875 + top], [0.25, 0.125, -0.25], [0.0, 0.5, 0.25]])
+            comment = f"f = {f} with a row {name.replace('-', ' ')} the ball: either side's derivative is accepted"
+            yield case(f"f-{f}-{name}", comment, "f ulp", arrays, expect="acceptable", f=f, kappa=kappa)
+    arrays = clear(
+        lambda rng: {"A": draw(rng, 5, 5) * 3, **weights(rng)}, "f-straight-through", f=FUNCTIONS["inf"](kappa)
+    )
+    comment = "the declared derivative of the scaling is the identity: what torchidl does for a dense A"
+    yield case(
+        "f-inf-straight-through", comment, "f straight_through", arrays, f="inf", kappa=kappa, straight_through=True
+    )
+
+
+GROUPS = {
+    group.__name__.replace("_", "-"): group
+    for group in (
+        contraction, activations, stopping, ball, ill_posed, kinks,
+        shapes, ranks, precision, memory, not_finite, functions,
+    )
+}  # fmt: skip
