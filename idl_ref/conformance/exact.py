@@ -68,18 +68,7 @@ class Answer(NamedTuple):
 
 def numbers(array: np.ndarray, kind: Callable[[float], Any]) -> np.ndarray:
     """An object array of exact copies of floats."""
-    result = np.empty(array.shape, object)
-    for i in np.ndindex(array.shape):
-        result[i] = kind(float(array[i]))
-    return result
-
-
-def product(M: np.ndarray, N: np.ndarray, zero: Any) -> np.ndarray:
-    """M N for object arrays; of the right shape also where a dimension is 0."""
-    result = np.full((M.shape[0], N.shape[1]), zero, object)
-    for k in range(M.shape[1]):
-        result = result + M[:, k : k + 1] * N[k : k + 1]
-    return result
+    return np.frompyfunc(kind, 1, 1)(array.astype(object))
 
 
 def solve(M: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -95,8 +84,9 @@ def solve(M: np.ndarray, b: np.ndarray) -> np.ndarray:
     return rows[:, -1]
 
 
-def identity(n: int, kind: Callable[[int], Any]) -> np.ndarray:
-    return np.array([[kind(int(i == j)) for j in range(n)] for i in range(n)], object).reshape(n, n)
+def _minus(M: np.ndarray) -> np.ndarray:
+    """I − M."""
+    return np.eye(len(M), dtype=int).astype(object) - M
 
 
 # --- the equilibrium --------------------------------------------------------------------------------------------------
@@ -126,7 +116,7 @@ def rational_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation:
     for _ in range(50):
         pieces = [piece(v, activation) for v in p]
         slopes, offsets = (np.array([row[k] for row in pieces], object) for k in (2, 3))
-        x = solve(identity(len(z), Fraction) - slopes[:, None] * A, slopes * z + offsets)
+        x = solve(_minus(slopes[:, None] * A), slopes * z + offsets)
         p = A @ x + z
         if all(slope * v + offset == value for (_, _, slope, offset), v, value in
                zip((piece(v, activation) for v in p), p, x, strict=True)):  # fmt: skip
@@ -144,42 +134,35 @@ def rational_slope(p: Fraction, activation: str, phi0: Fraction) -> Fraction:
     return low + phi0 * (high - low)
 
 
-def decimal_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation: str) -> tuple[np.ndarray, Decimal]:
-    """x and max |φ(A x + z) − x|, by Newton's method from the start."""
+def decimal_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation: str) -> np.ndarray:
+    """x with x = φ(A x + z) to all but eight of the digits, by Newton's method from the start."""
     smooth, x = SMOOTH[activation], start
     for _ in range(60):
         p = A @ x + z
         residual = np.array([smooth.phi(v) for v in p], object) - x
-        size = max(map(abs, residual))
-        if size <= Decimal(f"1e-{DIGITS - 8}") * max(map(abs, x)):
-            return x, size
+        if max(map(abs, residual)) <= Decimal(f"1e-{DIGITS - 8}") * max(map(abs, x)):
+            return x
         slopes = np.array([smooth.slope(v) for v in p], object)
-        x = x + solve(identity(len(z), Decimal) - slopes[:, None] * A, residual)
+        x = x + solve(_minus(slopes[:, None] * A), residual)
     raise ArithmeticError("Newton's method did not converge")
 
 
 # --- everything that follows from X -----------------------------------------------------------------------------------
 
 
-def gradients(P: dict[str, np.ndarray], X: np.ndarray, S: np.ndarray, G_Y: np.ndarray, zero: Any) -> dict:
+def gradients(P: dict[str, np.ndarray], X: np.ndarray, S: np.ndarray, G_Y: np.ndarray) -> dict[str, np.ndarray]:
     """Y, V = S ∘ (Aᵀ V + Cᵀ G_Y), and the gradients of the effective weights.   object arrays"""
-    mul = lambda M, N: product(M, N, zero)  # noqa: E731
-    n, m = X.shape
-    A, one = P["A*"], type(zero)
-    G = mul(P["C"].T, G_Y)
-    V = np.empty((n, m), object)
-    for j in range(m):
-        V[:, j] = solve(identity(n, one) - S[:, j : j + 1] * A.T, S[:, j] * G[:, j])
-    out = {"X": X, "V": V, "Y": mul(P["C"], X), "B": mul(V, P["U"].T), "C": mul(G_Y, X.T), "U": mul(P["B"].T, V)}
+    A, G = P["A*"], P["C"].T @ G_Y
+    V = np.empty_like(X)
+    for j in range(X.shape[1]):
+        V[:, j] = solve(_minus(S[:, j : j + 1] * A.T), S[:, j] * G[:, j])
+    out = {"X": X, "V": V, "Y": P["C"] @ X, "B": V @ P["U"].T, "C": G_Y @ X.T, "U": P["B"].T @ V}
     if "D" in P:
-        out["Y"], out["U"] = out["Y"] + mul(P["D"], P["U"]), out["U"] + mul(P["D"].T, G_Y)
-        out["D"] = mul(G_Y, P["U"].T)
+        out["Y"], out["U"] = out["Y"] + P["D"] @ P["U"], out["U"] + P["D"].T @ G_Y
+        out["D"] = G_Y @ P["U"].T
     if "L" in P:
-        L, R = P["L*"], P["R*"]
-        out |= {"L": mul(V, mul(R.T, X).T), "R": mul(X, mul(L.T, V).T)}
-    else:
-        out["A"] = mul(V, X.T)
-    return out
+        return out | {"L": V @ (P["R*"].T @ X).T, "R": X @ (P["L*"].T @ V).T}
+    return out | {"A": V @ X.T}
 
 
 def answer(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Answer:
@@ -190,51 +173,43 @@ def answer(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Answer:
         return _decimal(problem, G_Y)
 
 
-def _exact_inputs(problem: Problem, kind: Any) -> dict[str, np.ndarray]:
+def _equilibrium(problem: Problem, kind: Any, column: Callable[..., np.ndarray]) -> tuple[dict, np.ndarray, np.ndarray]:
+    """The exact inputs, the effective ones among them as A*, L*, R*; X, column by column; and A X + B U."""
     P = {name: numbers(array, kind) for name, array in problem.arrays.items()}
-    if problem.A is not None:
+    if "A" in P:
         P["A*"] = effective(P["A"], problem)
     else:
         P["L*"], P["R*"] = effective(P["L"], problem), effective(P["R"].T, problem).T
-        P["A*"] = product(P["L*"], P["R*"].T, kind(0))
-    return P
-
-
-def _start(P: dict[str, np.ndarray], activation: str, Z: np.ndarray) -> np.ndarray:
-    return guess(P["A*"].astype(float), Z.astype(float), activation)
+        P["A*"] = P["L*"] @ P["R*"].T
+    A, Z = P["A*"], P["B"] @ P["U"]
+    X = numbers(guess(A.astype(float), Z.astype(float), problem.activation), kind)
+    for j in range(Z.shape[1]):
+        X[:, j] = column(A, Z[:, j], X[:, j], problem.activation)
+    return P, X, A @ X + Z
 
 
 def _rational(problem: Problem, G_Y: np.ndarray, phi0: Fraction) -> Answer:
     phi = problem.activation
-    P = _exact_inputs(problem, Fraction)
-    Z = product(P["B"], P["U"], ZERO)
-    start, X, S = numbers(_start(P, phi, Z), Fraction), np.empty(Z.shape, object), np.empty(Z.shape, object)
+    P, X, pre = _equilibrium(problem, Fraction, rational_column)
+    S = np.frompyfunc(lambda p: rational_slope(p, phi, phi0), 1, 1)(pre)
     kinks = [edge for _, edge, _, _ in PIECES[phi] if edge is not None]
-    margin = np.inf
-    for j in range(Z.shape[1]):
-        X[:, j] = rational_column(P["A*"], Z[:, j], start[:, j], phi)
-        p = P["A*"] @ X[:, j] + Z[:, j]
-        S[:, j] = [rational_slope(v, phi, phi0) for v in p]
-        margin = min([margin, *(float(abs(v - kink)) for v in p for kink in kinks)])
-    out = gradients(P, X, S, numbers(G_Y, Fraction), ZERO)
-    return Answer(_rounded(_pulled_back(out, P, problem), None), margin, "rational, verified on its active set")
+    margin = min((float(abs(p - kink)) for p in pre.ravel() for kink in kinks), default=np.inf)
+    out = gradients(P, X, S, numbers(G_Y, Fraction))
+    if "A" in P:
+        out["A"] = pullback(P["A"], out["A"], problem)
+    else:
+        out["L"], out["R"] = pullback(P["L"], out["L"], problem), pullback(P["R"].T, out["R"].T, problem).T
+    return Answer(_rounded(out, None), margin, "rational, verified on its active set")
 
 
 def _decimal(problem: Problem, G_Y: np.ndarray) -> Answer:
-    phi, zero = problem.activation, Decimal(0)
-    P = _exact_inputs(problem, Decimal)
-    Z = product(P["B"], P["U"], zero)
-    start, X, S = numbers(_start(P, phi, Z), Decimal), np.empty(Z.shape, object), np.empty(Z.shape, object)
-    residual = zero
-    for j in range(Z.shape[1]):
-        X[:, j], r = decimal_column(P["A*"], Z[:, j], start[:, j], phi)
-        S[:, j] = [SMOOTH[phi].slope(v) for v in P["A*"] @ X[:, j] + Z[:, j]]
-        residual = max(residual, r)
+    smooth = SMOOTH[problem.activation]
+    P, X, pre = _equilibrium(problem, Decimal, decimal_column)
+    residual = max(map(abs, (np.frompyfunc(smooth.phi, 1, 1)(pre) - X).ravel()), default=Decimal(0))
     G = numbers(G_Y, Decimal)
-    out = gradients(P, X, S, G, zero)
-    radius = _radius(P, out, G, residual, activations.get(phi).lipschitz, SMOOTH[phi].curvature)
-    arrays = _rounded(out, radius)
-    return Answer(arrays, np.inf, f"decimal, {DIGITS} digits, error proved to be at most {radius:.0e}")
+    out = gradients(P, X, np.frompyfunc(smooth.slope, 1, 1)(pre), G)
+    radius = _radius(P, out, G, residual, activations.get(problem.activation).lipschitz, smooth.curvature)
+    return Answer(_rounded(out, radius), np.inf, f"decimal, {DIGITS} digits, error proved to be at most {radius:.0e}")
 
 
 def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: float, curvature: float) -> Decimal:
@@ -245,7 +220,7 @@ def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: f
     """
     size = {name: sum(abs(v) for v in M.ravel()) + 1 for name, M in (*P.items(), *out.items())}
     G = sum(abs(v) for v in G_Y.ravel()) + 1
-    kappa = Decimal(lipschitz) * max((sum(map(abs, row)) for row in P["A*"]), default=Decimal(0))
+    kappa = Decimal(lipschitz) * max((sum(map(abs, row)) for row in P["A*"]), default=0)
     if kappa >= 1:
         raise ValueError("a smooth case must contract in the ∞-norm, or its error is not proved")
     unit = Decimal(10) ** (4 - DIGITS)
@@ -258,14 +233,12 @@ def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: f
 
 def _rounded(arrays: dict[str, np.ndarray], radius: Decimal | None) -> Arrays:
     """float64 next to each entry; refused where an error of `radius` could change one above 1e-30."""
-    result = {}
     if radius is not None and radius > Decimal("1e-40"):
         raise ArithmeticError(f"the error is only proved to be at most {radius:.0e}")
     for name, M in arrays.items():
-        result[name] = np.array([float(v) for v in M.ravel()], float).reshape(M.shape)
         if radius is not None and not all(float(v - radius) == float(v + radius) for v in M.ravel() if abs(v) > 1e-30):
             raise ArithmeticError(f"the error of {name} is not below the rounding to float64")
-    return result
+    return {name: M.astype(float) for name, M in arrays.items()}
 
 
 # --- f: from raw to effective weights, and back -----------------------------------------------------------------------
@@ -288,13 +261,12 @@ def _on_ball(row: np.ndarray, kappa: Fraction) -> tuple[list, list[int] | None]:
     """The nearest point with Σ|a| ≤ κ, and its support; None where the row is inside already."""
     if sum(map(abs, row)) <= kappa:
         return list(row), None
-    total, theta, support = Fraction(0), Fraction(0), 0
+    total = theta = ZERO
     for k, size in enumerate(sorted(map(abs, row), reverse=True), 1):
         total += size
         if size > (total - kappa) / k:
-            theta, support = (total - kappa) / k, k
-    assert support
-    moved = [(1 if a > 0 else -1) * max(abs(a) - theta, Fraction(0)) for a in row]
+            theta = (total - kappa) / k
+    moved = [(1 if a > 0 else -1) * max(abs(a) - theta, ZERO) for a in row]
     return moved, [j for j, a in enumerate(row) if abs(a) > theta]
 
 
@@ -310,8 +282,8 @@ def pullback(M: np.ndarray, G: np.ndarray, problem: Problem) -> np.ndarray:
         norm = max(norms)
         if norm <= kappa:
             return G
-        s = np.full(M.shape, ZERO, object)
-        s[norms.index(norm)] = [(a > 0) - (a < 0) for a in M[norms.index(norm)]]
+        s, top = np.full(M.shape, ZERO, object), norms.index(norm)
+        s[top] = [(a > 0) - (a < 0) for a in M[top]]
         return (G - s * ((G * M).sum() / norm)) * (kappa / norm)
     result = G.copy()
     for i, row in enumerate(M):
@@ -321,10 +293,3 @@ def pullback(M: np.ndarray, G: np.ndarray, problem: Problem) -> np.ndarray:
             mean = sum(signs[j] * G[i, j] for j in support) / len(support)
             result[i] = [G[i, j] - signs[j] * mean if j in signs else ZERO for j in range(len(row))]
     return result
-
-
-def _pulled_back(out: dict, P: dict, problem: Problem) -> dict:
-    for name in ("A",) if "A" in P else ("L", "R"):
-        turn = (lambda M: M.T) if name == "R" else (lambda M: M)
-        out[name] = turn(pullback(turn(P[name]), turn(out[name]), problem))
-    return out
