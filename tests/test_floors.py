@@ -81,7 +81,6 @@ FLOORS = {
     "conformance.report": 18,
     "conformance.vectors": 19,
     "conformance.bugs_gradients": 19,
-    "conformance.diagnose": 20,
     "conformance.verdicts": 21,
     "conformance.runner": 22,
     "conformance.remote": 20,

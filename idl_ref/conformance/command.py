@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,53 +31,44 @@ def add(commands: Any, formatter: Any) -> None:
         description="Check any backend of implicit models against exact answers, and name what is wrong with it.",
     )
     inner = parser.add_subparsers(title="commands", required=True, metavar="{run,export,check,list,bugs,generate}")
-    run = inner.add_parser("run", help="check a backend", formatter_class=formatter)
+
+    def command(name: str, action: Any, help: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = inner.add_parser(name, help=help, formatter_class=formatter)
+        parser.set_defaults(run=action)
+        return parser
+
+    run = command("run", _run, "check a backend")
     which = run.add_mutually_exclusive_group(required=True)
     which.add_argument("--backend", metavar="MODULE:OBJECT", help="a Python object, or a class to make one of")
     which.add_argument("--command", metavar="COMMAND", help="a program that answers JSON lines")
     run.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for an answer of the program")
-    _add_choice(run)
-    run.set_defaults(run=_run)
-    export = inner.add_parser("export", help="write every case as plain files", formatter_class=formatter)
-    export.add_argument("directory", type=Path, metavar="DIR")
-    export.set_defaults(run=_export)
-    check = inner.add_parser("check", help="check answers to exported cases", formatter_class=formatter)
-    check.add_argument("directory", type=Path, metavar="DIR", help="what export wrote")
+    export = command("export", _export, "write every case as plain files")
+    check = command("check", _check, "check answers to exported cases")
+    shown = command("list", _list, "the cases, and what each hunts")
+    bugs = command("bugs", _bugs, "show that every planted bug is found")
+    generate = command("generate", _generate, "compute the cases again and write them")
+    for parser, help in ((export, None), (check, "what export wrote"), (generate, None)):
+        parser.add_argument("directory", type=Path, metavar="DIR", help=help)
     check.add_argument("results", type=Path, metavar="RESULTS", help="a folder of answers, one folder per case")
-    _add_choice(check)
-    check.set_defaults(run=_check)
-    shown = inner.add_parser("list", help="the cases, and what each hunts", formatter_class=formatter)
-    shown.add_argument("--groups", nargs="+", metavar="NAME", help="groups, or patterns of ids")
-    shown.set_defaults(run=_list)
-    bugs = inner.add_parser("bugs", help="show that every planted bug is found", formatter_class=formatter)
+    for parser, more in ((run, "; see list"), (check, "; see list"), (shown, "")):
+        parser.add_argument("--groups", nargs="+", metavar="NAME", help=f"groups, or patterns of ids{more}")
+    reports = f"ending in {', '.join(FORMATS)}"
+    for parser in (run, check):
+        add = parser.add_argument
+        add("--expected-failures", type=Path, metavar="FILE.json", help='{"id or pattern": "reason"}')
+        add("--report", type=Path, action="append", default=[], metavar="FILE", help=reports)
     bugs.add_argument("--all", action="store_true", help="all the cases that find each bug, not only the first")
     bugs.add_argument("--report", type=Path, metavar="FILE.md", help="write the table")
-    bugs.set_defaults(run=_bugs)
-    generate = inner.add_parser("generate", help="compute the cases again and write them", formatter_class=formatter)
-    generate.add_argument("directory", type=Path, metavar="DIR")
-    generate.set_defaults(run=_generate)
-
-
-def _add_choice(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--groups", nargs="+", metavar="NAME", help="groups, or patterns of ids; see list")
-    add("--expected-failures", type=Path, metavar="FILE.json", help='{"id or pattern": "reason"}')
-    add("--report", type=Path, action="append", default=[], metavar="FILE", help=f"ending in {', '.join(FORMATS)}")
 
 
 def _run(options: argparse.Namespace) -> int:
-    reports = _formats(options.report)
-    if options.command is not None:
-        if not options.timeout > 0:
-            raise ValueError(f"--timeout must be positive; got {options.timeout:g}.")
-        backend: Any = remote.Command(options.command, options.timeout)
-    else:
-        backend = _imported(options.backend)
-    try:
-        return _reported(backend, options, options.groups, reports)
-    finally:
-        if options.command is not None:
-            backend.close()
+    _check_reports(options.report)
+    if options.command is None:
+        return _reported(_imported(options.backend), options, options.groups)
+    if not options.timeout > 0:
+        raise ValueError(f"--timeout must be positive; got {options.timeout:g}.")
+    with closing(remote.Command(options.command, options.timeout)) as backend:
+        return _reported(backend, options, options.groups)
 
 
 def _imported(name: str) -> Any:
@@ -96,7 +88,7 @@ def _imported(name: str) -> Any:
     return value
 
 
-def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | None, reports: list[Any]) -> int:
+def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | None) -> int:
     expected = {}
     if options.expected_failures is not None:
         expected = json.loads(options.expected_failures.read_text(encoding="utf-8"))
@@ -106,23 +98,22 @@ def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | Non
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(report)
-    for path, write in reports:
-        path.write_text(write(report), encoding="utf-8")
+    for path in options.report:
+        path.write_text(FORMATS[path.suffix](report), encoding="utf-8")
         print(f"wrote {path}")
-    return 0 if report.ok else 1
+    return int(not report.ok)
 
 
 def _dot(result: Result) -> None:
     print({"passed": ".", "failed": "F", "skipped": "s"}.get(result.outcome, "x"), end="", file=sys.stderr, flush=True)
 
 
-def _formats(paths: list[Path]) -> list[Any]:
+def _check_reports(paths: list[Path]) -> None:
     for path in paths:
         if path.suffix not in FORMATS:
             raise ValueError(f"--report must end in {', '.join(FORMATS)}; got {path}.")
         if not path.parent.is_dir():
             raise ValueError(f"--report must lie in a folder that is there; got {path}.")
-    return [(path, FORMATS[path.suffix]) for path in paths]
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -132,25 +123,24 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    reports = _formats(options.report)
+    _check_reports(options.report)
     mark = options.directory / "vectors.sha256"
     if not mark.exists() or mark.read_text(encoding="ascii").strip() != vectors.SHA256:
         raise ValueError(f"{options.directory} must hold this version's cases: run idl-ref conformance export.")
     cases = vectors.load()
-    groups = options.groups or [name for name in runner.group_names(cases) if name != "relations"]
-    return _reported(remote.Answers(options.results, cases), options, groups, reports)
+    groups = options.groups or list({case.group: None for case in cases})  # relations ask for what nobody wrote
+    return _reported(remote.Answers(options.results, cases), options, groups)
 
 
 def _list(options: argparse.Namespace) -> int:
     cases = runner.select(vectors.load(), options.groups)[""]
     for case in cases:
-        condition = case.facts["condition"]
+        facts = case.facts
+        condition = "-" if facts["condition"] is None else f"{facts['condition']:.4g}"
         print(f"{case.id}   [{case.group}; {', '.join(case.flags)}]")
         print(f"    {case.comment}")
-        print(
-            f"    ‖A‖∞ {case.facts['norm']:.4g}, Perron root {case.facts['perron']:.4g}, "
-            f"1/(1 − κ) {'-' if condition is None else format(condition, '.4g')}; {case.facts['provenance']}"
-        )
+        print(f"    ‖A‖∞ {facts['norm']:.4g}, Perron root {facts['perron']:.4g}, 1/(1 − κ) {condition}; ", end="")
+        print(facts["provenance"])
     for flag in dict.fromkeys(flag for case in cases for flag in case.flags):
         hunts, effect, link = FLAGS[flag]
         print(f"{flag}: hunts {hunts}; {effect}. {link}")
@@ -159,16 +149,16 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _bugs(options: argparse.Namespace) -> int:
-    found = []
-    for row in runner.hunt(options.all):
-        found.append(row)
-        print(f"{row.name:<28}{row.failures[0].id if row.killed else 'NOT FOUND'}", flush=True)
-    survivors = [row.name for row in found if not row.killed]
-    print(f"{len(found) - len(survivors)} of {len(found)} planted bugs found")
+    found = {}
+    for name, failures in runner.hunt(options.all):
+        found[name] = failures
+        print(f"{name:<28}{failures[0].id if failures else 'NOT FOUND'}", flush=True)
+    killed = sum(map(bool, found.values()))
+    print(f"{killed} of {len(found)} planted bugs found")
     if options.report is not None:
         options.report.write_text(f"{BUGS_HEAD}\n{runner.table(found)}", encoding="utf-8")
         print(f"wrote {options.report}")
-    return 1 if survivors else 0
+    return int(killed < len(found))
 
 
 def _generate(options: argparse.Namespace) -> int:

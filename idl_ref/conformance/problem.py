@@ -191,6 +191,14 @@ def spread(arrays: Arrays, good: np.ndarray) -> Arrays:
     return result
 
 
+def answer_shapes(problem: Problem, what: str) -> dict[str, tuple[int, ...]]:
+    """The arrays that "forward" or "vjp" gives, and their shapes."""
+    n, _, q, m = problem.sizes
+    if what == "forward":
+        return {"Y": (q, m), "X": (n, m)}
+    return {name: M.shape for name, M in problem.arrays.items() if name != "X0"}
+
+
 def laid_out(array: np.ndarray, layout: str) -> np.ndarray:
     """A copy of an array that lies in memory as a case asks."""
     if layout == "fortran":

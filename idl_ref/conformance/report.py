@@ -8,7 +8,6 @@ import math
 import platform
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,8 +99,18 @@ class Report:
 
     @property
     def causes(self) -> list[tuple[str, list[Result]]]:
-        """The failures, grouped by what explains most of them; each failure stands once."""
-        return causes(self.failed)
+        """The bug that explains most failures, with them; then the one that explains most of the rest; and so on."""
+        left, groups = self.failed, []
+        while votes := Counter(cause for r in left for cause in r.causes):
+            most = max(votes.values())
+            tied = [cause for cause, n in votes.items() if n == most]
+            explained = [r for r in left if tied[0] in r.causes]
+            same = [cause for cause in tied if all(cause in r.causes for r in explained)]
+            groups.append((f"error matches: {' or '.join(same)}", explained))
+            left = [r for r in left if r not in explained]
+        groups.append(("no numbers to compare", [r for r in left if r.ratio is None]))
+        groups.append(("not explained by a planted bug", [r for r in left if r.ratio is not None]))
+        return [(cause, results) for cause, results in groups if results]
 
     # --- for people ---------------------------------------------------------------------------------------------------
 
@@ -123,58 +132,58 @@ class Report:
 
     def to_markdown(self) -> str:
         """The summary, a table of groups, and the failures by cause."""
-        lines = [f"# Conformance of {self.backend}", "", self.summary + ".", ""]
-        lines += ["| group | passed | failed | skipped | worst ratio |", "|---|---|---|---|---|"]
-        lines += ["| " + " | ".join(row) + " |" for row in self._table()]
-        for cause, results in self.causes:
-            lines += ["", f"## {cause}", "", "| check | error / bound | what |", "|---|---|---|"]
-            lines += [f"| {r.id} | {_ratio(r.ratio)} | {r.message.replace('|', '∣')} |" for r in results]
+        lines = [f"# Conformance of {self.backend}", "", self.summary + "."]
+        for title, head, rows in self._tables():
+            lines += [f"\n## {title}"] * bool(title)
+            lines += ["", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+            lines += [f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |" for row in rows]
         lines += [f"\n{text}" for text in (*self.problems, *self.notes)]
         return "\n".join(lines) + "\n"
 
     def to_html(self) -> str:
         """One page without scripts or outside files."""
-        text = html.escape
-        rows = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in self._table())
-        body = [f"<h1>Conformance of {text(self.backend)}</h1><p>{text(self.summary)}.</p>"]
-        heads = "".join(f"<th>{h}</th>" for h in ("group", "passed", "failed", "skipped", "worst ratio"))
-        body.append(f"<table><tr>{heads}</tr>{rows}</table>")
-        for cause, results in self.causes:
-            items = "".join(
-                f"<tr><td>{text(r.id)}</td><td>{_ratio(r.ratio)}</td><td>{text(r.message)}</td></tr>" for r in results
-            )
-            head = "<tr><th>check</th><th>error / bound</th><th>what</th></tr>"
-            body.append(f"<h2>{text(cause)}</h2><table>{head}{items}</table>")
-        body += [f"<p>{text(line)}</p>" for line in (*self.problems, *self.notes)]
-        return f'<!doctype html><html lang="en"><meta charset="utf-8">{STYLE}<body>{"".join(body)}</body></html>\n'
 
-    def _table(self) -> list[list[str]]:
-        groups = dict.fromkeys(r.group for r in self.results)
-        rows = []
-        for group in groups:
+        def line(tag: str, row: tuple[str, ...]) -> str:
+            return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+
+        text = html.escape
+        body = f"<h1>Conformance of {text(self.backend)}</h1><p>{text(self.summary)}.</p>"
+        for title, head, rows in self._tables():
+            body += f"<h2>{text(title)}</h2>" * bool(title)
+            body += f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
+        body += "".join(f"<p>{text(line)}</p>" for line in (*self.problems, *self.notes))
+        return f'<!doctype html><html lang="en"><meta charset="utf-8">{STYLE}<body>{body}</body></html>\n'
+
+    def _tables(self) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+        """Title, head and rows: what came of each group, then the failures by cause."""
+        groups: list[tuple[str, ...]] = []
+        for group in dict.fromkeys(r.group for r in self.results):
             of = [r for r in self.results if r.group == group]
             count = Counter(r.outcome for r in of)
-            ratios = [r.ratio for r in of if r.ratio is not None and r.outcome == PASSED]
-            failures = count[FAILED] + count[EXPECTED]
-            rows.append(
-                [group, *map(str, (count[PASSED], failures, count[SKIPPED])), _ratio(max(ratios, default=None))]
-            )
-        return rows
+            counts = count[PASSED], count[FAILED] + count[EXPECTED], count[SKIPPED]
+            worst = max((r.ratio for r in of if r.ratio is not None and r.outcome == PASSED), default=None)
+            groups.append((group, *map(str, counts), _ratio(worst)))
+        check = ("check", "error / bound", "what")
+        return [("", ("group", "passed", "failed", "skipped", "worst ratio"), groups)] + [
+            (cause, check, [(r.id, _ratio(r.ratio), r.message) for r in results]) for cause, results in self.causes
+        ]
 
     # --- for machines -------------------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
         """Everything, after the schema named in it; what is infinite is null."""
-        results = [_plain(r) for r in self.results]
+        results = [{**vars(r), "ratio": r.ratio if math.isfinite(r.ratio or 0) else None} for r in self.results]
+        for result in results:
+            del result["evidence"]
         head = {"schema": SCHEMA, "backend": self.backend, "ok": self.ok, "vectors": self.vectors}
         rest = {"environment": self.environment, "problems": self.problems, "notes": self.notes, "results": results}
         return json.dumps(head | rest, indent=1, ensure_ascii=False) + "\n"
 
     def to_junit(self) -> str:
         """One test case per check, for a server that reads JUnit's XML."""
-        count = {"tests": len(self.results), "failures": len(self.failed), "skipped": len(self.skipped)}
-        attributes = {name: str(value) for name, value in count.items()}
-        suite = ET.Element("testsuite", {"name": f"conformance of {self.backend}", **attributes})
+        count = {"tests": self.results, "failures": self.failed, "skipped": self.skipped}
+        counts = {name: str(len(results)) for name, results in count.items()}
+        suite = ET.Element("testsuite", {"name": f"conformance of {self.backend}", **counts})
         for r in self.results:
             test = ET.SubElement(suite, "testcase", classname=r.group, name=r.id)
             if r.outcome == FAILED:
@@ -193,38 +202,8 @@ table{border-collapse:collapse}td,th{padding:.2rem .8rem;border-bottom:1px solid
 overflow-wrap:anywhere}</style>"""
 
 
-def causes(failed: Iterable[Result]) -> list[tuple[str, list[Result]]]:
-    """The bug that explains most failures, with them; then the one that explains most of the rest; and so on."""
-    left, groups = list(failed), []
-    while left:
-        votes = Counter(cause for r in left for cause in r.causes)
-        if not votes:
-            none = [r for r in left if r.ratio is None]
-            groups += [("no numbers to compare", none)] * bool(none)
-            left = [r for r in left if r.ratio is not None]
-            groups += [("not explained by a planted bug", left)] * bool(left)
-            break
-        most = max(votes.values())
-        tied = [cause for cause, n in votes.items() if n == most]
-        explained = [r for r in left if tied[0] in r.causes]
-        same = [cause for cause in tied if all(cause in r.causes for r in explained)]
-        groups.append((f"error matches: {' or '.join(same)}", explained))
-        left = [r for r in left if r not in explained]
-    return groups
-
-
 def _ratio(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2g}"
-
-
-def _plain(result: Result) -> dict[str, Any]:
-    return {name: value for name, value in vars(result).items() if name != "evidence"} | {
-        "ratio": _finite(result.ratio)
-    }
-
-
-def _finite(ratio: float | None) -> float | None:
-    return ratio if ratio is not None and math.isfinite(ratio) else None
 
 
 def _printable(text: str) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
-from idl_ref.conformance import diagnose, report, vectors, verdicts
+from idl_ref.conformance import report, vectors, verdicts
 from idl_ref.conformance.bugs import diagnosis
 from idl_ref.conformance.bugs_gradients import BUGS
 from idl_ref.conformance.capabilities import Capabilities
 from idl_ref.conformance.problem import Backend, Case
 from idl_ref.conformance.relations import RELATIONS
-from idl_ref.conformance.report import FAILED, PASSED, SKIPPED, Report, Result
+from idl_ref.conformance.report import FAILED, SKIPPED, Report, Result
 
 RELATED = (  # the cases that relations start from
     "contraction-random-0.9-float64", "contraction-perron-0.99-float64", "contraction-zero-rows-0.9-float32",
@@ -65,14 +66,10 @@ def check_backend(
     >>> report.ok, len(report.failed)
     (True, 0)
     """
-    groups = [groups] if isinstance(groups, str) else groups
-    chosen = select(vectors.load(vectors_directory), groups)
-    results, unused = [], set(expected_failures)
-    for ident, run in checks(backend, chosen):
-        result = diagnose.named(run())
-        if result.outcome != SKIPPED:
-            result = _as_expected(result, expected_failures, unused)
-        assert result.id == ident
+    declared, unused = _declared(backend), set(expected_failures)
+    results = []
+    for _, run in checks(backend, select(vectors.load(vectors_directory), groups)):
+        result = _as_expected(verdicts.named(run()), expected_failures, unused)
         results.append(result)
         if progress is not None:
             progress(result)
@@ -83,18 +80,18 @@ def check_backend(
     problems += [
         f"{r.id} passes, and was expected to fail: take it out of the list" for r in results if r.message == _XPASS
     ]
-    if not any(r.outcome in (PASSED, FAILED, report.EXPECTED) for r in results):
+    if all(r.outcome == SKIPPED for r in results):
         problems.append("nothing was asserted: every check was skipped, or none was chosen")
-    unknown = _declared(backend).unknown
-    notes = [f"declared, and not known to this kit: {', '.join(unknown)}"] if unknown else []
-    return Report(str(backend.name), tuple(results), tuple(problems), tuple(notes), vectors.SHA256)
+    unknown = ", ".join(declared.unknown)
+    notes = (f"declared, and not known to this kit: {unknown}",) if unknown else ()
+    return Report(str(backend.name), tuple(results), tuple(problems), notes, vectors.SHA256)
 
 
 _XPASS = "passes, and was expected to fail"
 
 
 def _as_expected(result: Result, expected: Mapping[str, str], unused: set[str]) -> Result:
-    for pattern, reason in expected.items():
+    for pattern, reason in expected.items() if result.outcome != SKIPPED else ():
         if fnmatchcase(result.id, pattern) or fnmatchcase(result.case, pattern):
             unused.discard(pattern)
             if result.outcome == FAILED:
@@ -104,31 +101,25 @@ def _as_expected(result: Result, expected: Mapping[str, str], unused: set[str]) 
     return result
 
 
-def group_names(cases: Iterable[Case]) -> list[str]:
-    return [*dict.fromkeys(case.group for case in cases), "relations"]
-
-
-def select(cases: Iterable[Case], groups: Iterable[str] | None) -> dict[str, list[Case]]:
+def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[str, list[Case]]:
     """The cases to solve under "", and those that relations start from, by relation."""
     cases = list(cases)
-    known = group_names(cases)
-    chosen: dict[str, list[Case]] = {name: [] for name in ("", *RELATIONS, "adjoint")}
-    base = [case for case in cases if case.id in RELATED]
-    patterns = None if groups is None else list(groups)
+    patterns = ["*"] if groups is None else [groups] if isinstance(groups, str) else list(groups)
     found: set[str] = set()
 
     def wanted(*names: str) -> bool:
-        hits = {p for p in patterns or () if any(fnmatchcase(name, p) for name in names)}
+        hits = {pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names)}
         found.update(hits)
-        return patterns is None or bool(hits)
+        return bool(hits)
 
-    for case in cases:
-        if wanted(case.group, case.id):
-            chosen[""].append(case)
-    for name, relation in RELATIONS.items():
-        chosen[name] = [c for c in base if relation.fits(c) and wanted("relations", f"relation-{name}")]
-    chosen["adjoint"] = [c for c in base if wanted("relations", "relation-adjoint")]
-    if patterns and (lost := [p for p in patterns if p not in found]):
+    chosen = {"": [case for case in cases if wanted(case.group, case.id)]}
+    for name in (*RELATIONS, "adjoint"):
+        asked = wanted("relations", f"relation-{name}")
+        chosen[name] = [
+            case for case in cases if asked and case.id in RELATED and (name == "adjoint" or RELATIONS[name].fits(case))
+        ]
+    if lost := [pattern for pattern in patterns if pattern not in found]:
+        known = [*dict.fromkeys(case.group for case in cases), "relations"]
         raise ValueError(
             f"groups must be among {', '.join(known)}, or patterns of ids; got {', '.join(map(repr, lost))}."
         )
@@ -199,7 +190,7 @@ def parametrize(
 def _test(run: Run) -> None:
     import pytest
 
-    result = diagnose.named(run())
+    result = verdicts.named(run())
     if result.outcome == SKIPPED:
         pytest.skip(result.message)
     if result.outcome == FAILED:
@@ -210,36 +201,19 @@ def _test(run: Run) -> None:
 # --- how much the kit finds -------------------------------------------------------------------------------------------
 
 
-class Found(NamedTuple):
-    """A bug, and the checks that fail because of it: the first one, or all of them."""
-
-    name: str
-    failures: tuple[Result, ...]
-
-    @property
-    def killed(self) -> bool:
-        return bool(self.failures)
-
-
-def hunt(everything: bool = False) -> Iterator[Found]:
-    """Each planted bug through the kit, until the first check that fails, or through all of it."""
+def hunt(everything: bool = False) -> Iterator[tuple[str, list[Result]]]:
+    """Each planted bug, and the checks that fail because of it: the first one, or all of them."""
     chosen = select(vectors.load(), None)
     for name, bug in BUGS.items():
-        backend = bug()
-        failures: list[Result] = []
-        for _, run in checks(backend, chosen):
-            if (result := run()).outcome == FAILED:
-                failures.append(result)
-                if not everything:
-                    break
-        yield Found(name, tuple(failures))
+        failed = (result for _, run in checks(bug(), chosen) if (result := run()).outcome == FAILED)
+        yield name, list(failed if everything else islice(failed, 1))
 
 
-def table(found: list[Found]) -> str:
+def table(found: Mapping[str, list[Result]]) -> str:
     """Markdown: every bug in words, the first check that finds it, how many do, and in which groups."""
     lines = ["| planted bug | first found by | checks | in the groups |", "|---|---|---|---|"]
-    for row in found:
-        groups = ", ".join(dict.fromkeys(r.group for r in row.failures))
-        first = f"`{row.failures[0].id}`" if row.killed else "**nothing**"
-        lines.append(f"| {diagnosis(row.name)} | {first} | {len(row.failures)} | {groups} |")
+    for name, failures in found.items():
+        groups = ", ".join(dict.fromkeys(r.group for r in failures))
+        first = f"`{failures[0].id}`" if failures else "**nothing**"
+        lines.append(f"| {diagnosis(name)} | {first} | {len(failures)} | {groups} |")
     return "\n".join(lines) + "\n"

@@ -1,20 +1,25 @@
-"""The verdicts on one case: certificate, status, truth, and the relations between answers."""
+"""The verdicts on one case: certificate, status, truth, relations; and the bugs that explain a failure."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from idl_ref.conformance import bounds as bnd
-from idl_ref.conformance import diagnose, relations
+from idl_ref.conformance import relations
+from idl_ref.conformance.bugs import STATEFUL, diagnosis
+from idl_ref.conformance.bugs_gradients import BUGS
 from idl_ref.conformance.capabilities import PHI0, Capabilities
-from idl_ref.conformance.problem import WEIGHTS, Arrays, Backend, BackendError, Case, Problem, laid_out
+from idl_ref.conformance.problem import Arrays, Backend, BackendError, Case, Problem, answer_shapes, laid_out
 from idl_ref.conformance.relations import Relation
 from idl_ref.conformance.report import FAILED, PASSED, SKIPPED, Result
+
+CLOSE = 0.02  # of the error: this near to a bug's numbers, the error is that bug's
+COSTLY = 10_000  # iterations: where more may be needed, a case is not repeated with every bug
 
 # --- one call to a backend --------------------------------------------------------------------------------------------
 
@@ -32,33 +37,33 @@ class Answer:
     note: str = ""
 
 
-def ask(backend: Backend, what: str, problem: Problem, G_Y: np.ndarray, layout: str, asked: tuple[str, ...]) -> Answer:
+def ask(
+    backend: Backend, what: str, problem: Problem, G_Y: np.ndarray, declared: Capabilities, layout: str = "C"
+) -> Answer:
     """One call, with arrays of its own that it must not change, and what it gave as arrays of the right shape."""
-    given = problem.with_arrays({name: laid_out(M, layout) for name, M in problem.arrays.items()})
-    cotangent = laid_out(G_Y, layout)
+    before = {**problem.arrays, "G_Y": G_Y}
+    given = {name: laid_out(M, layout) for name, M in before.items()}
+    theirs = problem.with_arrays({name: given[name] for name in problem.arrays})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            out = backend.forward(given) if what == "forward" else backend.vjp(given, cotangent)
+            out = backend.forward(theirs) if what == "forward" else backend.vjp(theirs, given["G_Y"])
         except Exception as reason:
             died = isinstance(reason, BackendError)
             return Answer(error=f"raised {type(reason).__name__}: {_short(reason)}", raised=not died)
+    for name in before:
+        if not np.array_equal(before[name], given[name], equal_nan=True):
+            return Answer(error=f"input {name} was modified")
     answer = Answer(warned=_short(caught[0].message) if caught else "")
-    for name, before in (*problem.arrays.items(), ("G_Y", G_Y)):
-        after = cotangent if name == "G_Y" else getattr(given, name)
-        if not np.array_equal(before, after, equal_nan=True):
-            answer.error = f"input {name} was modified"
-            return answer
-    shapes = _shapes(problem)
-    for name in asked:
+    for name, shape in answer_shapes(problem, what).items():
+        if name == "X" and not declared.X:
+            continue
         value = out.get(name) if hasattr(out, "get") else None
         if value is None:
-            answer.error = f"gave no {name}"
-            return answer
+            return Answer(error=f"gave no {name}")
         array = np.asarray(value)
-        if array.dtype.kind != "f" or array.shape != shapes[name]:
-            answer.error = f"{name} must be {shapes[name]} {problem.dtype}; got {array.shape} {array.dtype}"
-            return answer
+        if array.dtype.kind != "f" or array.shape != shape:
+            return Answer(error=f"{name} must be {shape} {problem.dtype}; got {array.shape} {array.dtype}")
         if array.dtype != problem.dtype:
             answer.note = f"{name} is {array.dtype}, the problem {problem.dtype}"
         answer.arrays[name] = array.astype(np.float64, copy=True)
@@ -73,17 +78,6 @@ def _short(reason: Any) -> str:
     return text if len(text) <= 160 else text[:157] + "…"
 
 
-def _shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
-    _, _, q, m = problem.sizes
-    shapes: dict[str, tuple[int, ...]] = {name: M.shape for name, M in problem.arrays.items()}
-    return shapes | {"X": (len(problem.B), m), "Y": (q, m)}
-
-
-def names(problem: Problem) -> tuple[str, ...]:
-    """The gradients that are asked for."""
-    return tuple(name for name in WEIGHTS if name in problem.arrays)
-
-
 # --- one case ---------------------------------------------------------------------------------------------------------
 
 
@@ -92,47 +86,63 @@ def _bounds(case: Case, index: int) -> Arrays:
     return bnd.bounds(case, case.truths[index])
 
 
-def _result(case: Case, check: str, outcome: str, **rest: Any) -> Result:
-    return Result(f"{case.id}:{check}", case.group, outcome, flags=case.flags, **rest)
+def _result(case: Case, check: str, outcome: str, message: str = "", **rest: Any) -> Result:
+    return Result(f"{case.id}:{check}", case.group, outcome, message=message, flags=case.flags, **rest)
+
+
+def _judged(case: Case, check: str, ratio: float, message: str, **rest: Any) -> Result:
+    """Passed where the error is within its bound; what else is given says why it is not."""
+    if ratio <= 1:
+        return _result(case, check, PASSED, ratio=ratio)
+    return _result(case, check, FAILED, message, ratio=ratio, **rest)
+
+
+def _unanswered(case: Case, check: str, answer: Answer) -> Result | None:
+    """An exception is a report of failure where one is due; any other error is a failed check."""
+    if case.expect == "reported" and answer.raised:
+        return _result(case, check, PASSED, f"reported: {answer.error}")
+    return _result(case, check, FAILED, answer.error) if answer.error else None
 
 
 def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
     if reason := declared.refusal(case):
-        return _result(case, "forward", SKIPPED, message=reason)
-    asked = ("Y", "X") if declared.X else ("Y",)
-    answer = ask(backend, "forward", case.problem, case.G_Y, case.layout, asked)
-    if case.expect == "reported" and answer.raised:
-        return _result(case, "forward", PASSED, message=f"reported: {answer.error}")
-    if answer.error:
-        return _result(case, "forward", FAILED, message=answer.error)
+        return _result(case, "forward", SKIPPED, reason)
+    answer = ask(backend, "forward", case.problem, case.G_Y, declared, case.layout)
+    if result := _unanswered(case, "forward", answer):
+        return result
     if silent := _silent(case, answer):
-        return _result(case, "forward", FAILED, message=silent, causes=("failures to converge are silent",))
+        return _result(case, "forward", FAILED, silent, causes=("failures to converge are silent",))
     if lie := _status(case, answer):
-        return _result(case, "forward", FAILED, message=lie, causes=("the status is wrong",))
-    return _against_truth(case, "forward", answer, declared, [_residual(case, answer)] if declared.X else [])
+        return _result(case, "forward", FAILED, lie, causes=("the status is wrong",))
+    return _against_truth(case, "forward", answer, declared)
 
 
-def _residual(case: Case, answer: Answer) -> tuple[str, float]:
+def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
+    if reason := declared.refusal(case) or (None if declared.vjp else "vjp is declared off"):
+        return _result(case, "vjp", SKIPPED, reason)
+    answer = ask(backend, "vjp", case.problem, case.G_Y, declared, case.layout)
+    return _unanswered(case, "vjp", answer) or _against_truth(case, "vjp", answer, declared)
+
+
+def _residual(case: Case, X: np.ndarray) -> float:
     """The certificate: what the equation itself says of X."""
     good = case.good
     problem = case.problem.with_arrays({"U": case.problem.U[:, good]})
-    residual, allowed = bnd.certificate(problem, answer.arrays["X"][:, good], case.strict)
-    worst = np.where(np.isfinite(residual), residual / allowed, np.inf).max(initial=0.0)
-    return "the residual |φ(A X + B U) − X|", float(worst)
+    residual, allowed = bnd.certificate(problem, X[:, good], case.strict)
+    return float(np.where(np.isfinite(residual), residual / allowed, np.inf).max(initial=0.0))
 
 
 def _silent(case: Case, answer: Answer) -> str:
     """Columns without an answer that came with one, and with no word."""
     if not case.bad or answer.warned:
         return ""
-    X, U = answer.arrays.get("X", answer.arrays["Y"]), case.problem.U
-    finite: Any = np.isfinite(X).all(axis=0) & np.isfinite(answer.arrays["Y"]).all(axis=0)
-    said: Any = ~finite if answer.converged is None else ~finite | ~answer.converged.astype(bool)
-    solved: Any = np.zeros(U.shape[1], bool)
+    said: Any = ~np.all([np.isfinite(M).all(axis=0) for M in answer.arrays.values()], axis=0)
+    if answer.converged is not None:
+        said |= ~answer.converged.astype(bool)
     if "X" in answer.arrays:
         residual, allowed = bnd.certificate(case.problem, answer.arrays["X"])
-        solved = (residual <= allowed).all(axis=0)  # it is a solution after all, by another method
-    quiet = [j for j in case.bad if not (said[j] or solved[j])]
+        said |= (residual <= allowed).all(axis=0)  # it is a solution after all, by another method
+    quiet = [j for j in case.bad if not said[j]]
     return f"columns {quiet} have no answer within max_iter; numbers came for them without a word" if quiet else ""
 
 
@@ -146,48 +156,31 @@ def _status(case: Case, answer: Answer) -> str:
     return f"columns {columns} are said not to have converged; max_iter suffices for them"
 
 
-def _against_truth(
-    case: Case, check: str, answer: Answer, declared: Capabilities, others: list[tuple[str, float]]
-) -> Result:
+def _against_truth(case: Case, check: str, answer: Answer, declared: Capabilities) -> Result:
     """The best of the acceptable truths decides; a declared convention leaves one."""
+    warned = f"warned: {answer.warned}" if answer.warned else ""
     if not case.good.any() and case.bad:
-        return _result(case, check, PASSED, message="reported" if not answer.warned else f"warned: {answer.warned}")
+        return _result(case, check, PASSED, warned or "reported")
     indices = list(range(len(case.truths)))
-    if case.group == "kinks" and len(case.truths) > 1 and declared.phi0 is not None:
+    if case.group == "kinks" and len(indices) > 1 and declared.phi0 is not None:
         indices = [PHI0.index(declared.phi0)]
-    best: tuple[float, str, int] | None = None
+    residual = {"the residual |φ(A X + B U) − X|": _residual(case, answer.arrays["X"])} if "X" in answer.arrays else {}
+    candidates = []
     for index in indices:
         truth, bound = case.truths[index], _bounds(case, index)
-        ratios = [(name, bnd.ratio(M, truth[name], bound[name])) for name, M in answer.arrays.items() if name in truth]
-        ratios = [(f"the error of {name}", ratio) for name, ratio in ratios] + others
-        what, worst = max(ratios, key=lambda row: row[1], default=("nothing", 0.0))
-        if best is None or worst < best[0]:
-            best = (worst, what, index)
-    assert best is not None
-    worst, what, index = best
-    notes = [answer.note, answer.warned and f"warned: {answer.warned}"]
-    if case.expect == "acceptable" and len(case.truths) > 1:
-        notes.append(f"acceptable answer {index + 1} of {len(case.truths)}")
+        errors = {name: bnd.ratio(M, truth[name], bound[name]) for name, M in answer.arrays.items() if name in truth}
+        ratios = {f"the error of {name}": ratio for name, ratio in errors.items()} | residual
+        what = max(ratios, key=ratios.__getitem__)
+        candidates.append((ratios[what], what, index, errors))
+    worst, what, index, errors = min(candidates, key=lambda candidate: candidate[0])
+    choice = f"acceptable answer {index + 1} of {len(case.truths)}"
+    notes = [answer.note, warned, choice if case.expect == "acceptable" and len(case.truths) > 1 else ""]
     if worst <= 1:
-        return _result(case, check, PASSED, ratio=worst, message="; ".join(filter(None, notes)))
-    truth, bound = case.truths[index], _bounds(case, index)
-    wrong = [n for n, M in answer.arrays.items() if n in truth and bnd.ratio(M, truth[n], bound[n]) > 1]
-    message = f"{what} is {worst:.3g} times what is allowed" + (f"; wrong: {', '.join(wrong)}" if wrong else "")
-    evidence = diagnose.Evidence(case, check, answer.arrays, truth, bound)
-    return _result(
-        case, check, FAILED, ratio=worst, message="; ".join(filter(None, [message, *notes])), evidence=evidence
-    )
-
-
-def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
-    if reason := declared.refusal(case) or (None if declared.vjp else "vjp is declared off"):
-        return _result(case, "vjp", SKIPPED, message=reason)
-    answer = ask(backend, "vjp", case.problem, case.G_Y, case.layout, names(case.problem))
-    if case.expect == "reported" and answer.raised:
-        return _result(case, "vjp", PASSED, message=f"reported: {answer.error}")
-    if answer.error:
-        return _result(case, "vjp", FAILED, message=answer.error)
-    return _against_truth(case, "vjp", answer, declared, [])
+        return _result(case, check, PASSED, "; ".join(filter(None, notes)), ratio=worst)
+    wrong = ", ".join(name for name, ratio in errors.items() if ratio > 1)
+    found = [f"{what} is {worst:.3g} times what is allowed", wrong and f"wrong: {wrong}", *notes]
+    evidence = case, check, answer.arrays, case.truths[index], _bounds(case, index)
+    return _result(case, check, FAILED, "; ".join(filter(None, found)), ratio=worst, evidence=evidence)
 
 
 # --- relations --------------------------------------------------------------------------------------------------------
@@ -195,10 +188,9 @@ def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
 
 def _both(backend: Backend, problem: Problem, G_Y: np.ndarray, declared: Capabilities) -> Answer:
     """Everything about one equation: Y, X and the gradients."""
-    asked = ("Y", "X") if declared.X else ("Y",)
-    answer = ask(backend, "forward", problem, G_Y, "C", asked)
+    answer = ask(backend, "forward", problem, G_Y, declared)
     if not answer.error and declared.vjp:
-        backward = ask(backend, "vjp", problem, G_Y, "C", names(problem))
+        backward = ask(backend, "vjp", problem, G_Y, declared)
         answer.arrays, answer.error = {**answer.arrays, **backward.arrays}, backward.error
     return answer
 
@@ -210,38 +202,86 @@ def relation(backend: Backend, case: Case, declared: Capabilities, rule: Relatio
     if rule.name == "outputs" and not declared.vjp:
         reason = "vjp is declared off"
     if reason:
-        return _result(case, rule.name, SKIPPED, message=reason)
+        return _result(case, rule.name, SKIPPED, reason)
     whole = _both(backend, case.problem, case.G_Y, declared)
     parts = [_both(backend, problem, G_Y, declared) for problem, G_Y in rule.ask(case)]
     if error := next((a.error for a in (whole, *parts) if a.error), ""):
-        return _result(case, rule.name, FAILED, message=error)
-    rebuilt, bound = rule.rebuild(case, [part.arrays for part in parts]), _bounds(case, 0)
-    factor = 0.0 if rule.name == "repeat" and declared.deterministic else 2.0
-    compared = {name: M for name, M in rebuilt.items() if name in whole.arrays and name in bound}
-    ratios = [(bnd.ratio(M, whole.arrays[name], factor * bound[name]), name) for name, M in compared.items()]
-    worst, name = max(ratios)
-    message = "" if worst <= 1 else f"{rule.comment}: {name} differs by {worst:.3g} times what is allowed"
-    outcome = PASSED if worst <= 1 else FAILED
-    causes = () if outcome == PASSED else (f"not the same answer for {rule.comment}",)
-    return _result(case, rule.name, outcome, ratio=worst, message=message, causes=causes)
+        return _result(case, rule.name, FAILED, error)
+    bound, factor = _bounds(case, 0), 0.0 if rule.name == "repeat" and declared.deterministic else 2.0
+    worst, name = max(
+        (bnd.ratio(M, whole.arrays[name], factor * bound[name]), name)
+        for name, M in rule.rebuild(case, [part.arrays for part in parts]).items()
+        if name in whole.arrays and name in bound
+    )
+    message = f"{rule.comment}: {name} differs by {worst:.3g} times what is allowed"
+    return _judged(case, rule.name, worst, message, causes=(f"not the same answer for {rule.comment}",))
 
 
 def adjoint_identity(backend: Backend, case: Case, declared: Capabilities) -> Result:
     """⟨G_Y, Ẏ⟩ = Σ ⟨∂W, Ẇ⟩ for a direction Ẇ of every weight and of U."""
-    reason = declared.refusal(case) or (None if declared.vjp else "vjp is declared off")
-    if reason:
-        return _result(case, "adjoint", SKIPPED, message=reason)
-    answer = ask(backend, "vjp", case.problem, case.G_Y, "C", names(case.problem))
-    if answer.error:
-        return _result(case, "adjoint", FAILED, message=answer.error)
+    if reason := declared.refusal(case) or (None if declared.vjp else "vjp is declared off"):
+        return _result(case, "adjoint", SKIPPED, reason)
+    answer = ask(backend, "vjp", case.problem, case.G_Y, declared)
+    if result := _unanswered(case, "adjoint", answer):
+        return result
     way, dY, slack = relations.directions(case)
     bound = _bounds(case, 0)
     left = float((case.G_Y * dY).sum())
     right = sum(float((G * way[name]).sum()) for name, G in answer.arrays.items())
     allowed = sum(float((bound[name] * np.abs(way[name])).sum()) for name in answer.arrays)
-    allowed += float((np.abs(case.G_Y) * slack).sum())
-    worst = abs(left - right) / allowed
-    message = (
-        "" if worst <= 1 else f"⟨G_Y, dY⟩ = {left:.9g}, Σ⟨∂W, dW⟩ = {right:.9g}: {worst:.3g} times what is allowed"
+    worst = abs(left - right) / (allowed + float((np.abs(case.G_Y) * slack).sum()))
+    message = f"⟨G_Y, dY⟩ = {left:.9g}, Σ⟨∂W, dW⟩ = {right:.9g}: {worst:.3g} times what is allowed"
+    return _judged(case, "adjoint", worst, message)
+
+
+# --- from wrong numbers to a name: which planted bug gives the same ones? ---------------------------------------------
+
+
+def named(result: Result) -> Result:
+    """A failure with the planted bugs that explain its numbers; anything else as it is."""
+    if result.evidence is None:
+        return result
+    if result.evidence[0].problem.max_iter > COSTLY:
+        return replace(result, evidence=None, message=f"{result.message}; too slow to be compared with planted bugs")
+    return replace(result, evidence=None, causes=causes(*result.evidence))
+
+
+def causes(case: Case, check: str, got: Arrays, truth: Arrays, bounds: Arrays) -> tuple[str, ...]:
+    """The planted bugs that explain `got`, in words."""
+    got = {name: value for name, value in got.items() if name in truth}
+    if all((np.abs(value - truth[name]) <= bounds[name])[~np.isnan(truth[name])].all() for name, value in got.items()):
+        bounds = {name: np.zeros_like(bound) for name, bound in bounds.items()}  # only the residual is too large
+    return tuple(
+        diagnosis(name)
+        for name in BUGS
+        if name not in STATEFUL and _same(_wrong(name, case, check), got, truth, bounds)
     )
-    return _result(case, "adjoint", PASSED if worst <= 1 else FAILED, ratio=worst, message=message)
+
+
+@cache
+def _wrong(name: str, case: Case, check: str) -> Arrays:
+    """What a bug gives; nothing where it does not fit the case."""
+    bug = BUGS[name]()
+    try:
+        return dict(bug.forward(case.problem) if check == "forward" else bug.vjp(case.problem, case.G_Y))
+    except (ValueError, ArithmeticError):
+        return {}
+
+
+def _same(bug: Arrays, got: Arrays, truth: Arrays, bounds: Arrays) -> bool:
+    """Every array as near to the bug's as it is far from the truth, and the bug wrong where `got` is."""
+    wrong = False
+    for name, value in got.items():
+        if name not in bug:
+            return False
+        known = ~np.isnan(truth[name])
+        with np.errstate(invalid="ignore", over="ignore"):
+            error = np.abs(value[known] - truth[name][known])
+            apart = np.abs(value[known] - bug[name][known])
+        if not (np.isfinite(error).all() and np.isfinite(apart).all()):
+            return False
+        allowed = np.maximum(CLOSE * error.max(initial=0.0), 2 * bounds[name][known])
+        if not (apart <= allowed).all():
+            return False
+        wrong |= bool((error > bounds[name][known]).any())
+    return wrong
