@@ -20,11 +20,11 @@ import idl_ref
 from idl_ref import __main__ as cli
 from idl_ref import activations
 from idl_ref.conformance import adapters, bounds, check_backend, exact, parametrize, remote, runner, vectors
+from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.bugs import diagnosis
 from idl_ref.conformance.bugs_gradients import BUGS
 from idl_ref.conformance.capabilities import Capabilities
 from idl_ref.conformance.cases import FLAGS
-from idl_ref.conformance.plain import Plain
 from idl_ref.conformance.problem import laid_out, make
 from idl_ref.factors import apply
 

@@ -73,7 +73,6 @@ FLOORS = {
     "conformance.capabilities": 16,
     "conformance.cases": 17,
     "conformance.bounds": 17,
-    "conformance.plain": 17,
     "conformance.adapters": 17,
     "conformance.groups": 18,
     "conformance.bugs": 18,

@@ -15,6 +15,7 @@ order, u half the distance from 1 to the next number.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,7 @@ import numpy as np
 from idl_ref import activations
 from idl_ref import factors as fac
 from idl_ref.conformance.exact import SMOOTH
-from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem, spread
-from idl_ref.functions import FUNCTIONS
+from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem, by_name, spread
 
 SAFETY = 2.0
 
@@ -57,11 +57,11 @@ class Equation(NamedTuple):
 
 def equation(problem: Problem) -> Equation:
     raw = tuple(F.astype(np.float64) for F in problem.factors)
-    factors = FUNCTIONS[problem.f](problem.kappa).effective(raw) if problem.f != "none" else raw
+    factors = problem.function.effective(raw)
     B, U = problem.B.astype(np.float64), problem.U.astype(np.float64)
     with np.errstate(invalid="ignore"):
         Z, Z_size = B @ U, np.abs(B) @ np.abs(U)
-    size = np.abs(factors[0]) if len(factors) == 1 else np.abs(factors[0]) @ np.abs(factors[1])
+    size = reduce(np.matmul, map(np.abs, factors))
     terms = sum(F.shape[1] for F in factors)
     return Equation(factors, size, Z, Z_size, terms, activations.get(problem.activation).lipschitz)
 
@@ -162,17 +162,16 @@ def _factor_gradients(
     X, V = truth["X"][:, good], truth["V"][:, good]
     aX, aV = np.abs(X), np.abs(V)
     if len(eq.factors) == 1:
-        E = E_V @ aX.T + aV @ E_X.T + E_V @ E_X.T + un.gamma(m + 2) * aV @ aX.T
-        return {"A": _pulled(problem, problem.factors[0], V @ X.T, E)}
-    L, Rt = (np.abs(F) for F in eq.factors)
-    k = un.gamma(len(L) + m + 4)
-    E_L = (aV + E_V) @ (Rt @ E_X).T + E_V @ (Rt @ aX).T + k * aV @ (Rt @ aX).T
-    E_R = (aX + E_X) @ (L.T @ E_V).T + E_X @ (L.T @ aV).T + k * aX @ (L.T @ aV).T
-    G_L, G_R = V @ (eq.factors[1] @ X).T, X @ (eq.factors[0].T @ V).T
-    return {
-        "L": _pulled(problem, problem.factors[0], G_L, E_L),
-        "R": _pulled(problem, problem.factors[1], G_R.T, E_R.T).T,
-    }
+        G: fac.Factors = (V @ X.T,)
+        E: fac.Factors = (E_V @ aX.T + aV @ E_X.T + E_V @ E_X.T + un.gamma(m + 2) * aV @ aX.T,)
+    else:
+        L, Rt = (np.abs(F) for F in eq.factors)
+        k = un.gamma(len(L) + m + 4)
+        E_L = (aV + E_V) @ (Rt @ E_X).T + E_V @ (Rt @ aX).T + k * aV @ (Rt @ aX).T
+        E_R = (aX + E_X) @ (L.T @ E_V).T + E_X @ (L.T @ aV).T + k * aX @ (L.T @ aV).T
+        G = V @ (eq.factors[1] @ X).T, (X @ (eq.factors[0].T @ V).T).T
+        E = E_L, E_R.T
+    return by_name(tuple(_pulled(problem, *of) for of in zip(problem.factors, G, E, strict=True)))
 
 
 def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.bugs import BUGS, StaleIterate, planted
-from idl_ref.conformance.plain import Plain
+from idl_ref.conformance.problem import by_name
 from idl_ref.functions import FUNCTIONS
 
 __all__ = ["BUGS"]
@@ -84,31 +85,28 @@ class OtherKink(Plain):
     """φ′(0) = 1 where 0 was declared"""
 
     def slope(self, p, P):
-        return (
-            np.where(P >= 0, 1, super().slope(p, P)).astype(p.dtype) if p.activation == "relu" else super().slope(p, P)
-        )
+        S = super().slope(p, P)
+        return np.where(P >= 0, 1, S).astype(p.dtype) if p.activation == "relu" else S
 
 
 @planted
 class AdjointFiveSteps(Plain):
     """adjoint stopped after 5 iterations"""
 
+    steps = 5
+
     def adjoint(self, p, S, G):
         V, At = np.zeros_like(G), self.transposed(self.factors(p))
-        for _ in range(5):
+        for _ in range(self.steps):
             V = S * (self.apply(At, V) + G)
         return V
 
 
 @planted
-class AdjointHundredSteps(Plain):
+class AdjointHundredSteps(AdjointFiveSteps):
     """adjoint stopped after 100 iterations"""
 
-    def adjoint(self, p, S, G):
-        V, At = np.zeros_like(G), self.transposed(self.factors(p))
-        for _ in range(100):
-            V = S * (self.apply(At, V) + G)
-        return V
+    steps = 100
 
 
 @planted
@@ -259,7 +257,7 @@ class ScaleHeldFixed(Plain):
         scaled = tuple(
             G * p.dtype.type(min(1, p.kappa / max(norm, 1e-30))) for G, norm in zip(gradients, norms, strict=True)
         )
-        return {"A": scaled[0]} if len(scaled) == 1 else {"L": scaled[0], "R": scaled[1].T}
+        return by_name(scaled)
 
 
 @planted
@@ -308,4 +306,4 @@ class TriangleOfGradientMissing(Plain):
     """entries below the triangle get a gradient"""
 
     def raw(self, p, gradients):
-        return {"A": gradients[0]} if p.f == "triu" else super().raw(p, gradients)
+        return by_name(gradients) if p.f == "triu" else super().raw(p, gradients)

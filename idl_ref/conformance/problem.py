@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from idl_ref.factors import Factors
 from idl_ref.functions import FUNCTIONS, ImplicitFunction
 
 Arrays = dict[str, np.ndarray]
@@ -72,12 +73,11 @@ class Problem:
         return (*self.B.shape, self.C.shape[0], self.U.shape[1])
 
     @property
-    def factors(self) -> tuple[np.ndarray, ...]:
+    def factors(self) -> Factors:
         """(A,) or (L, Rᵀ)."""
-        if self.A is not None:
+        if self.L is None or self.R is None:
+            assert self.A is not None
             return (self.A,)
-        assert self.L is not None
-        assert self.R is not None
         return self.L, self.R.T
 
     @property
@@ -189,6 +189,11 @@ def spread(arrays: Arrays, good: np.ndarray) -> Arrays:
         result[name] = np.full((arrays[name].shape[0], good.size), np.nan)
         result[name][:, good] = arrays[name]
     return result
+
+
+def by_name(factors: Factors) -> Arrays:
+    """Factors, or their gradients, under the names of the weights: A, or L and R.   (A,) or (L, Rᵀ)"""
+    return {"A": factors[0]} if len(factors) == 1 else {"L": factors[0], "R": factors[1].T}
 
 
 def answer_shapes(problem: Problem, what: str) -> dict[str, tuple[int, ...]]:

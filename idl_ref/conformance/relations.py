@@ -7,22 +7,19 @@ within the sum of what each may be wrong.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from idl_ref import activations
 from idl_ref.conformance.bounds import equation, unit
-from idl_ref.conformance.problem import Arrays, Case, Problem
+from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem
 
 Asked = tuple[Problem, np.ndarray]
-SUMS = ("A", "L", "R", "B", "C", "D")
-COLUMNS = ("X", "Y", "U")
 
 
-@dataclass(frozen=True)
-class Relation:
+class Relation(NamedTuple):
     """What is asked instead, and how the answers give back the first one.   `fits` says for which cases."""
 
     name: str
@@ -44,9 +41,8 @@ def _split(case: Case) -> list[Asked]:
 
 
 def _join(case: Case, parts: list[Arrays]) -> Arrays:
-    names = parts[0].keys() & parts[1].keys()
-    joined = {name: np.concatenate([p[name] for p in parts], axis=1) for name in names & set(COLUMNS)}
-    return joined | {name: parts[0][name] + parts[1][name] for name in names & set(SUMS)}
+    left, right = parts
+    return {name: np.hstack([M, right[name]]) if name in COLUMNS else M + right[name] for name, M in left.items()}
 
 
 def _order(size: int) -> np.ndarray:
@@ -109,11 +105,8 @@ def _dense(case: Case) -> list[Asked]:
 
 def _factored(case: Case, parts: list[Arrays]) -> Arrays:
     L, Rt = case.problem.factors
-    result = dict(parts[0])
-    if "A" in result:
-        G = result.pop("A")
-        result |= {"L": G @ Rt.T, "R": G.T @ L}
-    return result
+    G = parts[0].get("A")
+    return parts[0] if G is None else {**parts[0], "L": G @ Rt.T, "R": G.T @ L}
 
 
 def _warm(case: Case) -> list[Asked]:
@@ -135,10 +128,6 @@ def _summed(case: Case, parts: list[Arrays]) -> Arrays:
     return {name: sum(p[name] for p in parts) for name in parts[0] if name not in ("X", "Y")}  # type: ignore[misc]
 
 
-def _low_rank(case: Case) -> bool:
-    return case.problem.A is None
-
-
 RELATIONS = {
     r.name: r
     for r in (
@@ -146,7 +135,7 @@ RELATIONS = {
         Relation("samples", "samples in another order", _shuffle, _unshuffle),
         Relation("units", "hidden units in another order", _rename, _unrename),
         Relation("beside", "a second equation beside the first, block-diagonal, unread", _beside, _first),
-        Relation("dense", "L Rᵀ multiplied out", _dense, _factored, _low_rank),
+        Relation("dense", "L Rᵀ multiplied out", _dense, _factored, lambda c: c.problem.A is None),
         Relation("warm", "another start", _warm, _same),
         Relation("outputs", "the gradient as a sum over outputs", _rows, _summed),
         Relation("repeat", "the same once more, bit for bit", lambda c: [(c.problem, c.G_Y)], _same),
@@ -162,7 +151,7 @@ def directions(case: Case) -> tuple[Arrays, np.ndarray, np.ndarray]:
     p, eq, X = case.problem, equation(case.problem), case.truths[0]["X"]
     rng = np.random.default_rng(len(case.id))
     way = {name: np.round(rng.standard_normal(M.shape), 2) for name, M in p.arrays.items() if name != "X0"}
-    A = eq.factors[0] if len(eq.factors) == 1 else eq.factors[0] @ eq.factors[1]
+    A = reduce(np.matmul, eq.factors)
     S = activations.get(p.activation).slope(A @ X + eq.Z)
     dA = way["A"] if p.A is not None else way["L"] @ eq.factors[1] + eq.factors[0] @ way["R"].T
     dZ = dA @ X + way["B"] @ p.U + p.B @ way["U"]

@@ -9,6 +9,7 @@ the problem's dtype and the paper's shapes; where the backend knows it, `converg
 from __future__ import annotations
 
 import json
+import math
 import queue
 import shlex
 import subprocess
@@ -22,9 +23,8 @@ from typing import Any
 import numpy as np
 
 from idl_ref import activations
-from idl_ref.conformance.problem import INPUTS, BackendError, Case, Problem
+from idl_ref.conformance.problem import INPUTS, BackendError, Case, Problem, answer_shapes
 
-GRADIENTS = "grad_"
 _COUNT, _TRUTH = {"type": "integer", "minimum": 0}, {"type": "boolean"}
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -57,18 +57,12 @@ SCHEMA: dict[str, Any] = {
 SCHEMA["required"] = list(SCHEMA["properties"])
 
 
-def description(problem: Problem) -> dict[str, Any]:
-    """Settings and sizes; r = −1 for a dense A."""
-    n, p, q, m = problem.sizes
-    r = -1 if problem.L is None else problem.L.shape[1]
-    return problem.settings | {"n": n, "p": p, "q": q, "m": m, "r": r}
-
-
 def write_problem(folder: Path, problem: Problem, G_Y: np.ndarray) -> None:
-    """One problem."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {**problem.arrays, "G_Y": G_Y}
-    facts = description(problem) | {"has_D": problem.D is not None, "has_X0": problem.X0 is not None}
+    facts = {**problem.settings, **dict(zip("npqm", problem.sizes, strict=True))}
+    facts["r"] = -1 if problem.L is None else problem.L.shape[1]
+    facts |= {"has_D": problem.D is not None, "has_X0": problem.X0 is not None}
     text = "".join(f"{key} {int(value) if isinstance(value, bool) else value}\n" for key, value in facts.items())
     (folder / "problem.txt").write_text(text, encoding="ascii")
     files = {name: {"path": f"{name}.bin", "shape": list(M.shape)} for name, M in arrays.items()}
@@ -77,33 +71,22 @@ def write_problem(folder: Path, problem: Problem, G_Y: np.ndarray) -> None:
         (folder / f"{name}.bin").write_bytes(np.ascontiguousarray(M, M.dtype.newbyteorder("<")).tobytes())
 
 
-def read_answer(folder: Path, problem: Problem, forward: bool) -> dict[str, Any]:
-    """The answer in a folder.
-
-    Raises
-    ------
-    ValueError
-        A file has another size than its array.
-    """
-    n, _, q, m = problem.sizes
-    shapes: dict[str, tuple[int, ...]] = {"Y": (q, m), "X": (n, m)}
-    if not forward:
-        shapes = {name: M.shape for name, M in problem.arrays.items() if name != "X0"}
-    out: dict[str, Any] = {}
-    for name, shape in shapes.items():
-        path = folder / f"{'' if forward else GRADIENTS}{name}.bin"
-        if path.exists():
-            out[name] = _array(path, shape, problem.dtype)
-    if forward and (path := folder / "converged.bin").exists():
-        out["converged"] = _array(path, (m,), np.dtype(np.uint8)) != 0
+def read_answer(folder: Path, problem: Problem, what: str) -> dict[str, Any]:
+    """What a folder holds of the answer to "forward" or "vjp"; ValueError where a file is of another size."""
+    prefix = "" if what == "forward" else "grad_"
+    files = {name: (f"{prefix}{name}", shape, problem.dtype) for name, shape in answer_shapes(problem, what).items()}
+    if what == "forward":
+        files["converged"] = "converged", problem.U.shape[1:], np.dtype(np.uint8)
+    out = {}
+    for name, (stem, shape, dtype) in files.items():
+        path, expected = folder / f"{stem}.bin", math.prod(shape) * dtype.itemsize
+        if not path.exists():
+            continue
+        data = path.read_bytes()
+        if len(data) != expected:
+            raise ValueError(f"{path.name} must have {expected} bytes, {shape} {dtype}; got {len(data)}")
+        out[name] = np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
     return out
-
-
-def _array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    data, expected = path.read_bytes(), int(np.prod(shape)) * dtype.itemsize
-    if len(data) != expected:
-        raise ValueError(f"{path.name} must have {expected} bytes, {shape} {dtype}; got {len(data)}")
-    return np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
 
 
 def digest(problem: Problem) -> tuple[Any, ...]:
@@ -138,7 +121,6 @@ class Command:
             raise ValueError("--command must name a program; got nothing.")
         self.scratch = tempfile.TemporaryDirectory(prefix="idl-ref-")
         self.process: subprocess.Popen[str] | None = None
-        self.lines: queue.Queue[str | None] = queue.Queue()
         self.asked = 0
         try:
             hello = self._ask({"op": "hello"})
@@ -152,7 +134,7 @@ class Command:
         process = subprocess.Popen(
             self.arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", bufsize=1
         )
-        lines: queue.Queue[str | None] = queue.Queue()
+        self.lines = lines = queue.Queue[str | None]()
 
         def listen() -> None:
             assert process.stdout is not None
@@ -163,7 +145,7 @@ class Command:
 
         self.listener = threading.Thread(target=listen, daemon=True)
         self.listener.start()
-        self.process, self.lines = process, lines
+        self.process = process
         return process
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -183,10 +165,9 @@ class Command:
         if line is None:
             status = self._end()
             raise BackendError(f"the process ended with status {status} in the place of an answer")
-        try:
+        answer = None
+        with suppress(ValueError):
             answer = json.loads(line)
-        except ValueError:
-            answer = None
         if not isinstance(answer, dict):
             self._end()
             raise BackendError(f"an answer must be a JSON object on one line; got {line.strip()[:80]!r}")
@@ -213,7 +194,7 @@ class Command:
         write_problem(folder / "in", problem, G_Y)
         (folder / "out").mkdir()
         answer = self._ask({"op": op, "dir": str(folder / "in"), "out": str(folder / "out")})
-        out = read_answer(folder / "out", problem, op == "forward")
+        out = read_answer(folder / "out", problem, op)
         return out | {name: np.asarray(answer[name]) for name in ("converged", "iterations") if name in answer}
 
     def forward(self, problem: Problem) -> dict[str, Any]:
@@ -228,7 +209,7 @@ class Command:
         """End the process and remove the files."""
         if self.process is not None and self.process.stdin is not None:
             try:
-                self.process.stdin.write(json.dumps({"op": "bye", "id": 0}) + "\n")
+                self.process.stdin.write('{"op": "bye", "id": 0}\n')
             except OSError:
                 self.process.kill()  # it has gone already
         self._end()
@@ -253,31 +234,30 @@ class Answers:
         self.capabilities: Any = json.loads(declared.read_text(encoding="utf-8")) if declared.exists() else {}
         self.known = {digest(case.problem): case.id for case in cases}
 
-    def _answer(self, problem: Problem, forward: bool) -> dict[str, Any]:
+    def _answer(self, problem: Problem, what: str) -> dict[str, Any]:
         folder = self.folder / self.known[digest(problem)]
         if not folder.is_dir():
             raise BackendError("no answer was written")
         if (error := folder / "error.txt").exists():
             raise RuntimeError(error.read_text(encoding="utf-8", errors="replace"))
-        return read_answer(folder, problem, forward)
+        return read_answer(folder, problem, what)
 
     def forward(self, problem: Problem) -> dict[str, Any]:
         """What was written."""
-        return self._answer(problem, True)
+        return self._answer(problem, "forward")
 
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
         """What was written."""
-        return self._answer(problem, False)
+        return self._answer(problem, "vjp")
 
 
 def export(folder: Path, cases: Iterable[Case], sha256: str) -> int:
-    """Every case into a folder of its own, and index.txt with their ids; how many there are."""
-    ids = []
+    """Every case in a folder of its own, and index.txt with their ids; returns how many there are."""
+    cases = list(cases)
     for case in cases:
         write_problem(folder / case.id, case.problem, case.G_Y)
-        ids.append(case.id)
-    (folder / "index.txt").write_text("".join(f"{name}\n" for name in ids), encoding="ascii")
+    (folder / "index.txt").write_text("".join(f"{case.id}\n" for case in cases), encoding="ascii")
     text = json.dumps(SCHEMA, indent=1, ensure_ascii=False) + "\n"
     (folder / "problem.schema.json").write_text(text, encoding="utf-8")
     (folder / "vectors.sha256").write_text(sha256 + "\n", encoding="ascii")
-    return len(ids)
+    return len(cases)
