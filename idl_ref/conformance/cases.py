@@ -122,6 +122,12 @@ def case(
     return Case(id, group, comment, flags, problem, **rest)
 
 
+def both(id: str, *about: Any, **rest: Any) -> Iterator[Case]:
+    """The same case in float64 and in float32."""
+    for dtype in TOL:
+        yield case(f"{id}-{dtype}", *about, dtype=dtype, **rest)
+
+
 def clear(
     build: Callable[[random.Random], Arrays], name: str, activation: str = "relu", margin: float = 2 * UNIT
 ) -> Arrays:

@@ -12,6 +12,7 @@ from idl_ref.conformance.cases import (
     KAPPAS,
     POSITIVE,
     UNIT,
+    both,
     case,
     clear,
     draw,
@@ -50,20 +51,11 @@ def contraction() -> Iterator[Case]:
                 continue
             slow = ("slow",) if family in POSITIVE and kappa in ("0.99", "0.999") else ()
             flags = ("contraction", *slow, *(("transpose",) if family in ("antisymmetric", "nilpotent") else ()))
-            tol, limit = None, 10_000
-            if family in POSITIVE:
-                tol, limit = {"0.99": (1e-9, 10_000), "0.999": (1e-4, 30_000)}.get(kappa, (tol, limit))
+            tol = {"0.99": 1e-9, "0.999": 1e-4}.get(kappa) if family in POSITIVE else None
             id = f"contraction-{family}-{kappa}"
             arrays = member(family, kappa, id)
-            yield case(
-                f"{id}-float64",
-                "contraction",
-                comment,
-                flags,
-                arrays,
-                tol=tol,
-                max_iter=30_000 if kappa == "0.999" else 10_000,
-            )
+            limit = 30_000 if kappa == "0.999" else 10_000
+            yield case(f"{id}-float64", "contraction", comment, flags, arrays, tol=tol, max_iter=limit)
             if kappa in ("0.9", "0.99"):
                 yield case(f"{id}-float32", "contraction", comment, flags, arrays, dtype="float32")
 
@@ -82,11 +74,7 @@ def activation() -> Iterator[Case]:
                 return {"L": signed(rng, n, KAPPAS["0.9"])[:, :rank], "R": signed(rng, n, 0.5)[:, :rank], **rest}
 
             arrays = clear(build, id, phi)
-            comment = f"φ = {phi} and its slope"
-            for dtype in ("float64", "float32"):
-                yield case(
-                    f"{id}-{dtype}", "activations", comment, ("activation",), arrays, dtype=dtype, activation=phi
-                )
+            yield from both(id, "activations", f"φ = {phi} and its slope", ("activation",), arrays, activation=phi)
     for phi in ("tanh", "identity", "leaky_relu", "softplus"):
         id = f"activation-{phi}-slow"
         lean = 1 if phi == "identity" else -64  # small inputs: tanh is steep there
@@ -104,10 +92,7 @@ def activation() -> Iterator[Case]:
         arrays = member("random", "0.9", id)
         arrays["U"] = np.round(arrays["U"] * 600)
         comment = f"φ = {phi} at preactivations of some hundred: no overflow on either side"
-        for dtype in ("float64", "float32"):
-            yield case(
-                f"{id}-{dtype}", "activations", comment, ("activation", "overflow"), arrays, dtype=dtype, activation=phi
-            )
+        yield from both(id, "activations", comment, ("activation", "overflow"), arrays, activation=phi)
 
 
 @listed
@@ -153,11 +138,10 @@ def stopping() -> Iterator[Case]:
     )  # fmt: skip
     id = "stopping-tol-zero"
     rest = weights(generator(id), 5, 3, 2, 4, True)
-    for dtype in ("float64", "float32"):
-        yield case(
-            f"{id}-{dtype}", "stopping", "tol = 0: as near as rounding lets it come, and then an end",
-            ("stopping",), {"A": perron(generator(id), 5, KAPPAS["0.9"]), **rest}, tol=0.0, dtype=dtype,
-        )  # fmt: skip
+    yield from both(
+        id, "stopping", "tol = 0: as near as rounding lets it come, and then an end",
+        ("stopping",), {"A": perron(generator(id), 5, KAPPAS["0.9"]), **rest}, tol=0.0,
+    )  # fmt: skip
 
 
 @listed
@@ -229,14 +213,11 @@ def ill_posed() -> Iterator[Case]:
         facts={"still": [0]},
     )  # fmt: skip
     slow = member("perron", "0.999", "iteration cap")
-    yield case(
-        "iteration-cap-1", "ill-posed", "one application allowed where thousands are needed",
-        ("reported", "cap"), slow, expect="reported", bad=(0, 1, 2, 3), max_iter=1,
-    )  # fmt: skip
-    yield case(
-        "iteration-cap-50", "ill-posed", "fifty applications allowed where thousands are needed",
-        ("reported", "cap"), slow, expect="reported", bad=(0, 1, 2, 3), max_iter=50,
-    )  # fmt: skip
+    for cap, word in ((1, "one application"), (50, "fifty applications")):
+        yield case(
+            f"iteration-cap-{cap}", "ill-posed", f"{word} allowed where thousands are needed",
+            ("reported", "cap"), slow, expect="reported", bad=(0, 1, 2, 3), max_iter=cap,
+        )  # fmt: skip
 
 
 @listed

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from idl_ref.conformance.cases import KAPPAS, case, clear, draw, generator, listed, perron, signed, weights
+from idl_ref.conformance.cases import KAPPAS, both, case, clear, draw, generator, listed, perron, signed, weights
 from idl_ref.conformance.problem import Arrays, Case
 from idl_ref.functions import FUNCTIONS
 
@@ -38,21 +38,16 @@ def shapes() -> Iterator[Case]:
         ("n-24", (24, 5, 3, 6), "more units than samples"),
         ("p-large", (3, 17, 2, 4), "more features than units"),
     ):
-        for dtype in ("float64", "float32"):
-            yield case(f"shape-{id}-{dtype}", "shapes", comment, ("shape",), plain(id, *sizes), dtype=dtype)
-    for bias in (False, True):
-        for no_D in (False, True):
-            if not (bias or no_D):
-                continue
-            id = "shape" + "-bias" * bias + "-no-D" * no_D
-            arrays = plain(id, 5, 3, 2, 4)
-            if bias:
-                arrays["U"][-1] = 1
-            if no_D:
-                del arrays["D"]
-            comment = " and ".join(["the last row of U is the constant 1: the bias"] * bias + ["no D"] * no_D)
-            flags = ("bias",) * bias + ("no_D",) * no_D
-            yield case(id, "shapes", comment, flags, arrays)
+        yield from both(f"shape-{id}", "shapes", comment, ("shape",), plain(id, *sizes))
+    for bias, no_D in ((False, True), (True, False), (True, True)):
+        id = "shape" + "-bias" * bias + "-no-D" * no_D
+        arrays = plain(id, 5, 3, 2, 4)
+        if bias:
+            arrays["U"][-1] = 1
+        if no_D:
+            del arrays["D"]
+        comment = " and ".join(["the last row of U is the constant 1: the bias"] * bias + ["no D"] * no_D)
+        yield case(id, "shapes", comment, ("bias",) * bias + ("no_D",) * no_D, arrays)
 
 
 @listed
@@ -63,9 +58,7 @@ def ranks() -> Iterator[Case]:
         (2, "rank 2 of 5"),
         (5, "rank n: L and R square, so that swapping them shows only in the numbers"),
     ):
-        for dtype in ("float64", "float32"):
-            id = f"rank-{rank}"
-            yield case(f"{id}-{dtype}", "ranks", comment, ("low_rank",), plain(id, 5, 3, 2, 4, rank=rank), dtype=dtype)
+        yield from both(f"rank-{rank}", "ranks", comment, ("low_rank",), plain(f"rank-{rank}", 5, 3, 2, 4, rank=rank))
     id = "rank-1-slow"
     u = perron(generator(id), 1, 1.0)
     arrays = {"L": np.full((5, 1), KAPPAS["0.99"]), "R": perron(generator(id), 5, 1.0)[:1].T * u}
@@ -78,10 +71,9 @@ def ranks() -> Iterator[Case]:
 def precision() -> Iterator[Case]:
     base = plain("scales", 5, 3, 2, 4)
     for name, exponent in (("1e+30", 100), ("1e-30", -100)):
-        for dtype in ("float64", "float32"):
-            arrays = {**base, "U": base["U"] * 2.0**exponent}
-            comment = f"inputs of size {name}: relu is homogeneous, so the relative error is that of size 1"
-            yield case(f"scale-{name}-{dtype}", "precision", comment, ("scale",), arrays, dtype=dtype)
+        arrays = {**base, "U": base["U"] * 2.0**exponent}
+        comment = f"inputs of size {name}: relu is homogeneous, so the relative error is that of size 1"
+        yield from both(f"scale-{name}", "precision", comment, ("scale",), arrays)
     for dtype, tiny in (("float64", 2.0**-1070), ("float32", 2.0**-145)):
         arrays = weights(generator("subnormal"), 5, 3, 2, 4, True)  # every unit active, far from its kink
         arrays |= {"A": perron(generator("subnormal A"), 5, 0.5), "B": (arrays["B"] + 1) / 2}
@@ -96,8 +88,7 @@ def precision() -> Iterator[Case]:
     arrays["B"][:, 1] = -arrays["B"][:, 0] + 2.0**-10
     arrays["U"][1] = arrays["U"][0] = 1024.0
     comment = "large inputs that cancel in B U: the bound allows for it, nothing else does"
-    for dtype in ("float64", "float32"):
-        yield case(f"{id}-{dtype}", "precision", comment, ("scale",), arrays, dtype=dtype)
+    yield from both(id, "precision", comment, ("scale",), arrays)
 
 
 @listed
@@ -117,22 +108,19 @@ def memory() -> Iterator[Case]:
 @listed
 def not_finite() -> Iterator[Case]:
     for name, value in (("nan", np.nan), ("inf", np.inf)):
-        for dtype in ("float64", "float32"):
-            arrays = plain("not-finite", 5, 3, 2, 5)
-            arrays["U"] = arrays["U"].copy()
-            arrays["U"][1, 3] = value
-            yield case(
-                f"not-finite-{name}-{dtype}", "not-finite", f"{name} in one entry of U: one column is lost, no other",
-                ("confined", "column"), arrays, dtype=dtype, expect="reported", bad=(3,),
-            )  # fmt: skip
+        arrays = plain("not-finite", 5, 3, 2, 5)
+        arrays["U"][1, 3] = value
+        yield from both(
+            f"not-finite-{name}", "not-finite", f"{name} in one entry of U: one column is lost, no other",
+            ("confined", "column"), arrays, expect="reported", bad=(3,),
+        )  # fmt: skip
 
 
 @listed
 def functions() -> Iterator[Case]:
     """Raw weights. 0.96875 = 31/32 is the radius: a dyadic number, so that a row can lie on the ball exactly."""
     kappa = 0.96875
-    flags = {"inf": ("f",), "rows": ("f",), "triu": ("f",)}
-    for f in flags:
+    for f in ("inf", "rows", "triu"):
         for where, factor in (("inside", 0.5), ("beyond", 2.0), ("far", 23.0)):
             for rank in (None, 2):
                 if f == "triu" and (rank or where == "far"):
@@ -152,11 +140,7 @@ def functions() -> Iterator[Case]:
                 comment = (
                     f"f = {f}, raw weights {position} the ball of radius κ: the gradient is that of the raw weights"
                 )
-                for dtype in ("float64", "float32"):
-                    yield case(
-                        f"{id}-{dtype}", "functions", comment, flags[f], arrays, dtype=dtype,
-                        extra={"f": f, "kappa": kappa},
-                    )  # fmt: skip
+                yield from both(id, "functions", comment, ("f",), arrays, extra={"f": f, "kappa": kappa})
     for f in ("inf", "rows"):
         for name, top in (("on", 0.0), ("ulp-below", -(2.0**-53)), ("ulp-above", 2.0**-52)):
             id = f"f-{f}-{name}"
