@@ -191,16 +191,19 @@ def splat(typing: Any, array: Any, value: Any) -> Any:
     return kind(array, array.dtype), generate
 
 
-def _operation(instruction: Callable[..., Any], meaning: str, scalar: bool = False) -> Any:
-    """`instruction` (builder, vectors) as a function of vectors, to a vector or a number."""
+def _operation(arity: int, instruction: Callable[..., Any], meaning: str, scalar: bool = False) -> Any:
+    """`instruction` (builder, vectors) as a function of 1, 2 or 3 vectors, to a vector or a number."""
 
-    def operation(typing: Any, *vectors: Any) -> Any:
+    def typed(*vectors: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return instruction(builder, *arguments)
 
         kind = vectors[0]
         return (kind.dtype if scalar else kind)(*vectors), generate
 
+    # Numba reads the signature, and takes none of any length.
+    unary, binary = lambda typing, a: typed(a), lambda typing, a, b: typed(a, b)
+    operation: Any = (unary, binary, lambda typing, p, a, b: typed(p, a, b))[arity - 1]
     operation.__doc__ = meaning
     return intrinsic(operation)
 
@@ -219,15 +222,17 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(above, a, b)
 
 
-add = _operation(ir.IRBuilder.fadd, "a + b")
-subtract = _operation(ir.IRBuilder.fsub, "a − b")
-multiply = _operation(ir.IRBuilder.fmul, "a b")
-divide = _operation(ir.IRBuilder.fdiv, "a / b")
-larger = _operation(_larger, "max(|a|, |b|) of two magnitudes; their bits are in the same order, inf and NaN on top")
-choose = _operation(_choose, "a where p ≤ 0, b elsewhere and where p is NaN")
-magnitude = _operation(_magnitude, "|a|")
-negative = _operation(lambda builder, a: builder.fneg(_magnitude(builder, a)), "−|a|")
-positive = _operation(lambda builder, a: _choose(builder, a, ir.Constant(a.type, None), a), "max(a, 0); NaN stays NaN")
+add = _operation(2, ir.IRBuilder.fadd, "a + b")
+subtract = _operation(2, ir.IRBuilder.fsub, "a − b")
+multiply = _operation(2, ir.IRBuilder.fmul, "a b")
+divide = _operation(2, ir.IRBuilder.fdiv, "a / b")
+larger = _operation(2, _larger, "max(|a|, |b|) of two magnitudes; their bits are in the same order, inf and NaN on top")
+choose = _operation(3, _choose, "a where p ≤ 0, b elsewhere and where p is NaN")
+magnitude = _operation(1, _magnitude, "|a|")
+negative = _operation(1, lambda builder, a: builder.fneg(_magnitude(builder, a)), "−|a|")
+positive = _operation(
+    1, lambda builder, a: _choose(builder, a, ir.Constant(a.type, None), a), "max(a, 0); NaN stays NaN"
+)
 
 
 # --- functions --------------------------------------------------------------------------------------------------------
@@ -290,9 +295,9 @@ def _log1p(builder: Any, x: Any) -> Any:
     return builder.fmul(y, _horner(builder, builder.fmul(y, y), [2 / (2 * i + 1) for i in range(18)]))
 
 
-exp = _operation(_exp, "eˣ for x ≤ 0; 0 where that is not a normal number")
-expm1 = _operation(_expm1, "eˣ − 1 for x ≤ 0")
-log1p = _operation(_log1p, "log(1 + x) for 0 ≤ x ≤ 1")
+exp = _operation(1, _exp, "eˣ for x ≤ 0; 0 where that is not a normal number")
+expm1 = _operation(1, _expm1, "eˣ − 1 for x ≤ 0")
+log1p = _operation(1, _log1p, "log(1 + x) for 0 ≤ x ≤ 1")
 
 
 def _reduction(combine: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -310,9 +315,11 @@ def _reduction(combine: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any], 
     return instruction
 
 
-first = _operation(lambda builder, a: builder.extract_element(a, I32(0)), "the number in the first lane", scalar=True)
-total = _operation(_reduction(ir.IRBuilder.fadd), "the sum of the lanes, pair by pair", scalar=True)
-largest = _operation(_reduction(_larger), "the largest of magnitudes, NaN if there is one", scalar=True)
+first = _operation(
+    1, lambda builder, a: builder.extract_element(a, I32(0)), "the number in the first lane", scalar=True
+)
+total = _operation(1, _reduction(ir.IRBuilder.fadd), "the sum of the lanes, pair by pair", scalar=True)
+largest = _operation(1, _reduction(_larger), "the largest of magnitudes, NaN if there is one", scalar=True)
 
 
 def _product(panels: int, columns: int) -> Any:
