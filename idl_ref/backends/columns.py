@@ -212,6 +212,33 @@ def phi(M, p, code):
 
 
 @compiled
+def slope(M, p, code):
+    """φ′ of a vector, the smaller one-sided slope at a kink."""
+    vec.separate()
+    zero, one = vec.splat(M, M.dtype.type(0)), vec.splat(M, M.dtype.type(1))
+    if code == RELU:
+        return vec.choose(p, zero, one)
+    if code == LEAKY_RELU:
+        return vec.choose(p, vec.splat(M, M.dtype.type(LEAK)), one)
+    if code == TANH:
+        t = phi(M, p, code)
+        return vec.subtract(one, vec.multiply(t, t))
+    if code == SIGMOID:
+        e = vec.exp(vec.negative(p))
+        return vec.divide(e, vec.multiply(vec.add(one, e), vec.add(one, e)))
+    if code == SOFTPLUS:
+        return phi(M, p, SIGMOID)
+    if code == ELU:
+        return vec.choose(p, vec.exp(vec.negative(p)), one)
+    if code == HARDTANH:
+        return vec.choose(vec.subtract(one, vec.magnitude(p)), zero, one)
+    if code == SOFTSIGN:
+        size = vec.add(one, vec.magnitude(p))
+        return vec.divide(one, vec.multiply(size, size))
+    return one
+
+
+@compiled
 def norms(M, a, b, end):
     """‖a − b‖∞ and ‖a − b‖₁ of two columns; b < 0 stands for zeros."""
     vec.separate()

@@ -6,23 +6,8 @@ import math
 
 import numpy as np
 
-from idl_ref.activations import LEAK
 from idl_ref.backends import vectors as vec
-from idl_ref.backends.columns import (
-    ELU,
-    HARDTANH,
-    LEAKY_RELU,
-    RELU,
-    ROWS,
-    SIGMOID,
-    SOFTPLUS,
-    SOFTSIGN,
-    TANH,
-    compiled,
-    filled,
-    phi,
-    product,
-)
+from idl_ref.backends.columns import ROWS, compiled, filled, product, slope
 from idl_ref.backends.vectors import GROUP
 
 DEPTH = 5  # differences that Anderson remembers: the rows of gram and the columns of a history
@@ -127,33 +112,6 @@ def anderson(M, x, g, h, f, gram, slot, known, end, stride, damping, H, gamma):
             value = vec.subtract(value, vec.multiply(weight, vec.load(M, dG + a * stride + i)))
         vec.store(M, x + i, value)
     return True
-
-
-@compiled
-def slope(M, p, code):
-    """φ′ of a vector, the smaller one-sided slope at a kink."""
-    vec.separate()
-    zero, one = vec.splat(M, M.dtype.type(0)), vec.splat(M, M.dtype.type(1))
-    if code == RELU:
-        return vec.choose(p, zero, one)
-    if code == LEAKY_RELU:
-        return vec.choose(p, vec.splat(M, M.dtype.type(LEAK)), one)
-    if code == TANH:
-        t = phi(M, p, code)
-        return vec.subtract(one, vec.multiply(t, t))
-    if code == SIGMOID:
-        e = vec.exp(vec.negative(p))
-        return vec.divide(e, vec.multiply(vec.add(one, e), vec.add(one, e)))
-    if code == SOFTPLUS:
-        return phi(M, p, SIGMOID)
-    if code == ELU:
-        return vec.choose(p, vec.exp(vec.negative(p)), one)
-    if code == HARDTANH:
-        return vec.choose(vec.subtract(one, vec.magnitude(p)), zero, one)
-    if code == SOFTSIGN:
-        size = vec.add(one, vec.magnitude(p))
-        return vec.divide(one, vec.multiply(size, size))
-    return one
 
 
 @compiled
