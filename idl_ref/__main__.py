@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 import idl_ref
-from idl_ref import activations, bench, checks, datafile, datasets, train, wellposed
+from idl_ref import activations, bench, checks, datafile, datasets, export, train, wellposed
 from idl_ref.backends import CHOICES, resolve
 from idl_ref.conformance import command as conformance
-from idl_ref.export import command as export_command
 from idl_ref.functions import FUNCTIONS
 from idl_ref.gradcheck import check_gradients
 from idl_ref.model import ImplicitModel
@@ -59,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("check", help="check a saved model: well-posedness, gradients", formatter_class=_Help)
     )
     conformance.add(commands, _Help)
-    export_command.add(commands, _Help)
+    export.add(commands, _Help)
     bench.add(commands, _Help)
     info = commands.add_parser("info", help="versions, and which backends work here")
     info.set_defaults(run=_info)

@@ -101,14 +101,11 @@ FLOORS = {
     "conformance": 25,
     "": 17,  # the package itself
     # deployment
-    "export.formulas": 18,
-    "export.c_text": 18,
     "export.plan": 19,
     "export.numpy_": 20,
     "export.c_": 20,
     "export.onnx_": 20,
     "export": 21,
-    "export.command": 22,
     "bench_rows": 22,
     "bench": 23,
     "__main__": 26,
