@@ -65,13 +65,11 @@ FLOORS = {
     "model": 12,
     # training
     "optim": 13,
-    "progress": 13,
     "cuda_training": 14,
     "train": 14,
     # leaves
     "gradcheck": 15,
     "datasets": 15,
-    "datafile": 15,
     "plots": 16,
     # the conformance kit, from the bottom
     "conformance.problem": 15,
@@ -106,7 +104,6 @@ FLOORS = {
     "export.c_": 20,
     "export.onnx_": 20,
     "export": 21,
-    "bench_rows": 22,
     "bench": 23,
     "__main__": 26,
 }
