@@ -21,6 +21,7 @@ from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
 from idl_ref.preprocessing import Standardise
 
+_Help = argparse.ArgumentDefaultsHelpFormatter
 REFUSED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError)
 
 
@@ -63,10 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="versions, and which backends work here")
     info.set_defaults(run=_info)
     return parser
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults in the help."""
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:

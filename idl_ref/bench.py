@@ -160,16 +160,13 @@ def _samples(model: ImplicitModel) -> np.ndarray:
 
 
 def _python(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=_environment())
+    # This library in front, wherever it stands; with bytecode, as installed packages have it.
+    path = os.pathsep.join(filter(None, [str(Path(idl_ref.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     if done.returncode != 0:
         raise RuntimeError(f"a measured process failed: {done.stderr.strip()[-500:]}")
     return done.stdout
-
-
-def _environment() -> dict[str, str]:
-    """This library in front, wherever it stands; with bytecode, as installed packages have it."""
-    path = os.pathsep.join(filter(None, [str(Path(idl_ref.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def _fresh(program: str, starts: int) -> float:
