@@ -130,14 +130,7 @@ def _run(options: argparse.Namespace) -> int:
 def bench(path: str | os.PathLike[str], seconds: float = 1.0, starts: int = 5) -> dict[str, Any]:
     """The figures of every row by its name, and what is known of the machine.
 
-    Parameters
-    ----------
-    path : path
-        A saved model.
-    seconds : float
-        Of each speed measurement.
-    starts : int
-        Fresh processes for the time of a first answer; the median counts.
+    `seconds` is that of each speed measurement; `starts` counts the fresh processes, of whose times the median counts.
     """
     checks.number("seconds", seconds, 0)
     checks.integer("starts", starts, 1)

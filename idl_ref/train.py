@@ -154,7 +154,8 @@ def fit(
     with Progress(progress, epochs, -(-m // batch_size)) as display:
         try:
             for epoch in range(1, epochs + 1):
-                batches = _batches(rng, m, batch_size)
+                order = rng.permutation(m)
+                batches = (order[j : j + batch_size] for j in range(0, m, batch_size))
                 try:
                     _run_epoch(trainer, U, T, loss, optimizer, batches, epoch, history, display)
                 finally:
@@ -239,11 +240,6 @@ def _check_validation(model: ImplicitModel, validation: Any, loss: str) -> tuple
 
 def _hits(loss: str, Y: np.ndarray, t: np.ndarray) -> int:
     return int((Y.argmax(axis=0) == t).sum()) if loss == "cross_entropy" else 0
-
-
-def _batches(rng: np.random.Generator, m: int, batch_size: int) -> Iterator[np.ndarray]:
-    order = rng.permutation(m)
-    return (order[j : j + batch_size] for j in range(0, m, batch_size))
 
 
 def train_step(

@@ -115,13 +115,7 @@ class Plan:
 
 
 def make(model: ImplicitModel, bounds: tuple[float, float] | None = None) -> Plan:
-    """The plan for a model and the declared range (low, high) of its inputs.
-
-    Raises
-    ------
-    ValueError
-        Weights that are not finite, or no bound on the iterations could be shown.
-    """
+    """The plan for a model and the declared range of its inputs, or the ValueError that `export` tells of."""
     s, P = model.settings, model.parameters
     factors, phi = model.effective_weights().factors, activations.get(s.activation)
     for name, F in [*(("A", F) for F in factors), *((name, P[name]) for name in "BCD" if name in P)]:
