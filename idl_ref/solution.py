@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -139,10 +139,5 @@ class Solution:
 
 def join(parts: list[Solution]) -> Solution:
     """Solutions of neighbouring columns as one."""
-    return Solution(
-        X=np.concatenate([s.X for s in parts], axis=1),
-        status=np.concatenate([s.status for s in parts]),
-        iterations=np.concatenate([s.iterations for s in parts]),
-        step=np.concatenate([s.step for s in parts]),
-        error_bound=np.concatenate([s.error_bound for s in parts]),
-    )
+    names = [entry.name for entry in fields(Solution)]
+    return Solution(*(np.concatenate([getattr(s, name) for s in parts], axis=-1) for name in names))
