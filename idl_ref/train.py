@@ -20,7 +20,7 @@ from idl_ref.factors import norm_inf
 from idl_ref.gradients import BackwardPass, ForwardPass
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
-from idl_ref.status import NotConvergedError, warn
+from idl_ref.solution import NotConvergedError, warn
 from idl_ref.wellposed import perron_root
 
 CHUNK = 1024  # samples at a time when a whole data set is evaluated

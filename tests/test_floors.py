@@ -10,7 +10,6 @@ import idl_ref
 ROOT = Path(idl_ref.__file__).parent
 FLOORS = {
     # words
-    "status": 0,
     "checks": 0,
     # mathematics without iteration
     "activations": 1,
