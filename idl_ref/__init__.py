@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from idl_ref.model import ImplicitModel, load
     from idl_ref.optim import SGD
     from idl_ref.predictor import Prediction, Predictor
-    from idl_ref.solution import Solution, SolveOptions
-    from idl_ref.status import ConvergenceWarning, NotConvergedError, Status
+    from idl_ref.solution import ConvergenceWarning, NotConvergedError, Solution, SolveOptions, Status
     from idl_ref.train import History, fit
 
 
@@ -58,8 +57,7 @@ _HOMES = {
     "model": ("ImplicitModel", "load"),
     "optim": ("SGD",),
     "predictor": ("Prediction", "Predictor"),
-    "solution": ("Solution", "SolveOptions"),
-    "status": ("ConvergenceWarning", "NotConvergedError", "Status"),
+    "solution": ("ConvergenceWarning", "NotConvergedError", "Solution", "SolveOptions", "Status"),
     "train": ("History", "fit"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

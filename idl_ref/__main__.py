@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 import idl_ref
-from idl_ref import activations, bench, checks, datafile, datasets, train, wellposed
+from idl_ref import activations, bench, checks, datasets, export, train, wellposed
 from idl_ref.backends import CHOICES, resolve
 from idl_ref.conformance import command as conformance
-from idl_ref.export import command as export_command
 from idl_ref.functions import FUNCTIONS
 from idl_ref.gradcheck import check_gradients
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
 from idl_ref.preprocessing import Standardise
 
+_Help = argparse.ArgumentDefaultsHelpFormatter
 REFUSED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError)
 
 
@@ -59,15 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("check", help="check a saved model: well-posedness, gradients", formatter_class=_Help)
     )
     conformance.add(commands, _Help)
-    export_command.add(commands, _Help)
+    export.add(commands, _Help)
     bench.add(commands, _Help)
     info = commands.add_parser("info", help="versions, and which backends work here")
     info.set_defaults(run=_info)
     return parser
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults in the help."""
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +88,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     resolve(options.backend)
-    x_train, y_train, x_test, y_test = datasets.digits() if options.data is None else datafile.labelled(options.data)
+    x_train, y_train, x_test, y_test = datasets.digits() if options.data is None else _labelled(options.data)
     preprocessing = Standardise.fit(x_train)
     U, U_test = preprocessing(x_train), preprocessing(x_test)
     model = ImplicitModel(
@@ -189,7 +185,7 @@ def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.nd
             )
         y: np.ndarray | None = labels
     else:
-        arrays = datafile.arrays(path)
+        arrays = _arrays(path)
         if "x_test" not in arrays:
             raise ValueError(f"{path} must hold x_test; got {', '.join(arrays) or 'no arrays'}.")
         x, y = arrays["x_test"], arrays.get("y_test")
@@ -198,6 +194,42 @@ def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.nd
             raise ValueError(f"x_test must be (m, …) samples and y_test, if it is there, (m,) labels; got {got}.")
     U = model.preprocessing(x, model.dtype) if model.preprocessing is not None else x.reshape(len(x), -1)
     return checks.samples("x_test", U, "p", model.input_dim, model.dtype), y
+
+
+def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The four arrays of a data file, checked against each other."""
+    names = ("x_train", "y_train", "x_test", "y_test")
+    found = _arrays(path)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"{path} must hold {', '.join(names)}; got {', '.join(found) or 'no arrays'}.")
+    x_train, y_train, x_test, y_test = (checks.real_array(name, found[name]) for name in names)
+    for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
+        if x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
+            raise ValueError(
+                f"x_{part} must be (m, …) samples and y_{part} (m,) labels; got {x.shape} and {y.shape} in {path}."
+            )
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise ValueError(f"x_train and x_test must have samples of one shape; got {x_train.shape} and {x_test.shape}.")
+    if not len(x_train):
+        raise ValueError(f"x_train must hold at least one sample; got {x_train.shape} in {path}.")
+    if y_train.dtype.kind not in "iu" or y_train.min() < 0:
+        raise ValueError(f"y_train must be whole-number labels 0, 1, 2, …; got {y_train.dtype} from {y_train.min()}.")
+    return x_train, y_train, x_test, y_test
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """What a .npz file holds, in the layout of Keras' mnist.npz."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    try:
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            return {name: archive[name] for name in archive.files}
+    except (MemoryError, PermissionError):
+        raise
+    except Exception:  # hostile bytes make zipfile and NumPy raise nearly anything
+        raise ValueError(f"{path} must be a .npz file of plain arrays, as numpy.savez writes it.") from None
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:

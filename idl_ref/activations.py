@@ -57,24 +57,8 @@ def _mirror(P: np.ndarray) -> np.ndarray:
     return np.where(P.real >= 0, P, -P)
 
 
-def _relu(P: np.ndarray) -> np.ndarray:
-    return np.maximum(P, 0)
-
-
-def _relu_slope(P: np.ndarray) -> np.ndarray:
-    return _step(P > 0, P)
-
-
-def _leaky_relu(P: np.ndarray) -> np.ndarray:
-    return np.maximum(P, LEAK * P)
-
-
 def _leaky_relu_slope(P: np.ndarray) -> np.ndarray:
     return np.where(P > 0, P.dtype.type(1), P.dtype.type(LEAK))
-
-
-def _tanh_slope(P: np.ndarray) -> np.ndarray:
-    return 1 - np.tanh(P) ** 2
 
 
 def _sigmoid(P: np.ndarray) -> np.ndarray:
@@ -87,50 +71,28 @@ def _sigmoid_slope(P: np.ndarray) -> np.ndarray:
     return E / (1 + E) ** 2
 
 
-def _softplus(P: np.ndarray) -> np.ndarray:
-    return np.maximum(P, 0) + np.log1p(np.exp(-_mirror(P)))
-
-
 def _elu(P: np.ndarray) -> np.ndarray:
     return np.where(P.real > 0, P, np.expm1(np.where(P.real > 0, 0, P)))
-
-
-def _elu_slope(P: np.ndarray) -> np.ndarray:
-    return np.exp(np.minimum(P, 0))
-
-
-def _hardtanh(P: np.ndarray) -> np.ndarray:
-    return np.minimum(np.maximum(P, -1), 1)
-
-
-def _hardtanh_slope(P: np.ndarray) -> np.ndarray:
-    return _step(np.abs(P) < 1, P)
-
-
-def _softsign(P: np.ndarray) -> np.ndarray:
-    return P / (1 + _mirror(P))
-
-
-def _softsign_slope(P: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.abs(P)) ** 2
-
-
-def _identity(P: np.ndarray) -> np.ndarray:
-    return P
 
 
 TABLE: dict[str, Activation] = {
     row.name: row
     for row in (
-        Activation("identity", 0, _identity, np.ones_like),
-        Activation("relu", 1, _relu, _relu_slope, kinks=(0.0,)),
-        Activation("leaky_relu", 2, _leaky_relu, _leaky_relu_slope, kinks=(0.0,)),
-        Activation("tanh", 3, np.tanh, _tanh_slope),
+        Activation("identity", 0, lambda P: P, np.ones_like),
+        Activation("relu", 1, lambda P: np.maximum(P, 0), lambda P: _step(P > 0, P), kinks=(0.0,)),
+        Activation("leaky_relu", 2, lambda P: np.maximum(P, LEAK * P), _leaky_relu_slope, kinks=(0.0,)),
+        Activation("tanh", 3, np.tanh, lambda P: 1 - np.tanh(P) ** 2),
         Activation("sigmoid", 4, _sigmoid, _sigmoid_slope, lipschitz=0.25),
-        Activation("softplus", 5, _softplus, _sigmoid),
-        Activation("elu", 6, _elu, _elu_slope),
-        Activation("hardtanh", 7, _hardtanh, _hardtanh_slope, kinks=(-1.0, 1.0)),
-        Activation("softsign", 8, _softsign, _softsign_slope),
+        Activation("softplus", 5, lambda P: np.maximum(P, 0) + np.log1p(np.exp(-_mirror(P))), _sigmoid),
+        Activation("elu", 6, _elu, lambda P: np.exp(np.minimum(P, 0))),
+        Activation(
+            "hardtanh",
+            7,
+            lambda P: np.minimum(np.maximum(P, -1), 1),
+            lambda P: _step(np.abs(P) < 1, P),
+            kinks=(-1.0, 1.0),
+        ),
+        Activation("softsign", 8, lambda P: P / (1 + _mirror(P)), lambda P: 1 / (1 + np.abs(P)) ** 2),
     )
 }
 

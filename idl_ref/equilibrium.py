@@ -9,8 +9,7 @@ import numpy as np
 from idl_ref import activations, checks
 from idl_ref import factors as fac
 from idl_ref.backends import fixed_point
-from idl_ref.solution import Solution, SolveOptions
-from idl_ref.status import NotConvergedError, Status, warn
+from idl_ref.solution import NotConvergedError, Solution, SolveOptions, Status, warn
 
 
 def solve_equilibrium(

@@ -128,13 +128,12 @@ def check_gradients(
     checks.integer("entries", entries, 1)
     U = checks.samples("U", U, "p", model.input_dim, model.dtype)
     _, configured = model.loss_and_gradients(U, targets, loss)
-    double = doubled(model)
-    values = {**double.parameters, "U": U.astype(np.float64)}
-    oracle = _Oracle(double, values, targets, loss)
-    _, gradients = double.loss_and_gradients(values["U"], targets, loss)
+    oracle = _Oracle(model, U.astype(np.float64), targets, loss)
+    _, gradients = oracle.model.loss_and_gradients(oracle.values["U"], targets, loss)
     allowed = DIFFERENCE_TOLERANCE * oracle.magnification, COMPLEX_TOLERANCE * oracle.magnification
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
-    rows = tuple(_check_one(oracle, name, gradients[name], configured[name], entries, rng, allowed) for name in values)
+    names = oracle.values
+    rows = tuple(_check_one(oracle, name, gradients[name], configured[name], entries, rng, allowed) for name in names)
     return GradientReport(rows, *allowed)
 
 
@@ -146,12 +145,10 @@ def difference_curve(
     Between the two, for each step, whether a kink lies within it. The direction is random in all parameters together;
     the truth is the adjoint gradient in float64 with tol = 0.
     """
-    double = doubled(model)
-    values = {**double.parameters, "U": checks.samples("U", U, "p", model.input_dim, np.float64)}
-    oracle = _Oracle(double, values, targets, loss)
-    _, gradients = double.loss_and_gradients(values["U"], targets, loss)
+    oracle = _Oracle(model, checks.samples("U", U, "p", model.input_dim, np.float64), targets, loss)
+    _, gradients = oracle.model.loss_and_gradients(oracle.values["U"], targets, loss)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
-    direction = {name: rng.standard_normal(value.shape) for name, value in double.parameters.items()}
+    direction = {name: rng.standard_normal(value.shape) for name, value in oracle.model.parameters.items()}
     truth = sum(float(np.vdot(gradients[name], E)) for name, E in direction.items())
     derivatives, kinks = np.array([oracle.difference(direction, h) for h in steps]).T
     return np.abs(derivatives / truth - 1), kinks > 0, abs(oracle.complex_step(direction)[0] / truth - 1)
@@ -169,17 +166,18 @@ def doubled(model: ImplicitModel) -> ImplicitModel:
 class _Oracle:
     """The loss as a function of the parameters and U, in float64 and in complex128, with its active set."""
 
-    def __init__(self, model: ImplicitModel, values: Values, targets: Any, loss: str) -> None:
-        self.model, self.values = model, values
+    def __init__(self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: str) -> None:
+        model = doubled(model)
+        self.model, self.values = model, {**model.parameters, "U": U}
         self.activation = activations.get(model.activation)
         self.f = model.settings.function()
         self.loss = losses.get(loss)
-        self.targets = losses.check_targets(loss, targets, len(values["U"]), model.output_dim, model.dtype)
-        base = model.forward_pass(values["U"])
+        self.targets = losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
+        base = model.forward_pass(U)
         self.X = base.solution.require().X
         self.problem = Problem(base.weights.factors, self.activation, None, base.Z)
         self.P = self.problem.apply(self.X)[0]
-        self.active = self._active(values, self.P)
+        self.active = self._active(self.values, self.P)
         self.magnification = resolvent_norm(base.weights.factors, self.activation.lipschitz)
         if not np.isfinite(self.magnification):  # not well posed in the large: no excuse for rounding
             self.magnification = 1.0
@@ -238,6 +236,7 @@ def _check_one(
     rng: np.random.Generator,
     allowed: tuple[float, float],
 ) -> GradientRow:
+    theta = oracle.values[name]
     scale = float(np.abs(G).max(initial=0.0)) or 1.0
     chosen = np.sort(rng.choice(G.size, size=min(entries, G.size), replace=False))
     differences, beyond_rounding, complex_steps, kinks = [], [0.0], [], 0
@@ -245,18 +244,18 @@ def _check_one(
         E = np.zeros_like(G)
         E.flat[flat] = 1.0
         truth = float(G.flat[flat])
-        h = STEP * max(1.0, abs(float(oracle.values[name].flat[flat])))
+        h = STEP * max(1.0, abs(float(theta.flat[flat])))
         value, kink = oracle.difference({name: E}, h)
         kinks += kink
         if not kink:
             differences.append(abs(value - truth))
             beyond_rounding.append(abs(value - truth) - oracle.rounding / h)
         value, on_kink = oracle.complex_step({name: E})
-        if not on_kink and not (kink and oracle.values[name].flat[flat] == 0):
+        if not on_kink and not (kink and theta.flat[flat] == 0):
             complex_steps.append(abs(value - truth))
     E = rng.standard_normal(G.shape)
     value, on_kink = oracle.complex_step({name: E})
-    if not on_kink and G.size and not (oracle.values[name] == 0).any():
+    if not on_kink and G.size and not (theta == 0).any():
         complex_steps.append(abs(value - float(np.vdot(G, E))) / float(np.abs(E).sum()))
     worst = [max(errors) / scale if errors else np.nan for errors in (differences, complex_steps)]
     wrong = max(beyond_rounding) > allowed[0] * scale or worst[1] > allowed[1] or not np.isfinite(G).all()

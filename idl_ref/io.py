@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from idl_ref import npz
+from idl_ref.npz import FileFormatError
 
 FORMAT, VERSION = "idl_ref model", 1
 HEADER_LIMIT = 1 << 20  # bytes
@@ -24,10 +25,7 @@ HEADER = "header"
 
 Arrays = dict[str, np.ndarray]
 Layout = dict[str, tuple[int, ...]]  # name -> shape
-
-
-class FileFormatError(ValueError):
-    """The file is not a model of this library, or it is damaged."""
+Describe = Callable[[dict[str, Any]], tuple[Layout, np.dtype]]  # of a header
 
 
 def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
@@ -55,9 +53,7 @@ def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays
         draft.unlink(missing_ok=True)
 
 
-def read(
-    path: str | os.PathLike[str], layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]
-) -> tuple[dict[str, Any], Arrays]:
+def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any], Arrays]:
     """The header and the arrays of a model file.
 
     `layout` takes the header to the shapes and the dtype that the arrays must have.
@@ -127,7 +123,7 @@ def _write_npz(stream: BinaryIO, header: str, arrays: Arrays) -> None:
     np.savez(stream, **{HEADER: text, **arrays})  # type: ignore[arg-type]
 
 
-def _read_npz(path: str, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
+def _read_npz(path: str, layout: Describe) -> tuple[dict, Arrays]:
     try:
         with open(path, "rb") as stream:
             members = npz.members(stream)
@@ -142,8 +138,6 @@ def _read_npz(path: str, layout: Callable[[dict[str, Any]], tuple[Layout, np.dty
             return header, {name: npz.read(stream, members[name]) for name in shapes}
     except FileFormatError:
         raise
-    except npz.DamagedError as reason:
-        raise FileFormatError(str(reason)) from None
     except Exception as reason:  # hostile bytes make NumPy raise nearly anything
         raise FileFormatError(f"damaged or not an .npz file ({type(reason).__name__}).") from None
 
@@ -175,7 +169,7 @@ def _write_safetensors(stream: BinaryIO, header: str, arrays: Arrays) -> None:
     stream.write(_safetensors().numpy.save(contiguous, metadata={HEADER: header}))
 
 
-def _read_safetensors(path: str, layout: Callable[[dict[str, Any]], tuple[Layout, np.dtype]]) -> tuple[dict, Arrays]:
+def _read_safetensors(path: str, layout: Describe) -> tuple[dict, Arrays]:
     package = _safetensors()
     try:
         with open(path, "rb") as stream:

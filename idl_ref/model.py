@@ -279,7 +279,7 @@ class ImplicitModel:
 
     def effective(self) -> dict[str, np.ndarray]:
         """What the equation uses: the parameters with A, or L and R, after `f`."""
-        return {**self.parameters, **self._named(self.effective_weights().factors)}
+        return self.parameters | self._named(self.effective_weights().factors)
 
     def effective_weights(self) -> Weights:
         """The same as `effective`, with A as factors; refuses parameters of a wrong shape or dtype."""
@@ -305,8 +305,9 @@ class ImplicitModel:
     def project(self) -> None:
         """Write back into A, or L and R, what `f` keeps there: the row projection for ImplicitFunctionRows."""
         projected = self.settings.function().project(self.as_factors(self.parameters))
-        for name, value in self._named(projected or ()).items():
-            self.parameters[name][...] = value
+        if projected is not None:
+            for name, value in self._named(projected).items():
+                self.parameters[name][...] = value
 
     def as_factors(self, parameters: Mapping[str, np.ndarray]) -> Factors:
         """(A,) or (L, Rᵀ) out of named arrays."""
@@ -314,9 +315,7 @@ class ImplicitModel:
 
     def _named(self, factors: Factors) -> dict[str, np.ndarray]:
         """Factors (A,) or (L, Rᵀ) under the names of the parameters."""
-        if len(factors) == 2:
-            return {"L": factors[0], "R": factors[1].T}
-        return dict(zip("A", factors, strict=False))
+        return {"A": factors[0]} if len(factors) == 1 else {"L": factors[0], "R": factors[1].T}
 
     def _reported(self, forward: ForwardPass) -> ForwardPass:
         options = self.settings.forward_options(self.settings.on_failure)

@@ -83,14 +83,14 @@ class SGD:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, self._taken / max(self._total, 1))))
 
     def advance(self) -> float:
-        """η_t of a step that somebody else takes, and counts here."""
+        """η_t of a step, which is counted as taken."""
         rate = self.rate()
         self._taken += 1
         return rate
 
     def step(self, parameters: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray]) -> None:
         """Update `parameters` in place; gradients of anything that is not a parameter are left alone."""
-        rate = self.rate()
+        rate = self.advance()
         for name, w in parameters.items():
             g = gradients[name] + self.weight_decay * w if self.weight_decay else gradients[name]
             if name not in self._velocity:
@@ -99,4 +99,3 @@ class SGD:
             v *= self.momentum
             v += g
             w -= rate * (g + self.momentum * v if self.nesterov else v)
-        self._taken += 1

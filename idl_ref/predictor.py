@@ -19,8 +19,7 @@ from idl_ref.certificate import OutputBound, column_max
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.preprocessing import Standardise, as_rows
-from idl_ref.solution import Solution, SolveOptions
-from idl_ref.status import Status
+from idl_ref.solution import Solution, SolveOptions, Status
 
 if TYPE_CHECKING:
     from idl_ref.settings import Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,14 +44,16 @@ class Standardise:
     def fit(cls, samples: Any) -> Standardise:
         """Mean and standard deviation over all entries; scale 1 where they are all equal."""
         array = checks.real_array("x_train", samples)
-        scale = float(array.std(dtype=np.float64)) if array.size else 0.0
-        return cls(float(array.mean(dtype=np.float64)) if array.size else 0.0, scale if scale > 0 else 1.0)
+        if not array.size:
+            return cls(0.0, 1.0)
+        scale = float(array.std(dtype=np.float64))
+        return cls(float(array.mean(dtype=np.float64)), scale if scale > 0 else 1.0)
 
     def __call__(self, samples: Any, dtype: Any = np.float32) -> np.ndarray:
         """(m, …) raw samples -> (m, p) standardised rows."""
         array = checks.real_array("samples", samples)
-        flat = array.reshape(len(array), -1) if array.size else array.reshape(len(array), int(np.prod(array.shape[1:])))
-        result = flat.astype(checks.model_dtype(dtype))  # a copy: the raw data stays as it is
+        rows = array.reshape(len(array), math.prod(array.shape[1:]))  # not −1, which no samples leave open
+        result = rows.astype(checks.model_dtype(dtype))  # a copy: the raw data stays as it is
         result -= result.dtype.type(self.mean)
         result /= result.dtype.type(self.scale)
         return result

@@ -1,18 +1,84 @@
-"""What a solver is asked (SolveOptions) and what it answers (Solution)."""
+"""What a solver is asked (SolveOptions), how a column ended (Status), and what is answered (Solution)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import sys
+import warnings
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
 from idl_ref import checks
-from idl_ref.status import NotConvergedError, Status
 
 METHODS = ("auto", "picard", "anderson", "newton", "substitution")
 ON_FAILURE = ("warn", "raise", "ignore")
+
+
+class Status(IntEnum):
+    """How the solve of one column (one sample) ended.
+
+    Examples
+    --------
+    >>> Status.PRECISION_LIMIT.success
+    True
+    >>> print(Status.MAX_ITER.sentence)
+    the iteration limit was reached before the step was small enough
+    """
+
+    CONVERGED = 0
+    PRECISION_LIMIT = 1
+    MAX_ITER = 2
+    NONFINITE = 3
+
+    @property
+    def success(self) -> bool:
+        """True where the column holds a solution: CONVERGED and PRECISION_LIMIT."""
+        return self <= Status.PRECISION_LIMIT
+
+    @property
+    def sentence(self) -> str:
+        """The status in words."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.CONVERGED: "the last step is at most tol",
+    Status.PRECISION_LIMIT: "the last step is above tol, but as small as rounding in this dtype allows",
+    Status.MAX_ITER: "the iteration limit was reached before the step was small enough",
+    Status.NONFINITE: "an input is not finite, or the iteration overflowed; the column is NaN",
+}
 _LAST_SUCCESS = int(Status.PRECISION_LIMIT)  # NumPy compares with an enum a hundred times slower than with an int
+
+
+class ConvergenceWarning(RuntimeWarning):
+    """Some columns did not converge; the numbers that come back carry their error bounds."""
+
+
+class NotConvergedError(RuntimeError):
+    """Some columns did not converge, or not to the accuracy that was asked for.
+
+    Attributes
+    ----------
+    solution : Solution
+        Everything that was computed, per column.
+    """
+
+    def __init__(self, message: str, solution: Solution) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.args[0], self.solution)
+
+
+def warn(message: str) -> None:
+    """A ConvergenceWarning that points at the caller of this library, not into it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("idl_ref."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, ConvergenceWarning, stacklevel=level)
 
 
 @dataclass(frozen=True)
@@ -139,10 +205,5 @@ class Solution:
 
 def join(parts: list[Solution]) -> Solution:
     """Solutions of neighbouring columns as one."""
-    return Solution(
-        X=np.concatenate([s.X for s in parts], axis=1),
-        status=np.concatenate([s.status for s in parts]),
-        iterations=np.concatenate([s.iterations for s in parts]),
-        step=np.concatenate([s.step for s in parts]),
-        error_bound=np.concatenate([s.error_bound for s in parts]),
-    )
+    names = [entry.name for entry in fields(Solution)]
+    return Solution(*(np.concatenate([getattr(s, name) for s in parts], axis=-1) for name in names))

@@ -15,7 +15,8 @@ def arguments(
     state_dict: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The constructor's arguments and the parameters for a torchidl `state_dict` and the settings that it lacks."""
-    raw = {name: checks.real_array(name, _detached(value)) for name, value in state_dict.items()}
+    detached = {name: W.detach().cpu().numpy() if hasattr(W, "detach") else W for name, W in state_dict.items()}
+    raw = {name: checks.real_array(name, W) for name, W in detached.items()}
     if set(raw) - {"D"} not in ({"A", "B", "C"}, {"L", "R", "B", "C"}):
         raise ValueError(f"state_dict must hold A (or L and R), B, C and perhaps D; got {sorted(map(str, raw))}.")
     for name, array in raw.items():
@@ -29,11 +30,6 @@ def arguments(
         L, Rt = ImplicitFunctionInf(settings.get("kappa", 0.99)).effective((raw["L"], raw["R"].T))
         raw |= {"L": L, "R": Rt.T}
     return {**settings, **read_off, "f": f}, raw
-
-
-def _detached(value: Any) -> Any:
-    """A torch tensor as an array, anything else as it is."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
 def _read_off(raw: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> dict[str, Any]:

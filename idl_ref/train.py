@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -19,8 +20,7 @@ from idl_ref.factors import norm_inf
 from idl_ref.gradients import BackwardPass, ForwardPass
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
-from idl_ref.progress import Progress
-from idl_ref.status import NotConvergedError, warn
+from idl_ref.solution import NotConvergedError, warn
 from idl_ref.wellposed import perron_root
 
 CHUNK = 1024  # samples at a time when a whole data set is evaluated
@@ -154,7 +154,8 @@ def fit(
     with Progress(progress, epochs, -(-m // batch_size)) as display:
         try:
             for epoch in range(1, epochs + 1):
-                batches = _batches(rng, m, batch_size)
+                order = rng.permutation(m)
+                batches = (order[j : j + batch_size] for j in range(0, m, batch_size))
                 try:
                     _run_epoch(trainer, U, T, loss, optimizer, batches, epoch, history, display)
                 finally:
@@ -194,6 +195,40 @@ def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_e
     return total / m, hits / m if loss == "cross_entropy" else None
 
 
+class Progress:
+    """One bar over all batches where tqdm is installed, a line per epoch elsewhere; on standard error."""
+
+    def __init__(self, show: bool, epochs: int, batches: int) -> None:
+        self.show, self.epochs = checks.flag("progress", show), epochs
+        self.bar: Any = None
+        if show:
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                pass  # the lines below do without it
+            else:
+                self.bar = tqdm(total=epochs * batches, unit="batch", dynamic_ncols=True, desc="training")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def batch_done(self, epoch: int) -> None:
+        if self.bar is not None:
+            self.bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
+            self.bar.update()
+
+    def epoch_done(self, epoch: int, words: dict[str, str], seconds: float) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix(words)
+        elif self.show:
+            text = ", ".join(f"{name} {value}" for name, value in words.items())
+            print(f"epoch {epoch}/{self.epochs}: {text}, {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
 def _check_validation(model: ImplicitModel, validation: Any, loss: str) -> tuple[np.ndarray, Any]:
     """Refuse bad validation data before the first epoch, not after it."""
     if not isinstance(validation, (tuple, list)) or len(validation) != 2:
@@ -205,11 +240,6 @@ def _check_validation(model: ImplicitModel, validation: Any, loss: str) -> tuple
 
 def _hits(loss: str, Y: np.ndarray, t: np.ndarray) -> int:
     return int((Y.argmax(axis=0) == t).sum()) if loss == "cross_entropy" else 0
-
-
-def _batches(rng: np.random.Generator, m: int, batch_size: int) -> Iterator[np.ndarray]:
-    order = rng.permutation(m)
-    return (order[j : j + batch_size] for j in range(0, m, batch_size))
 
 
 def train_step(
@@ -235,14 +265,13 @@ def train_step(
 
 
 class Trainer:
-    """Takes the steps of a model: on the host, whose arrays are the model's own."""
+    """Takes the steps of a model: on the host, where the arrays that it trains are the model's own."""
 
     def __init__(self, model: ImplicitModel) -> None:
         self.model = model
 
-    def step(self, U: np.ndarray, T: np.ndarray, loss: str, optimizer: SGD) -> tuple[float, ForwardPass, BackwardPass]:
-        """See `train_step`."""
-        return train_step(self.model, U, T, loss, optimizer)
+    def step(self, *batch: Any) -> tuple[float, ForwardPass, BackwardPass]:
+        return train_step(self.model, *batch)
 
     def bring_back(self) -> None:
         """The parameters are where they belong."""
@@ -288,7 +317,12 @@ def _run_epoch(
         iterations[0].append(forward.solution.iterations)
         iterations[1].append(backward.solution.iterations)
         display.batch_done(epoch)
-    _record(history, total / max(seen, 1), hits / max(seen, 1) if loss == "cross_entropy" else None, iterations)
+    history.loss.append(total / max(seen, 1))
+    if loss == "cross_entropy":
+        history.accuracy.append(hits / max(seen, 1))
+    for record, counts in zip((history.forward_iterations, history.adjoint_iterations), iterations, strict=True):
+        joined = np.concatenate(counts) if counts else np.zeros(1, int)
+        record.append((float(joined.mean()), int(joined.max())))
     history.unconverged.append(unconverged)
     history.seconds.append(time.perf_counter() - started)
     if unconverged and model.on_failure == "warn":
@@ -296,20 +330,6 @@ def _run_epoch(
             f"epoch {epoch}: {unconverged} of {seen} samples not converged, forward or adjoint. "
             'Raise mitr and grad_mitr, or try method="anderson".'
         )
-
-
-def _record(
-    history: History,
-    value: float,
-    accuracy: float | None,
-    iterations: tuple[list[np.ndarray], list[np.ndarray]],
-) -> None:
-    history.loss.append(value)
-    if accuracy is not None:
-        history.accuracy.append(accuracy)
-    for record, counts in zip((history.forward_iterations, history.adjoint_iterations), iterations, strict=True):
-        joined = np.concatenate(counts) if counts else np.zeros(1, int)
-        record.append((float(joined.mean()), int(joined.max())))
 
 
 def _record_norms(model: ImplicitModel, history: History) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import idl_ref
-from idl_ref import bench_rows
+from idl_ref import bench
 from idl_ref.__main__ import main
 from idl_ref.preprocessing import Standardise
 
@@ -42,10 +42,10 @@ def test_every_row(path, tmp_path, capsys):
 
 
 def test_what_is_not_there_has_a_reason(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_rows.shutil, "which", lambda name: None)
-    monkeypatch.setattr(bench_rows, "find_spec", lambda name: None)
+    monkeypatch.setattr(bench.shutil, "which", lambda name: None)
+    monkeypatch.setattr(bench, "find_spec", lambda name: None)
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    found = dict(bench_rows.rows(idl_ref.load(path), path, tmp_path))
+    found = dict(bench.rows(idl_ref.load(path), path, tmp_path))
     assert found["export to c"] == "there is no C compiler here"
     assert found["export to onnx"] == "onnxruntime is not installed"
     assert isinstance(found["idl_ref, numba"], str)
@@ -58,6 +58,6 @@ def test_refusals(path, capsys, option, value):
 
 
 def test_the_closure_has_what_a_package_needs():
-    found = bench_rows.closure(("idl-ref", "numba"))
+    found = bench.closure(("idl-ref", "numba"))
     assert {"numba", "llvmlite", "numpy", "idl-ref"} <= set(found) or "numba" not in found
     assert found["idl-ref"] < 2e6

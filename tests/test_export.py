@@ -16,7 +16,7 @@ from idl_ref import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows,
 from idl_ref.__main__ import main
 from idl_ref.certificate import stopping_step
 from idl_ref.export import export
-from idl_ref.export.formulas import FORMULAS
+from idl_ref.export.plan import FORMULAS
 from idl_ref.preprocessing import Standardise
 
 CC = shutil.which("gcc") or shutil.which("clang")

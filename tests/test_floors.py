@@ -10,7 +10,6 @@ import idl_ref
 ROOT = Path(idl_ref.__file__).parent
 FLOORS = {
     # words
-    "status": 0,
     "checks": 0,
     # mathematics without iteration
     "activations": 1,
@@ -59,13 +58,11 @@ FLOORS = {
     "model": 12,
     # training
     "optim": 13,
-    "progress": 13,
     "cuda_training": 14,
     "train": 14,
     # leaves
     "gradcheck": 15,
     "datasets": 15,
-    "datafile": 15,
     "plots": 16,
     # the conformance kit, from the bottom
     "conformance.problem": 15,
@@ -87,15 +84,11 @@ FLOORS = {
     "conformance": 25,
     "": 17,  # the package itself
     # deployment
-    "export.formulas": 18,
-    "export.c_text": 18,
     "export.plan": 19,
     "export.numpy_": 20,
     "export.c_": 20,
     "export.onnx_": 20,
     "export": 21,
-    "export.command": 22,
-    "bench_rows": 22,
     "bench": 23,
     "__main__": 26,
 }

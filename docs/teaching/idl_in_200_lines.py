@@ -186,7 +186,8 @@ def train(model, U, labels, epochs=10, batch=32, rate=0.1, momentum=0.9, seed=0)
 def digits(path="idl_ref/data/digits.npz"):
     """1,797 images of 8 × 8 pixels: U (65, m) with a constant feature 1 for the bias, labels (m,)."""
     with np.load(path) as file:
-        pixels, labels = file["images"].reshape(-1, 64).T / 16, file["labels"].astype(int)
+        order = file["order"]
+        pixels, labels = file["pixels"][:, order] / 16, file["labels"][order].astype(int)
     return np.vstack([pixels, np.ones(labels.size)]), labels
 
 

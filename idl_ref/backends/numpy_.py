@@ -19,8 +19,7 @@ from idl_ref.activations import Activation
 from idl_ref.backends import Memory, methods, proposals
 from idl_ref.backends.proposals import Problem
 from idl_ref.certificate import Certifier, column_max, stopping_step
-from idl_ref.solution import Solution, SolveOptions, join
-from idl_ref.status import Status
+from idl_ref.solution import Solution, SolveOptions, Status, join
 
 
 class Ledger:

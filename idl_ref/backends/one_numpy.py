@@ -62,17 +62,13 @@ class OneSample:
             mine = self.free.pop()
         except IndexError:
             mine = self._scratch()
-        done = self.run(U, Y, *mine)
+        with np.errstate(over="ignore", invalid="ignore"):  # overflow is a status, not a warning
+            mine[0][len(mine[1]) :][: U.shape[1]] = U[0]
+            done = self._solve(*mine)
+            self.readout.dot(mine[0], Y[0])
         if measured is not None:
             measured[:] = mine[-1]
         self.free.append(mine)
-        return done
-
-    def run(self, U: np.ndarray, Y: np.ndarray, xu: np.ndarray, z: np.ndarray, *others: np.ndarray) -> bool:
-        with np.errstate(over="ignore", invalid="ignore"):  # overflow is a status, not a warning
-            xu[len(z) :][: U.shape[1]] = U[0]
-            done = self._solve(xu, z, *others)
-            self.readout.dot(xu, Y[0])
         return done
 
     def _solve(

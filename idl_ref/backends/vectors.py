@@ -61,36 +61,16 @@ def _address(builder: Any, data: Any, offset: Any, vector: Any) -> Any:
     return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
 
-def _load(builder: Any, data: Any, offset: Any, vector: Any) -> Any:
-    value = builder.load(_address(builder, data, offset, vector))
-    value.align = _bits(vector) // 8
-    return value
-
-
-def _store(builder: Any, value: Any, data: Any, offset: Any) -> None:
-    builder.store(value, _address(builder, data, offset, value.type)).align = _bits(value.type) // 8
-
-
-def _bits(vector: Any) -> int:
-    return 32 if isinstance(vector.element, ir.FloatType) else 64
-
-
-def _integers(vector: Any) -> Any:
-    """Vectors of as many integers, each as long as a number."""
-    return ir.VectorType(ir.IntType(_bits(vector)), vector.count)
-
-
 def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, scalar, I32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, vector.count), None))
 
 
-def _call(builder: Any, name: str, *arguments: Any) -> Any:
-    """A function of vectors that LLVM has."""
-    vector = arguments[0].type
-    kind, name = ir.FunctionType(vector, [vector] * len(arguments)), f"llvm.{name}.v{vector.count}f{_bits(vector)}"
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+def _llvm(builder: Any, name: str, vector: Any, arguments: int) -> Any:
+    bits = "f32" if isinstance(vector.element, ir.FloatType) else "f64"
+    function = ir.FunctionType(vector, [vector] * arguments)
+    return cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.v{vector.count}{bits}")
 
 
 @intrinsic
@@ -133,7 +113,9 @@ def load(typing: Any, array: Any, offset: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = _data(context, builder, array, arguments[0])
-        return _load(builder, data, arguments[1], context.get_value_type(kind))
+        value = builder.load(_address(builder, data, arguments[1], context.get_value_type(kind)))
+        value.align = array.dtype.bitwidth // 8
+        return value
 
     return kind(array, types.intp), generate
 
@@ -143,7 +125,9 @@ def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
     """array[offset : offset + LANES] = value"""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _store(builder, arguments[2], _data(context, builder, array, arguments[0]), arguments[1])
+        data = _data(context, builder, array, arguments[0])
+        instruction = builder.store(arguments[2], _address(builder, data, arguments[1], arguments[2].type))
+        instruction.align = array.dtype.bitwidth // 8
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate
@@ -162,7 +146,8 @@ def transpose(typing: Any, source: Any, first: Any, apart: Any, target: Any, pla
         rows = []
         for lane in range(lanes):
             offset = builder.add(arguments[1], builder.mul(arguments[2], I64(lane)))
-            rows.append(_load(builder, taken, offset, vector))
+            rows.append(builder.load(_address(builder, taken, offset, vector)))
+            rows[-1].align = source.dtype.bitwidth // 8
         width = lanes // 2
         while width:  # swap squares of width × width off the diagonal, from the largest to the smallest
             for lane in (lane for lane in range(lanes) if not lane & width):
@@ -174,7 +159,7 @@ def transpose(typing: Any, source: Any, first: Any, apart: Any, target: Any, pla
             width //= 2
         for lane in range(lanes):
             offset = builder.add(arguments[4], builder.mul(arguments[5], I64(lane)))
-            _store(builder, rows[lane], put, offset)
+            builder.store(rows[lane], _address(builder, put, offset, vector)).align = source.dtype.bitwidth // 8
         return context.get_dummy_value()
 
     return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
@@ -191,43 +176,60 @@ def splat(typing: Any, array: Any, value: Any) -> Any:
     return kind(array, array.dtype), generate
 
 
-def _operation(instruction: Callable[..., Any], meaning: str, scalar: bool = False) -> Any:
-    """`instruction` (builder, vectors) as a function of vectors, to a vector or a number."""
-
-    def operation(typing: Any, *vectors: Any) -> Any:
+def _binary(instruction: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
+    def operation(typing: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return instruction(builder, *arguments)
+            return instruction(builder, arguments[0], arguments[1])
 
-        kind = vectors[0]
-        return (kind.dtype if scalar else kind)(*vectors), generate
+        return a(a, b), generate
 
     operation.__doc__ = meaning
     return intrinsic(operation)
 
 
-def _choose(builder: Any, p: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered("<=", p, ir.Constant(p.type, None)), a, b)
-
-
-def _magnitude(builder: Any, a: Any) -> Any:
-    return _call(builder, "fabs", a)
-
-
 def _larger(builder: Any, a: Any, b: Any) -> Any:
-    bits = _integers(a.type)
+    bits = ir.VectorType(I32 if isinstance(a.type.element, ir.FloatType) else I64, a.type.count)
     above = builder.icmp_unsigned(">", builder.bitcast(a, bits), builder.bitcast(b, bits))
     return builder.select(above, a, b)
 
 
-add = _operation(ir.IRBuilder.fadd, "a + b")
-subtract = _operation(ir.IRBuilder.fsub, "a − b")
-multiply = _operation(ir.IRBuilder.fmul, "a b")
-divide = _operation(ir.IRBuilder.fdiv, "a / b")
-larger = _operation(_larger, "max(|a|, |b|) of two magnitudes; their bits are in the same order, inf and NaN on top")
-choose = _operation(_choose, "a where p ≤ 0, b elsewhere and where p is NaN")
-magnitude = _operation(_magnitude, "|a|")
-negative = _operation(lambda builder, a: builder.fneg(_magnitude(builder, a)), "−|a|")
-positive = _operation(lambda builder, a: _choose(builder, a, ir.Constant(a.type, None), a), "max(a, 0); NaN stays NaN")
+def _positive(builder: Any, a: Any) -> Any:
+    zero = ir.Constant(a.type, None)
+    return builder.select(builder.fcmp_ordered("<=", a, zero), zero, a)  # NaN is not ≤ 0, and stays
+
+
+add = _binary(lambda builder, a, b: builder.fadd(a, b), "a + b")
+subtract = _binary(lambda builder, a, b: builder.fsub(a, b), "a − b")
+multiply = _binary(lambda builder, a, b: builder.fmul(a, b), "a b")
+divide = _binary(lambda builder, a, b: builder.fdiv(a, b), "a / b")
+larger = _binary(_larger, "max(|a|, |b|) of two magnitudes; their bits are in the same order, inf and NaN on top")
+
+
+@intrinsic
+def choose(typing: Any, p: Any, a: Any, b: Any) -> Any:
+    """a where p ≤ 0, b elsewhere and where p is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        p, a, b = arguments
+        return builder.select(builder.fcmp_ordered("<=", p, ir.Constant(p.type, None)), a, b)
+
+    return p(p, a, b), generate
+
+
+def _unary(instruction: Callable[[Any, Any], Any], meaning: str) -> Any:
+    def operation(typing: Any, a: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return instruction(builder, arguments[0])
+
+        return a(a), generate
+
+    operation.__doc__ = meaning
+    return intrinsic(operation)
+
+
+magnitude = _unary(lambda builder, a: builder.call(_llvm(builder, "fabs", a.type, 1), [a]), "|a|")
+negative = _unary(lambda builder, a: builder.fneg(builder.call(_llvm(builder, "fabs", a.type, 1), [a])), "−|a|")
+positive = _unary(_positive, "max(a, 0)")
 
 
 # --- functions --------------------------------------------------------------------------------------------------------
@@ -240,9 +242,10 @@ def _numbers(vector: Any, *values: float) -> list:
 
 def _horner(builder: Any, x: Any, coefficients: list[float]) -> Any:
     """c₀ + x (c₁ + x (c₂ + …))"""
-    *numbers, result = _numbers(x.type, *coefficients)
-    for number in reversed(numbers):
-        result = _call(builder, "fmuladd", result, x, number)
+    fma, numbers = _llvm(builder, "fmuladd", x.type, 3), _numbers(x.type, *coefficients)
+    result = numbers.pop()
+    while numbers:
+        result = builder.call(fma, [result, x, numbers.pop()])
     return result
 
 
@@ -252,20 +255,22 @@ def _exponential(builder: Any, x: Any) -> tuple[Any, Any, Any]:
     k is rounded by adding a number so large that only whole ones are left; then it stands in the lowest bits. The
     series of e^r − 1 ends where its terms are below a tenth of the last digit of float64.
     """
-    single = _bits(x.type) == 32
+    single = isinstance(x.type.element, ir.FloatType)
     # ln 2 in two parts, the first with so few digits that k times it is exact
     high, low = (0.693359375, -2.12194440054690583e-4) if single else (0.693147180369123816490, 1.90821492927058770e-10)
+    fma = _llvm(builder, "fmuladd", x.type, 3)
     whole = 1.5 * 2.0 ** (23 if single else 52)
     least, per_ln2, whole, high, low = _numbers(
         x.type, -87.3365 if single else -708.3964, 1.4426950408889634, whole, -high, -low
     )
     tiny = builder.fcmp_ordered("<", x, least)
     x = builder.select(tiny, least, x)
-    shifted = _call(builder, "fmuladd", x, per_ln2, whole)
+    shifted = builder.call(fma, [x, per_ln2, whole])
     k = builder.fsub(shifted, whole)
-    r = _call(builder, "fmuladd", k, low, _call(builder, "fmuladd", k, high, x))
+    r = builder.call(fma, [k, low, builder.call(fma, [k, high, x])])
     series = _horner(builder, r, [1 / math.factorial(i + 1) for i in range(14)])
-    bits, digits, bias = _integers(x.type), *((23, 127) if single else (52, 1023))
+    integer, digits, bias = (I32, 23, 127) if single else (I64, 52, 1023)
+    bits = ir.VectorType(integer, x.type.count)
     lifted = builder.add(builder.bitcast(shifted, bits), ir.Constant(bits, [bias] * bits.count))
     power = builder.bitcast(builder.shl(lifted, ir.Constant(bits, [digits] * bits.count)), x.type)
     return power, builder.fmul(r, series), tiny
@@ -273,14 +278,14 @@ def _exponential(builder: Any, x: Any) -> tuple[Any, Any, Any]:
 
 def _exp(builder: Any, x: Any) -> Any:
     power, rest, tiny = _exponential(builder, x)
-    result = _call(builder, "fmuladd", power, rest, power)
+    result = builder.call(_llvm(builder, "fmuladd", x.type, 3), [power, rest, power])
     return builder.select(tiny, ir.Constant(x.type, None), result)
 
 
 def _expm1(builder: Any, x: Any) -> Any:
     power, rest, _ = _exponential(builder, x)
     (one,) = _numbers(x.type, 1.0)
-    return _call(builder, "fmuladd", power, rest, builder.fsub(power, one))
+    return builder.call(_llvm(builder, "fmuladd", x.type, 3), [power, rest, builder.fsub(power, one)])
 
 
 def _log1p(builder: Any, x: Any) -> Any:
@@ -290,29 +295,41 @@ def _log1p(builder: Any, x: Any) -> Any:
     return builder.fmul(y, _horner(builder, builder.fmul(y, y), [2 / (2 * i + 1) for i in range(18)]))
 
 
-exp = _operation(_exp, "eˣ for x ≤ 0; 0 where that is not a normal number")
-expm1 = _operation(_expm1, "eˣ − 1 for x ≤ 0")
-log1p = _operation(_log1p, "log(1 + x) for 0 ≤ x ≤ 1")
+exp = _unary(_exp, "eˣ for x ≤ 0; 0 where that is not a normal number")
+expm1 = _unary(_expm1, "eˣ − 1 for x ≤ 0")
+log1p = _unary(_log1p, "log(1 + x) for 0 ≤ x ≤ 1")
 
 
-def _reduction(combine: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """One number from all lanes: the upper half is combined with the lower one until there is one left."""
+@intrinsic
+def first(typing: Any, a: Any) -> Any:
+    """The number in the first lane."""
 
-    def instruction(builder: Any, vector: Any) -> Any:
-        lanes = count = vector.type.count
-        while lanes > 1:
-            lanes //= 2
-            half = [min(i + lanes, count - 1) for i in range(count)]
-            mask = ir.Constant(ir.VectorType(I32, count), half)
-            vector = combine(builder, vector, builder.shuffle_vector(vector, vector, mask))
-        return builder.extract_element(vector, I32(0))
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.extract_element(arguments[0], I32(0))
 
-    return instruction
+    return a.dtype(a), generate
 
 
-first = _operation(lambda builder, a: builder.extract_element(a, I32(0)), "the number in the first lane", scalar=True)
-total = _operation(_reduction(ir.IRBuilder.fadd), "the sum of the lanes, pair by pair", scalar=True)
-largest = _operation(_reduction(_larger), "the largest of magnitudes, NaN if there is one", scalar=True)
+def _reduction(combine: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
+    def operation(typing: Any, a: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            (vector,) = arguments
+            lanes = a.lanes
+            while lanes > 1:  # the upper half onto the lower one
+                lanes //= 2
+                half = [min(i + lanes, a.lanes - 1) for i in range(a.lanes)]
+                mask = ir.Constant(ir.VectorType(I32, a.lanes), half)
+                vector = combine(builder, vector, builder.shuffle_vector(vector, vector, mask))
+            return builder.extract_element(vector, I32(0))
+
+        return a.dtype(a), generate
+
+    operation.__doc__ = meaning
+    return intrinsic(operation)
+
+
+total = _reduction(lambda builder, a, b: builder.fadd(a, b), "the sum of the lanes, pair by pair")
+largest = _reduction(_larger, "the largest of magnitudes, NaN if there is one")
 
 
 def _product(panels: int, columns: int) -> Any:
@@ -323,9 +340,11 @@ def _product(panels: int, columns: int) -> Any:
         g_apart: Any, k0: Any, k1: Any,
     ) -> Any:  # fmt: skip
         kind = Vector(F.dtype)
+        size = F.dtype.bitwidth // 8
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             vector = context.get_value_type(kind)
+            fma = _llvm(builder, "fmuladd", vector, 3)
             F, M = (
                 _data(context, builder, kind, arguments[i])
                 for kind, i in ((signature.args[0], 0), (signature.args[3], 3))
@@ -342,17 +361,20 @@ def _product(panels: int, columns: int) -> Any:
                     builder.store(ir.Constant(vector, None), sums[j][p])
             with cgutils.for_range_slice(builder, arguments[10], arguments[11], I64(1)) as (k, _):
                 offset = builder.mul(k, I64(kind.lanes))
-                a = [_load(builder, row, offset, vector) for row in rows]
+                a = [builder.load(_address(builder, row, offset, vector)) for row in rows]
+                for value in a:
+                    value.align = size
                 for j in range(columns):
                     entry = _splat(builder, builder.load(builder.gep(xs[j], [k])), vector)
                     for p in range(panels):
-                        so_far = builder.load(sums[j][p])
-                        builder.store(_call(builder, "fmuladd", a[p], entry, so_far), sums[j][p])
+                        builder.store(builder.call(fma, [a[p], entry, builder.load(sums[j][p])]), sums[j][p])
             for j in range(columns):
                 for p in range(panels):
                     here = I64(p * kind.lanes)
-                    result = builder.fadd(_load(builder, sources[j], here, vector), builder.load(sums[j][p]))
-                    _store(builder, result, targets[j], here)
+                    source = builder.load(_address(builder, sources[j], here, vector))
+                    result = builder.fadd(source, builder.load(sums[j][p]))
+                    target = builder.store(result, _address(builder, targets[j], here, vector))
+                    source.align = target.align = size
             return context.get_dummy_value()
 
         return types.void(F, f, panel, M, x, x_apart, s, s_apart, g, g_apart, k0, k1), generate

@@ -170,8 +170,9 @@ def solved(case: Case) -> Case:
         sides = replace(problem, straight_through=True), replace(problem, kappa=beyond)
         answers += [exact.answer(side, case.G_Y[:, good]) for side in sides]
     truths = tuple(spread(a.arrays, good) for a in answers)
-    facts = describe(problem) | {"kink_margin": _finite(answers[0].kink_margin), "provenance": answers[0].provenance}
-    return replace(case, truths=truths, facts={**facts, **case.facts})
+    margin = answers[0].kink_margin
+    known = {"kink_margin": margin if np.isfinite(margin) else None, "provenance": answers[0].provenance}
+    return replace(case, truths=truths, facts={**describe(problem), **known, **case.facts})
 
 
 def describe(problem: Problem) -> dict[str, Any]:
@@ -189,10 +190,6 @@ def describe(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
 # --- what a case hunts ------------------------------------------------------------------------------------------------
 
 PAPER = "https://arxiv.org/abs/1908.06315"
@@ -201,7 +198,7 @@ HIGHAM = "https://doi.org/10.1137/1.9780898718027"
 IEEE = "https://doi.org/10.1109/IEEESTD.2019.8766229"
 
 
-# what the case hunts, the effect of that bug, and where to read about it
+# The bug that a case hunts, its effect, a link.
 FLAGS: dict[str, tuple[str, str, str]] = {
     "contraction": ("a wrong equation or adjoint", "answers are wrong at every κ", PAPER),
     "transpose": ("Aᵀ and A confused", "gradients are wrong, and right for symmetric A", PAPER),

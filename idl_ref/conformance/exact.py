@@ -59,7 +59,7 @@ SMOOTH = {
 
 
 class Answer(NamedTuple):
-    """Correctly rounded arrays, and the smallest distance of a preactivation from a kink of φ."""
+    """Correctly rounded arrays, the smallest distance of a preactivation from a kink of φ, and how they are known."""
 
     arrays: Arrays
     kink_margin: float

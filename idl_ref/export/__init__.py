@@ -1,17 +1,16 @@
-"""Export a trained model to where this library is not: one NumPy file, C99, or ONNX."""
+"""Export a trained model to where this library is not, as one NumPy file, C99 or ONNX; and the command `export`."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from idl_ref import checks
 from idl_ref.export import plan
-
-if TYPE_CHECKING:
-    from idl_ref.model import ImplicitModel
+from idl_ref.model import ImplicitModel
 
 TARGETS = ("numpy", "c", "onnx")
 
@@ -74,3 +73,41 @@ def export(
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     return Export(target.write(made, folder), made)
+
+
+def add(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
+    """Register the command."""
+    parser = commands.add_parser("export", help="write a saved model as NumPy, C99 or ONNX", formatter_class=formatter)
+    parser.description = (
+        "Write a saved model, its preprocessing included, as code for another place: one NumPy file and its arrays, "
+        "C99 without malloc, or ONNX. The iterations it takes are bounded before it runs."
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file that train wrote")
+    parser.add_argument("--to", choices=TARGETS, required=True, help="what to write")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder for the files")
+    parser.add_argument(
+        "--range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="of the inputs as they come, before preprocessing; for these the iterations and the error are bounded. "
+        "Default: 8 standard deviations around the mean, or -8 8 where the model does not standardise",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    model = ImplicitModel.load(options.model)
+    written = export(model, options.to, options.out, options.range)
+    made = written.plan
+    print(model)
+    promise = f"for inputs in [{made.low:g}, {made.high:g}]: {made.promise(sweeps=options.to != 'onnx')}"
+    if options.to == "c":
+        from idl_ref.export import c_
+
+        arena, weights = c_.sizes_in_bytes(made)
+        promise += f"; arena {arena:,} bytes, weights {weights:,} bytes"
+    print(promise)
+    for path in written.files:
+        print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    return 0

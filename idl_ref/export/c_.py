@@ -7,11 +7,179 @@ from pathlib import Path
 import numpy as np
 
 import idl_ref
-from idl_ref.export.c_text import HEADER, NORM, PICARD, PRODUCT, SOURCE, SWEEP
 from idl_ref.export.plan import Plan
 
 REAL = {"float32": "float", "float64": "double"}
 LANES = 8  # rows are filled up to a multiple of this, so that compilers find vectors in the loops
+
+# The texts to be filled in: {names} in single braces, and those of C doubled.
+HEADER = """\
+/* A trained model: {equations}, phi = {activation}.
+ * Written by idl_ref {version}.
+ *
+ * For inputs in [IDL_LOW, IDL_HIGH] every sample takes at most IDL_MAX_ITERATIONS passes over A{sweep}, a number
+ * derived from the weights, the tolerance and this range, and known before it runs{error}.
+ */
+#ifndef IDL_MODEL_H
+#define IDL_MODEL_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+#define IDL_INPUTS {p}
+#define IDL_OUTPUTS {q}
+#define IDL_STATES {n}
+#define IDL_MAX_ITERATIONS {iterations}
+#define IDL_LOW ({low!r})
+#define IDL_HIGH ({high!r})
+{error_bound}#define IDL_ARENA_BYTES {arena_bytes} /* all it writes to, besides Y and some 100 bytes of stack */
+#define IDL_WEIGHT_BYTES {weight_bytes} /* constant */
+
+typedef {real} idl_real;
+
+typedef struct {{
+    idl_real {arena};
+}} idl_arena;
+
+/* U: m samples of IDL_INPUTS numbers{raw}, one after the other. Y: m times IDL_OUTPUTS.
+ * Returns the largest number of iterations that a sample took, 0 for m = 0, or -1 if a sample did not converge: it was
+ * not finite, or out of range. Its outputs are then not to be used; those of the others are. */
+int idl_predict(const {real} *U, size_t m, {real} *Y); /* uses one static arena: not for two threads at once */
+int idl_predict_in(idl_arena *arena, const {real} *U, size_t m, {real} *Y);
+
+#ifdef __cplusplus
+}}
+#endif
+#endif
+"""
+
+SOURCE = """\
+/* Written by idl_ref {version}; idl_model.h says what it does. */
+#include "idl_model.h"
+{includes}
+typedef idl_real real;
+typedef char idl_arena_has_the_size_of_the_header[sizeof(idl_arena) == IDL_ARENA_BYTES ? 1 : -1];
+
+/* Matrices are stored column by column; each column is filled up with zeros to a multiple of {lanes}. */
+{weights}
+static real phi(real p)
+{{
+    return {phi};
+}}
+{vectors}
+static int solve(idl_arena *a)
+{{
+{solve}}}
+
+int idl_predict_in(idl_arena *a, const real *U, size_t m, real *Y)
+{{
+    int most = 0, failed = 0;
+    for (; m > 0; m--, U += IDL_INPUTS, Y += IDL_OUTPUTS) {{
+        int iterations, bad = 0;
+        size_t i;
+        for (i = 0; i < IDL_INPUTS; i++) {{
+            a->u[i] = {input};
+            bad |= !(a->u[i] - a->u[i] == 0); /* NaN or infinite */
+        }}
+        for (i = 0; i < {N}; i++)
+            a->z[i] = {b};
+        add_product(B, {N}, IDL_INPUTS, a->u, a->z);
+        iterations = solve(a);
+        for (i = 0; i < {Q}; i++)
+            a->y[i] = {d};
+        add_product(C, {Q}, IDL_STATES, a->x, a->y);
+{D}        for (i = 0; i < IDL_OUTPUTS; i++) {{
+            Y[i] = a->y[i];
+            bad |= !(Y[i] - Y[i] == 0);
+        }}
+        failed |= bad || iterations < 0;
+        most = iterations > most ? iterations : most;
+    }}
+    return failed ? -1 : most;
+}}
+
+int idl_predict(const real *U, size_t m, real *Y)
+{{
+    static idl_arena arena;
+    return idl_predict_in(&arena, U, m, Y);
+}}
+"""
+
+PRODUCT = """
+/* y += W x, for a W of so many rows and columns. */
+static void add_product(const real *restrict W, size_t rows, size_t columns, const real *restrict x, real *restrict y)
+{
+    const size_t fours = columns - columns % 4;
+    size_t i, j;
+    for (j = 0; j < fours; j += 4, W += 4 * rows) {
+        const real x0 = x[j], x1 = x[j + 1], x2 = x[j + 2], x3 = x[j + 3];
+        for (i = 0; i < rows; i++)
+            y[i] += (W[i] * x0 + W[rows + i] * x1) + (W[2 * rows + i] * x2 + W[3 * rows + i] * x3);
+    }
+    for (; j < columns; j++, W += rows)
+        for (i = 0; i < rows; i++)
+            y[i] += W[i] * x[j];
+}
+"""
+
+NORM = """
+/* The largest magnitude among the first {states} entries of v; those behind them are 0. */
+static real norm(const real *v)
+{{
+    real most[{lanes}] = {{0}}, result = 0;
+    size_t i, l;
+    for (i = 0; i < {N}; i += {lanes})
+        for (l = 0; l < {lanes}; l++) {{
+            const real size = v[i + l] < 0 ? -v[i + l] : v[i + l];
+            most[l] = most[l] < size ? size : most[l];
+        }}
+    for (l = 0; l < {lanes}; l++)
+        result = result < most[l] ? most[l] : result;
+    return result;
+}}
+"""
+
+PICARD = """\
+    const real z_norm = norm(a->z), scale = {scale}, asked = {tol} * (scale < 1 ? scale : 1);
+    size_t i;
+    int k;
+    if (!(z_norm - z_norm == 0))
+        return -1;
+    for (i = 0; i < {N}; i++)
+        a->x[i] = 0;
+    for (k = 1; k <= IDL_MAX_ITERATIONS; k++) {{
+        real step, x_norm;
+        for (i = 0; i < {N}; i++)
+            a->g[i] = a->z[i];
+        if (k > 1) {{
+{product}        }}
+        for (i = 0; i < IDL_STATES; i++) {{
+            const real x = phi(a->g[i]);
+            a->g[i] = x - a->x[i];
+            a->x[i] = x;
+        }}
+        step = norm(a->g);
+        x_norm = norm(a->x);
+        if (step <= asked || step <= {eps} * (z_norm > x_norm ? z_norm : x_norm))
+            return k;
+    }}
+    return -1;
+"""
+
+SWEEP = """\
+    const real *row = A; /* of the strictly triangular A, only what is not 0, in the order of use */
+    size_t i, j;
+    for ({loop}) {{
+        real p = a->z[i];
+        for ({inner})
+            p += *row++ * a->x[j];
+        a->x[i] = phi(p);
+    }}
+    return 1;
+"""
 
 
 def write(plan: Plan, directory: Path) -> list[Path]:
@@ -31,10 +199,9 @@ def header(plan: Plan) -> str:
     """The text of idl_model.h."""
     n, p, q = plan.sizes
     known = np.isfinite(plan.error_bound)
-    fields, size = arena(plan), plan.dtype.itemsize
+    arena_bytes, weight_bytes = sizes_in_bytes(plan)
     return HEADER.format(
-        and_D="" if plan.D is None else " + D U",
-        and_b="" if plan.b is None else " + b",
+        equations=plan.equations("phi"),
         activation=plan.activation,
         version=idl_ref.__version__,
         sweep=", one sweep over a triangle" if plan.triangle else "",
@@ -46,9 +213,9 @@ def header(plan: Plan) -> str:
         low=plan.low,
         high=plan.high,
         error_bound=f"#define IDL_ERROR_BOUND {plan.error_bound:.3e}\n" if known else "",
-        arena_bytes=size * sum(fields.values()),
-        weight_bytes=size * sum(len(values) for values in weights(plan).values()),
-        arena=", ".join(f"{name}[{length}]" for name, length in fields.items()),
+        arena_bytes=arena_bytes,
+        weight_bytes=weight_bytes,
+        arena=", ".join(f"{name}[{length}]" for name, length in arena(plan).items()),
         raw="" if plan.preprocessing is None else ", not yet standardised",
         real=REAL[plan.dtype.name],
     )
@@ -66,29 +233,25 @@ def arena(plan: Plan) -> dict[str, int]:
 
 
 def weights(plan: Plan) -> dict[str, np.ndarray]:
-    """Every constant array, flat, as it is stored."""
-    result = {"B": stored(plan.B), "C": stored(plan.C)}
-    if plan.D is not None:
-        result["D"] = stored(plan.D)
-    for name, vector in (("b", plan.b), ("d", plan.d)):
-        if vector is not None:
-            result[name] = stored(vector[:, None])
-    if len(plan.factors) == 2:
-        return {"L": stored(plan.factors[0]), "R": stored(plan.factors[1]), **result}
-    (A,) = plan.factors
+    """Every constant array, flat, as it is stored: R transposed, a triangle without its zeros, in the order of use."""
     if plan.triangle is None:
-        return {"A": stored(A), **result}
+        return {name: stored(W.T if name == "R" else W) for name, W in plan.weights.items()}
+    (A,) = plan.factors
     n = len(A)
     rows = [A[i, i + 1 :] for i in range(n - 1, -1, -1)] if plan.triangle == "upper" else [A[i, :i] for i in range(n)]
-    return {"A": np.concatenate([*rows, np.zeros(int(n == 1), A.dtype)]), **result}
+    triangle = np.concatenate([*rows, np.zeros(int(n == 1), A.dtype)])  # an array of C has at least one entry
+    return {name: triangle if name == "A" else stored(W) for name, W in plan.weights.items()}
 
 
 def stored(W: np.ndarray) -> np.ndarray:
     """Column by column, each filled up with zeros."""
-    rows, columns = W.shape
-    result = np.zeros((columns, filled(rows)), W.dtype)
-    result[:, :rows] = W.T
-    return result.ravel()
+    return np.pad(np.atleast_2d(W.T), ((0, 0), (0, filled(len(W)) - len(W)))).ravel()
+
+
+def sizes_in_bytes(plan: Plan) -> tuple[int, int]:
+    """Of the arena and of the weights."""
+    size = plan.dtype.itemsize
+    return size * sum(arena(plan).values()), size * sum(values.size for values in weights(plan).values())
 
 
 def source(plan: Plan) -> str:

@@ -51,9 +51,10 @@ def predict(U):
 '''
 
 FILE = '''\
-"""A trained model: Y = C X{and_D}, where X solves X = φ(A X + B U{and_b}). Needs NumPy, and weights.npz beside it.
+"""A trained model: {equations}. Needs NumPy, and weights.npz beside it.
 
-predict(U) takes samples as rows and returns their outputs. {promise}
+predict(U) takes samples as rows and returns their outputs. For inputs in [{low:.6g}, {high:.6g}]:
+{promise}.
 Written by idl_ref {version}.
 """
 
@@ -76,25 +77,14 @@ def phi(P):
 {predict}'''
 
 
-def arrays(plan: Plan) -> dict[str, np.ndarray]:
-    """The weights by the names they have in the file."""
-    A = {"A": plan.factors[0]} if len(plan.factors) == 1 else {"L": plan.factors[0], "R": plan.factors[1].T}
-    others = {"B": plan.B, "C": plan.C, "D": plan.D, "b": plan.b, "d": plan.d}
-    return {name: np.ascontiguousarray(F) for name, F in {**A, **others}.items() if F is not None}
-
-
 def source(plan: Plan) -> str:
     """The text of predict.py."""
     _, p, q = plan.sizes
-    error = f"to within {plan.error_bound:.2g}" if np.isfinite(plan.error_bound) else "without a bound on the error"
-    promise = f"For inputs in [{plan.low:.6g}, {plan.high:.6g}]:\n"
-    product = "A @ X" if len(plan.factors) == 1 else "L @ (R.T @ X)"
     if plan.triangle:
-        promise += f"one sweep, {error}."
         equilibrium = SWEEP.format(rows="reversed(range(len(A)))" if plan.triangle == "upper" else "range(len(A))")
         constants = ""
     else:
-        promise += f"at most {plan.iterations} iterations, {error}."
+        product = "A @ X" if len(plan.factors) == 1 else "L @ (R.T @ X)"
         equilibrium = PICARD.format(product=product, at_zero=repr(plan.formula.at_zero))
         constants = f"EPS = np.finfo(DTYPE).eps\nTOL, ITERATIONS = {plan.tol!r}, {plan.iterations}\n"
     if (pre := plan.preprocessing) is not None:
@@ -110,12 +100,13 @@ def source(plan: Plan) -> str:
         d="" if plan.d is None else " + d[:, None]",
     )
     return FILE.format(
-        and_D="" if plan.D is None else " + D U",
-        and_b="" if plan.b is None else " + b",
-        promise=promise,
+        equations=plan.equations(),
+        low=plan.low,
+        high=plan.high,
+        promise=plan.promise(),
         version=idl_ref.__version__,
-        names=", ".join(arrays(plan)),
-        quoted=", ".join(f'"{name}"' for name in arrays(plan)),
+        names=", ".join(plan.weights),
+        quoted=", ".join(f'"{name}"' for name in plan.weights),
         dtype=plan.dtype.name,
         constants=constants,
         activation=plan.activation,
@@ -129,5 +120,5 @@ def write(plan: Plan, directory: Path) -> list[Path]:
     """predict.py and weights.npz."""
     files = [directory / "predict.py", directory / "weights.npz"]
     files[0].write_text(source(plan), encoding="utf-8")
-    np.savez(files[1], **arrays(plan))  # type: ignore[arg-type]
+    np.savez(files[1], **{name: np.ascontiguousarray(W) for name, W in plan.weights.items()})  # type: ignore[arg-type]
     return files

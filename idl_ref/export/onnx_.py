@@ -26,18 +26,22 @@ NATIVE = {
 class Graph:
     """Nodes, one after the other, each result by its name; and constants, in the outermost graph."""
 
-    def __init__(self, dtype: np.dtype) -> None:
-        self.dtype, self.nodes, self.constants = dtype, [], {}  # type: ignore[var-annotated]
+    def __init__(self, dtype: np.dtype, onnx: Any) -> None:
+        self.dtype, self.onnx, self.kind = dtype, onnx, onnx.helper.np_dtype_to_tensor_dtype(dtype)
+        self.nodes: list[Any] = []
+        self.constants: dict[str, np.ndarray] = {}
 
     def constant(self, name: str, value: Any, dtype: Any = None) -> str:
         self.constants[name] = np.array(value, dtype or self.dtype, order="C")
         return name
 
     def add(self, result: str, operator: str, *arguments: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(operator, arguments, [result], **attributes))
+        self.nodes.append(self.onnx.helper.make_node(operator, arguments, [result], **attributes))
         return result
+
+    def value(self, name: str, shape: list[Any], kind: int | None = None) -> Any:
+        """What goes in or out; numbers, where no other kind is given."""
+        return self.onnx.helper.make_tensor_value_info(name, self.kind if kind is None else kind, shape)
 
     def norm(self, result: str, X: str) -> str:
         """Largest magnitude in each row, (m, 1)."""
@@ -59,17 +63,16 @@ class Graph:
 def model(plan: Plan) -> Any:
     """The onnx.ModelProto: U (m, p) -> Y (m, q), NaN in the rows of samples that did not converge."""
     try:
-        from onnx import checker, helper, numpy_helper
+        import onnx
     except ImportError:
         raise ImportError('export to ONNX needs the package onnx: pip install "idl-ref[onnx]".') from None
-    _, p, q = plan.sizes
-    kind = helper.np_dtype_to_tensor_dtype(plan.dtype)
-    graph = Graph(plan.dtype)
+    helper, (_, p, q) = onnx.helper, plan.sizes
+    graph = Graph(plan.dtype, onnx)
     graph.constant("last_axis", [1], np.int64)
     for name, value in (("zero", 0), ("one", 1), ("not_a_number", np.nan)):
         graph.constant(name, value)
     _input(graph, plan)
-    body = _body(graph, plan, kind)
+    body = _body(graph, plan)
     graph.add("done_before", "Less", "Z_norm", "zero")
     graph.add("X_before", "Sub", "Z", "Z")
     graph.constant("iterations", plan.iterations, np.int64)
@@ -80,10 +83,10 @@ def model(plan: Plan) -> Any:
     inside = helper.make_graph(
         graph.nodes,
         "implicit_model",
-        [helper.make_tensor_value_info("U", kind, ["m", p])],
-        [helper.make_tensor_value_info("Y", kind, ["m", q])],
-        [numpy_helper.from_array(value, name) for name, value in graph.constants.items()],
-        doc_string="Y = C X + D U, where X solves X = phi(A X + B U); samples are rows.",
+        [graph.value("U", ["m", p])],
+        [graph.value("Y", ["m", q])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in graph.constants.items()],
+        doc_string=f"{plan.equations('phi')}; samples are rows.",
     )
     made = helper.make_model(
         inside,
@@ -92,7 +95,7 @@ def model(plan: Plan) -> Any:
         producer_name="idl_ref",
         producer_version=idl_ref.__version__,
     )
-    checker.check_model(made, full_check=True)
+    onnx.checker.check_model(made, full_check=True)
     return made
 
 
@@ -114,12 +117,9 @@ def _input(graph: Graph, plan: Plan) -> None:
     graph.constant("four_eps", 4 * np.finfo(plan.dtype).eps)
 
 
-def _body(outer: Graph, plan: Plan, kind: int) -> Any:
+def _body(outer: Graph, plan: Plan) -> Any:
     """One iteration: (count, go on, X, done) -> (go on, φ(A X + Z), which samples are done)."""
-    from onnx import TensorProto, helper
-
-    n = plan.sizes[0]
-    graph = Graph(plan.dtype)
+    graph = Graph(plan.dtype, outer.onnx)
     product = "X_in"
     for i, F in reversed(list(enumerate(plan.factors))):  # x F₂ᵀ F₁ᵀ
         product = graph.add(f"product_{i}", "MatMul", product, outer.constant(f"F{i + 1}_transposed", F.T))
@@ -129,27 +129,15 @@ def _body(outer: Graph, plan: Plan, kind: int) -> Any:
     largest = graph.add("largest", "Max", "Z_norm", graph.norm("X_norm", "X_out"))
     limit = graph.add("limit", "Max", "asked", graph.add("rounding", "Mul", largest, "four_eps"))
     graph.add("done_out", "LessOrEqual", step, limit)
-    moving = graph.add("moving", "Cast", graph.add("not_done", "Not", "done_out"), to=kind)
+    moving = graph.add("moving", "Cast", graph.add("not_done", "Not", "done_out"), to=graph.kind)
     count = graph.add("count", "ReduceSum", moving, keepdims=0)
     graph.add("go_on_out", "Greater", count, "zero")
 
-    def describe(name: str, kind: int, shape: list[Any]) -> Any:
-        return helper.make_tensor_value_info(name, kind, shape)
-
-    states = [("X", kind, ["m", n]), ("done", TensorProto.BOOL, ["m", 1])]
-    return helper.make_graph(
-        graph.nodes,
-        "iteration",
-        [
-            describe("iteration", TensorProto.INT64, []),
-            describe("go_on_in", TensorProto.BOOL, []),
-            *(describe(f"{name}_in", kind, shape) for name, kind, shape in states),
-        ],
-        [
-            describe("go_on_out", TensorProto.BOOL, []),
-            *(describe(f"{name}_out", kind, shape) for name, kind, shape in states),
-        ],
-    )
+    BOOL, INT64, X = outer.onnx.TensorProto.BOOL, outer.onnx.TensorProto.INT64, ["m", plan.sizes[0]]
+    before = [graph.value("iteration", [], INT64), graph.value("go_on_in", [], BOOL)]
+    before += [graph.value("X_in", X), graph.value("done_in", ["m", 1], BOOL)]
+    after = [graph.value("go_on_out", [], BOOL), graph.value("X_out", X), graph.value("done_out", ["m", 1], BOOL)]
+    return outer.onnx.helper.make_graph(graph.nodes, "iteration", before, after)
 
 
 def _output(graph: Graph, plan: Plan) -> None:
@@ -167,7 +155,6 @@ def _output(graph: Graph, plan: Plan) -> None:
 
 def write(plan: Plan, directory: Path) -> list[Path]:
     """model.onnx."""
-    made = model(plan)
     path = directory / "model.onnx"
-    path.write_bytes(made.SerializeToString())
+    path.write_bytes(model(plan).SerializeToString())
     return [path]

@@ -13,21 +13,53 @@ is as large as s, and for s < 1 all steps are bounded by Mᵏ⁻¹ (Lip(φ) + 1)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
 from idl_ref import activations, checks
 from idl_ref import factors as fac
+from idl_ref.activations import LEAK
 from idl_ref.certificate import SAFETY, OutputBound, excess, resolvent_norm
-from idl_ref.export.formulas import FORMULAS, Formula
+from idl_ref.model import ImplicitModel
 from idl_ref.preprocessing import Standardise
-
-if TYPE_CHECKING:
-    from idl_ref.model import ImplicitModel
 
 MOST_ITERATIONS = 100_000
 DEFAULT_RANGE = 8.0  # of |u| after preprocessing: eight standard deviations where that was standardised
+
+
+class Formula(NamedTuple):
+    """φ as text: in NumPy, of an array P, and in C99, of a number p; {f} is the suffix of libm's float functions."""
+
+    numpy: str
+    c: str
+    at_zero: float = 0  # φ(0)
+    largest: float = float("inf")  # of |φ|
+    libm: bool = False
+
+
+FORMULAS = {
+    "identity": Formula("P", "p"),
+    "relu": Formula("np.maximum(P, 0)", "p < 0 ? 0 : p"),
+    "leaky_relu": Formula(f"np.maximum(P, {LEAK} * P)", f"p < 0 ? (real){LEAK} * p : p"),
+    "tanh": Formula("np.tanh(P)", "tanh{f}(p)", largest=1, libm=True),
+    "sigmoid": Formula(
+        "np.where(P >= 0, 1, np.exp(-np.abs(P))) / (1 + np.exp(-np.abs(P)))",
+        "p < 0 ? exp{f}(p) / (1 + exp{f}(p)) : 1 / (1 + exp{f}(-p))",
+        at_zero=0.5,
+        largest=1,
+        libm=True,
+    ),
+    "softplus": Formula(
+        "np.maximum(P, 0) + np.log1p(np.exp(-np.abs(P)))",
+        "(p < 0 ? 0 : p) + log1p{f}(exp{f}(p < 0 ? p : -p))",
+        at_zero=0.6931471805599454,  # log 2, rounded up
+        libm=True,
+    ),
+    "elu": Formula("np.where(P > 0, P, np.expm1(np.minimum(P, 0)))", "p < 0 ? expm1{f}(p) : p", libm=True),
+    "hardtanh": Formula("np.clip(P, -1, 1)", "p < -1 ? -1 : p > 1 ? 1 : p", largest=1),
+    "softsign": Formula("P / (1 + np.abs(P))", "p / (1 + (p < 0 ? -p : p))", largest=1),
+}
 
 
 @dataclass(frozen=True)
@@ -62,15 +94,27 @@ class Plan:
     def formula(self) -> Formula:
         return FORMULAS[self.activation]
 
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """A, or L and R; B and C; D, b and d where there are any."""
+        A = {"A": self.factors[0]} if len(self.factors) == 1 else {"L": self.factors[0], "R": self.factors[1].T}
+        others = {"B": self.B, "C": self.C, "D": self.D, "b": self.b, "d": self.d}
+        return A | {name: W for name, W in others.items() if W is not None}
+
+    def equations(self, phi: str = "φ") -> str:
+        """What the exported code computes."""
+        D, b = "" if self.D is None else " + D U", "" if self.b is None else " + b"
+        return f"Y = C X{D}, where X solves X = {phi}(A X + B U{b})"
+
+    def promise(self, sweeps: bool = True) -> str:
+        """What holds for inputs in the range; `sweeps` says whether the target makes use of a triangle."""
+        effort = "one sweep" if sweeps and self.triangle else f"at most {self.iterations} iterations"
+        known = np.isfinite(self.error_bound)
+        return f"{effort}, " + (f"to within {self.error_bound:.2g}" if known else "without a bound on the error")
+
 
 def make(model: ImplicitModel, bounds: tuple[float, float] | None = None) -> Plan:
-    """The plan for a model and the declared range (low, high) of its inputs.
-
-    Raises
-    ------
-    ValueError
-        Weights that are not finite, or no bound on the iterations could be shown.
-    """
+    """The plan for a model and the declared range of its inputs, or the ValueError that `export` tells of."""
     s, P = model.settings, model.parameters
     factors, phi = model.effective_weights().factors, activations.get(s.activation)
     for name, F in [*(("A", F) for F in factors), *((name, P[name]) for name in "BCD" if name in P)]:
