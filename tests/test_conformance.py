@@ -23,9 +23,8 @@ from idl_ref.conformance import adapters, bounds, check_backend, exact, parametr
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.bugs import diagnosis
 from idl_ref.conformance.bugs_gradients import BUGS
-from idl_ref.conformance.capabilities import Capabilities
 from idl_ref.conformance.cases import FLAGS
-from idl_ref.conformance.problem import laid_out, make
+from idl_ref.conformance.problem import Capabilities, laid_out, make
 from idl_ref.factors import apply
 
 CASES = vectors.load()
@@ -394,7 +393,7 @@ import json, sys, time
 from pathlib import Path
 import numpy as np
 from idl_ref.conformance.adapters import IdlRef
-from idl_ref.conformance.problem import make
+from idl_ref.conformance.problem import Capabilities, make
 backend = IdlRef("numpy")
 mode = sys.argv[1]
 for line in sys.stdin:

@@ -67,7 +67,6 @@ FLOORS = {
     # the conformance kit, from the bottom
     "conformance.problem": 15,
     "conformance.exact": 16,
-    "conformance.capabilities": 16,
     "conformance.cases": 17,
     "conformance.bounds": 17,
     "conformance.adapters": 17,

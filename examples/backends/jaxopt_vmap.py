@@ -15,8 +15,7 @@ from jax import numpy as jnp
 from jaxopt import FixedPointIteration
 from jaxopt.linear_solve import solve_lu
 
-from idl_ref.conformance.capabilities import F
-from idl_ref.conformance.problem import Arrays, Problem
+from idl_ref.conformance.problem import Arrays, F, Problem
 
 PHI = {
     "identity": lambda P: P,

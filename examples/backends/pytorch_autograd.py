@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from idl_ref.conformance.capabilities import F
-from idl_ref.conformance.problem import Arrays, Problem
+from idl_ref.conformance.problem import Arrays, F, Problem
 
 nn = torch.nn.functional
 PHI = {

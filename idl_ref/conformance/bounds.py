@@ -105,8 +105,8 @@ def bounds(case: Case, truth: Arrays) -> Arrays:
     problem, good = case.problem, case.good
     un, eq = unit(problem.dtype), equation(problem)
     X, V = truth["X"][:, good], truth["V"][:, good]
-    B, C, U, G_Y = (np.abs(M.astype(np.float64)) for M in (problem.B, problem.C, problem.U[:, good], case.G_Y[:, good]))
-    D = np.zeros((len(C), len(U))) if problem.D is None else np.abs(problem.D.astype(np.float64))
+    B, C, U, G_Y = (np.abs(M, dtype=np.float64) for M in (problem.B, problem.C, problem.U[:, good], case.G_Y[:, good]))
+    D = np.zeros((len(C), len(U))) if problem.D is None else np.abs(problem.D, dtype=np.float64)
     (n, p), (q, m) = B.shape, G_Y.shape
     eq = eq._replace(Z=eq.Z[:, good], Z_size=eq.Z_size[:, good])
     moving = np.ones((n, 1))
@@ -142,7 +142,7 @@ def _adjoint(case: Case, eq: Equation, X: np.ndarray, V: np.ndarray, E_X: np.nda
         S = np.ones_like(S)  # whatever the convention
     E_P = eq.size @ E_X + un.gamma(eq.terms + 2) * (eq.size @ np.abs(X)) + un.gamma(problem.B.shape[1] + 2) * eq.Z_size
     E_S = SMOOTH[phi].curvature * E_P + 8 * un.u if phi in SMOOTH else 2 * un.u * S
-    C, G_Y = np.abs(problem.C.astype(np.float64)), np.abs(case.G_Y[:, good].astype(np.float64))
+    C, G_Y = (np.abs(M, dtype=np.float64) for M in (problem.C, case.G_Y[:, good]))
     G, pulled = C.T @ G_Y, eq.size.T @ V
     stop = stopping(problem.tol, un, problem.C.T.astype(np.float64) @ case.G_Y[:, good], V)
     stop = eq.size.sum(axis=0)[:, None] * stop if case.strict else np.broadcast_to(stop, V.shape)
@@ -176,7 +176,7 @@ def _factor_gradients(
 
 def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> np.ndarray:
     """What the pullback of `f` makes of an error E of the gradient G of the effective weights."""
-    raw, un = np.abs(raw.astype(np.float64)), unit(problem.dtype)
+    raw, un = np.abs(raw, dtype=np.float64), unit(problem.dtype)
     if problem.f == "none" or raw.size == 0:
         return E
     E = E + un.gamma(raw.shape[1] + 8) * np.abs(G)

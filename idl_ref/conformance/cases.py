@@ -17,8 +17,7 @@ import numpy as np
 
 from idl_ref import activations
 from idl_ref.conformance import exact
-from idl_ref.conformance.capabilities import PHI0
-from idl_ref.conformance.problem import SETTINGS, Arrays, Case, Problem, make, spread
+from idl_ref.conformance.problem import PHI0, SETTINGS, Arrays, Case, Problem, make, spread
 from idl_ref.functions import ImplicitFunction
 
 UNIT = 2.0**-10

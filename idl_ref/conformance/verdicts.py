@@ -13,8 +13,17 @@ from idl_ref.conformance import bounds as bnd
 from idl_ref.conformance import relations
 from idl_ref.conformance.bugs import STATEFUL, diagnosis
 from idl_ref.conformance.bugs_gradients import BUGS
-from idl_ref.conformance.capabilities import PHI0, Capabilities
-from idl_ref.conformance.problem import Arrays, Backend, BackendError, Case, Problem, answer_shapes, laid_out
+from idl_ref.conformance.problem import (
+    PHI0,
+    Arrays,
+    Backend,
+    BackendError,
+    Capabilities,
+    Case,
+    Problem,
+    answer_shapes,
+    laid_out,
+)
 from idl_ref.conformance.relations import Relation
 from idl_ref.conformance.report import FAILED, PASSED, SKIPPED, Result
 
