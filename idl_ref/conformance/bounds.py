@@ -67,7 +67,7 @@ def equation(problem: Problem) -> Equation:
 
 
 def resolvent(M: np.ndarray) -> np.ndarray:
-    """(I − M)⁻¹ for M ≥ 0 with Perron root below 1; refused otherwise.   (n, n)"""
+    """(I − M)⁻¹ for M ≥ 0 with Perron root below 1.   (n, n)"""
     inverse = np.linalg.inv(np.eye(len(M)) - M)
     if not (inverse > -1e-12).all():
         raise ValueError("the Perron root is not below 1: there is no bound")
@@ -93,7 +93,7 @@ def residual_bound(problem: Problem, eq: Equation, X: np.ndarray, strict: bool) 
 
 
 def certificate(problem: Problem, X: np.ndarray, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Residual |φ(A X + B U) − X| of somebody's X, recomputed in float64, and what it may be.   (n, m), (n, m)"""
+    """|φ(A X + B U) − X| of a backend's X, in float64, and what it may be.   (n, m), (n, m)"""
     eq, X = equation(problem), X.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         G = activations.get(problem.activation).phi(fac.apply(eq.factors, X) + eq.Z)

@@ -1,4 +1,4 @@
-"""The cases: which equations, what each hunts, and what is known of it. Everything here is exact and repeatable.
+"""How a case is made, what is known of it, and what it hunts. Everything here is exact and repeatable.
 
 Entries are multiples of 2⁻¹⁰ drawn from Python's own generator, whose bits do not depend on the machine, so that most
 cases are the same equation in float32 and in float64 and fractions stay short.

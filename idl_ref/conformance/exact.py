@@ -110,22 +110,26 @@ def piece(p: Fraction, activation: str) -> Piece:
     raise AssertionError("the last piece has no end")
 
 
+def slopes_and_offsets(p: np.ndarray, activation: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of the pieces that the entries of p lie on."""
+    pieces = [piece(v, activation) for v in p]
+    return np.array([slope for _, _, slope, _ in pieces], object), np.array([last for *_, last in pieces], object)
+
+
 def rational_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation: str) -> np.ndarray:
     """x with x = φ(A x + z) exactly: solve on the pieces of the start, verify, move on to those of the solution."""
-    p = A @ start + z
+    slopes, offsets = slopes_and_offsets(A @ start + z, activation)
     for _ in range(50):
-        pieces = [piece(v, activation) for v in p]
-        slopes, offsets = (np.array([row[k] for row in pieces], object) for k in (2, 3))
         x = solve(_minus(slopes[:, None] * A), slopes * z + offsets)
         p = A @ x + z
-        if all(slope * v + offset == value for (_, _, slope, offset), v, value in
-               zip((piece(v, activation) for v in p), p, x, strict=True)):  # fmt: skip
+        slopes, offsets = slopes_and_offsets(p, activation)
+        if (slopes * p + offsets == x).all():
             return x
     raise ArithmeticError("no active set was found")
 
 
 def rational_slope(p: Fraction, activation: str, phi0: Fraction) -> Fraction:
-    """φ′(p); at a kink (1 − phi0) of its smaller and phi0 of its larger one-sided slope."""
+    """φ′(p); at a kink, `phi0` weighs the larger one-sided slope."""
     left = piece(p, activation)
     if left[1] is None or p != left[1]:
         return left[2]
@@ -166,7 +170,7 @@ def gradients(P: dict[str, np.ndarray], X: np.ndarray, S: np.ndarray, G_Y: np.nd
 
 
 def answer(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Answer:
-    """The truth of a problem. `phi0` weighs the one-sided slopes at a kink: 0 the smaller, 1 the larger."""
+    """The truth of a problem; at a kink, `phi0` weighs the larger one-sided slope."""
     if problem.activation in PIECES:
         return _rational(problem, G_Y, Fraction(phi0))
     with decimal.localcontext(prec=DIGITS, Emin=-999_999, Emax=999_999):

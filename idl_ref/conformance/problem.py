@@ -252,8 +252,8 @@ class Capabilities:
             raise ValueError(f"capability phi0 must be 0, 0.5 or 1, or left out; got {values['phi0']!r}.")
         return cls(**values, unknown=unknown)
 
-    def refusal(self, case: Case) -> str | None:
-        """Why this case is not for the backend; None if it is."""
+    def refusal(self, case: Case, vjp: bool = False) -> str | None:
+        """Why this case, or its gradients, are not for the backend; None if they are."""
         problem, name = case.problem, case.problem.dtype.name
         rules = (
             (name in self.dtypes, f"{name} is not declared"),
@@ -264,6 +264,7 @@ class Capabilities:
             ("subnormal" not in case.flags or self.subnormal, "subnormal is declared off"),
             (problem.f == "none" or problem.f in self.f, f'f = "{problem.f}" is not declared'),
             (not problem.straight_through or self.straight_through, "straight_through is not declared"),
+            (not vjp or self.vjp, "vjp is declared off"),
         )
         return next((reason for holds, reason in rules if not holds), None)
 

@@ -1,7 +1,7 @@
-"""Relations between answers of one backend: no truth is needed, so they also hold on equations of your own.
+"""Relations between answers of one backend, for which no truth is needed.
 
-Each relation turns one equation into others and rebuilds the first one's answers from theirs. The two must agree
-within the sum of what each may be wrong.
+Each turns one equation into others and rebuilds the first one's answers from theirs; the two must agree within the sum
+of what each may be wrong.
 """
 
 from __future__ import annotations
@@ -87,14 +87,8 @@ def _beside(case: Case) -> list[Asked]:
 
 def _first(case: Case, parts: list[Arrays]) -> Arrays:
     n, r = case.problem.B.shape[0], case.problem.factors[0].shape[1]
-    cut: dict[str, Any] = {
-        "A": np.s_[:n, :n],
-        "L": np.s_[:n, :r],
-        "R": np.s_[:n, :r],
-        "B": np.s_[:n],
-        "C": np.s_[:, :n],
-        "X": np.s_[:n],
-    }
+    cut: dict[str, Any] = {"A": np.s_[:n, :n], "C": np.s_[:, :n]}
+    cut |= dict.fromkeys("LR", np.s_[:n, :r]) | dict.fromkeys("BX", np.s_[:n])
     return {name: value[cut[name]] if name in cut else value for name, value in parts[0].items()}
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref import activations
-from idl_ref.conformance.problem import INPUTS, BackendError, Case, Problem, answer_shapes
+from idl_ref.conformance.problem import DTYPES, INPUTS, BackendError, Case, F, Problem, answer_shapes
 
 _COUNT, _TRUTH = {"type": "integer", "minimum": 0}, {"type": "boolean"}
 SCHEMA: dict[str, Any] = {
@@ -32,10 +32,10 @@ SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "activation": {"enum": list(activations.TABLE)},
-        "dtype": {"enum": ["float32", "float64"]},
+        "dtype": {"enum": DTYPES},
         "tol": {"type": "number", "minimum": 0},
         "max_iter": {"type": "integer", "minimum": 1},
-        "f": {"enum": ["none", "inf", "rows", "triu"]},
+        "f": {"enum": ["none", *F]},
         "kappa": {"type": "number", "minimum": 0},
         "straight_through": _TRUTH,
         **dict.fromkeys("npqm", _COUNT),
@@ -99,20 +99,20 @@ def digest(problem: Problem) -> tuple[Any, ...]:
 
 
 class Command:
-    """A process that reads a request per line on its standard input and writes an answer per line.
+    """A process that reads a request per line and writes an answer per line.
 
     Parameters
     ----------
     command : str
         As in a shell, without one.
     timeout : float
-        Seconds for one answer; then the process is killed and started again for the next case.
+        Seconds for one answer; then the process is killed, and started again for the next case.
 
     Notes
     -----
     Requests: {"op": "hello"}, {"op": "forward" or "vjp", "dir": FOLDER, "out": FOLDER}, {"op": "bye"}, each with an
-    "id". Answers: {"name": …, "capabilities": {…}} to hello; to the others {"ok": true}, having written the arrays, or
-    {"error": "why not"}; the id may be repeated. The folders are described above.
+    "id". Answers: {"name": …, "capabilities": {…}} to hello; then {"ok": true}, having written the arrays, or
+    {"error": "why not"}.
     """
 
     def __init__(self, command: str, timeout: float = 10.0) -> None:
@@ -217,14 +217,7 @@ class Command:
 
 
 class Answers:
-    """Answers that somebody wrote into a folder, one folder per case.
-
-    Parameters
-    ----------
-    folder : path
-        With a folder per case, named by its id, and optionally capabilities.json.
-    cases : iterable of Case
-    """
+    """Answers in a folder: a folder per case, named by its id, and maybe capabilities.json."""
 
     def __init__(self, folder: Path, cases: Iterable[Case]) -> None:
         if not folder.is_dir():

@@ -53,10 +53,9 @@ def check_backend(
 
     Notes
     -----
-    Verdicts: the residual of X, recomputed in float64, within what the stopping rule and rounding allow; the error of
-    X, Y and every gradient within its bound, the ratio reported; failures of convergence said, never silent.
-    An exception is a failed check, or a report where a failure is due. There is no time limit here: use the command
-    line for a backend that may hang. Cost: some seconds for a compiled backend.
+    A check passes where the residual of X, recomputed in float64, and the error of X, Y and every gradient are within
+    their bounds, and failures to converge are said. An exception fails, except where it says so. There is no time
+    limit here: use the command line for a backend that may hang. Cost: some seconds for a compiled backend.
 
     Examples
     --------

@@ -127,7 +127,7 @@ def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
 
 
 def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
-    if reason := declared.refusal(case) or (None if declared.vjp else "vjp is declared off"):
+    if reason := declared.refusal(case, vjp=True):
         return _result(case, "vjp", SKIPPED, reason)
     answer = ask(backend, "vjp", case.problem, case.G_Y, declared, case.layout)
     return _unanswered(case, "vjp", answer) or _against_truth(case, "vjp", answer, declared)
@@ -228,7 +228,7 @@ def relation(backend: Backend, case: Case, declared: Capabilities, rule: Relatio
 
 def adjoint_identity(backend: Backend, case: Case, declared: Capabilities) -> Result:
     """⟨G_Y, Ẏ⟩ = Σ ⟨∂W, Ẇ⟩ for a direction Ẇ of every weight and of U."""
-    if reason := declared.refusal(case) or (None if declared.vjp else "vjp is declared off"):
+    if reason := declared.refusal(case, vjp=True):
         return _result(case, "adjoint", SKIPPED, reason)
     answer = ask(backend, "vjp", case.problem, case.G_Y, declared)
     if result := _unanswered(case, "adjoint", answer):
