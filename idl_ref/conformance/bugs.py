@@ -22,7 +22,7 @@ def planted(bug: type[Plain]) -> type[Plain]:
 
 def diagnosis(name: str) -> str:
     """The bug in words."""
-    return " ".join((BUGS[name].__doc__ or name).split()).rstrip(".")
+    return BUGS[name].__doc__ or name
 
 
 # --- the equation -----------------------------------------------------------------------------------------------------

@@ -108,8 +108,10 @@ class Report:
             same = [cause for cause in tied if all(cause in r.causes for r in explained)]
             groups.append((f"error matches: {' or '.join(same)}", explained))
             left = [r for r in left if r not in explained]
-        groups.append(("no numbers to compare", [r for r in left if r.ratio is None]))
-        groups.append(("not explained by a planted bug", [r for r in left if r.ratio is not None]))
+        groups += [
+            ("no numbers to compare", [r for r in left if r.ratio is None]),
+            ("not explained by a planted bug", [r for r in left if r.ratio is not None]),
+        ]
         return [(cause, results) for cause, results in groups if results]
 
     # --- for people ---------------------------------------------------------------------------------------------------

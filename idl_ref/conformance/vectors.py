@@ -46,15 +46,16 @@ def load(directory: str | os.PathLike[str] | None = None) -> tuple[Case, ...]:
     chosen = directory or os.environ.get(VARIABLE) or (CHECKOUT if (CHECKOUT / "vectors.json").exists() else None)
     if chosen is None:
         return tuple(generated())
-    text, data = (Path(chosen) / "vectors.json").read_bytes(), (Path(chosen) / "vectors.bin").read_bytes()
-    if hashlib.sha256(text).hexdigest() != SHA256:
+    head, body = Path(chosen) / "vectors.json", Path(chosen) / "vectors.bin"
+    text, data = head.read_bytes(), body.read_bytes()
+    if (got := hashlib.sha256(text).hexdigest()) != SHA256:
         raise ValueError(
-            f"{Path(chosen) / 'vectors.json'} must be the published cases of this version, sha256 {SHA256[:12]}…; got "
-            f"{hashlib.sha256(text).hexdigest()[:12]}…: fetch them again, or run: idl-ref conformance generate DIR"
+            f"{head} must be the published cases of this version, sha256 {SHA256[:12]}…; got {got[:12]}…: "
+            "fetch them again, or run: idl-ref conformance generate DIR"
         )
     content = json.loads(text)
     if hashlib.sha256(data).hexdigest() != content["sha256"]:
-        raise ValueError(f"{Path(chosen) / 'vectors.bin'} does not go with the vectors.json beside it.")
+        raise ValueError(f"{body} does not go with the vectors.json beside it.")
     return tuple(_case(record, data) for record in content["cases"])
 
 
