@@ -324,6 +324,11 @@ def test_parametrised(check):
     check()
 
 
+@parametrize(adapters.IdlRef("numpy"), groups="kinks")
+def test_parametrised_by_one_group(check):
+    check()
+
+
 def test_parametrised_failures_are_raised():
     @parametrize(BUGS["DDropped"](), groups=["rank-2-float64"])
     def test(check):
