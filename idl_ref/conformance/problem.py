@@ -128,8 +128,8 @@ class Case:
     truths : tuple of dict
         Correctly rounded X, Y, V and every gradient; one dict per acceptable answer.
     facts : dict
-        norm (‖A‖∞ of the effective A), perron, spectral_radius, kink_margin, condition, provenance; still, if given, are
-        units that pass nothing on.
+        norm (‖A‖∞ of the effective A), perron, spectral_radius, kink_margin, condition, provenance; "still":
+        units that pass nothing on, if there are any.
     bad : tuple of int
         Columns without an answer.
     layout : str
