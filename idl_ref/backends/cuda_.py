@@ -7,6 +7,7 @@ tile width or the size of a block: every sum that it is made of has one order, a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,13 +69,18 @@ def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
     eps, tiny = certificate.limits(dtype)
     norm = top * (1 + lengths * eps) + (lengths * tiny if len(factors) > 1 else 0)  # rounded; products may underflow
     if not norm < 1:  # then it matters
-        norm = fac.norm_inf(on_host(factors, adjoint))
+        norm = fac.norm_inf(forward_factors(factors, adjoint))
     return Packed(packed[0], packed[1], norm, triangle)
 
 
-def on_host(factors: fac.Factors, adjoint: bool) -> fac.Factors:
+def on_host(*arrays: Any) -> tuple:
+    """What is on the device as NumPy arrays, and all else as it is."""
+    return tuple(matrix(array, array.dtype).download() if on_device(array) else array for array in arrays)
+
+
+def forward_factors(factors: fac.Factors, adjoint: bool) -> fac.Factors:
     """The factors of the forward equation, for what is computed on the host."""
-    factors = tuple(matrix(F, F.dtype).download() if on_device(F) else F for F in factors)
+    factors = on_host(*factors)
     return fac.transpose(factors) if adjoint else factors
 
 
@@ -224,7 +230,9 @@ def fixed_point(
     """
     (n, m), stream = Z.shape, api.stream(options.stream)
     if n == 0 or m == 0 or 0 in factors[-1].shape:
-        return _nothing(factors, activation, S, Z, X0, options, stream)
+        # there is nothing to launch
+        solution = numpy_.fixed_point(on_host(*factors), activation, *on_host(S, Z, X0), options)
+        return replace(solution, X=returned(Matrix(api.upload(solution.X, stream), Z.shape, m, 1), Z, stream))
     dtype, adjoint, low_rank = np.dtype(Z.dtype), S is not None, len(factors) > 1
     memory = {} if memory is None else memory
 
@@ -256,10 +264,14 @@ def fixed_point(
     iterations = api.download(answer.d_iterations, stream).astype(np.intp)
     numbers = api.download(answer.d_numbers, stream).reshape(6, m).astype(np.float64)
     bound = certify(factors, activation, packed().norm, adjoint, numbers, dtype)
-    out: Any = X
-    if not isinstance(Z, Matrix):
-        out = answer.d_out.reshape(n, m) if on_device(Z) else X.download(stream)
-    return Solution(out, status.astype(np.int8), iterations, numbers[0].copy(), bound)
+    return Solution(returned(X, Z, stream), status.astype(np.int8), iterations, numbers[0].copy(), bound)
+
+
+def returned(X: Matrix, Z: Any, stream: Any) -> Any:
+    """The answer, where and as what Z was given."""
+    if isinstance(Z, Matrix):
+        return X
+    return X.d_array.reshape(*X.shape) if on_device(Z) else X.download(stream)
 
 
 def certify(
@@ -268,27 +280,15 @@ def certify(
     """The error bound of every column, from the norms that the kernels recorded.   numbers (6, m) -> (m,)"""
     _, change, x, z, g, lipschitz = numbers
     if len(factors) > 1:  # the bound looks into L and R, which may be on the device
-        factors = on_host(factors, False)
+        factors = on_host(*factors)
     rounding = certificate.rounding(factors, activation, dtype, norm)
     kappa, entries = lipschitz * rounding.norm, factors[0].shape[0] if adjoint else 1
     sums = 1 + 4 * (entries + 1) * rounding.unit  # the norms themselves were rounded
     with np.errstate(over="ignore", invalid="ignore"):
         numerator = sums * certificate.excess(kappa, lipschitz, change, x, z, g, entries, rounding)
     # Only κ ≥ 1 asks for them; rounded up, κ is that also for a norm of one unit in the last place less.
-    forward_factors: fac.Factors = () if np.all(kappa < 1) else on_host(factors, adjoint)
-    return certificate.divide(numerator, kappa, lipschitz, forward_factors, adjoint)
-
-
-def _nothing(
-    factors: fac.Factors, activation: Activation, S: Any, Z: Any, X0: Any, options: SolveOptions, stream: Any
-) -> Solution:
-    """No samples, or no entries: there is nothing to launch."""
-    if not on_device(Z):
-        return numpy_.fixed_point(on_host(factors, False), activation, S, Z, X0, options)
-    dtype, m = np.dtype(Z.dtype), Z.shape[1]
-    numbers = np.zeros((3, m))
-    X = api.empty(Z.shape[0] * m, dtype, stream).reshape(*Z.shape)
-    return Solution(X, np.zeros(m, np.int8), np.zeros(m, np.intp), numbers[0], numbers[1])
+    forward: fac.Factors = () if np.all(kappa < 1) else forward_factors(factors, adjoint)
+    return certificate.divide(numerator, kappa, lipschitz, forward, adjoint)
 
 
 def warmup(dtype: np.dtype) -> None:
