@@ -12,14 +12,11 @@ import math
 from numba.core.types import int32
 
 from idl_ref.activations import LEAK
-from idl_ref.backends import cuda_plans
 from idl_ref.backends.cuda_api import device, load4, renew, store4
-from idl_ref.backends.cuda_plans import LANES, SLICES
-from idl_ref.backends.cuda_task import Rows
+from idl_ref.backends.cuda_plans import LANES, SLICES, Rows
 
 ROWS, COLUMNS = 8, 4  # of the tile of a product that a thread keeps in registers
 DEEP = 2  # steps of the inner loop of a product that are written out
-filled = device(cuda_plans.filled)
 
 # --- products ---------------------------------------------------------------------------------------------------------
 
@@ -158,11 +155,11 @@ def slope(p, like, code):
         return one if p > zero else like.dtype.type(LEAK)
     if code == 3:
         return one - math.tanh(p) * math.tanh(p)
-    if code == 4 or code == 5:
+    if code == 4:
         e = math.exp(-abs(p))
-        if code == 4:
-            return e / ((one + e) * (one + e))
-        return e / (one + e) if p < zero else one / (one + e)
+        return e / ((one + e) * (one + e))
+    if code == 5:
+        return phi(p, like, 4)
     if code == 6:
         return math.exp(p) if p <= zero else one
     if code == 7:
@@ -179,12 +176,9 @@ def larger(a, b):
 
 
 @device
-def finite(a):
-    """Neither NaN nor inf."""
-    return math.isfinite(a)
-
-
-# --- columns ----------------------------------------------------------------------------------------------------------
+def offset(F, i, k):
+    """Where F[i, k] stands in the array of a matrix."""
+    return i * F.down + k * F.right
 
 
 @device
@@ -199,21 +193,3 @@ def norms(V, v, down, n, lane):
         total += size
         i += LANES
     return top, total
-
-
-@device
-def largest(M, r, apart):
-    """The largest of the shares of a column, NaN if one is."""
-    top = M[r]
-    for lane in range(1, LANES):
-        top = larger(M[r + lane * apart], top)
-    return top
-
-
-@device
-def total(M, r, apart):
-    """The sum of the shares of a column."""
-    result = M[r]
-    for lane in range(1, LANES):
-        result += M[r + lane * apart]
-    return result

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import math
 
-from numba.core import types
+from numba.core.types import int32
 
-from idl_ref.backends import cuda_states as states
 from idl_ref.backends.cuda_api import cuda, device, kernel
-from idl_ref.backends.cuda_columns import slope
+from idl_ref.backends.cuda_columns import offset, slope
 from idl_ref.backends.cuda_kernels import keep, leave
-from idl_ref.backends.cuda_plans import INTEGERS, LANES, WIDE
-from idl_ref.backends.cuda_states import CONTROL, GOOD, REFUSED, TRIAL, TRIED
-from idl_ref.backends.cuda_task import Rows
+from idl_ref.backends.cuda_plans import INTEGERS, LANES, WIDE, Rows
+from idl_ref.backends.cuda_states import (
+    CONTROL,
+    GOOD,
+    REFUSED,
+    TRIAL,
+    TRIED,
+    adjoint,
+    block_of,
+    deliver,
+    finish,
+    measure,
+)
 from idl_ref.backends.cuda_trials import attempt, settle_guarded
-
-finish, measure, deliver = states.finish, states.measure, states.deliver
 
 
 @kernel
@@ -28,13 +35,13 @@ def step_newton(X, P, G, base, e, kept):
 
     base: g(last good point), where Picard goes on.
     """
-    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, types.int32)
-    b = states.block_of(N, M, e, WIDE, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
-    w, at = WIDE, cuda.blockIdx.x * e.sizes.end * WIDE
+    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
+    b = block_of(N, M, e, WIDE, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
+    w, at = WIDE, cuda.blockIdx.x * e.end * WIDE
     if kept.running[cuda.blockIdx.x] > 0:
         keep(b, e, kept, True)
         cuda.syncthreads()
-        finish(b, e, Rows(X, at), Rows(P, at), Rows(G, at), 0, e.sizes.n)
+        finish(b, e, Rows(X, at), Rows(P, at), Rows(G, at), 0, e.n)
         measure(b, e, Rows(X, at))
         cuda.syncthreads()
         goes_on = 0
@@ -45,7 +52,7 @@ def step_newton(X, P, G, base, e, kept):
         running = cuda.syncthreads_count(goes_on)
         deliver(b, e, Rows(G, at))
         item = b.tid
-        while item < e.sizes.n * w:
+        while item < e.n * w:
             if N[CONTROL * w + item % w] == GOOD:
                 base[at + item] = G[at + item]
             item += b.threads
@@ -60,20 +67,20 @@ def solve_systems(F1, F2, X, P, G, base, J, e, kept):
     δ = f + S ∘ F₁ y.
     """
     M = cuda.shared.array(0, X.dtype)
-    n, item = e.sizes.n, cuda.blockIdx.x
-    size = e.sizes.r if e.sizes.r > 0 else n
+    n, item = e.n, cuda.blockIdx.x
+    size = e.r if e.r > 0 else n
     system = Rows(J, cuda.blockIdx.x * size * (size + 1))
     while item < e.columns.size:
         tile, c, ready = item // WIDE, item % WIDE, False
-        at, known = tile * e.sizes.end * WIDE + c, tile * INTEGERS * WIDE + c
+        at, known = tile * e.end * WIDE + c, tile * INTEGERS * WIDE + c
         running, wanted = kept.integers[known + CONTROL * WIDE] >= GOOD, kept.integers[known + TRIAL * WIDE] > 0
         if running and wanted:
             linearize(Rows(X, at), Rows(P, at), Rows(G, at), e, e.columns[item])
             cuda.syncthreads()
-            if e.sizes.r > 0:
+            if e.r > 0:
                 fill_low_rank(F1, F2, Rows(P, at), Rows(G, at), system, e)
             else:
-                fill_dense(F1, Rows(P, at), Rows(G, at), system, n, e.sizes.end)
+                fill_dense(F1, Rows(P, at), Rows(G, at), system, n, e.end)
             cuda.syncthreads()
             eliminate(system, size, M)
             ready = correct(F1, system, Rows(P, at), Rows(G, at), e) == 0
@@ -89,12 +96,11 @@ def solve_systems(F1, F2, X, P, G, base, J, e, kept):
 @device
 def linearize(X, P, G, e, j):
     """S ∘ f′(p) in the place of P, and f = g − x in that of g."""
-    i, where = cuda.threadIdx.x, e.where
-    while i < e.sizes.n:
-        p = P.array[P.at + i * WIDE] + e.Z[i * where.z_down + j * where.z_right]
-        s = slope(p, e.out, e.sizes.code)
-        if e.S.size > 0:
-            s *= e.S[i * where.s_down + j * where.s_right]
+    i = cuda.threadIdx.x
+    while i < e.n:
+        s = slope(P.array[P.at + i * WIDE] + e.Z.array[offset(e.Z, i, j)], e.out, e.code)
+        if adjoint(e):
+            s *= e.S.array[offset(e.S, i, j)]
         P.array[P.at + i * WIDE] = s
         G.array[G.at + i * WIDE] -= X.array[X.at + i * WIDE]
         i += cuda.blockDim.x
@@ -119,15 +125,15 @@ def fill_dense(F1, S, f, system, n, end):
 @device
 def fill_low_rank(F1, F2, S, f, system, e):
     """I − F₂ S F₁, and F₂ f."""
-    item, J, r, one = cuda.threadIdx.x, system.array, e.sizes.r, S.array.dtype.type(1)
+    item, J, r, one = cuda.threadIdx.x, system.array, e.r, S.array.dtype.type(1)
     while item < r * (r + 1):
         a, d = item % r, item // r
         total = S.array.dtype.type(0)
-        for i in range(e.sizes.n):
+        for i in range(e.n):
             if d < r:
-                total -= F2[i * e.sizes.narrow + a] * (S.array[S.at + i * WIDE] * F1[d * e.sizes.end + i])
+                total -= F2[i * e.narrow + a] * (S.array[S.at + i * WIDE] * F1[d * e.end + i])
             else:
-                total += F2[i * e.sizes.narrow + a] * f.array[f.at + i * WIDE]
+                total += F2[i * e.narrow + a] * f.array[f.at + i * WIDE]
         J[system.at + item] = total + one if a == d else total
         item += cuda.blockDim.x
 
@@ -196,13 +202,13 @@ def eliminate(system, size, M):
 @device
 def correct(F1, system, S, f, e):
     """δ in the place of f; how many threads found an entry that is not finite."""
-    i, b, r, bad = cuda.threadIdx.x, system.at, e.sizes.r, 0
-    b += r * r if r > 0 else e.sizes.n * e.sizes.n
-    while i < e.sizes.n:
+    i, b, r, bad = cuda.threadIdx.x, system.at, e.r, 0
+    b += r * r if r > 0 else e.n * e.n
+    while i < e.n:
         if r > 0:
             delta = f.array.dtype.type(0)
             for d in range(r):
-                delta += F1[d * e.sizes.end + i] * system.array[b + d]
+                delta += F1[d * e.end + i] * system.array[b + d]
             delta = f.array[f.at + i * WIDE] + S.array[S.at + i * WIDE] * delta
         else:
             delta = system.array[b + i]
