@@ -1,7 +1,7 @@
 """Training on the device: parameters, velocities and every intermediate stay there.
 
-Only minibatches go there, Ŷ and what is recorded per sample or per row come back, and G_Y goes there: the loss is
-computed on the host, where it is written.
+Minibatches and G_Y go there, Ŷ and what is recorded per sample or per row come back: the loss is computed on the host,
+where it is written.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from idl_ref import activations, losses
 from idl_ref import factors as fac
 from idl_ref.backends import cuda_algebra as algebra
 from idl_ref.backends import cuda_api as api
-from idl_ref.backends import cuda_kernels as kernels
-from idl_ref.backends.cuda_ import fixed_point
+from idl_ref.backends.cuda_ import fixed_point, row_sums
 from idl_ref.backends.cuda_api import Matrix, by_rows, matrix
 from idl_ref.functions import FUNCTIONS
 from idl_ref.gradients import BackwardPass, ForwardPass, Weights
@@ -82,10 +81,7 @@ def collected(values: Any) -> Any:
 
 def norm(F: Matrix) -> Any:
     """‖F‖∞, the row that attains it, and Σ_ik |F_ik|, on the device."""
-    rows, nothing = F.shape[0], api.empty(0, F.dtype)
-    sums, sides = (api.empty(rows, kind) for kind in (F.dtype, np.int32))
-    each(kernels.row_sums, rows, F, nothing, sums, sides)
-    return collected(sums)
+    return collected(row_sums(F, api.empty(0, F.dtype))[0])
 
 
 # --- what `f` does to a factor, and to its gradient; levels: κ, eps ---------------------------------------------------

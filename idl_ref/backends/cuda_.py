@@ -1,8 +1,7 @@
-"""The CUDA twin: `fixed_point` on the device, one block per tile of columns.
+"""The CUDA twin: `fixed_point` on the device, one block per tile of columns; docs/gpu.md says how it was checked.
 
-Checked without a GPU: it compiles for sm_80, sm_90 and sm_100, and agrees with the other twins in the simulator and
-when its PTX is executed on the CPU; docs/gpu.md. The answer of a column depends neither on its batch mates nor on the
-tile width or the size of a block: every sum that it is made of has one order, and columns never meet.
+The answer of a column depends neither on its batch mates nor on the width of a tile or the size of a block: every sum
+has one order, and columns never meet.
 """
 
 from __future__ import annotations
@@ -44,31 +43,36 @@ class Packed(NamedTuple):
 
 
 def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
-    """The factors as the kernels read them, and |F₁| |F₂| … 1, for the adjoint |… F₂ F₁|ᵀ 1, on the way."""
+    """The factors as the kernels read them, and what the row sums |A| 1 ≤ |F₁| |F₂| … 1 of the forward A tell."""
     dtype = factors[0].dtype
-    d_weights = d_nothing = api.empty(0, dtype, stream)
-    packed = [d_nothing, d_nothing]
-    for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
-        F = matrix(factors[i], dtype, stream)
-        packed[i] = api.empty(filled(F.shape[0]) * filled(F.shape[1]), dtype, stream)
-        blocks = min(1024, -(-packed[i].size // 128))
-        api.launch(kernels.pack, blocks, 128, 0, stream, F, packed[i])
-        F = F.T if adjoint else F
-        d_sums, d_sides = (api.empty(F.shape[0], kind, stream) for kind in (dtype, np.int32))
-        api.launch(kernels.row_sums, -(-F.shape[0] // 128), 128, 0, stream, F, d_weights, d_sums, d_sides)
-        d_weights = d_sums
+    matrices: Any = tuple(matrix(F, dtype, stream) for F in factors)
+    packed = [api.empty(filled(F.shape[0]) * filled(F.shape[1]), dtype, stream) for F in matrices]
+    for F, d_packed in zip(matrices, packed, strict=True):
+        api.launch(kernels.pack, min(1024, -(-d_packed.size // 128)), 128, 0, stream, F, d_packed)
+    d_nothing = d_sums = api.empty(0, dtype, stream)
+    forward: Any = fac.transpose(matrices) if adjoint else matrices
+    for F in reversed(forward):
+        d_sums, d_sides = row_sums(F, d_sums, stream)
     triangle = None
     if len(factors) == 1:
         sides = int(np.bitwise_or.reduce(api.download(d_sides, stream)))
         above, below = (sides & side for side in ((2, 1) if adjoint else (1, 2)))
         triangle = "upper" if not below else "lower" if not above else None
     lengths = sum(sum(F.shape) for F in factors)
-    top = float(np.max(api.download(d_weights, stream)))
+    top = float(np.max(api.download(d_sums, stream)))
     eps, tiny = certificate.limits(dtype)
     norm = top * (1 + lengths * eps) + (lengths * tiny if len(factors) > 1 else 0)  # rounded; products may underflow
     if not norm < 1:  # then it matters
         norm = fac.norm_inf(forward_factors(factors, adjoint))
-    return Packed(packed[0], packed[1], norm, triangle)
+    d_F1, d_F2 = [*packed, d_nothing][:2]
+    return Packed(d_F1, d_F2, norm, triangle)
+
+
+def row_sums(F: Matrix, d_weights: Any, stream: Any = 0) -> tuple[Any, Any]:
+    """The sums and the sides that `kernels.row_sums` tells."""
+    d_sums, d_sides = (api.empty(F.shape[0], kind, stream) for kind in (F.dtype, np.int32))
+    api.launch(kernels.row_sums, -(-F.shape[0] // 128), 128, 0, stream, F, d_weights, d_sums, d_sides)
+    return d_sums, d_sides
 
 
 def on_host(*arrays: Any) -> tuple:
@@ -99,10 +103,7 @@ class Equation(NamedTuple):
 
 
 def solve(method: str, e: Equation, index: np.ndarray, answer: tuple[Any, Any, Any, Any]) -> None:
-    """The columns `index` by one method; "auto" is Picard, which leaves slow columns with the status SLOW.
-
-    answer: where it goes, the last entries of a Task.
-    """
+    """The columns `index` by one method, into the arrays `answer`; "auto" is Picard, which leaves some as SLOW."""
     (n, m), r, dtype, options = e.Z.shape, e.r, e.Z.dtype, e.options
     limit = api.shared_limit()
     plan = cuda_plans.plan(method, (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), options.tile)
@@ -121,21 +122,29 @@ def solve(method: str, e: Equation, index: np.ndarray, answer: tuple[Any, Any, A
         cuda_plans.places(plan.kind, method, n, r, plan.width, plan.threads, dtype.itemsize),
         *answer,
     )
-    run = _substitute if method == "substitution" else _large if plan.kind == "large" else _resident
+    run = _at_once if method == "substitution" or plan.kind != "large" else _large
     run(method, e, plan, task)
 
 
-def _resident(method: str, e: Equation, plan: Plan, task: Task) -> None:
+def _at_once(method: str, e: Equation, plan: Plan, task: Task) -> None:
     """One launch: every block solves its tile to the end."""
-    kernel, more = kernels.picard(plan.kind, plan.width), []
-    if method == "anderson":
-        kernel = kernels.guarded(plan.kind, plan.width)
-        more = [api.empty(plan.grid * HISTORY * task.end * plan.width, e.Z.dtype, e.stream)]
-    api.launch(kernel, plan.grid, plan.threads, plan.shared, e.stream, *e.packed[:2], *more, task)
+
+    def vectors(count: int) -> Any:
+        return api.empty(plan.grid * count * task.end * plan.width, e.Z.dtype, e.stream)
+
+    arguments: tuple = e.packed[:2]
+    if method == "substitution":
+        upper = int(e.packed.triangle == "upper")
+        kernel, arguments = kernels.substitute, (e.packed.d_F1, vectors(1), vectors(1), upper)
+    elif method == "anderson":
+        kernel, arguments = kernels.guarded(plan.kind, plan.width), (*arguments, vectors(HISTORY))
+    else:
+        kernel = kernels.picard(plan.kind, plan.width)
+    api.launch(kernel, plan.grid, plan.threads, plan.shared, e.stream, *arguments, task)
 
 
 def _large(method: str, e: Equation, plan: Plan, task: Task) -> None:
-    """P = A X over the whole batch, then what follows on it, until no tile has a column that goes on."""
+    """P = A X over the whole batch, then what follows on it, until no column goes on."""
     r, grid, dtype = e.r, plan.grid, e.Z.dtype
     kept = Kept(
         api.empty(grid * INTEGERS * plan.width, np.int32, e.stream),
@@ -172,14 +181,6 @@ def _large(method: str, e: Equation, plan: Plan, task: Task) -> None:
             if method == "newton":
                 shared = 2 * LANES * dtype.itemsize
                 launch(newton.solve_systems, systems, shared, *e.packed[:2], d_X, d_P, *more, d_J, task, kept)
-
-
-def _substitute(method: str, e: Equation, plan: Plan, task: Task) -> None:
-    """One launch, one sweep."""
-    d_X, d_P = (api.empty(plan.grid * task.end * plan.width, e.Z.dtype, e.stream) for _ in range(2))
-    upper = int(e.packed.triangle == "upper")
-    task = task._replace(X0=matrix(None, e.Z.dtype, e.stream))
-    api.launch(kernels.substitute, plan.grid, plan.threads, plan.shared, e.stream, e.packed.d_F1, d_X, d_P, upper, task)
 
 
 def fixed_point(
@@ -219,7 +220,7 @@ def fixed_point(
     d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
     if method == "substitution" and X0 is not None:  # it needs no start, but does not hide that one was not finite
         Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
-        d_Z = matrix(np.where(finite, Z_here, dtype.type(np.nan)), dtype, stream)
+        d_Z, d_X0 = (matrix(array, dtype, stream) for array in (np.where(finite, Z_here, dtype.type(np.nan)), None))
     equation = Equation(packed(), r, activation, d_S, d_Z, d_X0, options, stream)
     answer = d_out, d_status, d_iterations, d_numbers = (
         api.empty(n * m, dtype, stream),

@@ -1,7 +1,6 @@
 """The one module that imports numba.cuda: what the kernels are decorated with, memory, matrices, launches.
 
-Everything that needs a driver stands in `stream`, `upload`, `empty`, `download`, `view` and `launch`, and needs it when
-it is called. In the simulator (NUMBA_ENABLE_CUDASIM=1) device functions are plain Python functions.
+To import it needs no driver. In the simulator (NUMBA_ENABLE_CUDASIM=1) device functions are plain Python functions.
 """
 
 from __future__ import annotations
@@ -40,10 +39,7 @@ def device(function: Callable) -> Any:
 
 
 def kernel(function: Callable) -> Any:
-    """A function that the host launches, with at most 256 threads; two such blocks find room on a multiprocessor.
-
-    That leaves 128 registers to a thread.
-    """
+    """A function that the host launches; BOUNDS leave 128 registers to a thread."""
     return cuda.jit(function) if SIMULATED else cuda.jit(function, launch_bounds=BOUNDS)
 
 

@@ -1,7 +1,7 @@
 """The kernels of the CUDA twin: solvers of a tile of columns per block, and their parts for what is too large for that.
 
-Threads wait for each other here, and in the kernel of Newton, and nowhere else. `places` says where things begin in the
-shared memory of a block, M for reals and N for integers, which are in front; `cuda_plans` draws that map.
+Threads wait for each other here and in the kernels of Newton, and nowhere else. `cuda_plans.places` is the map of the
+shared memory of a block.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ def here(e, w):
 
 
 @device
-def copy(b, source, T, size):
-    """T = source, four numbers at a time"""
+def copy(b, S, T, size):
+    """T = S, four numbers at a time"""
     i = 4 * b.tid
     while i < size:
-        store4(T.array, T.at + i, load4(source, i))
+        store4(T.array, T.at + i, load4(S.array, S.at + i))
         i += 4 * b.threads
 
 
 @device
 def start(b, e, V):
-    """Bring in the start, look at the columns, hand out what is not finite; how many columns go on."""
+    """Look at the columns, bring in where they start, hand out what is not finite; how many go on."""
     survey(b, e, V)
     cuda.syncthreads()
     goes_on = 0
@@ -150,7 +150,7 @@ def picard(name, w):
         X, P = Rows(b.M, e.places.x), Rows(b.M, e.places.p)
         block = b.threads // (w // 4) * 8 if kind == LOW_RANK else end
         if kind == SHARED:
-            copy(b, F1, Rows(b.M, e.places.f), end * end)
+            copy(b, Rows(F1, 0), Rows(b.M, e.places.f), end * end)
         running = start(b, e, X)
         while running > 0:
             if kind == LOW_RANK:
@@ -178,7 +178,7 @@ def guarded(name, w):
         b, n, end = here(e, w), e.n, e.end
         X, P = Rows(b.M, e.places.x), Rows(b.M, e.places.p)
         if kind == SHARED:
-            copy(b, F1, Rows(b.M, e.places.f), end * end)
+            copy(b, Rows(F1, 0), Rows(b.M, e.places.f), end * end)
         running = start(b, e, X)
         while running > 0:
             b = here(e, w)
@@ -213,18 +213,15 @@ def apply(F, X, P, sizes, running):
 @device
 def keep(b, e, kept, back):
     """What is known of the columns of a tile, out of shared memory, or back into it."""
-    i, w, tile = b.tid, b.w, b.first // b.w
-    while i < KEPT * w:
-        if back:
-            b.M[e.places.state + i] = kept.reals[tile * KEPT * w + i]
-        else:
-            kept.reals[tile * KEPT * w + i] = b.M[e.places.state + i]
-        if i < INTEGERS * w:
-            if back:
-                b.N[i] = kept.integers[tile * INTEGERS * w + i]
-            else:
-                kept.integers[tile * INTEGERS * w + i] = b.N[i]
-        i += b.threads
+    w, tile = b.w, b.first // b.w
+    N, integers = Rows(b.N, 0), Rows(kept.integers, tile * INTEGERS * w)
+    M, reals = Rows(b.M, e.places.state), Rows(kept.reals, tile * KEPT * w)
+    if back:
+        copy(b, integers, N, INTEGERS * w)
+        copy(b, reals, M, KEPT * w)
+    else:
+        copy(b, N, integers, INTEGERS * w)
+        copy(b, M, reals, KEPT * w)
 
 
 @device

@@ -1,7 +1,7 @@
-"""The kernels of Newton on a device: a step of the safeguarded iteration, and a linear system per column.
+"""The kernels of Newton: a step of the safeguarded iteration, and a linear system per column.
 
-`proposals.Newton` in the NumPy twin defines the trial points. Both work on tiles in global memory, as the kernels for
-what is too large for shared memory do, and between the same products.
+`proposals.Newton` in the NumPy twin defines the trial points. Both work on tiles in global memory, between the same
+products as the other kernels that take a step per launch.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ def solve_systems(F1, F2, X, P, G, base, J, e, kept):
         at, known = tile * e.end * WIDE + c, tile * INTEGERS * WIDE + c
         running, wanted = kept.integers[known + CONTROL * WIDE] >= GOOD, kept.integers[known + TRIAL * WIDE] > 0
         if running and wanted:
-            linearize(Rows(X, at), Rows(P, at), Rows(G, at), e, e.columns[item])
+            linearize(X, P, G, at, e, e.columns[item])
             cuda.syncthreads()
             if e.r > 0:
-                fill_low_rank(F1, F2, Rows(P, at), Rows(G, at), system, e)
+                fill_low_rank(F1, F2, P, G, at, system, e)
             else:
-                fill_dense(F1, Rows(P, at), Rows(G, at), system, n, e.end)
+                fill_dense(F1, P, G, at, system, n, e.end)
             cuda.syncthreads()
             eliminate(system, size, M)
-            ready = correct(F1, system, Rows(P, at), Rows(G, at), e) == 0
+            ready = correct(F1, system, P, G, at, e) == 0
         i = cuda.threadIdx.x
         while i < n and running:
             X[at + i * WIDE] = X[at + i * WIDE] + G[at + i * WIDE] if ready else base[at + i * WIDE]
@@ -94,15 +94,15 @@ def solve_systems(F1, F2, X, P, G, base, J, e, kept):
 
 
 @device
-def linearize(X, P, G, e, j):
+def linearize(X, P, G, at, e, j):
     """S ∘ f′(p) in the place of P, and f = g − x in that of g."""
     i = cuda.threadIdx.x
     while i < e.n:
-        s = slope(P.array[P.at + i * WIDE] + e.Z.array[offset(e.Z, i, j)], e.out, e.code)
+        s = slope(P[at + i * WIDE] + e.Z.array[offset(e.Z, i, j)], e.out, e.code)
         if adjoint(e):
             s *= e.S.array[offset(e.S, i, j)]
-        P.array[P.at + i * WIDE] = s
-        G.array[G.at + i * WIDE] -= X.array[X.at + i * WIDE]
+        P[at + i * WIDE] = s
+        G[at + i * WIDE] -= X[at + i * WIDE]
         i += cuda.blockDim.x
 
 
@@ -110,31 +110,29 @@ def linearize(X, P, G, e, j):
 
 
 @device
-def fill_dense(F1, S, f, system, n, end):
+def fill_dense(F1, S, f, at, system, n, end):
     """I − S F₁, and f."""
-    item, J, at, zero, one = cuda.threadIdx.x, system.array, system.at, S.array.dtype.type(0), S.array.dtype.type(1)
+    item, zero, one = cuda.threadIdx.x, S.dtype.type(0), S.dtype.type(1)
     while item < n * (n + 1):
         i, k = item % n, item // n
-        if k < n:
-            J[at + item] = (one if i == k else zero) - S.array[S.at + i * WIDE] * F1[k * end + i]
-        else:
-            J[at + item] = f.array[f.at + i * WIDE]
+        entry = (one if i == k else zero) - S[at + i * WIDE] * F1[k * end + i] if k < n else f[at + i * WIDE]
+        system.array[system.at + item] = entry
         item += cuda.blockDim.x
 
 
 @device
-def fill_low_rank(F1, F2, S, f, system, e):
+def fill_low_rank(F1, F2, S, f, at, system, e):
     """I − F₂ S F₁, and F₂ f."""
-    item, J, r, one = cuda.threadIdx.x, system.array, e.r, S.array.dtype.type(1)
+    item, r, one = cuda.threadIdx.x, e.r, S.dtype.type(1)
     while item < r * (r + 1):
         a, d = item % r, item // r
-        total = S.array.dtype.type(0)
+        total = S.dtype.type(0)
         for i in range(e.n):
             if d < r:
-                total -= F2[i * e.narrow + a] * (S.array[S.at + i * WIDE] * F1[d * e.end + i])
+                total -= F2[i * e.narrow + a] * (S[at + i * WIDE] * F1[d * e.end + i])
             else:
-                total += F2[i * e.narrow + a] * f.array[f.at + i * WIDE]
-        J[system.at + item] = total + one if a == d else total
+                total += F2[i * e.narrow + a] * f[at + i * WIDE]
+        system.array[system.at + item] = total + one if a == d else total
         item += cuda.blockDim.x
 
 
@@ -200,20 +198,20 @@ def eliminate(system, size, M):
 
 
 @device
-def correct(F1, system, S, f, e):
+def correct(F1, system, S, f, at, e):
     """δ in the place of f; how many threads found an entry that is not finite."""
-    i, b, r, bad = cuda.threadIdx.x, system.at, e.r, 0
-    b += r * r if r > 0 else e.n * e.n
+    i, r, bad = cuda.threadIdx.x, e.r, 0
+    b = system.at + (r * r if r > 0 else e.n * e.n)
     while i < e.n:
         if r > 0:
-            delta = f.array.dtype.type(0)
+            delta = f.dtype.type(0)
             for d in range(r):
                 delta += F1[d * e.end + i] * system.array[b + d]
-            delta = f.array[f.at + i * WIDE] + S.array[S.at + i * WIDE] * delta
+            delta = f[at + i * WIDE] + S[at + i * WIDE] * delta
         else:
             delta = system.array[b + i]
         if not math.isfinite(delta):
             bad = 1
-        f.array[f.at + i * WIDE] = delta
+        f[at + i * WIDE] = delta
         i += cuda.blockDim.x
     return cuda.syncthreads_count(bad)

@@ -1,4 +1,4 @@
-"""Which kernel serves which equation, the shared memory that it asks for, and what kernels know of their work."""
+"""Which kernel serves which equation, the map of its shared memory, and what it knows of its work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TABLE = (
 
 
 class Places(NamedTuple):
-    """Where things begin in the shared memory of a block, in numbers of the dtype; integers are in front."""
+    """Where things begin in the shared memory of a block, in numbers of the dtype; the integers are in front."""
 
     state: int  # REALS rows of w
     shares: int  # LANES rows of w for each quantity
@@ -79,13 +79,8 @@ def plan(
 ) -> Plan:
     """The first row of the table that fits, with the widest tile that keeps every multiprocessor busy.
 
-    Parameters
-    ----------
-    method : {"auto", "picard", "anderson", "newton", "substitution"}
-        The last two work on tiles in global memory only.
-    sizes : n, r (0 for a dense A), m
-    limit : bytes of shared memory that a block may have
-    tile : columns that the caller asked for, or None
+    sizes: n, r (0 for a dense A), m. limit: bytes of shared memory that a block may have. tile: columns that the caller
+    asked for, or None.
     """
     n, r, _ = sizes
     in_global_memory = method in ("newton", "substitution")

@@ -1,8 +1,8 @@
 """Device functions of the CUDA twin: what is known of each column of a tile, and how it is judged.
 
-Every function gets the block b of a thread and the task e. Of column c of a tile, row k of the integers stands in b.N
-at k·w + c, row k of the reals in b.M at places.state + k·w + c. Its shares, one per lane, stand in b.M as well, lane l
-of quantity k at places.shares + (k·LANES + l)·w + c.
+b is the block of a thread, e the task. Of column c of a tile, row k of the integers stands in b.N at k·w + c, row k of
+the reals in b.M at places.state + k·w + c, and there, too, the share of a lane in quantity k at places.shares +
+(k·LANES + lane)·w + c.
 """
 
 from __future__ import annotations
