@@ -116,13 +116,7 @@ MAPS: dict[str, tuple[Callable[..., Matrix], Callable[..., Matrix]]] = {
 
 
 class Trainer:
-    """The training steps of one model with backend "cuda".
-
-    Parameters
-    ----------
-    model : ImplicitModel
-        Its `f` must be one of the package's own. `bring_back` writes the parameters into it.
-    """
+    """The training steps of one model with backend "cuda"; its `f` must be one of the package's own."""
 
     def __init__(self, model: ImplicitModel) -> None:
         if model.f not in FUNCTIONS.values():

@@ -166,7 +166,7 @@ class Matrix(NamedTuple):
         """A copy on the host."""
         if self.right == 1:
             return download(self.array, stream).reshape(self.shape)
-        return download(self.array, stream).reshape(self.shape[::-1]).T
+        return self.T.download(stream).T
 
 
 def by_rows(array: Any, rows: int, columns: int) -> Matrix:

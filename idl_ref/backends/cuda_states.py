@@ -70,21 +70,17 @@ def adjoint(e):
 @device
 def survey(b, e, V):
     """Copy the start into V, and put down shares of ‖x‖∞ and ‖x‖₁, ‖z‖∞, ‖z‖₁ and max |s|."""
-    M, w, apart, n, X0 = b.M, b.w, LANES * b.w, e.n, e.X0
+    M, w, apart, X0, Z, S = b.M, b.w, LANES * b.w, e.X0, e.Z, e.S
     item = renew(b.tid)
     while item < apart:
         c, lane, a = item % w, item // w, e.places.shares + item
         j = column_of(b, e, c)
-        M[a] = M[a + apart] = M.dtype.type(0)
-        if X0.array.size > 0:
-            M[a], M[a + apart] = norms(X0.array, j * X0.right, X0.down, n, lane)
-        M[a + 2 * apart], M[a + 3 * apart] = norms(e.Z.array, j * e.Z.right, e.Z.down, n, lane)
-        M[a + 4 * apart] = M.dtype.type(0)
-        if adjoint(e):
-            M[a + 4 * apart] = norms(e.S.array, j * e.S.right, e.S.down, n, lane)[0]
+        M[a], M[a + apart] = norms(X0.array, j * X0.right, X0.down, X0.shape[0], lane)  # an empty matrix has no rows
+        M[a + 2 * apart], M[a + 3 * apart] = norms(Z.array, j * Z.right, Z.down, Z.shape[0], lane)
+        M[a + 4 * apart] = norms(S.array, j * S.right, S.down, S.shape[0], lane)[0]
         i = lane
         while i < e.end:
-            start = X0.array[offset(X0, i, j)] if X0.array.size > 0 and i < n else M.dtype.type(0)
+            start = X0.array[offset(X0, i, j)] if i < X0.shape[0] else M.dtype.type(0)
             V.array[V.at + i * w + c] = start
             i += LANES
         item += b.threads

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-from idl_ref.backends import methods
 from idl_ref.backends.cuda_api import device, renew
 from idl_ref.backends.cuda_columns import larger
 from idl_ref.backends.cuda_plans import DEPTH, LANES
@@ -44,19 +43,16 @@ from idl_ref.backends.cuda_states import (
     sum_of,
     top_of,
 )
+from idl_ref.backends.methods import LEASH, RESPITE
 
 BASE, LAST_F, LAST_G, DIFFERENCES = 0, 1, 2, 3  # the vectors of a history, then ΔF and ΔG
 HISTORY = DIFFERENCES + 2 * DEPTH
-LEASH, RESPITE = methods.LEASH, methods.RESPITE
 CHANGED, LENGTH, SQUARES, PRODUCTS = 0, 1, 2, 2 + DEPTH  # shares of ‖ΔF‖∞, ‖f‖∞, ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩
 
 
 @device
 def settle_picard(b, e, c):
-    """Count one application of a column and close it if it is done; 1 if it goes on.
-
-    Nothing but a look at a column that had ended before.
-    """
+    """Count one application of a column that had not ended before, and close it if it is done; 1 if it goes on."""
     N, Q, q, w = b.N, b.M, e.places.state, b.w
     if N[CONTROL * w + c] != GOOD:
         N[CONTROL * w + c] = OUT
