@@ -329,6 +329,13 @@ def test_no_samples_on_the_device(foreign):
     assert solution.converged
 
 
+def test_rank_0_on_the_device_is_phi_of_z(foreign):
+    L, Z = np.zeros((3, 0), np.float32), np.arange(-2, 4, dtype=np.float32).reshape(3, 2)
+    solution = solve_equilibrium((foreign(L), foreign(L)), foreign(Z), backend="cuda")
+    X = solution.X.copy_to_host() if CUDA == "sim" else solution.X
+    assert X.tolist() == [[0, 0], [0, 1], [2, 3]]
+
+
 @pytest.mark.parametrize("method", ["auto", "picard", "anderson", "newton", "substitution"])
 @pytest.mark.parametrize("low_rank", [False, True])
 def test_everything_is_queued_on_the_stream_that_is_asked_for(monkeypatch, method, low_rank):

@@ -38,8 +38,6 @@ FLOORS = {
     # the twin on a CUDA device, from the bottom
     "backends.cuda_api": 4,
     "backends.cuda_plans": 4,
-    "backends.cuda_arrays": 5,
-    "backends.cuda_task": 5,
     "backends.cuda_columns": 6,
     "backends.cuda_states": 7,
     "backends.cuda_algebra": 7,

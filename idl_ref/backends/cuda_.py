@@ -1,12 +1,12 @@
-"""The CUDA twin: `fixed_point` on the device, one block per tile of columns.
+"""The CUDA twin: `fixed_point` on the device, one block per tile of columns; docs/gpu.md says how it was checked.
 
-Checked without a GPU: it compiles for sm_80, sm_90 and sm_100, and agrees with the other twins in the simulator and
-when its PTX is executed on the CPU; docs/gpu.md. The answer of a column depends neither on its batch mates nor on the
-tile width or the size of a block: every sum that it is made of has one order, and columns never meet.
+The answer of a column depends neither on its batch mates nor on the width of a tile or the size of a block: every sum
+has one order, and columns never meet.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +18,9 @@ from idl_ref.backends import Memory, cuda_plans, methods, numpy_
 from idl_ref.backends import cuda_api as api
 from idl_ref.backends import cuda_kernels as kernels
 from idl_ref.backends import cuda_newton as newton
-from idl_ref.backends.cuda_arrays import Matrix, matrix, on_device
-from idl_ref.backends.cuda_plans import INTEGERS, KEPT, LANES, Plan, filled
+from idl_ref.backends.cuda_api import Matrix, by_rows, matrix, on_device
+from idl_ref.backends.cuda_plans import INTEGERS, KEPT, LANES, Kept, Plan, Task, filled
 from idl_ref.backends.cuda_states import SLOW
-from idl_ref.backends.cuda_task import Kept, Levels, Sizes, Task, Where
 from idl_ref.backends.cuda_trials import HISTORY
 from idl_ref.solution import Solution, SolveOptions
 
@@ -44,37 +43,46 @@ class Packed(NamedTuple):
 
 
 def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
-    """The factors as the kernels read them, and |F₁| |F₂| … 1, for the adjoint |… F₂ F₁|ᵀ 1, on the way."""
+    """The factors as the kernels read them, and what the row sums |A| 1 ≤ |F₁| |F₂| … 1 of the forward A tell."""
     dtype = factors[0].dtype
-    weights = d_nothing = api.empty(0, dtype, stream)
-    packed, above, below = [d_nothing, d_nothing], False, False
-    for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
-        F = matrix(factors[i], dtype, stream)
-        rows, columns = F.shape
-        packed[i] = api.empty(filled(rows) * filled(columns), dtype, stream)
-        blocks = min(1024, -(-packed[i].size // 128))
-        api.launch(kernels.pack, blocks, 128, 0, stream, F.d_array, F.sizes, packed[i])
-        sizes = F.T.sizes if adjoint else F.sizes
-        d_sums, d_above, d_below = (api.empty(sizes[0], kind, stream) for kind in (dtype, np.int32, np.int32))
-        blocks = -(-sizes[0] // 128)
-        api.launch(kernels.row_sums, blocks, 128, 0, stream, F.d_array, sizes, weights, d_sums, d_above, d_below)
-        above, below = (bool(api.download(d, stream).any()) for d in (d_above, d_below))
-        weights = d_sums
-    if adjoint:
-        above, below = below, above
-    triangle = None if len(factors) > 1 else "upper" if not below else "lower" if not above else None
+    matrices: Any = tuple(matrix(F, dtype, stream) for F in factors)
+    packed = [api.empty(filled(F.shape[0]) * filled(F.shape[1]), dtype, stream) for F in matrices]
+    for F, d_packed in zip(matrices, packed, strict=True):
+        api.launch(kernels.pack, min(1024, -(-d_packed.size // 128)), 128, 0, stream, F, d_packed)
+    d_nothing = d_sums = api.empty(0, dtype, stream)
+    forward: Any = fac.transpose(matrices) if adjoint else matrices
+    for F in reversed(forward):
+        d_sums, d_sides = row_sums(F, d_sums, stream)
+    triangle = None
+    if len(factors) == 1:
+        sides = int(np.bitwise_or.reduce(api.download(d_sides, stream)))
+        above, below = (sides & side for side in ((2, 1) if adjoint else (1, 2)))
+        triangle = "upper" if not below else "lower" if not above else None
     lengths = sum(sum(F.shape) for F in factors)
-    top = float(np.max(api.download(weights, stream)))
+    top = float(np.max(api.download(d_sums, stream)))
     eps, tiny = certificate.limits(dtype)
     norm = top * (1 + lengths * eps) + (lengths * tiny if len(factors) > 1 else 0)  # rounded; products may underflow
     if not norm < 1:  # then it matters
-        norm = fac.norm_inf(on_host(factors, adjoint))
-    return Packed(packed[0], packed[1], norm, triangle)
+        norm = fac.norm_inf(forward_factors(factors, adjoint))
+    d_F1, d_F2 = [*packed, d_nothing][:2]
+    return Packed(d_F1, d_F2, norm, triangle)
 
 
-def on_host(factors: fac.Factors, adjoint: bool) -> fac.Factors:
+def row_sums(F: Matrix, d_weights: Any, stream: Any = 0) -> tuple[Any, Any]:
+    """The sums and the sides that `kernels.row_sums` tells."""
+    d_sums, d_sides = (api.empty(F.shape[0], kind, stream) for kind in (F.dtype, np.int32))
+    api.launch(kernels.row_sums, -(-F.shape[0] // 128), 128, 0, stream, F, d_weights, d_sums, d_sides)
+    return d_sums, d_sides
+
+
+def on_host(*arrays: Any) -> tuple:
+    """What is on the device as NumPy arrays, and all else as it is."""
+    return tuple(matrix(array, array.dtype).download() if on_device(array) else array for array in arrays)
+
+
+def forward_factors(factors: fac.Factors, adjoint: bool) -> fac.Factors:
     """The factors of the forward equation, for what is computed on the host."""
-    factors = tuple(matrix(F, F.dtype).download() if on_device(F) else F for F in factors)
+    factors = on_host(*factors)
     return fac.transpose(factors) if adjoint else factors
 
 
@@ -85,121 +93,94 @@ class Equation(NamedTuple):
     """X = S ∘ f(F₁ F₂ … X + Z) on the device, and how it is solved."""
 
     packed: Packed
-    code: int
-    shape: tuple[int, int, int]  # n, r (0 for a dense A), m
+    r: int  # 0 for a dense A
+    activation: Activation
     S: Matrix
     Z: Matrix
     X0: Matrix
     options: SolveOptions
-    lipschitz: float
     stream: Any
 
 
-class Answer(NamedTuple):
-    """What the kernels write."""
-
-    d_out: Any  # (n, m)
-    d_status: Any  # (m,)
-    d_iterations: Any  # (m,), and are counted on from what stands there
-    d_numbers: Any  # (6, m): the rows STEP … LIPSCHITZ
-
-
-def solve(method: str, e: Equation, index: np.ndarray, answer: Answer) -> None:
-    """The columns `index` by one method; "auto" is Picard, which leaves slow columns with the status SLOW."""
-    n, r, _ = e.shape
-    dtype = np.dtype(answer.d_out.dtype)
+def solve(method: str, e: Equation, index: np.ndarray, answer: tuple[Any, Any, Any, Any]) -> None:
+    """The columns `index` by one method, into the arrays `answer`; "auto" is Picard, which leaves some as SLOW."""
+    (n, m), r, dtype, options = e.Z.shape, e.r, e.Z.dtype, e.options
     limit = api.shared_limit()
-    chosen = cuda_plans.plan(
-        history(method), (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), e.options.tile
-    )
-    if method in ("substitution", "newton"):
-        chosen = cuda_plans.rough(chosen, n, dtype.itemsize, len(index))
-    cuda_plans.check(chosen, limit)
-    task = describe(method, e, chosen, api.upload(index.astype(np.int32), e.stream), answer)
-    run = {"substitution": _substitute}.get(method, _large if chosen.kind == "large" else _resident)
-    run(method, e, chosen, task)
-
-
-def history(method: str) -> str:
-    """Whose map of shared memory a method uses: only Anderson needs more than Picard."""
-    return "anderson" if method == "anderson" else "picard"
-
-
-def describe(method: str, e: Equation, chosen: Plan, d_columns: Any, answer: Answer) -> Task:
-    """What the kernels want to know."""
-    (n, r, m), dtype = e.shape, np.dtype(answer.d_out.dtype)
+    plan = cuda_plans.plan(method, (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), options.tile)
+    cuda_plans.check(plan, limit)
     slow_steps = methods.SLOW_STEPS if method == "auto" else NEVER
     ratio = methods.DECREASE if method in ("anderson", "newton") else methods.SLOW
-    return Task(
-        e.Z.d_array,
-        e.S.d_array,
-        e.X0.d_array,
-        d_columns,
-        Where(e.Z.down, e.Z.right, e.S.down, e.S.right, e.X0.down, e.X0.right),
-        Sizes(n, r, filled(n), filled(r), m, e.code, min(int(e.options.max_iter), LONGEST), slow_steps),
-        Levels(*(dtype.type(level) for level in (e.options.tol, ratio, np.finfo(dtype).eps, e.lipschitz))),
-        cuda_plans.places(chosen.kind, history(method), n, r, chosen.width, chosen.threads, dtype.itemsize),
+    levels = options.tol, ratio, np.finfo(dtype).eps, e.activation.lipschitz
+    tol, ratio, eps, lipschitz = (dtype.type(level) for level in levels)
+    task = Task(
+        e.Z,
+        e.S,
+        e.X0,
+        api.upload(index.astype(np.int32), e.stream),
+        *(n, r, filled(n), filled(r), m, e.activation.code, min(int(options.max_iter), LONGEST), slow_steps),
+        *(tol, ratio, eps, lipschitz),
+        cuda_plans.places(plan.kind, method, n, r, plan.width, plan.threads, dtype.itemsize),
         *answer,
     )
+    run = _at_once if method == "substitution" or plan.kind != "large" else _large
+    run(method, e, plan, task)
 
 
-def _resident(method: str, e: Equation, chosen: Plan, task: Task) -> None:
+def _at_once(method: str, e: Equation, plan: Plan, task: Task) -> None:
     """One launch: every block solves its tile to the end."""
-    kernel, more = kernels.picard(chosen.kind, chosen.width), []
-    if method == "anderson":
-        kernel = kernels.guarded(chosen.kind, chosen.width)
-        more = [api.empty(chosen.grid * HISTORY * filled(e.shape[0]) * chosen.width, task.out.dtype, e.stream)]
-    api.launch(kernel, chosen.grid, chosen.threads, chosen.shared, e.stream, *e.packed[:2], *more, task)
+
+    def vectors(count: int) -> Any:
+        return api.empty(plan.grid * count * task.end * plan.width, e.Z.dtype, e.stream)
+
+    arguments: tuple = e.packed[:2]
+    if method == "substitution":
+        upper = int(e.packed.triangle == "upper")
+        kernel, arguments = kernels.substitute, (e.packed.d_F1, vectors(1), vectors(1), upper)
+    elif method == "anderson":
+        kernel, arguments = kernels.guarded(plan.kind, plan.width), (*arguments, vectors(HISTORY))
+    else:
+        kernel = kernels.picard(plan.kind, plan.width)
+    api.launch(kernel, plan.grid, plan.threads, plan.shared, e.stream, *arguments, task)
 
 
-def _large(method: str, e: Equation, chosen: Plan, task: Task) -> None:
-    """P = A X over the whole batch, then what follows on it, until no tile has a column that goes on."""
-    (_, r, _), grid, dtype, sizes = e.shape, chosen.grid, task.out.dtype, task.sizes
+def _large(method: str, e: Equation, plan: Plan, task: Task) -> None:
+    """P = A X over the whole batch, then what follows on it, until no column goes on."""
+    r, grid, dtype = e.r, plan.grid, e.Z.dtype
     kept = Kept(
-        api.empty(grid * INTEGERS * chosen.width, np.int32, e.stream),
-        api.empty(grid * KEPT * chosen.width, dtype, e.stream),
+        api.empty(grid * INTEGERS * plan.width, np.int32, e.stream),
+        api.empty(grid * KEPT * plan.width, dtype, e.stream),
         api.empty(grid, np.int32, e.stream),
     )
 
     def tiles(rows: int) -> Any:
-        return api.empty(grid * rows * chosen.width, dtype, e.stream)
+        return api.empty(grid * rows * plan.width, dtype, e.stream)
 
     def launch(kernel: Any, blocks: int, shared: int, *arguments: Any) -> None:
-        api.launch(kernel, blocks, chosen.threads, shared, e.stream, *arguments)
+        api.launch(kernel, blocks, plan.threads, shared, e.stream, *arguments)
 
     def product(d_F: Any, rows: int, inner: int, d_from: Any, d_to: Any) -> None:
         blocks = -(-rows // kernels.BLOCK)
         launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, blocks), kept.running)
 
-    d_X, d_P, d_T = tiles(sizes.end), tiles(sizes.end), tiles(sizes.narrow)
-    launch(kernels.open_tiles, grid, chosen.shared, d_X, task, kept)
+    d_X, d_P, d_T = tiles(task.end), tiles(task.end), tiles(task.narrow)
+    launch(kernels.open_tiles, grid, plan.shared, d_X, task, kept)
     often, step, more = CHECK, kernels.step_picard, []
     if method == "anderson":
-        step, more = kernels.step_guarded, [tiles(HISTORY * sizes.end)]
+        step, more = kernels.step_guarded, [tiles(HISTORY * task.end)]
     elif method == "newton":
-        often, step, more = CHECK_NEWTON, newton.step_newton, [tiles(sizes.end), tiles(sizes.end)]
-        system = (r or sizes.n) * ((r or sizes.n) + 1)
+        often, step, more = CHECK_NEWTON, newton.step_newton, [tiles(task.end), tiles(task.end)]
+        system = (r or task.n) * ((r or task.n) + 1)
         systems = max(1, min(task.columns.size, ROOM // (system * dtype.itemsize)))
         d_J = api.empty(systems * system, dtype, e.stream)
     while api.download(kept.running, e.stream).any():
         for _ in range(often):
             if r:
-                product(e.packed.d_F2, sizes.narrow, sizes.end, d_X, d_T)
-            product(e.packed.d_F1, sizes.end, sizes.narrow if r else sizes.end, d_T if r else d_X, d_P)
-            launch(step, grid, chosen.shared, d_X, d_P, *more, task, kept)
+                product(e.packed.d_F2, task.narrow, task.end, d_X, d_T)
+            product(e.packed.d_F1, task.end, task.narrow if r else task.end, d_T if r else d_X, d_P)
+            launch(step, grid, plan.shared, d_X, d_P, *more, task, kept)
             if method == "newton":
                 shared = 2 * LANES * dtype.itemsize
                 launch(newton.solve_systems, systems, shared, *e.packed[:2], d_X, d_P, *more, d_J, task, kept)
-
-
-def _substitute(method: str, e: Equation, chosen: Plan, task: Task) -> None:
-    """One launch, one sweep."""
-    d_X, d_P = (api.empty(chosen.grid * filled(e.shape[0]) * chosen.width, task.out.dtype, e.stream) for _ in range(2))
-    upper = int(e.packed.triangle == "upper")
-    task = task._replace(X0=api.empty(0, task.out.dtype, e.stream))
-    api.launch(
-        kernels.substitute, chosen.grid, chosen.threads, chosen.shared, e.stream, e.packed.d_F1, d_X, d_P, upper, task
-    )
 
 
 def fixed_point(
@@ -223,9 +204,11 @@ def fixed_point(
     If Z is on the device, so is X in the Solution; everything per column is a NumPy array.
     """
     (n, m), stream = Z.shape, api.stream(options.stream)
-    if n == 0 or m == 0 or 0 in factors[-1].shape:
-        return _nothing(factors, activation, S, Z, X0, options, stream)
-    dtype, adjoint, low_rank = np.dtype(Z.dtype), S is not None, len(factors) > 1
+    if n == 0 or m == 0 or 0 in factors[-1].shape:  # there is nothing to launch
+        S_here, Z_here, X0_here = on_host(S, Z, X0)
+        solution = numpy_.fixed_point(on_host(*factors), activation, S_here, Z_here, X0_here, options)
+        return replace(solution, X=returned(by_rows(api.upload(solution.X, stream), n, m), Z, stream))
+    dtype, adjoint, r = np.dtype(Z.dtype), S is not None, factors[0].shape[1] if len(factors) > 1 else 0
     memory = {} if memory is None else memory
 
     def packed() -> Packed:
@@ -234,32 +217,34 @@ def fixed_point(
         return memory["cuda", adjoint]
 
     method = methods.choose(options.method, factors, adjoint, lambda _: packed().triangle)
-    shape = (n, factors[0].shape[1] if low_rank else 0, m)
     d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
     if method == "substitution" and X0 is not None:  # it needs no start, but does not hide that one was not finite
         Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
-        d_Z = matrix(np.where(finite, Z_here, dtype.type(np.nan)), dtype, stream)
-    equation = Equation(packed(), activation.code, shape, d_S, d_Z, d_X0, options, activation.lipschitz, stream)
-    answer = Answer(
+        d_Z, d_X0 = (matrix(array, dtype, stream) for array in (np.where(finite, Z_here, dtype.type(np.nan)), None))
+    equation = Equation(packed(), r, activation, d_S, d_Z, d_X0, options, stream)
+    answer = d_out, d_status, d_iterations, d_numbers = (
         api.empty(n * m, dtype, stream),
         api.empty(m, np.int32, stream),
         api.upload(np.zeros(m, np.int32), stream),
         api.empty(6 * m, dtype, stream),
     )
-    X = Matrix(answer.d_out, (n, m), m, 1)
+    X = by_rows(d_out, n, m)
     solve(method, equation, np.arange(m), answer)
-    status = api.download(answer.d_status, stream)
-    if (status == SLOW).any():
-        going_on = equation._replace(X0=X)
-        solve("anderson", going_on, np.flatnonzero(status == SLOW), answer)
-        status = api.download(answer.d_status, stream)
-    iterations = api.download(answer.d_iterations, stream).astype(np.intp)
-    numbers = api.download(answer.d_numbers, stream).reshape(6, m).astype(np.float64)
+    status = api.download(d_status, stream)
+    if (slow := np.flatnonzero(status == SLOW)).size:
+        solve("anderson", equation._replace(X0=X), slow, answer)
+        status = api.download(d_status, stream)
+    iterations = api.download(d_iterations, stream).astype(np.intp)
+    numbers = api.download(d_numbers, stream).reshape(6, m).astype(np.float64)
     bound = certify(factors, activation, packed().norm, adjoint, numbers, dtype)
-    out: Any = X
-    if not isinstance(Z, Matrix):
-        out = answer.d_out.reshape(n, m) if on_device(Z) else X.download(stream)
-    return Solution(out, status.astype(np.int8), iterations, numbers[0].copy(), bound)
+    return Solution(returned(X, Z, stream), status.astype(np.int8), iterations, numbers[0].copy(), bound)
+
+
+def returned(X: Matrix, Z: Any, stream: Any) -> Any:
+    """The answer, where and as what Z was given."""
+    if isinstance(Z, Matrix):
+        return X
+    return X.array.reshape(*X.shape) if on_device(Z) else X.download(stream)
 
 
 def certify(
@@ -268,27 +253,15 @@ def certify(
     """The error bound of every column, from the norms that the kernels recorded.   numbers (6, m) -> (m,)"""
     _, change, x, z, g, lipschitz = numbers
     if len(factors) > 1:  # the bound looks into L and R, which may be on the device
-        factors = on_host(factors, False)
+        factors = on_host(*factors)
     rounding = certificate.rounding(factors, activation, dtype, norm)
     kappa, entries = lipschitz * rounding.norm, factors[0].shape[0] if adjoint else 1
     sums = 1 + 4 * (entries + 1) * rounding.unit  # the norms themselves were rounded
     with np.errstate(over="ignore", invalid="ignore"):
         numerator = sums * certificate.excess(kappa, lipschitz, change, x, z, g, entries, rounding)
     # Only κ ≥ 1 asks for them; rounded up, κ is that also for a norm of one unit in the last place less.
-    forward_factors: fac.Factors = () if np.all(kappa < 1) else on_host(factors, adjoint)
-    return certificate.divide(numerator, kappa, lipschitz, forward_factors, adjoint)
-
-
-def _nothing(
-    factors: fac.Factors, activation: Activation, S: Any, Z: Any, X0: Any, options: SolveOptions, stream: Any
-) -> Solution:
-    """No samples, or no entries: there is nothing to launch."""
-    if not on_device(Z):
-        return numpy_.fixed_point(on_host(factors, False), activation, S, Z, X0, options)
-    dtype, m = np.dtype(Z.dtype), Z.shape[1]
-    numbers = np.zeros((3, m))
-    X = api.empty(Z.shape[0] * m, dtype, stream).reshape(*Z.shape)
-    return Solution(X, np.zeros(m, np.int8), np.zeros(m, np.intp), numbers[0], numbers[1])
+    forward: fac.Factors = () if np.all(kappa < 1) else forward_factors(factors, adjoint)
+    return certificate.divide(numerator, kappa, lipschitz, forward, adjoint)
 
 
 def warmup(dtype: np.dtype) -> None:

@@ -1,14 +1,13 @@
-"""The one module that imports numba.cuda: what the kernels are decorated with, memory, launches.
+"""The one module that imports numba.cuda: what the kernels are decorated with, memory, matrices, launches.
 
-Everything that needs a driver stands in `stream`, `upload`, `empty`, `download`, `view` and `launch`, and needs it when
-it is called. In the simulator (NUMBA_ENABLE_CUDASIM=1) device functions are plain Python functions.
+To import it needs no driver. In the simulator (NUMBA_ENABLE_CUDASIM=1) device functions are plain Python functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config, cuda
@@ -40,10 +39,7 @@ def device(function: Callable) -> Any:
 
 
 def kernel(function: Callable) -> Any:
-    """A function that the host launches, with at most 256 threads; two such blocks find room on a multiprocessor.
-
-    That leaves 128 registers to a thread.
-    """
+    """A function that the host launches; BOUNDS leave 128 registers to a thread."""
     return cuda.jit(function) if SIMULATED else cuda.jit(function, launch_bounds=BOUNDS)
 
 
@@ -111,7 +107,7 @@ else:
         return types.intp(types.intp), generate
 
 
-# --- memory and launches ----------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def stream(value: Any) -> Any:
@@ -147,6 +143,60 @@ def view(array: Any) -> Any:
     if SIMULATED:  # its memory is the host's
         return cuda.to_device(np.asarray(SimpleNamespace(__array_interface__=array.__cuda_array_interface__)))
     return cuda.as_cuda_array(array)
+
+
+class Matrix(NamedTuple):
+    """A flat array on the device as a matrix, for the host and for kernels: entry (i, k) at i·down + k·right."""
+
+    array: Any
+    shape: tuple[int, int]
+    down: int
+    right: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.array.dtype)
+
+    @property
+    def T(self) -> Matrix:
+        """The transpose; nothing moves."""
+        return Matrix(self.array, self.shape[::-1], self.right, self.down)
+
+    def download(self, stream: Any = 0) -> np.ndarray:
+        """A copy on the host."""
+        if self.right == 1:
+            return download(self.array, stream).reshape(self.shape)
+        return self.T.download(stream).T
+
+
+def by_rows(array: Any, rows: int, columns: int) -> Matrix:
+    """A flat array on the device, row by row."""
+    return Matrix(array, (rows, columns), columns, 1)
+
+
+def on_device(array: Any) -> bool:
+    return isinstance(array, Matrix) or hasattr(array, "__cuda_array_interface__")
+
+
+def matrix(array: Any, dtype: Any, stream: Any = 0) -> Matrix:
+    """Any matrix on the device; None is an empty one. What is there already stays and must be contiguous."""
+    if array is None:
+        return by_rows(empty(0, dtype, stream), 0, 0)
+    if isinstance(array, Matrix):
+        return array
+    if on_device(array):
+        array = view(array)
+        if array.is_c_contiguous():
+            return by_rows(array.reshape(array.size), *array.shape)
+        if not array.is_f_contiguous():
+            raise ValueError("an array on the device must be contiguous; got one with gaps: pass a copy of it.")
+        return by_rows(array.T.reshape(array.size), *array.shape[::-1]).T
+    if array.flags.f_contiguous:
+        return by_rows(upload(array.T, stream), *array.shape[::-1]).T
+    return by_rows(upload(array, stream), *array.shape)
+
+
+# --- launches ---------------------------------------------------------------------------------------------------------
 
 
 def shared_limit() -> int:

@@ -1,8 +1,8 @@
 """Device functions of the CUDA twin: products, activations and norms. No thread waits for another one here.
 
-A block owns a tile of `w` columns. A matrix of a tile is stored by rows, entry (i, c) at offset + i·down + c, its rows
-filled up with zeros to a multiple of ROWS. A factor F is packed by columns, F[i, k] at k·height + i, so that a thread
-reads 8 rows of a column with two 16-byte loads.
+A block owns a tile of `w` columns. A matrix of a tile is stored by rows, entry (i, c) at at + i·w + c, its rows
+filled up with zeros to a multiple of 8. A factor F is packed by columns, F[i, k] at k·height + i. A thread keeps 8 rows
+and 4 columns of a product in registers and reads 8 rows of F with two 16-byte loads.
 """
 
 from __future__ import annotations
@@ -12,14 +12,8 @@ import math
 from numba.core.types import int32
 
 from idl_ref.activations import LEAK
-from idl_ref.backends import cuda_plans
 from idl_ref.backends.cuda_api import device, load4, renew, store4
-from idl_ref.backends.cuda_plans import LANES, SLICES
-from idl_ref.backends.cuda_task import Rows
-
-ROWS, COLUMNS = 8, 4  # of the tile of a product that a thread keeps in registers
-DEEP = 2  # steps of the inner loop of a product that are written out
-filled = device(cuda_plans.filled)
+from idl_ref.backends.cuda_plans import LANES, SLICES, Rows
 
 # --- products ---------------------------------------------------------------------------------------------------------
 
@@ -56,7 +50,7 @@ def zeros(like):
 
 @device
 def product(F, height, X, w, inner):
-    """F X for 8 rows and 4 columns over k < inner, a multiple of DEEP; terms are added in the order of k."""
+    """F X for the 8 rows and 4 columns of a thread over k < inner, in this order, two steps written out."""
     t, f, x = zeros(X.array), F.at, X.at
     # What the compiler cannot look through it cannot turn into longer sums, either: two addresses move on, and a count.
     left, height = int32(renew(inner)), renew(height)
@@ -98,7 +92,7 @@ def sweep(team, F, height, inner, X, P, first, last):
 @device
 def sweep_slices(team, F, height, inner, X, P):
     """P[s] = F X over the s-th share of k, for a factor of few rows and many columns; P (SLICES, height, w)."""
-    w, groups, share = team.w, team.w // 4, (inner + 31) // 32 * 4  # of SLICES shares, each a multiple of DEEP
+    w, groups, share = team.w, team.w // 4, (inner + 31) // 32 * 4  # of SLICES shares, all even
     item = renew(team.tid)
     while item < SLICES * (height // 8) * groups:
         s, i, c = item // (height // 8 * groups), item // groups % (height // 8) * 8, item % groups * 4
@@ -158,11 +152,11 @@ def slope(p, like, code):
         return one if p > zero else like.dtype.type(LEAK)
     if code == 3:
         return one - math.tanh(p) * math.tanh(p)
-    if code == 4 or code == 5:
+    if code == 4:
         e = math.exp(-abs(p))
-        if code == 4:
-            return e / ((one + e) * (one + e))
-        return e / (one + e) if p < zero else one / (one + e)
+        return e / ((one + e) * (one + e))
+    if code == 5:
+        return phi(p, like, 4)
     if code == 6:
         return math.exp(p) if p <= zero else one
     if code == 7:
@@ -179,12 +173,9 @@ def larger(a, b):
 
 
 @device
-def finite(a):
-    """Neither NaN nor inf."""
-    return math.isfinite(a)
-
-
-# --- columns ----------------------------------------------------------------------------------------------------------
+def offset(F, i, k):
+    """Where F[i, k] stands in the array of a matrix."""
+    return i * F.down + k * F.right
 
 
 @device
@@ -199,21 +190,3 @@ def norms(V, v, down, n, lane):
         total += size
         i += LANES
     return top, total
-
-
-@device
-def largest(M, r, apart):
-    """The largest of the shares of a column, NaN if one is."""
-    top = M[r]
-    for lane in range(1, LANES):
-        top = larger(M[r + lane * apart], top)
-    return top
-
-
-@device
-def total(M, r, apart):
-    """The sum of the shares of a column."""
-    result = M[r]
-    for lane in range(1, LANES):
-        result += M[r + lane * apart]
-    return result

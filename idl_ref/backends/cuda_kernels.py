@@ -1,56 +1,71 @@
 """The kernels of the CUDA twin: solvers of a tile of columns per block, and their parts for what is too large for that.
 
-Threads wait for each other here, and in the kernel of Newton, and nowhere else. `places` says where things begin in the
-shared memory of a block, M for reals and N for integers, which are in front; `cuda_plans` draws that map.
+Threads wait for each other here and in the kernels of Newton, and nowhere else. `cuda_plans.places` is the map of the
+shared memory of a block.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from numba.core import types
+from numba.core.types import int32
 
-from idl_ref.backends import cuda_columns as col
-from idl_ref.backends import cuda_states as states
-from idl_ref.backends import cuda_trials as trials
+from idl_ref.backends import cuda_plans
 from idl_ref.backends.cuda_api import cuda, device, kernel, load4, renew, store4
-from idl_ref.backends.cuda_plans import INTEGERS, KEPT, LANES, REALS, WIDE
-from idl_ref.backends.cuda_task import Rows, Team
+from idl_ref.backends.cuda_columns import join_slices, offset, sweep, sweep_slices
+from idl_ref.backends.cuda_plans import INTEGERS, KEPT, LANES, REALS, WIDE, Rows, Team
+from idl_ref.backends.cuda_states import (
+    CONTROL,
+    GOOD,
+    begin,
+    block_of,
+    close_substitute,
+    column_of,
+    deliver,
+    entry,
+    finish,
+    measure,
+    sum_of,
+    survey,
+)
+from idl_ref.backends.cuda_trials import (
+    HISTORY,
+    compare,
+    extrapolate,
+    move,
+    remember,
+    settle_guarded,
+    settle_picard,
+)
 
 SHARED, STREAMED, LOW_RANK = range(3)
 KINDS = {"shared": SHARED, "streamed": STREAMED, "low_rank": LOW_RANK}
-int32 = types.int32
 BLOCK = 128  # rows of a block of `apply`
-
-filled, sweep, sweep_slices, join_slices = col.filled, col.sweep, col.sweep_slices, col.join_slices
-block_of, survey, begin, finish, measure, deliver = (
-    states.block_of, states.survey, states.begin, states.finish, states.measure, states.deliver
-)  # fmt: skip
-settle_picard, settle_guarded = trials.settle_picard, trials.settle_guarded
-remember, compare, extrapolate, move = trials.remember, trials.compare, trials.extrapolate, trials.move
+filled = device(cuda_plans.filled)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
 @device
-def here(N, M, e, w):
-    """The block of a thread whose tile has the number of the block."""
+def here(e, w):
+    """The block of a thread, whose tile has the number of the block."""
+    M, N = cuda.shared.array(0, e.out.dtype), cuda.shared.array(0, int32)
     return block_of(N, M, e, w, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
 
 
 @device
-def copy(b, source, T, size):
-    """T = source, four numbers at a time"""
+def copy(b, S, T, size):
+    """T = S, four numbers at a time"""
     i = 4 * b.tid
     while i < size:
-        store4(T.array, T.at + i, load4(source, i))
+        store4(T.array, T.at + i, load4(S.array, S.at + i))
         i += 4 * b.threads
 
 
 @device
 def start(b, e, V):
-    """Bring in the start, look at the columns, hand out what is not finite; how many columns go on."""
+    """Look at the columns, bring in where they start, hand out what is not finite; how many go on."""
     survey(b, e, V)
     cuda.syncthreads()
     goes_on = 0
@@ -69,9 +84,9 @@ def start(b, e, V):
 @device
 def narrow(b, e, F2):
     """T = Rᵀ X, by way of its slices behind it."""
-    height, T = e.sizes.narrow, Rows(b.M, e.places.t)
+    height, T = e.narrow, Rows(b.M, e.places.t)
     slices = Rows(b.M, e.places.t + height * b.w)
-    sweep_slices(b, F2, height, e.sizes.end, Rows(b.M, e.places.x), slices)
+    sweep_slices(b, F2, height, e.end, Rows(b.M, e.places.x), slices)
     cuda.syncthreads()
     join_slices(b, slices, height * b.w, T)
     cuda.syncthreads()
@@ -80,13 +95,13 @@ def narrow(b, e, F2):
 @device
 def image(b, e, kind, F1, first, last):
     """P = A X, or L T, for the rows first … last."""
-    X, P, end = Rows(b.M, e.places.x), Rows(b.M, e.places.p), e.sizes.end
+    X, P, end = Rows(b.M, e.places.x), Rows(b.M, e.places.p), e.end
     if kind == SHARED:
         sweep(b, Rows(b.M, e.places.f), end, end, X, P, first, last)
     elif kind == STREAMED:
         sweep(b, Rows(F1, 0), end, end, X, P, first, last)
     else:
-        sweep(b, Rows(F1, 0), end, e.sizes.narrow, Rows(b.M, e.places.t), P, first, last)
+        sweep(b, Rows(F1, 0), end, e.narrow, Rows(b.M, e.places.t), P, first, last)
 
 
 @device
@@ -113,7 +128,7 @@ def close_guarded(b, e, V, P, H):
     compare(b, e, H)
     cuda.syncthreads()
     c = renew(b.tid)
-    if c < b.used and b.N[states.CONTROL * b.w + c] >= states.GOOD:
+    if c < b.used and b.N[CONTROL * b.w + c] >= GOOD:
         extrapolate(b, e, c)
     cuda.syncthreads()
     move(b, e, V, P, H)
@@ -131,11 +146,11 @@ def picard(name, w):
     kind = KINDS[name]
 
     def solve(F1, F2, e):
-        M, N = cuda.shared.array(0, F1.dtype), cuda.shared.array(0, int32)
-        b, n, end = here(N, M, e, w), e.sizes.n, e.sizes.end
-        X, P, block = Rows(M, e.places.x), Rows(M, e.places.p), b.threads // (w // 4) * 8 if kind == LOW_RANK else end
+        b, n, end = here(e, w), e.n, e.end
+        X, P = Rows(b.M, e.places.x), Rows(b.M, e.places.p)
+        block = b.threads // (w // 4) * 8 if kind == LOW_RANK else end
         if kind == SHARED:
-            copy(b, F1, Rows(M, e.places.f), end * end)
+            copy(b, Rows(F1, 0), Rows(b.M, e.places.f), end * end)
         running = start(b, e, X)
         while running > 0:
             if kind == LOW_RANK:
@@ -160,22 +175,21 @@ def guarded(name, w):
     kind = KINDS[name]
 
     def solve(F1, F2, H, e):
-        M, N = cuda.shared.array(0, F1.dtype), cuda.shared.array(0, int32)
-        b, n, end = here(N, M, e, w), e.sizes.n, e.sizes.end
-        X, P = Rows(M, e.places.x), Rows(M, e.places.p)
+        b, n, end = here(e, w), e.n, e.end
+        X, P = Rows(b.M, e.places.x), Rows(b.M, e.places.p)
         if kind == SHARED:
-            copy(b, F1, Rows(M, e.places.f), end * end)
+            copy(b, Rows(F1, 0), Rows(b.M, e.places.f), end * end)
         running = start(b, e, X)
         while running > 0:
-            b = here(N, M, e, w)
+            b = here(e, w)
             if kind == LOW_RANK:
                 narrow(b, e, F2)
             image(b, e, kind, F1, 0, end)
             cuda.syncthreads()
-            b = here(N, M, e, w)
+            b = here(e, w)
             finish(b, e, X, P, P, 0, n)
             cuda.syncthreads()
-            running = close_guarded(b, e, X, P, Rows(H, cuda.blockIdx.x * trials.HISTORY * end * w))
+            running = close_guarded(b, e, X, P, Rows(H, cuda.blockIdx.x * HISTORY * end * w))
 
     solve.__name__ = solve.__qualname__ = f"guarded_{name}_{w}"
     return kernel(solve)
@@ -199,18 +213,15 @@ def apply(F, X, P, sizes, running):
 @device
 def keep(b, e, kept, back):
     """What is known of the columns of a tile, out of shared memory, or back into it."""
-    i, w, tile = b.tid, b.w, b.first // b.w
-    while i < KEPT * w:
-        if back:
-            b.M[e.places.state + i] = kept.reals[tile * KEPT * w + i]
-        else:
-            kept.reals[tile * KEPT * w + i] = b.M[e.places.state + i]
-        if i < INTEGERS * w:
-            if back:
-                b.N[i] = kept.integers[tile * INTEGERS * w + i]
-            else:
-                kept.integers[tile * INTEGERS * w + i] = b.N[i]
-        i += b.threads
+    w, tile = b.w, b.first // b.w
+    N, integers = Rows(b.N, 0), Rows(kept.integers, tile * INTEGERS * w)
+    M, reals = Rows(b.M, e.places.state), Rows(kept.reals, tile * KEPT * w)
+    if back:
+        copy(b, integers, N, INTEGERS * w)
+        copy(b, reals, M, KEPT * w)
+    else:
+        copy(b, N, integers, INTEGERS * w)
+        copy(b, M, reals, KEPT * w)
 
 
 @device
@@ -224,9 +235,8 @@ def leave(b, e, kept, running):
 @kernel
 def open_tiles(X, e, kept):
     """The start of every tile."""
-    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
-    b = here(N, M, e, WIDE)
-    running = start(b, e, Rows(X, cuda.blockIdx.x * e.sizes.end * WIDE))
+    b = here(e, WIDE)
+    running = start(b, e, Rows(X, cuda.blockIdx.x * e.end * WIDE))
     cuda.syncthreads()
     leave(b, e, kept, running)
 
@@ -234,11 +244,10 @@ def open_tiles(X, e, kept):
 @kernel
 def step_picard(X, P, e, kept):
     """What follows on P = A X in one step of Picard, for the tile of a block."""
-    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
-    b, at = here(N, M, e, WIDE), cuda.blockIdx.x * e.sizes.end * WIDE
+    b, at = here(e, WIDE), cuda.blockIdx.x * e.end * WIDE
     if kept.running[cuda.blockIdx.x] > 0:
         keep(b, e, kept, True)
-        finish(b, e, Rows(X, at), Rows(P, at), Rows(X, at), 0, e.sizes.n)
+        finish(b, e, Rows(X, at), Rows(P, at), Rows(X, at), 0, e.n)
         cuda.syncthreads()
         leave(b, e, kept, close_picard(b, e, Rows(X, at)))
 
@@ -246,13 +255,12 @@ def step_picard(X, P, e, kept):
 @kernel
 def step_guarded(X, P, H, e, kept):
     """What follows on P = A X in one step of Anderson."""
-    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
-    b, at = here(N, M, e, WIDE), cuda.blockIdx.x * e.sizes.end * WIDE
+    b, at = here(e, WIDE), cuda.blockIdx.x * e.end * WIDE
     if kept.running[cuda.blockIdx.x] > 0:
         keep(b, e, kept, True)
-        finish(b, e, Rows(X, at), Rows(P, at), Rows(P, at), 0, e.sizes.n)
+        finish(b, e, Rows(X, at), Rows(P, at), Rows(P, at), 0, e.n)
         cuda.syncthreads()
-        running = close_guarded(b, e, Rows(X, at), Rows(P, at), Rows(H, trials.HISTORY * at))
+        running = close_guarded(b, e, Rows(X, at), Rows(P, at), Rows(H, HISTORY * at))
         leave(b, e, kept, running)
 
 
@@ -265,8 +273,7 @@ def substitute(F1, X, P, upper, e):
 
     upper: 1 for an upper triangle. X and P hold the tiles.
     """
-    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
-    b, n, w, end = here(N, M, e, WIDE), e.sizes.n, WIDE, e.sizes.end
+    b, n, w, end = here(e, WIDE), e.n, WIDE, e.end
     x = cuda.blockIdx.x * end * w
     start(b, e, Rows(X, x))
     for turn in range(n):
@@ -275,67 +282,55 @@ def substitute(F1, X, P, upper, e):
         item = b.tid
         while item < LANES * w:
             c, lane = item % w, item // w
-            total = M.dtype.type(0)
+            total = b.M.dtype.type(0)
             k = low + lane
             while k < high:
                 total += F1[k * end + i] * X[x + k * w + c]
                 k += LANES
-            M[e.places.shares + item] = total
+            b.M[e.places.shares + item] = total
             item += b.threads
         cuda.syncthreads()
         if b.tid < b.used:
-            p = states.sum_of(b, e, 0, b.tid)
-            X[x + i * w + b.tid] = states.entry(p, e, i, states.column_of(b, e, b.tid))
+            p = sum_of(b, e, 0, b.tid)
+            X[x + i * w + b.tid] = entry(p, e, i, column_of(b, e, b.tid))
         cuda.syncthreads()
     sweep(b, Rows(F1, 0), end, end, Rows(X, x), Rows(P, x), 0, end)
     cuda.syncthreads()
     finish(b, e, Rows(X, x), Rows(P, x), Rows(P, x), 0, n)
     measure(b, e, Rows(X, x))
     cuda.syncthreads()
-    if b.tid < b.used and N[states.CONTROL * w + b.tid] == states.GOOD:
+    if b.tid < b.used and b.N[CONTROL * w + b.tid] == GOOD:
         close_substitute(b, e, b.tid)
     cuda.syncthreads()
     deliver(b, e, Rows(P, x))
-
-
-@device
-def close_substitute(b, e, c):
-    """Exact but for rounding, which is all that the step can show."""
-    step, top = states.top_of(b, e, states.TOP_STEP, c), states.top_of(b, e, states.G_TOP, c)
-    ended = states.CONVERGED if step <= e.levels.tol else states.PRECISION_LIMIT
-    if not col.finite(step):
-        ended = states.NONFINITE
-    b.N[states.COUNT * b.w + c] = 1
-    states.hold(b, e, c)
-    states.close(b, e, c, ended, step, top)
 
 
 # --- factors ----------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def pack(F, sizes, packed):
-    """packed[k, i] = F[i, k], filled up with zeros. sizes: rows, columns, and how far apart they are in F."""
-    rows, columns, down, right = sizes
+def pack(F, packed):
+    """packed[k, i] = F[i, k], filled up with zeros."""
+    rows, columns = F.shape
     height, width = filled(rows), filled(columns)
     e = cuda.grid(1)
     while e < height * width:
         i, k = e % height, e // height
-        packed[e] = F[i * down + k * right] if i < rows and k < columns else packed.dtype.type(0)
+        packed[e] = F.array[offset(F, i, k)] if i < rows and k < columns else packed.dtype.type(0)
         e += cuda.gridsize(1)
 
 
 @kernel
-def row_sums(F, sizes, weights, sums, upper, lower):
-    """sums_i = Σ_k |F_ik| weights_k, and whether row i has entries on or above, and on or below, the diagonal."""
-    rows, columns, down, right = sizes
+def row_sums(F, weights, sums, sides):
+    """sums_i = Σ_k |F_ik| weights_k; sides_i = 1 if row i has an entry on or above the diagonal, + 2 if on or below."""
+    rows, columns = F.shape
     i = cuda.grid(1)
     if i < rows:
         total = sums.dtype.type(0)
         above = below = 0
         for k in range(columns):
-            value = F[i * down + k * right]
+            value = F.array[offset(F, i, k)]
             total += abs(value) * (weights[k] if weights.size > 0 else sums.dtype.type(1))
             if value != sums.dtype.type(0):
-                above, below = (1 if k >= i else above), (1 if k <= i else below)
-        sums[i], upper[i], lower[i] = total, above, below
+                above, below = (1 if k >= i else above), (2 if k <= i else below)
+        sums[i], sides[i] = total, above + below

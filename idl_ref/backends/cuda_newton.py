@@ -1,25 +1,32 @@
-"""The kernels of Newton on a device: a step of the safeguarded iteration, and a linear system per column.
+"""The kernels of Newton: a step of the safeguarded iteration, and a linear system per column.
 
-`proposals.Newton` in the NumPy twin defines the trial points. Both work on tiles in global memory, as the kernels for
-what is too large for shared memory do, and between the same products.
+`proposals.Newton` in the NumPy twin defines the trial points. Both work on tiles in global memory, between the same
+products as the other kernels that take a step per launch.
 """
 
 from __future__ import annotations
 
 import math
 
-from numba.core import types
+from numba.core.types import int32
 
-from idl_ref.backends import cuda_states as states
 from idl_ref.backends.cuda_api import cuda, device, kernel
-from idl_ref.backends.cuda_columns import slope
+from idl_ref.backends.cuda_columns import offset, slope
 from idl_ref.backends.cuda_kernels import keep, leave
-from idl_ref.backends.cuda_plans import INTEGERS, LANES, WIDE
-from idl_ref.backends.cuda_states import CONTROL, GOOD, REFUSED, TRIAL, TRIED
-from idl_ref.backends.cuda_task import Rows
+from idl_ref.backends.cuda_plans import INTEGERS, LANES, WIDE, Rows
+from idl_ref.backends.cuda_states import (
+    CONTROL,
+    GOOD,
+    REFUSED,
+    TRIAL,
+    TRIED,
+    adjoint,
+    block_of,
+    deliver,
+    finish,
+    measure,
+)
 from idl_ref.backends.cuda_trials import attempt, settle_guarded
-
-finish, measure, deliver = states.finish, states.measure, states.deliver
 
 
 @kernel
@@ -28,13 +35,13 @@ def step_newton(X, P, G, base, e, kept):
 
     base: g(last good point), where Picard goes on.
     """
-    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, types.int32)
-    b = states.block_of(N, M, e, WIDE, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
-    w, at = WIDE, cuda.blockIdx.x * e.sizes.end * WIDE
+    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
+    b = block_of(N, M, e, WIDE, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
+    w, at = WIDE, cuda.blockIdx.x * e.end * WIDE
     if kept.running[cuda.blockIdx.x] > 0:
         keep(b, e, kept, True)
         cuda.syncthreads()
-        finish(b, e, Rows(X, at), Rows(P, at), Rows(G, at), 0, e.sizes.n)
+        finish(b, e, Rows(X, at), Rows(P, at), Rows(G, at), 0, e.n)
         measure(b, e, Rows(X, at))
         cuda.syncthreads()
         goes_on = 0
@@ -45,7 +52,7 @@ def step_newton(X, P, G, base, e, kept):
         running = cuda.syncthreads_count(goes_on)
         deliver(b, e, Rows(G, at))
         item = b.tid
-        while item < e.sizes.n * w:
+        while item < e.n * w:
             if N[CONTROL * w + item % w] == GOOD:
                 base[at + item] = G[at + item]
             item += b.threads
@@ -60,23 +67,23 @@ def solve_systems(F1, F2, X, P, G, base, J, e, kept):
     δ = f + S ∘ F₁ y.
     """
     M = cuda.shared.array(0, X.dtype)
-    n, item = e.sizes.n, cuda.blockIdx.x
-    size = e.sizes.r if e.sizes.r > 0 else n
+    n, item = e.n, cuda.blockIdx.x
+    size = e.r if e.r > 0 else n
     system = Rows(J, cuda.blockIdx.x * size * (size + 1))
     while item < e.columns.size:
         tile, c, ready = item // WIDE, item % WIDE, False
-        at, known = tile * e.sizes.end * WIDE + c, tile * INTEGERS * WIDE + c
+        at, known = tile * e.end * WIDE + c, tile * INTEGERS * WIDE + c
         running, wanted = kept.integers[known + CONTROL * WIDE] >= GOOD, kept.integers[known + TRIAL * WIDE] > 0
         if running and wanted:
-            linearize(Rows(X, at), Rows(P, at), Rows(G, at), e, e.columns[item])
+            linearize(X, P, G, at, e, e.columns[item])
             cuda.syncthreads()
-            if e.sizes.r > 0:
-                fill_low_rank(F1, F2, Rows(P, at), Rows(G, at), system, e)
+            if e.r > 0:
+                fill_low_rank(F1, F2, P, G, at, system, e)
             else:
-                fill_dense(F1, Rows(P, at), Rows(G, at), system, n, e.sizes.end)
+                fill_dense(F1, P, G, at, system, n, e.end)
             cuda.syncthreads()
             eliminate(system, size, M)
-            ready = correct(F1, system, Rows(P, at), Rows(G, at), e) == 0
+            ready = correct(F1, system, P, G, at, e) == 0
         i = cuda.threadIdx.x
         while i < n and running:
             X[at + i * WIDE] = X[at + i * WIDE] + G[at + i * WIDE] if ready else base[at + i * WIDE]
@@ -87,16 +94,15 @@ def solve_systems(F1, F2, X, P, G, base, J, e, kept):
 
 
 @device
-def linearize(X, P, G, e, j):
+def linearize(X, P, G, at, e, j):
     """S ∘ f′(p) in the place of P, and f = g − x in that of g."""
-    i, where = cuda.threadIdx.x, e.where
-    while i < e.sizes.n:
-        p = P.array[P.at + i * WIDE] + e.Z[i * where.z_down + j * where.z_right]
-        s = slope(p, e.out, e.sizes.code)
-        if e.S.size > 0:
-            s *= e.S[i * where.s_down + j * where.s_right]
-        P.array[P.at + i * WIDE] = s
-        G.array[G.at + i * WIDE] -= X.array[X.at + i * WIDE]
+    i = cuda.threadIdx.x
+    while i < e.n:
+        s = slope(P[at + i * WIDE] + e.Z.array[offset(e.Z, i, j)], e.out, e.code)
+        if adjoint(e):
+            s *= e.S.array[offset(e.S, i, j)]
+        P[at + i * WIDE] = s
+        G[at + i * WIDE] -= X[at + i * WIDE]
         i += cuda.blockDim.x
 
 
@@ -104,31 +110,29 @@ def linearize(X, P, G, e, j):
 
 
 @device
-def fill_dense(F1, S, f, system, n, end):
+def fill_dense(F1, S, f, at, system, n, end):
     """I − S F₁, and f."""
-    item, J, at, zero, one = cuda.threadIdx.x, system.array, system.at, S.array.dtype.type(0), S.array.dtype.type(1)
+    item, zero, one = cuda.threadIdx.x, S.dtype.type(0), S.dtype.type(1)
     while item < n * (n + 1):
         i, k = item % n, item // n
-        if k < n:
-            J[at + item] = (one if i == k else zero) - S.array[S.at + i * WIDE] * F1[k * end + i]
-        else:
-            J[at + item] = f.array[f.at + i * WIDE]
+        entry = (one if i == k else zero) - S[at + i * WIDE] * F1[k * end + i] if k < n else f[at + i * WIDE]
+        system.array[system.at + item] = entry
         item += cuda.blockDim.x
 
 
 @device
-def fill_low_rank(F1, F2, S, f, system, e):
+def fill_low_rank(F1, F2, S, f, at, system, e):
     """I − F₂ S F₁, and F₂ f."""
-    item, J, r, one = cuda.threadIdx.x, system.array, e.sizes.r, S.array.dtype.type(1)
+    item, r, one = cuda.threadIdx.x, e.r, S.dtype.type(1)
     while item < r * (r + 1):
         a, d = item % r, item // r
-        total = S.array.dtype.type(0)
-        for i in range(e.sizes.n):
+        total = S.dtype.type(0)
+        for i in range(e.n):
             if d < r:
-                total -= F2[i * e.sizes.narrow + a] * (S.array[S.at + i * WIDE] * F1[d * e.sizes.end + i])
+                total -= F2[i * e.narrow + a] * (S[at + i * WIDE] * F1[d * e.end + i])
             else:
-                total += F2[i * e.sizes.narrow + a] * f.array[f.at + i * WIDE]
-        J[system.at + item] = total + one if a == d else total
+                total += F2[i * e.narrow + a] * f[at + i * WIDE]
+        system.array[system.at + item] = total + one if a == d else total
         item += cuda.blockDim.x
 
 
@@ -194,20 +198,20 @@ def eliminate(system, size, M):
 
 
 @device
-def correct(F1, system, S, f, e):
+def correct(F1, system, S, f, at, e):
     """δ in the place of f; how many threads found an entry that is not finite."""
-    i, b, r, bad = cuda.threadIdx.x, system.at, e.sizes.r, 0
-    b += r * r if r > 0 else e.sizes.n * e.sizes.n
-    while i < e.sizes.n:
+    i, r, bad = cuda.threadIdx.x, e.r, 0
+    b = system.at + (r * r if r > 0 else e.n * e.n)
+    while i < e.n:
         if r > 0:
-            delta = f.array.dtype.type(0)
+            delta = f.dtype.type(0)
             for d in range(r):
-                delta += F1[d * e.sizes.end + i] * system.array[b + d]
-            delta = f.array[f.at + i * WIDE] + S.array[S.at + i * WIDE] * delta
+                delta += F1[d * e.end + i] * system.array[b + d]
+            delta = f[at + i * WIDE] + S[at + i * WIDE] * delta
         else:
             delta = system.array[b + i]
         if not math.isfinite(delta):
             bad = 1
-        f.array[f.at + i * WIDE] = delta
+        f[at + i * WIDE] = delta
         i += cuda.blockDim.x
     return cuda.syncthreads_count(bad)

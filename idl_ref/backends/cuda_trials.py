@@ -6,9 +6,10 @@ vector k of column c has its entry i at H.at + (i·HISTORY + k)·w + c.
 
 from __future__ import annotations
 
-from idl_ref.backends import methods
+import math
+
 from idl_ref.backends.cuda_api import device, renew
-from idl_ref.backends.cuda_columns import finite, larger
+from idl_ref.backends.cuda_columns import larger
 from idl_ref.backends.cuda_plans import DEPTH, LANES
 from idl_ref.backends.cuda_states import (
     BAD,
@@ -35,25 +36,23 @@ from idl_ref.backends.cuda_states import (
     X_NORM,
     X_SIZE,
     X_TOP,
+    adjoint,
     close,
     hold,
     outcome,
     sum_of,
     top_of,
-)  # fmt: skip
+)
+from idl_ref.backends.methods import LEASH, RESPITE
 
 BASE, LAST_F, LAST_G, DIFFERENCES = 0, 1, 2, 3  # the vectors of a history, then ΔF and ΔG
 HISTORY = DIFFERENCES + 2 * DEPTH
-LEASH, RESPITE = methods.LEASH, methods.RESPITE
 CHANGED, LENGTH, SQUARES, PRODUCTS = 0, 1, 2, 2 + DEPTH  # shares of ‖ΔF‖∞, ‖f‖∞, ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩
 
 
 @device
 def settle_picard(b, e, c):
-    """Count one application of a column and close it if it is done; 1 if it goes on.
-
-    Nothing but a look at a column that had ended before.
-    """
+    """Count one application of a column that had not ended before, and close it if it is done; 1 if it goes on."""
     N, Q, q, w = b.N, b.M, e.places.state, b.w
     if N[CONTROL * w + c] != GOOD:
         N[CONTROL * w + c] = OUT
@@ -61,12 +60,12 @@ def settle_picard(b, e, c):
     step, top = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c)
     N[COUNT * w + c] += 1
     ended = outcome(b, e, c, step, top, False)
-    N[TRIED * w + c] = N[TRIED * w + c] + 1 if step > e.levels.ratio * Q[q + BEST * w + c] else 0
+    N[TRIED * w + c] = N[TRIED * w + c] + 1 if step > e.ratio * Q[q + BEST * w + c] else 0
     Q[q + BEST * w + c] = step
-    if ended == GOES_ON and N[TRIED * w + c] >= e.sizes.slow_steps:
+    if ended == GOES_ON and N[TRIED * w + c] >= e.slow_steps:
         ended = SLOW
     if ended == GOES_ON:
-        Q[q + X_NORM * w + c] = sum_of(b, e, G_SIZE, c) if e.S.size > 0 else top
+        Q[q + X_NORM * w + c] = sum_of(b, e, G_SIZE, c) if adjoint(e) else top
         return 1
     close(b, e, c, ended, step, top)
     return 0
@@ -87,9 +86,9 @@ def settle_guarded(b, e, c):
         hold(b, e, c)
         close(b, e, c, ended, step, top)
         return 0
-    good = not trial or step <= e.levels.ratio * Q[q + BEST * w + c]
+    good = not trial or step <= e.ratio * Q[q + BEST * w + c]
     N[TRIED * w + c] = 0 if good else N[TRIED * w + c] + 1
-    refused = not good and (N[TRIED * w + c] >= LEASH or not finite(step))
+    refused = not good and (N[TRIED * w + c] >= LEASH or not math.isfinite(step))
     N[WAIT * w + c] = N[PATIENCE * w + c] if refused else max(N[WAIT * w + c] - 1, 0)
     if refused:
         N[PATIENCE * w + c] = min(RESPITE * N[PATIENCE * w + c], 1 << 28)
@@ -103,7 +102,7 @@ def settle_guarded(b, e, c):
 def attempt(b, e, c, ready):
     """Whether the next point is a trial, which the answer must not be."""
     N, w = b.N, b.w
-    trial = ready and N[WAIT * w + c] == 0 and N[COUNT * w + c] < e.sizes.max_iter - 1
+    trial = ready and N[WAIT * w + c] == 0 and N[COUNT * w + c] < e.max_iter - 1
     N[TRIAL * w + c] = 1 if trial else 0
     if not trial:
         N[TRIED * w + c] = 0
@@ -119,7 +118,7 @@ def remember(b, e, V, P, H):
         control, known, slot = N[CONTROL * w + c], N[KNOWN * w + c], N[SLOT * w + c]
         changed = top = M.dtype.type(0)
         i = lane
-        while i < e.sizes.n and control >= GOOD:
+        while i < e.n and control >= GOOD:
             o = H.at + i * HISTORY * w + c
             g = P.array[P.at + i * w + c]
             f = g - V.array[V.at + i * w + c]
@@ -152,7 +151,7 @@ def scale(b, e, k, c):
 @device
 def compare(b, e, H):
     """Divide the newest differences by the size of ΔF; shares of ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩."""
-    N, M, w, apart, n, h = b.N, b.M, b.w, LANES * b.w, e.sizes.n, H.array
+    N, M, w, apart, n, h = b.N, b.M, b.w, LANES * b.w, e.n, H.array
     item = renew(b.tid)
     while item < apart:
         c, lane, shares = item % w, item // w, e.places.shares + item
@@ -202,7 +201,7 @@ def extrapolate(b, e, c):
 def mix(b, e, c):
     """(H + damping·diag H) γ = ΔFᵀ f by elimination, H = ΔFᵀ ΔF; an empty slot gets γ = 0. False if it breaks down."""
     Q, w, q = b.M, b.w, e.places.state + c
-    zero, one, damping = Q.dtype.type(0), Q.dtype.type(1), Q.dtype.type(64) * e.levels.eps
+    zero, one, damping = Q.dtype.type(0), Q.dtype.type(1), Q.dtype.type(64) * e.eps
     gram, system, weights = q + GRAM * w, q + SYSTEM * w, q + WEIGHTS * w
     size = scale(b, e, LENGTH, c)
     some = False
@@ -241,7 +240,7 @@ def move(b, e, V, P, H):
         control, trial, weights = N[CONTROL * w + c], N[TRIAL * w + c], e.places.state + WEIGHTS * w + c
         top = size = M.dtype.type(0)
         i = lane
-        while i < e.sizes.n and control >= GOOD:
+        while i < e.n and control >= GOOD:
             o = H.at + i * HISTORY * w + c
             if trial > 0:
                 value = P.array[P.at + i * w + c]
