@@ -18,6 +18,7 @@ from idl_ref import activations
 from idl_ref.conformance.problem import Arrays, Problem
 
 DIGITS = 80
+PROVED = "1e-40"  # how small the error of every entry is shown to be; how much smaller depends on where floats start
 LEAK = Fraction(1, 100)
 Piece = tuple[Fraction | None, Fraction | None, Fraction, Fraction]  # from, to, slope, offset: φ(p) = slope p + offset
 ZERO, ONE = Fraction(0), Fraction(1)
@@ -213,7 +214,7 @@ def _decimal(problem: Problem, G_Y: np.ndarray) -> Answer:
     G = numbers(G_Y, Decimal)
     out = gradients(P, X, np.frompyfunc(smooth.slope, 1, 1)(pre), G)
     radius = _radius(P, out, G, residual, activations.get(problem.activation).lipschitz, smooth.curvature)
-    return Answer(_rounded(out, radius), np.inf, f"decimal, {DIGITS} digits, error proved to be at most {radius:.0e}")
+    return Answer(_rounded(out, radius), np.inf, f"decimal, {DIGITS} digits, error proved to be at most {PROVED}")
 
 
 def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: float, curvature: float) -> Decimal:
@@ -237,7 +238,7 @@ def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: f
 
 def _rounded(arrays: dict[str, np.ndarray], radius: Decimal | None) -> Arrays:
     """float64 next to each entry; refused where an error of `radius` could change one above 1e-30."""
-    if radius is not None and radius > Decimal("1e-40"):
+    if radius is not None and radius > Decimal(PROVED):
         raise ArithmeticError(f"the error is only proved to be at most {radius:.0e}")
     for name, M in arrays.items():
         if radius is not None and not all(float(v - radius) == float(v + radius) for v in M.ravel() if abs(v) > 1e-30):

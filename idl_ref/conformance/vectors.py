@@ -17,7 +17,7 @@ from idl_ref.conformance.groups import GROUPS
 from idl_ref.conformance.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "efe86a723c811b887debd5b30a829898d69bd28f30e8e8c56fd2138a0a562c6b"
+SHA256 = "80ddfa078d19b0dee401d16f5f0c08d02e097b05b4f9e36cfd859737aa743b7b"
 CHECKOUT = Path(__file__).parents[2] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 
