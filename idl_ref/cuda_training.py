@@ -17,6 +17,7 @@ from idl_ref.backends import cuda_algebra as algebra
 from idl_ref.backends import cuda_api as api
 from idl_ref.backends.cuda_ import fixed_point, row_sums
 from idl_ref.backends.cuda_api import Matrix, by_rows, matrix
+from idl_ref.factors import by_name
 from idl_ref.functions import FUNCTIONS
 from idl_ref.gradients import BackwardPass, ForwardPass, Weights
 from idl_ref.model import ImplicitModel
@@ -190,7 +191,7 @@ class Trainer:
         """Those of the raw parameters, stored as the parameters are."""
         pull = MAPS["none" if self.model.straight_through else self.model.f.name][1]
         G: Any = [pull(F, G, self.levels) for F, G in zip(self.raw(), backward.factors, strict=True)]
-        named: dict[str, Any] = {"A": G[0]} if len(G) == 1 else {"L": G[0], "R": G[1].T}
+        named = by_name(G)
         named |= {"B": backward.B, "C": backward.C}
         return named if backward.D is None else named | {"D": backward.D}
 

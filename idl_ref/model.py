@@ -12,7 +12,7 @@ import numpy as np
 
 from idl_ref import checks, gradients, io
 from idl_ref.equilibrium import report
-from idl_ref.factors import Factors
+from idl_ref.factors import Factors, by_name
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.gradients import BackwardPass, ForwardPass, Kept, Weights
 from idl_ref.predictor import Predictor
@@ -272,14 +272,14 @@ class ImplicitModel:
     def parameter_gradients(self, backward: BackwardPass) -> Gradients:
         """The gradients of the raw parameters: those of the effective weights, pulled back through `f`."""
         raw = self.settings.function().pullback(self.as_factors(self.parameters), backward.factors)
-        named = self._named(raw) | {"B": backward.B, "C": backward.C}
+        named = by_name(raw) | {"B": backward.B, "C": backward.C}
         return named if backward.D is None else named | {"D": backward.D}
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
     def effective(self) -> dict[str, np.ndarray]:
         """What the equation uses: the parameters with A, or L and R, after `f`."""
-        return self.parameters | self._named(self.effective_weights().factors)
+        return self.parameters | by_name(self.effective_weights().factors)
 
     def effective_weights(self) -> Weights:
         """The same as `effective`, with A as factors; refuses parameters of a wrong shape or dtype."""
@@ -306,16 +306,12 @@ class ImplicitModel:
         """Write back into A, or L and R, what `f` keeps there: the row projection for ImplicitFunctionRows."""
         projected = self.settings.function().project(self.as_factors(self.parameters))
         if projected is not None:
-            for name, value in self._named(projected).items():
+            for name, value in by_name(projected).items():
                 self.parameters[name][...] = value
 
     def as_factors(self, parameters: Mapping[str, np.ndarray]) -> Factors:
         """(A,) or (L, Rᵀ) out of named arrays."""
         return (parameters["A"],) if self.rank is None else (parameters["L"], parameters["R"].T)
-
-    def _named(self, factors: Factors) -> dict[str, np.ndarray]:
-        """Factors (A,) or (L, Rᵀ) under the names of the parameters."""
-        return {"A": factors[0]} if len(factors) == 1 else {"L": factors[0], "R": factors[1].T}
 
     def _reported(self, forward: ForwardPass) -> ForwardPass:
         options = self.settings.forward_options(self.settings.on_failure)

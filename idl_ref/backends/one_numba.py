@@ -107,7 +107,7 @@ class OneSample:
         return np.empty(self.room, self.W.dtype), numbers
 
     def __call__(self, U: np.ndarray, Y: np.ndarray, measured: np.ndarray | None = None) -> bool:
-        """As in the twin; written out again, because a shared call takes 3 % more time for a small sample."""
+        """As in the twin; written out again, because sharing it would cost every sample a call."""
         try:
             mine = self.free.pop()
         except IndexError:

@@ -10,8 +10,8 @@ import numpy as np
 from idl_ref import activations, gradients
 from idl_ref import factors as fac
 from idl_ref.backends import resolve
-from idl_ref.conformance.problem import Arrays, F, Problem, by_name
-from idl_ref.factors import Factors
+from idl_ref.conformance.problem import Arrays, F, Problem
+from idl_ref.factors import Factors, by_name
 from idl_ref.functions import ImplicitFunction
 from idl_ref.gradients import ForwardPass, Weights
 from idl_ref.solution import SolveOptions

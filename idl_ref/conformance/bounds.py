@@ -23,7 +23,7 @@ import numpy as np
 from idl_ref import activations
 from idl_ref import factors as fac
 from idl_ref.conformance.exact import SMOOTH
-from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem, by_name, spread
+from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem, spread
 
 SAFETY = 2.0
 
@@ -171,7 +171,7 @@ def _factor_gradients(
         E_R = (aX + E_X) @ (L.T @ E_V).T + E_X @ (L.T @ aV).T + k * aX @ (L.T @ aV).T
         G = V @ (eq.factors[1] @ X).T, (X @ (eq.factors[0].T @ V).T).T
         E = E_L, E_R.T
-    return by_name(tuple(_pulled(problem, *of) for of in zip(problem.factors, G, E, strict=True)))
+    return fac.by_name(tuple(_pulled(problem, *of) for of in zip(problem.factors, G, E, strict=True)))
 
 
 def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.bugs import BUGS, StaleIterate, planted
-from idl_ref.conformance.problem import by_name
+from idl_ref.factors import by_name
 from idl_ref.functions import FUNCTIONS
 
 __all__ = ["BUGS"]

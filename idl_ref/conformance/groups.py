@@ -67,9 +67,9 @@ def activations() -> Iterator[Case]:
             def build(rng: random.Random, rank: int | None = rank) -> Arrays:
                 rest = weights(rng) | {"U": draw(rng, 3, 4, low=-2048, high=2048)}
                 A = signed(rng, 5, KAPPAS["0.9"])
-                return (
-                    {"A": A, **rest} if rank is None else {"L": A[:, :rank], "R": signed(rng, 5, 0.5)[:, :rank], **rest}
-                )
+                if rank is None:
+                    return {"A": A, **rest}
+                return {"L": A[:, :rank], "R": signed(rng, 5, 0.5)[:, :rank], **rest}
 
             id = f"activation-{phi}-{'dense' if rank is None else 'low-rank'}"
             yield from both(id, f"φ = {phi} and its slope", "activation", clear(build, id, phi), activation=phi)

@@ -301,11 +301,6 @@ def spread(arrays: Arrays, good: np.ndarray) -> Arrays:
     return result
 
 
-def by_name(factors: Factors) -> Arrays:
-    """Factors, or their gradients, under the names of the weights: A, or L and R.   (A,) or (L, Rᵀ)"""
-    return {"A": factors[0]} if len(factors) == 1 else {"L": factors[0], "R": factors[1].T}
-
-
 def answer_shapes(problem: Problem, what: str) -> dict[str, tuple[int, ...]]:
     """The arrays that "forward" or "vjp" gives, and their shapes."""
     n, _, q, m = problem.sizes

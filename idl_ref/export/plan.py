@@ -97,9 +97,8 @@ class Plan:
     @property
     def weights(self) -> dict[str, np.ndarray]:
         """A, or L and R; B and C; D, b and d where there are any."""
-        A = {"A": self.factors[0]} if len(self.factors) == 1 else {"L": self.factors[0], "R": self.factors[1].T}
         others = {"B": self.B, "C": self.C, "D": self.D, "b": self.b, "d": self.d}
-        return A | {name: W for name, W in others.items() if W is not None}
+        return fac.by_name(self.factors) | {name: W for name, W in others.items() if W is not None}
 
     def equations(self, phi: str = "φ") -> str:
         """What the exported code computes."""
