@@ -20,7 +20,7 @@ from idl_ref.preprocessing import Standardise
 
 OTHERS = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "onnx", "pytest")
 assert not any(find_spec(name) for name in OTHERS), "this environment was to hold NumPy alone"
-assert idl_ref.backends()["numpy"] == "available"
+assert idl_ref.available_backends()["numpy"] == "available"
 
 with tempfile.TemporaryDirectory() as folder:
     assert main(["train", "--epochs", "10", "--out", folder]) == 0

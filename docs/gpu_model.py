@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from idl_ref.backends import cuda_plans
-from idl_ref.backends.cuda_plans import SLICES, Plan, filled
+from idl_ref.backends.cuda import plans as cuda_plans
+from idl_ref.backends.cuda.plans import SLICES, Plan, filled
 
 # An H100 SXM by its data sheet.
 CLOCK = 1.7e9  # Hz

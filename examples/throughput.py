@@ -16,7 +16,7 @@ import numpy as np
 import idl_ref
 
 rng = np.random.default_rng(0)
-names = [name for name in ("numpy", "numba") if idl_ref.backends()[name] == "available"]
+names = [name for name in ("numpy", "numba") if idl_ref.available_backends()[name] == "available"]
 sizes = 2 ** np.arange(0, 11, 2)
 A = rng.standard_normal((100, 100)).astype(np.float32)
 A *= 0.75 / np.abs(A).sum(axis=1).max()

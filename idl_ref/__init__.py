@@ -6,7 +6,7 @@ Importing this package imports NumPy and nothing heavier; what stands below is i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from idl_ref.backends import backends, warmup  # now: the module of this name would take the place of the function
+from idl_ref.backends import available_backends, warmup
 
 if TYPE_CHECKING:
     from idl_ref import datasets
@@ -39,7 +39,7 @@ __all__ = [
     "Solution",
     "SolveOptions",
     "Status",
-    "backends",
+    "available_backends",
     "check_gradients",
     "datasets",
     "fit",

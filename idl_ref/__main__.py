@@ -285,7 +285,7 @@ def _info(options: argparse.Namespace) -> int:
     print(f"idl-ref {idl_ref.__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in ("numpy", "numba", "scipy", "matplotlib", "tqdm", "safetensors"):
         print(f"{package:<12}{_version(package)}")
-    for name, state in idl_ref.backends().items():
+    for name, state in idl_ref.available_backends().items():
         print(f"backend {name:<8}{state}")
     print(f"backend auto is {resolve('auto')}")
     return 0

@@ -239,7 +239,7 @@ class Row(NamedTuple):
 def rows(model: ImplicitModel, path: Path, folder: Path) -> Iterator[tuple[str, Row | str]]:
     """Names, each with a row or the reason why there is none; `folder` takes what is exported."""
     for backend, needs in (("numpy", ()), ("numba", ("numba",))):
-        state, name = idl_ref.backends()[backend], f"idl_ref, {backend}"
+        state, name = idl_ref.available_backends()[backend], f"idl_ref, {backend}"
         load = LIBRARY.format(path=str(path), backend=backend)
         row = Row(name, "import idl_ref", load, ("idl-ref", "numpy", *needs), (path,))
         yield name, row if state == "available" else state

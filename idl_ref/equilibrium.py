@@ -8,7 +8,7 @@ import numpy as np
 
 from idl_ref import activations, checks
 from idl_ref import factors as fac
-from idl_ref.backends import fixed_point
+from idl_ref.backends import solver
 from idl_ref.solution import NotConvergedError, Solution, SolveOptions, Status, warn
 
 
@@ -72,7 +72,7 @@ def solve_equilibrium(
     """
     factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
     checks.place(backend, options.stream, *factors, Z, X0)
-    solution = fixed_point(backend)(factors, activations.get(activation), None, Z, X0, options)
+    solution = solver(backend)(factors, activations.get(activation), None, Z, X0, options)
     return report(solution, factors, options, "forward", "max_iter")
 
 
@@ -130,7 +130,7 @@ def solve_adjoint(
     factors, (S, G, V0) = fac.check_equation(A, S=S, G=G, V0=V0)
     checks.place(backend, options.stream, *factors, S, G, V0)
     identity = activations.get("identity")
-    solution = fixed_point(backend)(fac.transpose(factors), identity, S, G, V0, options)
+    solution = solver(backend)(fac.transpose(factors), identity, S, G, V0, options)
     return report(solution, factors, options, "adjoint", "max_iter")
 
 

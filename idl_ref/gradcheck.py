@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref import activations, checks, losses
-from idl_ref.backends.proposals import Newton, Problem
+from idl_ref.backends.numpy.trials import Newton, Problem
 from idl_ref.certificate import resolvent_norm
 from idl_ref.model import ImplicitModel
 from idl_ref.preprocessing import as_rows

@@ -18,7 +18,8 @@ import numpy as np
 
 from idl_ref import activations
 from idl_ref import factors as fac
-from idl_ref.backends import Memory, fixed_point
+from idl_ref.backends import solver
+from idl_ref.backends.methods import Memory
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.solution import Solution, SolveOptions
@@ -93,7 +94,7 @@ def forward_pass(
     """Z = B U,   X = φ(A X + Z),   Y = C X + D U."""
     Z = weights.B @ U
     phi = activations.get(activation)
-    solution = fixed_point(backend)(weights.factors, phi, None, Z, X0, options, weights.memory)
+    solution = solver(backend)(weights.factors, phi, None, Z, X0, options, weights.memory)
     report(solution, weights.factors, options, "forward", "max_iter")
     Y = weights.C @ solution.X
     if weights.D is not None:
@@ -107,7 +108,7 @@ def backward_pass(forward: ForwardPass, G_Y: np.ndarray, options: SolveOptions, 
     G = weights.C.T @ G_Y
     S = activations.get(forward.activation).slope(fac.apply(weights.factors, X) + forward.Z)
     identity, transposed = activations.get("identity"), fac.transpose(weights.factors)
-    solution = fixed_point(backend)(transposed, identity, S, G, None, options, weights.memory)
+    solution = solver(backend)(transposed, identity, S, G, None, options, weights.memory)
     report(solution, weights.factors, options, "adjoint", "max_iter")
     V = solution.X
     return BackwardPass(

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from idl_ref import activations, checks
-from idl_ref.backends import Memory, fixed_point, resolve
-from idl_ref.backends.methods import choose
-from idl_ref.backends.one_numpy import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer
+from idl_ref.backends import resolve, solver
+from idl_ref.backends.methods import Memory, choose
+from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer
 from idl_ref.certificate import OutputBound, column_max
 from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
@@ -105,7 +105,7 @@ class Predictor:
         one = None
         if method in ("auto", "picard") and self._factors[-1].size:
             limits = int(settings.bias), settings.tol, settings.mitr, method == "auto"
-            twin = import_module(f"idl_ref.backends.one_{backend}")
+            twin = import_module(f"idl_ref.backends.{backend}.one_sample")
             one = twin.OneSample(Layer(self._factors, B, C, D, self._phi, *limits))
         self._one = one  # the last one: from here on, nothing can be set
 
@@ -204,7 +204,7 @@ class Predictor:
         """X = φ(A X + B U) by the definition, any number of columns; `X` is where to start."""
         with np.errstate(over="ignore", invalid="ignore"):
             Z = self.weights["B"] @ columns
-            solve = fixed_point(self.backend)
+            solve = solver(self.backend)
             return solve(self._factors, self._phi, None, Z, X, options or self._options, self._memory)
 
     def _within(self, columns: np.ndarray, start: float, deadline: float) -> Solution:

@@ -282,7 +282,7 @@ def _trainer(model: ImplicitModel) -> Any:
     if model.backend != "cuda":
         return Trainer(model)
     resolve("cuda")  # or say why it is not available
-    return import_module("idl_ref.cuda_training").Trainer(model)
+    return import_module("idl_ref.backends.cuda.trainer").Trainer(model)
 
 
 def _run_epoch(

@@ -35,7 +35,7 @@ class Backend(NamedTuple):
 
 PRECISIONS = ((np.float32, 2e-5), (np.float64, 1e-13))
 if CUDA == "sim":
-    from idl_ref.backends import cuda_plans
+    from idl_ref.backends.cuda import plans as cuda_plans
 
     cuda_plans.FEW = cuda_plans.MANY = 4  # every simulated thread is one of Python's
     cuda_plans.WIDTHS = (8, 4)
@@ -49,7 +49,7 @@ elif CUDA == "ptx":
     DEVICE = INTERPRETED.__enter__()
 BACKENDS = [  # one row is enough for a backend that is not there
     pytest.param(Backend(name, *row), marks=[pytest.mark.cuda] if name == "cuda" else [])
-    for name, reason in idl_ref.backends().items()
+    for name, reason in idl_ref.available_backends().items()
     for row in (PRECISIONS if reason == "available" else PRECISIONS[:1])
 ]
 ALWAYS = (("hard_case",), ("active_sets",), ("do_not_fit",))  # n > 250
@@ -86,7 +86,7 @@ def nothing_noticed(request):
 @pytest.fixture(scope="session", params=BACKENDS, ids=lambda b: f"{b.name}-{b.dtype.__name__}")
 def backend(request):
     """Every backend that can be used here, in float32 and in float64."""
-    reason = idl_ref.backends()[request.param.name]
+    reason = idl_ref.available_backends()[request.param.name]
     if reason != "available":
         pytest.skip(f"backend {request.param.name}: {reason}")
     return request.param

@@ -11,9 +11,9 @@ from conftest import CUDA
 
 import idl_ref
 from idl_ref import ImplicitModel, SolveOptions, datasets, fit, solve_adjoint, solve_equilibrium
-from idl_ref.backends import cuda_plans
+from idl_ref.backends.cuda import plans as cuda_plans
 
-REASON = idl_ref.backends()["cuda"]
+REASON = idl_ref.available_backends()["cuda"]
 A, Z = np.eye(2) / 2, np.ones((2, 3))
 absent = pytest.mark.skipif(REASON == "available", reason="here it is available")
 

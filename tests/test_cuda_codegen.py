@@ -17,8 +17,11 @@ if CUDA:
 from ptx import compiler  # noqa: E402
 from ptx.host import Device, interpreted  # noqa: E402
 
-from idl_ref import cuda_training  # noqa: E402
-from idl_ref.backends import cuda_, cuda_kernels, cuda_newton, cuda_plans  # noqa: E402
+from idl_ref.backends.cuda import kernels as cuda_kernels  # noqa: E402
+from idl_ref.backends.cuda import layer as cuda_  # noqa: E402
+from idl_ref.backends.cuda import newton as cuda_newton  # noqa: E402
+from idl_ref.backends.cuda import plans as cuda_plans  # noqa: E402
+from idl_ref.backends.cuda import trainer as cuda_training  # noqa: E402
 
 if not (compiler.BINARIES / "ptxas").exists():
     pytest.skip('ptxas is not installed; pip install "idl-ref[cuda-dev]"', allow_module_level=True)

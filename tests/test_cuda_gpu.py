@@ -10,10 +10,10 @@ import idl_ref
 from idl_ref import SolveOptions, solve_adjoint, solve_equilibrium
 
 pytestmark = pytest.mark.gpu
-REASON = idl_ref.backends()["cuda"]
+REASON = idl_ref.available_backends()["cuda"]
 if REASON != "available":
     pytest.skip(f"backend cuda: {REASON}", allow_module_level=True)
-from idl_ref.backends import cuda_api  # noqa: E402
+from idl_ref.backends.cuda import api as cuda_api  # noqa: E402
 
 if cuda_api.SIMULATED or not hasattr(cuda_api.cuda, "gpus") or not cuda_api.cuda.is_available():
     pytest.skip("backend cuda: no device, it is simulated or executed on the CPU", allow_module_level=True)

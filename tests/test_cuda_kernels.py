@@ -30,8 +30,10 @@ from idl_ref import (
 pytestmark = pytest.mark.cuda
 if not CUDA:
     pytest.skip("set IDL_REF_CUDA=sim or IDL_REF_CUDA=ptx", allow_module_level=True)
-from idl_ref import cuda_training  # noqa: E402
-from idl_ref.backends import cuda_, cuda_algebra, cuda_plans  # noqa: E402
+from idl_ref.backends.cuda import algebra as cuda_algebra  # noqa: E402
+from idl_ref.backends.cuda import layer as cuda_  # noqa: E402
+from idl_ref.backends.cuda import plans as cuda_plans  # noqa: E402
+from idl_ref.backends.cuda import trainer as cuda_training  # noqa: E402
 
 KINDS = ("shared", "streamed", "low_rank", "large", "large low_rank")
 METHODS = ("picard", "anderson")

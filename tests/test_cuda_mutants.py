@@ -20,17 +20,18 @@ if config.ENABLE_CUDASIM:
 from ptx.host import interpreted  # noqa: E402
 from ptx.program import PTXError  # noqa: E402
 
-from idl_ref.backends import cuda_, cuda_plans  # noqa: E402
+from idl_ref.backends.cuda import layer as cuda_  # noqa: E402
+from idl_ref.backends.cuda import plans as cuda_plans  # noqa: E402
 
-BACKENDS = sys.modules["idl_ref.backends"]
+ROOM = sys.modules["idl_ref.backends.cuda"]
 # each imports only what is before it
-CHAIN = ("cuda_columns", "cuda_states", "cuda_trials", "cuda_kernels", "cuda_newton")
+CHAIN = ("columns", "states", "trials", "kernels", "newton")
 
 
 def load(changed, old, new):
     """The kernels, made anew from their sources, with one change in the file `changed`."""
     for name in CHAIN:
-        full = f"idl_ref.backends.{name}"
+        full = f"idl_ref.backends.cuda.{name}"
         spec = importlib.util.find_spec(full)
         source = spec.loader.get_source(full)
         if name == changed:
@@ -39,9 +40,9 @@ def load(changed, old, new):
         module = ModuleType(full)
         module.__file__ = spec.origin
         sys.modules[full] = module
-        setattr(BACKENDS, name, module)
+        setattr(ROOM, name, module)
         exec(compile(source, spec.origin, "exec"), module.__dict__)
-    return {"kernels": sys.modules["idl_ref.backends.cuda_kernels"], "newton": module}
+    return {"kernels": sys.modules["idl_ref.backends.cuda.kernels"], "newton": module}
 
 
 def run(kernels=None, method="picard", low_rank=False):
@@ -62,11 +63,11 @@ def run(kernels=None, method="picard", low_rank=False):
 @pytest.fixture
 def planted():
     """Mutated modules stand in the places of the real ones for the time of a test."""
-    names = {f"idl_ref.backends.{name}": sys.modules[f"idl_ref.backends.{name}"] for name in CHAIN}
+    names = {f"idl_ref.backends.cuda.{name}": sys.modules[f"idl_ref.backends.cuda.{name}"] for name in CHAIN}
     yield load
     for full, module in names.items():
         sys.modules[full] = module
-        setattr(BACKENDS, full.rpartition(".")[2], module)
+        setattr(ROOM, full.rpartition(".")[2], module)
 
 
 @pytest.mark.parametrize("low_rank", [False, True])
@@ -92,90 +93,90 @@ DIVERGENT = VOTE.replace(
 MOVE = "    move(b, e, V, P, H)\n    cuda.syncthreads()\n"
 JOIN = "    cuda.syncthreads()\n    join_slices("
 CASES = {
-    "no barrier after the start": ("cuda_kernels", SURVEY + "    cuda.syncthreads()\n", SURVEY, RACE, {}),
+    "no barrier after the start": ("kernels", SURVEY + "    cuda.syncthreads()\n", SURVEY, RACE, {}),
     "no barrier after the product": (
-        "cuda_kernels",
+        "kernels",
         "                cuda.syncthreads()\n" + FINISH,
         FINISH,
         RACE,
         {},
     ),
     "no barrier before the vote": (
-        "cuda_kernels",
+        "kernels",
         FINISH + "                cuda.syncthreads()\n",
         FINISH,
         RACE,
         {},
     ),
     "no barrier between the slices and their sum": (
-        "cuda_kernels", JOIN, "    join_slices(", RACE, {"low_rank": True},
+        "kernels", JOIN, "    join_slices(", RACE, {"low_rank": True},
     ),
     "no barrier between a point and its product": (
-        "cuda_kernels", MOVE, MOVE.replace("    cuda.syncthreads()\n", ""), RACE, {"method": "anderson"},
+        "kernels", MOVE, MOVE.replace("    cuda.syncthreads()\n", ""), RACE, {"method": "anderson"},
     ),
     "the product goes over what is still read": (
-        "cuda_kernels",
+        "kernels",
         "sweep(b, Rows(b.M, e.places.f), end, end, X, P, first, last)",
         "sweep(b, Rows(b.M, e.places.f), end, end, X, X, first, last)",
         RACE,
         {},
     ),
-    "a barrier on two ways": ("cuda_kernels", VOTE, DIVERGENT, "threads wait at different barriers", {}),
+    "a barrier on two ways": ("kernels", VOTE, DIVERGENT, "threads wait at different barriers", {}),
     "some threads leave before a barrier": (
-        "cuda_kernels",
+        "kernels",
         "        while running > 0:\n            if kind == LOW_RANK:\n",
         "        while running > 0 and b.tid < 96:\n            if kind == LOW_RANK:\n",
         "barrier without the threads that have exited",
         {},
     ),
-    "no guard for the rows": ("cuda_kernels", "row, min(last, n))", "row, last)", "global access outside", {}),
+    "no guard for the rows": ("kernels", "row, min(last, n))", "row, last)", "global access outside", {}),
     "no guard for the columns": (
-        "cuda_states",
+        "states",
         "if c < b.used and (control == ENDED or control == BROKEN):  # noqa: SIM109",
         "if c < b.used + 1 and (control == ENDED or control == BROKEN or c == b.used):",
         "global access outside",
         {},
     ),
     "a load that is not aligned": (
-        "cuda_columns",
+        "columns",
         "a, b, row = load4(F, f), load4(F, f + 4), load4(X, x)",
         "a, b, row = load4(F, f + 1), load4(F, f + 4), load4(X, x)",
         "misaligned access",
         {},
     ),
     "flags that nobody set": (
-        "cuda_kernels", "b.N[k * b.w + b.tid] = 0\n", "pass\n", "read of uninitialised shared memory", {},
+        "kernels", "b.N[k * b.w + b.tid] = 0\n", "pass\n", "read of uninitialised shared memory", {},
     ),
     "two blocks write one column": (
-        "cuda_states",
+        "states",
         "j, i = e.columns[b.first + c], lane\n",
         "j, i = e.columns[c], lane\n",
         "global word written by two blocks",
         {},
     ),
     "no barrier between what was kept and what is measured": (
-        "cuda_newton",
+        "newton",
         "        keep(b, e, kept, True)\n        cuda.syncthreads()\n",
         "        keep(b, e, kept, True)\n",
         RACE,
         {"method": "newton"},
     ),
     "no barrier before the pivot is looked at": (
-        "cuda_newton",
+        "newton",
         "    cuda.syncthreads()\n    top, place = M[0], M[LANES]\n",
         "    top, place = M[0], M[LANES]\n",
         RACE,
         {"method": "newton"},
     ),
     "a system without its right side": (
-        "cuda_newton",
+        "newton",
         "while item < n * (n + 1):",
         "while item < n * n:",
         "read of uninitialised global memory",
         {"method": "newton"},
     ),
     "a history that nobody cleared": (
-        "cuda_trials",
+        "trials",
         "                        h[o + k * w] = M.dtype.type(0)\n",
         "                        pass\n",
         "read of uninitialised global memory",

@@ -19,7 +19,8 @@ import idl_ref
 from idl_ref import SolveOptions, activations, solve_adjoint, solve_equilibrium
 
 numba = pytest.importorskip("numba")
-from idl_ref.backends import columns, kernels, numba_  # noqa: E402
+from idl_ref.backends.numba import columns, kernels  # noqa: E402
+from idl_ref.backends.numba import layer as numba_  # noqa: E402
 
 ROOT = Path(idl_ref.__file__).parents[1]
 METHODS = ("picard", "anderson", "newton", "auto")
@@ -282,7 +283,7 @@ def test_a_forked_child_solves_too(eager_threads):
 LAYERS = textwrap.dedent("""
     import atexit, sys, threading, numpy as np, numba
     from idl_ref import SolveOptions, solve_equilibrium
-    from idl_ref.backends import numba_
+    from idl_ref.backends.numba import layer as numba_
     numba_.PARALLEL_FLOPS = 0
     rng = np.random.default_rng(0)
     A = rng.random((150, 150)); A *= 0.95 / A.sum(axis=1, keepdims=True)
@@ -331,7 +332,7 @@ def test_it_works_where_nothing_can_be_written(tmp_path):
         "os.setgid(65534); os.setuid(65534)\n"
         "import idl_ref\n"
         "print(idl_ref.solve_equilibrium(np.eye(2) / 2, np.ones((2, 1)), backend='numba').converged)\n"
-        "from idl_ref.backends import kernels\n"
+        "from idl_ref.backends.numba import kernels\n"
         "print(type(kernels.picard._cache).__name__)"
     )
     subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
@@ -349,7 +350,7 @@ def test_it_works_where_nothing_can_be_written(tmp_path):
 
 SOFTSIGN_OF_1 = textwrap.dedent("""
     import numpy as np, idl_ref
-    from idl_ref.backends import kernels
+    from idl_ref.backends.numba import kernels
     options = idl_ref.SolveOptions(method="picard")
     how = {"activation": "softsign", "options": options, "backend": "numba"}
     print(idl_ref.solve_equilibrium(np.zeros((1, 1)), np.ones((1, 1)), **how).X[0, 0])
@@ -369,7 +370,7 @@ def test_compiled_code_is_kept_until_a_file_it_was_made_of_changes(tmp_path):
     subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
     assert run_copy(tmp_path) == ["0.5", "0"]
     assert run_copy(tmp_path) == ["0.5", "1"]
-    path = tmp_path / "idl_ref" / "backends" / "columns.py"  # not the file of the entry point
+    path = tmp_path / "idl_ref" / "backends" / "numba" / "columns.py"  # not the file of the entry point
     text = path.read_text(encoding="utf-8")
     softsign = "return vec.divide(p, vec.add(one, vec.magnitude(p)))"
     assert text.count(softsign) == 1
@@ -383,7 +384,7 @@ def test_compiled_code_is_not_shared_between_widths_of_vectors(tmp_path):
     features = subprocess.run([sys.executable, "-c", flags], capture_output=True, text=True, check=True).stdout.strip()
     code = textwrap.dedent("""
         import sys, numpy as np, idl_ref
-        from idl_ref.backends import columns
+        from idl_ref.backends.numba import columns
         A, Z = np.eye(40, k=1, dtype="f") / 2 + np.eye(40, dtype="f") / 4, np.ones((40, 9), "f")
         for method in sys.argv[1:]:
             s = idl_ref.solve_equilibrium(A, Z, options=idl_ref.SolveOptions(method=method), backend="numba")
@@ -406,7 +407,7 @@ def test_compiled_code_is_not_shared_between_widths_of_vectors(tmp_path):
 
 def test_where_nothing_may_be_compiled_the_reason_is_given(monkeypatch):
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    assert idl_ref.backends()["numba"] == "NUMBA_DISABLE_JIT is set, and nothing is compiled"
+    assert idl_ref.available_backends()["numba"] == "NUMBA_DISABLE_JIT is set, and nothing is compiled"
 
 
 def test_a_full_disk_does_not_stop_a_solve(tmp_path):

@@ -20,7 +20,7 @@ import idl_ref
 from idl_ref import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
 from idl_ref.preprocessing import Standardise
 
-TWINS = [name for name in ("numpy", "numba") if idl_ref.backends()[name] == "available"]
+TWINS = [name for name in ("numpy", "numba") if idl_ref.available_backends()[name] == "available"]
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
 
 

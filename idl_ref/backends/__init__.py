@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 from idl_ref import checks
 from idl_ref.solution import Solution
 
 FixedPoint = Callable[..., Solution]
-Memory = dict[Any, Any]  # where a backend keeps what it makes of the factors, for as long as they stay as they are
 
 AVAILABLE = "available"
 PREFERENCE = ("numba", "numpy")  # what "auto" takes, best first; cuda is asked for by name
@@ -21,12 +18,12 @@ NAMES = ("numpy", "numba", "cuda")
 CHOICES = ("auto", *NAMES)
 
 
-def backends() -> dict[str, str]:
+def available_backends() -> dict[str, str]:
     """Every backend by name: "available", or the reason why it is not.
 
     Examples
     --------
-    >>> backends()["numpy"]
+    >>> available_backends()["numpy"]
     'available'
     """
     return {name: _reason(name) for name in NAMES}
@@ -41,7 +38,9 @@ def _reason(name: str) -> str:
         return AVAILABLE if find_spec("numba") else 'numba is not installed; pip install "idl-ref[numba]"'
     if not (find_spec("numba") and find_spec("numba_cuda")):
         return 'numba-cuda is not installed; pip install "idl-ref[cuda]"'
-    return import_module("idl_ref.backends.cuda_api").reason() or AVAILABLE
+    from idl_ref.backends.cuda import api
+
+    return api.reason() or AVAILABLE
 
 
 def resolve(name: str) -> str:
@@ -50,7 +49,7 @@ def resolve(name: str) -> str:
     if name == "auto":  # asks for nothing else: a look at cuda imports it
         return next(twin for twin in PREFERENCE if _reason(twin) == AVAILABLE)
     if (reason := _reason(name)) != AVAILABLE:
-        usable = ", ".join(twin for twin, reason in backends().items() if reason == AVAILABLE)
+        usable = ", ".join(twin for twin, reason in available_backends().items() if reason == AVAILABLE)
         raise ValueError(f"backend {name!r} is not available: {reason}. Available: {usable}.")
     return name
 
@@ -69,13 +68,25 @@ def warmup(dtypes: Iterable[str] = ("float32", "float64"), backend: str = "numba
     >>> warmup(["float32"], backend="numpy")
     """
     kinds = [checks.model_dtype(dtype) for dtype in ([dtypes] if isinstance(dtypes, str) else dtypes)]
-    twin = import_module(f"idl_ref.backends.{resolve(backend)}_")
-    if hasattr(twin, "warmup"):
-        for dtype in kinds:
-            twin.warmup(dtype)
+    name = resolve(backend)
+    if name == "numba":
+        from idl_ref.backends.numba.layer import warmup as compile_kernels
+    elif name == "cuda":
+        from idl_ref.backends.cuda.layer import warmup as compile_kernels
+    else:
+        return
+    for dtype in kinds:
+        compile_kernels(dtype)
 
 
 @cache
-def fixed_point(name: str) -> FixedPoint:
+def solver(name: str) -> FixedPoint:
     """The function `fixed_point` of a backend."""
-    return import_module(f"idl_ref.backends.{resolve(name)}_").fixed_point
+    name = resolve(name)
+    if name == "numba":
+        from idl_ref.backends.numba.layer import fixed_point
+    elif name == "cuda":
+        from idl_ref.backends.cuda.layer import fixed_point
+    else:
+        from idl_ref.backends.numpy.solve import fixed_point
+    return fixed_point

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from idl_ref import factors as fac
 
+Memory = dict[Any, Any]
 NEWTON_LIMIT = 256  # dense Newton solves an n × n system per column and step
 DIRECT_RANK = 64  # up to this rank the adjoint of A = L Rᵀ is solved exactly by default
 SLOW = 0.5  # a step longer than this times the one before is slow …

@@ -63,7 +63,7 @@ def anatomy(workload: Workload, given: Data, call: Callable[[], Any], calls: int
 
     The first two are taken in the call, medians; the products alone, one after the other, each the fastest of some.
     """
-    from idl_ref.backends import numba_
+    from idl_ref.backends.numba import layer as numba_
 
     def timed(function: Callable, part: str) -> Callable:
         def wrapped(*arguments: Any) -> Any:

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from idl_ref.backends import cuda_api
+from idl_ref.backends.cuda import api as cuda_api
 from ptx import compiler
 from ptx.machine import Kernel
 from ptx.memory import Reports

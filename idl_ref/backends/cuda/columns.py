@@ -12,8 +12,8 @@ import math
 from numba.core.types import int32
 
 from idl_ref.activations import LEAK
-from idl_ref.backends.cuda_api import device, load4, renew, store4
-from idl_ref.backends.cuda_plans import LANES, SLICES, Rows
+from idl_ref.backends.cuda.api import device, load4, renew, store4
+from idl_ref.backends.cuda.plans import LANES, SLICES, Rows
 
 # --- products ---------------------------------------------------------------------------------------------------------
 

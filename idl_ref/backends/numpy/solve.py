@@ -16,8 +16,10 @@ import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
-from idl_ref.backends import Memory, methods, proposals
-from idl_ref.backends.proposals import Problem
+from idl_ref.backends import methods
+from idl_ref.backends.methods import Memory
+from idl_ref.backends.numpy import trials as proposals
+from idl_ref.backends.numpy.trials import Problem
 from idl_ref.certificate import Certifier, column_max, stopping_step
 from idl_ref.solution import Solution, SolveOptions, Status, join
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-from idl_ref.backends.cuda_api import device, renew
-from idl_ref.backends.cuda_columns import larger, norms, offset, phi
-from idl_ref.backends.cuda_plans import DEPTH, LANES, Block
+from idl_ref.backends.cuda.api import device, renew
+from idl_ref.backends.cuda.columns import larger, norms, offset, phi
+from idl_ref.backends.cuda.plans import DEPTH, LANES, Block
 
 # Rows of integers, and what CONTROL tells the lanes to do.
 COUNT, TRIED, TRIAL, PATIENCE, WAIT, SLOT, KNOWN, CONTROL = range(8)

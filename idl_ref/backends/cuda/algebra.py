@@ -5,8 +5,8 @@ F, X, Y and G are matrices; G and `result`, which is flat, are stored as F is.
 
 from __future__ import annotations
 
-from idl_ref.backends.cuda_api import cuda, device, kernel
-from idl_ref.backends.cuda_columns import offset, slope
+from idl_ref.backends.cuda.api import cuda, device, kernel
+from idl_ref.backends.cuda.columns import offset, slope
 
 TILE = 16  # rows and columns of a product that a block computes, an entry per thread
 

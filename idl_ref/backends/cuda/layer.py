@@ -14,14 +14,14 @@ import numpy as np
 from idl_ref import activations, certificate
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
-from idl_ref.backends import Memory, cuda_plans, methods, numpy_
-from idl_ref.backends import cuda_api as api
-from idl_ref.backends import cuda_kernels as kernels
-from idl_ref.backends import cuda_newton as newton
-from idl_ref.backends.cuda_api import Matrix, by_rows, matrix, on_device
-from idl_ref.backends.cuda_plans import INTEGERS, KEPT, LANES, Kept, Plan, Task, filled
-from idl_ref.backends.cuda_states import SLOW
-from idl_ref.backends.cuda_trials import HISTORY
+from idl_ref.backends import methods
+from idl_ref.backends.cuda import api, kernels, newton, plans
+from idl_ref.backends.cuda.api import Matrix, by_rows, matrix, on_device
+from idl_ref.backends.cuda.plans import INTEGERS, KEPT, LANES, Kept, Plan, Task, filled
+from idl_ref.backends.cuda.states import SLOW
+from idl_ref.backends.cuda.trials import HISTORY
+from idl_ref.backends.methods import Memory
+from idl_ref.backends.numpy import solve as numpy_
 from idl_ref.solution import Solution, SolveOptions
 
 CHECK, CHECK_NEWTON = 8, 2  # steps of what is too large for one launch, until the host asks who goes on
@@ -106,8 +106,8 @@ def solve(method: str, e: Equation, index: np.ndarray, answer: tuple[Any, Any, A
     """The columns `index` by one method, into the arrays `answer`; "auto" is Picard, which leaves some as SLOW."""
     (n, m), r, dtype, options = e.Z.shape, e.r, e.Z.dtype, e.options
     limit = api.shared_limit()
-    plan = cuda_plans.plan(method, (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), options.tile)
-    cuda_plans.check(plan, limit)
+    plan = plans.plan(method, (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), options.tile)
+    plans.check(plan, limit)
     slow_steps = methods.SLOW_STEPS if method == "auto" else NEVER
     ratio = methods.DECREASE if method in ("anderson", "newton") else methods.SLOW
     levels = options.tol, ratio, np.finfo(dtype).eps, e.activation.lipschitz
@@ -119,7 +119,7 @@ def solve(method: str, e: Equation, index: np.ndarray, answer: tuple[Any, Any, A
         api.upload(index.astype(np.int32), e.stream),
         *(n, r, filled(n), filled(r), m, e.activation.code, min(int(options.max_iter), LONGEST), slow_steps),
         *(tol, ratio, eps, lipschitz),
-        cuda_plans.places(plan.kind, method, n, r, plan.width, plan.threads, dtype.itemsize),
+        plans.places(plan.kind, method, n, r, plan.width, plan.threads, dtype.itemsize),
         *answer,
     )
     run = _at_once if method == "substitution" or plan.kind != "large" else _large

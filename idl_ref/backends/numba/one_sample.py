@@ -11,11 +11,12 @@ import math
 
 import numpy as np
 
-from idl_ref.backends import methods, numba_
-from idl_ref.backends import vectors as vec
-from idl_ref.backends.columns import ROWS, compiled, copy, entry, filled, finish, norms, pack, product
-from idl_ref.backends.kernels import CONVERGED, GOES_ON, PRECISION_LIMIT, SLOW, outcome
-from idl_ref.backends.one_numpy import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer, steps_left
+from idl_ref.backends import methods
+from idl_ref.backends.numba import layer as numba_
+from idl_ref.backends.numba import simd as vec
+from idl_ref.backends.numba.columns import ROWS, compiled, copy, entry, filled, finish, norms, pack, product
+from idl_ref.backends.numba.kernels import CONVERGED, GOES_ON, PRECISION_LIMIT, SLOW, outcome
+from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer, steps_left
 
 N, R, P, Q, BIAS, CODE, MAX_ITER, SLOW_STEPS, B, F1, F2, CD, END = range(13)  # of sizes; from B on, where in W
 VECTORS = 5  # zeros, x, g, z, and t or y: all with room for the longest

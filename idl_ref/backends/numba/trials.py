@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from idl_ref.backends import vectors as vec
-from idl_ref.backends.columns import ROWS, compiled, filled, product, slope
-from idl_ref.backends.vectors import GROUP
+from idl_ref.backends.numba import simd as vec
+from idl_ref.backends.numba.columns import ROWS, compiled, filled, product, slope
+from idl_ref.backends.numba.simd import GROUP
 
 DEPTH = 5  # differences that Anderson remembers: the rows of gram and the columns of a history
 LAST_F, LAST_G, DIFFERENCES = 0, 1, 2  # a history is f and g of the point before, then ΔF and ΔG, each a column

@@ -11,8 +11,8 @@ import math
 import numpy as np
 
 from idl_ref import certificate
-from idl_ref.backends import vectors as vec
-from idl_ref.backends.columns import (
+from idl_ref.backends.numba import simd as vec
+from idl_ref.backends.numba.columns import (
     ROWS,
     compiled,
     copy,
@@ -25,8 +25,8 @@ from idl_ref.backends.columns import (
     phi,
     product,
 )
-from idl_ref.backends.trials import DEPTH, DIFFERENCES, HISTORY, anderson, newton
-from idl_ref.backends.vectors import GROUP
+from idl_ref.backends.numba.simd import GROUP
+from idl_ref.backends.numba.trials import DEPTH, DIFFERENCES, HISTORY, anderson, newton
 
 excess, Rounding = compiled(certificate.excess), certificate.Rounding
 

@@ -15,8 +15,8 @@ from numba import njit
 
 from idl_ref import activations, certificate
 from idl_ref.activations import LEAK
-from idl_ref.backends import vectors as vec
-from idl_ref.backends.vectors import GROUP, VECTOR_BYTES
+from idl_ref.backends.numba import simd as vec
+from idl_ref.backends.numba.simd import GROUP, VECTOR_BYTES
 
 ROWS = 16  # every column and every packed factor is filled up with zeros to a multiple of this
 IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, ELU, HARDTANH, SOFTSIGN = (

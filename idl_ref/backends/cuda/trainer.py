@@ -13,10 +13,9 @@ import numpy as np
 
 from idl_ref import activations, losses
 from idl_ref import factors as fac
-from idl_ref.backends import cuda_algebra as algebra
-from idl_ref.backends import cuda_api as api
-from idl_ref.backends.cuda_ import fixed_point, row_sums
-from idl_ref.backends.cuda_api import Matrix, by_rows, matrix
+from idl_ref.backends.cuda import algebra, api
+from idl_ref.backends.cuda.api import Matrix, by_rows, matrix
+from idl_ref.backends.cuda.layer import fixed_point, row_sums
 from idl_ref.factors import by_name
 from idl_ref.functions import FUNCTIONS
 from idl_ref.gradients import BackwardPass, ForwardPass, Weights

@@ -10,11 +10,11 @@ import math
 
 from numba.core.types import int32
 
-from idl_ref.backends.cuda_api import cuda, device, kernel
-from idl_ref.backends.cuda_columns import offset, slope
-from idl_ref.backends.cuda_kernels import keep, leave
-from idl_ref.backends.cuda_plans import INTEGERS, LANES, WIDE, Rows
-from idl_ref.backends.cuda_states import (
+from idl_ref.backends.cuda.api import cuda, device, kernel
+from idl_ref.backends.cuda.columns import offset, slope
+from idl_ref.backends.cuda.kernels import keep, leave
+from idl_ref.backends.cuda.plans import INTEGERS, LANES, WIDE, Rows
+from idl_ref.backends.cuda.states import (
     CONTROL,
     GOOD,
     REFUSED,
@@ -26,7 +26,7 @@ from idl_ref.backends.cuda_states import (
     finish,
     measure,
 )
-from idl_ref.backends.cuda_trials import attempt, settle_guarded
+from idl_ref.backends.cuda.trials import attempt, settle_guarded
 
 
 @kernel

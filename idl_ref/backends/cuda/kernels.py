@@ -1,6 +1,6 @@
 """The kernels of the CUDA twin: solvers of a tile of columns per block, and their parts for what is too large for that.
 
-Threads wait for each other here and in the kernels of Newton, and nowhere else. `cuda_plans.places` is the map of the
+Threads wait for each other here and in the kernels of Newton, and nowhere else. `plans.places` is the map of the
 shared memory of a block.
 """
 
@@ -10,11 +10,11 @@ from functools import cache
 
 from numba.core.types import int32
 
-from idl_ref.backends import cuda_plans
-from idl_ref.backends.cuda_api import cuda, device, kernel, load4, renew, store4
-from idl_ref.backends.cuda_columns import join_slices, offset, sweep, sweep_slices
-from idl_ref.backends.cuda_plans import INTEGERS, KEPT, LANES, REALS, WIDE, Rows, Team
-from idl_ref.backends.cuda_states import (
+from idl_ref.backends.cuda import plans
+from idl_ref.backends.cuda.api import cuda, device, kernel, load4, renew, store4
+from idl_ref.backends.cuda.columns import join_slices, offset, sweep, sweep_slices
+from idl_ref.backends.cuda.plans import INTEGERS, KEPT, LANES, REALS, WIDE, Rows, Team
+from idl_ref.backends.cuda.states import (
     CONTROL,
     GOOD,
     begin,
@@ -28,7 +28,7 @@ from idl_ref.backends.cuda_states import (
     sum_of,
     survey,
 )
-from idl_ref.backends.cuda_trials import (
+from idl_ref.backends.cuda.trials import (
     HISTORY,
     compare,
     extrapolate,
@@ -41,7 +41,7 @@ from idl_ref.backends.cuda_trials import (
 SHARED, STREAMED, LOW_RANK = range(3)
 KINDS = {"shared": SHARED, "streamed": STREAMED, "low_rank": LOW_RANK}
 BLOCK = 128  # rows of a block of `apply`
-filled = device(cuda_plans.filled)
+filled = device(plans.filled)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

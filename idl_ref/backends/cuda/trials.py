@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-from idl_ref.backends.cuda_api import device, renew
-from idl_ref.backends.cuda_columns import larger
-from idl_ref.backends.cuda_plans import DEPTH, LANES
-from idl_ref.backends.cuda_states import (
+from idl_ref.backends.cuda.api import device, renew
+from idl_ref.backends.cuda.columns import larger
+from idl_ref.backends.cuda.plans import DEPTH, LANES
+from idl_ref.backends.cuda.states import (
     BAD,
     BEST,
     CONTROL,

@@ -19,7 +19,11 @@ import numpy as np
 from idl_ref import activations, certificate, checks
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
-from idl_ref.backends import Memory, columns, kernels, methods, numpy_, vectors
+from idl_ref.backends import methods
+from idl_ref.backends.methods import Memory
+from idl_ref.backends.numba import columns, kernels
+from idl_ref.backends.numba import simd as vectors
+from idl_ref.backends.numpy import solve as numpy_
 from idl_ref.solution import Solution, SolveOptions
 
 PARALLEL_FLOPS = 15e6  # of one application, from which several threads pay: waking one takes 0.1 ms
