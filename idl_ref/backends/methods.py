@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -39,3 +40,10 @@ def choose(
             f'got n = {n}: use method="anderson".'
         )
     return method
+
+
+def steps_left(step: float, before: float, limit: float) -> float:
+    """How many more steps it takes to the limit, if steps go on to shrink by the ratio of the last two."""
+    if not 0 < step < before:
+        return math.inf
+    return math.log(limit / step) / math.log(step / before) if limit > 0 else math.inf

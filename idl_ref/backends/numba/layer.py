@@ -6,7 +6,6 @@ one order, and columns never meet.
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import threading
@@ -21,8 +20,7 @@ from idl_ref import factors as fac
 from idl_ref.activations import Activation
 from idl_ref.backends import methods
 from idl_ref.backends.methods import Memory
-from idl_ref.backends.numba import columns, kernels
-from idl_ref.backends.numba import simd as vectors
+from idl_ref.backends.numba import kernels, products
 from idl_ref.backends.numpy import solve as numpy_
 from idl_ref.solution import Solution, SolveOptions
 
@@ -44,19 +42,7 @@ _pools: dict[int, ThreadPoolExecutor] = {}  # by process
 
 def call(kernel: Any, *arguments: Any) -> Any:
     """Call a kernel, which compiles it when it is new."""
-    new = not kernel.overloads and gc.isenabled()
-    if new:  # what a compiler makes is no garbage: looking for some takes a tenth of its time
-        gc.disable()
-    try:
-        for _ in range(2):
-            try:
-                return kernel(*arguments)
-            except OSError:  # compiled, but it could not be kept: the disk is full, or the directory is gone
-                continue
-        return kernel(*arguments)
-    finally:
-        if new:
-            gc.enable()
+    return kernel(*arguments)
 
 
 def run(name: str, threads: int, tile: int, m: int, *arguments: Any) -> int:
@@ -112,12 +98,12 @@ def plan(factors: fac.Factors, activation: Activation, adjoint: bool, method: st
     method = methods.choose(method, factors, adjoint)
     dtype, n = factors[0].dtype, factors[0].shape[0]
     weights = NOTHING[dtype][0]  # stands for ones
-    panels, roundings, flops = [weights, weights], columns.ROWS, ENTRY_FLOPS * n
+    panels, roundings, flops = [weights, weights], products.ROWS, ENTRY_FLOPS * n
     for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
         height, width = factors[i].shape
-        panels[i] = np.empty(filled(height) * width + columns.ROWS, dtype)  # some to spare, for its boundary
+        panels[i] = np.empty(filled(height) * width + products.ROWS, dtype)  # some to spare, for its boundary
         sums = np.empty(filled(width if adjoint else height), dtype)
-        top = call(columns.pack, *flat(factors[i]), height, width, panels[i], adjoint, weights, sums)
+        top = call(products.pack, *flat(factors[i]), height, width, panels[i], adjoint, weights, sums)
         weights = sums
         roundings += height + width
         flops += 2 * height * width
@@ -132,7 +118,7 @@ def plan(factors: fac.Factors, activation: Activation, adjoint: bool, method: st
 
 def filled(entries: int) -> int:
     """`entries`, filled up to a multiple of ROWS."""
-    return -(-entries // columns.ROWS) * columns.ROWS
+    return -(-entries // products.ROWS) * products.ROWS
 
 
 # --- what depends on the columns --------------------------------------------------------------------------------------
@@ -157,7 +143,7 @@ def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple
     if options.tile is not None:
         tile = int(options.tile)
     else:
-        group, share = vectors.GROUP, -(-m // threads)
+        group, share = products.GROUP, -(-m // threads)
         most = max(group, min(TILE, TILE_BYTES // column_bytes) // group * group)
         width = -(-share // -(-share // most))
         tile = -(-width // group) * group

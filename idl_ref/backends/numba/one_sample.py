@@ -13,15 +13,16 @@ import numpy as np
 
 from idl_ref.backends import methods
 from idl_ref.backends.numba import layer as numba_
-from idl_ref.backends.numba import simd as vec
-from idl_ref.backends.numba.columns import ROWS, compiled, copy, entry, filled, finish, norms, pack, product
+from idl_ref.backends.numba.columns import copy, finish, norms
+from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.kernels import CONVERGED, GOES_ON, PRECISION_LIMIT, SLOW, outcome
-from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer, steps_left
+from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
+from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer
 
 N, R, P, Q, BIAS, CODE, MAX_ITER, SLOW_STEPS, B, F1, F2, CD, END = range(13)  # of sizes; from B on, where in W
 VECTORS = 5  # zeros, x, g, z, and t or y: all with room for the longest
 LAST_SUCCESS, SLOW_RATIO, STEPS_LEFT = max(CONVERGED, PRECISION_LIMIT), methods.SLOW, methods.STEPS_LEFT
-left = compiled(steps_left)
+left = compiled(methods.steps_left)
 
 
 @compiled
@@ -58,7 +59,7 @@ def predict(U, Y, W, M, sizes, numbers):
     """Y (1, q) for U (1, p); true if the sample converged. W holds B, the factors of A, and [C D], each packed."""
     n, r, p, q, width = sizes[N], sizes[R], sizes[P], sizes[Q], sizes[P] + sizes[BIAS]
     wide, no = filled(max(n, max(q, r)), ROWS), n - n
-    zeros = vec.boundary(M)
+    zeros = boundary(M)
     x, z, t, joint = zeros + wide, zeros + 3 * wide, zeros + 4 * wide, zeros + 5 * wide
     for i in range(zeros, x + wide):
         M[i] = 0

@@ -15,13 +15,6 @@ from idl_ref.factors import Factors
 STEP, X_NORM, Z_NORM, G_NORM, U_NORM, ITERATIONS, TOL = range(7)
 
 
-def steps_left(step: float, before: float, limit: float) -> float:
-    """How many more steps it takes to the limit, if steps go on to shrink by the ratio of the last two."""
-    if not 0 < step < before:
-        return math.inf
-    return math.log(limit / step) / math.log(step / before) if limit > 0 else math.inf
-
-
 class Layer(NamedTuple):
     """X = φ(A X + B U), Ŷ = C X + D U by Picard's iteration; with `impatient`, slow samples are left."""
 
@@ -88,7 +81,11 @@ class OneSample:
             if done or not step < math.inf or count >= layer.max_iter:
                 break
             limit = max(asked, rounded * z_norm)
-            if layer.impatient and slow >= methods.SLOW_STEPS and steps_left(step, before, limit) > methods.STEPS_LEFT:
+            if (
+                layer.impatient
+                and slow >= methods.SLOW_STEPS
+                and methods.steps_left(step, before, limit) > methods.STEPS_LEFT
+            ):
                 break
             before, x, count = step, g, count + 1
             p = F[0].dot(x if len(F) == 1 else F[1].dot(x, t))
