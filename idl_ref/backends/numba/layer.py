@@ -180,16 +180,16 @@ def solve(
     threads, tile = tiles(m, KEPT[method] * n * Z.itemsize, options, p.flops)
     if method == "substitution":
         kind = n, p.code, int(fac.triangle(factors) == "upper")
-        return run(
-            "substitute", threads, tile, m, transposed(factors), p.F1, Z, S, kind, where, tol, p.roundings, *answer
-        )
+        A = transposed(factors)
+        return run("substitute", threads, tile, m, A, p.F1, (Z, S), kind, where, tol, p.roundings, answer)
+    columns = Z, S, X0
     if method in ("anderson", "newton"):
         rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
         levels, Lt = (tol, methods.DECREASE), transposed(factors) if method == "newton" else None
-        return run("guarded", threads, tile, m, p.F1, p.F2, Lt, Z, S, X0, rules, where, levels, p.roundings, *answer)
+        return run("guarded", threads, tile, m, p.F1, p.F2, Lt, columns, rules, where, levels, p.roundings, answer)
     sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else 1 << 62, skip
     levels = tol, methods.SLOW
-    return run("picard", threads, tile, m, p.F1, p.F2, Z, S, X0, sizes, where, levels, p.roundings, *answer)
+    return run("picard", threads, tile, m, p.F1, p.F2, columns, sizes, where, levels, p.roundings, answer)
 
 
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> tuple[np.ndarray, ...]:
