@@ -20,6 +20,7 @@ from idl_ref import (
     NotConvergedError,
     Status,
 )
+from idl_ref.weights import as_factors
 
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
 
@@ -618,7 +619,7 @@ def test_an_unavailable_backend_names_the_others():
 def test_initial_weights_lie_inside_the_ball(n, rank):
     for seed in range(10):
         model = ImplicitModel(3, 2, n, is_low_rank=rank is not None, rank=rank, seed=seed)
-        for F in model.as_factors(model.parameters):
+        for F in as_factors(model.parameters):
             assert np.abs(F).sum(axis=1, dtype=np.float64).max() <= model.kappa
 
 
@@ -645,7 +646,7 @@ def test_effective_obeys_f(f, rank, dtype, size):
         model.parameters[name] *= model.dtype.type(size)
     kept = copy.deepcopy(model.parameters)
     effective = model.effective()
-    factors = model.as_factors(effective)
+    factors = as_factors(effective)
     if f in (ImplicitFunctionInf, ImplicitFunctionRows):
         assert all(np.abs(F).sum(axis=1, dtype=np.float64).max() <= 0.9 for F in factors)
     if f is ImplicitFunctionTriu:
@@ -739,11 +740,11 @@ def test_warnings_point_at_the_caller():
 
 
 @pytest.mark.parametrize("low_rank", [False, True])
-def test_effective_weights_are_computed_once_until_something_changes(low_rank):
+def test_a_layer_is_prepared_once_until_something_changes(low_rank):
     model = ImplicitModel(3, 2, 6, seed=0, **({"is_low_rank": True, "rank": 2} if low_rank else {}))
     U = np.random.default_rng(0).standard_normal((4, 3))
-    first, weights = model(U), model.effective_weights()
-    assert model.effective_weights() is weights
+    first, layer = model(U), model.layer()
+    assert model.layer() is layer
     for name in model.parameters:
         changed = copy.deepcopy(model)
         changed(U)
@@ -754,12 +755,22 @@ def test_effective_weights_are_computed_once_until_something_changes(low_rank):
         changed.parameters[name] = model.parameters[name].copy()  # by name
         np.testing.assert_array_equal(changed(U), first)
     model.settings = dataclasses.replace(model.settings, kappa=0.3)
-    assert model.effective_weights() is not weights
+    assert model.layer() is not layer
     A = model.effective_weights().A
     assert np.abs(A if not low_rank else A[0] @ A[1].T).sum(axis=1).max() <= 0.3
 
 
-def test_kept_weights_are_left_out_of_pickles():
+def test_a_query_of_the_weights_prepares_nothing():
+    model = ImplicitModel(3, 2, 6, seed=0)
+    before = len(pickle.dumps(model))
+    state = {name: id(value) for name, value in vars(model._kept).items()}
+    model.effective()
+    model.effective_weights()
+    assert {name: id(value) for name, value in vars(model._kept).items()} == state
+    assert len(pickle.dumps(model)) == before
+
+
+def test_a_kept_layer_is_left_out_of_pickles():
     model = ImplicitModel(3, 2, 6, seed=0)
     before = len(pickle.dumps(model))
     model(np.ones((4, 3)))

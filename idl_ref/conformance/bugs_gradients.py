@@ -6,8 +6,8 @@ import numpy as np
 
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.bugs import BUGS, StaleIterate, planted
-from idl_ref.factors import by_name
 from idl_ref.functions import FUNCTIONS
+from idl_ref.weights import by_name
 
 __all__ = ["BUGS"]
 
