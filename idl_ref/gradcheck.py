@@ -174,7 +174,8 @@ class _Oracle:
         self.f = model.settings.parametrisation.function
         self.loss = losses.get(loss)
         self.targets = losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
-        base = model.forward_pass(U)
+        self.layer = model.layer()
+        base = self.layer.forward(U.T)
         self.X = base.solution.require().X
         self.equation = Equation(base.weights.factors, self.activation, None, base.Z)
         self.P = self.equation.apply(self.X)[0]
@@ -194,7 +195,7 @@ class _Oracle:
         """Im ℓ(θ + ihE) / h, and whether θ sits exactly on a kink that E moves off."""
         moved = self._moved(direction, 1j * COMPLEX_STEP)
         weights = self.model.settings.parametrisation.weights(moved)
-        columns = weights.inputs(moved["U"].T)
+        columns = self.layer.inputs(moved["U"].T)
         equation = Equation(weights.factors, self.activation, None, moved["B"] @ columns)
         X = self.X.astype(complex)
         for _ in range(MAX_NEWTON):

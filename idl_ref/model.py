@@ -263,10 +263,10 @@ class ImplicitModel:
 
     def _gradients(self, layer: Layer, forward: ForwardPass, G_Y: np.ndarray) -> Gradients:
         """The gradients of every parameter and of U, with the layer of the forward pass.   G_Y (q, m)"""
-        backward = layer.backward(forward, G_Y)
+        backward = layer.backward(forward, G_Y, inputs=True)
         report(backward.solution, forward.weights.factors, self.settings.options.adjoint, "adjoint", "grad_mitr")
         raw = self.settings.parametrisation.pullback(self.parameters, backward)
-        return raw | {"U": layer.input_gradient(backward.solution.X, G_Y).T}
+        return raw if backward.U is None else raw | {"U": backward.U.T}
 
     # --- weights ------------------------------------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ class Predictor:
         The clock is looked at after 1, 2, 4, … applications.
         """
         options, layer = self.settings.options.forward, self.layer
-        U = layer.weights.inputs(U)
+        U = layer.inputs(U)
         with np.errstate(over="ignore", invalid="ignore"):
             equation = layer.equation(layer.weights.B @ U)
         best = layer.solve(equation, None, replace(options, max_iter=1))

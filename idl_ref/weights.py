@@ -40,7 +40,7 @@ class Weights(NamedTuple):
     D : (q, p) array or None
         None for a model without D.
     bias : bool
-        Whether the last column of B and of D belongs to a constant feature 1, which `inputs` appends to U.
+        Whether the last column of B and of D belongs to a constant feature 1, which a layer appends to U.
     """
 
     factors: Factors
@@ -58,10 +58,6 @@ class Weights(NamedTuple):
     def A(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """A, or the pair (L, R)."""
         return self.factors[0] if len(self.factors) == 1 else (self.factors[0], self.factors[1].T)
-
-    def inputs(self, U: np.ndarray) -> np.ndarray:
-        """U with the constant feature 1 as its last row where there is a bias.   (p, m) -> (p, m) or (p + 1, m)"""
-        return np.concatenate([U.T, np.ones((U.shape[1], 1), U.dtype)], axis=1).T if self.bias else U
 
 
 class ForwardPass(NamedTuple):
@@ -100,6 +96,8 @@ class BackwardPass(NamedTuple):
         ∂B and ∂C.
     D : array or None
         ∂D; None for a model without D.
+    U : (p, m) array or None
+        ∂U, without the constant feature; None where it was not asked for.
     """
 
     solution: Solution
@@ -107,6 +105,7 @@ class BackwardPass(NamedTuple):
     B: np.ndarray
     C: np.ndarray
     D: np.ndarray | None
+    U: np.ndarray | None = None
 
 
 # --- raw parameters ---------------------------------------------------------------------------------------------------

@@ -37,7 +37,6 @@ FLOORS = {
     "backends.numba.simd": 6,
     "backends.numba.threads": 6,
     "backends.numba.columns": 7,
-    "backends.numba.arrays": 8,
     "backends.numba.trials": 8,
     "backends.numba.kernels": 9,
     "backends.numba.one_sample": 10,

@@ -6,19 +6,21 @@ import pickle
 import numpy as np
 import pytest
 
+from idl_ref import SolveOptions, activations
+from idl_ref.backends.numpy import Layer
 from idl_ref.functions import ImplicitFunctionInf, ImplicitFunctionRows
-from idl_ref.weights import Kept, Parametrisation, Weights, as_factors, by_name
+from idl_ref.weights import Kept, Options, Parametrisation, Weights, as_factors, by_name
 
 
 def test_the_constant_feature_is_appended_where_there_is_a_bias():
     U = np.arange(6, dtype=np.float32).reshape(2, 3)  # two features of three samples
-    B, C = np.ones((1, 3), np.float32), np.ones((1, 1), np.float32)
-    weights = Weights((C,), B, C)
-    assert weights.inputs(U) is U
-    with_ones = weights._replace(bias=True).inputs(U)
-    np.testing.assert_array_equal(with_ones, [[0, 1, 2], [3, 4, 5], [1, 1, 1]])
-    assert with_ones.dtype == np.float32
-    assert weights._replace(bias=True).inputs(U[:, :0]).shape == (3, 0)
+    weights = Weights((np.ones((1, 1), np.float32),), np.ones((1, 2), np.float32), np.ones((1, 1), np.float32))
+    layer = Layer(weights, activations.get("relu"), Options(SolveOptions(), SolveOptions()))
+    assert layer.inputs(U) is U
+    layer = Layer(weights._replace(bias=True), layer.activation, layer.options)
+    np.testing.assert_array_equal(layer.inputs(U), [[0, 1, 2], [3, 4, 5], [1, 1, 1]])
+    assert layer.inputs(U).dtype == np.float32
+    assert layer.inputs(U[:, :0]).shape == (3, 0)
 
 
 def test_an_equation_alone_has_no_inputs_and_no_outputs():

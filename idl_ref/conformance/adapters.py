@@ -53,12 +53,11 @@ class IdlRef:
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> Arrays:
         """{"A"} or {"L", "R"}, "B", "C", "D", "U"."""
         layer = self._layer(problem)
-        backward = layer.backward(layer.forward(problem.U, problem.X0), G_Y)
+        backward = layer.backward(layer.forward(problem.U, problem.X0), G_Y, inputs=True)
         with np.errstate(over="ignore", invalid="ignore"):
             raw = problem.function.pullback(problem.factors, backward.factors)
-        G_U = layer.input_gradient(backward.solution.X, G_Y)
-        out = {**by_name(raw), "B": backward.B, "C": backward.C, "U": G_U}
-        return out if backward.D is None else out | {"D": backward.D}
+        others = {"B": backward.B, "C": backward.C, "D": backward.D, "U": backward.U}
+        return by_name(raw) | {name: G for name, G in others.items() if G is not None}
 
 
 numpy = IdlRef("numpy")

@@ -128,7 +128,7 @@ class DeviceLayer(Layer):
     def forward(self, U: np.ndarray, X0: Any = None) -> ForwardPass:
         """Z = B U,   X = φ(A X + Z),   Y = C X + D U.   U (p, m) on the host"""
         weights: Any = self.weights
-        d_U: Any = matrix(weights.inputs(U), U.dtype)
+        d_U: Any = matrix(self.inputs(U), U.dtype)
         Z: Any = multiply(weights.B, d_U)
         solution = self.solve(self.equation(Z), X0)
         X: Any = solution.X
@@ -137,8 +137,10 @@ class DeviceLayer(Layer):
             Y = multiply(weights.D, d_U, Y)
         return ForwardPass(weights, d_U, Z, solution, Y.download())
 
-    def backward(self, forward: ForwardPass, G_Y: Any) -> BackwardPass:
+    def backward(self, forward: ForwardPass, G_Y: Any, inputs: bool = False) -> BackwardPass:
         """G = Cᵀ G_Y,   S = φ′(A X + Z),   V = S ∘ (Aᵀ V + G),   and the gradients.   G_Y (q, m) on the host"""
+        if inputs:
+            raise NotImplementedError("a training step has no use for ∂U: ask a layer whose arrays are on the host.")
         passed: Any = forward  # holds matrices on the device in the places of arrays
         factors, _, C, D, _ = passed.weights
         U, Z, X = passed.U, passed.Z, passed.solution.X

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from idl_ref import certificate
+from idl_ref import certificate, checks
 from idl_ref import factors as fac
 from idl_ref.activations import Activation, get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
-from idl_ref.backends.numba import columns, kernels, simd, threads
-from idl_ref.backends.numba.arrays import NOTHING, flat, pack, packed_size, transposed
-from idl_ref.backends.numba.one_sample import ENDLESS, OneSample
+from idl_ref.backends.numba import kernels, simd, threads
+from idl_ref.backends.numba.columns import ROWS, pack
+from idl_ref.backends.numba.one_sample import ENDLESS, OneSample, packed_size
 from idl_ref.backends.numpy import layer as definition
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import Options, Weights
@@ -32,6 +32,8 @@ TILE_BYTES = 3 << 19  # of all that is kept of the columns of a tile at most: it
 KEPT = {"auto": 3, "picard": 3, "substitution": 3, "newton": 5, "anderson": 5 + kernels.HISTORY}  # vectors of a column
 
 
+Flat = tuple[np.ndarray, int, int]  # a matrix as a flat array, and how far apart its rows and its columns are
+NOTHING: dict[np.dtype, Flat] = {dtype: (np.empty(0, dtype), 0, 0) for dtype in checks.FLOAT_DTYPES}  # for None
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # see `blank`
 
 
@@ -50,12 +52,15 @@ def prepare(factors: fac.Factors, activation: Activation, adjoint: bool) -> Prep
     """Pack the factors, and bound ‖A‖∞ on the way: |F₁| |F₂| … 1, for the adjoint |… F₂ F₁|ᵀ 1."""
     dtype = factors[0].dtype
     weights = NOTHING[dtype][0]  # stands for ones
-    panels, terms, flops, largest = [weights, weights], columns.ROWS, ENTRY_FLOPS * factors[0].shape[0], 0.0
+    panels, terms, flops, largest = [weights, weights], ROWS, ENTRY_FLOPS * factors[0].shape[0], 0.0
     for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
-        panels[i] = np.empty(packed_size(factors[i]), dtype)
-        largest, weights = pack(factors[i], panels[i], adjoint, weights)
-        terms += sum(factors[i].shape)
-        flops += 2 * factors[i].size
+        height, width = factors[i].shape
+        panels[i] = np.empty(packed_size(height, width), dtype)
+        sums = np.empty(methods.filled(width if adjoint else height, ROWS), dtype)
+        largest = pack(*flat(factors[i]), height, width, panels[i], adjoint, weights, sums)
+        weights = sums
+        terms += height + width
+        flops += 2 * height * width
     norm = methods.norm_bound(largest, terms, dtype, len(factors) > 1)
     if not norm < 1:  # the certificate then depends on the exact value
         norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
@@ -117,6 +122,21 @@ class Layer(definition.Layer):
         zeros = np.zeros((len(self.weights.factors[0]), 1), self.weights.B.dtype)
         for needed in (method, "anderson") if method == "auto" else (method,):
             self.solve(self.equation(zeros), options=SolveOptions(options.tol, options.max_iter, needed))
+
+
+def flat(array: np.ndarray) -> Flat:
+    """The matrix in the form that kernels read; it is copied only where it has to be."""
+    flags = array.flags
+    if flags.f_contiguous and flags.behaved and not flags.c_contiguous:
+        return array.T.reshape(-1), 1, array.shape[0]
+    if not flags.carray:  # Numba would compile a second kernel for arrays with gaps, and a third for read-only ones
+        array = np.array(array, order="C")
+    return array.reshape(-1), array.shape[1], 1
+
+
+def transposed(F: np.ndarray) -> np.ndarray:
+    """The columns of a factor, one after the other."""
+    return np.array(F.T, order="C").reshape(-1)
 
 
 def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple[int, int]:

@@ -14,9 +14,7 @@ import numpy as np
 from idl_ref.activations import Activation
 from idl_ref.backends import methods
 from idl_ref.backends.numba import simd as vec
-from idl_ref.backends.numba.arrays import NOTHING, pack, packed_size
-from idl_ref.backends.numba.arrays import filled as filled_to_rows
-from idl_ref.backends.numba.columns import ROWS, compiled, copy, entry, filled, finish, norms, product
+from idl_ref.backends.numba.columns import ROWS, compiled, copy, entry, filled, finish, norms, pack, product
 from idl_ref.backends.numba.kernels import CONVERGED, GOES_ON, PRECISION_LIMIT, SLOW, outcome
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, readout
 from idl_ref.solution import SolveOptions
@@ -85,6 +83,11 @@ def predict(U, Y, W, M, sizes, numbers):
     return ended <= LAST_SUCCESS
 
 
+def packed_size(height: int, width: int) -> int:
+    """Numbers that the panels of a factor take, with ROWS to spare, so that they can start at an aligned address."""
+    return methods.filled(height, ROWS) * width + ROWS
+
+
 class OneSample:
     """Weights packed for `predict`; it keeps scratch arrays for as many calls as ever ran at once."""
 
@@ -93,14 +96,16 @@ class OneSample:
         (n, width), q, r = B.shape, len(C), factors[1].shape[0] if len(factors) == 2 else 0
         p = width - int(bias)
         matrices = [B, factors[0], factors[1] if r else np.empty((0, 0), B.dtype), readout(weights)]
-        starts = np.cumsum([0, *map(packed_size, matrices)])
+        starts = np.cumsum([0, *(packed_size(*F.shape) for F in matrices)])
         self.W, self.tol = np.zeros(starts[-1], B.dtype), options.tol
         for first, last, F in zip(starts, starts[1:], matrices, strict=False):
             if F.size:  # packed where it stays, because panels begin at an aligned address
-                pack(F, self.W[first:last], False, NOTHING[F.dtype][0])
+                ones, sums = np.empty(0, B.dtype), np.empty(methods.filled(len(F), ROWS), B.dtype)
+                entries = np.array(F, order="C").reshape(-1)
+                pack(entries, F.shape[1], 1, *F.shape, self.W[first:last], False, ones, sums)
         limit, patience = min(options.max_iter, ENDLESS), methods.SLOW_STEPS if impatient else ENDLESS
         self.sizes = np.array([n, r, p, q, bias, activation.code, limit, patience, *starts], np.int64)
-        self.room = VECTORS * filled_to_rows(max(n, q, r)) + n + width + 2 * ROWS
+        self.room = VECTORS * methods.filled(max(n, q, r), ROWS) + n + width + 2 * ROWS
         self.free = [self._scratch()]
         self(np.zeros((1, p), B.dtype), np.empty((1, q), B.dtype))  # compiles
 

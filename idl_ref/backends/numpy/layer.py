@@ -93,10 +93,14 @@ class Layer:
 
     def forward(self, U: np.ndarray, X0: np.ndarray | None = None) -> ForwardPass:
         """Z = B U,   X = φ(A X + Z),   Y = C X + D U.   U (p, m) without the constant feature, X0 (n, m)"""
-        U = self.weights.inputs(U)
+        U = self.inputs(U)
         with np.errstate(over="ignore", invalid="ignore"):  # a sample that is not finite is reported by its status
             Z = self.weights.B @ U
             return self.readout(U, Z, self.solve(self.equation(Z), X0))
+
+    def inputs(self, U: np.ndarray) -> np.ndarray:
+        """U with the constant feature 1 as its last row where there is a bias.   (p, m) -> (p, m) or (p + 1, m)"""
+        return np.concatenate([U.T, np.ones((U.shape[1], 1), U.dtype)], axis=1).T if self.weights.bias else U
 
     def readout(self, U: np.ndarray, Z: np.ndarray, solution: Solution) -> ForwardPass:
         """Y = C X + D U.   U with the constant feature, Z (n, m)"""
@@ -106,8 +110,8 @@ class Layer:
             Y += D @ U
         return ForwardPass(self.weights, U, Z, solution, Y)
 
-    def backward(self, forward: ForwardPass, G_Y: np.ndarray) -> BackwardPass:
-        """G = Cᵀ G_Y,   S = φ′(A X + Z),   V = S ∘ (Aᵀ V + G),   and the gradients.   G_Y (q, m)"""
+    def backward(self, forward: ForwardPass, G_Y: np.ndarray, inputs: bool = False) -> BackwardPass:
+        """G = Cᵀ G_Y,   S = φ′(A X + Z),   V = S ∘ (Aᵀ V + G),   and the gradients (∂U with `inputs`).   G_Y (q, m)"""
         factors, _, C, D, _ = self.weights
         U, X = forward.U, forward.solution.X
         with np.errstate(over="ignore", invalid="ignore"):
@@ -121,15 +125,15 @@ class Layer:
                 B=V @ U.T,
                 C=G_Y @ X.T,
                 D=None if D is None else G_Y @ U.T,
+                U=self.input_gradient(V, G_Y) if inputs else None,
             )
 
     def input_gradient(self, V: np.ndarray, G_Y: np.ndarray) -> np.ndarray:
         """∂U = Bᵀ V + Dᵀ G_Y, without the row of the constant feature.   V (n, m), G_Y (q, m) -> (p, m)"""
         _, B, _, D, bias = self.weights
-        with np.errstate(over="ignore", invalid="ignore"):
-            G_U = B.T @ V
-            if D is not None:
-                G_U += D.T @ G_Y
+        G_U = B.T @ V
+        if D is not None:
+            G_U += D.T @ G_Y
         return G_U[:-1] if bias else G_U
 
     def method(self, options: SolveOptions | None = None) -> str:
