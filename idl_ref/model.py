@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.gradients import BackwardPass, ForwardPass, Kept, Weights
 from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise, as_rows
-from idl_ref.settings import Settings, layout
+from idl_ref.settings import Setting, Settings, layout
 from idl_ref.solution import Solution
 
 Gradients = dict[str, np.ndarray]
@@ -85,6 +84,27 @@ class ImplicitModel:
     ['A', 'B', 'C', 'D', 'U']
     """
 
+    # Every setting reads as an attribute: model.kappa is model.settings.kappa.
+    input_dim = Setting[int]()
+    output_dim = Setting[int]()
+    hidden_dim = Setting[int]()
+    f = Setting[type[ImplicitFunction]]()
+    no_D = Setting[bool]()
+    bias = Setting[bool]()
+    mitr = Setting[int]()
+    grad_mitr = Setting[int]()
+    tol = Setting[float]()
+    grad_tol = Setting[float]()
+    kappa = Setting[float]()
+    is_low_rank = Setting[bool]()
+    rank = Setting[int | None]()
+    activation = Setting[str]()
+    dtype = Setting[np.dtype]()
+    backend = Setting[str]()
+    method = Setting[str]()
+    on_failure = Setting[str]()
+    straight_through = Setting[bool]()
+
     _kept: Kept | None = None  # the effective weights
 
     def __init__(
@@ -126,19 +146,6 @@ class ImplicitModel:
         model = cls.__new__(cls)
         model.settings, model.parameters, model.preprocessing = settings, parameters, None
         return model
-
-    def __getattr__(self, name: str) -> Any:
-        """Every setting reads as an attribute: model.kappa is model.settings.kappa."""
-        if name in _SETTINGS and "settings" in self.__dict__:
-            return getattr(self.settings, name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _SETTINGS:
-            raise AttributeError(
-                f"{name} is a frozen setting: use model.settings = dataclasses.replace(model.settings, {name}=…)."
-            )
-        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         rank = f", rank={self.rank}" if self.is_low_rank else ""
@@ -389,5 +396,3 @@ class ImplicitModel:
 
 
 load = ImplicitModel.load
-
-_SETTINGS = {field.name for field in fields(Settings)}
