@@ -11,6 +11,8 @@ from idl_ref import factors as fac
 from idl_ref.backends import solver
 from idl_ref.solution import NotConvergedError, Solution, SolveOptions, Status, warn
 
+__all__ = ["solve_adjoint", "solve_equilibrium"]
+
 
 def solve_equilibrium(
     A: Any,

@@ -24,6 +24,8 @@ from idl_ref.equilibrium import report
 from idl_ref.factors import Factors
 from idl_ref.solution import Solution, SolveOptions
 
+__all__ = ["BackwardPass", "ForwardPass", "Weights", "backward_pass", "forward_pass", "input_gradient"]
+
 
 @dataclass(frozen=True)
 class Weights:

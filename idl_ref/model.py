@@ -19,6 +19,8 @@ from idl_ref.preprocessing import Standardise, as_rows
 from idl_ref.settings import Setting, Settings, layout
 from idl_ref.solution import Solution
 
+__all__ = ["ImplicitModel", "load"]
+
 Gradients = dict[str, np.ndarray]
 
 
@@ -85,25 +87,25 @@ class ImplicitModel:
     """
 
     # Every setting reads as an attribute: model.kappa is model.settings.kappa.
-    input_dim = Setting[int]()
-    output_dim = Setting[int]()
-    hidden_dim = Setting[int]()
-    f = Setting[type[ImplicitFunction]]()
-    no_D = Setting[bool]()
-    bias = Setting[bool]()
-    mitr = Setting[int]()
-    grad_mitr = Setting[int]()
-    tol = Setting[float]()
-    grad_tol = Setting[float]()
-    kappa = Setting[float]()
-    is_low_rank = Setting[bool]()
-    rank = Setting[int | None]()
-    activation = Setting[str]()
-    dtype = Setting[np.dtype]()
-    backend = Setting[str]()
-    method = Setting[str]()
-    on_failure = Setting[str]()
-    straight_through = Setting[bool]()
+    input_dim: Setting[int] = Setting()
+    output_dim: Setting[int] = Setting()
+    hidden_dim: Setting[int] = Setting()
+    f: Setting[type[ImplicitFunction]] = Setting()
+    no_D: Setting[bool] = Setting()
+    bias: Setting[bool] = Setting()
+    mitr: Setting[int] = Setting()
+    grad_mitr: Setting[int] = Setting()
+    tol: Setting[float] = Setting()
+    grad_tol: Setting[float] = Setting()
+    kappa: Setting[float] = Setting()
+    is_low_rank: Setting[bool] = Setting()
+    rank: Setting[int | None] = Setting()
+    activation: Setting[str] = Setting()
+    dtype: Setting[np.dtype] = Setting()
+    backend: Setting[str] = Setting()
+    method: Setting[str] = Setting()
+    on_failure: Setting[str] = Setting()
+    straight_through: Setting[bool] = Setting()
 
     _kept: Kept | None = None  # the effective weights
 
@@ -131,13 +133,13 @@ class ImplicitModel:
         on_failure: str = "warn",
         straight_through: bool = False,
     ) -> None:
-        self.settings = Settings(
+        self.settings: Settings = Settings(
             input_dim, output_dim, hidden_dim, f, no_D, bias, mitr, grad_mitr, tol, grad_tol, kappa, is_low_rank, rank,
             activation, dtype, backend, method, on_failure, straight_through,
         )  # fmt: skip
         if seed is not None:
             checks.integer("seed", seed, 0)
-        self.parameters = self.settings.initial_parameters(np.random.default_rng(seed))
+        self.parameters: dict[str, np.ndarray] = self.settings.initial_parameters(np.random.default_rng(seed))
         self.preprocessing: Standardise | None = None
 
     @classmethod

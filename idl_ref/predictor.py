@@ -24,6 +24,8 @@ from idl_ref.solution import Solution, SolveOptions, Status
 if TYPE_CHECKING:
     from idl_ref.settings import Settings
 
+__all__ = ["Prediction", "Predictor"]
+
 _GOES_ON = int(Status.MAX_ITER)
 
 
@@ -77,6 +79,12 @@ class Predictor:
     (True, True)
     """
 
+    settings: Settings
+    preprocessing: Standardise | None
+    raw: bool
+    backend: str
+    weights: Mapping[str, np.ndarray]
+
     def __init__(
         self,
         settings: Settings,
@@ -117,7 +125,7 @@ class Predictor:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a Predictor cannot be changed; got del {name}.")
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Predictor, (self.settings, self._factors, dict(self.weights), self.preprocessing, self.raw)
 
     def __repr__(self) -> str:

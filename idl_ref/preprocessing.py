@@ -10,6 +10,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["Standardise"]
+
 
 def as_rows(U: np.ndarray, bias: bool) -> np.ndarray:
     """U with a constant feature 1 appended where there is a bias.   (m, p) -> (m, p) or (m, p + 1)"""

@@ -16,6 +16,8 @@ from idl_ref.io import FileFormatError, Layout
 from idl_ref.preprocessing import Standardise
 from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
 
+__all__ = ["Settings"]
+
 INITIAL_NORM = 0.75  # of A, L and Rᵀ, in units of kappa: inside the ball of `f`
 
 T = TypeVar("T")

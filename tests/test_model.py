@@ -484,7 +484,7 @@ def test_every_setting_is_an_attribute_with_the_type_of_its_field():
     source = inspect.getsource(ImplicitModel)
     for name, type_ in fields.items():
         type_ = "np.dtype" if name == "dtype" else type_  # the field takes a name, too, and keeps the dtype
-        assert f"    {name} = Setting[{type_}]()\n" in source
+        assert f"    {name}: Setting[{type_}] = Setting()\n" in source
 
 
 def test_settings_are_replaced_whole():

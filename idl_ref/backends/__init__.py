@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from idl_ref import checks
 from idl_ref.solution import Solution
 
+__all__ = ["available_backends", "warmup"]
+
 FixedPoint = Callable[..., Solution]
 
 AVAILABLE = "available"

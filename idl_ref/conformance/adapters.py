@@ -16,6 +16,8 @@ from idl_ref.functions import ImplicitFunction
 from idl_ref.gradients import ForwardPass, Weights
 from idl_ref.solution import SolveOptions
 
+__all__ = ["IdlRef", "Plain"]
+
 EVERYTHING: Any = {"X0": True, "f": F, "straight_through": True, "phi0": 0.0}
 Map = Callable[[np.ndarray], np.ndarray]
 
@@ -31,6 +33,9 @@ class IdlRef:
     """
 
     capabilities = EVERYTHING
+    name: str
+    backend: str
+    method: str
 
     def __init__(self, backend: str = "auto", method: str = "auto") -> None:
         self.backend, self.method = resolve(backend), method
@@ -63,7 +68,7 @@ class IdlRef:
         return out if back.D is None else out | {"D": back.D}
 
 
-numpy = IdlRef("numpy")
+numpy: IdlRef = IdlRef("numpy")
 
 
 class Plain:
