@@ -17,6 +17,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["Activation", "get"]
+
 LEAK = 0.01  # slope of leaky_relu left of 0
 
 
@@ -44,7 +46,7 @@ class Activation:
     lipschitz: float = 1.0
     kinks: tuple[float, ...] = ()
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return get, (self.name,)  # a row of the table, not a copy of it
 
 

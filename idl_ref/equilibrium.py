@@ -10,6 +10,8 @@ from idl_ref.backends import twin
 from idl_ref.solution import Solution, SolveOptions, report
 from idl_ref.weights import Options, Weights
 
+__all__ = ["solve_adjoint", "solve_equilibrium"]
+
 
 def solve_equilibrium(
     A: Any,

@@ -8,6 +8,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["apply", "gradients", "norm_inf", "transpose"]
+
 Factors = tuple[np.ndarray, ...]
 
 

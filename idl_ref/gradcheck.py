@@ -23,6 +23,8 @@ from idl_ref.certificate import resolvent_norm
 from idl_ref.model import ImplicitModel
 from idl_ref.weights import as_factors
 
+__all__ = ["GradientReport", "GradientRow", "check_gradients", "difference_curve"]
+
 STEP = float(np.finfo(np.float64).eps) ** (1 / 3)  # balances truncation h² against rounding eps/h
 COMPLEX_STEP = 1e-30
 LOSS_ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of ℓ itself, relative: no difference is more accurate

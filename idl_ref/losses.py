@@ -13,6 +13,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["cross_entropy", "mse"]
+
 
 def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
     """ℓ = Σ (Y − T)² / (q m),   G_Y = 2 (Y − T) / (q m).

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +13,14 @@ from idl_ref import checks, io
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise
-from idl_ref.settings import Settings, layout
+from idl_ref.settings import Setting, Settings, layout
 from idl_ref.solution import Solution, report
 from idl_ref.weights import ForwardPass, Gradients, Kept, Weights, by_name
 
 if TYPE_CHECKING:
     from idl_ref.backends.numpy import Layer
+
+__all__ = ["ImplicitModel", "load"]
 
 
 class ImplicitModel:
@@ -84,6 +85,27 @@ class ImplicitModel:
     ['A', 'B', 'C', 'D', 'U']
     """
 
+    # Every setting reads as an attribute: model.kappa is model.settings.kappa.
+    input_dim: Setting[int] = Setting()
+    output_dim: Setting[int] = Setting()
+    hidden_dim: Setting[int] = Setting()
+    f: Setting[type[ImplicitFunction]] = Setting()
+    no_D: Setting[bool] = Setting()
+    bias: Setting[bool] = Setting()
+    mitr: Setting[int] = Setting()
+    grad_mitr: Setting[int] = Setting()
+    tol: Setting[float] = Setting()
+    grad_tol: Setting[float] = Setting()
+    kappa: Setting[float] = Setting()
+    is_low_rank: Setting[bool] = Setting()
+    rank: Setting[int | None] = Setting()
+    activation: Setting[str] = Setting()
+    dtype: Setting[np.dtype] = Setting()
+    backend: Setting[str] = Setting()
+    method: Setting[str] = Setting()
+    on_failure: Setting[str] = Setting()
+    straight_through: Setting[bool] = Setting()
+
     def __init__(
         self,
         input_dim: int,
@@ -108,13 +130,13 @@ class ImplicitModel:
         on_failure: str = "warn",
         straight_through: bool = False,
     ) -> None:
-        self.settings = Settings(
+        self.settings: Settings = Settings(
             input_dim, output_dim, hidden_dim, f, no_D, bias, mitr, grad_mitr, tol, grad_tol, kappa, is_low_rank, rank,
             activation, dtype, backend, method, on_failure, straight_through,
         )  # fmt: skip
         if seed is not None:
             checks.integer("seed", seed, 0)
-        self.parameters = self.settings.initial_parameters(np.random.default_rng(seed))
+        self.parameters: dict[str, np.ndarray] = self.settings.initial_parameters(np.random.default_rng(seed))
         self.preprocessing: Standardise | None = None
         self._kept: Kept[Layer] = Kept()
 
@@ -124,19 +146,6 @@ class ImplicitModel:
         model = cls.__new__(cls)
         model.settings, model.parameters, model.preprocessing, model._kept = settings, parameters, None, Kept()
         return model
-
-    def __getattr__(self, name: str) -> Any:
-        """Every setting reads as an attribute: model.kappa is model.settings.kappa."""
-        if name in _SETTINGS and "settings" in self.__dict__:
-            return getattr(self.settings, name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _SETTINGS:
-            raise AttributeError(
-                f"{name} is a frozen setting: use model.settings = dataclasses.replace(model.settings, {name}=…)."
-            )
-        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         rank = f", rank={self.rank}" if self.is_low_rank else ""
@@ -364,5 +373,3 @@ class ImplicitModel:
 
 
 load = ImplicitModel.load
-
-_SETTINGS = {field.name for field in fields(Settings)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,8 @@ from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
 from idl_ref.solution import Status, report
 from idl_ref.weights import ForwardPass, Weights
+
+__all__ = ["Prediction", "Predictor"]
 
 _GOES_ON = int(Status.MAX_ITER)
 
@@ -71,6 +74,12 @@ class Predictor:
     (True, True)
     """
 
+    settings: Settings
+    preprocessing: Standardise | None
+    raw: bool
+    backend: str
+    weights: Mapping[str, np.ndarray]
+
     def __init__(
         self, settings: Settings, weights: Weights, preprocessing: Standardise | None = None, raw: bool = False
     ) -> None:
@@ -97,7 +106,7 @@ class Predictor:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a Predictor cannot be changed; got del {name}.")
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Predictor, (self.settings, self.layer.weights, self.preprocessing, self.raw)
 
     def __repr__(self) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["Standardise"]
+
 
 @dataclass(frozen=True)
 class Standardise:

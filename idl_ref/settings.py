@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 import numpy as np
 
@@ -20,7 +20,11 @@ from idl_ref.weights import Options, Parametrisation, Weights
 if TYPE_CHECKING:
     from idl_ref.backends.numpy import Layer
 
+__all__ = ["Settings"]
+
 INITIAL_NORM = 0.75  # of A, L and Rᵀ, in units of kappa: inside the ball of `f`
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,27 @@ class Settings:
         if not isinstance(values, Mapping) or set(values) != names:
             raise ValueError(f"settings must be {sorted(names)}; got {sorted(values)[:9]}.")
         return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)]})
+
+
+class Setting(Generic[T]):
+    """One field of `owner.settings` as an attribute of its owner: readable, typed, and refused where it is assigned."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, model: None, owner: type) -> Setting[T]: ...
+
+    @overload
+    def __get__(self, model: Any, owner: type) -> T: ...
+
+    def __get__(self, model: Any, owner: type) -> Setting[T] | T:
+        return self if model is None else getattr(model.settings, self.name)
+
+    def __set__(self, model: Any, value: NoReturn) -> NoReturn:  # typed so that type checkers refuse any value, too
+        raise AttributeError(
+            f"{self.name} is a frozen setting: use model.settings = dataclasses.replace(model.settings, {self.name}=…)."
+        )
 
 
 def layout(header: dict[str, Any]) -> tuple[Layout, np.dtype]:

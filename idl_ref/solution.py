@@ -13,6 +13,8 @@ import numpy as np
 from idl_ref import checks
 from idl_ref import factors as fac
 
+__all__ = ["ConvergenceWarning", "NotConvergedError", "Solution", "SolveOptions", "Status"]
+
 METHODS = ("auto", "picard", "anderson", "newton", "substitution")
 ON_FAILURE = ("warn", "raise", "ignore")
 
@@ -70,7 +72,7 @@ class NotConvergedError(RuntimeError):
         super().__init__(message)
         self.solution = solution
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.solution)
 
 

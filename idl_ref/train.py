@@ -21,6 +21,8 @@ from idl_ref.optim import SGD
 from idl_ref.solution import NotConvergedError, warn
 from idl_ref.wellposed import perron_root
 
+__all__ = ["History", "evaluate", "fit"]
+
 CHUNK = 1024  # samples at a time when a whole data set is evaluated
 
 

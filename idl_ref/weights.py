@@ -17,6 +17,8 @@ from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction
 from idl_ref.solution import Solution, SolveOptions
 
+__all__ = ["BackwardPass", "ForwardPass", "Options", "Parametrisation", "Weights"]
+
 Parameters = Mapping[str, np.ndarray]
 Gradients = dict[str, np.ndarray]
 T = TypeVar("T")

@@ -10,6 +10,7 @@ import idl_ref
 ROOT = Path(idl_ref.__file__).parent
 FLOORS = {
     # words
+    "_version": 0,
     "checks": 0,
     "npz": 0,
     # mathematics
@@ -67,6 +68,9 @@ FLOORS = {
     "gradcheck": 20,
     "datasets": 20,
     "plots": 21,
+    # theory as code, on top of the model
+    "analysis.compose": 20,
+    "analysis": 21,
     # the conformance kit, from the bottom
     "conformance.problem": 20,
     "conformance.exact": 21,
@@ -84,7 +88,6 @@ FLOORS = {
     "conformance.remote": 25,
     "conformance.command": 29,
     "conformance": 30,
-    "": 22,  # the package itself
     # deployment
     "export.plan": 24,
     "export.numpy_": 25,
@@ -92,7 +95,8 @@ FLOORS = {
     "export.onnx_": 25,
     "export": 26,
     "bench": 28,
-    "__main__": 31,
+    "": 32,  # the package itself: what stands in it is imported when it is asked for
+    "__main__": 33,
 }
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip("."): path

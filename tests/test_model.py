@@ -20,6 +20,7 @@ from idl_ref import (
     NotConvergedError,
     Status,
 )
+from idl_ref.settings import Setting, Settings
 from idl_ref.weights import as_factors
 
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
@@ -476,6 +477,17 @@ def test_settings_are_read_but_not_set(name):
         setattr(model.settings, name, 1)
 
 
+def test_every_setting_is_an_attribute_with_the_type_of_its_field():
+    fields = {field.name: field.type for field in dataclasses.fields(Settings)}
+    shown = {name: value for name, value in vars(ImplicitModel).items() if isinstance(value, Setting)}
+    assert list(shown) == list(fields)
+    assert fields.keys() <= set(dir(ImplicitModel(3, 2, 4)))
+    source = inspect.getsource(ImplicitModel)
+    for name, type_ in fields.items():
+        type_ = "np.dtype" if name == "dtype" else type_  # the field takes a name, too, and keeps the dtype
+        assert f"    {name}: Setting[{type_}] = Setting()\n" in source
+
+
 def test_settings_are_replaced_whole():
     model = ImplicitModel(3, 2, 4, seed=0)
     model.settings = dataclasses.replace(model.settings, tol=0.25, kappa=0.1)
@@ -492,7 +504,10 @@ def test_unknown_attributes_are_unknown():
     model = ImplicitModel(3, 2, 4)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = model.nonsense
-    assert not hasattr(ImplicitModel.__new__(ImplicitModel), "kappa")
+    empty = ImplicitModel.__new__(ImplicitModel)
+    assert not hasattr(empty, "kappa")
+    with pytest.raises(AttributeError, match="no attribute 'settings'"):
+        _ = empty.settings
 
 
 def test_seed():

@@ -12,6 +12,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["available_backends", "warmup"]
+
 if TYPE_CHECKING:
     from idl_ref.backends.numpy import Layer, Trainer
 

@@ -17,6 +17,8 @@ from idl_ref.functions import ImplicitFunction
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import Options, Weights, by_name
 
+__all__ = ["IdlRef", "Plain"]
+
 EVERYTHING: Any = {"X0": True, "f": F, "straight_through": True, "phi0": 0.0}
 Map = Callable[[np.ndarray], np.ndarray]
 
@@ -32,6 +34,9 @@ class IdlRef:
     """
 
     capabilities = EVERYTHING
+    name: str
+    backend: str
+    method: str
 
     def __init__(self, backend: str = "auto", method: str = "auto") -> None:
         self.backend, self.method = resolve(backend), method
@@ -60,7 +65,7 @@ class IdlRef:
         return by_name(raw) | {name: G for name, G in others.items() if G is not None}
 
 
-numpy = IdlRef("numpy")
+numpy: IdlRef = IdlRef("numpy")
 
 
 class Plain:
