@@ -17,6 +17,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["Activation", "get"]
+
 LEAK = 0.01  # slope of leaky_relu left of 0
 # The codes by which compiled kernels know the rows of the table. The Numba twin relies on IDENTITY < RELU < the rest.
 IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, ELU, HARDTANH, SOFTSIGN = range(9)
@@ -46,7 +48,7 @@ class Activation:
     lipschitz: float = 1.0
     kinks: tuple[float, ...] = ()
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return get, (self.name,)  # a row of the table, not a copy of it
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["digits", "spirals", "two_moons"]
+
 TRAIN = 1437  # the first images, in their shuffled order, are for training; the other 360 for testing
 
 

@@ -1,5 +1,6 @@
 """The compiled twin: one answer whatever the tile, the threads, the layout of the arrays and the batch mates."""
 
+import functools
 import gc
 import multiprocessing
 import os
@@ -47,6 +48,12 @@ def eager_threads(monkeypatch):
     monkeypatch.setattr(numba_, "PARALLEL_FLOPS", 0)
 
 
+def instead(monkeypatch, call):
+    """Let `call` make the calls of the kernels that solve tiles."""
+    for name in ("picard", "guarded", "substitute"):
+        monkeypatch.setattr(kernels, name, functools.partial(call, getattr(kernels, name)))
+
+
 def problem(n=37, m=21, dtype=np.float32, low_rank=False):
     """A hard matrix for half of the columns' sizes, so that columns end at different times; one of them is bad."""
     rng = np.random.default_rng(n)
@@ -83,8 +90,7 @@ def test_the_adjoint_is_bitwise_the_same_for_every_tile(low_rank):
 def test_answers_are_bitwise_the_same_for_every_number_of_threads(method, eager_threads, monkeypatch):
     A, Z = problem(n=150, m=90)
     ran = set()
-    call = numba_.call
-    monkeypatch.setattr(numba_, "call", lambda *a: ran.add(threading.get_ident()) or call(*a))
+    instead(monkeypatch, lambda kernel, *arguments: ran.add(threading.get_ident()) or kernel(*arguments))
     monkeypatch.setattr(numba_.numba, "get_num_threads", lambda: 1)
     serial = solve(A, Z, method)
     assert ran == {threading.get_ident()}
@@ -98,8 +104,8 @@ def test_answers_are_bitwise_the_same_for_every_number_of_threads(method, eager_
 def test_the_number_of_threads_that_numba_is_told_counts(eager_threads, monkeypatch):
     A, Z = problem(n=150, m=90)
     asked = []
-    run = numba_.run
-    monkeypatch.setattr(numba_, "run", lambda name, threads, *more: asked.append(threads) or run(name, threads, *more))
+    share = numba_.threads.share
+    monkeypatch.setattr(numba_.threads, "share", lambda kernel, n, *more: asked.append(n) or share(kernel, n, *more))
     before = numba.get_num_threads()
     try:
         for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
@@ -112,7 +118,7 @@ def test_the_number_of_threads_that_numba_is_told_counts(eager_threads, monkeypa
 
 
 def test_small_solves_stay_on_one_thread(monkeypatch):
-    monkeypatch.setattr(numba_, "pool", lambda: pytest.fail("a small solve woke another thread"))
+    monkeypatch.setattr(numba_.threads, "pool", lambda: pytest.fail("a small solve woke another thread"))
     solve(*problem(n=150, m=90))
 
 
@@ -229,12 +235,11 @@ def test_a_failure_in_one_thread_is_not_lost(eager_threads, monkeypatch):
         time.sleep(0.2)  # the other thread gets a tile too
         return kernel(*arguments)
 
-    solve(*problem(n=150, m=90))  # compiled, and the threads are there
-    monkeypatch.setattr(numba_, "call", call)
     A, Z = problem(n=150, m=90)
-    packed = numba_.plan((A,), activations.get("relu"), False, "picard")
+    solve(A, Z)  # the kernels are compiled, and the threads have started
+    instead(monkeypatch, call)
     with pytest.raises(MemoryError, match="no room for a tile"):
-        numba_.fixed_point((A,), activations.get("relu"), None, Z, None, options(), {(False, 1, "auto"): packed})
+        solve(A, Z)
 
 
 def test_where_no_thread_can_be_started_one_does_it_all(eager_threads, monkeypatch):
@@ -246,10 +251,16 @@ def test_where_no_thread_can_be_started_one_does_it_all(eager_threads, monkeypat
             raise RuntimeError("can't start new thread")
 
     A, Z = problem(n=150, m=90)
-    expected, ran, call = solve(A, Z), set(), numba_.call
+    expected, ran = solve(A, Z), set()
     monkeypatch.setattr(numba_.numba, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(numba_, "pool", Exhausted)
-    monkeypatch.setattr(numba_, "call", lambda *a: ran.add(threading.get_ident()) or time.sleep(0.01) or call(*a))
+    monkeypatch.setattr(numba_.threads, "pool", Exhausted)
+
+    def slowly(kernel, *arguments):
+        ran.add(threading.get_ident())
+        time.sleep(0.01)
+        return kernel(*arguments)
+
+    instead(monkeypatch, slowly)
     same(solve(A, Z), expected)
     assert ran == {threading.get_ident()}
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from idl_ref.backends import methods
 from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.functions import largest, total
 
@@ -22,10 +23,7 @@ ROWS = 16  # every column and every packed factor is filled up with zeros to a m
 BLOCK = 128  # terms of an inner product that are summed before they meet the rest: short sums are rounded less
 
 
-@compiled
-def filled(entries, unit):
-    """`entries`, filled up to a multiple of `unit`, a power of two."""
-    return (entries + unit - 1) & -unit
+filled = compiled(methods.filled)
 
 
 @compiled
