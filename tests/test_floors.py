@@ -36,6 +36,7 @@ FLOORS = {
     "backends.numpy.trainer": 9,
     "backends.numpy": 10,
     "backends.numba.simd": 5,
+    "backends.numba.simd_plain": 5,
     "backends.numba.threads": 6,
     "backends.numba.compiling": 6,
     "backends.numba.functions": 7,
