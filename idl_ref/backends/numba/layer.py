@@ -18,9 +18,9 @@ from idl_ref import factors as fac
 from idl_ref.activations import Activation, get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
-from idl_ref.backends.numba import kernels, simd, threads
-from idl_ref.backends.numba.columns import ROWS, pack
+from idl_ref.backends.numba import kernels, threads
 from idl_ref.backends.numba.one_sample import ENDLESS, OneSample, packed_size
+from idl_ref.backends.numba.products import GROUP, ROWS, pack
 from idl_ref.backends.numpy import layer as definition
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import Options, Weights
@@ -148,10 +148,10 @@ def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple
     if options.tile is not None:
         tile = int(options.tile)
     else:
-        group, share = simd.GROUP, -(-m // workers)
-        most = max(group, min(TILE, TILE_BYTES // column_bytes) // group * group)
+        share = -(-m // workers)
+        most = max(GROUP, min(TILE, TILE_BYTES // column_bytes) // GROUP * GROUP)
         width = -(-share // -(-share // most))
-        tile = -(-width // group) * group
+        tile = -(-width // GROUP) * GROUP
     return min(workers, -(-m // tile)), tile
 
 

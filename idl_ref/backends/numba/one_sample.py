@@ -13,9 +13,10 @@ import numpy as np
 
 from idl_ref.activations import Activation
 from idl_ref.backends import methods
-from idl_ref.backends.numba import simd as vec
-from idl_ref.backends.numba.columns import ROWS, compiled, copy, entry, filled, finish, norms, pack, product
+from idl_ref.backends.numba.columns import copy, finish, norms
+from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.kernels import CONVERGED, GOES_ON, PRECISION_LIMIT, SLOW, outcome
+from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, readout
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import Weights
@@ -61,7 +62,7 @@ def predict(U, Y, W, M, sizes, numbers):
     """Y (1, q) for U (1, p); true if the sample converged. W holds B, the factors of A, and [C D], each packed."""
     n, r, p, q, width = sizes[N], sizes[R], sizes[P], sizes[Q], sizes[P] + sizes[BIAS]
     wide, no = filled(max(n, max(q, r)), ROWS), n - n
-    zeros = vec.boundary(M)
+    zeros = boundary(M)
     x, z, t, joint = zeros + wide, zeros + 3 * wide, zeros + 4 * wide, zeros + 5 * wide
     for i in range(zeros, x + wide):
         M[i] = 0
