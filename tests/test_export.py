@@ -283,7 +283,7 @@ def test_the_header_says_what_the_arena_needs(tmp_path, case):
 
 
 def test_numbers_are_exact():
-    from idl_ref.export.c_ import number
+    from idl_ref.export.c import number
 
     rng = np.random.default_rng(0)
     for dtype in (np.dtype("float32"), np.dtype("float64")):

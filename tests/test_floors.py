@@ -83,9 +83,9 @@ FLOORS = {
     "": 22,  # the package itself
     # deployment
     "export.plan": 24,
-    "export.numpy_": 25,
-    "export.c_": 25,
-    "export.onnx_": 25,
+    "export.numpy": 25,
+    "export.c": 25,
+    "export.onnx": 25,
     "export": 26,
     "bench": 28,
     "__main__": 31,

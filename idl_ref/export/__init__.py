@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,11 +67,25 @@ def export(
     ['idl_model.h', 'idl_model.c'] 28
     """
     checks.choice("to", to, TARGETS)
-    target = import_module(f"idl_ref.export.{to}_")
     made = plan.make(model, bounds)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    return Export(target.write(made, folder), made)
+    return Export(_write(made, to, folder), made)
+
+
+def _write(made: plan.Plan, to: str, folder: Path) -> list[Path]:
+    """Write the files of one target; the modules of the other targets are not imported."""
+    if to == "c":
+        from idl_ref.export import c
+
+        return c.write(made, folder)
+    if to == "numpy":
+        from idl_ref.export import numpy
+
+        return numpy.write(made, folder)
+    from idl_ref.export import onnx
+
+    return onnx.write(made, folder)
 
 
 def add(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
@@ -103,9 +116,9 @@ def _run(options: argparse.Namespace) -> int:
     print(model)
     promise = f"for inputs in [{made.low:g}, {made.high:g}]: {made.promise(sweeps=options.to != 'onnx')}"
     if options.to == "c":
-        from idl_ref.export import c_
+        from idl_ref.export import c
 
-        arena, weights = c_.sizes_in_bytes(made)
+        arena, weights = c.sizes_in_bytes(made)
         promise += f"; arena {arena:,} bytes, weights {weights:,} bytes"
     print(promise)
     for path in written.files:
