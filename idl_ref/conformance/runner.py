@@ -10,8 +10,8 @@ from itertools import islice
 from typing import Any
 
 from idl_ref.conformance import report, vectors, verdicts
-from idl_ref.conformance.bugs import diagnosis
-from idl_ref.conformance.bugs_gradients import BUGS
+from idl_ref.conformance.bugs.adjoint import BUGS
+from idl_ref.conformance.bugs.equation import diagnosis
 from idl_ref.conformance.problem import Backend, Capabilities, Case
 from idl_ref.conformance.relations import RELATIONS
 from idl_ref.conformance.report import FAILED, SKIPPED, Report, Result

@@ -11,8 +11,8 @@ import numpy as np
 
 from idl_ref.conformance import bounds as bnd
 from idl_ref.conformance import relations
-from idl_ref.conformance.bugs import STATEFUL, diagnosis
-from idl_ref.conformance.bugs_gradients import BUGS
+from idl_ref.conformance.bugs.adjoint import BUGS
+from idl_ref.conformance.bugs.equation import STATEFUL, diagnosis
 from idl_ref.conformance.problem import (
     PHI0,
     Arrays,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from idl_ref.conformance.adapters import Plain
-from idl_ref.conformance.bugs import BUGS, StaleIterate, planted
+from idl_ref.conformance.bugs.equation import BUGS, StaleIterate, planted
 from idl_ref.factors import by_name
 from idl_ref.functions import FUNCTIONS
 

@@ -1,0 +1,1 @@
+"""Planted bugs: the plain backend with one method changed."""
