@@ -6,10 +6,11 @@ print(report)
 """
 
 from idl_ref.conformance import adapters
-from idl_ref.conformance.problem import Backend, BackendError, Case, Problem
-from idl_ref.conformance.report import Report, Result
-from idl_ref.conformance.runner import check_backend, parametrize
-from idl_ref.conformance.vectors import load as load_cases
+from idl_ref.conformance.judge.report import Report, Result
+from idl_ref.conformance.judge.runner import check_backend, parametrize
+from idl_ref.conformance.truth.backend import Backend, BackendError
+from idl_ref.conformance.truth.problem import Case, Problem
+from idl_ref.conformance.truth.vectors import load as load_cases
 
 __all__ = [
            "Backend",

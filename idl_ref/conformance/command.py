@@ -10,9 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from idl_ref.conformance import remote, runner, vectors
-from idl_ref.conformance.cases import FLAGS
-from idl_ref.conformance.report import Report, Result
+from idl_ref.conformance import remote
+from idl_ref.conformance.judge import detection, runner
+from idl_ref.conformance.judge.report import Report, Result
+from idl_ref.conformance.truth import files, vectors
+from idl_ref.conformance.truth.flags import FLAGS
 
 FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html}
 
@@ -117,7 +119,7 @@ def _check_reports(paths: list[Path]) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    count = remote.export(options.directory, vectors.load(), vectors.SHA256)
+    count = files.export(options.directory, vectors.load(), vectors.SHA256)
     print(f"wrote {count} cases to {options.directory}; their ids are in {options.directory / 'index.txt'}")
     return 0
 
@@ -150,13 +152,13 @@ def _list(options: argparse.Namespace) -> int:
 
 def _bugs(options: argparse.Namespace) -> int:
     found = {}
-    for name, failures in runner.hunt(options.all):
+    for name, failures in detection.hunt(options.all):
         found[name] = failures
         print(f"{name:<28}{failures[0].id if failures else 'NOT FOUND'}", flush=True)
     killed = sum(map(bool, found.values()))
     print(f"{killed} of {len(found)} planted bugs found")
     if options.report is not None:
-        options.report.write_text(f"{BUGS_HEAD}\n{runner.table(found)}", encoding="utf-8")
+        options.report.write_text(f"{BUGS_HEAD}\n{detection.table(found)}", encoding="utf-8")
         print(f"wrote {options.report}")
     return int(killed < len(found))
 

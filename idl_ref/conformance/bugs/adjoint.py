@@ -1,18 +1,14 @@
-"""Planted bugs in the adjoint, the gradients, and the map f from raw to effective weights."""
+"""Planted bugs in the adjoint equation and in φ′."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from idl_ref.conformance.adapters import Plain
-from idl_ref.conformance.bugs.equation import BUGS, StaleIterate, planted
-from idl_ref.factors import by_name
-from idl_ref.functions import FUNCTIONS
+from idl_ref.conformance.bugs.iteration import StaleIterate
+from idl_ref.conformance.bugs.plain import Plain, registered_in
 
-__all__ = ["BUGS"]
-
-
-# --- the adjoint ------------------------------------------------------------------------------------------------------
+BUGS: dict[str, type[Plain]] = {}
+planted = registered_in(BUGS)
 
 
 @planted
@@ -148,162 +144,3 @@ class AdjointAbsoluteStale(AdjointAbsolute):
 
     def adjoint(self, p, S, G):
         return self.pair(p, S, G)[1]
-
-
-# --- gradients --------------------------------------------------------------------------------------------------------
-
-
-@planted
-class GradientOfATransposed(Plain):
-    """∂A transposed"""
-
-    def factor_gradients(self, factors, X, V):
-        return tuple(np.ascontiguousarray(G.T) if G.shape[0] == G.shape[1] and len(factors) == 1 else G
-                     for G in super().factor_gradients(factors, X, V))  # fmt: skip
-
-
-@planted
-class GradientsAveraged(Plain):
-    """gradients averaged over the batch"""
-
-    def gradients(self, p, X, V, G_Y):
-        out = super().gradients(p, X, V, G_Y)
-        return {name: G if name == "U" else G / p.dtype.type(max(X.shape[1], 1)) for name, G in out.items()}
-
-
-@planted
-class GradientOfDMissing(Plain):
-    """∂D zero"""
-
-    def gradients(self, p, X, V, G_Y):
-        out = super().gradients(p, X, V, G_Y)
-        return out | ({"D": np.zeros_like(out["D"])} if "D" in out else {})
-
-
-@planted
-class GradientOfUWithoutD(Plain):
-    """Dᵀ G_Y left out of ∂U"""
-
-    def gradients(self, p, X, V, G_Y):
-        return super().gradients(p, X, V, G_Y) | {"U": p.B.T @ V}
-
-
-@planted
-class GradientOfBBiasMissing(Plain):
-    """the bias gets no gradient"""
-
-    def gradients(self, p, X, V, G_Y):
-        out = super().gradients(p, X, V, G_Y)
-        if p.U.shape[1] and bool((p.U[-1] == 1).all()):
-            out["B"] = out["B"].copy()
-            out["B"][:, -1] = 0
-        return out
-
-
-@planted
-class GradientOfCWithP(Plain):
-    """∂C with A X + Z in the place of X"""
-
-    def gradients(self, p, X, V, G_Y):
-        return super().gradients(p, X, V, G_Y) | {"C": G_Y @ self.preactivation(p, X).T}
-
-
-@planted
-class CotangentDoubled(Plain):
-    """G_Y doubled"""
-
-    def G(self, p, G_Y):
-        return 2 * super().G(p, G_Y)
-
-
-@planted
-class GradientsOfFactorsSwapped(Plain):
-    """∂L and ∂R swapped"""
-
-    def raw(self, p, gradients):
-        if len(gradients) == 1:
-            return super().raw(p, gradients)
-        return super().raw(p, (gradients[1].T, gradients[0].T))
-
-
-@planted
-class GradientOfLWithL(Plain):
-    """∂L = V (Lᵀ X)ᵀ in the place of V (Rᵀ X)ᵀ"""
-
-    def factor_gradients(self, factors, X, V):
-        out = super().factor_gradients(factors, X, V)
-        return out if len(factors) == 1 else (V @ (factors[0].T @ X).T, out[1])
-
-
-# --- f ----------------------------------------------------------------------------------------------------------------
-
-
-@planted
-class StraightThrough(Plain):
-    """straight-through where exact was declared: ∂A of the effective weights passed on to the raw ones"""
-
-    def function(self, p):
-        return FUNCTIONS[p.f](p.kappa, straight_through=p.f in ("inf", "rows"))
-
-
-@planted
-class ScaleHeldFixed(Plain):
-    """the derivative of the norm left out of the gradient through the scaling"""
-
-    def raw(self, p, gradients):
-        if p.f != "inf" or p.straight_through:
-            return super().raw(p, gradients)
-        norms = [np.abs(F).sum(axis=1).max(initial=0.0) for F in p.factors]
-        scaled = tuple(
-            G * p.dtype.type(min(1, p.kappa / max(norm, 1e-30))) for G, norm in zip(gradients, norms, strict=True)
-        )
-        return by_name(scaled)
-
-
-@planted
-class ScaledInside(Plain):
-    """scaled to the ball also from inside it"""
-
-    def factors(self, p):
-        if p.f != "inf":
-            return super().factors(p)
-        return tuple(F * p.dtype.type(p.kappa / np.abs(F).sum(axis=1).max()) for F in p.factors)
-
-
-@planted
-class ColumnNorm(Plain):
-    """the largest column sum in the place of ‖A‖∞"""
-
-    def factors(self, p):
-        if p.f != "inf":
-            return super().factors(p)
-        return tuple(F * p.dtype.type(p.kappa / max(p.kappa, np.abs(F).sum(axis=0).max())) for F in p.factors)
-
-
-@planted
-class RowsScaled(Plain):
-    """rows scaled in the place of projected"""
-
-    def factors(self, p):
-        if p.f != "rows":
-            return super().factors(p)
-        return tuple(
-            (F * (p.kappa / np.maximum(p.kappa, np.abs(F).sum(axis=1, keepdims=True)))).astype(p.dtype)
-            for F in p.factors
-        )
-
-
-@planted
-class DiagonalKept(Plain):
-    """the triangle with its diagonal"""
-
-    def factors(self, p):
-        return tuple(np.triu(F) for F in p.factors) if p.f == "triu" else super().factors(p)
-
-
-@planted
-class TriangleOfGradientMissing(Plain):
-    """entries below the triangle get a gradient"""
-
-    def raw(self, p, gradients):
-        return by_name(gradients) if p.f == "triu" else super().raw(p, gradients)

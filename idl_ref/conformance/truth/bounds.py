@@ -22,8 +22,8 @@ import numpy as np
 
 from idl_ref import activations
 from idl_ref import factors as fac
-from idl_ref.conformance.exact import SMOOTH
-from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem, spread
+from idl_ref.conformance.truth.exact import SMOOTH
+from idl_ref.conformance.truth.problem import COLUMNS, Arrays, Case, Problem, spread
 
 SAFETY = 2.0
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import activations
-from idl_ref.conformance.problem import Arrays, Problem
+from idl_ref.conformance.truth.maps import effective, pullback
+from idl_ref.conformance.truth.problem import Arrays, Problem
 
 DIGITS = 80
 PROVED = "1e-40"  # how small the error of every entry is shown to be; how much smaller depends on where floats start
@@ -244,57 +245,3 @@ def _rounded(arrays: dict[str, np.ndarray], radius: Decimal | None) -> Arrays:
         if radius is not None and not all(float(v - radius) == float(v + radius) for v in M.ravel() if abs(v) > 1e-30):
             raise ArithmeticError(f"the error of {name} is not below the rounding to float64")
     return {name: M.astype(float) for name, M in arrays.items()}
-
-
-# --- f: from raw to effective weights, and back -----------------------------------------------------------------------
-
-
-def effective(M: np.ndarray, problem: Problem) -> np.ndarray:
-    """f(M): κ M / max(κ, ‖M‖∞); rows on the ℓ1 ball; the strict upper triangle; or M."""
-    if problem.f == "none":
-        return M
-    if problem.f == "triu":
-        return M * np.triu(np.ones(M.shape, int), 1)
-    kappa = Fraction(problem.kappa)
-    if problem.f == "inf":
-        norm = max(sum(map(abs, row)) for row in M)
-        return M * (kappa / norm) if norm > kappa else M
-    return np.array([_on_ball(row, kappa)[0] for row in M], object)
-
-
-def _on_ball(row: np.ndarray, kappa: Fraction) -> tuple[list, list[int] | None]:
-    """The nearest point with Σ|a| ≤ κ, and its support; None where the row is inside already."""
-    if sum(map(abs, row)) <= kappa:
-        return list(row), None
-    total = theta = ZERO
-    for k, size in enumerate(sorted(map(abs, row), reverse=True), 1):
-        total += size
-        if size > (total - kappa) / k:
-            theta = (total - kappa) / k
-    moved = [(1 if a > 0 else -1) * max(abs(a) - theta, ZERO) for a in row]
-    return moved, [j for j, a in enumerate(row) if abs(a) > theta]
-
-
-def pullback(M: np.ndarray, G: np.ndarray, problem: Problem) -> np.ndarray:
-    """∂ℓ/∂M from G = ∂ℓ/∂f(M)."""
-    if problem.f == "none" or problem.straight_through:
-        return G
-    if problem.f == "triu":
-        return G * np.triu(np.ones(M.shape, int), 1)
-    kappa = Fraction(problem.kappa)
-    if problem.f == "inf":
-        norms = [sum(map(abs, row)) for row in M]
-        norm = max(norms)
-        if norm <= kappa:
-            return G
-        s, top = np.full(M.shape, ZERO, object), norms.index(norm)
-        s[top] = [(a > 0) - (a < 0) for a in M[top]]
-        return (G - s * ((G * M).sum() / norm)) * (kappa / norm)
-    result = G.copy()
-    for i, row in enumerate(M):
-        support = _on_ball(row, kappa)[1]
-        if support is not None:
-            signs = {j: 1 if row[j] > 0 else -1 for j in support}
-            mean = sum(signs[j] * G[i, j] for j in support) / len(support)
-            result[i] = [G[i, j] - signs[j] * mean if j in signs else ZERO for j in range(len(row))]
-    return result

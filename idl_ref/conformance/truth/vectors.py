@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.cases import solved
-from idl_ref.conformance.groups import GROUPS
-from idl_ref.conformance.problem import Arrays, Case, make
+from idl_ref.conformance.truth.cases import solved
+from idl_ref.conformance.truth.groups import GROUPS
+from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
 SHA256 = "80ddfa078d19b0dee401d16f5f0c08d02e097b05b4f9e36cfd859737aa743b7b"
-CHECKOUT = Path(__file__).parents[2] / "tests" / "vectors"
+CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 
 

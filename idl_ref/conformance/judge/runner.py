@@ -1,4 +1,4 @@
-"""The runner: every case, every check, one result each; also under pytest, and over planted bugs."""
+"""The runner: every case, every check, one result each; also under pytest."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
-from itertools import islice
 from typing import Any
 
-from idl_ref.conformance import report, vectors, verdicts
-from idl_ref.conformance.bugs.adjoint import BUGS
-from idl_ref.conformance.bugs.equation import diagnosis
-from idl_ref.conformance.problem import Backend, Capabilities, Case
-from idl_ref.conformance.relations import RELATIONS
-from idl_ref.conformance.report import FAILED, SKIPPED, Report, Result
+from idl_ref.conformance.judge import report, verdicts
+from idl_ref.conformance.judge.diagnosis import named
+from idl_ref.conformance.judge.relations import RELATIONS
+from idl_ref.conformance.judge.report import FAILED, SKIPPED, Report, Result
+from idl_ref.conformance.truth import vectors
+from idl_ref.conformance.truth.backend import Backend, Capabilities
+from idl_ref.conformance.truth.problem import Case
 
 RELATED = (  # the cases that relations start from
     "contraction-random-0.9-float64", "contraction-perron-0.99-float64", "contraction-zero-rows-0.9-float32",
@@ -67,7 +67,7 @@ def check_backend(
     declared, unused = _declared(backend), set(expected_failures)
     results = []
     for _, run in checks(backend, select(vectors.load(vectors_directory), groups)):
-        result = _as_expected(verdicts.named(run()), expected_failures, unused)
+        result = _as_expected(named(run()), expected_failures, unused)
         results.append(result)
         if progress is not None:
             progress(result)
@@ -179,30 +179,9 @@ def parametrize(
 def _test(run: Run) -> None:
     import pytest
 
-    result = verdicts.named(run())
+    result = named(run())
     if result.outcome == SKIPPED:
         pytest.skip(result.message)
     if result.outcome == FAILED:
         causes = [f"error matches: {cause}" for cause in result.causes]
         pytest.fail("; ".join([result.message, *causes]), pytrace=False)
-
-
-# --- how much the kit finds -------------------------------------------------------------------------------------------
-
-
-def hunt(everything: bool = False) -> Iterator[tuple[str, list[Result]]]:
-    """Each planted bug, and the checks that fail because of it: the first one, or all of them."""
-    chosen = select(vectors.load(), None)
-    for name, bug in BUGS.items():
-        failed = (result for _, run in checks(bug(), chosen) if (result := run()).outcome == FAILED)
-        yield name, list(failed if everything else islice(failed, 1))
-
-
-def table(found: Mapping[str, list[Result]]) -> str:
-    """Markdown: every bug in words, the first check that finds it, how many do, and in which groups."""
-    lines = ["| planted bug | first found by | checks | in the groups |", "|---|---|---|---|"]
-    for name, failures in found.items():
-        groups = ", ".join(dict.fromkeys(r.group for r in failures))
-        first = f"`{failures[0].id}`" if failures else "**nothing**"
-        lines.append(f"| {diagnosis(name)} | {first} | {len(failures)} | {groups} |")
-    return "\n".join(lines) + "\n"

@@ -1,91 +1,19 @@
-"""The verdicts on one case: certificate, status, truth, relations; and the bugs that explain a failure."""
+"""The verdicts on one case: certificate, status, truth, and relations."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance import bounds as bnd
-from idl_ref.conformance import relations
-from idl_ref.conformance.bugs.adjoint import BUGS
-from idl_ref.conformance.bugs.equation import STATEFUL, diagnosis
-from idl_ref.conformance.problem import (
-    PHI0,
-    Arrays,
-    Backend,
-    BackendError,
-    Capabilities,
-    Case,
-    Problem,
-    answer_shapes,
-    laid_out,
-)
-from idl_ref.conformance.relations import Relation
-from idl_ref.conformance.report import FAILED, PASSED, SKIPPED, Result
-
-CLOSE = 0.02  # of the error: this near to a bug's numbers, the error is that bug's
-COSTLY = 10_000  # iterations: where more may be needed, a case is not repeated with every bug
-
-# --- one call to a backend --------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Answer:
-    """What a backend gave, or how it failed to."""
-
-    arrays: Arrays = field(default_factory=dict)
-    converged: np.ndarray | None = None
-    iterations: np.ndarray | None = None
-    error: str = ""  # it raised, or gave something else than arrays of the right shape
-    raised: bool = False
-    warned: str = ""
-    note: str = ""
-
-
-def ask(
-    backend: Backend, what: str, problem: Problem, G_Y: np.ndarray, declared: Capabilities, layout: str = "C"
-) -> Answer:
-    """One call, with arrays of its own that it must not change, and what it gave as arrays of the right shape."""
-    before = {**problem.arrays, "G_Y": G_Y}
-    given = {name: laid_out(M, layout) for name, M in before.items()}
-    theirs = problem.with_arrays({name: given[name] for name in problem.arrays})
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            out = backend.forward(theirs) if what == "forward" else backend.vjp(theirs, given["G_Y"])
-        except Exception as reason:
-            died = isinstance(reason, BackendError)
-            return Answer(error=f"raised {type(reason).__name__}: {_short(reason)}", raised=not died)
-    for name in before:
-        if not np.array_equal(before[name], given[name], equal_nan=True):
-            return Answer(error=f"input {name} was modified")
-    answer = Answer(warned=_short(caught[0].message) if caught else "")
-    for name, shape in answer_shapes(problem, what).items():
-        if name == "X" and not declared.X:
-            continue
-        value = out.get(name) if hasattr(out, "get") else None
-        if value is None:
-            return Answer(error=f"gave no {name}")
-        array = np.asarray(value)
-        if array.dtype.kind != "f" or array.shape != shape:
-            return Answer(error=f"{name} must be {shape} {problem.dtype}; got {array.shape} {array.dtype}")
-        if array.dtype != problem.dtype:
-            answer.note = f"{name} is {array.dtype}, the problem {problem.dtype}"
-        answer.arrays[name] = array.astype(np.float64, copy=True)
-    for name in ("converged", "iterations"):
-        if what == "forward" and (value := out.get(name)) is not None:
-            setattr(answer, name, np.broadcast_to(np.asarray(value), (problem.U.shape[1],)))
-    return answer
-
-
-def _short(reason: Any) -> str:
-    text = " ".join(str(reason).split())
-    return text if len(text) <= 160 else text[:157] + "…"
-
+from idl_ref.conformance.judge import relations
+from idl_ref.conformance.judge.call import Answer, ask
+from idl_ref.conformance.judge.relations import Relation
+from idl_ref.conformance.judge.report import FAILED, PASSED, SKIPPED, Result
+from idl_ref.conformance.truth import bounds as bnd
+from idl_ref.conformance.truth.backend import Backend, Capabilities
+from idl_ref.conformance.truth.problem import PHI0, Arrays, Case, Problem
 
 # --- one case ---------------------------------------------------------------------------------------------------------
 
@@ -241,56 +169,3 @@ def adjoint_identity(backend: Backend, case: Case, declared: Capabilities) -> Re
     worst = abs(left - right) / (allowed + float((np.abs(case.G_Y) * slack).sum()))
     message = f"⟨G_Y, dY⟩ = {left:.9g}, Σ⟨∂W, dW⟩ = {right:.9g}: {worst:.3g} times what is allowed"
     return _judged(case, "adjoint", worst, message)
-
-
-# --- from wrong numbers to a name: which planted bug gives the same ones? ---------------------------------------------
-
-
-def named(result: Result) -> Result:
-    """A failure with the planted bugs that explain its numbers; anything else as it is."""
-    if result.evidence is None:
-        return result
-    if result.evidence[0].problem.max_iter > COSTLY:
-        return replace(result, evidence=None, message=f"{result.message}; too slow to be compared with planted bugs")
-    return replace(result, evidence=None, causes=causes(*result.evidence))
-
-
-def causes(case: Case, check: str, got: Arrays, truth: Arrays, bounds: Arrays) -> tuple[str, ...]:
-    """The planted bugs that explain `got`, in words."""
-    got = {name: value for name, value in got.items() if name in truth}
-    if all((np.abs(value - truth[name]) <= bounds[name])[~np.isnan(truth[name])].all() for name, value in got.items()):
-        bounds = {name: np.zeros_like(bound) for name, bound in bounds.items()}  # only the residual is too large
-    return tuple(
-        diagnosis(name)
-        for name in BUGS
-        if name not in STATEFUL and _same(_wrong(name, case, check), got, truth, bounds)
-    )
-
-
-@cache
-def _wrong(name: str, case: Case, check: str) -> Arrays:
-    """What a bug gives; nothing where it does not fit the case."""
-    bug = BUGS[name]()
-    try:
-        return dict(bug.forward(case.problem) if check == "forward" else bug.vjp(case.problem, case.G_Y))
-    except (ValueError, ArithmeticError):
-        return {}
-
-
-def _same(bug: Arrays, got: Arrays, truth: Arrays, bounds: Arrays) -> bool:
-    """Every array as near to the bug's as it is far from the truth, and the bug wrong where `got` is."""
-    wrong = False
-    for name, value in got.items():
-        if name not in bug:
-            return False
-        known = ~np.isnan(truth[name])
-        with np.errstate(invalid="ignore", over="ignore"):
-            error = np.abs(value[known] - truth[name][known])
-            apart = np.abs(value[known] - bug[name][known])
-        if not (np.isfinite(error).all() and np.isfinite(apart).all()):
-            return False
-        allowed = np.maximum(CLOSE * error.max(initial=0.0), 2 * bounds[name][known])
-        if not (apart <= allowed).all():
-            return False
-        wrong |= bool((error > bounds[name][known]).any())
-    return wrong

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import activations
-from idl_ref.conformance.bounds import equation, unit
-from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem
+from idl_ref.conformance.truth.bounds import equation, unit
+from idl_ref.conformance.truth.problem import COLUMNS, Arrays, Case, Problem
 
 Asked = tuple[Problem, np.ndarray]
 
