@@ -61,7 +61,7 @@ def test_bad_commands_are_refused_in_a_sentence(arguments, message, capsys):
 
 def test_list_and_generate(tmp_path, capsys):
     assert cli.main(["conformance", "list", "--groups", "ball"]) == 0
-    assert "hunts well-posedness taken for ‖A‖∞ < 1 alone" in capsys.readouterr().out
+    assert "meant to find ‖A‖∞ < 1 taken for a necessary condition of well-posedness" in capsys.readouterr().out
 
 
 def test_bugs_command(monkeypatch, tmp_path, capsys):

@@ -1,4 +1,6 @@
-"""The conformance kit: exact answers, derived bounds, and a runner that names the bug of another backend.
+"""The conformance kit checks any backend of implicit models, and names the bug behind wrong numbers.
+
+The kit knows the exact answer of every case, and bounds the error that a correct backend may make:
 
 from idl_ref.conformance import check_backend
 report = check_backend(my_backend)

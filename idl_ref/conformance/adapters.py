@@ -19,13 +19,13 @@ __all__ = ["IdlRef", "Plain", "numpy"]
 
 
 class IdlRef:
-    """A twin of idl_ref as a backend.
+    """The solvers of idl_ref as a backend.
 
     Parameters
     ----------
     backend : {"auto", "numpy", "numba", "cuda"}
     method : str
-        See SolveOptions.
+        The method of the solver; see `SolveOptions`.
     """
 
     capabilities = EVERYTHING
@@ -44,14 +44,14 @@ class IdlRef:
         return gradients.forward_pass(weights, problem.activation, problem.U, problem.X0, options, self.backend)
 
     def forward(self, problem: Problem) -> dict[str, Any]:
-        """{"Y", "X", "converged", "iterations"}."""
+        """Solve the equation: outputs "Y" and hidden states "X"; per column "converged" and "iterations"."""
         with np.errstate(over="ignore", invalid="ignore"):
             p = self._pass(problem)
         s = p.solution
         return {"Y": p.Y, "X": s.X, "converged": s.succeeded, "iterations": s.iterations}
 
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> Arrays:
-        """{"A"} or {"L", "R"}, "B", "C", "D", "U"."""
+        """The gradients of Σ G_Y ∘ Y: "A", or "L" and "R"; "B", "C" and "U"; "D" where the problem has one."""
         with np.errstate(over="ignore", invalid="ignore"):
             p = self._pass(problem)
             back = gradients.backward_pass(p, G_Y, self._options(problem), self.backend)

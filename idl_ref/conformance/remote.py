@@ -1,4 +1,4 @@
-"""Backends that are not Python: a process that answers JSON lines, and a folder of answers.
+"""Backends in other languages than Python: a process that answers requests in JSON, and a folder of answers.
 
 `truth.files` describes the files in which problems and answers are exchanged.
 """
@@ -24,20 +24,20 @@ from idl_ref.conformance.truth.problem import Case, Problem
 
 
 class Command:
-    """A process that reads a request per line and writes an answer per line.
+    """A process that reads one request per line and writes one answer per line, in JSON.
 
     Parameters
     ----------
     command : str
-        As in a shell, without one.
+        The program and its arguments, split as a shell splits them; no shell is started.
     timeout : float
-        Seconds for one answer; then the process is killed, and started again for the next case.
+        Seconds that the process has for one answer. After them it is killed, and started again for the next request.
 
     Notes
     -----
-    Requests: {"op": "hello"}, {"op": "forward" or "vjp", "dir": FOLDER, "out": FOLDER}, {"op": "bye"}, each with an
-    "id". Answers: {"name": …, "capabilities": {…}} to hello; then {"ok": true}, having written the arrays, or
-    {"error": "why not"}.
+    The requests are {"op": "hello"}, {"op": "forward" or "vjp", "dir": FOLDER, "out": FOLDER} and {"op": "bye"}, each
+    with an "id". The answer to hello is {"name": …, "capabilities": {…}}. For forward and vjp the process reads the
+    problem in "dir", writes the arrays to "out" and answers {"ok": true}; or it answers {"error": "why not"}.
     """
 
     def __init__(self, command: str, timeout: float = 10.0) -> None:
@@ -74,7 +74,11 @@ class Command:
         return process
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One request and its answer; a crash, a hang or nonsense ends the process, not the run."""
+        """Send one request and return its answer.
+
+        After a crash, a timeout or a malformed answer the process is ended and `BackendError` raised; the next request
+        starts a new process.
+        """
         process = self.process or self._start()
         self.asked += 1
         assert process.stdin is not None
@@ -89,7 +93,7 @@ class Command:
             line = None
         if line is None:
             status = self._end()
-            raise BackendError(f"the process ended with status {status} in the place of an answer")
+            raise BackendError(f"the process ended with status {status} in place of an answer")
         answer = None
         with suppress(ValueError):
             answer = json.loads(line)
@@ -105,7 +109,7 @@ class Command:
         if process is None:
             return None
         assert process.stdin is not None
-        with suppress(OSError):  # what it did not read any more is lost with it
+        with suppress(OSError):  # the process has closed its end: what it did not read is lost
             process.stdin.close()
         try:
             process.wait(0.2)
@@ -123,30 +127,30 @@ class Command:
         return out | {name: np.asarray(answer[name]) for name in ("converged", "iterations") if name in answer}
 
     def forward(self, problem: Problem) -> dict[str, Any]:
-        """What the process writes."""
+        """The outputs and hidden states that the process computes."""
         return self._solve("forward", problem, np.zeros((len(problem.C), problem.U.shape[1]), problem.dtype))
 
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
-        """What the process writes."""
+        """The gradients that the process computes."""
         return self._solve("vjp", problem, G_Y)
 
     def close(self) -> None:
-        """End the process and remove the files."""
+        """End the process and remove the temporary files."""
         if self.process is not None and self.process.stdin is not None:
             try:
                 self.process.stdin.write('{"op": "bye", "id": 0}\n')
             except OSError:
-                self.process.kill()  # it has gone already
+                self.process.kill()  # the process does not read any more
         self._end()
         self.scratch.cleanup()
 
 
 class Answers:
-    """Answers in a folder: a folder per case, named by its id, and maybe capabilities.json."""
+    """Answers that a program wrote to a folder: one folder per case, named by its id; capabilities.json is optional."""
 
     def __init__(self, folder: Path, cases: Iterable[Case]) -> None:
         if not folder.is_dir():
-            raise ValueError(f"RESULTS must be a folder with one folder per case; got {folder}, which is none.")
+            raise ValueError(f"RESULTS must be a folder with one folder per case; got {folder}, which is no folder.")
         self.folder, self.name = folder, str(folder)
         declared = folder / "capabilities.json"
         self.capabilities: Any = json.loads(declared.read_text(encoding="utf-8")) if declared.exists() else {}
@@ -161,9 +165,9 @@ class Answers:
         return read_answer(folder, problem, what)
 
     def forward(self, problem: Problem) -> dict[str, Any]:
-        """What was written."""
+        """The outputs and hidden states in the folder of the case."""
         return self._answer(problem, "forward")
 
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
-        """What was written."""
+        """The gradients in the folder of the case."""
         return self._answer(problem, "vjp")

@@ -37,7 +37,7 @@ class SlopesMissing(Plain):
 
 @planted
 class SlopesOfX(Plain):
-    """φ′ taken at X in the place of A X + Z"""
+    """φ′ taken at X in place of A X + Z"""
 
     def preactivation(self, p, X):
         return X
@@ -62,7 +62,7 @@ class SlopesInside(Plain):
 
 @planted
 class TanhSlope(Plain):
-    """φ′ of tanh as 1 − tanh"""
+    """φ′ of tanh computed as 1 − tanh"""
 
     def slope(self, p, P):
         return 1 - np.tanh(P) if p.activation == "tanh" else super().slope(p, P)
@@ -70,7 +70,7 @@ class TanhSlope(Plain):
 
 @planted
 class HardtanhSlope(Plain):
-    """φ′ of hardtanh 1 everywhere"""
+    """φ′ of hardtanh equal to 1 everywhere"""
 
     def slope(self, p, P):
         return np.ones_like(P) if p.activation == "hardtanh" else super().slope(p, P)
@@ -78,7 +78,7 @@ class HardtanhSlope(Plain):
 
 @planted
 class OtherKink(Plain):
-    """φ′(0) = 1 where 0 was declared"""
+    """relu with φ′(0) = 1 where 0 was declared"""
 
     def slope(self, p, P):
         S = super().slope(p, P)
@@ -115,7 +115,7 @@ class AdjointNotSolved(Plain):
 
 @planted
 class AdjointDamped(Plain):
-    """adjoint regularised"""
+    """adjoint damped: φ′ multiplied by 1 − 10⁻⁴"""
 
     def adjoint(self, p, S, G):
         return super().adjoint(p, S * S.dtype.type(1 - 1e-4), G)
@@ -123,12 +123,13 @@ class AdjointDamped(Plain):
 
 @planted
 class AdjointAbsolute(Plain):
-    """adjoint tolerance absolute: small cotangents stop at once"""
+    """an absolute tolerance in the adjoint: the iteration stops at once for small cotangents"""
 
     def adjoint(self, p, S, G):
         return self.pair(p, S, G)[0]
 
     def pair(self, p, S, G):
+        """The last two iterates of V, the later one first."""
         At = self.transposed(self.factors(p))
         V = last = np.zeros_like(G)
         for _ in range(p.max_iter):
@@ -140,7 +141,7 @@ class AdjointAbsolute(Plain):
 
 @planted
 class AdjointAbsoluteStale(AdjointAbsolute):
-    """adjoint tolerance absolute and the iterate before the last returned: small cotangents give no gradient"""
+    """an absolute tolerance in the adjoint, and the iterate before the last returned: small cotangents give V = 0"""
 
     def adjoint(self, p, S, G):
         return self.pair(p, S, G)[1]

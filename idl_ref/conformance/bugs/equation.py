@@ -23,7 +23,7 @@ class RowScaled(Plain):
 
 @planted
 class ForwardTransposed(Plain):
-    """Aᵀ in the place of A in the equation"""
+    """Aᵀ in place of A in the equation"""
 
     def factors(self, p):
         return self.transposed(super().factors(p))
@@ -49,7 +49,7 @@ class DiagonalIgnored(Plain):
 
 @planted
 class BiasTwice(Plain):
-    """bias added twice"""
+    """the bias added twice"""
 
     def Z(self, p):
         constant = p.U.shape[1] > 0 and bool((p.U[-1] == 1).all())
@@ -74,7 +74,7 @@ class InputsClipped(Plain):
 
 @planted
 class MemoryOrder(Plain):
-    """arrays read in the order in which they lie in memory"""
+    """strides ignored: the entries of B read in the order in which they lie in memory"""
 
     def Z(self, p):
         return p.B.ravel(order="K").reshape(p.B.shape) @ p.U
@@ -82,7 +82,7 @@ class MemoryOrder(Plain):
 
 @planted
 class PreactivationReturned(Plain):
-    """A X + Z returned in the place of X"""
+    """A X + Z returned in place of X"""
 
     def returned(self, G, last):
         return G if self._adjoint else self._last_p
@@ -102,7 +102,7 @@ class PreactivationReturned(Plain):
 
 @planted
 class LeakyTenth(Plain):
-    """leaky_relu with slope 0.1"""
+    """leaky_relu with slope 0.1 in place of 0.01"""
 
     def phi(self, p, P):
         return np.maximum(P, P * p.dtype.type(0.1)) if p.activation == "leaky_relu" else super().phi(p, P)
@@ -113,7 +113,7 @@ class LeakyTenth(Plain):
 
 @planted
 class SoftplusOverflows(Plain):
-    """softplus as log(1 + exp p), which overflows"""
+    """softplus computed as log(1 + exp p), which overflows"""
 
     def phi(self, p, P):
         return np.log1p(np.exp(P)) if p.activation == "softplus" else super().phi(p, P)
@@ -121,7 +121,7 @@ class SoftplusOverflows(Plain):
 
 @planted
 class SigmoidForTanh(Plain):
-    """sigmoid in the place of tanh"""
+    """sigmoid in place of tanh"""
 
     def phi(self, p, P):
         return 1 / (1 + np.exp(-P)) if p.activation == "tanh" else super().phi(p, P)
@@ -147,7 +147,7 @@ class Float32Sums(Plain):
 
 @planted
 class Float32EverywhereElse(Plain):
-    """the answer rounded to float32"""
+    """Y rounded to float32"""
 
     def readout(self, p, X):
         return super().readout(p, X).astype(np.float32).astype(p.dtype)

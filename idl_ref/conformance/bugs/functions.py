@@ -14,7 +14,7 @@ planted = registered_in(BUGS)
 
 @planted
 class StraightThrough(Plain):
-    """straight-through where exact was declared: ∂A of the effective weights passed on to the raw ones"""
+    """straight-through where exact was declared: ∂A of the effective weights returned as that of the raw weights"""
 
     def function(self, p):
         return FUNCTIONS[p.f](p.kappa, straight_through=p.f in ("inf", "rows"))
@@ -22,7 +22,7 @@ class StraightThrough(Plain):
 
 @planted
 class ScaleHeldFixed(Plain):
-    """the derivative of the norm left out of the gradient through the scaling"""
+    """the derivative of the norm left out of the derivative of the scaling"""
 
     def raw(self, p, gradients):
         if p.f != "inf" or p.straight_through:
@@ -36,7 +36,7 @@ class ScaleHeldFixed(Plain):
 
 @planted
 class ScaledInside(Plain):
-    """scaled to the ball also from inside it"""
+    """weights inside the ball scaled up to its boundary"""
 
     def factors(self, p):
         if p.f != "inf":
@@ -46,7 +46,7 @@ class ScaledInside(Plain):
 
 @planted
 class ColumnNorm(Plain):
-    """the largest column sum in the place of ‖A‖∞"""
+    """the largest column sum in place of ‖A‖∞"""
 
     def factors(self, p):
         if p.f != "inf":
@@ -56,7 +56,7 @@ class ColumnNorm(Plain):
 
 @planted
 class RowsScaled(Plain):
-    """rows scaled in the place of projected"""
+    """rows scaled to the ball, not projected on it"""
 
     def factors(self, p):
         if p.f != "rows":
@@ -69,7 +69,7 @@ class RowsScaled(Plain):
 
 @planted
 class DiagonalKept(Plain):
-    """the triangle with its diagonal"""
+    """the diagonal kept where f = triu sets it to zero"""
 
     def factors(self, p):
         return tuple(np.triu(F) for F in p.factors) if p.f == "triu" else super().factors(p)
@@ -77,7 +77,7 @@ class DiagonalKept(Plain):
 
 @planted
 class TriangleOfGradientMissing(Plain):
-    """entries below the triangle get a gradient"""
+    """the gradients of entries kept that f = triu sets to zero"""
 
     def raw(self, p, gradients):
         return by_name(gradients) if p.f == "triu" else super().raw(p, gradients)

@@ -30,7 +30,7 @@ class GradientsAveraged(Plain):
 
 @planted
 class GradientOfDMissing(Plain):
-    """∂D zero"""
+    """∂D equal to zero"""
 
     def gradients(self, p, X, V, G_Y):
         out = super().gradients(p, X, V, G_Y)
@@ -47,7 +47,7 @@ class GradientOfUWithoutD(Plain):
 
 @planted
 class GradientOfBBiasMissing(Plain):
-    """the bias gets no gradient"""
+    """the gradient of the bias equal to zero"""
 
     def gradients(self, p, X, V, G_Y):
         out = super().gradients(p, X, V, G_Y)
@@ -59,7 +59,7 @@ class GradientOfBBiasMissing(Plain):
 
 @planted
 class GradientOfCWithP(Plain):
-    """∂C with A X + Z in the place of X"""
+    """∂C computed with A X + Z in place of X"""
 
     def gradients(self, p, X, V, G_Y):
         return super().gradients(p, X, V, G_Y) | {"C": G_Y @ self.preactivation(p, X).T}
@@ -67,7 +67,7 @@ class GradientOfCWithP(Plain):
 
 @planted
 class CotangentDoubled(Plain):
-    """G_Y doubled"""
+    """Cᵀ G_Y doubled in the adjoint"""
 
     def G(self, p, G_Y):
         return 2 * super().G(p, G_Y)
@@ -85,7 +85,7 @@ class GradientsOfFactorsSwapped(Plain):
 
 @planted
 class GradientOfLWithL(Plain):
-    """∂L = V (Lᵀ X)ᵀ in the place of V (Rᵀ X)ᵀ"""
+    """∂L = V (Lᵀ X)ᵀ in place of V (Rᵀ X)ᵀ"""
 
     def factor_gradients(self, factors, X, V):
         out = super().factor_gradients(factors, X, V)

@@ -12,7 +12,7 @@ planted = registered_in(BUGS)
 
 @planted
 class StopOnMean(Plain):
-    """step tolerance on the mean over the batch in the place of each column"""
+    """the step compared with its tolerance in the mean over the batch, not in each column"""
 
     def done(self, step, stop):
         return np.full(step.shape, step.mean() <= stop.mean())
@@ -20,7 +20,7 @@ class StopOnMean(Plain):
 
 @planted
 class StopOnAny(Plain):
-    """stopped when the first column of the batch converges"""
+    """the iteration stopped when the first column of the batch converges"""
 
     def done(self, step, stop):
         return np.full(step.shape, (step <= stop).any())
@@ -28,7 +28,7 @@ class StopOnAny(Plain):
 
 @planted
 class AbsoluteTolerance(Plain):
-    """tolerance absolute: small inputs stop at once"""
+    """an absolute tolerance: the iteration stops at once for small inputs"""
 
     def stop(self, p, z, x):
         return np.maximum(super().stop(p, z, x), p.tol)
@@ -36,7 +36,7 @@ class AbsoluteTolerance(Plain):
 
 @planted
 class RelativeToBatch(Plain):
-    """tolerance relative to the largest column of the batch"""
+    """a tolerance relative to the largest column of the batch"""
 
     def stop(self, p, z, x):
         return np.full(z.shape, super().stop(p, z, x).max())
@@ -44,7 +44,7 @@ class RelativeToBatch(Plain):
 
 @planted
 class LooseTolerance(Plain):
-    """tolerance never below 10⁻⁴"""
+    """a tolerance never below 10⁻⁴ ‖z‖∞"""
 
     def stop(self, p, z, x):
         return np.maximum(super().stop(p, z, x), 1e-4 * z)
@@ -52,7 +52,7 @@ class LooseTolerance(Plain):
 
 @planted
 class StaleIterate(Plain):
-    """the iterate before the last application returned"""
+    """the iterate before the last application of the map returned"""
 
     def returned(self, G, last):
         return last
@@ -60,7 +60,7 @@ class StaleIterate(Plain):
 
 @planted
 class AbsoluteStale(AbsoluteTolerance, StaleIterate):
-    """tolerance absolute and the iterate before the last returned: small inputs give no hidden state"""
+    """an absolute tolerance, and the iterate before the last returned: small inputs give X = 0"""
 
 
 @planted
@@ -84,7 +84,7 @@ class CapExceeded(Plain):
 
 @planted
 class AlwaysConverged(Plain):
-    """status lies: converged whatever happened"""
+    """a wrong status: every column reported as converged"""
 
     def verdict(self, done, G):
         return np.ones_like(done)
@@ -92,7 +92,7 @@ class AlwaysConverged(Plain):
 
 @planted
 class NeverConverged(Plain):
-    """status lies: not converged whatever happened"""
+    """a wrong status: no column reported as converged"""
 
     def verdict(self, done, G):
         return np.zeros_like(done)
@@ -100,7 +100,7 @@ class NeverConverged(Plain):
 
 @planted
 class ZerosForFailures(Plain):
-    """columns that fail answered by zeros, and called converged"""
+    """columns that do not converge set to zero and reported as converged"""
 
     def iterate(self, g, Z, X, p):
         X, converged, k = super().iterate(g, Z, X, p)
@@ -109,7 +109,7 @@ class ZerosForFailures(Plain):
 
 @planted
 class NanSwallowed(Plain):
-    """NaN swallowed by a comparison"""
+    """NaN and inf in U replaced by 0"""
 
     def forward(self, p):
         return super().forward(p.with_arrays({"U": np.where(np.isfinite(p.U), p.U, 0).astype(p.dtype)}))
@@ -117,7 +117,7 @@ class NanSwallowed(Plain):
 
 @planted
 class NanSpreads(Plain):
-    """a column that is not finite spoils the batch"""
+    """NaN or inf in one column spread to the whole batch"""
 
     def apply(self, factors, X):
         out = super().apply(factors, X)
@@ -126,7 +126,7 @@ class NanSpreads(Plain):
 
 @planted
 class FailureSpoilsMates(Plain):
-    """one failed column reported as a failure of all"""
+    """all columns reported as failed when one fails"""
 
     def verdict(self, done, G):
         return np.full(done.shape, super().verdict(done, G).all())
@@ -134,7 +134,7 @@ class FailureSpoilsMates(Plain):
 
 @planted
 class StartTrusted(Plain):
-    """a given start taken for the answer after one application"""
+    """X0 taken for the equilibrium after one application of the map"""
 
     def equilibrium(self, p):
         if p.X0 is None:
@@ -145,7 +145,7 @@ class StartTrusted(Plain):
 
 @planted
 class InputsModified(Plain):
-    """inputs modified"""
+    """the arrays of the caller overwritten"""
 
     def forward(self, p):
         out = super().forward(p)
@@ -166,7 +166,7 @@ class EmptyRefused(Plain):
 
 @planted
 class WeightsRemembered(Plain):
-    """weights remembered from an earlier call with the same shape"""
+    """the weights of an earlier call with the same shapes used again"""
 
     def __init__(self):
         self.seen = {}
@@ -177,7 +177,7 @@ class WeightsRemembered(Plain):
 
 @planted
 class Noise(Plain):
-    """different bits in each run"""
+    """different bits in each call"""
 
     def __init__(self):
         self.calls = 0

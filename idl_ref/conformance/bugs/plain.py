@@ -1,4 +1,4 @@
-"""The plain backend, of which each planted bug overrides one method."""
+"""The plain backend, of which each planted bug overrides a method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Map = Callable[[np.ndarray], np.ndarray]
 
 
 class Plain:
-    """Picard iteration in NumPy, to be read and to be broken: each planted bug in `bugs` changes one of its methods.
+    """Picard iteration in plain NumPy; every step is a method of its own, which a planted bug can override.
 
     Examples
     --------
@@ -37,31 +37,38 @@ class Plain:
         return self.function(p).effective(p.factors)
 
     def function(self, p: Problem) -> ImplicitFunction:
+        """The map f from raw to effective weights."""
         return p.function
 
     def apply(self, factors: Factors, X: np.ndarray) -> np.ndarray:
+        """A X."""
         return fac.apply(factors, X)
 
     def transposed(self, factors: Factors) -> Factors:
+        """Aᵀ as factors."""
         return fac.transpose(factors)
 
     def Z(self, p: Problem) -> np.ndarray:
+        """B U."""
         return p.B @ p.U
 
     def phi(self, p: Problem, P: np.ndarray) -> np.ndarray:
+        """φ(P)."""
         return activations.get(p.activation).phi(P)
 
     def slope(self, p: Problem, P: np.ndarray) -> np.ndarray:
+        """φ′(P)."""
         return activations.get(p.activation).slope(P)
 
     def readout(self, p: Problem, X: np.ndarray) -> np.ndarray:
+        """Y = C X + D U."""
         Y = p.C @ X
         return Y if p.D is None else Y + p.D @ p.U
 
     # --- the iteration ------------------------------------------------------------------------------------------------
 
     def stop(self, p: Problem, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The step at which each column may stop, from ‖z‖∞ and ‖x‖∞."""
+        """The largest step with which each column counts as converged, given ‖z‖∞ and ‖x‖∞ of the columns."""
         return np.maximum(p.tol * np.minimum(1, z), 4 * np.finfo(p.dtype).eps * np.maximum(z, x))
 
     def done(self, step: np.ndarray, stop: np.ndarray) -> np.ndarray:
@@ -69,10 +76,11 @@ class Plain:
         return step <= stop
 
     def limit(self, p: Problem) -> int:
+        """The largest number of iterations."""
         return p.max_iter
 
     def iterate(self, g: Map, Z: np.ndarray, X: np.ndarray, p: Problem) -> tuple[np.ndarray, np.ndarray, int]:
-        """X, which columns converged, and how many applications that took."""
+        """Iterate X ← g(X); return X, which columns have converged, and the number of applications of g."""
         if X.size == 0:
             return X, np.ones(X.shape[1], bool), 0
         z = np.abs(Z).max(axis=0)
@@ -83,25 +91,28 @@ class Plain:
                 break
             X, last = G, X
             if k % 64 == 0 and not (done | np.isfinite(X).all(axis=0)).any():
-                break  # nothing is left that could converge
+                break  # no column is finite any more, so none can converge
         return self.returned(G, last if k > 1 else X), self.verdict(done, G), k
 
     def returned(self, G: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """The last application of the map."""
+        """The result of the iteration: the last application of the map."""
         return G
 
     def verdict(self, done: np.ndarray, G: np.ndarray) -> np.ndarray:
+        """Which columns are reported as converged."""
         return done & np.isfinite(G).all(axis=0)
 
     def start(self, p: Problem, Z: np.ndarray) -> np.ndarray:
+        """The X where the iteration starts."""
         return np.zeros_like(Z) if p.X0 is None else p.X0
 
     def equilibrium(self, p: Problem) -> tuple[np.ndarray, np.ndarray, int]:
+        """Solve X = φ(A X + Z); see `iterate` for what is returned."""
         A, Z = self.factors(p), self.Z(p)
         return self.iterate(lambda X: self.phi(p, self.apply(A, X) + Z), Z, self.start(p, Z), p)
 
     def forward(self, p: Problem) -> dict[str, Any]:
-        """{"Y", "X", "converged", "iterations"}."""
+        """Solve the problem: "Y" and "X"; per column "converged" and "iterations"."""
         with np.errstate(all="ignore"):
             X, converged, k = self.equilibrium(p)
             return {"Y": self.readout(p, X), "X": X, "converged": converged, "iterations": np.full(X.shape[1], k)}
@@ -109,24 +120,27 @@ class Plain:
     # --- gradients ----------------------------------------------------------------------------------------------------
 
     def preactivation(self, p: Problem, X: np.ndarray) -> np.ndarray:
+        """A X + Z."""
         return self.apply(self.factors(p), X) + self.Z(p)
 
     def G(self, p: Problem, G_Y: np.ndarray) -> np.ndarray:
+        """G = Cᵀ G_Y."""
         return p.C.T @ G_Y
 
     def adjoint(self, p: Problem, S: np.ndarray, G: np.ndarray) -> np.ndarray:
-        """V = S ∘ (Aᵀ V + G)."""
+        """The solution V of V = S ∘ (Aᵀ V + G)."""
         At = self.transposed(self.factors(p))
         return self.iterate(lambda V: S * (self.apply(At, V) + G), G, np.zeros_like(G), p)[0]
 
     def vjp(self, p: Problem, G_Y: np.ndarray) -> Arrays:
-        """{"A"} or {"L", "R"}, "B", "C", "D", "U"."""
+        """The gradients of Σ G_Y ∘ Y: "A", or "L" and "R"; "B", "C" and "U"; "D" where the problem has one."""
         with np.errstate(all="ignore"):
             X = self.equilibrium(p)[0]
             V = self.adjoint(p, self.slope(p, self.preactivation(p, X)), self.G(p, G_Y))
             return self.gradients(p, X, V, G_Y)
 
     def gradients(self, p: Problem, X: np.ndarray, V: np.ndarray, G_Y: np.ndarray) -> Arrays:
+        """All gradients by name, from X and V."""
         U = p.B.T @ V
         out = {"B": V @ p.U.T, "C": G_Y @ X.T, "U": U if p.D is None else U + p.D.T @ G_Y}
         if p.D is not None:
@@ -138,7 +152,7 @@ class Plain:
         return fac.gradients(factors, X, V)
 
     def raw(self, p: Problem, gradients: Factors) -> Arrays:
-        """The gradients of the raw weights."""
+        """The gradients of the raw weights by name, from those of the effective weights."""
         return by_name(self.function(p).pullback(p.factors, gradients))
 
 

@@ -1,1 +1,1 @@
-"""How a backend is judged: calls, verdicts, relations, the planted bug that explains a failure, and the report."""
+"""How a backend is judged: calls, verdicts, relations, the planted bugs that explain a failure, and the report."""

@@ -1,4 +1,4 @@
-"""One call to a backend: what it is given, and what it gives or how it fails."""
+"""One call to a backend, and its answer or its failure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,28 @@ from idl_ref.conformance.truth.problem import Arrays, Problem, answer_shapes, la
 
 @dataclass
 class Answer:
-    """What a backend gave, or how it failed to."""
+    """The answer to one call, or how the call failed.
+
+    Attributes
+    ----------
+    arrays : dict
+        Y and X, or the gradients, by name.
+    converged, iterations : (m,) array or None
+        The status of each column, where the backend gave one.
+    error : str
+        Why there is no answer: the backend raised an exception, or returned something other than the arrays due.
+    raised : bool
+        Whether the backend raised an exception other than `BackendError`.
+    warned : str
+        The first warning.
+    note : str
+        A remark on an answer that is accepted.
+    """
 
     arrays: Arrays = field(default_factory=dict)
     converged: np.ndarray | None = None
     iterations: np.ndarray | None = None
-    error: str = ""  # it raised, or gave something else than arrays of the right shape
+    error: str = ""
     raised: bool = False
     warned: str = ""
     note: str = ""
@@ -28,7 +44,10 @@ class Answer:
 def ask(
     backend: Backend, what: str, problem: Problem, G_Y: np.ndarray, declared: Capabilities, layout: str = "C"
 ) -> Answer:
-    """One call, with arrays of its own that it must not change, and what it gave as arrays of the right shape."""
+    """Call `forward` or `vjp` with copies of the arrays, and check what is returned.
+
+    The backend must not change the copies, and must return every array that is due, in the right shape.
+    """
     before = {**problem.arrays, "G_Y": G_Y}
     given = {name: laid_out(M, layout) for name, M in before.items()}
     theirs = problem.with_arrays({name: given[name] for name in problem.arrays})
@@ -48,12 +67,12 @@ def ask(
             continue
         value = out.get(name) if hasattr(out, "get") else None
         if value is None:
-            return Answer(error=f"gave no {name}")
+            return Answer(error=f"returned no {name}")
         array = np.asarray(value)
         if array.dtype.kind != "f" or array.shape != shape:
             return Answer(error=f"{name} must be {shape} {problem.dtype}; got {array.shape} {array.dtype}")
         if array.dtype != problem.dtype:
-            answer.note = f"{name} is {array.dtype}, the problem {problem.dtype}"
+            answer.note = f"{name} is {array.dtype}, but the problem is {problem.dtype}"
         answer.arrays[name] = array.astype(np.float64, copy=True)
     for name in ("converged", "iterations"):
         if what == "forward" and (value := out.get(name)) is not None:

@@ -1,4 +1,4 @@
-"""Which planted bugs the checks detect, and by which cases."""
+"""Which checks detect which planted bugs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from idl_ref.conformance.judge.runner import checks, select
 from idl_ref.conformance.truth import vectors
 
 
-def hunt(everything: bool = False) -> Iterator[tuple[str, list[Result]]]:
-    """Each planted bug, and the checks that fail because of it: the first one, or all of them."""
+def detected(everything: bool = False) -> Iterator[tuple[str, list[Result]]]:
+    """Each planted bug by name, with the checks that it fails: the first one, or with `everything` all of them."""
     chosen = select(vectors.load(), None)
     for name, bug in BUGS.items():
         failed = (result for _, run in checks(bug(), chosen) if (result := run()).outcome == FAILED)
@@ -20,7 +20,7 @@ def hunt(everything: bool = False) -> Iterator[tuple[str, list[Result]]]:
 
 
 def table(found: Mapping[str, list[Result]]) -> str:
-    """Markdown: every bug in words, the first check that finds it, how many do, and in which groups."""
+    """A table in Markdown: every bug, the first check that finds it, how many checks find it, and in which groups."""
     lines = ["| planted bug | first found by | checks | in the groups |", "|---|---|---|---|"]
     for name, failures in found.items():
         groups = ", ".join(dict.fromkeys(r.group for r in failures))

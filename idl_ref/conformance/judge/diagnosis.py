@@ -1,4 +1,4 @@
-"""From wrong numbers to a name: which planted bug gives the same ones?"""
+"""From wrong numbers to a name: the planted bugs that give the same wrong numbers."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from idl_ref.conformance.bugs import BUGS, STATEFUL, diagnosis
 from idl_ref.conformance.judge.report import Result
 from idl_ref.conformance.truth.problem import Arrays, Case
 
-CLOSE = 0.02  # of the error: this near to a bug's numbers, the error is that bug's
-COSTLY = 10_000  # iterations: where more may be needed, a case is not repeated with every bug
+CLOSE = 0.02  # numbers match those of a bug if they differ from them by at most this fraction of the error
+COSTLY = 10_000  # a case that allows more iterations than this is too slow to be repeated with every bug
 
 
 def named(result: Result) -> Result:
-    """A failure with the planted bugs that explain its numbers; anything else as it is."""
+    """A failed result with the planted bugs that explain its numbers; any other result unchanged."""
     if result.evidence is None:
         return result
     if result.evidence[0].problem.max_iter > COSTLY:
-        return replace(result, evidence=None, message=f"{result.message}; too slow to be compared with planted bugs")
+        return replace(result, evidence=None, message=f"{result.message}; the case is too slow to try the bugs on")
     return replace(result, evidence=None, causes=causes(*result.evidence))
 
 
 def causes(case: Case, check: str, got: Arrays, truth: Arrays, bounds: Arrays) -> tuple[str, ...]:
-    """The planted bugs that explain `got`, in words."""
+    """The diagnoses of the planted bugs that explain the numbers `got`."""
     got = {name: value for name, value in got.items() if name in truth}
     if all((np.abs(value - truth[name]) <= bounds[name])[~np.isnan(truth[name])].all() for name, value in got.items()):
-        bounds = {name: np.zeros_like(bound) for name, bound in bounds.items()}  # only the residual is too large
+        bounds = {name: np.zeros_like(bound) for name, bound in bounds.items()}  # only the residual was too large
     return tuple(
         diagnosis(name)
         for name in BUGS
@@ -38,7 +38,7 @@ def causes(case: Case, check: str, got: Arrays, truth: Arrays, bounds: Arrays) -
 
 @cache
 def _wrong(name: str, case: Case, check: str) -> Arrays:
-    """What a bug gives; nothing where it does not fit the case."""
+    """The answer of a planted bug to a case; empty if the bug cannot solve the case."""
     bug = BUGS[name]()
     try:
         return dict(bug.forward(case.problem) if check == "forward" else bug.vjp(case.problem, case.G_Y))
@@ -47,7 +47,10 @@ def _wrong(name: str, case: Case, check: str) -> Arrays:
 
 
 def _same(bug: Arrays, got: Arrays, truth: Arrays, bounds: Arrays) -> bool:
-    """Every array as near to the bug's as it is far from the truth, and the bug wrong where `got` is."""
+    """Whether `got` has the same errors as a bug.
+
+    Every array must be much closer to that of the bug than to the truth, and some entry must be wrong.
+    """
     wrong = False
     for name, value in got.items():
         if name not in bug:

@@ -1,4 +1,4 @@
-"""The verdicts on one case: certificate, status, truth, and relations."""
+"""The verdicts on one case: on the residual of X, the reported status, the error of every array, and relations."""
 
 from __future__ import annotations
 
@@ -28,33 +28,38 @@ def _result(case: Case, check: str, outcome: str, message: str = "", **rest: Any
 
 
 def _judged(case: Case, check: str, ratio: float, message: str, **rest: Any) -> Result:
-    """Passed where the error is within its bound; what else is given says why it is not."""
+    """Passed if the ratio of error to bound is at most 1; otherwise failed, with the message and `rest`."""
     if ratio <= 1:
         return _result(case, check, PASSED, ratio=ratio)
     return _result(case, check, FAILED, message, ratio=ratio, **rest)
 
 
 def _unanswered(case: Case, check: str, answer: Answer) -> Result | None:
-    """An exception is a report of failure where one is due; any other error is a failed check."""
+    """The result for a call without an answer, or None if there is one.
+
+    An exception passes in a case where a failure must be reported; any other error fails.
+    """
     if case.expect == "reported" and answer.raised:
         return _result(case, check, PASSED, f"reported: {answer.error}")
     return _result(case, check, FAILED, answer.error) if answer.error else None
 
 
 def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
+    """Check the outputs, the hidden states and the status."""
     if reason := declared.refusal(case):
         return _result(case, "forward", SKIPPED, reason)
     answer = ask(backend, "forward", case.problem, case.G_Y, declared, case.layout)
     if result := _unanswered(case, "forward", answer):
         return result
     if silent := _silent(case, answer):
-        return _result(case, "forward", FAILED, silent, causes=("failures to converge are silent",))
+        return _result(case, "forward", FAILED, silent, causes=("failures to converge are not reported",))
     if lie := _status(case, answer):
         return _result(case, "forward", FAILED, lie, causes=("the status is wrong",))
     return _against_truth(case, "forward", answer, declared)
 
 
 def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
+    """Check the gradients."""
     if reason := declared.refusal(case, vjp=True):
         return _result(case, "vjp", SKIPPED, reason)
     answer = ask(backend, "vjp", case.problem, case.G_Y, declared, case.layout)
@@ -62,7 +67,7 @@ def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
 
 
 def _residual(case: Case, X: np.ndarray) -> float:
-    """The certificate: what the equation itself says of X."""
+    """The largest ratio of the residual of X to its bound, over the columns that have an answer."""
     good = case.good
     problem = case.problem.with_arrays({"U": case.problem.U[:, good]})
     residual, allowed = bnd.certificate(problem, X[:, good], case.strict)
@@ -70,7 +75,7 @@ def _residual(case: Case, X: np.ndarray) -> float:
 
 
 def _silent(case: Case, answer: Answer) -> str:
-    """Columns without an answer that came with one, and with no word."""
+    """A message if columns that have no answer were returned without a report of failure; otherwise empty."""
     if not case.bad or answer.warned:
         return ""
     said: Any = ~np.all([np.isfinite(M).all(axis=0) for M in answer.arrays.values()], axis=0)
@@ -78,23 +83,28 @@ def _silent(case: Case, answer: Answer) -> str:
         said |= ~answer.converged.astype(bool)
     if "X" in answer.arrays:
         residual, allowed = bnd.certificate(case.problem, answer.arrays["X"])
-        said |= (residual <= allowed).all(axis=0)  # it is a solution after all, by another method
+        said |= (residual <= allowed).all(
+            axis=0
+        )  # X solves the equation: another method can find solutions that Picard's cannot
     quiet = [j for j in case.bad if not said[j]]
-    return f"columns {quiet} have no answer within max_iter; numbers came for them without a word" if quiet else ""
+    return f"columns {quiet} have no answer within max_iter, and no failure was reported for them" if quiet else ""
 
 
 def _status(case: Case, answer: Answer) -> str:
-    """A status that is wrong either way."""
+    """A message if the reported iterations or convergence are wrong; otherwise empty."""
     if answer.iterations is not None and answer.iterations.max(initial=0) > case.problem.max_iter:
-        return f"{int(answer.iterations.max())} iterations, max_iter is {case.problem.max_iter}"
+        return f"{int(answer.iterations.max())} iterations were reported, but max_iter is {case.problem.max_iter}"
     if answer.converged is None or answer.converged[case.good].all():
         return ""
     columns = np.flatnonzero(~answer.converged.astype(bool) & case.good)[:5].tolist()
-    return f"columns {columns} are said not to have converged; max_iter suffices for them"
+    return f"columns {columns} were reported as not converged, but max_iter suffices for them"
 
 
 def _against_truth(case: Case, check: str, answer: Answer, declared: Capabilities) -> Result:
-    """The best of the acceptable truths decides; a declared convention leaves one."""
+    """Compare the answer with the acceptable truths; the closest one decides.
+
+    If the backend declares its convention at a kink, only the truth of that convention is acceptable.
+    """
     warned = f"warned: {answer.warned}" if answer.warned else ""
     if case.bad and not case.good.any():
         return _result(case, check, PASSED, warned or "reported")
@@ -115,7 +125,7 @@ def _against_truth(case: Case, check: str, answer: Answer, declared: Capabilitie
     if worst <= 1:
         return _result(case, check, PASSED, "; ".join(filter(None, notes)), ratio=worst)
     wrong = ", ".join(name for name, ratio in errors.items() if ratio > 1)
-    found = [f"{what} is {worst:.3g} times what is allowed", wrong and f"wrong: {wrong}", *notes]
+    found = [f"{what} is {worst:.3g} times its bound", wrong and f"wrong: {wrong}", *notes]
     evidence = case, check, answer.arrays, case.truths[index], _bounds(case, index)
     return _result(case, check, FAILED, "; ".join(filter(None, found)), ratio=worst, evidence=evidence)
 
@@ -124,7 +134,7 @@ def _against_truth(case: Case, check: str, answer: Answer, declared: Capabilitie
 
 
 def _both(backend: Backend, problem: Problem, G_Y: np.ndarray, declared: Capabilities) -> Answer:
-    """Everything about one equation: Y, X and the gradients."""
+    """Y, X and the gradients for one problem, in one answer."""
     answer = ask(backend, "forward", problem, G_Y, declared)
     if not answer.error and declared.vjp:
         backward = ask(backend, "vjp", problem, G_Y, declared)
@@ -133,6 +143,7 @@ def _both(backend: Backend, problem: Problem, G_Y: np.ndarray, declared: Capabil
 
 
 def relation(backend: Backend, case: Case, declared: Capabilities, rule: Relation) -> Result:
+    """Check one relation between answers."""
     reason = declared.refusal(case)
     if rule.name == "warm" and not declared.X0:
         reason = "X0 is not declared"
@@ -150,12 +161,12 @@ def relation(backend: Backend, case: Case, declared: Capabilities, rule: Relatio
         for name, M in rule.rebuild(case, [part.arrays for part in parts]).items()
         if name in whole.arrays and name in bound
     )
-    message = f"{rule.comment}: {name} differs by {worst:.3g} times what is allowed"
-    return _judged(case, rule.name, worst, message, causes=(f"not the same answer for {rule.comment}",))
+    message = f"{rule.comment}: {name} differs by {worst:.3g} times its bound"
+    return _judged(case, rule.name, worst, message, causes=(f"a different answer for {rule.comment}",))
 
 
 def adjoint_identity(backend: Backend, case: Case, declared: Capabilities) -> Result:
-    """⟨G_Y, Ẏ⟩ = Σ ⟨∂W, Ẇ⟩ for a direction Ẇ of every weight and of U."""
+    """Check ⟨G_Y, Ẏ⟩ = Σ ⟨∂W, Ẇ⟩ for a direction Ẇ of every weight and of U."""
     if reason := declared.refusal(case, vjp=True):
         return _result(case, "adjoint", SKIPPED, reason)
     answer = ask(backend, "vjp", case.problem, case.G_Y, declared)
@@ -167,5 +178,5 @@ def adjoint_identity(backend: Backend, case: Case, declared: Capabilities) -> Re
     right = sum(float((G * way[name]).sum()) for name, G in answer.arrays.items())
     allowed = sum(float((bound[name] * np.abs(way[name])).sum()) for name in answer.arrays)
     worst = abs(left - right) / (allowed + float((np.abs(case.G_Y) * slack).sum()))
-    message = f"⟨G_Y, dY⟩ = {left:.9g}, Σ⟨∂W, dW⟩ = {right:.9g}: {worst:.3g} times what is allowed"
+    message = f"⟨G_Y, dY⟩ = {left:.9g}, Σ⟨∂W, dW⟩ = {right:.9g}: they differ by {worst:.3g} times the bound"
     return _judged(case, "adjoint", worst, message)

@@ -1,1 +1,1 @@
-"""What a backend is asked, and what is true: problems, cases, their exact answers, and the bounds of the error."""
+"""What a backend is asked, and what is true: problems, cases, exact answers, and bounds of the error."""

@@ -1,4 +1,4 @@
-"""What a backend is, and what it declares that it can do."""
+"""What a backend is, and how it declares what it can do."""
 
 from __future__ import annotations
 
@@ -11,60 +11,65 @@ import numpy as np
 from idl_ref import activations
 from idl_ref.conformance.truth.problem import DTYPES, PHI0, Case, F, Problem
 
+# All that a backend can do only if it declares it, and the convention that φ′ at a kink is the smaller one-sided slope.
 EVERYTHING: Any = {"X0": True, "f": F, "straight_through": True, "phi0": 0.0}
 
 
 class Backend(Protocol):
-    """What is checked.
+    """What the kit checks: any object with these attributes and methods.
 
     Attributes
     ----------
     name : str
     capabilities : mapping or set of words
-        What it declares; see `Capabilities`. Empty: everything that a model needs, in both dtypes.
+        What the backend declares that it can do; see `Capabilities`. An empty declaration means everything that a model
+        needs, in both dtypes.
     """
 
     name: str
     capabilities: Any
 
     def forward(self, problem: Problem) -> Mapping[str, Any]:
-        """{"Y": (q, m), "X": (n, m)}, and where it knows them "converged" (m,) bool and "iterations" (m,) int."""
+        """Solve a problem.
+
+        Returns "Y" (q, m) and "X" (n, m), and optionally, per column, "converged" (m,) bool and "iterations" (m,) int.
+        """
         ...
 
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> Mapping[str, Any]:
-        """The gradients of Σ G_Y ∘ Y: "A", or "L" and "R"; "B"; "C"; "D" where there is one; "U"."""
+        """The gradients of Σ G_Y ∘ Y: "A", or "L" and "R"; "B"; "C"; "U"; "D" where the problem has one."""
         ...
 
 
 class BackendError(RuntimeError):
-    """The backend died, hung or gave nonsense: never a report of a failure."""
+    """A backend crashed, hung or gave a malformed answer. It does not count as a report of failure."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do. What is not declared has the value here.
+    """What a backend can do. Every field that the backend does not declare has the default here.
 
     Attributes
     ----------
     dtypes, activations : tuple of str
     low_rank, no_D, empty : bool
-        A = L Rᵀ; models without D; batches of no samples.
+        Whether the backend takes A as L Rᵀ, models without D, and batches of no samples.
     subnormal : bool
-        It keeps numbers below the smallest normal one.
+        Whether it keeps numbers below the smallest normal number.
     vjp, X : bool
-        Gradients; the hidden states X beside Y.
+        Whether it gives gradients, and hidden states X beside Y.
     X0 : bool
-        It starts from `problem.X0`.
+        Whether it starts from `problem.X0`.
     f : tuple of str
-        It maps raw weights by these: "inf", "rows", "triu".
+        The maps from raw to effective weights that it can apply, of "inf", "rows" and "triu".
     straight_through : bool
-        It can treat that map as the identity when differentiating.
+        Whether it can treat that map as the identity when differentiating.
     phi0 : float or None
-        Its convention at a kink: the weight of the larger one-sided slope, 0, 0.5 or 1. None: any of them.
+        Its convention for φ′ at a kink: the weight of the larger one-sided slope, 0, 0.5 or 1. None: any of them.
     deterministic : bool
-        Repeated runs give the same bits.
+        Whether repeated runs give the same bits.
     unknown : tuple of str
-        What was declared and is none of these; the report names it.
+        Names that were declared and that the kit does not know; the report lists them.
     """
 
     dtypes: tuple[str, ...] = DTYPES
@@ -84,11 +89,12 @@ class Capabilities:
 
     @classmethod
     def declared(cls, given: Any) -> Capabilities:
-        """From a mapping of the names above, or from a collection of words, the names of dtypes, activations and flags.
+        """Read a declaration: a mapping with the names above as keys, or a collection of words.
 
-        Of words, those of a kind that is named at all limit that kind: {"float64", "relu"} declares no float32, all of
-        the other kinds, and no other activation. A flag left out of a collection that names any flag is off; "dense"
-        without "low_rank", and "forward" without "vjp", turn those off.
+        Words are names of dtypes, activations, maps f and flags. Dtypes, activations and maps are limited to the words
+        of their kind, or have the default if there is none: {"float64", "relu"} declares one dtype, one activation, and
+        the default of everything else. If any word is a flag, then low_rank, vjp, X0 and straight_through are on only
+        if they are named. The word "dense" without "low_rank" declares low_rank off; "forward" without "vjp", vjp.
         """
         given = {} if given is None else given
         known = {field.name for field in fields(cls)} - {"unknown"}
@@ -109,7 +115,7 @@ class Capabilities:
         return cls(**values, unknown=unknown)
 
     def refusal(self, case: Case, vjp: bool = False) -> str | None:
-        """Why this case, or its gradients, are not for the backend; None if they are."""
+        """Why the declaration excludes a case, or with `vjp` its gradients; None if it does not."""
         problem, name = case.problem, case.problem.dtype.name
         rules = (
             (name in self.dtypes, f"{name} is not declared"),
@@ -135,7 +141,7 @@ def _from_words(words: set[str], known: set[str]) -> dict[str, Any]:
     for word, other in (("dense", "low_rank"), ("forward", "vjp")):
         if word in words and other not in words:
             values[other] = False
-    words -= {"forward", "dense", "bias"}  # what every backend has
+    words -= {"forward", "dense", "bias"}  # words for what every backend can do
     flags = {name for name in known if isinstance(getattr(Capabilities, name), bool)}
     if words & flags:
         values |= dict.fromkeys(flags - {"deterministic", "empty", "no_D", "subnormal", "X"}, False)

@@ -1,9 +1,10 @@
-"""A problem as plain files, for backends that are not Python.
+"""A problem and its answer as plain files, for backends in other languages than Python.
 
-A folder with one problem holds `problem.txt`, lines of a key and a value, which C can scan; the same as `problem.json`;
-and one file per array, little-endian numbers in C order: `A.bin`, or `L.bin` and `R.bin`; `B.bin`; `C.bin`; `D.bin`
-where there is one; `U.bin`; `G_Y.bin`. An answer is a folder with `Y.bin`, `X.bin`, and of gradients `grad_A.bin` …, in
-the problem's dtype and the paper's shapes; where the backend knows it, `converged.bin`, one byte per column, 1 or 0.
+The folder of a problem holds `problem.txt`, whose lines are a key and a value, so that C can scan them; `problem.json`
+with the same content; and one file per array, with little-endian numbers in C order: `A.bin`, or `L.bin` and `R.bin`;
+`B.bin`; `C.bin`; `D.bin` where the problem has D; `U.bin`; `G_Y.bin`. An answer is a folder with `Y.bin` and `X.bin`,
+and for gradients `grad_A.bin` …, in the dtype of the problem and the paper's shapes. It may also hold `converged.bin`,
+with one byte per column, 1 or 0.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SCHEMA: dict[str, Any] = {
         "has_D": _TRUTH,
         "has_X0": _TRUTH,
         "arrays": {
-            "description": "raw little-endian numbers of dtype, by rows, in a file beside this one",
+            "description": "raw little-endian numbers of dtype, row by row, in a file beside this one",
             "type": "object",
             "propertyNames": {"enum": [*INPUTS, "G_Y"]},
             "additionalProperties": {
@@ -52,6 +53,7 @@ SCHEMA["required"] = list(SCHEMA["properties"])
 
 
 def write_problem(folder: Path, problem: Problem, G_Y: np.ndarray) -> None:
+    """Write a problem and the cotangent G_Y to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {**problem.arrays, "G_Y": G_Y}
     facts = {**problem.settings, **dict(zip("npqm", problem.sizes, strict=True))}
@@ -66,7 +68,7 @@ def write_problem(folder: Path, problem: Problem, G_Y: np.ndarray) -> None:
 
 
 def read_answer(folder: Path, problem: Problem, what: str) -> dict[str, Any]:
-    """What a folder holds of the answer to "forward" or "vjp"; ValueError where a file is of another size."""
+    """The arrays of the answer to "forward" or "vjp" whose files exist; ValueError if a file has the wrong size."""
     prefix = "" if what == "forward" else "grad_"
     files = {name: (f"{prefix}{name}", shape, problem.dtype) for name, shape in answer_shapes(problem, what).items()}
     if what == "forward":
@@ -84,13 +86,13 @@ def read_answer(folder: Path, problem: Problem, what: str) -> dict[str, Any]:
 
 
 def digest(problem: Problem) -> tuple[Any, ...]:
-    """What tells a problem from any other."""
+    """A key by which problems are told apart: the settings, and the bytes of every array."""
     arrays = sorted(problem.arrays.items())
     return (json.dumps(problem.settings), *((name, M.shape, M.tobytes()) for name, M in arrays))
 
 
 def export(folder: Path, cases: Iterable[Case], sha256: str) -> int:
-    """Every case in a folder of its own, and index.txt with their ids; returns how many there are."""
+    """Write each case to a folder of its own, and their ids to index.txt; return the number of cases."""
     cases = list(cases)
     for case in cases:
         write_problem(folder / case.id, case.problem, case.G_Y)

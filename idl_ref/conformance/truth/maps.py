@@ -12,7 +12,7 @@ ZERO = Fraction(0)
 
 
 def effective(M: np.ndarray, problem: Problem) -> np.ndarray:
-    """f(M): κ M / max(κ, ‖M‖∞); rows on the ℓ1 ball; the strict upper triangle; or M."""
+    """f(M): κ M / max(κ, ‖M‖∞) for "inf"; rows projected on the ℓ1 ball; the strict upper triangle; or M itself."""
     if problem.f == "none":
         return M
     if problem.f == "triu":
@@ -25,7 +25,7 @@ def effective(M: np.ndarray, problem: Problem) -> np.ndarray:
 
 
 def _on_ball(row: np.ndarray, kappa: Fraction) -> tuple[list, list[int] | None]:
-    """The nearest point with Σ|a| ≤ κ, and its support; None where the row is inside already."""
+    """The nearest point with Σ|a| ≤ κ, and the indices of its nonzero entries, or None for a row inside the ball."""
     if sum(map(abs, row)) <= kappa:
         return list(row), None
     total = theta = ZERO

@@ -18,12 +18,12 @@ SETTINGS = ("activation", "dtype", "tol", "max_iter", "f", "kappa", "straight_th
 DTYPES = ("float32", "float64")
 F = ("inf", "rows", "triu")
 PHI0 = (0.0, 0.5, 1.0)  # the conventions for φ′ at a kink that are accepted
-COLUMNS = ("X", "Y", "V", "U")  # of what comes out: one column per sample
+COLUMNS = ("X", "Y", "V", "U")  # the results that have one column per sample; ∂U is named U
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """X = φ(A X + B U), Y = C X + D U: one equation for a backend, in the paper's columns.
+    """One equation for a backend to solve: X = φ(A X + B U), Y = C X + D U, with samples as columns.
 
     Attributes
     ----------
@@ -35,23 +35,27 @@ class Problem:
     D : (q, p) array or None
         None for a model without one.
     U : (p, m) array
-        Samples as columns. With a bias its last row is the constant 1 already.
+        Samples as columns. In a problem with a bias the last row of U is the constant 1.
     activation : str
         φ: relu, leaky_relu (slope 0.01), tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
     dtype : numpy.dtype
-        float32 or float64: of every array here, and of the answers.
+        float32 or float64: the dtype of every array of the problem, and of the answers.
     tol : float
-        The largest change of an entry in the last step, per column: tol·min(1, ‖z‖∞), and not below rounding.
+        The stopping rule: a column has converged when no entry of it changes by more than tol·min(1, ‖z‖∞) in a step,
+        or by more than rounding explains.
     max_iter : int
-        Enough for plain Picard iteration from 0, unless the case is about its being too few.
+        The limit of the number of iterations. It suffices for plain Picard iteration from 0, except in the cases that
+        are about a limit that is too small.
     X0 : (n, m) array or None
-        Where to start; only for a backend that declares the capability "X0".
+        Where the iteration starts; given only to a backend that declares the capability "X0".
     f : str
-        "none": A, or L and R, are effective. Else "inf", "rows" or "triu": they are raw, the backend maps them with
-        radius `kappa`, and the gradients asked for are those of the raw weights. Only for a backend that declares f.
+        "none": A, or L and R, are the effective weights. "inf", "rows" or "triu": they are raw weights, which the
+        backend maps to effective ones by this f; it returns the gradients of the raw weights. Such a problem is given
+        only to a backend that declares this f.
     kappa : float
+        The radius of `f`.
     straight_through : bool
-        The declared derivative of `f` is the identity.
+        Whether the gradient is to treat `f` as the identity.
     """
 
     A: np.ndarray | None
@@ -85,56 +89,57 @@ class Problem:
 
     @property
     def arrays(self) -> Arrays:
-        """The arrays that are there, by name."""
+        """The arrays that are not None, by name."""
         return {name: getattr(self, name) for name in INPUTS if getattr(self, name) is not None}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything but the arrays, as JSON takes it."""
+        """Everything but the arrays, in types that JSON can hold."""
         return {name: getattr(self, name) for name in SETTINGS} | {"dtype": self.dtype.name}
 
     @property
     def function(self) -> ImplicitFunction:
-        """`f` as an object, which maps raw weights to effective ones and pulls gradients back."""
+        """The object of `f`, which maps raw weights to effective ones and pulls gradients back."""
         return FUNCTIONS[self.f](self.kappa, self.straight_through)
 
     def with_arrays(self, arrays: Mapping[str, np.ndarray]) -> Problem:
-        """The same with other arrays in the place of some."""
+        """The same problem with some of its arrays replaced."""
         return replace(self, **dict[str, Any](arrays))
 
 
 def make(arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Problem:
-    """A problem out of what `arrays` and `settings` give."""
+    """A problem made of arrays and settings by name; arrays that are missing are None."""
     named: dict[str, Any] = {name: arrays.get(name) for name in INPUTS}
     return Problem(**named, **{**settings, "dtype": np.dtype(settings["dtype"])})
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One problem with what is known about it.
+    """One problem with what is known about its answer.
 
     Attributes
     ----------
     id, group, comment : str
     flags : tuple of str
-        Names in `cases.FLAGS`, which say what bug the case hunts.
+        The bugs that the case is meant to find, by their names in `truth.flags.FLAGS`.
     expect : str
-        "valid": the answer is known. "acceptable": each of several answers is right, by declared convention.
-        "reported": some columns have no answer, and the backend must say so; `bad` names them.
+        "valid": there is one correct answer. "acceptable": there are several, each correct under some convention.
+        "reported": some columns, named in `bad`, have no answer, and the backend must report that.
     problem : Problem
     G_Y : (q, m) array
         ∂ℓ/∂Y for the gradients.
     truths : tuple of dict
-        Correctly rounded X, Y, V and every gradient; one dict per acceptable answer.
+        The correctly rounded X, Y, V and gradients by name; one dict per acceptable answer.
     facts : dict
-        norm (‖A‖∞ of the effective A), perron, spectral_radius, kink_margin, condition, provenance; "still":
-        units that pass nothing on, if there are any.
+        "norm" (‖A‖∞ of the effective A), "perron" (the Perron root of |A|), "spectral_radius", "kink_margin" (the
+        smallest distance of a preactivation from a kink of φ), "condition" (1/(1 − Lip(φ)‖A‖∞)) and "provenance" (how
+        the truth was computed). In some cases also "still": the units whose slope φ′ is 0 in every good column.
     bad : tuple of int
-        Columns without an answer.
+        The columns that have no answer.
     layout : str
-        How the arrays lie in memory: "C", "fortran", "strided", "reversed" or "readonly".
+        How the arrays are laid out in memory: "C", "fortran", "strided", "reversed" or "readonly".
     strict : bool
-        The last application of the map is asked for, κ times closer than the stopping rule alone grants.
+        Whether X must be the last application of the map, whose error is κ times that of the iterate before it.
     """
 
     id: str
@@ -152,7 +157,7 @@ class Case:
 
     @property
     def good(self) -> np.ndarray:
-        """(m,) bool: columns with an answer."""
+        """Which columns have an answer.   (m,) bool"""
         good = np.ones(self.problem.U.shape[1], bool)
         good[list(self.bad)] = False
         return good
@@ -162,7 +167,10 @@ class Case:
 
 
 def spread(arrays: Arrays, good: np.ndarray) -> Arrays:
-    """Columns put back where they were, NaN between them; sums over all columns, which do not exist, left out."""
+    """Results of the good columns put into all columns, with NaN in the others.
+
+    Gradients of the weights are left out if some column is not good: they are sums over all columns.
+    """
     if good.all():
         return arrays
     result = {}
@@ -173,7 +181,7 @@ def spread(arrays: Arrays, good: np.ndarray) -> Arrays:
 
 
 def answer_shapes(problem: Problem, what: str) -> dict[str, tuple[int, ...]]:
-    """The arrays that "forward" or "vjp" gives, and their shapes."""
+    """The arrays that the answer to "forward" or "vjp" consists of, and their shapes."""
     n, _, q, m = problem.sizes
     if what == "forward":
         return {"Y": (q, m), "X": (n, m)}
@@ -181,7 +189,7 @@ def answer_shapes(problem: Problem, what: str) -> dict[str, tuple[int, ...]]:
 
 
 def laid_out(array: np.ndarray, layout: str) -> np.ndarray:
-    """A copy of an array that lies in memory as a case asks."""
+    """A copy of an array, laid out in memory as `Case.layout` says."""
     if layout == "fortran":
         return np.asfortranarray(array.copy())
     if layout == "strided":

@@ -1,4 +1,4 @@
-"""The groups of cases by name."""
+"""The groups of cases, by name: each is a function that yields the cases without their truth."""
 
 from idl_ref.conformance.truth.groups.equation import activations, ball, contraction, ill_posed, kinks, stopping
 from idl_ref.conformance.truth.groups.inputs import functions, memory, not_finite, precision, ranks, shapes

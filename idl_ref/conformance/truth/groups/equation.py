@@ -39,6 +39,7 @@ COMMENTS = {
 
 
 def contraction() -> Iterator[Case]:
+    """Cases that contract at different rates κ, with matrices A of different structure."""
     for kappa in KAPPAS:
         for family, comment in COMMENTS.items():
             if kappa == "0" and family != "random":
@@ -58,6 +59,7 @@ def contraction() -> Iterator[Case]:
 
 
 def activations() -> Iterator[Case]:
+    """Cases for each φ: ordinary, slowly contracting, and with large preactivations."""
     for phi in act.TABLE:
         for rank in (None, 2):
 
@@ -71,7 +73,7 @@ def activations() -> Iterator[Case]:
             id = f"activation-{phi}-{'dense' if rank is None else 'low-rank'}"
             yield from both(id, f"φ = {phi} and its slope", "activation", clear(build, id, phi), activation=phi)
     for phi in ("tanh", "identity", "leaky_relu", "softplus"):
-        low = 1 if phi == "identity" else -64  # small inputs: tanh is steep there
+        low = 1 if phi == "identity" else -64  # small inputs, for which tanh has a slope near 1
 
         def slow(rng: random.Random, low: int = low) -> Arrays:
             U = draw(rng, 3, 4, low=low, high=64)
@@ -89,13 +91,14 @@ def activations() -> Iterator[Case]:
 
 
 def stopping() -> Iterator[Case]:
-    A = np.full((4, 4), 1 / 32)  # κ = 1/8 and one direction: each step is an eighth of the one before
+    """Cases that distinguish stopping rules, and the last iterate from the one before."""
+    A = np.full((4, 4), 1 / 32)  # κ = 1/8 and rank 1: each step is an eighth of the one before
     comment = "a loose tolerance and κ = 1/8: the last application of the map is κ times nearer than the iterate before"
     for phi in ("relu", "tanh", "softplus"):
         arrays = {"A": A, **weights(generator(f"stopping {phi}"), 4, 2, 2, 3, positive=True)}
         id = f"stopping-last-application-{phi}"
         yield case(id, comment, "stale stopping", arrays, tol=4e-2, activation=phi, strict=True)
-    A = np.diag([1 / 128] * 3, 1)  # x₄ → x₃ → x₂ → x₁, each weakly: two applications are within the tolerance
+    A = np.diag([1 / 128] * 3, 1)  # x₄ → x₃ → x₂ → x₁, weakly coupled: two applications meet the tolerance
     comment = "a chain of units and a loose tolerance: the slopes of the iterate before the last are far off"
     for phi in ("tanh", "softplus"):
         arrays = {"A": A, **weights(generator(f"chain {phi}"), 4, 2, 2, 3, positive=True)}
@@ -109,7 +112,7 @@ def stopping() -> Iterator[Case]:
     id = "stopping-slow-column"
     arrays = slow(id, 9, "0.99")
     arrays["B"][:, 1:] = 0
-    arrays["U"][0, :] = 2.0**-9  # eight columns of small inputs, and one at full size
+    arrays["U"][0, :] = 2.0**-9  # eight columns have small inputs, and one has inputs of full size
     arrays["U"][0, 4] = 1.0
     comment = "one column needs ten times the steps of its eight mates; a mean over columns hides it"
     yield case(id, comment, "column slow", arrays, tol=1e-6)
@@ -128,6 +131,7 @@ def stopping() -> Iterator[Case]:
 
 
 def ball() -> Iterator[Case]:
+    """Cases with ‖A‖∞ next to 1, and far above it with a Perron root below 1."""
     for name, total, comment in (
         ("ulp-below", np.nextafter(1, 0), "‖A‖∞ one unit in the last place below 1"),
         ("on", 1.0, "‖A‖∞ = 1 exactly: not a contraction in this norm, well posed by its Perron root"),
@@ -153,6 +157,7 @@ def _around(A: np.ndarray, positive: bool, rng: random.Random) -> Arrays:
 
 
 def ill_posed() -> Iterator[Case]:
+    """Cases in which columns have no solution, or need more iterations than max_iter."""
     rest = {"C": np.ones((1, 2)), "D": np.zeros((1, 1)), "U": np.array([[1.0, 2.0, 0.5]])}
     for name, A, B, comment in (
         ("no-solution", [[1.5, 0.0], [0.0, 0.0]], [1.0, 0.0],
@@ -164,7 +169,7 @@ def ill_posed() -> Iterator[Case]:
         arrays = {"A": np.array(A), "B": np.array(B)[:, None], **rest}
         yield case(f"ill-posed-{name}", comment, "reported", arrays, expect="reported", bad=(0, 1, 2), max_iter=500)
     arrays = {"A": np.zeros((4, 4)), **weights(generator("one column w"), 4, 2, 2, 5)}
-    arrays["A"][0, 0] = 1.5  # has no solution where it is excited
+    arrays["A"][0, 0] = 1.5  # x₁ = max(0, 1.5 x₁ + u₁) has no solution for u₁ > 0
     arrays["A"][1:, 1:] = signed(generator("one column"), 3, KAPPAS["0.9"])
     arrays["B"][0] = [1, 0]
     arrays["B"][1:, 0] = 0
@@ -182,7 +187,10 @@ def ill_posed() -> Iterator[Case]:
 
 
 def kinks() -> Iterator[Case]:
-    """B = I and dyadic numbers: preactivations are exact in either dtype, whatever the order of a sum."""
+    """Cases at kinks of φ.
+
+    B = I, and all entries are dyadic, so that preactivations are exact in either dtype, whatever the order of a sum.
+    """
     arrays = {"A": np.full((3, 3), -0.0), "B": np.eye(3), "C": np.array([[1.0, -0.5, 0.25], [0.5, 1.0, -1.0]])}
     arrays["D"] = np.zeros((2, 3))
     for phi, at in (("relu", 0.0), ("leaky_relu", 0.0), ("hardtanh", 1.0), ("hardtanh", -1.0)):

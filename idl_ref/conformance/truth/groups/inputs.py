@@ -13,7 +13,7 @@ from idl_ref.functions import FUNCTIONS
 
 
 def low_rank(id: str, rank: int) -> Arrays:
-    """|L| (|R|ᵀ 1) ≤ 0.9: rows of L sum to 0.9 at most, rows of Rᵀ to 1."""
+    """A case with A = L Rᵀ. Magnitudes sum to at most 0.9 in each row of L and 1 in each row of Rᵀ, so ‖A‖∞ ≤ 0.9."""
 
     def build(rng: random.Random) -> Arrays:
         L, R = draw(rng, 5, rank), draw(rng, 5, rank)
@@ -25,6 +25,7 @@ def low_rank(id: str, rank: int) -> Arrays:
 
 
 def shapes() -> Iterator[Case]:
+    """Cases with sizes 0 and 1, with many samples or units, without D, and with a bias."""
     for id, sizes, comment in (
         ("n-1", (1, 3, 2, 4), "one hidden unit"),
         ("p-1", (5, 1, 2, 4), "one input feature"),
@@ -52,6 +53,7 @@ def shapes() -> Iterator[Case]:
 
 
 def ranks() -> Iterator[Case]:
+    """Cases with A = L Rᵀ of rank 0, 1, 2 and n."""
     for rank, comment in (
         (0, "rank 0: A = 0, and ∂L, ∂R have no entry"),
         (1, "rank 1"),
@@ -68,12 +70,15 @@ def ranks() -> Iterator[Case]:
 
 
 def precision() -> Iterator[Case]:
+    """Cases with very large, very small and subnormal inputs, and with cancellation."""
     base = member("scales")
     for name, exponent in (("1e+30", 100), ("1e-30", -100)):
         comment = f"inputs of size {name}: relu is homogeneous, so the relative error is that of size 1"
         yield from both(f"scale-{name}", comment, "scale", base | {"U": base["U"] * 2.0**exponent})
     for dtype, tiny in (("float64", 2.0**-1070), ("float32", 2.0**-145)):
-        arrays = weights(generator("subnormal"), positive=True)  # every unit active, far from its kink
+        arrays = weights(
+            generator("subnormal"), positive=True
+        )  # positive, so every unit is active and far from its kink
         arrays |= {"A": perron(generator("subnormal A"), 5, 0.5), "B": (arrays["B"] + 1) / 2}
         arrays["U"] = np.trunc(arrays["U"] * 64) * tiny
         comment = "subnormal inputs: an absolute error of a few of the smallest numbers, no flush that loses a column"
@@ -88,6 +93,7 @@ def precision() -> Iterator[Case]:
 
 
 def memory() -> Iterator[Case]:
+    """Cases whose arrays have different layouts in memory."""
     for layout, comment in (
         ("fortran", "arrays in Fortran order"),
         ("strided", "arrays that are views of wider ones"),
@@ -101,6 +107,7 @@ def memory() -> Iterator[Case]:
 
 
 def not_finite() -> Iterator[Case]:
+    """Cases with NaN or inf in one column of U."""
     arrays = member("not-finite", m=5)
     for name in ("nan", "inf"):
         arrays["U"][1, 3] = float(name)
@@ -109,7 +116,7 @@ def not_finite() -> Iterator[Case]:
 
 
 def functions() -> Iterator[Case]:
-    """Raw weights. 0.96875 = 31/32 is the radius: a dyadic number, so that a row can lie on the ball exactly."""
+    """Cases with raw weights. The radius 0.96875 = 31/32 is dyadic, so that a row can lie exactly on the ball."""
     kappa = 0.96875
     for f in ("inf", "rows", "triu"):
         for where, factor in (("inside", 0.5), ("beyond", 2.0), ("far", 23.0)):
