@@ -128,7 +128,7 @@ def fixed(k):
 
 NAMED = {  # what the kit says to each
     1: "adjoint not transposed",
-    2: "φ′ taken at X in the place of A X + Z",
+    2: "φ′ taken at X in place of A X + Z",
     3: "",
     4: "∂L and ∂R swapped",
     5: "Dᵀ G_Y left out of ∂U",
