@@ -55,7 +55,15 @@ def test_all_is_sorted_and_unique():
 def test_the_public_face():
     promised = {
         *("ImplicitModel", "load", "solve_equilibrium", "solve_adjoint", "SolveOptions", "Solution", "Status", "SGD"),
-        *("fit", "History", "check_gradients", "datasets", "available_backends", "ConvergenceWarning", "NotConvergedError"),
+        *(
+            "fit",
+            "History",
+            "check_gradients",
+            "datasets",
+            "available_backends",
+            "ConvergenceWarning",
+            "NotConvergedError",
+        ),
         *("ImplicitFunction", "ImplicitFunctionInf", "ImplicitFunctionTriu", "ImplicitFunctionRows"),
     }
     assert promised <= set(idl_ref.__all__)
