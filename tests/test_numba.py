@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -220,18 +219,19 @@ def test_many_python_threads_get_their_own_answers(eager_threads):
 
 def test_a_failure_in_one_thread_is_not_lost(eager_threads, monkeypatch):
     monkeypatch.setattr(numba_.numba, "get_num_threads", lambda: 2)
-    me = threading.get_ident()
+    me, failed = threading.get_ident(), threading.Event()
 
     def call(kernel, *arguments):
         if threading.get_ident() != me:
+            failed.set()
             raise MemoryError("no room for a tile")
-        time.sleep(0.2)  # the other thread gets a tile too
+        assert failed.wait(60)  # this thread keeps its first tile until the other thread has failed with the second
         return kernel(*arguments)
 
     solve(*problem(n=150, m=90))  # compiled, and the threads are there
-    monkeypatch.setattr(numba_, "call", call)
     A, Z = problem(n=150, m=90)
     packed = numba_.plan((A,), activations.get("relu"), False, "picard")
+    monkeypatch.setattr(numba_, "call", call)
     with pytest.raises(MemoryError, match="no room for a tile"):
         numba_.fixed_point((A,), activations.get("relu"), None, Z, None, options(), {(False, 1, "auto"): packed})
 
@@ -239,18 +239,28 @@ def test_a_failure_in_one_thread_is_not_lost(eager_threads, monkeypatch):
 def test_where_no_thread_can_be_started_one_does_it_all(eager_threads, monkeypatch):
     """What was handed over before the refusal must not take a tile when it comes to run after all."""
 
+    late = []
+
     class Exhausted:
         def submit(self, function):
-            threading.Thread(target=function).start()
+            late.append(threading.Thread(target=function))
+            late[-1].start()
             raise RuntimeError("can't start new thread")
 
+    def counted(*arguments):
+        ran.add(threading.get_ident())
+        if threading.get_ident() == me:
+            for thread in late:
+                thread.join(60)  # by now the late thread has had its chance to take a tile
+        return call(*arguments)
+
     A, Z = problem(n=150, m=90)
-    expected, ran, call = solve(A, Z), set(), numba_.call
+    expected, ran, call, me = solve(A, Z), set(), numba_.call, threading.get_ident()
     monkeypatch.setattr(numba_.numba, "get_num_threads", lambda: 2)
     monkeypatch.setattr(numba_, "pool", Exhausted)
-    monkeypatch.setattr(numba_, "call", lambda *a: ran.add(threading.get_ident()) or time.sleep(0.01) or call(*a))
+    monkeypatch.setattr(numba_, "call", counted)
     same(solve(A, Z), expected)
-    assert ran == {threading.get_ident()}
+    assert ran == {me}
 
 
 def test_substitution_is_the_same_on_several_threads(eager_threads, monkeypatch):
