@@ -39,6 +39,7 @@ def test_code_blocks_run(page, tmp_path, monkeypatch):
             exec(compile(block, page.name, "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_newcomers_commands_run(tmp_path):
     """All commands of "Start here" but the installation, one after the other in one folder."""
     commands = [block.strip() for block in blocks(DOCS / "start.md", "sh")]
@@ -62,6 +63,7 @@ def test_links_lead_somewhere(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_run(example, tmp_path):
     text = example.read_text(encoding="utf-8")

@@ -168,6 +168,7 @@ def run(program, U):
     return Y, int(re.search(r"at most (\d+) of", done.stderr)[1]), done.returncode
 
 
+@pytest.mark.slow
 @needs_cc
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_c(tmp_path, case):
@@ -207,6 +208,7 @@ def test_c_of_a_lower_triangle(tmp_path):
     check(model, samples(model), Y)
 
 
+@pytest.mark.slow
 @needs_cc
 @pytest.mark.parametrize("flags", [["-O0"], ["-Os"], ["-O3"], ["-O3", "-march=native"]], ids=" ".join)
 @pytest.mark.parametrize("case", [{}, {**LOW_RANK, "bias": True}, {"f": ImplicitFunctionTriu}], ids=name_of)

@@ -319,6 +319,7 @@ def layer_is_installed(layer):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["workqueue", "omp", "tbb"])
 def test_concurrent_calls_are_right_under_every_threading_layer(layer):
     if not layer_is_installed(layer):
@@ -331,6 +332,7 @@ def test_concurrent_calls_are_right_under_every_threading_layer(layer):
     assert not result.stderr
 
 
+@pytest.mark.slow
 def test_it_works_where_nothing_can_be_written(tmp_path):
     """As a user without rights, with the package read-only and no home."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
@@ -376,6 +378,7 @@ def run_copy(folder, before=""):
     return result.stdout.split()
 
 
+@pytest.mark.slow
 def test_compiled_code_is_kept_until_a_file_it_was_made_of_changes(tmp_path):
     subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
     assert run_copy(tmp_path) == ["0.5", "0"]
@@ -388,6 +391,7 @@ def test_compiled_code_is_kept_until_a_file_it_was_made_of_changes(tmp_path):
     assert run_copy(tmp_path) == ["0.3333333333333333", "0"]
 
 
+@pytest.mark.slow
 def test_compiled_code_is_not_shared_between_widths_of_vectors(tmp_path):
     """Told which features the CPU has, Numba's cache takes it for the same CPU; but the vectors are others."""
     flags = "import llvmlite.binding as b; print(b.get_host_cpu_features().flatten())"
@@ -420,6 +424,7 @@ def test_where_nothing_may_be_compiled_the_reason_is_given(monkeypatch):
     assert idl_ref.available_backends()["numba"] == "NUMBA_DISABLE_JIT is set, and nothing is compiled"
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_stop_a_solve(tmp_path):
     pytest.importorskip("resource")
     subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)

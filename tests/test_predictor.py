@@ -263,6 +263,7 @@ def test_after_a_fork(twin):
         assert child.exitcode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("twin", "calls"), [(twin, {"numba": 1_000_000, "numpy": 50_000}[twin]) for twin in TWINS])
 def test_memory_does_not_grow(twin, calls):
     predictor, u = ImplicitModel(2, 1, 2, backend=twin, seed=0).freeze(), np.ones((1, 2), np.float32)
