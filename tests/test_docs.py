@@ -74,6 +74,11 @@ def test_examples_run(example, tmp_path):
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
 
 
+def test_the_citation_names_this_version():
+    fields = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", fields, flags=re.M)[1] == importlib.import_module("idl_ref").__version__
+
+
 # --- the map from equations to functions and tests --------------------------------------------------------------------
 
 MAP = (DOCS / "map.md").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """Model files made by Hypothesis: whatever stands in one, `load` returns a model or says what is wrong with the file.
 
-In less than a second, in less than 100 MB, and without executing anything. IDL_REF_FUZZ=10000 sets how many are made.
+It takes less than a second of CPU time and less than 100 MB, and executes nothing. IDL_REF_FUZZ=10000 sets how many
+files are made.
 """
 
 import io
