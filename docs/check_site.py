@@ -3,6 +3,7 @@
 Usage: python docs/check_site.py docs/_build/html
 """
 
+import inspect
 import re
 import sys
 from html.parser import HTMLParser
@@ -98,7 +99,7 @@ def public_names():
     """Everything that `import idl_ref` offers."""
     import idl_ref
 
-    return [f"idl_ref.{name}" for name in idl_ref.__all__ if name != "datasets"]
+    return [f"idl_ref.{name}" for name in idl_ref.__all__ if not inspect.ismodule(getattr(idl_ref, name))]
 
 
 if __name__ == "__main__":

@@ -1,15 +1,34 @@
 """Reference implementation of Implicit Deep Learning: X = φ(A X + B U), Ŷ = C X + D U.
 
-Importing this package imports NumPy and nothing heavier; what stands below is imported when it is first asked for.
+Importing this package imports NumPy and nothing heavier. Every name and every module of `__all__` is imported when it
+is first asked for: `idl_ref.plots` needs no import of its own.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from idl_ref._version import __version__ as __version__
 from idl_ref.backends import available_backends, warmup
 
 if TYPE_CHECKING:
-    from idl_ref import datasets
+    from idl_ref import (
+        activations,
+        analysis,
+        backends,
+        certificate,
+        conformance,
+        datasets,
+        export,
+        factors,
+        functions,
+        gradcheck,
+        losses,
+        plots,
+        preprocessing,
+        settings,
+        train,
+        weights,
+        wellposed,
+    )
     from idl_ref.equilibrium import solve_adjoint, solve_equilibrium
     from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
     from idl_ref.gradcheck import check_gradients
@@ -19,9 +38,6 @@ if TYPE_CHECKING:
     from idl_ref.predictor import Prediction, Predictor
     from idl_ref.solution import ConvergenceWarning, NotConvergedError, Solution, SolveOptions, Status
     from idl_ref.train import History, fit
-
-
-__version__ = "0.1.0"
 
 __all__ = [
     "SGD",
@@ -39,40 +55,103 @@ __all__ = [
     "Solution",
     "SolveOptions",
     "Status",
+    "activations",
+    "analysis",
     "available_backends",
+    "backends",
+    "certificate",
     "check_gradients",
+    "conformance",
     "datasets",
+    "export",
+    "factors",
     "fit",
+    "functions",
+    "gradcheck",
     "load",
+    "losses",
+    "plots",
+    "preprocessing",
+    "settings",
     "solve_adjoint",
     "solve_equilibrium",
+    "train",
     "warmup",
+    "weights",
+    "wellposed",
 ]
 
-_HOMES = {
-    "equilibrium": ("solve_adjoint", "solve_equilibrium"),
-    "functions": ("ImplicitFunction", "ImplicitFunctionInf", "ImplicitFunctionRows", "ImplicitFunctionTriu"),
-    "gradcheck": ("check_gradients",),
-    "io": ("FileFormatError",),
-    "model": ("ImplicitModel", "load"),
-    "optim": ("SGD",),
-    "predictor": ("Prediction", "Predictor"),
-    "solution": ("ConvergenceWarning", "NotConvergedError", "Solution", "SolveOptions", "Status"),
-    "train": ("History", "fit"),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+def _import_name(name: str) -> None:
+    """Import a class or a function of this package's face into it."""
+    global SGD, ConvergenceWarning, FileFormatError, History, ImplicitFunction, ImplicitFunctionInf
+    global ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel, NotConvergedError, Prediction, Predictor
+    global Solution, SolveOptions, Status, check_gradients, fit, load, solve_adjoint, solve_equilibrium
+    if name in ("solve_adjoint", "solve_equilibrium"):
+        from idl_ref.equilibrium import solve_adjoint, solve_equilibrium
+    elif name.startswith("ImplicitFunction"):
+        from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
+    elif name == "check_gradients":
+        from idl_ref.gradcheck import check_gradients
+    elif name == "FileFormatError":
+        from idl_ref.io import FileFormatError
+    elif name in ("ImplicitModel", "load"):
+        from idl_ref.model import ImplicitModel, load
+    elif name == "SGD":
+        from idl_ref.optim import SGD
+    elif name in ("Prediction", "Predictor"):
+        from idl_ref.predictor import Prediction, Predictor
+    elif name in ("ConvergenceWarning", "NotConvergedError", "Solution", "SolveOptions", "Status"):
+        from idl_ref.solution import ConvergenceWarning, NotConvergedError, Solution, SolveOptions, Status
+    elif name in ("History", "fit"):
+        from idl_ref.train import History, fit
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for, once: PEP 562."""
-    if name in _HOME:
-        value = getattr(import_module(f"idl_ref.{_HOME[name]}"), name)
-    elif name in ("conformance", "datasets"):
-        value = import_module(f"idl_ref.{name}")
-    else:
+def _import_module(name: str) -> None:
+    """Import a module of this package's face. `from idl_ref import x` would ask `__getattr__` for x again."""
+    if name == "activations":
+        import idl_ref.activations
+    elif name == "analysis":
+        import idl_ref.analysis
+    elif name == "certificate":
+        import idl_ref.certificate
+    elif name == "conformance":
+        import idl_ref.conformance
+    elif name == "datasets":
+        import idl_ref.datasets
+    elif name == "export":
+        import idl_ref.export
+    elif name == "factors":
+        import idl_ref.factors
+    elif name == "functions":
+        import idl_ref.functions
+    elif name == "gradcheck":
+        import idl_ref.gradcheck
+    elif name == "losses":
+        import idl_ref.losses
+    elif name == "plots":
+        import idl_ref.plots
+    elif name == "preprocessing":
+        import idl_ref.preprocessing
+    elif name == "settings":
+        import idl_ref.settings
+    elif name == "train":
+        import idl_ref.train
+    elif name == "weights":
+        import idl_ref.weights
+    elif name == "wellposed":
+        import idl_ref.wellposed  # noqa: F401
+
+
+if not TYPE_CHECKING:  # type checkers take a module's __getattr__ for leave to ask for anything
+
+    def __getattr__(name: str) -> Any:
+        """Import what is asked for, once: PEP 562."""
+        _import_name(name)
+        _import_module(name)
+        if name in globals():
+            return globals()[name]
         raise AttributeError(f"module 'idl_ref' has no attribute {name!r}")
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,11 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["Activation", "get"]
+
 LEAK = 0.01  # slope of leaky_relu left of 0
+# The codes by which compiled kernels know the rows of the table. The Numba twin relies on IDENTITY < RELU < the rest.
+IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, ELU, HARDTANH, SOFTSIGN = range(9)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Activation:
     lipschitz: float = 1.0
     kinks: tuple[float, ...] = ()
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return get, (self.name,)  # a row of the table, not a copy of it
 
 
@@ -78,21 +82,21 @@ def _elu(P: np.ndarray) -> np.ndarray:
 TABLE: dict[str, Activation] = {
     row.name: row
     for row in (
-        Activation("identity", 0, lambda P: P, np.ones_like),
-        Activation("relu", 1, lambda P: np.maximum(P, 0), lambda P: _step(P > 0, P), kinks=(0.0,)),
-        Activation("leaky_relu", 2, lambda P: np.maximum(P, LEAK * P), _leaky_relu_slope, kinks=(0.0,)),
-        Activation("tanh", 3, np.tanh, lambda P: 1 - np.tanh(P) ** 2),
-        Activation("sigmoid", 4, _sigmoid, _sigmoid_slope, lipschitz=0.25),
-        Activation("softplus", 5, lambda P: np.maximum(P, 0) + np.log1p(np.exp(-_mirror(P))), _sigmoid),
-        Activation("elu", 6, _elu, lambda P: np.exp(np.minimum(P, 0))),
+        Activation("identity", IDENTITY, lambda P: P, np.ones_like),
+        Activation("relu", RELU, lambda P: np.maximum(P, 0), lambda P: _step(P > 0, P), kinks=(0.0,)),
+        Activation("leaky_relu", LEAKY_RELU, lambda P: np.maximum(P, LEAK * P), _leaky_relu_slope, kinks=(0.0,)),
+        Activation("tanh", TANH, np.tanh, lambda P: 1 - np.tanh(P) ** 2),
+        Activation("sigmoid", SIGMOID, _sigmoid, _sigmoid_slope, lipschitz=0.25),
+        Activation("softplus", SOFTPLUS, lambda P: np.maximum(P, 0) + np.log1p(np.exp(-_mirror(P))), _sigmoid),
+        Activation("elu", ELU, _elu, lambda P: np.exp(np.minimum(P, 0))),
         Activation(
             "hardtanh",
-            7,
+            HARDTANH,
             lambda P: np.minimum(np.maximum(P, -1), 1),
             lambda P: _step(np.abs(P) < 1, P),
             kinks=(-1.0, 1.0),
         ),
-        Activation("softsign", 8, lambda P: P / (1 + _mirror(P)), lambda P: 1 / (1 + np.abs(P)) ** 2),
+        Activation("softsign", SOFTSIGN, lambda P: P / (1 + _mirror(P)), lambda P: 1 / (1 + np.abs(P)) ** 2),
     )
 }
 

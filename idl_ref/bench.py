@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import idl_ref
 from idl_ref import checks
+from idl_ref._version import __version__
+from idl_ref.backends import available_backends
 from idl_ref.export import export
 from idl_ref.model import ImplicitModel
 
@@ -134,7 +135,7 @@ def bench(path: str | os.PathLike[str], seconds: float = 1.0, starts: int = 5) -
     """
     checks.number("seconds", seconds, 0)
     checks.integer("starts", starts, 1)
-    model = idl_ref.load(path)
+    model = ImplicitModel.load(path)
     figures: dict[str, dict[str, Any]] = {BASE: _base(starts)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -154,7 +155,7 @@ def _samples(model: ImplicitModel) -> np.ndarray:
 
 def _python(program: str) -> str:
     # This library in front, wherever it stands; with bytecode, as installed packages have it.
-    path = os.pathsep.join(filter(None, [str(Path(idl_ref.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": ""}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     if done.returncode != 0:
@@ -187,7 +188,7 @@ def _measure(row: Row, samples: Path, seconds: float, starts: int) -> dict[str, 
 
 
 def _machine() -> dict[str, Any]:
-    versions = {"python": platform.python_version(), "idl-ref": idl_ref.__version__}
+    versions = {"python": platform.python_version(), "idl-ref": __version__}
     for package in ("numpy", "numba", "onnxruntime"):
         try:
             versions[package] = metadata.version(package)
@@ -239,7 +240,7 @@ class Row(NamedTuple):
 def rows(model: ImplicitModel, path: Path, folder: Path) -> Iterator[tuple[str, Row | str]]:
     """Names, each with a row or the reason why there is none; `folder` takes what is exported."""
     for backend, needs in (("numpy", ()), ("numba", ("numba",))):
-        state, name = idl_ref.available_backends()[backend], f"idl_ref, {backend}"
+        state, name = available_backends()[backend], f"idl_ref, {backend}"
         load = LIBRARY.format(path=str(path), backend=backend)
         row = Row(name, "import idl_ref", load, ("idl-ref", "numpy", *needs), (path,))
         yield name, row if state == "available" else state
@@ -289,7 +290,7 @@ def closure(packages: tuple[str, ...]) -> dict[str, int]:
         if package in found:
             continue
         if package == "idl-ref":  # where it stands, which may be a working tree
-            root = Path(idl_ref.__file__).parent
+            root = Path(__file__).parent
             found[package] = _size(path for path in root.rglob("*") if path.is_file())
             continue
         try:

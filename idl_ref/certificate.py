@@ -29,6 +29,8 @@ import numpy as np
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
 
+__all__ = ["Certifier", "resolvent_norm", "stopping_step"]
+
 ULPS = 16  # no activation of the table is further from the exact one than 16 units of rounding
 Number = Any  # a float, or an array of them
 SAFETY = 1 + 1e-9  # for the rounding of this module's own float64 arithmetic
@@ -109,9 +111,9 @@ class Certifier:
 
     def __init__(self, factors: fac.Factors, activation: Activation, adjoint: bool, dtype: np.dtype) -> None:
         # The adjoint's factors are those of Aᵀ; what counts is ‖Aᵀ‖₁ = ‖A‖∞.
-        self.forward_factors = fac.transpose(factors) if adjoint else factors
-        self.adjoint = adjoint
-        self.rounding = rounding(factors, activation, dtype, fac.norm_inf(self.forward_factors))
+        self.forward_factors: fac.Factors = fac.transpose(factors) if adjoint else factors
+        self.adjoint: bool = adjoint
+        self.rounding: Rounding = rounding(factors, activation, dtype, fac.norm_inf(self.forward_factors))
 
     def bound(self, X: np.ndarray, G: np.ndarray, S: np.ndarray | None, Z: np.ndarray) -> np.ndarray:
         """(κ·step + ρ) / (1 − κ) per column, for x̂ in X and ĝ in G.   all (n, k) -> (k,)"""

@@ -98,8 +98,8 @@ def model_dtype(value: Any) -> np.dtype:
     raise ValueError(f'dtype must be "float32" or "float64"; got {value!r}.')
 
 
-def samples(name: str, value: Any, letter: str, width: int, dtype: Any) -> np.ndarray:
-    """A batch of samples, (m, width), samples as rows."""
+def samples(name: str, value: Any, letter: str, width: int, dtype: Any, rows: int | None = None) -> np.ndarray:
+    """A batch of samples, (m, width), samples as rows; m is `rows` where that is given."""
     array = real_array(name, value, dtype)
     if array.ndim != 2 or array.shape[1] != width:
         way_out = "samples are rows."
@@ -110,6 +110,8 @@ def samples(name: str, value: Any, letter: str, width: int, dtype: Any) -> np.nd
         elif array.ndim == 2 and array.shape[0] == width:
             way_out = f"samples are rows, so {name}.T may be what was meant."
         raise ValueError(f"{name} must have shape (m, {letter}) with {letter} = {width}; got {array.shape}: {way_out}")
+    if rows is not None and len(array) != rows:
+        raise ValueError(f"{name} must have shape {(rows, width)}, one row per sample; got {array.shape}.")
     return array
 
 

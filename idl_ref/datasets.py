@@ -8,6 +8,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["digits", "spirals", "two_moons"]
+
 
 def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Handwritten digits: 1,797 images of 8 × 8 pixels, split once and for all.

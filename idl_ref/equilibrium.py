@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from idl_ref import activations, checks
 from idl_ref import factors as fac
-from idl_ref.backends import solver
-from idl_ref.solution import NotConvergedError, Solution, SolveOptions, Status, warn
+from idl_ref.backends import twin
+from idl_ref.solution import Solution, SolveOptions, report
+from idl_ref.weights import Options, Weights
+
+__all__ = ["solve_adjoint", "solve_equilibrium"]
 
 
 def solve_equilibrium(
@@ -72,7 +73,8 @@ def solve_equilibrium(
     """
     factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
     checks.place(backend, options.stream, *factors, Z, X0)
-    solution = solver(backend)(factors, activations.get(activation), None, Z, X0, options)
+    layer = twin(backend).Layer(Weights.of(factors), activations.get(activation), Options(options, options))
+    solution = layer.solve(layer.equation(Z), X0)
     return report(solution, factors, options, "forward", "max_iter")
 
 
@@ -129,34 +131,6 @@ def solve_adjoint(
     """
     factors, (S, G, V0) = fac.check_equation(A, S=S, G=G, V0=V0)
     checks.place(backend, options.stream, *factors, S, G, V0)
-    identity = activations.get("identity")
-    solution = solver(backend)(fac.transpose(factors), identity, S, G, V0, options)
+    layer = twin(backend).Layer(Weights.of(factors), activations.get("identity"), Options(options, options))
+    solution = layer.solve(layer.adjoint(S, G), V0)
     return report(solution, factors, options, "adjoint", "max_iter")
-
-
-def report(solution: Solution, factors: fac.Factors, options: SolveOptions, equation: str, limit_name: str) -> Solution:
-    """Warn or raise if a column failed, as `options.on_failure` says; else hand the solution on."""
-    if options.on_failure == "ignore" or solution.converged:
-        return solution
-    m, parts = solution.status.size, []
-    late = np.flatnonzero(solution.status == Status.MAX_ITER)
-    if late.size:
-        on_host = not any(isinstance(F, checks.OnDevice) for F in factors)
-        worst = late[np.argmax(solution.step[late])]
-        norm = f" {'=' if len(factors) == 1 else '≤'} {fac.norm_inf(factors):.4f}" if on_host else ""
-        parts.append(
-            f"{late.size} of {m} samples not converged after {options.max_iter} iterations (worst: sample {worst}, "
-            f"step {solution.step[worst]:.1e} > tol {options.tol:.0e}). Raise {limit_name}, try "
-            f'method="anderson", or check ‖A‖∞{norm}.'
-        )
-    broken = np.flatnonzero(solution.status == Status.NONFINITE)
-    if broken.size:
-        parts.append(
-            f"{broken.size} of {m} samples not finite (first: sample {broken[0]}): {Status.NONFINITE.sentence}. "
-            "Look for NaN, inf or very large numbers in the input and in the weights."
-        )
-    message = f"{equation}: " + " ".join(parts)
-    if options.on_failure == "raise":
-        raise NotConvergedError(message, solution)
-    warn(message)
-    return solution

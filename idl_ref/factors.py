@@ -8,6 +8,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["apply", "gradients", "norm_inf", "transpose"]
+
 Factors = tuple[np.ndarray, ...]
 
 
@@ -45,11 +47,6 @@ def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
         checks.shape(name, array, leader.shape, f"that of {first}")
     factors = tuple([checks.real_array("A", F, dtype) for F in factors])
     return factors, [checks.real_array(name, given[name], dtype) if name in given else None for name in columns]
-
-
-def by_name(factors: Factors) -> dict[str, Any]:
-    """Factors, or their gradients, under the names of the weights: A, or L and R.   (A,) or (L, Rᵀ)"""
-    return {"A": factors[0]} if len(factors) == 1 else {"L": factors[0], "R": factors[1].T}
 
 
 def apply(factors: Factors, X: np.ndarray) -> np.ndarray:

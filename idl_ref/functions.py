@@ -19,6 +19,8 @@ import numpy as np
 from idl_ref import checks, wellposed
 from idl_ref.factors import Factors
 
+__all__ = ["ImplicitFunction", "ImplicitFunctionInf", "ImplicitFunctionRows", "ImplicitFunctionTriu"]
+
 
 class ImplicitFunction:
     """A as it is; nothing keeps the model well posed.
@@ -45,8 +47,8 @@ class ImplicitFunction:
     constrains: ClassVar[bool] = False
 
     def __init__(self, kappa: float = 0.99, straight_through: bool = False) -> None:
-        self.kappa = checks.number("kappa", kappa, 0)
-        self.straight_through = checks.flag("straight_through", straight_through)
+        self.kappa: float = checks.number("kappa", kappa, 0)
+        self.straight_through: bool = checks.flag("straight_through", straight_through)
         if straight_through and not self.constrains:
             raise ValueError(
                 f"straight_through needs an f that moves A onto a ball; got {type(self).__name__}: "

@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from idl_ref import activations, checks, losses
-from idl_ref.backends.numpy.trials import Newton, Problem
+from idl_ref.backends.equation import Equation
+from idl_ref.backends.numpy.trials import Newton
 from idl_ref.certificate import resolvent_norm
 from idl_ref.model import ImplicitModel
-from idl_ref.preprocessing import as_rows
+from idl_ref.weights import as_factors
+
+__all__ = ["GradientReport", "GradientRow", "check_gradients", "difference_curve"]
 
 STEP = float(np.finfo(np.float64).eps) ** (1 / 3)  # balances truncation h² against rounding eps/h
 COMPLEX_STEP = 1e-30
@@ -170,13 +173,14 @@ class _Oracle:
         model = doubled(model)
         self.model, self.values = model, {**model.parameters, "U": U}
         self.activation = activations.get(model.activation)
-        self.f = model.settings.function()
+        self.f = model.settings.parametrisation.function
         self.loss = losses.get(loss)
         self.targets = losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
-        base = model.forward_pass(U)
+        self.layer = model.layer()
+        base = self.layer.forward(U.T)
         self.X = base.solution.require().X
-        self.problem = Problem(base.weights.factors, self.activation, None, base.Z)
-        self.P = self.problem.apply(self.X)[0]
+        self.equation = Equation(base.weights.factors, self.activation, None, base.Z)
+        self.P = self.equation.apply(self.X)[0]
         self.active = self._active(self.values, self.P)
         self.magnification = resolvent_norm(base.weights.factors, self.activation.lipschitz)
         if not np.isfinite(self.magnification):  # not well posed in the large: no excuse for rounding
@@ -192,16 +196,16 @@ class _Oracle:
     def complex_step(self, direction: Mapping[str, np.ndarray]) -> tuple[float, bool]:
         """Im ℓ(θ + ihE) / h, and whether θ sits exactly on a kink that E moves off."""
         moved = self._moved(direction, 1j * COMPLEX_STEP)
-        factors = self.f.effective(self.model.as_factors(moved))
-        columns = as_rows(moved["U"], self.model.bias).T
-        problem = Problem(factors, self.activation, None, moved["B"] @ columns)
+        weights = self.model.settings.parametrisation.weights(moved)
+        columns = self.layer.inputs(moved["U"].T)
+        equation = Equation(weights.factors, self.activation, None, moved["B"] @ columns)
         X = self.X.astype(complex)
         for _ in range(MAX_NEWTON):
-            P, G = problem.apply(X)
+            P, G = equation.apply(X)
             if any(((P.real == kink) & (P.imag != 0)).any() for kink in self.activation.kinks):
                 return np.nan, True
             residual = np.abs((G - X).imag).max(initial=0.0)
-            X = Newton().propose(self.problem, X, self.P, G, np.ones(X.shape[1], bool))[0]
+            X = Newton().propose(self.equation, X, self.P, G, np.ones(X.shape[1], bool))[0]
             if residual <= 4 * np.finfo(np.float64).eps * np.abs(G.imag).max(initial=0.0):
                 break
         else:
@@ -218,13 +222,13 @@ class _Oracle:
         parameters = {name: value for name, value in moved.items() if name != "U"}
         forward = ImplicitModel.from_parameters(self.model.settings, parameters).forward_pass(moved["U"], self.X.T)
         forward.solution.require()
-        P = Problem(forward.weights.factors, self.activation, None, forward.Z).apply(forward.solution.X)[0]
+        P = Equation(forward.weights.factors, self.activation, None, forward.Z).apply(forward.solution.X)[0]
         crossed = any(not np.array_equal(a, b) for a, b in zip(self.active, self._active(moved, P), strict=True))
         return float(self.loss(forward.Y, self.targets)[0]), crossed
 
     def _active(self, values: Values, P: np.ndarray) -> list[np.ndarray]:
         """Which smooth piece of φ each preactivation is on, and of `f` the weights."""
-        return [*(kink < P for kink in self.activation.kinks), *self.f.active_set(self.model.as_factors(values))]
+        return [*(kink < P for kink in self.activation.kinks), *self.f.active_set(as_factors(values))]
 
 
 def _check_one(

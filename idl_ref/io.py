@@ -18,6 +18,8 @@ import numpy as np
 from idl_ref import npz
 from idl_ref.npz import FileFormatError
 
+__all__ = ["FileFormatError"]
+
 FORMAT, VERSION = "idl_ref model", 1
 HEADER_LIMIT = 1 << 20  # bytes
 MESSAGE_LIMIT = 600  # characters: a message may quote what the file says

@@ -13,6 +13,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["cross_entropy", "mse"]
+
 
 def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
     """ℓ = Σ (Y − T)² / (q m),   G_Y = 2 (Y − T) / (q m).
@@ -83,8 +85,8 @@ def get(loss: str) -> Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]
 
 def check_targets(loss: str, targets: Any, m: int, q: int, dtype: np.dtype) -> np.ndarray:
     """Targets as users have them, samples as rows, to what the loss takes: labels (m,) or columns (q, m)."""
-    if checks.choice("loss", loss, LOSSES) == "cross_entropy":
+    if not isinstance(loss, str) or loss not in LOSSES:
+        checks.choice("loss", loss, LOSSES)
+    if loss == "cross_entropy":
         return checks.labels("targets", targets, m, q)
-    T = checks.samples("targets", targets, "q", q, dtype)
-    checks.shape("targets", T, (m, q), "one row per sample")
-    return T.T
+    return checks.samples("targets", targets, "q", q, dtype, rows=m).T

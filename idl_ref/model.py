@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idl_ref import checks, gradients, io
-from idl_ref.equilibrium import report
-from idl_ref.factors import Factors, by_name
+from idl_ref import checks, io
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
-from idl_ref.gradients import BackwardPass, ForwardPass, Kept, Weights
 from idl_ref.predictor import Predictor
-from idl_ref.preprocessing import Standardise, as_rows
-from idl_ref.settings import Settings, layout
-from idl_ref.solution import Solution
+from idl_ref.preprocessing import Standardise
+from idl_ref.settings import Setting, Settings, layout
+from idl_ref.solution import Solution, report
+from idl_ref.weights import ForwardPass, Gradients, Kept, Weights, by_name
 
-Gradients = dict[str, np.ndarray]
+if TYPE_CHECKING:
+    from idl_ref.backends.numpy import Layer
+
+__all__ = ["ImplicitModel", "load"]
 
 
 class ImplicitModel:
@@ -85,7 +85,26 @@ class ImplicitModel:
     ['A', 'B', 'C', 'D', 'U']
     """
 
-    _kept: Kept | None = None  # the effective weights
+    # Every setting reads as an attribute: model.kappa is model.settings.kappa.
+    input_dim: Setting[int] = Setting()
+    output_dim: Setting[int] = Setting()
+    hidden_dim: Setting[int] = Setting()
+    f: Setting[type[ImplicitFunction]] = Setting()
+    no_D: Setting[bool] = Setting()
+    bias: Setting[bool] = Setting()
+    mitr: Setting[int] = Setting()
+    grad_mitr: Setting[int] = Setting()
+    tol: Setting[float] = Setting()
+    grad_tol: Setting[float] = Setting()
+    kappa: Setting[float] = Setting()
+    is_low_rank: Setting[bool] = Setting()
+    rank: Setting[int | None] = Setting()
+    activation: Setting[str] = Setting()
+    dtype: Setting[np.dtype] = Setting()
+    backend: Setting[str] = Setting()
+    method: Setting[str] = Setting()
+    on_failure: Setting[str] = Setting()
+    straight_through: Setting[bool] = Setting()
 
     def __init__(
         self,
@@ -111,34 +130,22 @@ class ImplicitModel:
         on_failure: str = "warn",
         straight_through: bool = False,
     ) -> None:
-        self.settings = Settings(
+        self.settings: Settings = Settings(
             input_dim, output_dim, hidden_dim, f, no_D, bias, mitr, grad_mitr, tol, grad_tol, kappa, is_low_rank, rank,
             activation, dtype, backend, method, on_failure, straight_through,
         )  # fmt: skip
         if seed is not None:
             checks.integer("seed", seed, 0)
-        self.parameters = self.settings.initial_parameters(np.random.default_rng(seed))
+        self.parameters: dict[str, np.ndarray] = self.settings.initial_parameters(np.random.default_rng(seed))
         self.preprocessing: Standardise | None = None
+        self._kept: Kept[Layer] = Kept()
 
     @classmethod
     def from_parameters(cls, settings: Settings, parameters: dict[str, np.ndarray]) -> ImplicitModel:
         """A model of these very arrays; nothing is drawn or copied."""
         model = cls.__new__(cls)
-        model.settings, model.parameters, model.preprocessing = settings, parameters, None
+        model.settings, model.parameters, model.preprocessing, model._kept = settings, parameters, None, Kept()
         return model
-
-    def __getattr__(self, name: str) -> Any:
-        """Every setting reads as an attribute: model.kappa is model.settings.kappa."""
-        if name in _SETTINGS and "settings" in self.__dict__:
-            return getattr(self.settings, name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _SETTINGS:
-            raise AttributeError(
-                f"{name} is a frozen setting: use model.settings = dataclasses.replace(model.settings, {name}=…)."
-            )
-        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         rank = f", rank={self.rank}" if self.is_low_rank else ""
@@ -169,7 +176,7 @@ class ImplicitModel:
         NotConvergedError
             With on_failure="raise", when a sample did not converge; "warn" gives a ConvergenceWarning.
         """
-        return self._reported(self.forward_pass(U, X0)).Y.T
+        return self._reported(self.layer(), U, X0).Y.T
 
     def equilibrium(self, U: Any, X0: Any = None) -> Solution:
         """The hidden states, with status, iterations and error bound per sample; X in the paper's columns, (n, m).
@@ -181,19 +188,29 @@ class ImplicitModel:
         >>> solution.X.shape, solution.converged
         ((20, 5), True)
         """
-        return self._reported(self.forward_pass(U, X0)).solution
+        return self._reported(self.layer(), U, X0).solution
 
     def forward_pass(self, U: Any, X0: Any = None) -> ForwardPass:
-        """Every intermediate of the forward direction, in the paper's columns; failures are in the status."""
+        """Every intermediate of the forward direction, in the paper's columns; failures are in the status alone."""
+        return self.layer().forward(*self._columns(U, X0))
+
+    def _columns(self, U: Any, X0: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """U (m, p) and X0 (m, n), checked, in the paper's columns."""
         s = self.settings
-        columns = as_rows(checks.samples("U", U, "p", s.input_dim, s.dtype), s.bias).T
+        U = checks.samples("U", U, "p", s.input_dim, s.dtype)
         if X0 is not None:
-            X0 = checks.samples("X0", X0, "n", s.hidden_dim, s.dtype)
-            checks.shape("X0", X0, (columns.shape[1], s.hidden_dim), "one row per sample")
-            X0 = X0.T
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported by status
-            weights = self.effective_weights()
-            return gradients.forward_pass(weights, s.activation, columns, X0, s.forward_options(), s.backend)
+            X0 = checks.samples("X0", X0, "n", s.hidden_dim, s.dtype, rows=len(U)).T
+        return U.T, X0
+
+    def _reported(self, layer: Layer, U: Any, X0: Any = None) -> ForwardPass:
+        """The forward pass; `on_failure` says whether a sample that did not converge warns or raises."""
+        forward = layer.forward(*self._columns(U, X0))
+        report(forward.solution, forward.weights.factors, self.settings.options.forward, "forward", "mitr")
+        return forward
+
+    def layer(self) -> Layer:
+        """The effective weights, prepared by a twin; kept until a setting or a parameter changes."""
+        return self._kept.get(self.settings, self.parameters, lambda: self.settings.layer(self.effective_weights()))
 
     def freeze(self, raw: bool = False) -> Predictor:
         """The model as it is now, for serving: immutable, thread-safe, one sample in microseconds.
@@ -203,8 +220,7 @@ class ImplicitModel:
         raw : bool
             Take samples as they were before `preprocessing`, and apply it. Whatever compiles, compiles here.
         """
-        named = {name: W for name, W in self.parameters.items() if name in "BCD"}
-        return Predictor(self.settings, self.effective_weights().factors, named, self.preprocessing, raw)
+        return Predictor(self.settings, self.effective_weights(), self.preprocessing, raw)
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 
@@ -227,12 +243,12 @@ class ImplicitModel:
         {'A': (3, 3), 'B': (3, 2), 'C': (1, 3), 'U': (4, 2)}
         """
         then = ImplicitModel.from_parameters(self.settings, deepcopy(self.parameters))
-        forward = then._reported(then.forward_pass(U, X0))
+        layer = then.layer()
+        forward = then._reported(layer, U, X0)
 
         def pullback(G_Y: Any) -> Gradients:
-            G_Y = checks.samples("G_Y", G_Y, "q", then.output_dim, then.dtype)
-            checks.shape("G_Y", G_Y, forward.Y.T.shape, "that of Ŷ")
-            return then._gradients(forward, G_Y.T)
+            G_Y = checks.samples("G_Y", G_Y, "q", then.output_dim, then.dtype, rows=forward.Y.shape[1])
+            return then._gradients(layer, forward, G_Y.T)
 
         return forward.Y.T, pullback
 
@@ -248,32 +264,18 @@ class ImplicitModel:
         """
         from idl_ref import losses  # like torchidl below: not for a model that is loaded to predict
 
-        forward = self._reported(self.forward_pass(U))
-        targets = losses.check_targets(loss, targets, forward.Y.shape[1], self.output_dim, self.dtype)
-        value, G_Y = losses.get(loss)(forward.Y, targets)
-        return float(value), self._gradients(forward, G_Y)
+        layer = self.layer()
+        forward = self._reported(layer, U)
+        T = losses.check_targets(loss, targets, forward.Y.shape[1], self.output_dim, self.dtype)
+        value, G_Y = losses.LOSSES[loss](forward.Y, T)
+        return float(value), self._gradients(layer, forward, G_Y)
 
-    def _gradients(self, forward: ForwardPass, G_Y: np.ndarray) -> Gradients:
-        """Of every parameter and of U, with the parameters as they were in the forward pass."""
-        backward, options = self.backward_pass(forward, G_Y), self.settings.adjoint_options(self.on_failure)
-        report(backward.solution, forward.weights.factors, options, "adjoint", "grad_mitr")
-        G_U = gradients.input_gradient(forward.weights, backward.solution.X, G_Y)
-        return self.parameter_gradients(backward) | {"U": G_U[: self.input_dim].T}
-
-    def backward_pass(self, forward: ForwardPass, G_Y: np.ndarray) -> BackwardPass:
-        """Every intermediate of the backward direction, in the paper's columns; G_Y (q, m).
-
-        The gradients in it are those of the effective weights; failures are in its solution's status.
-        """
-        options = self.settings.adjoint_options()
-        with np.errstate(over="ignore", invalid="ignore"):
-            return gradients.backward_pass(forward, G_Y, options, self.backend)
-
-    def parameter_gradients(self, backward: BackwardPass) -> Gradients:
-        """The gradients of the raw parameters: those of the effective weights, pulled back through `f`."""
-        raw = self.settings.function().pullback(self.as_factors(self.parameters), backward.factors)
-        named = by_name(raw) | {"B": backward.B, "C": backward.C}
-        return named if backward.D is None else named | {"D": backward.D}
+    def _gradients(self, layer: Layer, forward: ForwardPass, G_Y: np.ndarray) -> Gradients:
+        """The gradients of every parameter and of U, with the layer of the forward pass.   G_Y (q, m)"""
+        backward = layer.backward(forward, G_Y, inputs=True)
+        report(backward.solution, forward.weights.factors, self.settings.options.adjoint, "adjoint", "grad_mitr")
+        raw = self.settings.parametrisation.pullback(self.parameters, backward)
+        return raw if backward.U is None else raw | {"U": backward.U.T}
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
@@ -283,8 +285,6 @@ class ImplicitModel:
 
     def effective_weights(self) -> Weights:
         """The same as `effective`, with A as factors; refuses parameters of a wrong shape or dtype."""
-        if self._kept is not None and self._kept.holds(self.settings, self.parameters):
-            return self._kept.weights
         P, shapes = self.parameters, self.settings.shapes()
         if P.keys() - shapes.keys():
             raise ValueError(f"parameters must be {', '.join(shapes)}; got also {', '.join(P.keys() - shapes.keys())}.")
@@ -293,30 +293,14 @@ class ImplicitModel:
             if not isinstance(W, np.ndarray) or W.shape != shape or W.dtype != self.dtype:
                 got = f"{W.shape} {W.dtype}" if isinstance(W, np.ndarray) else "none" if W is None else repr(W)
                 raise ValueError(f"parameter {name} must be {shape} {self.dtype}; got {got}: assign with [...] =")
-        with np.errstate(over="ignore", invalid="ignore"):
-            factors = self.settings.function().effective(self.as_factors(P))
-        self._kept = Kept(self.settings, P, Weights(factors, P["B"], P["C"], P.get("D")))
-        return self._kept.weights
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle takes over."""
-        return {**self.__dict__, "_kept": None}
+        return self.settings.parametrisation.weights(P)
 
     def project(self) -> None:
-        """Write back into A, or L and R, what `f` keeps there: the row projection for ImplicitFunctionRows."""
-        projected = self.settings.function().project(self.as_factors(self.parameters))
-        if projected is not None:
-            for name, value in by_name(projected).items():
-                self.parameters[name][...] = value
+        """Write back into A, or L and R, what `f` keeps there: the row projection for ImplicitFunctionRows.
 
-    def as_factors(self, parameters: Mapping[str, np.ndarray]) -> Factors:
-        """(A,) or (L, Rᵀ) out of named arrays."""
-        return (parameters["A"],) if self.rank is None else (parameters["L"], parameters["R"].T)
-
-    def _reported(self, forward: ForwardPass) -> ForwardPass:
-        options = self.settings.forward_options(self.settings.on_failure)
-        report(forward.solution, forward.weights.factors, options, "forward", "mitr")
-        return forward
+        `fit` does so after every step; a training loop of one's own should, too.
+        """
+        self.settings.parametrisation.project(self.parameters)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -389,5 +373,3 @@ class ImplicitModel:
 
 
 load = ImplicitModel.load
-
-_SETTINGS = {field.name for field in fields(Settings)}

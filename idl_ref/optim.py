@@ -9,6 +9,8 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = ["SGD"]
+
 SCHEDULES = ("constant", "cosine")
 
 
@@ -51,13 +53,13 @@ class SGD:
         weight_decay: float = 0.0,
         schedule: str = "constant",
     ) -> None:
-        self.learning_rate = checks.number("learning_rate", learning_rate, 0)
-        self.momentum = checks.number("momentum", momentum, 0, 1)
-        self.nesterov = checks.flag("nesterov", nesterov)
+        self.learning_rate: float = checks.number("learning_rate", learning_rate, 0)
+        self.momentum: float = checks.number("momentum", momentum, 0, 1)
+        self.nesterov: bool = checks.flag("nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum > 0; got momentum=0: set momentum, or nesterov=False.")
-        self.weight_decay = checks.number("weight_decay", weight_decay, 0)
-        self.schedule = checks.choice("schedule", schedule, SCHEDULES)
+        self.weight_decay: float = checks.number("weight_decay", weight_decay, 0)
+        self.schedule: str = checks.choice("schedule", schedule, SCHEDULES)
         self._total: int | None = None
         self._taken = 0
         self._velocity: dict[str, np.ndarray] = {}

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+__all__ = ["residuals", "sparsity", "spectrum", "training_curves", "v_curve"]
+
 
 def _figure(width: float, height: float) -> Figure:
     try:

@@ -5,24 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from idl_ref import activations, checks
-from idl_ref.backends import resolve, solver
-from idl_ref.backends.methods import Memory, choose
-from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer
+from idl_ref.backends import resolve
+from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM
 from idl_ref.certificate import OutputBound, column_max
-from idl_ref.equilibrium import report
-from idl_ref.factors import Factors
-from idl_ref.preprocessing import Standardise, as_rows
-from idl_ref.solution import Solution, SolveOptions, Status
+from idl_ref.preprocessing import Standardise
+from idl_ref.settings import Settings
+from idl_ref.solution import Status, report
+from idl_ref.weights import ForwardPass, Weights
 
-if TYPE_CHECKING:
-    from idl_ref.settings import Settings
+__all__ = ["Prediction", "Predictor"]
 
 _GOES_ON = int(Status.MAX_ITER)
 
@@ -77,13 +74,14 @@ class Predictor:
     (True, True)
     """
 
+    settings: Settings
+    preprocessing: Standardise | None
+    raw: bool
+    backend: str
+    weights: Mapping[str, np.ndarray]
+
     def __init__(
-        self,
-        settings: Settings,
-        factors: Factors,
-        weights: Mapping[str, np.ndarray],
-        preprocessing: Standardise | None = None,
-        raw: bool = False,
+        self, settings: Settings, weights: Weights, preprocessing: Standardise | None = None, raw: bool = False
     ) -> None:
         if checks.flag("raw", raw) and preprocessing is None:
             raise ValueError("raw=True applies the preprocessing of a model; got a model that has none: leave it out.")
@@ -91,23 +89,14 @@ class Predictor:
         if backend == "cuda":
             raise ValueError('freeze() serves on the CPU; got backend="cuda": set model.settings to one with "auto".')
         self.settings, self.preprocessing, self.raw, self.backend = settings, preprocessing, raw, backend
-        self.weights = MappingProxyType({name: _frozen(name, W) for name, W in weights.items()})
-        B, C, D = self.weights["B"], self.weights["C"], self.weights.get("D")
-        self._phi, self._options = activations.get(settings.activation), settings.forward_options()
-        self._factors = tuple([_frozen("A", F) for F in factors])
-        self._bound = OutputBound.of(self._factors, B, C, D, self._phi)
-        self._memory, self._answer = Memory(), (1, settings.output_dim)
-        method = choose(self._options.method, self._factors, False)
-        if backend != "numpy":  # compiles
-            blank = np.zeros((B.shape[1], 1), B.dtype)
-            for needed in (method, "anderson") if method == "auto" else (method,):
-                self._solution(blank, None, replace(self._options, method=needed))
-        one = None
-        if method in ("auto", "picard") and self._factors[-1].size:
-            limits = int(settings.bias), settings.tol, settings.mitr, method == "auto"
-            twin = import_module(f"idl_ref.backends.{backend}.one_sample")
-            one = twin.OneSample(Layer(self._factors, B, C, D, self._phi, *limits))
-        self._one = one  # the last one: from here on, nothing can be set
+        factors, B, C, D, bias = weights
+        named = {name: _frozen(name, W) for name, W in (("B", B), ("C", C), ("D", D)) if W is not None}
+        self.weights, self._answer = MappingProxyType(named), (1, settings.output_dim)
+        own = Weights(tuple([_frozen("A", F) for F in factors]), named["B"], named["C"], named.get("D"), bias)
+        self.layer = settings.layer(own)
+        self._bound = OutputBound.of(*own[:4], activations.get(settings.activation))
+        self.layer.prepare()
+        self._one = self.layer.one_sample()  # the last attribute: from here on, nothing can be set
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_one" in self.__dict__:
@@ -117,8 +106,8 @@ class Predictor:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a Predictor cannot be changed; got del {name}.")
 
-    def __reduce__(self) -> tuple:
-        return Predictor, (self.settings, self._factors, dict(self.weights), self.preprocessing, self.raw)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Predictor, (self.settings, self.layer.weights, self.preprocessing, self.raw)
 
     def __repr__(self) -> str:
         s = self.settings
@@ -143,11 +132,9 @@ class Predictor:
             Y = np.empty(self._answer, U.dtype)
             if self._one(U, Y):
                 return Y
-        columns = as_rows(U, self.settings.bias).T
-        solution = self._solution(columns)
-        options = replace(self._options, on_failure=self.settings.on_failure)
-        report(solution, self._factors, options, "forward", "mitr")
-        return self._readout(solution, columns)
+        forward = self.layer.forward(U.T)
+        report(forward.solution, self.layer.weights.factors, self.settings.options.forward, "forward", "mitr")
+        return forward.Y.T
 
     def certified(self, U: Any, seconds: float | None = None) -> Prediction:
         """Ŷ with its certificate; nothing is raised or warned for want of convergence, the status tells it.
@@ -176,19 +163,18 @@ class Predictor:
             Y, measured = np.empty(self._answer, U.dtype), np.empty(TOL + 1)
             if self._one(U, Y, measured):
                 return self._certificate(Y, measured)
-        columns = as_rows(U, self.settings.bias).T
         if seconds is None:
-            solution = self._solution(columns)
+            forward = self.layer.forward(U.T)
         else:
-            solution = self._within(columns, start, start + checks.number("seconds", seconds, 0))
-        u = column_max(columns).astype(np.float64)
+            forward = self._within(U.T, start, start + checks.number("seconds", seconds, 0))
+        solution = forward.solution
+        u = column_max(forward.U).astype(np.float64)
         g = column_max(solution.X).astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             state = solution.error_bound + self._bound.of_input(u)
             bound = self._bound.output(state, g, u)
         bound = np.where(np.isfinite(bound), bound, np.inf)
-        Y = self._readout(solution, columns)
-        return Prediction(Y, bound, solution.status, solution.iterations, solution.step)
+        return Prediction(forward.Y.T, bound, solution.status, solution.iterations, solution.step)
 
     def _rows(self, U: Any) -> np.ndarray:
         """U (m, p) in the model's dtype, contiguous where it is one sample."""
@@ -198,26 +184,24 @@ class Predictor:
         U = checks.samples("U", U, "p", s.input_dim, s.dtype)
         return U if len(U) != 1 or U.flags.carray else np.array(U, order="C")
 
-    def _solution(
-        self, columns: np.ndarray, X: np.ndarray | None = None, options: SolveOptions | None = None
-    ) -> Solution:
-        """X = φ(A X + B U) by the definition, any number of columns; `X` is where to start."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            Z = self.weights["B"] @ columns
-            solve = solver(self.backend)
-            return solve(self._factors, self._phi, None, Z, X, options or self._options, self._memory)
+    def _within(self, U: np.ndarray, start: float, deadline: float) -> ForwardPass:
+        """For every column the iterate with the smallest step by the deadline, and its output.   U (p, m)
 
-    def _within(self, columns: np.ndarray, start: float, deadline: float) -> Solution:
-        """The iterate with the smallest step of every column by the deadline; a look at the clock after 1, 2, 4, …"""
-        best = self._solution(columns, None, replace(self._options, max_iter=1))
+        The clock is looked at after 1, 2, 4, … applications.
+        """
+        options, layer = self.settings.options.forward, self.layer
+        U = layer.inputs(U)
+        with np.errstate(over="ignore", invalid="ignore"):
+            equation = layer.equation(layer.weights.B @ U)
+        best = layer.solve(equation, None, replace(options, max_iter=1))
         X, status, step = best.X.copy(), best.status, best.step
         running, now = np.flatnonzero(status == _GOES_ON), time.perf_counter()
         current, chunk, spent, rate = X[:, running], 1, 1, now - start
         while running.size:
-            chunk = min(2 * chunk, self.settings.mitr - spent, int((deadline - now) / rate) - 1)  # one for the readout
+            chunk = min(2 * chunk, options.max_iter - spent, int((deadline - now) / rate) - 1)  # one for the readout
             if chunk < 1:
                 break
-            part = self._solution(columns[:, running], current, replace(self._options, max_iter=chunk))
+            part = layer.solve(equation.take(running), current, replace(options, max_iter=chunk))
             now, before, spent = time.perf_counter(), now, spent + chunk
             rate = (now - before) / max(1, int(part.iterations.max()))
             best.iterations[running] += part.iterations
@@ -227,14 +211,8 @@ class Predictor:
             best.error_bound[index] = part.error_bound[better]
             goes_on = part.status == _GOES_ON
             running, current = running[goes_on], part.X[:, goes_on]
-        return replace(best, X=X)
-
-    def _readout(self, solution: Solution, columns: np.ndarray) -> np.ndarray:
-        """Ŷ = C X + D U.   -> (m, q)"""
-        Y = self.weights["C"] @ solution.X
-        if "D" in self.weights:
-            Y += self.weights["D"] @ columns
-        return Y.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            return layer.readout(U, equation.Z, replace(best, X=X))
 
     def _certificate(self, Y: np.ndarray, measured: np.ndarray) -> Prediction:
         step, x, z, g, u = (measured[i] for i in (STEP, X_NORM, Z_NORM, G_NORM, U_NORM))

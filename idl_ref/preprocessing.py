@@ -10,10 +10,7 @@ import numpy as np
 
 from idl_ref import checks
 
-
-def as_rows(U: np.ndarray, bias: bool) -> np.ndarray:
-    """U with a constant feature 1 appended where there is a bias.   (m, p) -> (m, p) or (m, p + 1)"""
-    return np.concatenate([U, np.ones((len(U), 1), U.dtype)], axis=1) if bias else U
+__all__ = ["Standardise"]
 
 
 @dataclass(frozen=True)

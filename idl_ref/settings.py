@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 import numpy as np
 
 from idl_ref import activations, checks, wellposed
-from idl_ref.backends import CHOICES
+from idl_ref.backends import CHOICES, twin
 from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf
 from idl_ref.io import FileFormatError, Layout
 from idl_ref.preprocessing import Standardise
 from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
+from idl_ref.weights import Options, Parametrisation, Weights
+
+if TYPE_CHECKING:
+    from idl_ref.backends.numpy import Layer
+
+__all__ = ["Settings"]
 
 INITIAL_NORM = 0.75  # of A, L and Rᵀ, in units of kappa: inside the ball of `f`
 
-
-@lru_cache(maxsize=64)
-def _options(tol: float, max_iter: int, method: str, on_failure: str) -> SolveOptions:
-    return SolveOptions(tol, max_iter, method, on_failure=on_failure)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,10 @@ class Settings:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
+    def __reduce__(self) -> tuple:
+        """A copy and a pickle are made of the arguments alone, and checked again."""
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
     def _checked_rank(self) -> int | None:
         if not self.is_low_rank:
             if self.rank is not None:
@@ -95,17 +102,24 @@ class Settings:
             )
         if self.is_low_rank and self.straight_through:
             raise ValueError("straight_through is for a dense A; got is_low_rank=True: torchidl is exact there.")
-        self.function()
+        self.parametrisation  # noqa: B018 (`f` refuses what does not fit it)
 
-    def function(self) -> ImplicitFunction:
-        """`f` with its radius."""
-        return self.f(self.kappa, self.straight_through)
+    @cached_property
+    def parametrisation(self) -> Parametrisation:
+        """How raw parameters become effective weights: `f` with its radius, and the bias."""
+        return Parametrisation(self.f(self.kappa, self.straight_through), self.bias)
 
-    def forward_options(self, on_failure: str = "ignore") -> SolveOptions:
-        return _options(self.tol, self.mitr, self.method, on_failure)
+    @cached_property
+    def options(self) -> Options:
+        """How the forward and the adjoint equation are solved."""
+        return Options(
+            SolveOptions(self.tol, self.mitr, self.method, on_failure=self.on_failure),
+            SolveOptions(self.grad_tol, self.grad_mitr, self.method, on_failure=self.on_failure),
+        )
 
-    def adjoint_options(self, on_failure: str = "ignore") -> SolveOptions:
-        return _options(self.grad_tol, self.grad_mitr, self.method, on_failure)
+    def layer(self, weights: Weights) -> Layer:
+        """The weights, prepared by the twin that `backend` stands for."""
+        return twin(self.backend).Layer(weights, activations.get(self.activation), self.options)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every parameter."""
@@ -138,6 +152,27 @@ class Settings:
         if not isinstance(values, Mapping) or set(values) != names:
             raise ValueError(f"settings must be {sorted(names)}; got {sorted(values)[:9]}.")
         return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)]})
+
+
+class Setting(Generic[T]):
+    """One field of `owner.settings` as an attribute of its owner: readable, typed, and refused where it is assigned."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, model: None, owner: type) -> Setting[T]: ...
+
+    @overload
+    def __get__(self, model: Any, owner: type) -> T: ...
+
+    def __get__(self, model: Any, owner: type) -> Setting[T] | T:
+        return self if model is None else getattr(model.settings, self.name)
+
+    def __set__(self, model: Any, value: NoReturn) -> NoReturn:  # typed so that type checkers refuse any value, too
+        raise AttributeError(
+            f"{self.name} is a frozen setting: use model.settings = dataclasses.replace(model.settings, {self.name}=…)."
+        )
 
 
 def layout(header: dict[str, Any]) -> tuple[Layout, np.dtype]:

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from idl_ref import checks
+from idl_ref import factors as fac
+
+__all__ = ["ConvergenceWarning", "NotConvergedError", "Solution", "SolveOptions", "Status"]
 
 METHODS = ("auto", "picard", "anderson", "newton", "substitution")
 ON_FAILURE = ("warn", "raise", "ignore")
@@ -69,7 +72,7 @@ class NotConvergedError(RuntimeError):
         super().__init__(message)
         self.solution = solution
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.solution)
 
 
@@ -207,3 +210,34 @@ def join(parts: list[Solution]) -> Solution:
     """Solutions of neighbouring columns as one."""
     names = [entry.name for entry in fields(Solution)]
     return Solution(*(np.concatenate([getattr(s, name) for s in parts], axis=-1) for name in names))
+
+
+def report(solution: Solution, factors: fac.Factors, options: SolveOptions, equation: str, limit_name: str) -> Solution:
+    """The solution itself; if a column failed, warn or raise first, as `options.on_failure` says.
+
+    `equation` names the direction in the message, and `limit_name` the argument that limits the iterations.
+    """
+    if options.on_failure == "ignore" or solution.converged:
+        return solution
+    m, parts = solution.status.size, []
+    late = np.flatnonzero(solution.status == Status.MAX_ITER)
+    if late.size:
+        on_host = not any(isinstance(F, checks.OnDevice) for F in factors)
+        worst = late[np.argmax(solution.step[late])]
+        norm = f" {'=' if len(factors) == 1 else '≤'} {fac.norm_inf(factors):.4f}" if on_host else ""
+        parts.append(
+            f"{late.size} of {m} samples not converged after {options.max_iter} iterations (worst: sample {worst}, "
+            f"step {solution.step[worst]:.1e} > tol {options.tol:.0e}). Raise {limit_name}, try "
+            f'method="anderson", or check ‖A‖∞{norm}.'
+        )
+    broken = np.flatnonzero(solution.status == Status.NONFINITE)
+    if broken.size:
+        parts.append(
+            f"{broken.size} of {m} samples not finite (first: sample {broken[0]}): {Status.NONFINITE.sentence}. "
+            "Look for NaN, inf or very large numbers in the input and in the weights."
+        )
+    message = f"{equation}: " + " ".join(parts)
+    if options.on_failure == "raise":
+        raise NotConvergedError(message, solution)
+    warn(message)
+    return solution

@@ -6,22 +6,22 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import checks, losses
-from idl_ref.backends import resolve
+from idl_ref import activations, checks, losses
+from idl_ref.backends import twin
+from idl_ref.backends.numpy import Trainer
 from idl_ref.factors import norm_inf
-from idl_ref.gradients import BackwardPass, ForwardPass
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
 from idl_ref.solution import NotConvergedError, warn
 from idl_ref.wellposed import perron_root
+
+__all__ = ["History", "evaluate", "fit"]
 
 CHUNK = 1024  # samples at a time when a whole data set is evaluated
 
@@ -150,16 +150,16 @@ def fit(
     optimizer.start(epochs * -(-m // batch_size))
     rng = np.random.default_rng(seed)
     history, completed = History(), 0
-    trainer = _trainer(model)
+    trainer = _trainer(model, loss, optimizer)
     with Progress(progress, epochs, -(-m // batch_size)) as display:
         try:
             for epoch in range(1, epochs + 1):
                 order = rng.permutation(m)
-                batches = (order[j : j + batch_size] for j in range(0, m, batch_size))
+                batches = [order[j : j + batch_size] for j in range(0, m, batch_size)]
                 try:
-                    _run_epoch(trainer, U, T, loss, optimizer, batches, epoch, history, display)
+                    _run_epoch(model, trainer, _Epoch(epoch, U, T, batches, loss), history, display)
                 finally:
-                    trainer.bring_back()
+                    trainer.update_host()
                 _record_norms(model, history)
                 if validation is not None:
                     value, accuracy = evaluate(model, *validation, loss=loss)
@@ -242,83 +242,51 @@ def _hits(loss: str, Y: np.ndarray, t: np.ndarray) -> int:
     return int((Y.argmax(axis=0) == t).sum()) if loss == "cross_entropy" else 0
 
 
-def train_step(
-    model: ImplicitModel, U: np.ndarray, T: np.ndarray, loss: str, optimizer: SGD
-) -> tuple[float, ForwardPass, BackwardPass]:
-    """One step: forward, loss, backward, SGD, and the projection where `f` has one.   U (m, p), T as the loss takes it
-
-    Raises FloatingPointError, the weights untouched, if the loss or a gradient is not finite.
-    """
-    forward = model.forward_pass(U)
-    with np.errstate(over="ignore", invalid="ignore"):
-        value, G_Y = losses.get(loss)(forward.Y, T)
-    if not np.isfinite(value):
-        raise FloatingPointError(f"the loss is {float(value)}")
-    backward = model.backward_pass(forward, G_Y)
-    gradients = model.parameter_gradients(backward)
-    for name, G in gradients.items():
-        if not np.isfinite(G).all():
-            raise FloatingPointError(f"the gradient of {name} is not finite")
-    optimizer.step(model.parameters, gradients)
-    model.project()
-    return float(value), forward, backward
+def _trainer(model: ImplicitModel, loss: str, optimizer: SGD) -> Trainer:
+    """The trainer of the model's backend."""
+    model.effective_weights()  # refuses parameters of a wrong shape or dtype
+    s, phi = model.settings, activations.get(model.activation)
+    return twin(s.backend).Trainer(model.parameters, s.parametrisation, phi, s.options, loss, optimizer)
 
 
-class Trainer:
-    """Takes the steps of a model: on the host, where the arrays that it trains are the model's own."""
+class _Epoch(NamedTuple):
+    """One pass over the samples, in minibatches."""
 
-    def __init__(self, model: ImplicitModel) -> None:
-        self.model = model
-
-    def step(self, *batch: Any) -> tuple[float, ForwardPass, BackwardPass]:
-        return train_step(self.model, *batch)
-
-    def bring_back(self) -> None:
-        """The parameters are where they belong."""
+    number: int
+    U: np.ndarray  # (m, p)
+    T: np.ndarray  # targets as the loss takes them
+    batches: list[np.ndarray]  # indices of samples
+    loss: str
 
 
-def _trainer(model: ImplicitModel) -> Any:
-    """For backend "cuda" one that keeps everything on the device."""
-    if model.backend != "cuda":
-        return Trainer(model)
-    resolve("cuda")  # or say why it is not available
-    return import_module("idl_ref.backends.cuda.trainer").Trainer(model)
-
-
-def _run_epoch(
-    trainer: Any,
-    U: np.ndarray,
-    T: np.ndarray,
-    loss: str,
-    optimizer: SGD,
-    batches: Iterator[np.ndarray],
-    epoch: int,
-    history: History,
-    display: Progress,
-) -> None:
-    started, model = time.perf_counter(), trainer.model
+def _run_epoch(model: ImplicitModel, trainer: Trainer, epoch: _Epoch, history: History, display: Progress) -> None:
+    """Take the steps of one epoch, and record it."""
+    started = time.perf_counter()
     total, hits, seen, unconverged = 0.0, 0, 0, 0
     iterations: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for number, batch in enumerate(batches, 1):
+    for number, batch in enumerate(epoch.batches, 1):
+        t = epoch.T[..., batch]
         try:
-            value, forward, backward = trainer.step(U[batch], T[..., batch], loss, optimizer)
+            value, forward, backward = trainer.step(epoch.U[batch], t)
         except FloatingPointError as reason:
             raise FloatingPointError(
-                f"epoch {epoch}, batch {number}: {reason}. Lower the learning rate, or look for NaN in the data."
+                f"epoch {epoch.number}, batch {number}: {reason}. Lower the learning rate, or look for NaN in the data."
             ) from None
         failed = ~(forward.solution.succeeded & backward.solution.succeeded)
         if failed.any() and model.on_failure == "raise":
             worse = forward.solution if not forward.solution.converged else backward.solution
-            raise NotConvergedError(f"epoch {epoch}, batch {number}: {failed.sum()} samples not converged.", worse)
+            raise NotConvergedError(
+                f"epoch {epoch.number}, batch {number}: {failed.sum()} samples not converged.", worse
+            )
         total += value * len(batch)
-        hits += _hits(loss, forward.Y, T[..., batch])
+        hits += _hits(epoch.loss, forward.Y, t)
         seen += len(batch)
         unconverged += int(failed.sum())
         iterations[0].append(forward.solution.iterations)
         iterations[1].append(backward.solution.iterations)
-        display.batch_done(epoch)
+        display.batch_done(epoch.number)
     history.loss.append(total / max(seen, 1))
-    if loss == "cross_entropy":
+    if epoch.loss == "cross_entropy":
         history.accuracy.append(hits / max(seen, 1))
     for record, counts in zip((history.forward_iterations, history.adjoint_iterations), iterations, strict=True):
         joined = np.concatenate(counts) if counts else np.zeros(1, int)
@@ -327,7 +295,7 @@ def _run_epoch(
     history.seconds.append(time.perf_counter() - started)
     if unconverged and model.on_failure == "warn":
         warn(
-            f"epoch {epoch}: {unconverged} of {seen} samples not converged, forward or adjoint. "
+            f"epoch {epoch.number}: {unconverged} of {seen} samples not converged, forward or adjoint. "
             'Raise mitr and grad_mitr, or try method="anderson".'
         )
 

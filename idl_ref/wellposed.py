@@ -11,6 +11,16 @@ import numpy as np
 
 from idl_ref import checks
 
+__all__ = [
+    "PerronRoot",
+    "norm_inf",
+    "perron_root",
+    "project_rows",
+    "project_rows_pullback",
+    "scale_to_norm",
+    "scale_to_norm_pullback",
+]
+
 
 class PerronRoot(NamedTuple):
     """lower ≤ λ_pf(|A|) ≤ upper."""

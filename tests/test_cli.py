@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import idl_ref
-from idl_ref import ConvergenceWarning, ImplicitFunction, ImplicitModel, gradients, train
+from idl_ref import ConvergenceWarning, ImplicitFunction, ImplicitModel
 from idl_ref.__main__ import main
 from idl_ref.activations import TABLE
+from idl_ref.backends.numpy import Layer, Trainer
 from idl_ref.functions import FUNCTIONS
 
 ROOT = Path(idl_ref.__file__).parents[1]
@@ -167,7 +168,7 @@ def test_train_without_matplotlib(tmp_path, data, capsys, monkeypatch):
 
 
 def test_ctrl_c_keeps_the_model(tmp_path, data, capsys, monkeypatch):
-    step, taken = train.train_step, []
+    step, taken = Trainer.step, []
 
     def interrupted(*arguments):
         taken.append(1)
@@ -175,7 +176,7 @@ def test_ctrl_c_keeps_the_model(tmp_path, data, capsys, monkeypatch):
             raise KeyboardInterrupt
         return step(*arguments)
 
-    monkeypatch.setattr(train, "train_step", interrupted)
+    monkeypatch.setattr(Trainer, "step", interrupted)
     status, out, err = run(capsys, "train", "--data", data, "--hidden", 4, "--epochs", 9, "--out", tmp_path)
     assert status == 0
     assert "interrupted after 1 epochs; the model is saved as it is" in out
@@ -273,7 +274,7 @@ def test_check_of_an_ill_posed_model(tmp_path, capsys, size):
 
 
 def test_check_of_wrong_gradients(trained, capsys, monkeypatch):
-    monkeypatch.setattr(gradients, "input_gradient", lambda weights, V, G_Y: weights.B.T @ V)
+    monkeypatch.setattr(Layer, "input_gradient", lambda layer, V, G_Y: layer.weights.B[:, :-1].T @ V)
     status, out, _ = run(capsys, "check", trained)
     assert status == 1
     assert out.rstrip().endswith("well-posedness: ok; gradients: WRONG")

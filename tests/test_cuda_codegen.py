@@ -22,6 +22,7 @@ from idl_ref.backends.cuda import layer as cuda_  # noqa: E402
 from idl_ref.backends.cuda import newton as cuda_newton  # noqa: E402
 from idl_ref.backends.cuda import plans as cuda_plans  # noqa: E402
 from idl_ref.backends.cuda import trainer as cuda_training  # noqa: E402
+from idl_ref.weights import Options, Weights  # noqa: E402
 
 if not (compiler.BINARIES / "ptxas").exists():
     pytest.skip('ptxas is not installed; pip install "idl-ref[cuda-dev]"', allow_module_level=True)
@@ -50,7 +51,9 @@ def algebra(dtype):
 
     for f in (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu):
         model = ImplicitModel(1, 1, 2, f=f, seed=0, dtype=np.dtype(dtype).name, mitr=1, grad_mitr=1)
-        cuda_training.Trainer(model).step(np.ones((1, 1), dtype), np.ones((1, 1), dtype), "mse", SGD())
+        s, phi = model.settings, activations.get(model.activation)
+        trainer = cuda_training.Trainer(model.parameters, s.parametrisation, phi, s.options, "mse", SGD())
+        trainer.step(np.ones((1, 1), dtype), np.ones((1, 1), dtype))
 
 
 @cache
@@ -61,7 +64,8 @@ def kernels(dtype):
         for row, *arguments in solves(dtype):
             patch.setattr(cuda_plans, "TABLE", everything if row is None else (row,))
             factors, Z, options = arguments
-            cuda_.fixed_point(factors, RELU, None, Z, None, options)
+            layer = cuda_.Layer(Weights.of(factors), RELU, Options(options, options))
+            layer.solve(layer.equation(Z))
         patch.setattr(cuda_plans, "TABLE", everything)
         algebra(dtype)
     return {kernel.py_func.__name__: (kernel, kinds) for kernel, kinds in device.compiled}

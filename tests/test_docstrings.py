@@ -15,13 +15,14 @@ import idl_ref
 
 MODULES = (
     "activations",
+    "analysis.compose",
     "certificate",
     "datasets",
     "factors",
     "gradcheck",
-    "gradients",
     "losses",
     "plots",
+    "weights",
     "wellposed",
 )
 SECTIONS = ("Parameters", "Attributes", "Returns", "Raises", "Warns", "Notes", "Examples")
@@ -35,7 +36,8 @@ def own(module):
             yield f"{module.__name__}.{name}", value
 
 
-PUBLIC = {f"idl_ref.{name}": getattr(idl_ref, name) for name in idl_ref.__all__ if name != "datasets"}
+PUBLIC = {f"idl_ref.{name}": getattr(idl_ref, name) for name in idl_ref.__all__}
+PUBLIC = {name: value for name, value in PUBLIC.items() if not inspect.ismodule(value)}
 INSIDE = dict(pair for name in MODULES for pair in own(importlib.import_module(f"idl_ref.{name}")))
 METHODS = {
     f"{name}.{method}": getattr(cls, method)
@@ -44,7 +46,9 @@ METHODS = {
     for method, value in vars(cls).items()
     if not method.startswith("_") and callable(getattr(value, "__func__", value))
 }
-WITH_EXAMPLES = ("activations.get", "datasets.", "losses.mse", "losses.cross_entropy", "plots.", "wellposed.")
+WITH_EXAMPLES = (
+    *("activations.get", "analysis.", "datasets.", "losses.mse", "losses.cross_entropy", "plots.", "wellposed."),
+)
 
 
 def sections(docstring):

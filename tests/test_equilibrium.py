@@ -12,7 +12,7 @@ from strategies import ACTIVATIONS, DTYPES, equations, kappas, kinds, matrix, se
 
 import idl_ref
 from idl_ref import ConvergenceWarning, NotConvergedError, SolveOptions, Status, solve_equilibrium
-from idl_ref.backends.numpy import solve as numpy_
+from idl_ref.backends.numpy import trials
 
 ITERATIVE = ("auto", "picard", "anderson", "newton")
 METHOD = pytest.mark.parametrize("method", ITERATIVE)
@@ -267,7 +267,7 @@ class Hostile:
 
 
 def test_a_hostile_proposal_costs_a_few_steps_and_is_never_the_answer(monkeypatch):
-    monkeypatch.setattr(numpy_.proposals, "Newton", Hostile)
+    monkeypatch.setattr(trials, "Newton", Hostile)
     A, Z = easy_and_hard(np.float64)[2]
 
     def steps(method, max_iter):

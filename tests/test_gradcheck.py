@@ -1,6 +1,5 @@
 import copy
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ from idl_ref import (
     check_gradients,
     factors,
     gradcheck,
-    gradients,
-    model,
 )
+from idl_ref.backends.numpy import Layer
+from idl_ref.weights import as_factors
 
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "elu", "hardtanh", "softsign")
@@ -27,7 +26,7 @@ def make(f=ImplicitFunctionInf, size=8.0, seed=0, low_rank=False, **settings):
     """A model whose raw weights lie far outside the ball."""
     arguments = {"bias": True, "dtype": "float64", "is_low_rank": low_rank, "rank": 2 if low_rank else None, **settings}
     made = ImplicitModel(3, 2, 5, f, seed=seed, **arguments)
-    for F in made.as_factors(made.parameters):
+    for F in as_factors(made.parameters):
         F *= 1.0 if f is ImplicitFunction else size
     return made
 
@@ -115,43 +114,35 @@ def test_a_wrong_factor_order_is_found(monkeypatch):
 
 
 def plant_in_the_adjoint(monkeypatch, plant):
-    """Let every adjoint solve see what `plant` makes of its factors and slopes."""
-    right = gradients.fixed_point
-
-    def planted(name):
-        def fixed_point(F, phi, S, *rest):
-            return right(name)(F, phi, S, *rest) if S is None else right(name)(*plant(F, phi, S), *rest[:-1])
-
-        return fixed_point
-
-    monkeypatch.setattr(gradients, "fixed_point", planted)
+    """Let every adjoint solve see what `plant` makes of its equation."""
+    right = Layer.adjoint
+    monkeypatch.setattr(Layer, "adjoint", lambda layer, S, G: plant(right(layer, S, G)))
 
 
 def test_an_adjoint_without_slopes_is_found(monkeypatch):
-    plant_in_the_adjoint(monkeypatch, lambda F, phi, S: (F, phi, np.ones_like(S)))
+    plant_in_the_adjoint(monkeypatch, lambda e: e._replace(S=np.ones_like(e.S)))
     assert {"A", "B", "U"} <= wrong_rows(check(make(activation="tanh")))
 
 
 def test_an_adjoint_that_is_not_transposed_is_found(monkeypatch):
-    plant_in_the_adjoint(monkeypatch, lambda F, phi, S: (factors.transpose(F), phi, S))
+    plant_in_the_adjoint(monkeypatch, lambda e: e._replace(factors=factors.transpose(e.factors)))
     assert {"A", "B", "U"} <= wrong_rows(check(make(kappa=0.5)))
 
 
 @pytest.mark.parametrize("name", ["B", "C", "D"])
 def test_a_wrong_sign_is_found(monkeypatch, name):
-    right = gradients.backward_pass
+    right = Layer.backward
 
     def flipped(*arguments):
-        backward = copy.copy(right(*arguments))
-        object.__setattr__(backward, name, -getattr(backward, name))
-        return backward
+        backward = right(*arguments)
+        return backward._replace(**{name: -getattr(backward, name)})
 
-    monkeypatch.setattr(gradients, "backward_pass", flipped)
+    monkeypatch.setattr(Layer, "backward", flipped)
     assert wrong_rows(check(make())) == {name}
 
 
 def test_a_gradient_that_forgets_D_is_found(monkeypatch):
-    monkeypatch.setattr(gradients, "input_gradient", lambda weights, V, G_Y: weights.B.T @ V)
+    monkeypatch.setattr(Layer, "input_gradient", lambda layer, V, G_Y: layer.weights.B[:, :-1].T @ V)
     assert wrong_rows(check(make())) == {"U"}
 
 
@@ -189,12 +180,14 @@ def test_straight_through_is_wrong_outside_the_ball_and_right_inside(f):
 
 
 def test_a_wrong_slope_is_found(monkeypatch):
-    def get(name):
-        right = activations.get(name)
-        return dataclasses.replace(right, slope=lambda P: 0.99 * right.slope(P))
+    right = Layer.backward
 
-    wrong = SimpleNamespace(get=get)
-    monkeypatch.setattr(gradients, "activations", wrong)
+    def wrong(layer, *arguments):
+        phi = layer.activation
+        scaled = dataclasses.replace(phi, slope=lambda P: 0.99 * phi.slope(P))
+        return right(type(layer)(layer.weights, scaled, layer.options), *arguments)
+
+    monkeypatch.setattr(Layer, "backward", wrong)
     assert {"A", "B", "U"} <= wrong_rows(check(make(activation="sigmoid", kappa=2.0)))
 
 
@@ -340,7 +333,7 @@ def test_the_oracle_does_not_use_what_it_checks(monkeypatch):
     made, (U, T) = make(), data("mse")
     truth = check_gradients(made, U, T, loss="mse")
     assert truth.passed
-    monkeypatch.setattr(model.gradients, "backward_pass", None)
+    monkeypatch.setattr(Layer, "backward", None)
     monkeypatch.setattr(factors, "gradients", None)
     oracle = gradcheck._Oracle(made, U, T, "mse")
     for name, value in oracle.values.items():

@@ -16,10 +16,13 @@ from idl_ref import (
     ImplicitFunctionTriu,
     ImplicitModel,
     SolveOptions,
-    gradients,
+    activations,
+    factors,
     solve_equilibrium,
 )
+from idl_ref.backends.numpy import Layer
 from idl_ref.functions import FUNCTIONS
+from idl_ref.weights import Options, Weights, as_factors
 
 p, q, n, m, r = 3, 2, 5, 4, 2
 KAPPA = 0.5
@@ -46,7 +49,7 @@ def make(f, low_rank=False, bias=False, no_D=False, activation="relu", kappa=KAP
         activation=activation, seed=seed, on_failure="raise", **settings,
     )  # fmt: skip
     size = min(size, 0.9) if f == "none" else size  # nothing else keeps it well posed
-    for F in model.as_factors(model.parameters):
+    for F in as_factors(model.parameters):
         F *= size * kappa / max(np.abs(F).sum(axis=1).max(), 1e-30)
     return model
 
@@ -163,7 +166,7 @@ def test_any_model(layout, activation, loss, kappa, size, dtype, bias, no_D, siz
     U, targets = data(loss, seed, m, p, q)
     U = U.astype(dtype)
     forward = model.forward_pass(U)
-    P = forward.Z + gradients.fac.apply(forward.weights.factors, forward.solution.X)
+    P = forward.Z + factors.apply(forward.weights.factors, forward.solution.X)
     assume(all(np.abs(P - kink).min() > 1e-4 for kink in KINKS.get(activation, ())))
     _, G = model.loss_and_gradients(U, targets, loss)
     truth = expected(model, U, targets, loss, steps=max(n, 120 if kappa > 0.5 else STEPS))
@@ -263,19 +266,19 @@ def test_gradients_are_sums_over_samples():
 
 
 def test_the_flow_in_columns():
-    """`gradients.forward_pass` and `backward_pass` on their own, as a reader would call them."""
+    """A layer on its own, as a reader would use it."""
     rng = np.random.default_rng(0)
     A, B, C, U, G_Y = (rng.standard_normal(s) for s in ((n, n), (n, p), (q, n), (p, m), (q, m)))
     A *= 0.5 / np.abs(A).sum(axis=1).max()
     options = SolveOptions(tol=0, on_failure="raise")
-    weights = gradients.Weights((A,), B, C, None)
-    forward = gradients.forward_pass(weights, "tanh", U, None, options, "numpy")
+    layer = Layer(Weights((A,), B, C), activations.get("tanh"), Options(options, options))
+    forward = layer.forward(U)
     alone = solve_equilibrium(A, B @ U, activation="tanh", options=options, backend="numpy")
     np.testing.assert_array_equal(forward.solution.X, alone.X)
-    backward = gradients.backward_pass(forward, G_Y, options, "numpy")
+    backward = layer.backward(forward, G_Y)
     V = backward.solution.X
     np.testing.assert_allclose(V, (1 - forward.solution.X**2) * (A.T @ V + C.T @ G_Y), rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(gradients.input_gradient(weights, V, G_Y), B.T @ V, rtol=1e-14)
+    np.testing.assert_allclose(layer.input_gradient(V, G_Y), B.T @ V, rtol=1e-14)
     assert backward.D is None
 
 

@@ -24,6 +24,38 @@ def test_import_loads_numpy_and_nothing_heavier():
     assert python(code).strip() == "[]"
 
 
+def test_every_name_comes_after_a_bare_import():
+    code = (
+        "import sys\n"
+        "def fresh():\n"
+        "    for module in [module for module in sys.modules if module.partition('.')[0] == 'idl_ref']:\n"
+        "        del sys.modules[module]\n"
+        "    import idl_ref\n"
+        "    return idl_ref\n"
+        "for name in fresh().__all__:\n"
+        "    face = fresh()\n"
+        "    assert name in dir(face)\n"
+        "    assert getattr(face, name) is vars(face)[name], name\n"
+        "    fresh()\n"
+        "    exec(f'from idl_ref import {name}')\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    assert python(code).strip() == "[]"
+
+
+def test_names_are_imported_when_they_are_asked_for():
+    eager = {"available_backends", "backends", "warmup"}
+    code = "import idl_ref; print(*(name for name in idl_ref.__all__ if name in vars(idl_ref)))"
+    assert set(python(code).split()) <= eager
+
+
+def test_a_name_that_is_not_there_is_an_ordinary_attribute_error():
+    with pytest.raises(AttributeError, match="module 'idl_ref' has no attribute 'nonsense'"):
+        _ = idl_ref.nonsense
+    with pytest.raises(ImportError, match="cannot import name 'nonsense'"):
+        exec("from idl_ref import nonsense")
+
+
 def test_inference_and_gradients_load_nothing_more():
     code = (
         "import sys, numpy, idl_ref\n"
@@ -55,15 +87,8 @@ def test_all_is_sorted_and_unique():
 def test_the_public_face():
     promised = {
         *("ImplicitModel", "load", "solve_equilibrium", "solve_adjoint", "SolveOptions", "Solution", "Status", "SGD"),
-        *(
-            "fit",
-            "History",
-            "check_gradients",
-            "datasets",
-            "available_backends",
-            "ConvergenceWarning",
-            "NotConvergedError",
-        ),
+        *("fit", "History", "check_gradients", "datasets", "available_backends"),
+        *("ConvergenceWarning", "NotConvergedError"),
         *("ImplicitFunction", "ImplicitFunctionInf", "ImplicitFunctionTriu", "ImplicitFunctionRows"),
     }
     assert promised <= set(idl_ref.__all__)

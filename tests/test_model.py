@@ -20,6 +20,8 @@ from idl_ref import (
     NotConvergedError,
     Status,
 )
+from idl_ref.settings import Setting, Settings
+from idl_ref.weights import as_factors
 
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
 
@@ -475,6 +477,17 @@ def test_settings_are_read_but_not_set(name):
         setattr(model.settings, name, 1)
 
 
+def test_every_setting_is_an_attribute_with_the_type_of_its_field():
+    fields = {field.name: field.type for field in dataclasses.fields(Settings)}
+    shown = {name: value for name, value in vars(ImplicitModel).items() if isinstance(value, Setting)}
+    assert list(shown) == list(fields)
+    assert fields.keys() <= set(dir(ImplicitModel(3, 2, 4)))
+    source = inspect.getsource(ImplicitModel)
+    for name, type_ in fields.items():
+        type_ = "np.dtype" if name == "dtype" else type_  # the field takes a name, too, and keeps the dtype
+        assert f"    {name}: Setting[{type_}] = Setting()\n" in source
+
+
 def test_settings_are_replaced_whole():
     model = ImplicitModel(3, 2, 4, seed=0)
     model.settings = dataclasses.replace(model.settings, tol=0.25, kappa=0.1)
@@ -491,7 +504,10 @@ def test_unknown_attributes_are_unknown():
     model = ImplicitModel(3, 2, 4)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = model.nonsense
-    assert not hasattr(ImplicitModel.__new__(ImplicitModel), "kappa")
+    empty = ImplicitModel.__new__(ImplicitModel)
+    assert not hasattr(empty, "kappa")
+    with pytest.raises(AttributeError, match="no attribute 'settings'"):
+        _ = empty.settings
 
 
 def test_seed():
@@ -618,7 +634,7 @@ def test_an_unavailable_backend_names_the_others():
 def test_initial_weights_lie_inside_the_ball(n, rank):
     for seed in range(10):
         model = ImplicitModel(3, 2, n, is_low_rank=rank is not None, rank=rank, seed=seed)
-        for F in model.as_factors(model.parameters):
+        for F in as_factors(model.parameters):
             assert np.abs(F).sum(axis=1, dtype=np.float64).max() <= model.kappa
 
 
@@ -645,7 +661,7 @@ def test_effective_obeys_f(f, rank, dtype, size):
         model.parameters[name] *= model.dtype.type(size)
     kept = copy.deepcopy(model.parameters)
     effective = model.effective()
-    factors = model.as_factors(effective)
+    factors = as_factors(effective)
     if f in (ImplicitFunctionInf, ImplicitFunctionRows):
         assert all(np.abs(F).sum(axis=1, dtype=np.float64).max() <= 0.9 for F in factors)
     if f is ImplicitFunctionTriu:
@@ -739,11 +755,11 @@ def test_warnings_point_at_the_caller():
 
 
 @pytest.mark.parametrize("low_rank", [False, True])
-def test_effective_weights_are_computed_once_until_something_changes(low_rank):
+def test_a_layer_is_prepared_once_until_something_changes(low_rank):
     model = ImplicitModel(3, 2, 6, seed=0, **({"is_low_rank": True, "rank": 2} if low_rank else {}))
     U = np.random.default_rng(0).standard_normal((4, 3))
-    first, weights = model(U), model.effective_weights()
-    assert model.effective_weights() is weights
+    first, layer = model(U), model.layer()
+    assert model.layer() is layer
     for name in model.parameters:
         changed = copy.deepcopy(model)
         changed(U)
@@ -754,12 +770,22 @@ def test_effective_weights_are_computed_once_until_something_changes(low_rank):
         changed.parameters[name] = model.parameters[name].copy()  # by name
         np.testing.assert_array_equal(changed(U), first)
     model.settings = dataclasses.replace(model.settings, kappa=0.3)
-    assert model.effective_weights() is not weights
+    assert model.layer() is not layer
     A = model.effective_weights().A
     assert np.abs(A if not low_rank else A[0] @ A[1].T).sum(axis=1).max() <= 0.3
 
 
-def test_kept_weights_are_left_out_of_pickles():
+def test_a_query_of_the_weights_prepares_nothing():
+    model = ImplicitModel(3, 2, 6, seed=0)
+    before = len(pickle.dumps(model))
+    state = {name: id(value) for name, value in vars(model._kept).items()}
+    model.effective()
+    model.effective_weights()
+    assert {name: id(value) for name, value in vars(model._kept).items()} == state
+    assert len(pickle.dumps(model)) == before
+
+
+def test_a_kept_layer_is_left_out_of_pickles():
     model = ImplicitModel(3, 2, 6, seed=0)
     before = len(pickle.dumps(model))
     model(np.ones((4, 3)))

@@ -1,5 +1,7 @@
 """The compiled twin: one answer whatever the tile, the threads, the layout of the arrays and the batch mates."""
 
+import functools
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -18,7 +20,7 @@ import idl_ref
 from idl_ref import SolveOptions, activations, solve_adjoint, solve_equilibrium
 
 numba = pytest.importorskip("numba")
-from idl_ref.backends.numba import columns, kernels  # noqa: E402
+from idl_ref.backends.numba import compiling, kernels, products  # noqa: E402
 from idl_ref.backends.numba import layer as numba_  # noqa: E402
 
 ROOT = Path(idl_ref.__file__).parents[1]
@@ -43,6 +45,12 @@ def same(a, b):
 def eager_threads(monkeypatch):
     """Several threads however small the problem is."""
     monkeypatch.setattr(numba_, "PARALLEL_FLOPS", 0)
+
+
+def instead(monkeypatch, call):
+    """Let `call` make the calls of the kernels that solve tiles."""
+    for name in ("picard", "guarded", "substitute"):
+        monkeypatch.setattr(kernels, name, functools.partial(call, getattr(kernels, name)))
 
 
 def problem(n=37, m=21, dtype=np.float32, low_rank=False):
@@ -81,8 +89,7 @@ def test_the_adjoint_is_bitwise_the_same_for_every_tile(low_rank):
 def test_answers_are_bitwise_the_same_for_every_number_of_threads(method, eager_threads, monkeypatch):
     A, Z = problem(n=150, m=90)
     ran = set()
-    call = numba_.call
-    monkeypatch.setattr(numba_, "call", lambda *a: ran.add(threading.get_ident()) or call(*a))
+    instead(monkeypatch, lambda kernel, *arguments: ran.add(threading.get_ident()) or kernel(*arguments))
     monkeypatch.setattr(numba_.numba, "get_num_threads", lambda: 1)
     serial = solve(A, Z, method)
     assert ran == {threading.get_ident()}
@@ -96,8 +103,8 @@ def test_answers_are_bitwise_the_same_for_every_number_of_threads(method, eager_
 def test_the_number_of_threads_that_numba_is_told_counts(eager_threads, monkeypatch):
     A, Z = problem(n=150, m=90)
     asked = []
-    run = numba_.run
-    monkeypatch.setattr(numba_, "run", lambda name, threads, *more: asked.append(threads) or run(name, threads, *more))
+    share = numba_.threads.share
+    monkeypatch.setattr(numba_.threads, "share", lambda kernel, n, *more: asked.append(n) or share(kernel, n, *more))
     before = numba.get_num_threads()
     try:
         for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
@@ -110,7 +117,7 @@ def test_the_number_of_threads_that_numba_is_told_counts(eager_threads, monkeypa
 
 
 def test_small_solves_stay_on_one_thread(monkeypatch):
-    monkeypatch.setattr(numba_, "pool", lambda: pytest.fail("a small solve woke another thread"))
+    monkeypatch.setattr(numba_.threads, "pool", lambda: pytest.fail("a small solve woke another thread"))
     solve(*problem(n=150, m=90))
 
 
@@ -137,7 +144,7 @@ def test_products_over_several_blocks(inner, dtype):
     Z64, L64, R64 = (M.astype(float) for M in (Z, L, R))
     exact = Z64 + L64 @ (R64.T @ Z64) / (1 - R64.T @ L64)
     assert np.all(abs(solution.X - exact).max(axis=0) <= solution.error_bound)
-    assert columns.BLOCK == 128
+    assert products.BLOCK == 128
 
 
 @pytest.mark.parametrize("name", activations.TABLE)
@@ -193,7 +200,7 @@ def test_it_compiles_once_for_all_layouts_and_both_directions():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_after_warmup_nothing_is_left_to_compile(dtype, eager_threads):
     idl_ref.warmup([np.dtype(dtype).name])
-    entries = [columns.pack, kernels.picard, kernels.guarded, kernels.substitute]
+    entries = [products.pack, kernels.picard, kernels.guarded, kernels.substitute]
     before = [len(entry.signatures) for entry in entries]
     for method in METHODS:
         solve(*problem(n=150, m=90, dtype=dtype), method)
@@ -228,12 +235,11 @@ def test_a_failure_in_one_thread_is_not_lost(eager_threads, monkeypatch):
         assert failed.wait(60)  # this thread keeps its first tile until the other thread has failed with the second
         return kernel(*arguments)
 
-    solve(*problem(n=150, m=90))  # compiled, and the threads are there
     A, Z = problem(n=150, m=90)
-    packed = numba_.plan((A,), activations.get("relu"), False, "picard")
-    monkeypatch.setattr(numba_, "call", call)
+    solve(A, Z)  # the kernels are compiled, and the threads have started
+    instead(monkeypatch, call)
     with pytest.raises(MemoryError, match="no room for a tile"):
-        numba_.fixed_point((A,), activations.get("relu"), None, Z, None, options(), {(False, 1, "auto"): packed})
+        solve(A, Z)
 
 
 def test_where_no_thread_can_be_started_one_does_it_all(eager_threads, monkeypatch):
@@ -247,18 +253,18 @@ def test_where_no_thread_can_be_started_one_does_it_all(eager_threads, monkeypat
             late[-1].start()
             raise RuntimeError("can't start new thread")
 
-    def counted(*arguments):
+    def counted(kernel, *arguments):
         ran.add(threading.get_ident())
         if threading.get_ident() == me:
             for thread in late:
                 thread.join(60)  # by now the late thread has had its chance to take a tile
-        return call(*arguments)
+        return kernel(*arguments)
 
     A, Z = problem(n=150, m=90)
-    expected, ran, call, me = solve(A, Z), set(), numba_.call, threading.get_ident()
+    expected, ran, me = solve(A, Z), set(), threading.get_ident()
     monkeypatch.setattr(numba_.numba, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(numba_, "pool", Exhausted)
-    monkeypatch.setattr(numba_, "call", counted)
+    monkeypatch.setattr(numba_.threads, "pool", Exhausted)
+    instead(monkeypatch, counted)
     same(solve(A, Z), expected)
     assert ran == {me}
 
@@ -383,12 +389,66 @@ def test_compiled_code_is_kept_until_a_file_it_was_made_of_changes(tmp_path):
     subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
     assert run_copy(tmp_path) == ["0.5", "0"]
     assert run_copy(tmp_path) == ["0.5", "1"]
-    path = tmp_path / "idl_ref" / "backends" / "numba" / "columns.py"  # not the file of the entry point
+    path = tmp_path / "idl_ref" / "backends" / "numba" / "functions.py"  # not the file of the entry point
     text = path.read_text(encoding="utf-8")
     softsign = "return vec.divide(p, vec.add(one, vec.magnitude(p)))"
     assert text.count(softsign) == 1
     path.write_text(text.replace(softsign, softsign.replace("one", "vec.add(one, one)")), encoding="utf-8")
     assert run_copy(tmp_path) == ["0.3333333333333333", "0"]
+
+
+def test_compiled_code_depends_on_the_files_that_it_is_made_of_and_on_no_other(tmp_path):
+    """A comment in a file of another twin recompiles nothing; one in a file that kernels take functions from does."""
+    subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
+    code = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from idl_ref.backends.numba import compiling
+        before = compiling.FINGERPRINT
+        for name in sys.argv[1:]:
+            path = Path("idl_ref", *name.split("/"))
+            text = path.read_text(encoding="utf-8")
+            path.write_text(text + "# a comment\\n", encoding="utf-8")
+            print(name, "same" if compiling._fingerprint() == before else "new")
+            path.write_text(text, encoding="utf-8")
+    """)
+    other = ["backends/cuda/columns.py", "backends/numpy/solve.py", "backends/__init__.py", "equilibrium.py"]
+    taken = ["backends/numba/functions.py", "backends/methods.py", "activations.py", "certificate.py"]
+    command = [sys.executable, "-c", code, *other, *taken]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = {**dict.fromkeys(other, "same"), **dict.fromkeys(taken, "new")}
+    assert dict(line.split() for line in done.stdout.splitlines()) == expected
+
+
+def test_the_fingerprint_covers_the_file_of_every_compiled_function():
+    from idl_ref.backends.numba import functions, one_sample, trials
+
+    rooms = (functions, products, idl_ref.backends.numba.columns, trials, kernels, one_sample)
+    compiled = [value for room in rooms for value in vars(room).values() if hasattr(value, "py_func")]
+    assert len(compiled) > 60
+    files = {Path(value.py_func.__code__.co_filename) for value in compiled}
+    assert files <= set(compiling.sources())
+
+
+def test_a_kernel_compiles_when_it_is_called_without_garbage_collection(monkeypatch):
+    seen = []
+
+    def compile_signature(signature):
+        seen.append((signature, gc.isenabled()))
+        if len(seen) < 3:
+            raise OSError("no space left on device")
+        return "code"
+
+    assert gc.isenabled()
+    assert compiling._undisturbed(compile_signature)("a signature") == "code"
+    assert seen == [("a signature", False)] * 3
+    seen.clear()
+    monkeypatch.setattr(compiling, "ATTEMPTS", 2)
+    with pytest.raises(OSError, match="no space"):
+        compiling._undisturbed(compile_signature)("a signature")
+    assert gc.isenabled()
 
 
 @pytest.mark.slow
@@ -398,13 +458,13 @@ def test_compiled_code_is_not_shared_between_widths_of_vectors(tmp_path):
     features = subprocess.run([sys.executable, "-c", flags], capture_output=True, text=True, check=True).stdout.strip()
     code = textwrap.dedent("""
         import sys, numpy as np, idl_ref
-        from idl_ref.backends.numba import columns
+        from idl_ref.backends.numba import compiling
         A, Z = np.eye(40, k=1, dtype="f") / 2 + np.eye(40, dtype="f") / 4, np.ones((40, 9), "f")
         for method in sys.argv[1:]:
             s = idl_ref.solve_equilibrium(A, Z, options=idl_ref.SolveOptions(method=method), backend="numba")
             truth = np.linalg.solve(np.eye(40) - A, Z)
             assert abs(s.X - truth).max() <= s.error_bound.max() + 1e-12, (method, abs(s.X - truth).max())
-        print(columns.FINGERPRINT)
+        print(compiling.FINGERPRINT)
     """)
     seen = []
     for told, methods in (("", ["picard"]), (features, ["anderson"]), ("", ["anderson"])):
@@ -415,7 +475,7 @@ def test_compiled_code_is_not_shared_between_widths_of_vectors(tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         seen.append(done.stdout.strip())
-    if columns.vec.VECTOR_BYTES > 16:
+    if compiling.vec.VECTOR_BYTES > 16:
         assert seen[0] == seen[2] != seen[1]
 
 

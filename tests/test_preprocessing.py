@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from idl_ref.preprocessing import Standardise, as_rows
+from idl_ref.preprocessing import Standardise
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 3), dtype=np.uint8)
 
@@ -86,12 +86,3 @@ def test_what_is_not_real_is_refused():
 def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Standardise(0.0, 1.0).mean = 2.0
-
-
-def test_as_rows():
-    U = np.arange(6, dtype=np.float32).reshape(3, 2)
-    assert as_rows(U, False) is U
-    with_ones = as_rows(U, True)
-    np.testing.assert_array_equal(with_ones, [[0, 1, 1], [2, 3, 1], [4, 5, 1]])
-    assert with_ones.dtype == np.float32
-    assert as_rows(U[:0], True).shape == (0, 3)

@@ -19,7 +19,9 @@ from idl_ref import (
     fit,
     train,
 )
+from idl_ref.backends.numpy import Trainer
 from idl_ref.preprocessing import Standardise
+from idl_ref.weights import as_factors
 
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
 
@@ -93,8 +95,8 @@ def test_one_step_is_the_gradient_times_the_rate():
 
 def test_every_sample_is_seen_once_per_epoch(monkeypatch):
     seen = []
-    step = train.train_step
-    monkeypatch.setattr(train, "train_step", lambda model, U, *rest: (seen.append(U), step(model, U, *rest))[1])
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda trainer, U, T: (seen.append(U), step(trainer, U, T))[1])
     U, y = moons(50)
     fit(make(), U, y, epochs=2, batch_size=16, progress=False)
     assert [len(batch) for batch in seen] == [16, 16, 16, 2] * 2
@@ -159,13 +161,14 @@ def test_mse_regression():
 
 def test_rows_are_feasible_after_each_step(monkeypatch):
     model = make(ImplicitFunctionRows, kappa=0.6)
-    project, seen = ImplicitModel.project, []
+    step, seen = Trainer.step, []
 
-    def watched(self):
-        project(self)
-        seen.append(np.abs(self.parameters["A"]).sum(axis=1, dtype=np.float64).max())
+    def watched(trainer, *batch):
+        done = step(trainer, *batch)
+        seen.append(np.abs(model.parameters["A"]).sum(axis=1, dtype=np.float64).max())
+        return done
 
-    monkeypatch.setattr(ImplicitModel, "project", watched)
+    monkeypatch.setattr(Trainer, "step", watched)
     fit(model, *moons(), epochs=5, batch_size=16, optimizer=SGD(0.5), progress=False)
     assert len(seen) == 5 * 8
     assert max(seen) <= 0.6
@@ -176,7 +179,7 @@ def test_rows_are_feasible_after_each_step(monkeypatch):
 def test_rows_of_low_rank_factors_are_feasible():
     model = make(ImplicitFunctionRows, is_low_rank=True, rank=3, kappa=0.6)
     fit(model, *moons(), epochs=5, optimizer=SGD(0.5), progress=False)
-    for F in model.as_factors(model.parameters):
+    for F in as_factors(model.parameters):
         assert np.abs(F).sum(axis=1, dtype=np.float64).max() <= 0.6
 
 
@@ -205,7 +208,7 @@ def test_epochs_0_and_m_0_and_large_batches():
 
 
 def interrupt_after(monkeypatch, steps):
-    step, taken = train.train_step, []
+    step, taken = Trainer.step, []
 
     def interrupted(*arguments):
         if len(taken) == steps:
@@ -213,7 +216,7 @@ def interrupt_after(monkeypatch, steps):
         taken.append(1)
         return step(*arguments)
 
-    monkeypatch.setattr(train, "train_step", interrupted)
+    monkeypatch.setattr(Trainer, "step", interrupted)
 
 
 @pytest.mark.parametrize("steps", [0, 3, 8])
@@ -261,16 +264,16 @@ def test_divergence_names_epoch_and_batch_and_keeps_finite_weights():
 
 def test_the_weights_are_those_from_before_the_bad_batch(monkeypatch):
     model, reference, (U, y) = make(), make(), moons(64)
-    step, taken = train.train_step, []
+    step, taken = Trainer.step, []
 
-    def poisoned(model, U, *rest):
+    def poisoned(trainer, U, T):
         taken.append(1)
-        return step(model, np.full_like(U, np.nan) if len(taken) == 6 else U, *rest)
+        return step(trainer, np.full_like(U, np.nan) if len(taken) == 6 else U, T)
 
-    monkeypatch.setattr(train, "train_step", poisoned)
+    monkeypatch.setattr(Trainer, "step", poisoned)
     with pytest.raises(FloatingPointError, match=r"^epoch 2, batch 2: the loss is nan"):
         fit(model, U, y, batch_size=16, progress=False)
-    monkeypatch.setattr(train, "train_step", step)
+    monkeypatch.setattr(Trainer, "step", step)
     interrupt_after(monkeypatch, 5)
     fit(reference, U, y, batch_size=16, progress=False)
     assert_same(model.parameters, reference.parameters)

@@ -15,7 +15,7 @@ from jax import numpy as jnp
 from jaxopt import FixedPointIteration
 from jaxopt.linear_solve import solve_lu
 
-from idl_ref.conformance.problem import Arrays, F, Problem
+from idl_ref.conformance import Problem
 
 PHI = {
     "identity": lambda P: P,
@@ -38,7 +38,9 @@ class Jaxopt:
     """
 
     name = "jaxopt"
-    capabilities: Any = {"X0": True, "f": F, "straight_through": True, "empty": False, "subnormal": False}  # noqa: RUF012
+    capabilities: Any = {  # noqa: RUF012
+        "X0": True, "f": ("inf", "rows", "triu"), "straight_through": True, "empty": False, "subnormal": False
+    }  # fmt: skip
 
     def __init__(self) -> None:
         static = ("activation", "tol", "max_iter", "f")
@@ -102,7 +104,7 @@ class Jaxopt:
             Y, X, converged = self._forward(W, X0, **settings)
             return {"Y": np.asarray(Y), "X": np.asarray(X), "converged": np.asarray(converged)}
 
-    def vjp(self, p: Problem, G_Y: np.ndarray) -> Arrays:
+    def vjp(self, p: Problem, G_Y: np.ndarray) -> dict[str, np.ndarray]:
         """{"A"} or {"L", "R"}, "B", "C", "D", "U"."""
         with jax.enable_x64(True):
             W, X0, settings = self._inputs(p)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from idl_ref.conformance.problem import Arrays, F, Problem
+from idl_ref.conformance import Problem
 
 nn = torch.nn.functional
 PHI = {
@@ -33,7 +33,7 @@ class TorchAutograd:
     """
 
     name = "PyTorch autograd"
-    capabilities: Any = {"X0": True, "f": F, "straight_through": True}  # noqa: RUF012
+    capabilities: Any = {"X0": True, "f": ("inf", "rows", "triu"), "straight_through": True}  # noqa: RUF012
 
     def _iterate(self, g: Any, Z: Any, X: Any, p: Problem) -> tuple[Any, Any]:
         """X, and which columns converged."""
@@ -95,7 +95,7 @@ class TorchAutograd:
         Y = self._readout(W, X)
         return {"Y": Y.numpy(), "X": X.numpy(), "converged": converged.numpy()}
 
-    def vjp(self, p: Problem, G_Y: np.ndarray) -> Arrays:
+    def vjp(self, p: Problem, G_Y: np.ndarray) -> dict[str, np.ndarray]:
         """{"A"} or {"L", "R"}, "B", "C", "D", "U"."""
         W = {name: M.requires_grad_(name != "X0") for name, M in self._tensors(p).items()}
         g, X, _ = self._solve(p, W)

@@ -13,7 +13,7 @@ import torch
 import torchidl
 from torchidl.implicit_function import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionTriu
 
-from idl_ref.conformance.problem import Arrays, Problem
+from idl_ref.conformance import Problem
 
 F = {"none": ImplicitFunction, "inf": ImplicitFunctionInf, "triu": ImplicitFunctionTriu}
 
@@ -69,7 +69,7 @@ class TorchIdl:
         """{"Y"}."""
         return {"Y": self._run(p)[2].detach().numpy().T}
 
-    def vjp(self, p: Problem, G_Y: np.ndarray) -> Arrays:
+    def vjp(self, p: Problem, G_Y: np.ndarray) -> dict[str, np.ndarray]:
         """The gradients of its parameters, and of U."""
         model, U, Y = self._run(p)
         Y.backward(torch.tensor(np.ascontiguousarray(G_Y.T)))

@@ -1,4 +1,4 @@
-"""The twins of one function, `fixed_point`, by name; a twin is imported when it is first asked for."""
+"""The twins by name. Each is a package with the same classes, `Layer` and `Trainer`, imported when first asked for."""
 
 from __future__ import annotations
 
@@ -6,16 +6,29 @@ import os
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from idl_ref import checks
-from idl_ref.solution import Solution
 
-FixedPoint = Callable[..., Solution]
+__all__ = ["available_backends", "warmup"]
+
+if TYPE_CHECKING:
+    from idl_ref.backends.numpy import Layer, Trainer
 
 AVAILABLE = "available"
 PREFERENCE = ("numba", "numpy")  # what "auto" takes, best first; cuda is asked for by name
 NAMES = ("numpy", "numba", "cuda")
 CHOICES = ("auto", *NAMES)
+
+
+class Twin(NamedTuple):
+    """What every twin offers."""
+
+    Layer: type[Layer]  # weights prepared once: solve, forward, backward
+    Trainer: type[Trainer]  # takes training steps
+    warmup: Callable[[np.dtype], None]  # compiles ahead of the first solve
 
 
 def available_backends() -> dict[str, str]:
@@ -46,12 +59,29 @@ def _reason(name: str) -> str:
 def resolve(name: str) -> str:
     """The backend that `name` stands for; a clear refusal if it cannot be used here."""
     checks.choice("backend", name, CHOICES)
-    if name == "auto":  # asks for nothing else: a look at cuda imports it
+    if name == "auto":  # does not look for cuda, because that look imports numba.cuda
         return next(twin for twin in PREFERENCE if _reason(twin) == AVAILABLE)
     if (reason := _reason(name)) != AVAILABLE:
         usable = ", ".join(twin for twin, reason in available_backends().items() if reason == AVAILABLE)
         raise ValueError(f"backend {name!r} is not available: {reason}. Available: {usable}.")
     return name
+
+
+@cache
+def twin(name: str) -> Twin:
+    """The twin that `name` stands for."""
+    name = resolve(name)
+    if name == "numba":
+        from idl_ref.backends import numba
+
+        return Twin(numba.Layer, numba.Trainer, numba.warmup)
+    if name == "cuda":
+        from idl_ref.backends import cuda
+
+        return Twin(cuda.Layer, cuda.Trainer, cuda.warmup)
+    from idl_ref.backends import numpy
+
+    return Twin(numpy.Layer, numpy.Trainer, numpy.warmup)
 
 
 def warmup(dtypes: Iterable[str] = ("float32", "float64"), backend: str = "numba") -> None:
@@ -68,25 +98,5 @@ def warmup(dtypes: Iterable[str] = ("float32", "float64"), backend: str = "numba
     >>> warmup(["float32"], backend="numpy")
     """
     kinds = [checks.model_dtype(dtype) for dtype in ([dtypes] if isinstance(dtypes, str) else dtypes)]
-    name = resolve(backend)
-    if name == "numba":
-        from idl_ref.backends.numba.layer import warmup as compile_kernels
-    elif name == "cuda":
-        from idl_ref.backends.cuda.layer import warmup as compile_kernels
-    else:
-        return
     for dtype in kinds:
-        compile_kernels(dtype)
-
-
-@cache
-def solver(name: str) -> FixedPoint:
-    """The function `fixed_point` of a backend."""
-    name = resolve(name)
-    if name == "numba":
-        from idl_ref.backends.numba.layer import fixed_point
-    elif name == "cuda":
-        from idl_ref.backends.cuda.layer import fixed_point
-    else:
-        from idl_ref.backends.numpy.solve import fixed_point
-    return fixed_point
+        twin(backend).warmup(dtype)

@@ -6,7 +6,7 @@ print(report)
 """
 
 from idl_ref.conformance import adapters
-from idl_ref.conformance.problem import Backend, BackendError, Case, Problem
+from idl_ref.conformance.problem import Backend, BackendError, Capabilities, Case, Problem
 from idl_ref.conformance.report import Report, Result
 from idl_ref.conformance.runner import check_backend, parametrize
 from idl_ref.conformance.vectors import load as load_cases
@@ -14,6 +14,7 @@ from idl_ref.conformance.vectors import load as load_cases
 __all__ = [
            "Backend",
            "BackendError",
+           "Capabilities",
            "Case",
            "Problem",
            "Report",

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, gradients
+from idl_ref import activations
 from idl_ref import factors as fac
-from idl_ref.backends import resolve
+from idl_ref.backends import resolve, twin
+from idl_ref.backends.numpy import Layer
 from idl_ref.conformance.problem import Arrays, F, Problem
-from idl_ref.factors import Factors, by_name
+from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction
-from idl_ref.gradients import ForwardPass, Weights
 from idl_ref.solution import SolveOptions
+from idl_ref.weights import Options, Weights, by_name
+
+__all__ = ["IdlRef", "Plain"]
 
 EVERYTHING: Any = {"X0": True, "f": F, "straight_through": True, "phi0": 0.0}
 Map = Callable[[np.ndarray], np.ndarray]
@@ -31,39 +34,38 @@ class IdlRef:
     """
 
     capabilities = EVERYTHING
+    name: str
+    backend: str
+    method: str
 
     def __init__(self, backend: str = "auto", method: str = "auto") -> None:
         self.backend, self.method = resolve(backend), method
         self.name = f"idl_ref {self.backend}" + (f" {method}" if method != "auto" else "")
 
-    def _options(self, problem: Problem) -> SolveOptions:
-        return SolveOptions(tol=problem.tol, max_iter=problem.max_iter, method=self.method, on_failure="ignore")
-
-    def _pass(self, problem: Problem) -> ForwardPass:
-        factors = problem.function.effective(problem.factors)
+    def _layer(self, problem: Problem) -> Layer:
+        options = SolveOptions(tol=problem.tol, max_iter=problem.max_iter, method=self.method, on_failure="ignore")
+        with np.errstate(over="ignore", invalid="ignore"):
+            factors = problem.function.effective(problem.factors)
         weights = Weights(factors, problem.B, problem.C, problem.D)
-        options = self._options(problem)
-        return gradients.forward_pass(weights, problem.activation, problem.U, problem.X0, options, self.backend)
+        return twin(self.backend).Layer(weights, activations.get(problem.activation), Options(options, options))
 
     def forward(self, problem: Problem) -> dict[str, Any]:
         """{"Y", "X", "converged", "iterations"}."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            p = self._pass(problem)
+        p = self._layer(problem).forward(problem.U, problem.X0)
         s = p.solution
         return {"Y": p.Y, "X": s.X, "converged": s.succeeded, "iterations": s.iterations}
 
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> Arrays:
         """{"A"} or {"L", "R"}, "B", "C", "D", "U"."""
+        layer = self._layer(problem)
+        backward = layer.backward(layer.forward(problem.U, problem.X0), G_Y, inputs=True)
         with np.errstate(over="ignore", invalid="ignore"):
-            p = self._pass(problem)
-            back = gradients.backward_pass(p, G_Y, self._options(problem), self.backend)
-            G_U = gradients.input_gradient(p.weights, back.solution.X, G_Y)
-        raw = problem.function.pullback(problem.factors, back.factors)
-        out = {**by_name(raw), "B": back.B, "C": back.C, "U": G_U}
-        return out if back.D is None else out | {"D": back.D}
+            raw = problem.function.pullback(problem.factors, backward.factors)
+        others = {"B": backward.B, "C": backward.C, "D": backward.D, "U": backward.U}
+        return by_name(raw) | {name: G for name, G in others.items() if G is not None}
 
 
-numpy = IdlRef("numpy")
+numpy: IdlRef = IdlRef("numpy")
 
 
 class Plain:

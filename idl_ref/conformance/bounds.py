@@ -24,6 +24,7 @@ from idl_ref import activations
 from idl_ref import factors as fac
 from idl_ref.conformance.exact import SMOOTH
 from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem, spread
+from idl_ref.weights import by_name
 
 SAFETY = 2.0
 
@@ -171,7 +172,7 @@ def _factor_gradients(
         E_R = (aX + E_X) @ (L.T @ E_V).T + E_X @ (L.T @ aV).T + k * aX @ (L.T @ aV).T
         G = V @ (eq.factors[1] @ X).T, (X @ (eq.factors[0].T @ V).T).T
         E = E_L, E_R.T
-    return fac.by_name(tuple(_pulled(problem, *of) for of in zip(problem.factors, G, E, strict=True)))
+    return by_name(tuple(_pulled(problem, *of) for of in zip(problem.factors, G, E, strict=True)))
 
 
 def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> np.ndarray:

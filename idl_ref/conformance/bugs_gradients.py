@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from idl_ref.conformance.adapters import Plain
-from idl_ref.conformance.bugs import BUGS, StaleIterate, planted
-from idl_ref.factors import by_name
+from idl_ref.conformance.bugs import BUGS as BUGS  # with those of this file
+from idl_ref.conformance.bugs import StaleIterate, planted
 from idl_ref.functions import FUNCTIONS
-
-__all__ = ["BUGS"]
-
+from idl_ref.weights import by_name
 
 # --- the adjoint ------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from idl_ref import checks
 from idl_ref.export import plan
 from idl_ref.model import ImplicitModel
 
+__all__ = ["Export", "export"]
+
 TARGETS = ("numpy", "c", "onnx")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-import idl_ref
+from idl_ref._version import __version__
 from idl_ref.export.plan import Plan
 
 REAL = {"float32": "float", "float64": "double"}
@@ -203,7 +203,7 @@ def header(plan: Plan) -> str:
     return HEADER.format(
         equations=plan.equations("phi"),
         activation=plan.activation,
-        version=idl_ref.__version__,
+        version=__version__,
         sweep=", one sweep over a triangle" if plan.triangle else "",
         error=";\n * its outputs are then within IDL_ERROR_BOUND of the exact ones" if known else "",
         p=p,
@@ -266,7 +266,7 @@ def source(plan: Plan) -> str:
     D = f"        add_product(D, {sizes['Q']}, IDL_INPUTS, a->u, a->y);\n"
     return SOURCE.format(
         **sizes,
-        version=idl_ref.__version__,
+        version=__version__,
         includes="#include <math.h>\n" if formula.libm else "",
         weights="".join(array(name, values) for name, values in weights(plan).items()),
         phi=formula.c.replace("{f}", "f" if plan.dtype == np.float32 else ""),

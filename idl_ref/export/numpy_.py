@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-import idl_ref
+from idl_ref._version import __version__
 from idl_ref.export.plan import Plan
 
 PICARD = '''\
@@ -104,7 +104,7 @@ def source(plan: Plan) -> str:
         low=plan.low,
         high=plan.high,
         promise=plan.promise(),
-        version=idl_ref.__version__,
+        version=__version__,
         names=", ".join(plan.weights),
         quoted=", ".join(f'"{name}"' for name in plan.weights),
         dtype=plan.dtype.name,

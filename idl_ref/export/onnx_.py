@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-import idl_ref
+from idl_ref._version import __version__
 from idl_ref.activations import LEAK
 from idl_ref.export.plan import Plan
 
@@ -93,7 +93,7 @@ def model(plan: Plan) -> Any:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="idl_ref",
-        producer_version=idl_ref.__version__,
+        producer_version=__version__,
     )
     onnx.checker.check_model(made, full_check=True)
     return made

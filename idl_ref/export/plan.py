@@ -23,6 +23,7 @@ from idl_ref.activations import LEAK
 from idl_ref.certificate import SAFETY, OutputBound, excess, resolvent_norm
 from idl_ref.model import ImplicitModel
 from idl_ref.preprocessing import Standardise
+from idl_ref.weights import by_name
 
 MOST_ITERATIONS = 100_000
 DEFAULT_RANGE = 8.0  # of |u| after preprocessing: eight standard deviations where that was standardised
@@ -98,7 +99,7 @@ class Plan:
     def weights(self) -> dict[str, np.ndarray]:
         """A, or L and R; B and C; D, b and d where there are any."""
         others = {"B": self.B, "C": self.C, "D": self.D, "b": self.b, "d": self.d}
-        return fac.by_name(self.factors) | {name: W for name, W in others.items() if W is not None}
+        return by_name(self.factors) | {name: W for name, W in others.items() if W is not None}
 
     def equations(self, phi: str = "φ") -> str:
         """What the exported code computes."""

@@ -74,8 +74,8 @@ def anatomy(workload: Workload, given: Data, call: Callable[[], Any], calls: int
 
         return wrapped
 
-    originals = numba_.run, numba_.plan
-    numba_.run, numba_.plan = timed(numba_.run, "solvers"), timed(numba_.plan, "packing")
+    originals = numba_.solve_columns, numba_.prepare
+    numba_.solve_columns, numba_.prepare = timed(originals[0], "solvers"), timed(originals[1], "packing")
     records = []
     try:
         for _ in range(calls):
@@ -83,7 +83,7 @@ def anatomy(workload: Workload, given: Data, call: Callable[[], Any], calls: int
             timed(call, "all")()
             records.append(seconds)
     finally:
-        numba_.run, numba_.plan = originals
+        numba_.solve_columns, numba_.prepare = originals
     parts = {part: float(np.median([record[part] for record in records])) for part in records[0]}
     steps = -(-workload.sizes["m"] // 64) if workload.kind == "epoch" else 1
     parts["products"] = steps * sum(_fastest(product) for product in _products(workload, given))

@@ -11,7 +11,7 @@ import math
 
 from numba.core.types import int32
 
-from idl_ref.activations import LEAK
+from idl_ref.activations import ELU, HARDTANH, LEAK, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, SOFTSIGN, TANH
 from idl_ref.backends.cuda.api import device, load4, renew, store4
 from idl_ref.backends.cuda.plans import LANES, SLICES, Rows
 
@@ -121,23 +121,23 @@ def join_slices(team, P, size, T):
 def phi(p, like, code):
     """φ of a number of the kind that `like` holds; `code` is that of the activation table. NaN is not ≤ 0, stays."""
     zero, one = like.dtype.type(0), like.dtype.type(1)
-    if code == 1:
+    if code == RELU:
         return zero if p <= zero else p
-    if code == 2:
+    if code == LEAKY_RELU:
         return like.dtype.type(LEAK) * p if p <= zero else p
-    if code == 3:
+    if code == TANH:
         return like.dtype.type(math.tanh(p))
-    if code == 4:
+    if code == SIGMOID:
         e = math.exp(-abs(p))
         return e / (one + e) if p < zero else one / (one + e)
-    if code == 5:
+    if code == SOFTPLUS:
         e = math.log1p(math.exp(-abs(p)))
         return e if p <= zero else p + e
-    if code == 6:
+    if code == ELU:
         return math.expm1(p) if p <= zero else p
-    if code == 7:
+    if code == HARDTANH:
         return -one if p <= -one else one if p >= one else p
-    if code == 8:
+    if code == SOFTSIGN:
         return p / (one + abs(p))
     return p
 
@@ -146,22 +146,22 @@ def phi(p, like, code):
 def slope(p, like, code):
     """φ′ of a number, the smaller one-sided slope at a kink."""
     zero, one = like.dtype.type(0), like.dtype.type(1)
-    if code == 1:
+    if code == RELU:
         return one if p > zero else zero
-    if code == 2:
+    if code == LEAKY_RELU:
         return one if p > zero else like.dtype.type(LEAK)
-    if code == 3:
+    if code == TANH:
         return one - math.tanh(p) * math.tanh(p)
-    if code == 4:
+    if code == SIGMOID:
         e = math.exp(-abs(p))
         return e / ((one + e) * (one + e))
-    if code == 5:
-        return phi(p, like, 4)
-    if code == 6:
+    if code == SOFTPLUS:
+        return phi(p, like, SIGMOID)
+    if code == ELU:
         return math.exp(p) if p <= zero else one
-    if code == 7:
+    if code == HARDTANH:
         return one if abs(p) < one else zero
-    if code == 8:
+    if code == SOFTSIGN:
         return one / ((one + abs(p)) * (one + abs(p)))
     return one
 

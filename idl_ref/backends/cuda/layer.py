@@ -1,4 +1,4 @@
-"""The CUDA twin: `fixed_point` on the device, one block per tile of columns; docs/gpu.md says how it was checked.
+"""The CUDA twin: solvers on the device, one block per tile of columns; docs/gpu.md says how it was checked.
 
 The answer of a column depends neither on its batch mates nor on the width of a tile or the size of a block: every sum
 has one order, and columns never meet.
@@ -20,9 +20,10 @@ from idl_ref.backends.cuda.api import Matrix, by_rows, matrix, on_device
 from idl_ref.backends.cuda.plans import INTEGERS, KEPT, LANES, Kept, Plan, Task, filled
 from idl_ref.backends.cuda.states import SLOW
 from idl_ref.backends.cuda.trials import HISTORY
-from idl_ref.backends.methods import Memory
-from idl_ref.backends.numpy import solve as numpy_
+from idl_ref.backends.equation import Equation
+from idl_ref.backends.numpy import layer as definition
 from idl_ref.solution import Solution, SolveOptions
+from idl_ref.weights import Options, Weights
 
 CHECK, CHECK_NEWTON = 8, 2  # steps of what is too large for one launch, until the host asks who goes on
 ROOM = 1 << 28  # bytes for the linear systems that Newton solves at the same time
@@ -60,9 +61,8 @@ def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
         triangle = "upper" if not below else "lower" if not above else None
     lengths = sum(sum(F.shape) for F in factors)
     top = float(np.max(api.download(d_sums, stream)))
-    eps, tiny = certificate.limits(dtype)
-    norm = top * (1 + lengths * eps) + (lengths * tiny if len(factors) > 1 else 0)  # rounded; products may underflow
-    if not norm < 1:  # then it matters
+    norm = methods.norm_bound(top, lengths, dtype, len(factors) > 1)
+    if not norm < 1:  # the certificate then depends on the exact value
         norm = fac.norm_inf(forward_factors(factors, adjoint))
     d_F1, d_F2 = [*packed, d_nothing][:2]
     return Packed(d_F1, d_F2, norm, triangle)
@@ -89,8 +89,8 @@ def forward_factors(factors: fac.Factors, adjoint: bool) -> fac.Factors:
 # --- solving ----------------------------------------------------------------------------------------------------------
 
 
-class Equation(NamedTuple):
-    """X = S ∘ f(F₁ F₂ … X + Z) on the device, and how it is solved."""
+class DeviceEquation(NamedTuple):
+    """An equation whose arrays are on the device, and how it is solved."""
 
     packed: Packed
     r: int  # 0 for a dense A
@@ -102,7 +102,7 @@ class Equation(NamedTuple):
     stream: Any
 
 
-def solve(method: str, e: Equation, index: np.ndarray, answer: tuple[Any, Any, Any, Any]) -> None:
+def solve_columns(method: str, e: DeviceEquation, index: np.ndarray, answer: tuple[Any, Any, Any, Any]) -> None:
     """The columns `index` by one method, into the arrays `answer`; "auto" is Picard, which leaves some as SLOW."""
     (n, m), r, dtype, options = e.Z.shape, e.r, e.Z.dtype, e.options
     limit = api.shared_limit()
@@ -126,7 +126,7 @@ def solve(method: str, e: Equation, index: np.ndarray, answer: tuple[Any, Any, A
     run(method, e, plan, task)
 
 
-def _at_once(method: str, e: Equation, plan: Plan, task: Task) -> None:
+def _at_once(method: str, e: DeviceEquation, plan: Plan, task: Task) -> None:
     """One launch: every block solves its tile to the end."""
 
     def vectors(count: int) -> Any:
@@ -143,7 +143,7 @@ def _at_once(method: str, e: Equation, plan: Plan, task: Task) -> None:
     api.launch(kernel, plan.grid, plan.threads, plan.shared, e.stream, *arguments, task)
 
 
-def _large(method: str, e: Equation, plan: Plan, task: Task) -> None:
+def _large(method: str, e: DeviceEquation, plan: Plan, task: Task) -> None:
     """P = A X over the whole batch, then what follows on it, until no column goes on."""
     r, grid, dtype = e.r, plan.grid, e.Z.dtype
     kept = Kept(
@@ -183,61 +183,65 @@ def _large(method: str, e: Equation, plan: Plan, task: Task) -> None:
                 launch(newton.solve_systems, systems, shared, *e.packed[:2], d_X, d_P, *more, d_J, task, kept)
 
 
-def fixed_point(
-    factors: Any,
-    activation: Activation,
-    S: Any,
-    Z: Any,
-    X0: Any,
-    options: SolveOptions,
-    memory: Memory | None = None,
-) -> Solution:
-    """The same function as `numpy_.fixed_point`; see there.
-
-    Parameters
-    ----------
-    factors, S, Z, X0 : arrays
-        NumPy arrays, or contiguous arrays on the device: of any library with `__cuda_array_interface__`, or a Matrix.
+class Layer(definition.Layer):
+    """The layer of the NumPy twin with solvers on the device.
 
     Notes
     -----
-    If Z is on the device, so is X in the Solution; everything per column is a NumPy array.
+    The arrays of an equation, and X0, are NumPy arrays, or contiguous arrays on the device: of any library with
+    `__cuda_array_interface__`, or a Matrix. If Z is on the device, so is X in the Solution; everything per column is a
+    NumPy array.
     """
-    (n, m), stream = Z.shape, api.stream(options.stream)
-    if n == 0 or m == 0 or 0 in factors[-1].shape:  # there is nothing to launch
-        S_here, Z_here, X0_here = on_host(S, Z, X0)
-        solution = numpy_.fixed_point(on_host(*factors), activation, S_here, Z_here, X0_here, options)
-        return replace(solution, X=returned(by_rows(api.upload(solution.X, stream), n, m), Z, stream))
-    dtype, adjoint, r = np.dtype(Z.dtype), S is not None, factors[0].shape[1] if len(factors) > 1 else 0
-    memory = {} if memory is None else memory
 
-    def packed() -> Packed:
-        if ("cuda", adjoint) not in memory:
-            memory["cuda", adjoint] = pack(factors, adjoint, stream)
-        return memory["cuda", adjoint]
+    def __init__(self, weights: Weights, activation: Activation, options: Options) -> None:
+        super().__init__(weights, activation, options)
+        self._packed: dict[bool, Packed] = {}  # by whether the equation is the adjoint one
 
-    method = methods.choose(options.method, factors, adjoint, lambda _: packed().triangle)
-    d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
-    if method == "substitution" and X0 is not None:  # it needs no start, but does not hide that one was not finite
-        Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
-        d_Z, d_X0 = (matrix(array, dtype, stream) for array in (np.where(finite, Z_here, dtype.type(np.nan)), None))
-    equation = Equation(packed(), r, activation, d_S, d_Z, d_X0, options, stream)
-    answer = d_out, d_status, d_iterations, d_numbers = (
-        api.empty(n * m, dtype, stream),
-        api.empty(m, np.int32, stream),
-        api.upload(np.zeros(m, np.int32), stream),
-        api.empty(6 * m, dtype, stream),
-    )
-    X = by_rows(d_out, n, m)
-    solve(method, equation, np.arange(m), answer)
-    status = api.download(d_status, stream)
-    if (slow := np.flatnonzero(status == SLOW)).size:
-        solve("anderson", equation._replace(X0=X), slow, answer)
+    def packed(self, factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
+        """The factors of the equation, packed once."""
+        if adjoint not in self._packed:
+            self._packed[adjoint] = pack(factors, adjoint, stream)
+        return self._packed[adjoint]
+
+    def solve(self, equation: Equation, X0: Any = None, options: SolveOptions | None = None) -> Solution:
+        factors, activation, S, Z = equation
+        adjoint = S is not None
+        options = options or self.options[adjoint]
+        (n, m), stream, dtype = Z.shape, api.stream(options.stream), np.dtype(Z.dtype)
+        if n == 0 or m == 0 or 0 in factors[-1].shape:  # there is nothing to launch
+            return self._solve_on_host(equation, X0, options)
+        packed = self.packed(factors, adjoint, stream)
+        method = methods.choose(options.method, factors, adjoint, lambda _: packed.triangle)
+        d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
+        if method == "substitution" and X0 is not None:  # it needs no start, but a start that is not finite is reported
+            Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
+            d_Z, d_X0 = (matrix(array, dtype, stream) for array in (np.where(finite, Z_here, dtype.type(np.nan)), None))
+        r = factors[0].shape[1] if len(factors) > 1 else 0
+        given = DeviceEquation(packed, r, activation, d_S, d_Z, d_X0, options, stream)
+        answer = d_out, d_status, d_iterations, d_numbers = (
+            api.empty(n * m, dtype, stream),
+            api.empty(m, np.int32, stream),
+            api.upload(np.zeros(m, np.int32), stream),
+            api.empty(6 * m, dtype, stream),
+        )
+        X = by_rows(d_out, n, m)
+        solve_columns(method, given, np.arange(m), answer)
         status = api.download(d_status, stream)
-    iterations = api.download(d_iterations, stream).astype(np.intp)
-    numbers = api.download(d_numbers, stream).reshape(6, m).astype(np.float64)
-    bound = certify(factors, activation, packed().norm, adjoint, numbers, dtype)
-    return Solution(returned(X, Z, stream), status.astype(np.int8), iterations, numbers[0].copy(), bound)
+        if (slow := np.flatnonzero(status == SLOW)).size:
+            solve_columns("anderson", given._replace(X0=X), slow, answer)
+            status = api.download(d_status, stream)
+        iterations = api.download(d_iterations, stream).astype(np.intp)
+        numbers = api.download(d_numbers, stream).reshape(6, m).astype(np.float64)
+        bound = certify(factors, activation, packed.norm, adjoint, numbers, dtype)
+        return Solution(returned(X, Z, stream), status.astype(np.int8), iterations, numbers[0].copy(), bound)
+
+    def _solve_on_host(self, equation: Equation, X0: Any, options: SolveOptions) -> Solution:
+        """What has no entries needs no device; X goes to where Z is."""
+        factors, activation, S, Z = equation
+        S_here, Z_here, X0_here = on_host(S, Z, X0)
+        here = Equation(on_host(*factors), activation, S_here, Z_here)
+        solution, stream = super().solve(here, X0_here, options), api.stream(options.stream)
+        return replace(solution, X=returned(by_rows(api.upload(solution.X, stream), *Z.shape), Z, stream))
 
 
 def returned(X: Matrix, Z: Any, stream: Any) -> Any:
@@ -266,10 +270,9 @@ def certify(
 
 def warmup(dtype: np.dtype) -> None:
     """Compile the kernels of small and low-rank equations for one dtype."""
-    relu = activations.get("relu")
     half, shift, L = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype), np.ones((2, 1), dtype) / 4
-    Z = np.ones((2, 2), dtype)
-    for factors in ((half,), (L, L.T)):
-        for method in ("picard", "anderson", "newton"):
-            fixed_point(factors, relu, None, Z, None, SolveOptions(method=method))
-    fixed_point((shift,), relu, None, Z, None, SolveOptions(method="substitution"))
+    guarded = [(factors, method) for factors in ((half,), (L, L.T)) for method in ("picard", "anderson", "newton")]
+    for factors, method in (*guarded, ((shift,), "substitution")):
+        options = SolveOptions(method=method)
+        layer = Layer(Weights.of(factors), activations.get("relu"), Options(options, options))
+        layer.solve(layer.equation(np.ones((2, 2), dtype)))

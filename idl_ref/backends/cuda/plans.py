@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from idl_ref.backends.methods import DEPTH
+
+UNIT = 8  # rows of a tile and of a packed factor are filled up with zeros to a multiple of this
 LANES = 16  # shares in which a column is looked at: sums have one order whatever the tile and the block
 SLICES = 8  # shares of the long sums in Rᵀ X, likewise
-DEPTH = 5  # differences that Anderson remembers
 INTEGERS, REALS = 8, 5 + DEPTH + 2 * DEPTH * DEPTH  # rows of what is known of each column; see cuda_states
 KEPT = REALS + 2 * LANES  # rows of it that stay from one launch to the next, with the shares of the norms of x
 QUANTITIES, MIXED = 6, 2 + 2 * DEPTH  # of which a column's shares are put down side by side; the latter by Anderson
@@ -70,8 +72,8 @@ def places(kind: str, method: str, n: int, r: int, w: int, threads: int, itemsiz
 
 
 def filled(entries: int) -> int:
-    """`entries`, filled up to a multiple of 8."""
-    return -(-entries // 8) * 8
+    """`entries` rounded up to a multiple of UNIT."""
+    return (entries + UNIT - 1) & -UNIT
 
 
 def plan(

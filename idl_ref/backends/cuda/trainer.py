@@ -11,17 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, losses
 from idl_ref import factors as fac
+from idl_ref.activations import Activation
 from idl_ref.backends.cuda import algebra, api
 from idl_ref.backends.cuda.api import Matrix, by_rows, matrix
-from idl_ref.backends.cuda.layer import fixed_point, row_sums
-from idl_ref.factors import by_name
+from idl_ref.backends.cuda.layer import Layer, row_sums
+from idl_ref.backends.numpy import trainer as definition
 from idl_ref.functions import FUNCTIONS
-from idl_ref.gradients import BackwardPass, ForwardPass, Weights
-from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
-from idl_ref.preprocessing import as_rows
+from idl_ref.weights import (
+    BackwardPass,
+    ForwardPass,
+    Options,
+    Parameters,
+    Parametrisation,
+    Weights,
+    as_factors,
+    by_name,
+)
 
 THREADS = 128
 
@@ -115,96 +122,105 @@ MAPS: dict[str, tuple[Callable[..., Matrix], Callable[..., Matrix]]] = {
 }
 
 
-class Trainer:
-    """The training steps of one model with backend "cuda"; its `f` must be one of the package's own."""
+class DeviceLayer(Layer):
+    """The layer with its matrices on the device. U comes from the host, and Y goes there, to the loss."""
 
-    def __init__(self, model: ImplicitModel) -> None:
-        if model.f not in FUNCTIONS.values():
-            raise ValueError(
-                f"f must be one of {', '.join(f.__name__ for f in FUNCTIONS.values())} to be trained on the device; "
-                f'got {model.f.__name__}: train with backend="numba", or "numpy".'
-            )
-        model.effective_weights()  # refuses parameters of a wrong shape or dtype
-        self.model, self.dtype = model, model.dtype
-        self.parameters: dict[str, Any] = {
-            name: matrix(np.ascontiguousarray(W), self.dtype) for name, W in model.parameters.items()
-        }
-        self.velocity = {name: matrix(np.zeros(W.shape, self.dtype), self.dtype) for name, W in self.parameters.items()}
-        self.levels = (self.dtype.type(model.kappa), self.dtype.type(np.finfo(self.dtype).eps))
-
-    def bring_back(self) -> None:
-        """The parameters, into the model on the host."""
-        for name, W in self.parameters.items():
-            self.model.parameters[name][...] = W.download()
-
-    def step(self, U: np.ndarray, T: np.ndarray, loss: str, optimizer: SGD) -> tuple[float, ForwardPass, BackwardPass]:
-        """One step, as `train.train_step`; what it returns holds Ŷ and statuses on the host, all else on the device."""
-        settings = self.model.settings
-        d_U = matrix(as_rows(U, settings.bias).T, self.dtype)
-        forward = self.forward(d_U)
-        with np.errstate(over="ignore", invalid="ignore"):
-            value, G_Y = losses.get(loss)(forward.Y, T)
-        if not np.isfinite(value):
-            raise FloatingPointError(f"the loss is {float(value)}")
-        backward = self.backward(forward, matrix(G_Y.astype(self.dtype, copy=False), self.dtype))
-        self.descend(self.gradients(backward), optimizer)
-        return float(value), forward, backward
-
-    def raw(self) -> tuple[Matrix, ...]:
-        """(A,) or (L, Rᵀ)"""
-        P = self.parameters
-        return (P["A"],) if "A" in P else (P["L"], P["R"].T)
-
-    def forward(self, U: Any) -> ForwardPass:
-        """Z = B U,   X = φ(A X + Z),   Y = C X + D U."""
-        P, settings, of_f = self.parameters, self.model.settings, MAPS[self.model.f.name][0]
-        factors: Any = tuple(of_f(F, self.levels) for F in self.raw())
-        Z: Any = multiply(P["B"], U)
-        phi, options = activations.get(settings.activation), settings.forward_options()
-        solution = fixed_point(factors, phi, None, Z, None, options)
+    def forward(self, U: np.ndarray, X0: Any = None) -> ForwardPass:
+        """Z = B U,   X = φ(A X + Z),   Y = C X + D U.   U (p, m) on the host"""
+        weights: Any = self.weights
+        d_U: Any = matrix(self.inputs(U), U.dtype)
+        Z: Any = multiply(weights.B, d_U)
+        solution = self.solve(self.equation(Z), X0)
         X: Any = solution.X
-        Y = multiply(P["C"], X)
-        if "D" in P:
-            Y = multiply(P["D"], U, Y)
-        weights = Weights(factors, P["B"], P["C"], P.get("D"))
-        return ForwardPass(weights, settings.activation, U, Z, solution, Y.download())
+        Y = multiply(weights.C, X)
+        if weights.D is not None:
+            Y = multiply(weights.D, d_U, Y)
+        return ForwardPass(weights, d_U, Z, solution, Y.download())
 
-    def backward(self, forward: ForwardPass, G_Y: Matrix) -> BackwardPass:
-        """G = Cᵀ G_Y,   S = φ′(A X + Z),   V = S ∘ (Aᵀ V + G),   and the gradients."""
-        passed: Any = forward  # which holds matrices on the device in the places of arrays
-        weights, U, Z, X = passed.weights, passed.U, passed.Z, passed.solution.X
-        factors = weights.factors
-        G, S = multiply(weights.C.T, G_Y), empty(Z.shape, self.dtype)
-        each(algebra.slopes, S.array.size, apply(factors, X), Z, activations.get(forward.activation).code, S)
-        identity, options = activations.get("identity"), self.model.settings.adjoint_options()
-        solution = fixed_point(fac.transpose(factors), identity, S, G, None, options)
+    def backward(self, forward: ForwardPass, G_Y: Any, inputs: bool = False) -> BackwardPass:
+        """G = Cᵀ G_Y,   S = φ′(A X + Z),   V = S ∘ (Aᵀ V + G),   and the gradients.   G_Y (q, m) on the host"""
+        if inputs:
+            raise NotImplementedError("a training step has no use for ∂U: ask a layer whose arrays are on the host.")
+        passed: Any = forward  # holds matrices on the device in the places of arrays
+        factors, _, C, D, _ = passed.weights
+        U, Z, X = passed.U, passed.Z, passed.solution.X
+        G_Y = matrix(G_Y.astype(Z.dtype, copy=False), Z.dtype)
+        G, S = multiply(C.T, G_Y), empty(Z.shape, Z.dtype)
+        each(algebra.slopes, S.array.size, apply(factors, X), Z, self.activation.code, S)
+        solution = self.solve(self.adjoint(S, G))  # type: ignore[arg-type]
         V: Any = solution.X
         of_factors: Any = tuple(
             product(apply(fac.transpose(factors[:i]), V), apply(factors[i + 1 :], X).T, factors[i])
             for i in range(len(factors))
         )
-        rest: Any = multiply(V, U.T), multiply(G_Y, X.T), None if weights.D is None else multiply(G_Y, U.T)
+        rest: Any = multiply(V, U.T), multiply(G_Y, X.T), None if D is None else multiply(G_Y, U.T)
         return BackwardPass(solution, of_factors, *rest)
 
-    def gradients(self, backward: BackwardPass) -> dict[str, Matrix]:
+
+class Trainer(definition.Trainer):
+    """Takes the training steps of one model on the device; its `f` must be one of the package's own.
+
+    `parameters` are the copies on the device; `update_host` writes them back into the arrays of the model.
+    """
+
+    layer_class = DeviceLayer
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        parametrisation: Parametrisation,
+        activation: Activation,
+        options: Options,
+        loss: str,
+        optimizer: SGD,
+    ) -> None:
+        f, dtype = parametrisation.function, parameters["B"].dtype
+        if type(f) not in FUNCTIONS.values():
+            raise ValueError(
+                f"f must be one of {', '.join(f.__name__ for f in FUNCTIONS.values())} to be trained on the device; "
+                f'got {type(f).__name__}: train with backend="numba", or "numpy".'
+            )
+        copies: Any = {name: matrix(np.ascontiguousarray(W), dtype) for name, W in parameters.items()}
+        super().__init__(copies, parametrisation, activation, options, loss, optimizer)
+        self.host = parameters
+        self.velocity = {name: matrix(np.zeros(W.shape, dtype), dtype) for name, W in parameters.items()}
+        self.levels = (dtype.type(f.kappa), dtype.type(np.finfo(dtype).eps))
+
+    def update_host(self) -> None:
+        """Copy the parameters into the arrays of the model."""
+        for name, W in self.parameters.items():
+            d_W: Any = W
+            self.host[name][...] = d_W.download()
+
+    def layer(self) -> Layer:
+        """The layer of the parameters as they are now."""
+        P, of_f = self.parameters, MAPS[self.parametrisation.function.name][0]
+        factors: Any = tuple(of_f(F, self.levels) for F in as_factors(P))
+        weights = Weights(factors, P["B"], P["C"], P.get("D"), self.parametrisation.bias)
+        return DeviceLayer(weights, self.activation, self.options)
+
+    def gradients(self, backward: BackwardPass) -> Any:
         """Those of the raw parameters, stored as the parameters are."""
-        pull = MAPS["none" if self.model.straight_through else self.model.f.name][1]
-        G: Any = [pull(F, G, self.levels) for F, G in zip(self.raw(), backward.factors, strict=True)]
-        named = by_name(G)
-        named |= {"B": backward.B, "C": backward.C}
+        f = self.parametrisation.function
+        pull = MAPS["none" if f.straight_through else f.name][1]
+        raw: Any = as_factors(self.parameters)
+        G: Any = [pull(F, G, self.levels) for F, G in zip(raw, backward.factors, strict=True)]
+        named = by_name(G) | {"B": backward.B, "C": backward.C}
         return named if backward.D is None else named | {"D": backward.D}
 
-    def descend(self, gradients: dict[str, Matrix], optimizer: SGD) -> None:
+    def descend(self, backward: BackwardPass) -> None:
         """One step of SGD, and the projection where `f` has one; nothing if a gradient is not finite."""
-        for name, W in self.parameters.items():
-            if not np.isfinite(api.download(row_products(W, gradients[name]))).all():
+        gradients, optimizer, parameters = self.gradients(backward), self.optimizer, dict(self.parameters)
+        for name, W in parameters.items():
+            if not np.isfinite(api.download(row_products(W, gradients[name]))).all():  # type: ignore[arg-type]
                 raise FloatingPointError(f"the gradient of {name} is not finite")
-        rate = optimizer.advance()
-        levels = tuple(self.dtype.type(x) for x in (rate, optimizer.momentum, optimizer.weight_decay))
-        for name, W in self.parameters.items():
+        scalar = self.levels[0].dtype.type
+        levels = scalar(optimizer.advance()), scalar(optimizer.momentum), scalar(optimizer.weight_decay)
+        for name, W in parameters.items():
             G, V = gradients[name], self.velocity[name]
-            each(algebra.descend, W.array.size, W, G, V, levels, int(optimizer.nesterov))
-        if self.model.f.name == "rows":
-            for name, F in zip("A" if "A" in self.parameters else "LR", self.raw(), strict=True):
-                projected = project(F, self.levels)
-                self.parameters[name] = projected if name != "R" else projected.T
+            each(algebra.descend, V.array.size, W, G, V, levels, int(optimizer.nesterov))
+        if self.parametrisation.function.name == "rows":
+            for name, F in zip("A" if "A" in parameters else "LR", as_factors(parameters), strict=True):
+                projected: Any = project(F, self.levels)  # type: ignore[arg-type]
+                parameters[name] = projected if name != "R" else projected.T
+            self.parameters = parameters

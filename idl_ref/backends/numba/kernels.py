@@ -11,22 +11,12 @@ import math
 import numpy as np
 
 from idl_ref import certificate
-from idl_ref.backends.numba import simd as vec
-from idl_ref.backends.numba.columns import (
-    ROWS,
-    compiled,
-    copy,
-    entry,
-    fill,
-    filled,
-    finish,
-    gather,
-    norms,
-    phi,
-    product,
-)
-from idl_ref.backends.numba.simd import GROUP
-from idl_ref.backends.numba.trials import DEPTH, DIFFERENCES, HISTORY, anderson, newton
+from idl_ref.backends.methods import DAMPING, DEPTH
+from idl_ref.backends.numba.columns import copy, finish, norms
+from idl_ref.backends.numba.compiling import compiled, entry, vec
+from idl_ref.backends.numba.functions import phi
+from idl_ref.backends.numba.products import GROUP, ROWS, boundary, fill, filled, gather, product
+from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
 
 excess, Rounding = compiled(certificate.excess), certificate.Rounding
 
@@ -127,7 +117,7 @@ def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, 
     stride = end + ROWS
     block, adjoint = room * stride, S.size > 0
     M, eps = np.empty(4 * block + (room + 1) * small + ROWS, F1.dtype), 2 * roundings.unit
-    x = vec.boundary(M)
+    x = boundary(M)
     g, z, t, count, left = x + block, x + 2 * block, x + 4 * block, w, 0
     index, slowed, z_norm, before = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w), np.empty(w)
     load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm)
@@ -191,7 +181,7 @@ def extrapolate(M, x, g, h, f, gram, state, end, stride, eps, H, gamma):
             M[i] = 0
     slot, known = state[SLOT], state[KNOWN] > 0
     state[KNOWN], state[SLOT] = 1, (slot + 1) % DEPTH
-    return anderson(M, x, g, h, f, gram, slot, known, end, stride, 64 * eps, H, gamma)
+    return anderson(M, x, g, h, f, gram, slot, known, end, stride, DAMPING * eps, H, gamma)
 
 
 @entry
@@ -206,7 +196,7 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
     block, adjoint = room * stride, S.size > 0
     remembered = 0 if Lt is not None else HISTORY * w
     M = np.empty(5 * block + (remembered + 1) * stride + (room + 1) * small + ROWS, F1.dtype)
-    x, count = vec.boundary(M), w
+    x, count = boundary(M), w
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s stands between z and base
     scratch = history + remembered * stride
     t = scratch + stride
@@ -278,7 +268,7 @@ def substitute(first, last, A, packed, Z, S, sizes, where, tol, roundings, out, 
         k = n - 1 - position if upper else position
         low, high = (0, k) if upper else (k + 1, n)
         for x in range(0, w * stride, stride):
-            M[x + k] = vec.first(phi(M, vec.load(M, x + k), code))
+            M[x + k] = vec.first(phi(vec.load(M, x + k), code))
             if adjoint:
                 M[x + k] *= M[3 * block + x + k]
             value = M[x + k]

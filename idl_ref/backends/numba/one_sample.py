@@ -1,8 +1,8 @@
-"""One sample from U to Ŷ in a single compiled call: Z = B U, Picard's steps, Ŷ = C X + D U, and what certifies it.
+"""One sample from U to Ŷ in a single compiled call: Z = B U, Picard's steps, Ŷ = C X + D U, and the measured norms.
 
-`fixed_point` serves any number of columns and every method, and most of its time for one sample is Python. Here the
-weights are packed once, the scratch is there already, and one call does everything. What it cannot finish, a sample
-that is slow, not finite or at the iteration limit, it leaves to `fixed_point`. `one_numpy` is its twin.
+`Layer.forward` serves any number of columns and every method, and spends most of its time for one sample in Python.
+Here the weights are packed once, the scratch arrays exist already, and one call does everything. A sample that is slow,
+not finite or at the iteration limit is left to `Layer.forward`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ import math
 
 import numpy as np
 
+from idl_ref.activations import Activation
 from idl_ref.backends import methods
-from idl_ref.backends.numba import layer as numba_
-from idl_ref.backends.numba import simd as vec
-from idl_ref.backends.numba.columns import ROWS, compiled, copy, entry, filled, finish, norms, pack, product
+from idl_ref.backends.numba.columns import copy, finish, norms
+from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.kernels import CONVERGED, GOES_ON, PRECISION_LIMIT, SLOW, outcome
-from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, Layer, steps_left
+from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
+from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, readout
+from idl_ref.solution import SolveOptions
+from idl_ref.weights import Weights
 
 N, R, P, Q, BIAS, CODE, MAX_ITER, SLOW_STEPS, B, F1, F2, CD, END = range(13)  # of sizes; from B on, where in W
+ENDLESS = 1 << 62  # more steps than any sample takes
 VECTORS = 5  # zeros, x, g, z, and t or y: all with room for the longest
 LAST_SUCCESS, SLOW_RATIO, STEPS_LEFT = max(CONVERGED, PRECISION_LIMIT), methods.SLOW, methods.STEPS_LEFT
-left = compiled(steps_left)
+left = compiled(methods.steps_left)
 
 
 @compiled
@@ -58,7 +62,7 @@ def predict(U, Y, W, M, sizes, numbers):
     """Y (1, q) for U (1, p); true if the sample converged. W holds B, the factors of A, and [C D], each packed."""
     n, r, p, q, width = sizes[N], sizes[R], sizes[P], sizes[Q], sizes[P] + sizes[BIAS]
     wide, no = filled(max(n, max(q, r)), ROWS), n - n
-    zeros = vec.boundary(M)
+    zeros = boundary(M)
     x, z, t, joint = zeros + wide, zeros + 3 * wide, zeros + 4 * wide, zeros + 5 * wide
     for i in range(zeros, x + wide):
         M[i] = 0
@@ -80,27 +84,31 @@ def predict(U, Y, W, M, sizes, numbers):
     return ended <= LAST_SUCCESS
 
 
-class OneSample:
-    """Weights packed for `predict`, and scratch for as many calls as ever ran at once."""
+def packed_size(height: int, width: int) -> int:
+    """Numbers that the panels of a factor take, with ROWS to spare, so that they can start at an aligned address."""
+    return methods.filled(height, ROWS) * width + ROWS
 
-    def __init__(self, layer: Layer) -> None:
-        r = layer.factors[1].shape[0] if len(layer.factors) == 2 else 0
-        n, width = layer.B.shape
-        q, p = len(layer.C), width - layer.bias
-        nothing = np.empty((0, 0), layer.B.dtype)
-        matrices = [layer.B, layer.factors[0], layer.factors[1] if r else nothing, layer.readout]
-        starts = np.cumsum([0, *(numba_.filled(len(F)) * F.shape[1] + ROWS for F in matrices)])
-        self.W, self.tol = np.zeros(starts[-1], layer.B.dtype), layer.tol
+
+class OneSample:
+    """Weights packed for `predict`; it keeps scratch arrays for as many calls as ever ran at once."""
+
+    def __init__(self, weights: Weights, activation: Activation, options: SolveOptions, impatient: bool) -> None:
+        factors, B, C, _, bias = weights
+        (n, width), q, r = B.shape, len(C), factors[1].shape[0] if len(factors) == 2 else 0
+        p = width - int(bias)
+        matrices = [B, factors[0], factors[1] if r else np.empty((0, 0), B.dtype), readout(weights)]
+        starts = np.cumsum([0, *(packed_size(*F.shape) for F in matrices)])
+        self.W, self.tol = np.zeros(starts[-1], B.dtype), options.tol
         for first, last, F in zip(starts, starts[1:], matrices, strict=False):
-            if F.size:  # packed where it stays: panels begin at a boundary in memory
-                sums, ones = np.empty(numba_.filled(len(F)), F.dtype), numba_.NOTHING[F.dtype][0]
-                numba_.call(pack, *numba_.flat(F), *F.shape, self.W[first:last], False, ones, sums)
-        limit, patience = min(layer.max_iter, 1 << 62), methods.SLOW_STEPS if layer.impatient else 1 << 62
-        self.sizes = np.array([n, r, p, q, layer.bias, layer.activation.code, limit, patience, *starts], np.int64)
-        self.room = VECTORS * numba_.filled(max(n, q, r)) + n + width + 2 * ROWS
+            if F.size:  # packed where it stays, because panels begin at an aligned address
+                ones, sums = np.empty(0, B.dtype), np.empty(methods.filled(len(F), ROWS), B.dtype)
+                entries = np.array(F, order="C").reshape(-1)
+                pack(entries, F.shape[1], 1, *F.shape, self.W[first:last], False, ones, sums)
+        limit, patience = min(options.max_iter, ENDLESS), methods.SLOW_STEPS if impatient else ENDLESS
+        self.sizes = np.array([n, r, p, q, bias, activation.code, limit, patience, *starts], np.int64)
+        self.room = VECTORS * methods.filled(max(n, q, r), ROWS) + n + width + 2 * ROWS
         self.free = [self._scratch()]
-        blank = np.zeros((1, p), layer.B.dtype), np.empty((1, q), layer.B.dtype)
-        numba_.call(predict, *blank, self.W, self.free[0][0], self.sizes, self.free[0][1])  # compiles
+        self(np.zeros((1, p), B.dtype), np.empty((1, q), B.dtype))  # compiles
 
     def _scratch(self) -> tuple[np.ndarray, np.ndarray]:
         numbers = np.zeros(TOL + 1)
@@ -108,7 +116,7 @@ class OneSample:
         return np.empty(self.room, self.W.dtype), numbers
 
     def __call__(self, U: np.ndarray, Y: np.ndarray, measured: np.ndarray | None = None) -> bool:
-        """As in the twin; written out again, because sharing it would cost every sample a call."""
+        """The same as in the NumPy twin; the lines are repeated, because sharing them would cost one more call."""
         try:
             mine = self.free.pop()
         except IndexError:

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from idl_ref.backends.numba import simd as vec
-from idl_ref.backends.numba.columns import ROWS, compiled, filled, product, slope
-from idl_ref.backends.numba.simd import GROUP
+from idl_ref.backends.methods import DEPTH
+from idl_ref.backends.numba.compiling import compiled, vec
+from idl_ref.backends.numba.functions import largest, slope, total
+from idl_ref.backends.numba.products import GROUP, ROWS, filled, product
 
-DEPTH = 5  # differences that Anderson remembers: the rows of gram and the columns of a history
 LAST_F, LAST_G, DIFFERENCES = 0, 1, 2  # a history is f and g of the point before, then ΔF and ΔG, each a column
 HISTORY = DIFFERENCES + 2 * DEPTH
 
@@ -51,7 +51,7 @@ def remember(M, x, g, last_f, last_g, f, new, beside, known, end):
     Both differences are divided by the size of ΔF, as in the NumPy twin.
     """
     vec.separate()
-    lanes, zero = vec.lanes(M), vec.splat(M, M.dtype.type(0))
+    lanes, zero = vec.lanes(M), vec.splat(M, 0.0)
     top, size = zero, zero
     for i in range(0, end, lanes):
         g_i = vec.load(M, g + i)
@@ -65,7 +65,7 @@ def remember(M, x, g, last_f, last_g, f, new, beside, known, end):
         vec.store(M, last_g + i, g_i)
         vec.store(M, new + i, df)
         vec.store(M, beside + i, dg)
-    scale, unit = vec.largest(top), vec.largest(size)
+    scale, unit = largest(top), largest(size)
     scale, unit = scale if scale > 0 else M.dtype.type(1), unit if unit > 0 else M.dtype.type(1)
     for i in range(0, end, lanes):
         vec.store(M, new + i, vec.divide(vec.load(M, new + i), vec.splat(M, unit)))
@@ -77,13 +77,13 @@ def remember(M, x, g, last_f, last_g, f, new, beside, known, end):
 def dots(M, a, b, c, end):
     """⟨a, b⟩ and ⟨a, c⟩ of columns."""
     vec.separate()
-    ab = vec.splat(M, M.dtype.type(0))
+    ab = vec.splat(M, 0.0)
     ac = ab
     for i in range(0, end, vec.lanes(M)):
         a_i = vec.load(M, a + i)
         ab = vec.add(ab, vec.multiply(a_i, vec.load(M, b + i)))
         ac = vec.add(ac, vec.multiply(a_i, vec.load(M, c + i)))
-    return np.float64(vec.total(ab)), np.float64(vec.total(ac))
+    return np.float64(total(ab)), np.float64(total(ac))
 
 
 @compiled
@@ -108,7 +108,7 @@ def anderson(M, x, g, h, f, gram, slot, known, end, stride, damping, H, gamma):
     for i in range(0, end, vec.lanes(M)):
         value = vec.load(M, g + i)
         for a in range(DEPTH):
-            weight = vec.splat(M, M.dtype.type(scale * gamma[a]))
+            weight = vec.splat(M, scale * gamma[a])
             value = vec.subtract(value, vec.multiply(weight, vec.load(M, dG + a * stride + i)))
         vec.store(M, x + i, value)
     return True
@@ -122,7 +122,7 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T):
     """
     vec.separate()
     for i in range(0, n, vec.lanes(M)):
-        vec.store(M, p + i, slope(M, vec.load(M, p + i), code))
+        vec.store(M, p + i, slope(vec.load(M, p + i), code))
     for i in range(n):
         if s >= 0:
             M[p + i] *= M[s + i]

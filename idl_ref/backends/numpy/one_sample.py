@@ -1,64 +1,51 @@
-"""One sample from U to Ŷ by vectors, without the bookkeeping of a batch. `one_numba` is its twin."""
+"""One sample from U to Ŷ by Picard's iteration on vectors, without the bookkeeping of a batch.
+
+A sample that is slow, not finite or at the iteration limit is left to `Layer.forward`.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from idl_ref.activations import Activation
 from idl_ref.backends import methods
-from idl_ref.factors import Factors
+from idl_ref.solution import SolveOptions
+from idl_ref.weights import Weights
 
-# What is measured: ‖ĝ − x̂‖∞, ‖x̂‖∞, ‖z‖∞, ‖ĝ‖∞, ‖u‖∞, applications. TOL is told, not measured.
+# The places of what a call measures: ‖ĝ − x̂‖∞, ‖x̂‖∞, ‖z‖∞, ‖ĝ‖∞, ‖u‖∞ and the number of applications. The place TOL
+# holds the tolerance, which the compiled twin reads there.
 STEP, X_NORM, Z_NORM, G_NORM, U_NORM, ITERATIONS, TOL = range(7)
 
 
-def steps_left(step: float, before: float, limit: float) -> float:
-    """How many more steps it takes to the limit, if steps go on to shrink by the ratio of the last two."""
-    if not 0 < step < before:
-        return math.inf
-    return math.log(limit / step) / math.log(step / before) if limit > 0 else math.inf
-
-
-class Layer(NamedTuple):
-    """X = φ(A X + B U), Ŷ = C X + D U by Picard's iteration; with `impatient`, slow samples are left."""
-
-    factors: Factors
-    B: np.ndarray  # (n, p), with the column of the bias where there is one
-    C: np.ndarray  # (q, n)
-    D: np.ndarray | None  # as wide as B
-    activation: Activation
-    bias: int
-    tol: float
-    max_iter: int
-    impatient: bool
-
-    @property
-    def readout(self) -> np.ndarray:
-        """[C D], zeros for no D: Ŷ = [C D] [x; u] is one product.   -> (q, n + p)"""
-        D = np.zeros((len(self.C), self.B.shape[1]), self.C.dtype) if self.D is None else self.D
-        return np.concatenate([self.C, D], axis=1)
+def readout(weights: Weights) -> np.ndarray:
+    """[C D], with zeros for a missing D: Ŷ = [C D] [x; u] is one product.   -> (q, n + p)"""
+    _, B, C, D, _ = weights
+    return np.concatenate([C, np.zeros((len(C), B.shape[1]), C.dtype) if D is None else D], axis=1)
 
 
 class OneSample:
-    """Weights, and scratch for as many calls as ever ran at once."""
+    """X = φ(A X + B U), Ŷ = C X + D U for one sample; it keeps scratch arrays for as many calls as ever ran at once.
 
-    def __init__(self, layer: Layer) -> None:
-        self.layer, self.readout = layer, layer.readout
-        self.eps = float(np.finfo(layer.B.dtype).eps)
+    With `impatient`, a sample that would need many more Picard steps is left to `Layer.forward`.
+    """
+
+    def __init__(self, weights: Weights, activation: Activation, options: SolveOptions, impatient: bool) -> None:
+        self.weights, self.activation, self.options, self.impatient = weights, activation, options, impatient
+        self.readout = readout(weights)
+        self.eps = float(np.finfo(weights.B.dtype).eps)
         self.free = [self._scratch()]
 
     def _scratch(self) -> tuple[np.ndarray, ...]:
         """[x; u] with the 1 of the bias at its end, z, F₂ x, two for magnitudes, and what is measured."""
-        dtype, (n, width) = self.layer.B.dtype, self.layer.B.shape
-        sizes = n + width, n, len(self.layer.factors[-1]), n, width
+        dtype, (n, width) = self.weights.B.dtype, self.weights.B.shape
+        sizes = n + width, n, len(self.weights.factors[-1]), n, width
         return *(np.ones(size, dtype) for size in sizes), np.zeros(TOL + 1)
 
     def __call__(self, U: np.ndarray, Y: np.ndarray, measured: np.ndarray | None = None) -> bool:
-        """Fill Y (1, q) for U (1, p), both contiguous; False if that did not work. `measured` takes the norms."""
-        try:  # taken from the list and given back: no two calls share it, whatever threads or signals do
+        """Fill Y (1, q) for U (1, p), both contiguous; False if the sample is left. `measured` takes the norms."""
+        try:  # scratch arrays are taken from the list and given back, so that no two threads ever share them
             mine = self.free.pop()
         except IndexError:
             mine = self._scratch()
@@ -75,20 +62,21 @@ class OneSample:
         self, xu: np.ndarray, z: np.ndarray, t: np.ndarray, d: np.ndarray, e: np.ndarray, numbers: np.ndarray
     ) -> bool:
         """Picard's steps from x = 0 until the sample is done or is left; the answer stands in xu."""
-        layer, phi, F = self.layer, self.layer.activation.phi, self.layer.factors
+        F, phi, options = self.weights.factors, self.activation.phi, self.options
         n, u = len(z), xu[len(z) :]
-        z_norm = norm(layer.B.dot(u, z), d)
-        asked, rounded = layer.tol * min(1.0, z_norm), 4 * self.eps
+        z_norm = norm(self.weights.B.dot(u, z), d)
+        asked, rounded = options.tol * min(1.0, z_norm), 4 * self.eps
         x, g = np.zeros_like(z), phi(z)  # A·0 = 0
         slow, before, count = 0, math.inf, 1
         while True:
             step, top = norm(np.subtract(g, x, out=d), d), norm(g, d)
             done = step <= asked or step <= rounded * max(z_norm, top)
             slow = slow + 1 if step > methods.SLOW * before else 0
-            if done or not step < math.inf or count >= layer.max_iter:
+            if done or not step < math.inf or count >= options.max_iter:
                 break
             limit = max(asked, rounded * z_norm)
-            if layer.impatient and slow >= methods.SLOW_STEPS and steps_left(step, before, limit) > methods.STEPS_LEFT:
+            stuck = self.impatient and slow >= methods.SLOW_STEPS
+            if stuck and methods.steps_left(step, before, limit) > methods.STEPS_LEFT:
                 break
             before, x, count = step, g, count + 1
             p = F[0].dot(x if len(F) == 1 else F[1].dot(x, t))

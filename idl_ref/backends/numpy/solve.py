@@ -10,16 +10,13 @@ Columns never meet. Each stops on its own and then leaves the batch, so that slo
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from idl_ref import factors as fac
-from idl_ref.activations import Activation
 from idl_ref.backends import methods
-from idl_ref.backends.methods import Memory
-from idl_ref.backends.numpy import trials as proposals
-from idl_ref.backends.numpy.trials import Problem
+from idl_ref.backends.equation import Equation
+from idl_ref.backends.numpy import trials
+from idl_ref.backends.numpy.trials import Proposal
 from idl_ref.certificate import Certifier, column_max, stopping_step
 from idl_ref.solution import Solution, SolveOptions, Status, join
 
@@ -27,32 +24,32 @@ from idl_ref.solution import Solution, SolveOptions, Status, join
 class Ledger:
     """What is known of every column. `index` are the columns still running, in the order of the running arrays."""
 
-    def __init__(self, problem: Problem, options: SolveOptions, certifier: Certifier) -> None:
-        n, m = problem.Z.shape
+    def __init__(self, equation: Equation, options: SolveOptions, certifier: Certifier) -> None:
+        n, m = equation.Z.shape
         self.options = options
-        self.eps = float(np.finfo(problem.Z.dtype).eps)
+        self.eps = float(np.finfo(equation.Z.dtype).eps)
         self.certifier = certifier
-        self.X = np.full((n, m), np.nan, problem.Z.dtype)
+        self.X = np.full((n, m), np.nan, equation.Z.dtype)
         self.status = np.full(m, Status.NONFINITE, np.int8)
         self.iterations = np.zeros(m, np.intp)
         self.step = np.full(m, np.nan)
         self.error_bound = np.full(m, np.inf)
         self.index = np.arange(m)
 
-    def start(self, problem: Problem, X: np.ndarray) -> tuple[Problem, np.ndarray]:
+    def start(self, equation: Equation, X: np.ndarray) -> tuple[Equation, np.ndarray]:
         """Leave out the columns whose Z, S or start is not finite: they stay NONFINITE."""
-        finite = np.isfinite(problem.Z).all(axis=0) & np.isfinite(X).all(axis=0)
-        if problem.S is not None:
-            finite &= np.isfinite(problem.S).all(axis=0)
+        finite = np.isfinite(equation.Z).all(axis=0) & np.isfinite(X).all(axis=0)
+        if equation.S is not None:
+            finite &= np.isfinite(equation.S).all(axis=0)
         self.index = self.index[finite]
-        return (problem, X) if finite.all() else (problem.take(finite), X[:, finite])
+        return (equation, X) if finite.all() else (equation.take(finite), X[:, finite])
 
     def settle(
-        self, problem: Problem, X: np.ndarray, G: np.ndarray, step: np.ndarray, trial: np.ndarray | bool = False
+        self, equation: Equation, X: np.ndarray, G: np.ndarray, step: np.ndarray, trial: np.ndarray | bool = False
     ) -> np.ndarray:
         """Count one application G = g(X), close the columns that are done, and tell which go on.   -> (k,) bool"""
         self.iterations[self.index] += 1
-        limit = stopping_step(self.options.tol, column_max(problem.Z), column_max(G), self.eps)
+        limit = stopping_step(self.options.tol, column_max(equation.Z), column_max(G), self.eps)
         done = (step <= limit) & np.isfinite(step)  # both are inf where a trial overflows
         broken = ~np.isfinite(step) & ~np.asarray(trial)
         spent = self.iterations[self.index] >= self.options.max_iter
@@ -61,25 +58,33 @@ class Ledger:
             status = np.where(spent, Status.MAX_ITER, Status.CONVERGED)
             status[done] = np.where(step[done] <= self.options.tol, Status.CONVERGED, Status.PRECISION_LIMIT)
             status[broken] = Status.NONFINITE
-            self.close(problem.take(leaving), leaving, X[:, leaving], G[:, leaving], step[leaving], status[leaving])
+            self.close(equation.take(leaving), leaving, X[:, leaving], G[:, leaving], step[leaving], status[leaving])
         return ~leaving
 
     def close(
-        self, problem: Problem, leaving: np.ndarray, X: np.ndarray, G: np.ndarray, step: np.ndarray, status: np.ndarray
+        self,
+        equation: Equation,
+        leaving: np.ndarray,
+        X: np.ndarray,
+        G: np.ndarray,
+        step: np.ndarray,
+        status: np.ndarray,
     ) -> None:
-        """Write down the columns that leave; `problem`, X, G, step and status hold only those."""
+        """Write down the columns that leave; `equation`, X, G, step and status hold only those."""
         columns = self.index[leaving]
         self.X[:, columns] = np.where(status == Status.NONFINITE, np.nan, G)
         self.status[columns] = status
         self.step[columns] = step
-        self.error_bound[columns] = self.certifier.bound(X, G, problem.S, problem.Z)
+        self.error_bound[columns] = self.certifier.bound(X, G, equation.S, equation.Z)
         self.index = self.index[~leaving]
 
     def solution(self) -> Solution:
         return Solution(self.X, self.status, self.iterations, self.step, self.error_bound)
 
 
-def picard(problem: Problem, X: np.ndarray, ledger: Ledger, leave_slow: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def picard(
+    equation: Equation, X: np.ndarray, ledger: Ledger, leave_slow: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """X ← g(X) until each column is done.
 
     With `leave_slow`, columns that contract slowly are let go: their indices and their last points come back.
@@ -88,9 +93,9 @@ def picard(problem: Problem, X: np.ndarray, ledger: Ledger, leave_slow: bool = F
     before = np.full(X.shape[1], np.inf)
     slow = np.zeros(X.shape[1], np.intp)
     while ledger.index.size:
-        _, G = problem.apply(X)
+        _, G = equation.apply(X)
         step = column_max(G - X)
-        alive = ledger.settle(problem, X, G, step)
+        alive = ledger.settle(equation, X, G, step)
         slow = np.where(step > methods.SLOW * before, slow + 1, 0)
         before, X = step, G
         letting_go = alive & (slow >= methods.SLOW_STEPS) & leave_slow
@@ -100,11 +105,11 @@ def picard(problem: Problem, X: np.ndarray, ledger: Ledger, leave_slow: bool = F
             ledger.index = ledger.index[~letting_go[alive]]
             alive &= ~letting_go
         if not alive.all():
-            problem, X, before, slow = problem.take(alive), X[:, alive], before[alive], slow[alive]
+            equation, X, before, slow = equation.take(alive), X[:, alive], before[alive], slow[alive]
     return np.concatenate(slow_index), np.concatenate(slow_X, axis=1)
 
 
-def safeguarded(problem: Problem, X: np.ndarray, ledger: Ledger, proposal: proposals.Proposal) -> None:
+def safeguarded(equation: Equation, X: np.ndarray, ledger: Ledger, proposal: Proposal) -> None:
     """Trial points from `proposal`, kept only if they shorten the step; Picard otherwise.
 
     Trials may lead uphill for a while, as Newton's do between two active sets. If LEASH of them in a row do not bring
@@ -119,11 +124,11 @@ def safeguarded(problem: Problem, X: np.ndarray, ledger: Ledger, proposal: propo
     trial = np.zeros(m, bool)
     tried, patience, wait = np.zeros(m, np.intp), np.ones(m, np.intp), np.zeros(m, np.intp)
     while ledger.index.size:
-        P, G = problem.apply(X)
+        P, G = equation.apply(X)
         step = column_max(G - X)
-        alive = ledger.settle(problem, X, G, step, trial)
+        alive = ledger.settle(equation, X, G, step, trial)
         if not alive.all():
-            problem, X, P, G, base = problem.take(alive), X[:, alive], P[:, alive], G[:, alive], base[:, alive]
+            equation, X, P, G, base = equation.take(alive), X[:, alive], P[:, alive], G[:, alive], base[:, alive]
             step, best, trial, tried, patience, wait = (a[alive] for a in (step, best, trial, tried, patience, wait))
             proposal.keep(alive)
         good = ~trial | (step <= methods.DECREASE * best)
@@ -133,91 +138,66 @@ def safeguarded(problem: Problem, X: np.ndarray, ledger: Ledger, proposal: propo
         base = np.where(good, G, base)
         wait = np.where(refused, patience, np.maximum(wait - 1, 0))
         patience = np.where(refused, methods.RESPITE * patience, patience)
-        candidate, ready = proposal.propose(problem, X, P, G, ~refused)
+        candidate, ready = proposal.propose(equation, X, P, G, ~refused)
         last = ledger.iterations[ledger.index] >= ledger.options.max_iter - 1  # the answer must not be a mere trial
         trial = ready & ~refused & (wait == 0) & ~last
         tried = np.where(trial, tried, 0)
         X = np.where(trial, candidate, base)
 
 
-def substitution(problem: Problem, ledger: Ledger) -> None:
+def substitution(equation: Equation, ledger: Ledger) -> None:
     """One sweep: with A strictly triangular, xᵢ = sᵢ f(Σⱼ A_ij xⱼ + zᵢ) needs only entries that are already known."""
-    (A,) = problem.factors
+    (A,) = equation.factors
     n = A.shape[0]
-    upper = fac.triangle(problem.factors) == "upper"
-    X = np.zeros_like(problem.Z)
+    upper = fac.triangle(equation.factors) == "upper"
+    X = np.zeros_like(equation.Z)
     for i in range(n - 1, -1, -1) if upper else range(n):
         known = slice(i + 1, n) if upper else slice(0, i)
-        row = replace(problem, S=None if problem.S is None else problem.S[i : i + 1], Z=problem.Z[i : i + 1])
-        X[i] = replace(row, factors=(A[i : i + 1, known],)).apply(X[known])[1]
-    _, G = problem.apply(X)
+        S = None if equation.S is None else equation.S[i : i + 1]
+        X[i] = Equation((A[i : i + 1, known],), equation.activation, S, equation.Z[i : i + 1]).apply(X[known])[1]
+    _, G = equation.apply(X)
     step = column_max(G - X)
     ledger.iterations[ledger.index] = 1
     # Exact but for rounding, which is all that `step` can show.
     status = np.where(step <= ledger.options.tol, Status.CONVERGED, Status.PRECISION_LIMIT)
     status[~np.isfinite(step)] = Status.NONFINITE
-    ledger.close(problem, np.ones(step.size, bool), X, G, step, status)
+    ledger.close(equation, np.ones(step.size, bool), X, G, step, status)
 
 
-def fixed_point(
-    factors: fac.Factors,
-    activation: Activation,
-    S: np.ndarray | None,
-    Z: np.ndarray,
-    X0: np.ndarray | None,
-    options: SolveOptions,
-    memory: Memory | None = None,
-) -> Solution:
+def solve(equation: Equation, X0: np.ndarray | None, options: SolveOptions, certifier: Certifier) -> Solution:
     """Solve X = S ∘ f(F₁ F₂ … X + Z), column by column.
 
     Parameters
     ----------
-    factors : tuple of arrays
-        (A,) or (L, Rᵀ); for the adjoint (Aᵀ,) or (R, Lᵀ).
-    activation : Activation
-        f; the identity for the adjoint.
-    S : (n, m) array or None
-        None for the forward equation (S = 1, certified in the ∞-norm), the slopes for the adjoint (1-norm).
-    Z : (n, m) array
+    equation : Equation
     X0 : (n, m) array or None
         Where to start; None is 0. Substitution needs no start.
     options : SolveOptions
-    memory : dict, optional
-        Kept by a caller whose factors stay as they are between calls; what depends on them alone is computed once.
+    certifier : Certifier
+        Bounds the errors; it knows the factors of this equation.
 
     Notes
     -----
-    All arrays have one dtype, float32 or float64. Cost of one application: 2 n² m flops, low rank 4 n r m.
+    Cost of one application: 2 n² m flops, low rank 4 n r m.
     """
-    memory = {} if memory is None else memory
-    X = np.zeros_like(Z) if X0 is None else X0
-    m, tile = Z.shape[1], options.tile
+    X = np.zeros_like(equation.Z) if X0 is None else X0
+    m, tile = X.shape[1], options.tile
     if tile is not None and m > tile:
         parts = [slice(j, j + tile) for j in range(0, m, tile)]
-        return join(
-            [
-                fixed_point(factors, activation, None if S is None else S[:, c], Z[:, c], X[:, c], options, memory)
-                for c in parts
-            ]
-        )
-    problem = Problem(factors, activation, S, Z)
-    method = methods.choose(options.method, factors, S is not None)
+        return join([solve(equation.take(c), X[:, c], options, certifier) for c in parts])
+    method = methods.choose(options.method, equation.factors, equation.S is not None)
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is a status, not a warning
-        known = (S is not None, activation)
-        if known not in memory:
-            memory[known] = Certifier(factors, activation, S is not None, Z.dtype)
-        ledger = Ledger(problem, options, memory[known])
-        problem, X = ledger.start(problem, X)
+        ledger = Ledger(equation, options, certifier)
+        running, X = ledger.start(equation, X)
         if method == "substitution":
-            substitution(problem, ledger)
+            substitution(running, ledger)
         elif method == "picard":
-            picard(problem, X, ledger)
+            picard(running, X, ledger)
         elif method == "newton":
-            safeguarded(problem, X, ledger, proposals.Newton())
+            safeguarded(running, X, ledger, trials.Newton())
         elif method == "anderson":
-            safeguarded(problem, X, ledger, proposals.Anderson(X))
+            safeguarded(running, X, ledger, trials.Anderson(X))
         else:
-            everything = Problem(factors, activation, S, Z)
-            ledger.index, X = picard(problem, X, ledger, leave_slow=True)
-            safeguarded(everything.take(ledger.index), X, ledger, proposals.Anderson(X))
+            ledger.index, X = picard(running, X, ledger, leave_slow=True)
+            safeguarded(equation.take(ledger.index), X, ledger, trials.Anderson(X))
         return ledger.solution()

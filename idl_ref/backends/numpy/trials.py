@@ -1,58 +1,31 @@
-"""The one equation, X = S ∘ f(F₁ F₂ … X + Z), in NumPy, and trial points for its solution: Anderson's and Newton's.
+"""Trial points for the solution of an Equation, in NumPy: those of Anderson and those of Newton.
 
-A proposal looks at x, at p = A x + z and at g = g(x), and guesses where the equilibrium is. It may be wrong: the
-iteration keeps a guess only if it helps.
+A proposal looks at x, at p = A x + z and at g = g(x), and guesses where the equilibrium is. The guess may be wrong:
+`solve.safeguarded` keeps it only if it shortens the step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from idl_ref import factors as fac
-from idl_ref.activations import Activation
+from idl_ref.backends.equation import Equation
+from idl_ref.backends.methods import DAMPING, DEPTH
 
-DEPTH = 5  # differences that Anderson remembers
 CHUNK = 1 << 22  # entries of the stacked matrices that Newton solves at once
-
-
-@dataclass(frozen=True)
-class Problem:
-    """X = S ∘ f(F₁ F₂ … X + Z) for the columns that are still running."""
-
-    factors: fac.Factors
-    activation: Activation
-    S: np.ndarray | None  # (n, m), None for S = 1
-    Z: np.ndarray  # (n, m)
-
-    def apply(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """P = F₁ F₂ … X + Z,   G = S ∘ f(P)."""
-        P = fac.apply(self.factors, X) + self.Z
-        G = self.activation.phi(P)
-        return P, G if self.S is None else self.S * G
-
-    def slopes(self, P: np.ndarray) -> np.ndarray:
-        """S ∘ f′(P)."""
-        slopes = self.activation.slope(P)
-        return slopes if self.S is None else self.S * slopes
-
-    def take(self, columns: np.ndarray | slice) -> Problem:
-        """The same equation for some of the columns."""
-        S = None if self.S is None else self.S[:, columns]
-        return replace(self, S=S, Z=self.Z[:, columns])
 
 
 class Proposal(Protocol):
     def propose(
-        self, problem: Problem, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
+        self, equation: Equation, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Trial points (n, m), and in which columns there is one (m,). Where not `good`, the way here was given up."""
+        """Trial points (n, m), and in which columns there is one (m,). Where not `good`, the last were given up."""
         ...
 
     def keep(self, alive: np.ndarray) -> None:
-        """Forget the columns that left."""
+        """Forget the columns that have left the iteration."""
         ...
 
 
@@ -64,7 +37,7 @@ class Anderson:
 
     def __init__(self, X: np.ndarray) -> None:
         n, m = X.shape
-        self.damping = 64 * float(np.finfo(X.dtype).eps)  # relative, on the diagonal of ΔFᵀΔF
+        self.damping = DAMPING * float(np.finfo(X.dtype).eps)  # relative, on the diagonal of ΔFᵀΔF
         # Columns first: each column's history is a small matrix of contiguous rows.
         self.dF = np.zeros((m, DEPTH, n), X.dtype)
         self.dG = np.zeros((m, DEPTH, n), X.dtype)
@@ -73,7 +46,7 @@ class Anderson:
         self.slot = 0
 
     def propose(
-        self, problem: Problem, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
+        self, equation: Equation, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         F, G = (G - X).T, G.T
         self._remember(F, G, good)
@@ -118,19 +91,19 @@ class Newton:
     """x⁺ = x + δ with (I − S F₁ F₂ …) δ = g − x, S = S ∘ f′(p): semismooth Newton, exact at once where f is linear."""
 
     def propose(
-        self, problem: Problem, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
+        self, equation: Equation, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        S = problem.slopes(P)
-        chunk = max(1, CHUNK // max(1, problem.factors[0].size))
-        solve = _solve_dense if len(problem.factors) == 1 else _solve_low_rank
+        S = equation.slopes(P)
+        chunk = max(1, CHUNK // max(1, equation.factors[0].size))
+        solve = _solve_dense if len(equation.factors) == 1 else _solve_low_rank
         delta = np.empty_like(X)
         for j in range(0, X.shape[1], chunk):
             columns = slice(j, j + chunk)
-            delta[:, columns] = solve(problem.factors, S[:, columns].T, (G - X)[:, columns].T).T
+            delta[:, columns] = solve(equation.factors, S[:, columns].T, (G - X)[:, columns].T).T
         return X + delta, np.isfinite(delta).all(axis=0)
 
     def keep(self, alive: np.ndarray) -> None:
-        """It remembers nothing."""
+        """There is nothing to forget: each Newton step starts from X alone."""
 
 
 def _solve_dense(factors: fac.Factors, S: np.ndarray, F: np.ndarray) -> np.ndarray:

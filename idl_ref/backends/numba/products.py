@@ -1,0 +1,294 @@
+"""Packed factors and their products with contiguous columns, compiled for the Numba twin.
+
+A panel is LANES rows of a factor, packed: F[p·LANES + l, k] stands at (p K + k)·LANES + l behind the boundary of a
+vector. A column has `end` entries, n and zeros up to a multiple of ROWS. All arrays are flat.
+
+Every product is a chain of fused multiply-adds,
+
+    p_i = fma(a_ik, x_k, p_i),   k = k0, k0 + 1, …, k1 − 1,      from 0, and then added to what was there before,
+
+one lane per row i, whatever the number of columns, so that an answer does not depend on which kernel computed it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from idl_ref.backends import methods
+from idl_ref.backends.numba.compiling import compiled, entry, vec
+from idl_ref.backends.numba.functions import largest, total
+
+GROUP, VECTOR_BYTES = vec.GROUP, vec.VECTOR_BYTES
+ROWS = 16  # every column and every packed factor is filled up with zeros to a multiple of this
+BLOCK = 128  # terms of an inner product that are summed before they meet the rest: short sums are rounded less
+
+
+filled = compiled(methods.filled)
+
+
+@compiled
+def boundary(array):
+    """The first index at which `array` is aligned to the size of a vector, at most LANES − 1."""
+    return (-vec.address(array) & (VECTOR_BYTES - 1)) // (VECTOR_BYTES // vec.lanes(array))
+
+
+@compiled
+def fill(M, first, end, value):
+    """M[first : end] = value, from one boundary of a vector to another."""
+    vec.separate()
+    for i in range(first, end, vec.lanes(M)):
+        vec.store(M, i, vec.splat(M, value))
+
+
+# --- packing ----------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def gather(source, start, down, right, M, o, apart, rows, columns, height, width):
+    """M[o + apart c + i] = source[start + down i + right c] for i < rows, c < columns, and 0 up to height and width."""
+    vec.separate()
+    lanes = vec.lanes(M)
+    whole, squares = 0, 0
+    if right == 1:  # rows are contiguous: turned square by square
+        whole, squares = rows & -lanes, columns & -lanes
+    elif down == 1:
+        whole, squares = rows & -lanes, columns
+    for i in range(0, whole, lanes):
+        if down == 1:
+            for c in range(columns):
+                vec.store(M, o + c * apart + i, vec.load(source, start + i + c * right))
+        else:
+            for c in range(0, squares, lanes):
+                vec.transpose(source, start + i * down + c, down, M, o + c * apart + i, apart)
+    for c in range(columns):
+        for i in range(whole if c < squares else 0, rows):
+            M[o + c * apart + i] = source[start + i * down + c * right]
+        for i in range(rows, height):
+            M[o + c * apart + i] = 0
+    for c in range(columns, width):
+        fill(M, o + c * apart, o + c * apart + height, 0.0)
+
+
+@entry
+def pack(F, down, right, rows, columns, packed, by_columns, weights, sums):
+    """F (rows, columns), its entries `down` and `right` apart, in panels; sums = |F| weights, or |F|ᵀ weights, and the
+    largest of them, NaN if there is one.
+
+    The sums are rounded in the dtype of F. weights, ones if it is empty, and sums are filled up to a multiple of ROWS.
+    """
+    lanes = vec.lanes(packed)
+    for k in range(len(sums)):
+        sums[k] = 0
+    for first in range(0, filled(rows, ROWS), lanes):
+        panel, inside = boundary(packed) + first * columns, lanes
+        if first + lanes > rows:
+            inside = rows - first if first < rows else first - first
+        gather(F, first * down, down, right, packed, panel, lanes, inside, columns, lanes, columns)
+        row_weights, row_sums = vec.splat(packed, 1.0), vec.splat(packed, 0.0)
+        if by_columns and len(weights) > 0:
+            row_weights = vec.load(weights, first)
+        for k in range(columns):
+            size = vec.magnitude(vec.load(packed, panel + k * lanes))
+            if by_columns:
+                sums[k] += total(vec.multiply(size, row_weights))
+            elif len(weights) > 0:
+                row_sums = vec.add(row_sums, vec.multiply(size, vec.broadcast(weights, k)))
+            else:
+                row_sums = vec.add(row_sums, size)
+        if not by_columns:
+            vec.store(sums, first, row_sums)
+    top = vec.splat(packed, 0.0)
+    for k in range(0, len(sums), lanes):
+        top = vec.larger(vec.load(sums, k), top)
+    return np.float64(largest(top))
+
+
+# --- products that stay in registers ----------------------------------------------------------------------------------
+
+# The partial sums of a kernel are a tuple of vectors, which LLVM keeps in registers. The suffix of a name is the number
+# of panels and the number of columns.
+
+
+@compiled
+def chain_2(a, x, t):
+    """t + a x for two panels and one column."""
+    return vec.fma(a[0], x, t[0]), vec.fma(a[1], x, t[1])
+
+
+@compiled
+def chain_2x4(a, M, x, apart, t):
+    """t + a x for two panels and four columns, whose entries x stand `apart` from each other in M."""
+    return (
+        chain_2(a, vec.broadcast(M, x), t[0]),
+        chain_2(a, vec.broadcast(M, x + apart), t[1]),
+        chain_2(a, vec.broadcast(M, x + 2 * apart), t[2]),
+        chain_2(a, vec.broadcast(M, x + 3 * apart), t[3]),
+    )
+
+
+@compiled
+def chain_1x4(a, M, x, apart, t):
+    """t + a x for one panel and four columns."""
+    return (
+        vec.fma(a, vec.broadcast(M, x), t[0]),
+        vec.fma(a, vec.broadcast(M, x + apart), t[1]),
+        vec.fma(a, vec.broadcast(M, x + 2 * apart), t[2]),
+        vec.fma(a, vec.broadcast(M, x + 3 * apart), t[3]),
+    )
+
+
+@compiled
+def put(M, s, g, t):
+    """G = S + t for one panel and one column."""
+    vec.store(M, g, vec.add(vec.load(M, s), t))
+
+
+@compiled
+def put_1x4(M, s, s_apart, g, g_apart, t):
+    """G = S + t for one panel and four columns."""
+    put(M, s, g, t[0])
+    put(M, s + s_apart, g + g_apart, t[1])
+    put(M, s + 2 * s_apart, g + 2 * g_apart, t[2])
+    put(M, s + 3 * s_apart, g + 3 * g_apart, t[3])
+
+
+@compiled
+def put_2x4(M, s, s_apart, g, g_apart, t):
+    """G = S + t for two panels and four columns."""
+    lanes = vec.lanes(M)
+    put_1x4(M, s, s_apart, g, g_apart, (t[0][0], t[1][0], t[2][0], t[3][0]))
+    put_1x4(M, s + lanes, s_apart, g + lanes, g_apart, (t[0][1], t[1][1], t[2][1], t[3][1]))
+
+
+@compiled
+def product_2x8(F, f, panel, M, x, x_apart, s, s_apart, g, g_apart, k0, k1):
+    """G = S + F X over k0 ≤ k < k1 for two panels and eight columns; eight columns need the 32 registers of AVX-512."""
+    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    none = zero, zero
+    t = none, none, none, none
+    u = t
+    for k in range(k0, k1):
+        a = vec.load(F, f + k * lanes), vec.load(F, f + panel + k * lanes)
+        t = chain_2x4(a, M, x + k, x_apart, t)
+        u = chain_2x4(a, M, x + 4 * x_apart + k, x_apart, u)
+    put_2x4(M, s, s_apart, g, g_apart, t)
+    put_2x4(M, s + 4 * s_apart, s_apart, g + 4 * g_apart, g_apart, u)
+
+
+@compiled
+def product_2x4(F, f, panel, M, x, x_apart, s, s_apart, g, g_apart, k0, k1):
+    """G = S + F X over k0 ≤ k < k1 for two panels and four columns, which fit into 16 registers."""
+    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    none = zero, zero
+    t = none, none, none, none
+    for k in range(k0, k1):
+        a = vec.load(F, f + k * lanes), vec.load(F, f + panel + k * lanes)
+        t = chain_2x4(a, M, x + k, x_apart, t)
+    put_2x4(M, s, s_apart, g, g_apart, t)
+
+
+@compiled
+def product_1x8(F, f, M, x, x_apart, s, s_apart, g, g_apart, k0, k1):
+    """G = S + F X over k0 ≤ k < k1 for one panel and eight columns."""
+    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    t = zero, zero, zero, zero
+    u = t
+    for k in range(k0, k1):
+        a = vec.load(F, f + k * lanes)
+        t = chain_1x4(a, M, x + k, x_apart, t)
+        u = chain_1x4(a, M, x + 4 * x_apart + k, x_apart, u)
+    put_1x4(M, s, s_apart, g, g_apart, t)
+    put_1x4(M, s + 4 * s_apart, s_apart, g + 4 * g_apart, g_apart, u)
+
+
+@compiled
+def product_1x4(F, f, M, x, x_apart, s, s_apart, g, g_apart, k0, k1):
+    """G = S + F X over k0 ≤ k < k1 for one panel and four columns."""
+    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    t = zero, zero, zero, zero
+    for k in range(k0, k1):
+        t = chain_1x4(vec.load(F, f + k * lanes), M, x + k, x_apart, t)
+    put_1x4(M, s, s_apart, g, g_apart, t)
+
+
+@compiled
+def product_4x1(F, f, panel, M, x, s, g, k0, k1):
+    """G = S + F X over k0 ≤ k < k1 for four panels and one column."""
+    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    t = zero, zero
+    u = t
+    for k in range(k0, k1):
+        entry, at = vec.broadcast(M, x + k), f + k * lanes
+        t = chain_2((vec.load(F, at), vec.load(F, at + panel)), entry, t)
+        u = chain_2((vec.load(F, at + 2 * panel), vec.load(F, at + 3 * panel)), entry, u)
+    put(M, s, g, t[0])
+    put(M, s + lanes, g + lanes, t[1])
+    put(M, s + 2 * lanes, g + 2 * lanes, u[0])
+    put(M, s + 3 * lanes, g + 3 * lanes, u[1])
+
+
+@compiled
+def product_2x1(F, f, panel, M, x, s, g, k0, k1):
+    """G = S + F X over k0 ≤ k < k1 for two panels and one column."""
+    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    t = zero, zero
+    for k in range(k0, k1):
+        a = vec.load(F, f + k * lanes), vec.load(F, f + panel + k * lanes)
+        t = chain_2(a, vec.broadcast(M, x + k), t)
+    put(M, s, g, t[0])
+    put(M, s + lanes, g + lanes, t[1])
+
+
+@compiled
+def product_1x1(F, f, M, x, s, g, k0, k1):
+    """G = S + F X over k0 ≤ k < k1 for one panel and one column."""
+    t, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    for k in range(k0, k1):
+        t = vec.fma(vec.load(F, f + k * lanes), vec.broadcast(M, x + k), t)
+    put(M, s, g, t)
+
+
+product_2xg, product_1xg = (product_2x8, product_1x8) if GROUP == 8 else (product_2x4, product_1x4)
+
+
+# --- products of any size ---------------------------------------------------------------------------------------------
+
+
+@compiled
+def product(F, rows, inner, M, x, x_apart, s, s_apart, g, g_apart, count):
+    """G = S + F X for `count` columns of M that begin at x, s and g, `apart` from each other; F (rows, inner) packed.
+
+    A few columns more may be computed, up to a multiple of GROUP: there must be room for them.
+    """
+    vec.separate()
+    lanes = vec.lanes(F)
+    end = filled(rows, ROWS)
+    panel = inner * lanes
+    grouped = (count + GROUP // 2) & -GROUP
+    most = 2 if grouped > 0 else 4
+    row = 0
+    while row < end:
+        panels = most
+        while row + panels * lanes > end:
+            panels >>= 1
+        f = boundary(F) + row * inner
+        for k0 in range(0, inner, BLOCK):
+            k1 = k0 + BLOCK if k0 + BLOCK < inner else inner
+            o, o_apart = s + row, s_apart
+            if k0 > 0:
+                o, o_apart = g + row, g_apart
+            for c in range(0, grouped, GROUP):
+                xc, sc, gc = x + c * x_apart, o + c * o_apart, g + row + c * g_apart
+                if panels == 2:
+                    product_2xg(F, f, panel, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
+                else:
+                    product_1xg(F, f, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
+            for c in range(grouped, count):
+                xc, sc, gc = x + c * x_apart, o + c * o_apart, g + row + c * g_apart
+                if panels == 4:
+                    product_4x1(F, f, panel, M, xc, sc, gc, k0, k1)
+                elif panels == 2:
+                    product_2x1(F, f, panel, M, xc, sc, gc, k0, k1)
+                else:
+                    product_1x1(F, f, M, xc, sc, gc, k0, k1)
+        row += panels * lanes

@@ -1,0 +1,49 @@
+"""Threads that sleep when there is nothing to do, and share the tiles of a solve.
+
+`prange` is not used: the threads of OpenMP go on spinning when their work is done, as do those of BLAS, and a training
+step, in which both want the same cores, took many times as long. The threads here sleep. Any number of callers may
+share them, and a forked child starts its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+_pools: dict[int, ThreadPoolExecutor] = {}  # by process
+
+
+def share(kernel: Callable[..., int], threads: int, tile: int, m: int, *arguments: Any) -> int:
+    """Call the kernel for every tile of columns of 0 … m − 1, on `threads` threads; the sum of what the calls return.
+
+    Threads take one tile after the other. Columns never meet, so that the answer is the same on any number of threads.
+    """
+    firsts = iter(range(0, m, tile))
+
+    def work() -> int:
+        return sum([kernel(first, min(m, first + tile), *arguments) for first in firsts])
+
+    helpers, start, alone = [], threading.Event(), False
+
+    def help_out() -> int:
+        start.wait()
+        return 0 if alone else work()
+
+    try:
+        for _ in range(1, threads):
+            helpers.append(pool().submit(help_out))
+    except RuntimeError:  # no more threads, or the interpreter is ending; helpers that are queued may still run later
+        alone = True
+    start.set()
+    return work() + sum([helper.result() for helper in helpers if not helper.cancel()])
+
+
+def pool() -> ThreadPoolExecutor:
+    """The threads of this process, which start when they are first needed."""
+    process = os.getpid()
+    if process not in _pools:
+        _pools.setdefault(process, ThreadPoolExecutor(os.cpu_count(), "idl_ref"))
+    return _pools[process]
