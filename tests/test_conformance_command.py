@@ -64,6 +64,7 @@ def test_list_and_generate(tmp_path, capsys):
     assert "meant to find ‖A‖∞ < 1 taken for a necessary condition of well-posedness" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bugs_command(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(detection, "BUGS", {"DDropped": BUGS["DDropped"]})
     assert cli.main(["conformance", "bugs", "--report", str(tmp_path / "bugs.md")]) == 0
@@ -133,14 +134,14 @@ def test_a_process_is_a_backend(tmp_path, capsys):
     ("mode", "message"),
     [
         ("crash", "the process ended with status 7"),
-        ("hang", "no answer within 3 s"),
+        pytest.param("hang", "no answer within 3 s", marks=pytest.mark.slow),
         ("nonsense", "an answer must be a JSON object on one line; got 'what?'"),
         ("refuse", "no empty batches"),
         ("short", "Y.bin must have 592 bytes"),
     ],
 )
 def test_a_crash_is_a_result_and_not_the_end(tmp_path, mode, message):
-    backend = remote.Command(server(tmp_path, mode), timeout=3)
+    backend = remote.Command(server(tmp_path, mode), timeout=3 if mode == "hang" else 60)
     report = check_backend(backend, groups=["shape-m-0-float64", "shape-m-37-float64", "shape-m-1-float64"])
     backend.close()
     assert message in report.failed[0].message
@@ -159,12 +160,14 @@ def c_backend(tmp_path_factory):
     return program
 
 
+@pytest.mark.slow
 def test_the_backend_in_c(c_backend, capsys):
     assert len(C_SOURCE.read_text().splitlines()) < 150
     assert cli.main(["conformance", "run", "--command", str(c_backend)]) == 0
     assert " 0 failed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_files_out_and_back(tmp_path, capsys):
     """Export; solve by reading nothing but the files; check. Then one answer spoilt, one missing."""
     cases, results = tmp_path / "cases", tmp_path / "results"

@@ -12,9 +12,14 @@ from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.bugs import BUGS
 from idl_ref.conformance.truth.backend import Capabilities
 
+SLOW = [Plain(), adapters.IdlRef("numpy", "picard"), adapters.IdlRef("numba", "anderson")]
 
-@pytest.mark.parametrize("backend", [adapters.IdlRef("numpy"), adapters.IdlRef("numba"), Plain(),
-    adapters.IdlRef("numpy", "picard"), adapters.IdlRef("numba", "anderson")], ids=lambda b: b.name)  # fmt: skip
+
+@pytest.mark.parametrize(
+    "backend",
+    [adapters.IdlRef("numpy"), adapters.IdlRef("numba"), *(pytest.param(b, marks=pytest.mark.slow) for b in SLOW)],
+    ids=lambda b: b.name,
+)
 def test_right_backends_pass_and_nothing_is_skipped(backend):
     report = check_backend(backend)
     assert report.failed == []
@@ -82,6 +87,7 @@ def test_a_run_that_asserts_nothing_is_not_ok():
     assert "nothing was asserted" in report.problems[0]
 
 
+@pytest.mark.slow
 def test_expected_failures():
     expected = {"rank-*": "no low rank yet"}
     report = check_backend(BUGS["FactorsSwapped"](), ["ranks"], expected)

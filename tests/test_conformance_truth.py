@@ -22,6 +22,7 @@ CASES = vectors.load()
 BY_ID = {case.id: case for case in CASES}
 
 
+@pytest.mark.slow
 def test_vectors_are_what_the_script_computes_bit_for_bit():
     text, data = vectors.pack(vectors.generated())
     assert (vectors.CHECKOUT / "vectors.bin").read_bytes() == data
