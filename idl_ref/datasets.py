@@ -10,8 +10,6 @@ from idl_ref import checks
 
 __all__ = ["digits", "spirals", "two_moons"]
 
-TRAIN = 1437  # the first images, in their shuffled order, are for training; the other 360 for testing
-
 
 def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Handwritten digits: 1,797 images of 8 × 8 pixels, split once and for all.
@@ -26,8 +24,9 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
     Notes
     -----
-    E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998), UCI Machine Learning Repository,
-    https://doi.org/10.24432/C50P49, CC BY 4.0; its test set, shuffled once.
+    The images are the test set of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998), UCI
+    Machine Learning Repository, https://doi.org/10.24432/C50P49, under CC BY 4.0. They were shuffled once before the
+    split.
 
     Examples
     --------
@@ -36,10 +35,9 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     ((1437, 64), (360, 64))
     """
     with np.load(Path(__file__).parent / "data" / "digits.npz", allow_pickle=False) as archive:
-        order = archive["order"]  # stored pixel by pixel, every image beside one like it: so they take least room
-        x = archive["pixels"][:, order].T.astype(np.float32, order="C") / 16
-        labels = archive["labels"][order].astype(np.int64)
-    return x[:TRAIN], labels[:TRAIN], x[TRAIN:], labels[TRAIN:]
+        x_train, x_test = (archive[name].astype(np.float32) / 16 for name in ("x_train", "x_test"))  # pixels are 0 … 16
+        y_train, y_test = (archive[name].astype(np.int64) for name in ("y_train", "y_test"))
+    return x_train, y_train, x_test, y_test
 
 
 def two_moons(m: int = 400, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -54,7 +54,8 @@ class Weights(NamedTuple):
     @classmethod
     def of(cls, factors: Factors) -> Weights:
         """The weights of an equation alone: no inputs and no outputs, p = q = 0."""
-        return cls(factors, np.empty((len(factors[0]), 0)), np.empty((0, len(factors[0]))))
+        n = factors[0].shape[0]
+        return cls(factors, np.empty((n, 0)), np.empty((0, n)))
 
     @property
     def A(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ As a program it answers the kit's subprocess runner: python -m idl_ref conforman
 
 import ctypes
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 from idl_ref import ImplicitFunction, ImplicitModel
 from idl_ref.export import export
 
-COMPILER = shutil.which("gcc") or shutil.which("clang")
+COMPILER = (shutil.which("gcc") or shutil.which("clang")) if os.name == "posix" else None  # Windows keeps a loaded file
 FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-fPIC", "-shared"]
 CAPABILITIES = {"vjp": False, "X": False}
 MOST = 1e4  # of |U|: larger inputs are not declared, and may come back as not converged

@@ -20,6 +20,7 @@ def path(tmp_path):
     return tmp_path / "model.npz"
 
 
+@pytest.mark.slow
 def test_every_row(path, tmp_path, capsys):
     command = ["bench", str(path), "--seconds", "0.01", "--starts", "1", "--json", str(tmp_path / "figures.json")]
     assert main(command) == 0

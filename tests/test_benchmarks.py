@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 RUN = Path(__file__).parent / "benchmarks" / "run.py"
 
 
+@pytest.mark.slow
 def test_one_workload_without_peers(tmp_path):
     chosen = ["--only", "n=32", "--contestants", "idl_ref_numpy", "gemm", "--rounds", "1", "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, RUN, *chosen], capture_output=True, text=True, timeout=300)

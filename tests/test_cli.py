@@ -87,6 +87,7 @@ def trained(tmp_path, data, capsys):
 # --- train ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_train_with_no_arguments(tmp_path):
     done = shell("train", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -39,6 +39,7 @@ def test_code_blocks_run(page, tmp_path, monkeypatch):
             exec(compile(block, page.name, "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_newcomers_commands_run(tmp_path):
     """All commands of "Start here" but the installation, one after the other in one folder."""
     commands = [block.strip() for block in blocks(DOCS / "start.md", "sh")]
@@ -62,6 +63,7 @@ def test_links_lead_somewhere(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_run(example, tmp_path):
     text = example.read_text(encoding="utf-8")
@@ -70,6 +72,11 @@ def test_examples_run(example, tmp_path):
     command = [sys.executable, str(example), *SMALL.get(example.stem, [])]
     environment = {**ENVIRONMENT, "PYTHONWARNINGS": WARNINGS}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
+
+
+def test_the_citation_names_this_version():
+    fields = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", fields, flags=re.M)[1] == importlib.import_module("idl_ref").__version__
 
 
 # --- the map from equations to functions and tests --------------------------------------------------------------------

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler
 SCRIPT = Path(__file__).with_name("c_export_backend.py")
 
 
+@pytest.mark.slow
 def test_every_case():
     report = check_backend(CExport())
     assert report.ok, [f"{result.id}: {result.message}" for result in report.failed]
@@ -28,6 +29,7 @@ def test_the_kit_would_notice():
     assert len(check_backend(Off(), groups=["kinks", "ranks"]).failed) > 2
 
 
+@pytest.mark.slow
 def test_through_the_subprocess_runner():
     remote = pytest.importorskip("idl_ref.conformance.remote", reason="the subprocess runner is not there yet")
     backend = remote.Command(f'"{sys.executable}" "{SCRIPT}"', timeout=60)

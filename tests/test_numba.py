@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -227,12 +226,13 @@ def test_many_python_threads_get_their_own_answers(eager_threads):
 
 def test_a_failure_in_one_thread_is_not_lost(eager_threads, monkeypatch):
     monkeypatch.setattr(numba_.numba, "get_num_threads", lambda: 2)
-    me = threading.get_ident()
+    me, failed = threading.get_ident(), threading.Event()
 
     def call(kernel, *arguments):
         if threading.get_ident() != me:
+            failed.set()
             raise MemoryError("no room for a tile")
-        time.sleep(0.2)  # the other thread gets a tile too
+        assert failed.wait(60)  # this thread keeps its first tile until the other thread has failed with the second
         return kernel(*arguments)
 
     A, Z = problem(n=150, m=90)
@@ -245,24 +245,28 @@ def test_a_failure_in_one_thread_is_not_lost(eager_threads, monkeypatch):
 def test_where_no_thread_can_be_started_one_does_it_all(eager_threads, monkeypatch):
     """What was handed over before the refusal must not take a tile when it comes to run after all."""
 
+    late = []
+
     class Exhausted:
         def submit(self, function):
-            threading.Thread(target=function).start()
+            late.append(threading.Thread(target=function))
+            late[-1].start()
             raise RuntimeError("can't start new thread")
 
-    A, Z = problem(n=150, m=90)
-    expected, ran = solve(A, Z), set()
-    monkeypatch.setattr(numba_.numba, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(numba_.threads, "pool", Exhausted)
-
-    def slowly(kernel, *arguments):
+    def counted(kernel, *arguments):
         ran.add(threading.get_ident())
-        time.sleep(0.01)
+        if threading.get_ident() == me:
+            for thread in late:
+                thread.join(60)  # by now the late thread has had its chance to take a tile
         return kernel(*arguments)
 
-    instead(monkeypatch, slowly)
+    A, Z = problem(n=150, m=90)
+    expected, ran, me = solve(A, Z), set(), threading.get_ident()
+    monkeypatch.setattr(numba_.numba, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(numba_.threads, "pool", Exhausted)
+    instead(monkeypatch, counted)
     same(solve(A, Z), expected)
-    assert ran == {threading.get_ident()}
+    assert ran == {me}
 
 
 def test_substitution_is_the_same_on_several_threads(eager_threads, monkeypatch):
@@ -321,6 +325,7 @@ def layer_is_installed(layer):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["workqueue", "omp", "tbb"])
 def test_concurrent_calls_are_right_under_every_threading_layer(layer):
     if not layer_is_installed(layer):
@@ -333,6 +338,7 @@ def test_concurrent_calls_are_right_under_every_threading_layer(layer):
     assert not result.stderr
 
 
+@pytest.mark.slow
 def test_it_works_where_nothing_can_be_written(tmp_path):
     """As a user without rights, with the package read-only and no home."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
@@ -378,6 +384,7 @@ def run_copy(folder, before=""):
     return result.stdout.split()
 
 
+@pytest.mark.slow
 def test_compiled_code_is_kept_until_a_file_it_was_made_of_changes(tmp_path):
     subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)
     assert run_copy(tmp_path) == ["0.5", "0"]
@@ -444,6 +451,7 @@ def test_a_kernel_compiles_when_it_is_called_without_garbage_collection(monkeypa
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 def test_compiled_code_is_not_shared_between_widths_of_vectors(tmp_path):
     """Told which features the CPU has, Numba's cache takes it for the same CPU; but the vectors are others."""
     flags = "import llvmlite.binding as b; print(b.get_host_cpu_features().flatten())"
@@ -478,6 +486,7 @@ def test_where_nothing_is_compiled_the_twin_is_there_by_name_only(monkeypatch):
     assert (backends.resolve("numba"), backends.resolve("auto")) == ("numba", "numpy")
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_stop_a_solve(tmp_path):
     pytest.importorskip("resource")
     subprocess.run(["cp", "-r", str(ROOT / "idl_ref"), str(tmp_path)], check=True)

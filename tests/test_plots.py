@@ -47,6 +47,7 @@ def trained(loss="cross_entropy", validation=True, epochs=2, **settings):
     return fit(model, U, targets, loss=loss, epochs=epochs, validation=data, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize("settings", [{}, {"is_low_rank": True, "rank": 2}, {"f": ImplicitFunctionTriu}])

@@ -128,13 +128,14 @@ def fixed(k):
 
 NAMED = {  # what the kit says to each
     1: "adjoint not transposed",
-    2: "φ′ taken at X in the place of A X + Z",
+    2: "φ′ taken at X in place of A X + Z",
     3: "",
     4: "∂L and ∂R swapped",
     5: "Dᵀ G_Y left out of ∂U",
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", FIXES)
 def test_the_grader_tells_which_labs_are_fixed(lab, k):
     grade = importlib.import_module("grade")
@@ -146,6 +147,7 @@ def test_the_grader_tells_which_labs_are_fixed(lab, k):
     assert len(right.passed) > 25
 
 
+@pytest.mark.slow
 def test_the_grader_runs_from_anywhere(tmp_path):
     command = [sys.executable, str(LABS / "grade.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}

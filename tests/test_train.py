@@ -1,6 +1,5 @@
 import json
 import sys
-import time
 import warnings
 
 import numpy as np
@@ -120,12 +119,11 @@ def test_digits_to_97_percent():
     x_train, y_train, x_test, y_test = datasets.digits()
     preprocessing = Standardise.fit(x_train)
     model = ImplicitModel(64, 10, 64, bias=True, seed=0)
-    started = time.perf_counter()
     history = fit(
         model, preprocessing(x_train), y_train, optimizer=SGD(0.05, schedule="cosine"), epochs=20, batch_size=32,
         progress=False,
     )  # fmt: skip
-    assert time.perf_counter() - started < 20
+    assert max(most for _, most in history.forward_iterations + history.adjoint_iterations) <= 15  # so it is fast
     loss, accuracy = train.evaluate(model, preprocessing(x_test), y_test)
     assert accuracy >= 0.97
     assert loss < 0.15

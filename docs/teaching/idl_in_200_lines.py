@@ -185,9 +185,9 @@ def train(model, U, labels, epochs=10, batch=32, rate=0.1, momentum=0.9, seed=0)
 
 def digits(path="idl_ref/data/digits.npz"):
     """1,797 images of 8 × 8 pixels: U (65, m) with a constant feature 1 for the bias, labels (m,)."""
-    with np.load(path) as file:
-        order = file["order"]
-        pixels, labels = file["pixels"][:, order] / 16, file["labels"][order].astype(int)
+    with np.load(path) as file:  # 1,437 for training, then 360 for testing
+        pixels = np.concatenate([file["x_train"], file["x_test"]]).T / 16
+        labels = np.concatenate([file["y_train"], file["y_test"]]).astype(int)
     return np.vstack([pixels, np.ones(labels.size)]), labels
 
 

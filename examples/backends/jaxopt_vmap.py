@@ -39,8 +39,12 @@ class Jaxopt:
 
     name = "jaxopt"
     capabilities: Any = {  # noqa: RUF012
-        "X0": True, "f": ("inf", "rows", "triu"), "straight_through": True, "empty": False, "subnormal": False
-    }  # fmt: skip
+        "X0": True,
+        "f": ("inf", "rows", "triu"),
+        "straight_through": True,
+        "empty": False,
+        "subnormal": False,
+    }
 
     def __init__(self) -> None:
         static = ("activation", "tol", "max_iter", "f")

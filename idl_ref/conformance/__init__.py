@@ -1,4 +1,6 @@
-"""The conformance kit: exact answers, derived bounds, and a runner that names the bug of another backend.
+"""The conformance kit checks any backend of implicit models, and names the bug behind wrong numbers.
+
+The kit knows the exact answer of every case, and bounds the error that a correct backend may make:
 
 from idl_ref.conformance import check_backend
 report = check_backend(my_backend)
@@ -6,10 +8,11 @@ print(report)
 """
 
 from idl_ref.conformance import adapters
-from idl_ref.conformance.problem import Backend, BackendError, Capabilities, Case, Problem
-from idl_ref.conformance.report import Report, Result
-from idl_ref.conformance.runner import check_backend, parametrize
-from idl_ref.conformance.vectors import load as load_cases
+from idl_ref.conformance.judge.report import Report, Result
+from idl_ref.conformance.judge.runner import check_backend, parametrize
+from idl_ref.conformance.truth.backend import Backend, BackendError, Capabilities
+from idl_ref.conformance.truth.problem import Case, Problem
+from idl_ref.conformance.truth.vectors import load as load_cases
 
 __all__ = [
            "Backend",

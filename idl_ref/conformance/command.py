@@ -1,4 +1,4 @@
-"""The command line of the kit: run, export, check, list, bugs, generate."""
+"""The command line of the kit: the commands run, export, check, list, bugs and generate."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from idl_ref.conformance import remote, runner, vectors
-from idl_ref.conformance.cases import FLAGS
-from idl_ref.conformance.report import Report, Result
+from idl_ref.conformance import remote
+from idl_ref.conformance.judge import detection, runner
+from idl_ref.conformance.judge.report import Report, Result
+from idl_ref.conformance.truth import files, vectors
+from idl_ref.conformance.truth.flags import FLAGS
 
 FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html}
 
@@ -24,7 +26,7 @@ see [how a bug gets its name](conformance.md#how-a-bug-gets-its-name).
 
 
 def add(commands: Any, formatter: Any) -> None:
-    """Add `conformance` and its commands to a parser's."""
+    """Add the command `conformance`, with commands of its own, to the subparsers `commands`."""
     parser = commands.add_parser(
         "conformance",
         help="check another backend against exact answers",
@@ -39,26 +41,33 @@ def add(commands: Any, formatter: Any) -> None:
 
     run = command("run", _run, "check a backend")
     which = run.add_mutually_exclusive_group(required=True)
-    which.add_argument("--backend", metavar="MODULE:OBJECT", help="a Python object, or a class to make one of")
-    which.add_argument("--command", metavar="COMMAND", help="a program that answers JSON lines")
-    run.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for an answer of the program")
+    which.add_argument("--backend", metavar="MODULE:OBJECT", help="a Python object, or a class whose call gives one")
+    which.add_argument("--command", metavar="COMMAND", help="a program that answers requests in JSON, one per line")
+    run.add_argument("--timeout", type=float, default=10.0, metavar="S", help="time limit for each answer, in s")
     export = command("export", _export, "write every case as plain files")
-    check = command("check", _check, "check answers to exported cases")
-    shown = command("list", _list, "the cases, and what each hunts")
+    check = command("check", _check, "check the answers that another program wrote to exported cases")
+    shown = command("list", _list, "print the cases, and the bugs that each is meant to find")
     bugs = command("bugs", _bugs, "show that every planted bug is found")
     generate = command("generate", _generate, "compute the cases again and write them")
-    for parser, help in ((export, None), (check, "what export wrote"), (generate, None)):
+    folders = (
+        (export, "the folder to write"),
+        (check, "the folder that export wrote"),
+        (generate, "the folder to write"),
+    )
+    for parser, help in folders:
         parser.add_argument("directory", type=Path, metavar="DIR", help=help)
-    check.add_argument("results", type=Path, metavar="RESULTS", help="a folder of answers, one folder per case")
-    for parser, more in ((run, "; see list"), (check, "; see list"), (shown, "")):
-        parser.add_argument("--groups", nargs="+", metavar="NAME", help=f"groups, or patterns of ids{more}")
-    reports = f"ending in {', '.join(FORMATS)}"
+    check.add_argument("results", type=Path, metavar="RESULTS", help="the answers, in one folder per case")
+    for parser, more in ((run, "; list prints both"), (check, "; list prints both"), (shown, "")):
+        names = f"names of groups, or patterns of the ids of cases{more}"
+        parser.add_argument("--groups", nargs="+", metavar="NAME", help=names)
+    known = 'a file that gives the reason of each known failure: {"id or pattern": "reason"}'
+    reports = f"write the report to a file ending in {', '.join(FORMATS)}"
     for parser in (run, check):
         add = parser.add_argument
-        add("--expected-failures", type=Path, metavar="FILE.json", help='{"id or pattern": "reason"}')
+        add("--expected-failures", type=Path, metavar="FILE.json", help=known)
         add("--report", type=Path, action="append", default=[], metavar="FILE", help=reports)
-    bugs.add_argument("--all", action="store_true", help="all the cases that find each bug, not only the first")
-    bugs.add_argument("--report", type=Path, metavar="FILE.md", help="write the table")
+    bugs.add_argument("--all", action="store_true", help="find every case that a bug fails, not only the first one")
+    bugs.add_argument("--report", type=Path, metavar="FILE.md", help="write a table of the results")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -75,7 +84,7 @@ def _imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not (module and attribute):
         raise ValueError(f"--backend must be MODULE:OBJECT, as in my_package.backends:mine; got {name!r}.")
-    sys.path.insert(0, "")  # as `python -m` has it, also for the console script
+    sys.path.insert(0, "")  # the console script finds modules in the current folder, as `python -m idl_ref` does
     value: Any = importlib.import_module(module)
     for part in attribute.split("."):
         if not hasattr(value, part):
@@ -93,7 +102,7 @@ def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | Non
     if options.expected_failures is not None:
         expected = json.loads(options.expected_failures.read_text(encoding="utf-8"))
         if not (isinstance(expected, dict) and all(isinstance(reason, str) for reason in expected.values())):
-            raise ValueError(f'{options.expected_failures} must hold an object {{"id or pattern": "reason"}}.')
+            raise ValueError(f'{options.expected_failures} must hold one JSON object, {{"id or pattern": "reason"}}.')
     report = runner.check_backend(backend, groups, expected, progress=_dot if sys.stderr.isatty() else None)
     if sys.stderr.isatty():
         print(file=sys.stderr)
@@ -113,11 +122,11 @@ def _check_reports(paths: list[Path]) -> None:
         if path.suffix not in FORMATS:
             raise ValueError(f"--report must end in {', '.join(FORMATS)}; got {path}.")
         if not path.parent.is_dir():
-            raise ValueError(f"--report must lie in a folder that is there; got {path}.")
+            raise ValueError(f"--report must lie in a folder that exists; got {path}.")
 
 
 def _export(options: argparse.Namespace) -> int:
-    count = remote.export(options.directory, vectors.load(), vectors.SHA256)
+    count = files.export(options.directory, vectors.load(), vectors.SHA256)
     print(f"wrote {count} cases to {options.directory}; their ids are in {options.directory / 'index.txt'}")
     return 0
 
@@ -126,9 +135,12 @@ def _check(options: argparse.Namespace) -> int:
     _check_reports(options.report)
     mark = options.directory / "vectors.sha256"
     if not mark.exists() or mark.read_text(encoding="ascii").strip() != vectors.SHA256:
-        raise ValueError(f"{options.directory} must hold this version's cases: run idl-ref conformance export.")
+        raise ValueError(
+            f"{options.directory} must hold the cases of this version: idl-ref conformance export writes them."
+        )
     cases = vectors.load()
-    groups = options.groups or list({case.group: None for case in cases})  # relations ask for what nobody wrote
+    # Relations are left out: they ask about changed problems, to which the folder holds no answers.
+    groups = options.groups or list(dict.fromkeys(case.group for case in cases))
     return _reported(remote.Answers(options.results, cases), options, groups)
 
 
@@ -142,21 +154,21 @@ def _list(options: argparse.Namespace) -> int:
         print(f"    ‖A‖∞ {facts['norm']:.4g}, Perron root {facts['perron']:.4g}, 1/(1 − κ) {condition}; ", end="")
         print(facts["provenance"])
     for flag in dict.fromkeys(flag for case in cases for flag in case.flags):
-        hunts, effect, link = FLAGS[flag]
-        print(f"{flag}: hunts {hunts}; {effect}. {link}")
+        bug, effect, link = FLAGS[flag]
+        print(f"{flag}: meant to find {bug}; the effect: {effect}. {link}")
     print(f"{len(cases)} cases")
     return 0
 
 
 def _bugs(options: argparse.Namespace) -> int:
     found = {}
-    for name, failures in runner.hunt(options.all):
+    for name, failures in detection.detected(options.all):
         found[name] = failures
         print(f"{name:<28}{failures[0].id if failures else 'NOT FOUND'}", flush=True)
     killed = sum(map(bool, found.values()))
     print(f"{killed} of {len(found)} planted bugs found")
     if options.report is not None:
-        options.report.write_text(f"{BUGS_HEAD}\n{runner.table(found)}", encoding="utf-8")
+        options.report.write_text(f"{BUGS_HEAD}\n{detection.table(found)}", encoding="utf-8")
         print(f"wrote {options.report}")
     return int(killed < len(found))
 
@@ -165,5 +177,5 @@ def _generate(options: argparse.Namespace) -> int:
     digest = vectors.write(options.directory)
     print(f"wrote vectors.json and vectors.bin to {options.directory}, sha256 {digest}")
     if digest != vectors.SHA256:
-        raise ValueError(f"the cases must have the published sha256 {vectors.SHA256}: their bits differ.")
+        raise ValueError(f"the cases must have the published sha256 {vectors.SHA256}; the cases written here differ.")
     return 0

@@ -1,15 +1,11 @@
-"""Backends that are not Python: a process that answers JSON lines, and a folder of answers.
+"""Backends in other languages than Python: a process that answers requests in JSON, and a folder of answers.
 
-A folder with one problem holds `problem.txt`, lines of a key and a value, which C can scan; the same as `problem.json`;
-and one file per array, little-endian numbers in C order: `A.bin`, or `L.bin` and `R.bin`; `B.bin`; `C.bin`; `D.bin`
-where there is one; `U.bin`; `G_Y.bin`. An answer is a folder with `Y.bin`, `X.bin`, and of gradients `grad_A.bin` …, in
-the problem's dtype and the paper's shapes; where the backend knows it, `converged.bin`, one byte per column, 1 or 0.
+`truth.files` describes the files in which problems and answers are exchanged.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import queue
 import shlex
 import subprocess
@@ -22,97 +18,26 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations
-from idl_ref.conformance.problem import DTYPES, INPUTS, BackendError, Case, F, Problem, answer_shapes
-
-_COUNT, _TRUTH = {"type": "integer", "minimum": 0}, {"type": "boolean"}
-SCHEMA: dict[str, Any] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "title": "problem.json: one equation for a backend, X = φ(A X + B U), Y = C X + D U",
-    "type": "object",
-    "properties": {
-        "activation": {"enum": list(activations.TABLE)},
-        "dtype": {"enum": DTYPES},
-        "tol": {"type": "number", "minimum": 0},
-        "max_iter": {"type": "integer", "minimum": 1},
-        "f": {"enum": ["none", *F]},
-        "kappa": {"type": "number", "minimum": 0},
-        "straight_through": _TRUTH,
-        **dict.fromkeys("npqm", _COUNT),
-        "r": {"type": "integer", "minimum": -1, "description": "the rank of L and R; -1 for a dense A"},
-        "has_D": _TRUTH,
-        "has_X0": _TRUTH,
-        "arrays": {
-            "description": "raw little-endian numbers of dtype, by rows, in a file beside this one",
-            "type": "object",
-            "propertyNames": {"enum": [*INPUTS, "G_Y"]},
-            "additionalProperties": {
-                "type": "object",
-                "properties": {"path": {"type": "string"}, "shape": {"type": "array", "items": _COUNT}},
-                "required": ["path", "shape"],
-            },
-        },
-    },
-}
-SCHEMA["required"] = list(SCHEMA["properties"])
-
-
-def write_problem(folder: Path, problem: Problem, G_Y: np.ndarray) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays = {**problem.arrays, "G_Y": G_Y}
-    facts = {**problem.settings, **dict(zip("npqm", problem.sizes, strict=True))}
-    facts["r"] = -1 if problem.L is None else problem.L.shape[1]
-    facts |= {"has_D": problem.D is not None, "has_X0": problem.X0 is not None}
-    text = "".join(f"{key} {int(value) if isinstance(value, bool) else value}\n" for key, value in facts.items())
-    (folder / "problem.txt").write_text(text, encoding="ascii")
-    files = {name: {"path": f"{name}.bin", "shape": list(M.shape)} for name, M in arrays.items()}
-    (folder / "problem.json").write_text(json.dumps(facts | {"arrays": files}, indent=1) + "\n", encoding="ascii")
-    for name, M in arrays.items():
-        (folder / f"{name}.bin").write_bytes(np.ascontiguousarray(M, M.dtype.newbyteorder("<")).tobytes())
-
-
-def read_answer(folder: Path, problem: Problem, what: str) -> dict[str, Any]:
-    """What a folder holds of the answer to "forward" or "vjp"; ValueError where a file is of another size."""
-    prefix = "" if what == "forward" else "grad_"
-    files = {name: (f"{prefix}{name}", shape, problem.dtype) for name, shape in answer_shapes(problem, what).items()}
-    if what == "forward":
-        files["converged"] = "converged", problem.U.shape[1:], np.dtype(np.uint8)
-    out = {}
-    for name, (stem, shape, dtype) in files.items():
-        path, expected = folder / f"{stem}.bin", math.prod(shape) * dtype.itemsize
-        if not path.exists():
-            continue
-        data = path.read_bytes()
-        if len(data) != expected:
-            raise ValueError(f"{path.name} must have {expected} bytes, {shape} {dtype}; got {len(data)}")
-        out[name] = np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
-    return out
-
-
-def digest(problem: Problem) -> tuple[Any, ...]:
-    """What tells a problem from any other."""
-    arrays = sorted(problem.arrays.items())
-    return (json.dumps(problem.settings), *((name, M.shape, M.tobytes()) for name, M in arrays))
-
-
-# --- the backends -----------------------------------------------------------------------------------------------------
+from idl_ref.conformance.truth.backend import BackendError
+from idl_ref.conformance.truth.files import digest, read_answer, write_problem
+from idl_ref.conformance.truth.problem import Case, Problem
 
 
 class Command:
-    """A process that reads a request per line and writes an answer per line.
+    """A process that reads one request per line and writes one answer per line, in JSON.
 
     Parameters
     ----------
     command : str
-        As in a shell, without one.
+        The program and its arguments, split as a shell splits them; no shell is started.
     timeout : float
-        Seconds for one answer; then the process is killed, and started again for the next case.
+        Seconds that the process has for one answer. After them it is killed, and started again for the next request.
 
     Notes
     -----
-    Requests: {"op": "hello"}, {"op": "forward" or "vjp", "dir": FOLDER, "out": FOLDER}, {"op": "bye"}, each with an
-    "id". Answers: {"name": …, "capabilities": {…}} to hello; then {"ok": true}, having written the arrays, or
-    {"error": "why not"}.
+    The requests are {"op": "hello"}, {"op": "forward" or "vjp", "dir": FOLDER, "out": FOLDER} and {"op": "bye"}, each
+    with an "id". The answer to hello is {"name": …, "capabilities": {…}}. For forward and vjp the process reads the
+    problem in "dir", writes the arrays to "out" and answers {"ok": true}; or it answers {"error": "why not"}.
     """
 
     def __init__(self, command: str, timeout: float = 10.0) -> None:
@@ -149,7 +74,11 @@ class Command:
         return process
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One request and its answer; a crash, a hang or nonsense ends the process, not the run."""
+        """Send one request and return its answer.
+
+        After a crash, a timeout or a malformed answer the process is ended and `BackendError` raised; the next request
+        starts a new process.
+        """
         process = self.process or self._start()
         self.asked += 1
         assert process.stdin is not None
@@ -164,7 +93,7 @@ class Command:
             line = None
         if line is None:
             status = self._end()
-            raise BackendError(f"the process ended with status {status} in the place of an answer")
+            raise BackendError(f"the process ended with status {status} in place of an answer")
         answer = None
         with suppress(ValueError):
             answer = json.loads(line)
@@ -180,7 +109,7 @@ class Command:
         if process is None:
             return None
         assert process.stdin is not None
-        with suppress(OSError):  # what it did not read any more is lost with it
+        with suppress(OSError):  # the process has closed its end: what it did not read is lost
             process.stdin.close()
         try:
             process.wait(0.2)
@@ -198,30 +127,30 @@ class Command:
         return out | {name: np.asarray(answer[name]) for name in ("converged", "iterations") if name in answer}
 
     def forward(self, problem: Problem) -> dict[str, Any]:
-        """What the process writes."""
+        """The outputs and hidden states that the process computes."""
         return self._solve("forward", problem, np.zeros((len(problem.C), problem.U.shape[1]), problem.dtype))
 
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
-        """What the process writes."""
+        """The gradients that the process computes."""
         return self._solve("vjp", problem, G_Y)
 
     def close(self) -> None:
-        """End the process and remove the files."""
+        """End the process and remove the temporary files."""
         if self.process is not None and self.process.stdin is not None:
             try:
                 self.process.stdin.write('{"op": "bye", "id": 0}\n')
             except OSError:
-                self.process.kill()  # it has gone already
+                self.process.kill()  # the process does not read any more
         self._end()
         self.scratch.cleanup()
 
 
 class Answers:
-    """Answers in a folder: a folder per case, named by its id, and maybe capabilities.json."""
+    """Answers that a program wrote to a folder: one folder per case, named by its id; capabilities.json is optional."""
 
     def __init__(self, folder: Path, cases: Iterable[Case]) -> None:
         if not folder.is_dir():
-            raise ValueError(f"RESULTS must be a folder with one folder per case; got {folder}, which is none.")
+            raise ValueError(f"RESULTS must be a folder with one folder per case; got {folder}, which is no folder.")
         self.folder, self.name = folder, str(folder)
         declared = folder / "capabilities.json"
         self.capabilities: Any = json.loads(declared.read_text(encoding="utf-8")) if declared.exists() else {}
@@ -236,21 +165,9 @@ class Answers:
         return read_answer(folder, problem, what)
 
     def forward(self, problem: Problem) -> dict[str, Any]:
-        """What was written."""
+        """The outputs and hidden states in the folder of the case."""
         return self._answer(problem, "forward")
 
     def vjp(self, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
-        """What was written."""
+        """The gradients in the folder of the case."""
         return self._answer(problem, "vjp")
-
-
-def export(folder: Path, cases: Iterable[Case], sha256: str) -> int:
-    """Every case in a folder of its own, and index.txt with their ids; returns how many there are."""
-    cases = list(cases)
-    for case in cases:
-        write_problem(folder / case.id, case.problem, case.G_Y)
-    (folder / "index.txt").write_text("".join(f"{case.id}\n" for case in cases), encoding="ascii")
-    text = json.dumps(SCHEMA, indent=1, ensure_ascii=False) + "\n"
-    (folder / "problem.schema.json").write_text(text, encoding="utf-8")
-    (folder / "vectors.sha256").write_text(sha256 + "\n", encoding="ascii")
-    return len(cases)

@@ -1,10 +1,9 @@
-"""Export a trained model to where this library is not, as one NumPy file, C99 or ONNX; and the command `export`."""
+"""Export a trained model as NumPy, C99 or ONNX code that runs without this library; and the command `export`."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ TARGETS = ("numpy", "c", "onnx")
 
 
 class Export(NamedTuple):
-    """What was written: the files, and the plan they follow."""
+    """The files that were written, and the plan that they implement."""
 
     files: list[Path]
     plan: plan.Plan
@@ -30,35 +29,36 @@ def export(
     directory: str | os.PathLike[str],
     bounds: tuple[float, float] | None = None,
 ) -> Export:
-    """Write a model as code for another place, preprocessing included.
+    """Write a model, preprocessing included, as code that runs without this library.
 
     Parameters
     ----------
     model : ImplicitModel
     to : {"numpy", "c", "onnx"}
-        predict.py and weights.npz; idl_model.h and idl_model.c; or model.onnx.
+        "numpy" writes predict.py and weights.npz, "c" writes idl_model.h and idl_model.c, "onnx" writes model.onnx.
     directory : path
-        Made if it is not there; files of these names in it are replaced.
+        The folder for the files. It is made if it does not exist; files of these names in it are replaced.
     bounds : (low, high), optional
-        The declared range of the inputs, before preprocessing: for these the number of iterations and the error of the
-        outputs are bounded. Default: 8 standard deviations around the mean where the model standardises, else −8 … 8.
+        The range of the inputs, before preprocessing, for which the number of iterations and the error of the outputs
+        are bounded. Default: 8 standard deviations around the mean if the model standardises its inputs, else −8 … 8.
 
     Returns
     -------
     Export
-        files; and plan, with iterations and error_bound.
+        `files`, and `plan` with `iterations` and `error_bound`.
 
     Raises
     ------
     ValueError
-        Weights that are not finite, or a model for which the iterations cannot be bounded.
+        If a weight is not finite, or if the number of iterations cannot be bounded.
     ImportError
-        to="onnx" without the package onnx.
+        If `to` is "onnx" and the package onnx is not installed.
 
     Notes
     -----
-    Hidden states are found by Picard's iteration, or one sweep where A is strictly triangular, whatever `method` the
-    model has: what it needs is known beforehand. Outputs agree with the model's within the error bounds of both.
+    The exported code finds hidden states by Picard's iteration, whatever `method` the model has, because its number of
+    iterations can be bounded beforehand; NumPy and C code makes one sweep if A is strictly triangular. Outputs agree
+    with those of the model within the error bounds of both.
 
     Examples
     --------
@@ -70,19 +70,33 @@ def export(
     ['idl_model.h', 'idl_model.c'] 28
     """
     checks.choice("to", to, TARGETS)
-    target = import_module(f"idl_ref.export.{to}_")
     made = plan.make(model, bounds)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    return Export(target.write(made, folder), made)
+    return Export(_write(made, to, folder), made)
+
+
+def _write(made: plan.Plan, to: str, folder: Path) -> list[Path]:
+    """Write the files of one target; the modules of the other targets are not imported."""
+    if to == "c":
+        from idl_ref.export import c
+
+        return c.write(made, folder)
+    if to == "numpy":
+        from idl_ref.export import numpy
+
+        return numpy.write(made, folder)
+    from idl_ref.export import onnx
+
+    return onnx.write(made, folder)
 
 
 def add(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
-    """Register the command."""
+    """Add the command `export` to the subparsers `commands`."""
     parser = commands.add_parser("export", help="write a saved model as NumPy, C99 or ONNX", formatter_class=formatter)
     parser.description = (
-        "Write a saved model, its preprocessing included, as code for another place: one NumPy file and its arrays, "
-        "C99 without malloc, or ONNX. The iterations it takes are bounded before it runs."
+        "Write a saved model, its preprocessing included, as code that runs without this library: one NumPy file and "
+        "its arrays, C99 without malloc, or ONNX. The number of its iterations is bounded before it runs."
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file that train wrote")
     parser.add_argument("--to", choices=TARGETS, required=True, help="what to write")
@@ -92,8 +106,8 @@ def add(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="of the inputs as they come, before preprocessing; for these the iterations and the error are bounded. "
-        "Default: 8 standard deviations around the mean, or -8 8 where the model does not standardise",
+        help="the range of the inputs, before preprocessing, for which the iterations and the error are bounded. "
+        "Default: 8 standard deviations around the mean, or -8 8 if the model does not standardise its inputs",
     )
     parser.set_defaults(run=_run)
 
@@ -105,9 +119,9 @@ def _run(options: argparse.Namespace) -> int:
     print(model)
     promise = f"for inputs in [{made.low:g}, {made.high:g}]: {made.promise(sweeps=options.to != 'onnx')}"
     if options.to == "c":
-        from idl_ref.export import c_
+        from idl_ref.export import c
 
-        arena, weights = c_.sizes_in_bytes(made)
+        arena, weights = c.sizes_in_bytes(made)
         promise += f"; arena {arena:,} bytes, weights {weights:,} bytes"
     print(promise)
     for path in written.files:

@@ -1,13 +1,15 @@
-"""What every export needs to know of a model: its effective weights, and how many iterations suffice, known beforehand.
+"""What every export needs to know about a model: its effective weights, and a number of iterations that suffices.
 
-Picard's iteration starts at x = 0, so that its first step is φ(z), and every entry of a later step is bounded by
+Picard's iteration starts at x = 0, so its first step is φ(z), and the entries of later steps are bounded by
 
     |step k| ≤ Mᵏ⁻¹ w,   w = Lip(φ)|B||u| + |φ(0)|,   M = Lip(φ)|A|        for every |u| ≤ r, in every entry.
 
-The bound is the first k where no entry exceeds a quarter of tol, which leaves the rest of it to rounding. Norms and the
-Perron root of M bound the same numbers, from above. A sample is done as in the library, at
-step ≤ max(tol·min(1, s), 4·eps·max(‖z‖, ‖x‖)) with s = ‖z‖, or s = max(‖z‖, |φ(0)|) where φ(0) is not 0: the first step
-is as large as s, and for s < 1 all steps are bounded by Mᵏ⁻¹ (Lip(φ) + 1) s.
+The number of iterations is the first k for which no entry of the bound exceeds a quarter of tol; the other three
+quarters are left to rounding. Like the library, the exported code stops iterating a sample when
+
+    step ≤ max(tol·min(1, s), 4·eps·max(‖z‖, ‖x‖)),   s = ‖z‖, or s = max(‖z‖, |φ(0)|) where φ(0) is not 0.
+
+The first step is as large as s, and for s < 1 all steps are bounded by Mᵏ⁻¹ (Lip(φ) + 1) s.
 """
 
 from __future__ import annotations
@@ -26,17 +28,17 @@ from idl_ref.preprocessing import Standardise
 from idl_ref.weights import by_name
 
 MOST_ITERATIONS = 100_000
-DEFAULT_RANGE = 8.0  # of |u| after preprocessing: eight standard deviations where that was standardised
+DEFAULT_RANGE = 8.0  # the largest |u| after preprocessing: eight standard deviations if the model standardises
 
 
 class Formula(NamedTuple):
-    """φ as text: in NumPy, of an array P, and in C99, of a number p; {f} is the suffix of libm's float functions."""
+    """φ as text: in NumPy for an array P; in C99 for a number p, with {f} for the suffix of libm's float functions."""
 
     numpy: str
     c: str
     at_zero: float = 0  # φ(0)
-    largest: float = float("inf")  # of |φ|
-    libm: bool = False
+    largest: float = float("inf")  # the supremum of |φ|
+    libm: bool = False  # whether the C99 text calls functions of libm
 
 
 FORMULAS = {
@@ -65,7 +67,10 @@ FORMULAS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A model to be exported.   B (n, p), C (q, n), D (q, p) or None; b (n,) and d (q,) or None for the bias"""
+    """A model to be exported.
+
+    B is (n, p), C is (q, n), and D is (q, p), or None for a model without D. The bias is b (n,) and d (q,), or None.
+    """
 
     factors: fac.Factors
     B: np.ndarray
@@ -78,9 +83,9 @@ class Plan:
     preprocessing: Standardise | None
     low: float  # the declared range of the inputs, before preprocessing
     high: float
-    triangle: str | None  # "upper" or "lower": one sweep is exact
-    iterations: int  # of Picard, which suffice
-    error_bound: float  # of every entry of Ŷ of a sample in the range that converged; inf where none could be shown
+    triangle: str | None  # "upper" or "lower" if A is strictly triangular, so that one sweep is exact
+    iterations: int  # the number of Picard iterations that suffices
+    error_bound: float  # of every entry of Ŷ, for samples in the range that converged; inf if there is no proved bound
 
     @property
     def dtype(self) -> np.dtype:
@@ -97,24 +102,27 @@ class Plan:
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """A, or L and R; B and C; D, b and d where there are any."""
+        """A, or L and R; B and C; and D, b and d where the model has them."""
         others = {"B": self.B, "C": self.C, "D": self.D, "b": self.b, "d": self.d}
         return by_name(self.factors) | {name: W for name, W in others.items() if W is not None}
 
     def equations(self, phi: str = "φ") -> str:
-        """What the exported code computes."""
+        """The equations that the exported code solves, as text."""
         D, b = "" if self.D is None else " + D U", "" if self.b is None else " + b"
         return f"Y = C X{D}, where X solves X = {phi}(A X + B U{b})"
 
     def promise(self, sweeps: bool = True) -> str:
-        """What holds for inputs in the range; `sweeps` says whether the target makes use of a triangle."""
+        """What holds for inputs in the range, as text; `sweeps` says whether the target uses that A is triangular."""
         effort = "one sweep" if sweeps and self.triangle else f"at most {self.iterations} iterations"
         known = np.isfinite(self.error_bound)
         return f"{effort}, " + (f"to within {self.error_bound:.2g}" if known else "without a bound on the error")
 
 
 def make(model: ImplicitModel, bounds: tuple[float, float] | None = None) -> Plan:
-    """The plan for a model and the declared range of its inputs, or the ValueError that `export` tells of."""
+    """The plan for a model and the declared range of its inputs.
+
+    ValueError if a weight is not finite, or if the number of iterations cannot be bounded.
+    """
     s, P = model.settings, model.parameters
     factors, phi = model.effective_weights().factors, activations.get(s.activation)
     for name, F in [*(("A", F) for F in factors), *((name, P[name]) for name in "BCD" if name in P)]:
@@ -130,7 +138,7 @@ def make(model: ImplicitModel, bounds: tuple[float, float] | None = None) -> Pla
 
 
 def _reach(model: ImplicitModel, factors: fac.Factors, phi: activations.Activation, u: float) -> tuple[int, float]:
-    """iterations and error_bound for every |u| ≤ `u`."""
+    """The fields `iterations` and `error_bound` of the plan, valid for every input with |u| ≤ `u`."""
     P, formula, eps = model.parameters, FORMULAS[model.activation], float(np.finfo(model.dtype).eps)
     bound, triangle = OutputBound.of(factors, P["B"], P["C"], P.get("D"), phi), fac.triangle(factors) is not None
     largest = np.full(P["B"].shape[1], u)
@@ -152,11 +160,11 @@ def _reach(model: ImplicitModel, factors: fac.Factors, phi: activations.Activati
 
 
 def _iterations(factors: fac.Factors, lipschitz: float, w: np.ndarray, threshold: float, triangular: bool) -> int:
-    """The first k with max Mᵏ⁻¹ w ≤ threshold, M = Lip(φ)|A|."""
+    """The first k for which the largest entry of Mᵏ⁻¹ w is at most the threshold, where M = Lip(φ)|A|."""
     M = tuple(np.abs(F).astype(np.float64) for F in factors)
     n = len(w)
     for k in range(1, MOST_ITERATIONS + 1):
-        if w.max(initial=0.0) <= threshold or (triangular and k > n):  # then Mᵏ⁻¹ = 0
+        if w.max(initial=0.0) <= threshold or (triangular and k > n):  # Mⁿ = 0 for a triangular A
             return k
         with np.errstate(over="ignore", invalid="ignore"):
             w = SAFETY * lipschitz * fac.apply(M, w)
@@ -164,18 +172,18 @@ def _iterations(factors: fac.Factors, lipschitz: float, w: np.ndarray, threshold
             break
     raise ValueError(
         f"a model can be exported if its iterations can be bounded, by {MOST_ITERATIONS} at most; got a model with "
-        f"‖A‖∞ = {fac.norm_inf(factors):.4f} for which they can't: train it with an f that keeps ‖A‖∞ below 1, "
-        "or give a larger tol."
+        f"‖A‖∞ = {fac.norm_inf(factors):.4f} that may need more: train it with an f that keeps ‖A‖∞ below 1, "
+        "or give it a larger tol."
     )
 
 
 def _split(F: np.ndarray | None, bias: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Without the last column, and that one, where it is the bias."""
+    """F without its last column, and that column, if it is the bias; otherwise F, and None."""
     return (F, None) if F is None or not bias else (F[:, :-1], F[:, -1])
 
 
 def _range(bounds: tuple[float, float] | None, pre: Standardise | None) -> tuple[float, float, float]:
-    """low and high before preprocessing, and the largest |u| after it."""
+    """The ends of the range before preprocessing, and the largest |u| after preprocessing."""
     mean, scale = (0.0, 1.0) if pre is None else (pre.mean, pre.scale)
     if bounds is None:
         return mean - DEFAULT_RANGE * scale, mean + DEFAULT_RANGE * scale, DEFAULT_RANGE * (1 + 1e-6)

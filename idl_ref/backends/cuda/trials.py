@@ -43,7 +43,7 @@ from idl_ref.backends.cuda.states import (
     sum_of,
     top_of,
 )
-from idl_ref.backends.methods import LEASH, RESPITE
+from idl_ref.backends.methods import DAMPING, LEASH, RESPITE
 
 BASE, LAST_F, LAST_G, DIFFERENCES = 0, 1, 2, 3  # the vectors of a history, then ΔF and ΔG
 HISTORY = DIFFERENCES + 2 * DEPTH
@@ -201,7 +201,7 @@ def extrapolate(b, e, c):
 def mix(b, e, c):
     """(H + damping·diag H) γ = ΔFᵀ f by elimination, H = ΔFᵀ ΔF; an empty slot gets γ = 0. False if it breaks down."""
     Q, w, q = b.M, b.w, e.places.state + c
-    zero, one, damping = Q.dtype.type(0), Q.dtype.type(1), Q.dtype.type(64) * e.eps
+    zero, one, damping = Q.dtype.type(0), Q.dtype.type(1), Q.dtype.type(DAMPING) * e.eps
     gram, system, weights = q + GRAM * w, q + SYSTEM * w, q + WEIGHTS * w
     size = scale(b, e, LENGTH, c)
     some = False

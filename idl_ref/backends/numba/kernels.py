@@ -17,12 +17,12 @@ import math
 import numpy as np
 
 from idl_ref import certificate
-from idl_ref.backends import methods
+from idl_ref.backends.methods import DAMPING, DEPTH
 from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.functions import phi
 from idl_ref.backends.numba.products import GROUP, ROWS, boundary, fill, filled, gather, product
-from idl_ref.backends.numba.trials import DEPTH, DIFFERENCES, HISTORY, anderson, newton
+from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
 
 excess, Rounding = compiled(certificate.excess), certificate.Rounding
 
@@ -198,7 +198,7 @@ def extrapolate(M, x, g, h, f, state, end, stride, eps, least_squares):
             M[i] = 0
     slot, known = state[SLOT], state[KNOWN] > 0
     state[KNOWN], state[SLOT] = 1, (slot + 1) % DEPTH
-    return anderson(M, x, g, h, f, slot, known, end, stride, methods.DAMPING * eps, least_squares)
+    return anderson(M, x, g, h, f, slot, known, end, stride, DAMPING * eps, least_squares)
 
 
 @entry

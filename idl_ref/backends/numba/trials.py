@@ -6,12 +6,11 @@ import math
 
 import numpy as np
 
-from idl_ref.backends import methods
+from idl_ref.backends.methods import DEPTH
 from idl_ref.backends.numba.compiling import compiled, vec
 from idl_ref.backends.numba.functions import largest, slope, total
 from idl_ref.backends.numba.products import GROUP, ROWS, filled, product
 
-DEPTH = methods.DEPTH  # the number of rows of gram, and of columns of ΔF and of ΔG
 LAST_F, LAST_G, DIFFERENCES = 0, 1, 2  # A history consists of f and g of the point before, then of ΔF and ΔG.
 HISTORY = DIFFERENCES + 2 * DEPTH
 

@@ -1,7 +1,7 @@
-"""Relations between answers of one backend, for which no truth is needed.
+"""Relations between several answers of one backend, which are checked without the truth.
 
-Each turns one equation into others and rebuilds the first one's answers from theirs; the two must agree within the sum
-of what each may be wrong.
+A relation turns one problem into others and rebuilds the answer to the first from the answers to the others. The
+rebuilt answer and the direct one must agree within the sum of their error bounds.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import activations
-from idl_ref.conformance.bounds import equation, unit
-from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem
+from idl_ref.conformance.truth.bounds import equation, unit
+from idl_ref.conformance.truth.problem import COLUMNS, Arrays, Case, Problem
 
 Asked = tuple[Problem, np.ndarray]
 
 
 class Relation(NamedTuple):
-    """What is asked instead, and how the answers give back the first one.   `fits` says for which cases."""
+    """One relation.
+
+    `ask` gives the other problems, each with its G_Y; `rebuild` makes the answer to the case from their answers; `fits`
+    says for which cases the relation holds.
+    """
 
     name: str
     comment: str
@@ -30,6 +34,7 @@ class Relation(NamedTuple):
 
 
 def _columns(case: Case, j: Any) -> Asked:
+    """The problem with the columns j of U, X0 and G_Y alone."""
     problem = case.problem
     arrays = {"U": problem.U[:, j]} | ({} if problem.X0 is None else {"X0": problem.X0[:, j]})
     return problem.with_arrays(arrays), case.G_Y[:, j]
@@ -46,6 +51,7 @@ def _join(case: Case, parts: list[Arrays]) -> Arrays:
 
 
 def _order(size: int) -> np.ndarray:
+    """A fixed permutation."""
     return np.roll(np.arange(size)[::-1], 1)
 
 
@@ -72,7 +78,7 @@ def _unrename(case: Case, parts: list[Arrays]) -> Arrays:
 
 
 def _beside(case: Case) -> list[Asked]:
-    """A second, unread equation in the same model: A = diag(A, A/2), B twice, C = [C 0]."""
+    """A second equation in the same model, which Y does not depend on: A = diag(A, A/2), B over −B, C = [C 0]."""
     p = case.problem
     B, C = np.vstack([p.B, -p.B]), np.hstack([p.C, np.zeros_like(p.C)])
     if p.A is not None:
@@ -113,7 +119,7 @@ def _same(case: Case, parts: list[Arrays]) -> Arrays:
 
 
 def _rows(case: Case) -> list[Asked]:
-    """G_Y one output at a time."""
+    """The problem once per output, each time with G_Y zero for all other outputs."""
     q = len(case.G_Y)
     return [(case.problem, case.G_Y * (np.arange(q) == i)[:, None].astype(case.G_Y.dtype)) for i in range(q)]
 
@@ -128,19 +134,21 @@ RELATIONS = {
         Relation("split", "a batch in two parts", _split, _join, lambda c: c.problem.U.shape[1] > 2),
         Relation("samples", "samples in another order", _shuffle, _unshuffle),
         Relation("units", "hidden units in another order", _rename, _unrename),
-        Relation("beside", "a second equation beside the first, block-diagonal, unread", _beside, _first),
+        Relation(
+            "beside", "a second equation beside the first, block-diagonal, which Y does not depend on", _beside, _first
+        ),
         Relation("dense", "L Rᵀ multiplied out", _dense, _factored, lambda c: c.problem.A is None),
-        Relation("warm", "another start", _warm, _same),
+        Relation("warm", "an iteration from another X0", _warm, _same),
         Relation("outputs", "the gradient as a sum over outputs", _rows, _summed),
-        Relation("repeat", "the same once more, bit for bit", lambda c: [(c.problem, c.G_Y)], _same),
+        Relation("repeat", "the same call once more, bit for bit", lambda c: [(c.problem, c.G_Y)], _same),
     )
 }
 
 
 def directions(case: Case) -> tuple[Arrays, np.ndarray, np.ndarray]:
-    """For the adjoint identity: a direction of every weight and of U, Ẏ along it, and by how much Ẏ may be wrong.
+    """For the adjoint identity: a direction for every weight and for U, the derivative Ẏ along it, and its error bound.
 
-    Ẋ = S ∘ (A Ẋ + Ȧ X + Ḃ U + B U̇),   Ẏ = C Ẋ + Ċ X + Ḋ U + D U̇,   solved in float64 at the true X.
+    Ẋ = S ∘ (A Ẋ + Ȧ X + Ḃ U + B U̇) and Ẏ = C Ẋ + Ċ X + Ḋ U + D U̇ are solved in float64 at the true X.
     """
     p, eq, X = case.problem, equation(case.problem), case.truths[0]["X"]
     rng = np.random.default_rng(len(case.id))

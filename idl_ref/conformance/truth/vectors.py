@@ -1,4 +1,4 @@
-"""The frozen cases: vectors.json and vectors.bin, hashed; computed again where the files are not there."""
+"""The frozen cases in vectors.json and vectors.bin, which a hash protects; without the files the cases are computed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.cases import solved
-from idl_ref.conformance.groups import GROUPS
-from idl_ref.conformance.problem import Arrays, Case, make
+from idl_ref.conformance.truth.cases import solved
+from idl_ref.conformance.truth.groups import GROUPS
+from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
 SHA256 = "80ddfa078d19b0dee401d16f5f0c08d02e097b05b4f9e36cfd859737aa743b7b"
-CHECKOUT = Path(__file__).parents[2] / "tests" / "vectors"
+CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 
 
 def generated() -> list[Case]:
-    """Every case, with its truth, computed; in a fixed order."""
+    """Every case with its truth, computed now, in a fixed order."""
     return [solved(replace(case, group=group)) for group, function in GROUPS.items() for case in function()]
 
 
@@ -34,14 +34,14 @@ def load(directory: str | os.PathLike[str] | None = None) -> tuple[Case, ...]:
     Parameters
     ----------
     directory : path, optional
-        Where vectors.json and vectors.bin are. Default: what the variable IDL_REF_VECTORS names, else the source
-        checkout that this package runs from; where there is none, the cases are computed, which gives the same bits and
-        takes some seconds.
+        The folder of vectors.json and vectors.bin. By default the one that the environment variable IDL_REF_VECTORS
+        names, or else the one in the source checkout that this package runs from. Without a checkout the cases are
+        computed, which gives the same bits and takes some seconds.
 
     Raises
     ------
     ValueError
-        The files are not the published ones.
+        If the files are not the published ones.
     """
     chosen = directory or os.environ.get(VARIABLE) or (CHECKOUT if (CHECKOUT / "vectors.json").exists() else None)
     if chosen is None:
@@ -78,7 +78,9 @@ def pack(cases: list[Case]) -> tuple[bytes, bytes]:
         records.append(record)
     head = {"schema": SCHEMA, "byte order": "little", "array": "[dtype, shape, offset in vectors.bin]"}
     content = head | {"sha256": hashlib.sha256(data).hexdigest(), "cases": records}
-    lines = json.dumps(content, ensure_ascii=False).replace('{"id"', '\n{"id"')  # a case per line, for a diff
+    lines = json.dumps(content, ensure_ascii=False).replace(
+        '{"id"', '\n{"id"'
+    )  # one case per line, so that diffs can be read
     return (lines + "\n").encode(), bytes(data)
 
 
@@ -86,7 +88,7 @@ _PLAIN = ("id", "group", "comment", "flags", "expect", "facts", "bad", "layout",
 
 
 def write(directory: str | os.PathLike[str]) -> str:
-    """Compute the cases and write them; returns the hash that this version publishes them under."""
+    """Compute the cases and write both files; return the sha256 of vectors.json."""
     text, data = pack(generated())
     Path(directory).mkdir(parents=True, exist_ok=True)
     (Path(directory) / "vectors.json").write_bytes(text)

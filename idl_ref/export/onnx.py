@@ -11,7 +11,7 @@ from idl_ref._version import __version__
 from idl_ref.activations import LEAK
 from idl_ref.export.plan import Plan
 
-OPSET, IR_VERSION = 18, 8  # ONNX 1.13, of 2022
+OPSET, IR_VERSION = 18, 8  # the versions of ONNX 1.13, released in 2022
 NATIVE = {
     "identity": "Identity",
     "relu": "Relu",
@@ -24,7 +24,10 @@ NATIVE = {
 
 
 class Graph:
-    """Nodes, one after the other, each result by its name; and constants, in the outermost graph."""
+    """The nodes of a graph in order, and its constants by name.
+
+    A graph inside a Loop keeps no constants of its own: they are moved to the outermost graph.
+    """
 
     def __init__(self, dtype: np.dtype, onnx: Any) -> None:
         self.dtype, self.onnx, self.kind = dtype, onnx, onnx.helper.np_dtype_to_tensor_dtype(dtype)
@@ -32,28 +35,31 @@ class Graph:
         self.constants: dict[str, np.ndarray] = {}
 
     def constant(self, name: str, value: Any, dtype: Any = None) -> str:
+        """Define a constant, in the dtype of the model unless another is given; return its name."""
         self.constants[name] = np.array(value, dtype or self.dtype, order="C")
         return name
 
     def add(self, result: str, operator: str, *arguments: str, **attributes: Any) -> str:
+        """Append a node that applies an operator to named arguments; return the name of its result."""
         self.nodes.append(self.onnx.helper.make_node(operator, arguments, [result], **attributes))
         return result
 
     def value(self, name: str, shape: list[Any], kind: int | None = None) -> Any:
-        """What goes in or out; numbers, where no other kind is given."""
+        """The description of an input or output, in the dtype of the model unless another kind is given."""
         return self.onnx.helper.make_tensor_value_info(name, self.kind if kind is None else kind, shape)
 
     def norm(self, result: str, X: str) -> str:
-        """Largest magnitude in each row, (m, 1)."""
+        """The largest magnitude in each row.   (m, 1)"""
         return self.add(result, "ReduceMax", self.add(f"{result}_sizes", "Abs", X), "last_axis", keepdims=1)
 
     def finite(self, result: str, X: str) -> str:
-        """True for the rows without NaN and inf, (m, 1): their x − x sums up to 0."""
+        """Whether each row has neither NaN nor inf: only then does x − x sum to 0.   (m, 1)"""
         zeros = self.add(f"{result}_zeros", "Sub", X, X)
         return self.add(result, "Equal", self.add(f"{result}_sum", "ReduceSum", zeros, "last_axis", keepdims=1), "zero")
 
     def phi(self, result: str, P: str, activation: str) -> str:
-        if activation == "leaky_relu":  # its operator keeps the slope in float32
+        """φ(P)."""
+        if activation == "leaky_relu":  # the operator LeakyRelu has a slope in float32
             return self.add(result, "Max", P, self.add(f"{result}_leak", "Mul", P, self.constant("leak", LEAK)))
         if activation == "hardtanh":
             return self.add(result, "Clip", P, self.constant("minus_one", -1), "one")
@@ -100,7 +106,7 @@ def model(plan: Plan) -> Any:
 
 
 def _input(graph: Graph, plan: Plan) -> None:
-    """u = (U − mean)/scale,   Z = u Bᵀ + b,   and what a step must come down to."""
+    """u = (U − mean)/scale, Z = u Bᵀ + b, and the step at which an iteration may stop."""
     u, pre = "U", plan.preprocessing
     if pre is not None:
         centred = graph.add("centred", "Sub", u, graph.constant("mean", pre.mean))
@@ -118,10 +124,13 @@ def _input(graph: Graph, plan: Plan) -> None:
 
 
 def _body(outer: Graph, plan: Plan) -> Any:
-    """One iteration: (count, go on, X, done) -> (go on, φ(A X + Z), which samples are done)."""
+    """The body of the Loop, one iteration: (iteration, go on, X, done) -> (go on, φ(A X + Z), done).
+
+    `done` says which samples have converged; the loop goes on until all have.
+    """
     graph = Graph(plan.dtype, outer.onnx)
     product = "X_in"
-    for i, F in reversed(list(enumerate(plan.factors))):  # x F₂ᵀ F₁ᵀ
+    for i, F in reversed(list(enumerate(plan.factors))):  # samples are rows: x F₂ᵀ F₁ᵀ
         product = graph.add(f"product_{i}", "MatMul", product, outer.constant(f"F{i + 1}_transposed", F.T))
     graph.phi("X_out", graph.add("P", "Add", product, "Z"), plan.activation)
     outer.constants |= graph.constants
@@ -141,7 +150,7 @@ def _body(outer: Graph, plan: Plan) -> Any:
 
 
 def _output(graph: Graph, plan: Plan) -> None:
-    """Y = X Cᵀ + u Dᵀ + d, and NaN where it did not converge."""
+    """Y = X Cᵀ + u Dᵀ + d, with NaN in the rows of samples that did not converge."""
     outputs = graph.add("CX", "MatMul", "X", graph.constant("C_transposed", plan.C.T))
     if plan.D is not None:
         DU = graph.add("DU", "MatMul", "u", graph.constant("D_transposed", plan.D.T))
@@ -154,7 +163,7 @@ def _output(graph: Graph, plan: Plan) -> None:
 
 
 def write(plan: Plan, directory: Path) -> list[Path]:
-    """model.onnx."""
+    """Write model.onnx to a folder and return its path."""
     path = directory / "model.onnx"
     path.write_bytes(model(plan).SerializeToString())
     return [path]

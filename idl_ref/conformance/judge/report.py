@@ -1,4 +1,4 @@
-"""What came out: one result per check, and the report in which they stand, for people and for machines."""
+"""The result of one check, and the report of all results in formats for people and for machines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = "idl-ref-conformance-report-1"
 
 @dataclass(frozen=True)
 class Result:
-    """One check of one case.
+    """The result of one check of one case.
 
     Attributes
     ----------
@@ -28,13 +28,13 @@ class Result:
     outcome : str
         "passed", "failed", "skipped" or "expected failure".
     ratio : float or None
-        The largest error in units of the bound; a check passes with at most 1. None where nothing was compared.
+        The largest ratio of an error to its bound; a check passes if it is at most 1. None if nothing was compared.
     message : str
-        Why it failed or was skipped; else what else was noticed.
+        Why the check failed or was skipped; for a check that passed, a remark.
     flags : tuple of str
-        What the case hunts.
+        The bugs that the case is meant to find.
     causes : tuple of str
-        Planted bugs that give the same wrong numbers, in words.
+        The diagnoses of the planted bugs that give the same wrong numbers.
     """
 
     id: str
@@ -44,25 +44,31 @@ class Result:
     message: str = ""
     flags: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
-    evidence: Any = field(default=None, repr=False, compare=False)  # until the causes are looked for
+    evidence: Any = field(default=None, repr=False, compare=False)  # for the search of causes, then None
 
     @property
     def case(self) -> str:
+        """The id of the case."""
         return self.id.rpartition(":")[0]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Every result of one run.
+    """All results of one run.
 
     Attributes
     ----------
     backend : str
     results : tuple of Result
     problems : tuple of str
-        What is wrong with the run itself: an expected failure that passed or matched nothing, nothing asserted.
+        What is wrong with the run as a whole: an expected failure that passed or matched no check, or no check that
+        was not skipped.
+    notes : tuple of str
+        Remarks that do not make the run fail.
     vectors : str
-        The hash of the cases.
+        The sha256 of the cases.
+    environment : dict
+        The versions of Python and NumPy.
     """
 
     backend: str
@@ -75,23 +81,27 @@ class Report:
 
     @property
     def passed(self) -> list[Result]:
+        """The results of checks that passed."""
         return self._with(PASSED)
 
     @property
     def failed(self) -> list[Result]:
+        """The results of checks that failed unexpectedly."""
         return self._with(FAILED)
 
     @property
     def skipped(self) -> list[Result]:
+        """The results of checks that were skipped, because the backend does not declare what they need."""
         return self._with(SKIPPED)
 
     @property
     def expected(self) -> list[Result]:
+        """The results of checks that failed as expected."""
         return self._with(EXPECTED)
 
     @property
     def ok(self) -> bool:
-        """Nothing failed, nothing expected to fail passed, and something was asserted."""
+        """Whether no check failed, every expected failure failed, and at least one check was not skipped."""
         return not self.failed and not self.problems
 
     def _with(self, outcome: str) -> list[Result]:
@@ -99,7 +109,11 @@ class Report:
 
     @property
     def causes(self) -> list[tuple[str, list[Result]]]:
-        """The bug that explains most failures, with them; then the one that explains most of the rest; and so on."""
+        """The failures, grouped by cause.
+
+        The first group has the planted bug that explains most failures, the next the one that explains most of the
+        rest, and so on. Two groups follow: failures without numbers, and failures that no planted bug explains.
+        """
         left, groups = self.failed, []
         while votes := Counter(cause for r in left for cause in r.causes):
             most = max(votes.values())
@@ -109,7 +123,7 @@ class Report:
             groups.append((f"error matches: {' or '.join(same)}", explained))
             left = [r for r in left if r not in explained]
         groups += [
-            ("no numbers to compare", [r for r in left if r.ratio is None]),
+            ("failures without numbers to compare", [r for r in left if r.ratio is None]),
             ("not explained by a planted bug", [r for r in left if r.ratio is not None]),
         ]
         return [(cause, results) for cause, results in groups if results]
@@ -127,6 +141,7 @@ class Report:
 
     @property
     def summary(self) -> str:
+        """One line: how many checks passed, failed and were skipped, and the largest error among the passed."""
         counts = [f"{len(self.passed)} passed", f"{len(self.failed)} failed", f"{len(self.skipped)} skipped"]
         counts += [f"{len(self.expected)} failed as expected"] * bool(self.expected)
         worst = max((r.ratio for r in self.passed if r.ratio is not None), default=0.0)
@@ -143,7 +158,7 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def to_html(self) -> str:
-        """One page without scripts or outside files."""
+        """One page with the summary, the groups and the failures, without scripts or external files."""
 
         def line(tag: str, row: tuple[str, ...]) -> str:
             return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
@@ -157,7 +172,7 @@ class Report:
         return f'<!doctype html><html lang="en"><meta charset="utf-8">{STYLE}<body>{body}</body></html>\n'
 
     def _tables(self) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-        """Title, head and rows: what came of each group, then the failures by cause."""
+        """Title, head and rows of each table: first the groups of cases, then the failures by cause."""
         groups: list[tuple[str, ...]] = []
         for group in dict.fromkeys(r.group for r in self.results):
             of = [r for r in self.results if r.group == group]
@@ -173,7 +188,7 @@ class Report:
     # --- for machines -------------------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """Everything, after the schema named in it; what is infinite is null."""
+        """Everything in JSON, with the name of the schema; infinite ratios become null."""
         results = [{**vars(r), "ratio": r.ratio if math.isfinite(r.ratio or 0) else None} for r in self.results]
         for result in results:
             del result["evidence"]
@@ -182,7 +197,7 @@ class Report:
         return json.dumps(head | rest, indent=1, ensure_ascii=False) + "\n"
 
     def to_junit(self) -> str:
-        """One test case per check, for a server that reads JUnit's XML."""
+        """One test case per check, in the XML of JUnit."""
         count = {"tests": self.results, "failures": self.failed, "skipped": self.skipped}
         counts = {name: str(len(results)) for name, results in count.items()}
         suite = ET.Element("testsuite", {"name": f"conformance of {self.backend}", **counts})
@@ -209,5 +224,5 @@ def _ratio(ratio: float | None) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without the control characters that XML refuses."""
+    """The text with a space in place of each control character, which XML does not allow."""
     return "".join(c if c.isprintable() else " " for c in text)

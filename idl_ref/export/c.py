@@ -10,16 +10,16 @@ from idl_ref._version import __version__
 from idl_ref.export.plan import Plan
 
 REAL = {"float32": "float", "float64": "double"}
-LANES = 8  # rows are filled up to a multiple of this, so that compilers find vectors in the loops
+LANES = 8  # columns are padded to a multiple of this length, so that compilers can vectorise the loops
 
-# The texts to be filled in: {names} in single braces, and those of C doubled.
+# Templates for str.format: {names} are filled in, and the braces of C are doubled.
 HEADER = """\
 /* A trained model: {equations}, phi = {activation}.
  * Written by idl_ref {version}.
  *
- * For inputs in [IDL_LOW, IDL_HIGH] every sample takes at most IDL_MAX_ITERATIONS passes over A{sweep}, a number
- * derived from the weights, the tolerance and this range, and known before it runs{error}.
- */
+ * For inputs in [IDL_LOW, IDL_HIGH] every sample takes at most IDL_MAX_ITERATIONS passes over A, a number derived
+ * from the weights, the tolerance and the range.{sweep}
+{error} */
 #ifndef IDL_MODEL_H
 #define IDL_MODEL_H
 
@@ -35,8 +35,8 @@ extern "C" {{
 #define IDL_MAX_ITERATIONS {iterations}
 #define IDL_LOW ({low!r})
 #define IDL_HIGH ({high!r})
-{error_bound}#define IDL_ARENA_BYTES {arena_bytes} /* all it writes to, besides Y and some 100 bytes of stack */
-#define IDL_WEIGHT_BYTES {weight_bytes} /* constant */
+{error_bound}#define IDL_ARENA_BYTES {arena_bytes} /* what it writes to, besides Y and about 100 bytes of stack */
+#define IDL_WEIGHT_BYTES {weight_bytes} /* constant arrays */
 
 typedef {real} idl_real;
 
@@ -44,10 +44,10 @@ typedef struct {{
     idl_real {arena};
 }} idl_arena;
 
-/* U: m samples of IDL_INPUTS numbers{raw}, one after the other. Y: m times IDL_OUTPUTS.
- * Returns the largest number of iterations that a sample took, 0 for m = 0, or -1 if a sample did not converge: it was
- * not finite, or out of range. Its outputs are then not to be used; those of the others are. */
-int idl_predict(const {real} *U, size_t m, {real} *Y); /* uses one static arena: not for two threads at once */
+/* U holds m samples of IDL_INPUTS numbers{raw}, one after the other; Y holds m times IDL_OUTPUTS numbers.
+ * Returns the largest number of iterations that a sample took, 0 for m = 0, or -1 if a sample did not converge, because
+ * it was not finite or out of range. The outputs of such a sample are not valid; those of the other samples are. */
+int idl_predict(const {real} *U, size_t m, {real} *Y); /* uses one static arena, so two threads must not call it */
 int idl_predict_in(idl_arena *arena, const {real} *U, size_t m, {real} *Y);
 
 #ifdef __cplusplus
@@ -63,7 +63,7 @@ SOURCE = """\
 typedef idl_real real;
 typedef char idl_arena_has_the_size_of_the_header[sizeof(idl_arena) == IDL_ARENA_BYTES ? 1 : -1];
 
-/* Matrices are stored column by column; each column is filled up with zeros to a multiple of {lanes}. */
+/* Matrices are stored column by column; each column is padded with zeros to a multiple of {lanes}. */
 {weights}
 static real phi(real p)
 {{
@@ -109,7 +109,7 @@ int idl_predict(const real *U, size_t m, real *Y)
 """
 
 PRODUCT = """
-/* y += W x, for a W of so many rows and columns. */
+/* y += W x, where W has the given numbers of rows and columns. */
 static void add_product(const real *restrict W, size_t rows, size_t columns, const real *restrict x, real *restrict y)
 {
     const size_t fours = columns - columns % 4;
@@ -126,7 +126,7 @@ static void add_product(const real *restrict W, size_t rows, size_t columns, con
 """
 
 NORM = """
-/* The largest magnitude among the first {states} entries of v; those behind them are 0. */
+/* The largest magnitude among the {states} states in v; the padding after them is 0. */
 static real norm(const real *v)
 {{
     real most[{lanes}] = {{0}}, result = 0;
@@ -170,7 +170,7 @@ PICARD = """\
 """
 
 SWEEP = """\
-    const real *row = A; /* of the strictly triangular A, only what is not 0, in the order of use */
+    const real *row = A; /* the entries of A in its strict triangle, in the order of use */
     size_t i, j;
     for ({loop}) {{
         real p = a->z[i];
@@ -183,7 +183,7 @@ SWEEP = """\
 
 
 def write(plan: Plan, directory: Path) -> list[Path]:
-    """idl_model.h and idl_model.c."""
+    """Write idl_model.h and idl_model.c to a folder and return their paths."""
     files = [directory / "idl_model.h", directory / "idl_model.c"]
     for path, text in zip(files, (header(plan), source(plan)), strict=True):
         path.write_text(text, encoding="ascii")
@@ -191,7 +191,7 @@ def write(plan: Plan, directory: Path) -> list[Path]:
 
 
 def filled(size: int) -> int:
-    """`size`, filled up to a multiple of LANES, at least one."""
+    """The smallest positive multiple of LANES that is at least `size`."""
     return max(1, -(-size // LANES)) * LANES
 
 
@@ -204,8 +204,8 @@ def header(plan: Plan) -> str:
         equations=plan.equations("phi"),
         activation=plan.activation,
         version=__version__,
-        sweep=", one sweep over a triangle" if plan.triangle else "",
-        error=";\n * its outputs are then within IDL_ERROR_BOUND of the exact ones" if known else "",
+        sweep=" A pass is one sweep over the triangle of A." if plan.triangle else "",
+        error=" * The outputs are within IDL_ERROR_BOUND of the exact ones.\n" if known else "",
         p=p,
         q=q,
         n=n,
@@ -222,7 +222,7 @@ def header(plan: Plan) -> str:
 
 
 def arena(plan: Plan) -> dict[str, int]:
-    """The vectors it works in, and their lengths."""
+    """The names and lengths of the vectors that the C code works in."""
     n, p, q = plan.sizes
     fields = {"u": p, "z": filled(n), "x": filled(n), "y": filled(q)}
     if plan.triangle is None:
@@ -233,7 +233,7 @@ def arena(plan: Plan) -> dict[str, int]:
 
 
 def weights(plan: Plan) -> dict[str, np.ndarray]:
-    """Every constant array, flat, as it is stored: R transposed, a triangle without its zeros, in the order of use."""
+    """Every constant array as it is stored, flat: R is transposed; of a triangular A only the triangle is stored."""
     if plan.triangle is None:
         return {name: stored(W.T if name == "R" else W) for name, W in plan.weights.items()}
     (A,) = plan.factors
@@ -244,12 +244,12 @@ def weights(plan: Plan) -> dict[str, np.ndarray]:
 
 
 def stored(W: np.ndarray) -> np.ndarray:
-    """Column by column, each filled up with zeros."""
+    """W column by column, each padded with zeros to a multiple of LANES."""
     return np.pad(np.atleast_2d(W.T), ((0, 0), (0, filled(len(W)) - len(W)))).ravel()
 
 
 def sizes_in_bytes(plan: Plan) -> tuple[int, int]:
-    """Of the arena and of the weights."""
+    """The size of the arena and the size of the weights."""
     size = plan.dtype.itemsize
     return size * sum(arena(plan).values()), size * sum(values.size for values in weights(plan).values())
 
@@ -300,7 +300,7 @@ def _picard(plan: Plan) -> str:
 
 
 def _scale(plan: Plan) -> str:
-    """What tol is relative to, as an expression: ‖z‖, or φ(0) where that is larger."""
+    """The quantity that tol is relative to, as an expression in C: ‖z‖, or φ(0) where that is larger."""
     if plan.formula.at_zero == 0:
         return "z_norm"
     zero = number(plan.formula.at_zero, plan.dtype)
@@ -314,14 +314,14 @@ def _sweep(plan: Plan) -> str:
 
 
 def array(name: str, values: np.ndarray) -> str:
-    """A constant array, eight numbers a line."""
+    """The definition of a constant array in C, with eight numbers per line."""
     texts = [number(value, values.dtype) for value in values.tolist()]
     lines = [", ".join(texts[i : i + 8]) for i in range(0, len(texts), 8)]
     return f"static const real {name}[{len(texts)}] = {{\n    " + ",\n    ".join(lines) + "};\n"
 
 
 def number(value: float, dtype: np.dtype) -> str:
-    """A number exactly, in hexadecimal, as a constant of C99."""
+    """A number as a hexadecimal constant of C99, which is exact."""
     mantissa, _, exponent = float(dtype.type(value)).hex().partition("p")
     digits = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     suffix = "f" if dtype == np.float32 else ""

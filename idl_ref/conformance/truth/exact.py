@@ -1,7 +1,7 @@
-"""Exact answers: rational numbers for piecewise linear φ, decimals with a proved error bound for smooth ones.
+"""Exact answers: rational numbers for piecewise linear φ, decimals with a proved error bound for smooth φ.
 
-The arithmetic is Python's own, `fractions.Fraction` and `decimal.Decimal` in object arrays, so the same bits come out
-on every machine. NumPy floats only guess where to start; what they guess is proved or refused.
+The arithmetic is Python's own, `fractions.Fraction` and `decimal.Decimal` in object arrays, so the results have the
+same bits on every machine. Floats only give the starting point; an answer that cannot be proved raises an error.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import activations
-from idl_ref.conformance.problem import Arrays, Problem
+from idl_ref.conformance.truth.maps import effective, pullback
+from idl_ref.conformance.truth.problem import Arrays, Problem
 
 DIGITS = 80
-PROVED = "1e-40"  # how small the error of every entry is shown to be; how much smaller depends on where floats start
+# The proved bound of the error of every entry. The bound that is computed is smaller, but it depends on the floats from
+# which the iteration starts, and they may differ between machines; this constant does not.
+PROVED = "1e-40"
 LEAK = Fraction(1, 100)
-Piece = tuple[Fraction | None, Fraction | None, Fraction, Fraction]  # from, to, slope, offset: φ(p) = slope p + offset
+# One piece of φ: φ(p) = slope p + offset for p from the first number to the second; None is infinity.
+Piece = tuple[Fraction | None, Fraction | None, Fraction, Fraction]
 ZERO, ONE = Fraction(0), Fraction(1)
 
 PIECES: dict[str, tuple[Piece, ...]] = {
@@ -44,7 +48,9 @@ def _sigmoid(p: Decimal) -> Decimal:
 
 
 def _tanh(p: Decimal) -> Decimal:
-    if abs(p) < Decimal("1e-25"):  # (1 − e)/(1 + e) would cancel; the next term, p⁵, is below the digits kept
+    if abs(p) < Decimal(
+        "1e-25"
+    ):  # (1 − e)/(1 + e) would lose digits; the next term of the series is too small to matter
         return p - p * p * p / 3
     e = (-2 * abs(p)).exp()
     return ((1 - e) / (1 + e)).copy_sign(p)
@@ -73,7 +79,7 @@ def numbers(array: np.ndarray, kind: Callable[[float], Any]) -> np.ndarray:
 
 
 def solve(M: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """M x = b by Gauss–Jordan elimination with the largest pivot.   (n, n), (n,)"""
+    """The x with M x = b, by Gauss–Jordan elimination with partial pivoting.   (n, n), (n,) -> (n,)"""
     rows = np.concatenate([M, b[:, None]], axis=1)
     for i in range(len(b)):
         pivot = max(range(i, len(b)), key=lambda k: abs(rows[k, i]))
@@ -94,7 +100,7 @@ def _minus(M: np.ndarray) -> np.ndarray:
 
 
 def guess(A: np.ndarray, Z: np.ndarray, activation: str) -> np.ndarray:
-    """Picard iteration in float64, far enough to see the active set."""
+    """X by Picard iteration in float64, accurate enough to tell which piece of φ each preactivation lies on."""
     phi, X = activations.get(activation).phi, np.zeros_like(Z)
     for _ in range(40_000):
         X, last = phi(A @ X + Z), X
@@ -104,7 +110,7 @@ def guess(A: np.ndarray, Z: np.ndarray, activation: str) -> np.ndarray:
 
 
 def piece(p: Fraction, activation: str) -> Piece:
-    """The piece that p lies on; at a kink the left one."""
+    """The piece of φ that p lies on; at a kink, the left one of the two."""
     for candidate in PIECES[activation]:
         if candidate[1] is None or p <= candidate[1]:
             return candidate
@@ -112,13 +118,17 @@ def piece(p: Fraction, activation: str) -> Piece:
 
 
 def slopes_and_offsets(p: np.ndarray, activation: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of the pieces that the entries of p lie on."""
+    """The slope and the offset of the piece that each entry of p lies on."""
     pieces = [piece(v, activation) for v in p]
     return np.array([slope for _, _, slope, _ in pieces], object), np.array([last for *_, last in pieces], object)
 
 
 def rational_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation: str) -> np.ndarray:
-    """x with x = φ(A x + z) exactly: solve on the pieces of the start, verify, move on to those of the solution."""
+    """The x with x = φ(A x + z), exactly.
+
+    With every preactivation on a given piece of φ the equation is linear. It is solved on the pieces of the start, then
+    on those of the solution, until the solution lies on the pieces on which it was computed.
+    """
     slopes, offsets = slopes_and_offsets(A @ start + z, activation)
     for _ in range(50):
         x = solve(_minus(slopes[:, None] * A), slopes * z + offsets)
@@ -130,7 +140,7 @@ def rational_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation:
 
 
 def rational_slope(p: Fraction, activation: str, phi0: Fraction) -> Fraction:
-    """φ′(p); at a kink, `phi0` weighs the larger one-sided slope."""
+    """φ′(p); at a kink, the mean of the one-sided slopes in which the larger one has the weight `phi0`."""
     left = piece(p, activation)
     if left[1] is None or p != left[1]:
         return left[2]
@@ -140,7 +150,7 @@ def rational_slope(p: Fraction, activation: str, phi0: Fraction) -> Fraction:
 
 
 def decimal_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation: str) -> np.ndarray:
-    """x with x = φ(A x + z) to all but eight of the digits, by Newton's method from the start."""
+    """The x that solves x = φ(A x + z) to all but eight of the DIGITS, by Newton's method from the start."""
     smooth, x = SMOOTH[activation], start
     for _ in range(60):
         p = A @ x + z
@@ -156,7 +166,7 @@ def decimal_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation: 
 
 
 def gradients(P: dict[str, np.ndarray], X: np.ndarray, S: np.ndarray, G_Y: np.ndarray) -> dict[str, np.ndarray]:
-    """Y, V = S ∘ (Aᵀ V + Cᵀ G_Y), and the gradients of the effective weights.   object arrays"""
+    """X, Y, V = S ∘ (Aᵀ V + Cᵀ G_Y) and the gradients of the effective weights, as object arrays."""
     A, G = P["A*"], P["C"].T @ G_Y
     V = np.empty_like(X)
     for j in range(X.shape[1]):
@@ -171,7 +181,7 @@ def gradients(P: dict[str, np.ndarray], X: np.ndarray, S: np.ndarray, G_Y: np.nd
 
 
 def answer(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Answer:
-    """The truth of a problem; at a kink, `phi0` weighs the larger one-sided slope."""
+    """The exact answer to a problem; `phi0` is the weight of the larger one-sided slope in φ′ at a kink."""
     if problem.activation in PIECES:
         return _rational(problem, G_Y, Fraction(phi0))
     with decimal.localcontext(prec=DIGITS, Emin=-999_999, Emax=999_999):
@@ -179,7 +189,7 @@ def answer(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Answer:
 
 
 def _equilibrium(problem: Problem, kind: Any, column: Callable[..., np.ndarray]) -> tuple[dict, np.ndarray, np.ndarray]:
-    """The exact inputs, the effective ones among them as A*, L*, R*; X, column by column; and A X + B U."""
+    """The exact inputs, the effective weights among them as A*, L* and R*; X; and the preactivations A X + B U."""
     P = {name: numbers(array, kind) for name, array in problem.arrays.items()}
     if "A" in P:
         P["A*"] = effective(P["A"], problem)
@@ -220,8 +230,9 @@ def _decimal(problem: Problem, G_Y: np.ndarray) -> Answer:
 def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: float, curvature: float) -> Decimal:
     """A bound of the error of every entry of `out`.
 
-    ‖δX‖ ≤ r/(1 − κ) for the residual r, ‖δS‖ ≤ c ‖A‖ ‖δX‖, ‖δV‖₁ ≤ n (‖δS‖ ‖Aᵀ V + G‖ + rounding)/(1 − κ); all else is
-    a sum of products of X, V and data. Each norm is the sum of all entries, which is crude, and costs twenty digits.
+    ‖δX‖ ≤ r/(1 − κ) for the residual r, ‖δS‖ ≤ c ‖A‖ ‖δX‖ for the Lipschitz constant c of φ′, and
+    ‖δV‖₁ ≤ n (‖δS‖ ‖Aᵀ V + G‖ + rounding)/(1 − κ). All other results are sums of products of X, V and data. Each norm
+    is bounded by the sum of all magnitudes, which loses about twenty of the DIGITS.
     """
     size = {name: sum(abs(v) for v in M.ravel()) + 1 for name, M in (*P.items(), *out.items())}
     G = sum(abs(v) for v in G_Y.ravel()) + 1
@@ -237,64 +248,13 @@ def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: f
 
 
 def _rounded(arrays: dict[str, np.ndarray], radius: Decimal | None) -> Arrays:
-    """float64 next to each entry; refused where an error of `radius` could change one above 1e-30."""
+    """Each entry rounded to float64; ArithmeticError if an error of `radius` could change the rounding.
+
+    Entries of magnitude up to 1e-30 are exempt from this proof.
+    """
     if radius is not None and radius > Decimal(PROVED):
         raise ArithmeticError(f"the error is only proved to be at most {radius:.0e}")
     for name, M in arrays.items():
         if radius is not None and not all(float(v - radius) == float(v + radius) for v in M.ravel() if abs(v) > 1e-30):
             raise ArithmeticError(f"the error of {name} is not below the rounding to float64")
     return {name: M.astype(float) for name, M in arrays.items()}
-
-
-# --- f: from raw to effective weights, and back -----------------------------------------------------------------------
-
-
-def effective(M: np.ndarray, problem: Problem) -> np.ndarray:
-    """f(M): κ M / max(κ, ‖M‖∞); rows on the ℓ1 ball; the strict upper triangle; or M."""
-    if problem.f == "none":
-        return M
-    if problem.f == "triu":
-        return M * np.triu(np.ones(M.shape, int), 1)
-    kappa = Fraction(problem.kappa)
-    if problem.f == "inf":
-        norm = max(sum(map(abs, row)) for row in M)
-        return M * (kappa / norm) if norm > kappa else M
-    return np.array([_on_ball(row, kappa)[0] for row in M], object)
-
-
-def _on_ball(row: np.ndarray, kappa: Fraction) -> tuple[list, list[int] | None]:
-    """The nearest point with Σ|a| ≤ κ, and its support; None where the row is inside already."""
-    if sum(map(abs, row)) <= kappa:
-        return list(row), None
-    total = theta = ZERO
-    for k, size in enumerate(sorted(map(abs, row), reverse=True), 1):
-        total += size
-        if size > (total - kappa) / k:
-            theta = (total - kappa) / k
-    moved = [(1 if a > 0 else -1) * max(abs(a) - theta, ZERO) for a in row]
-    return moved, [j for j, a in enumerate(row) if abs(a) > theta]
-
-
-def pullback(M: np.ndarray, G: np.ndarray, problem: Problem) -> np.ndarray:
-    """∂ℓ/∂M from G = ∂ℓ/∂f(M)."""
-    if problem.f == "none" or problem.straight_through:
-        return G
-    if problem.f == "triu":
-        return G * np.triu(np.ones(M.shape, int), 1)
-    kappa = Fraction(problem.kappa)
-    if problem.f == "inf":
-        norms = [sum(map(abs, row)) for row in M]
-        norm = max(norms)
-        if norm <= kappa:
-            return G
-        s, top = np.full(M.shape, ZERO, object), norms.index(norm)
-        s[top] = [(a > 0) - (a < 0) for a in M[top]]
-        return (G - s * ((G * M).sum() / norm)) * (kappa / norm)
-    result = G.copy()
-    for i, row in enumerate(M):
-        support = _on_ball(row, kappa)[1]
-        if support is not None:
-            signs = {j: 1 if row[j] > 0 else -1 for j in support}
-            mean = sum(signs[j] * G[i, j] for j in support) / len(support)
-            result[i] = [G[i, j] - signs[j] * mean if j in signs else ZERO for j in range(len(row))]
-    return result

@@ -1,16 +1,17 @@
-"""How far a right answer may be from the truth: derived from dtype, norms, conditioning and the stopping rule.
+"""How far a correct answer may be from the truth: a bound from the dtype, norms, conditioning and the stopping rule.
 
-A right backend stops when a step is at most
+A correct backend stops when a step is at most
 
     stop = max(tol·min(1, ‖z‖∞), 4 eps max(‖z‖∞, ‖x‖∞))                                       per column
 
-so the residual of its X is at most r = stop + rounding, entry by entry, and with M = (I − Lip(φ) |A|)⁻¹ ≥ 0
+so every entry of the residual of its X is at most r = stop + rounding, and with M = (I − Lip(φ) |A|)⁻¹ ≥ 0
 
     |X − X*| ≤ M r,   ‖M‖∞ ≤ 1/(1 − κ).
 
-The adjoint has N = (I − diag(s) |A|ᵀ)⁻¹ per column in the place of M, and to its r is added what an error of X does to
-S = φ′(A X + Z). Gradients are products of these. γ_k = k u / (1 − k u) bounds the rounding of a sum of k terms in any
-order, u half the distance from 1 to the next number.
+The adjoint equation has N = (I − diag(s) |A|ᵀ)⁻¹ per column in place of M, and its r also contains the change of
+S = φ′(A X + Z) that an error of X causes. The gradients are products of these quantities, and so are their bounds.
+γ_k = k u / (1 − k u) bounds the relative rounding error of a sum of k terms in any order, where u is half the distance
+from 1 to the next number.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ import numpy as np
 
 from idl_ref import activations
 from idl_ref import factors as fac
-from idl_ref.conformance.exact import SMOOTH
-from idl_ref.conformance.problem import COLUMNS, Arrays, Case, Problem, spread
+from idl_ref.conformance.truth.exact import SMOOTH
+from idl_ref.conformance.truth.problem import COLUMNS, Arrays, Case, Problem, spread
 from idl_ref.weights import by_name
 
-SAFETY = 2.0
+SAFETY = 2.0  # the factor by which residuals and results are allowed to exceed their derived bounds
 
 
 class Unit(NamedTuple):
-    """Of one dtype: u, 4 eps, and the smallest number."""
+    """Constants of one dtype: u, half of eps; floor, 4 eps; and eta, the smallest positive number."""
 
     u: float
     floor: float
@@ -46,7 +47,11 @@ def unit(dtype: np.dtype) -> Unit:
 
 
 class Equation(NamedTuple):
-    """A problem in float64: the effective factors, |A| (for L Rᵀ |L||R|ᵀ), Z, and the sum of |terms| of Z."""
+    """A problem in float64.
+
+    `factors` are the effective A, or L and Rᵀ; `size` is |A|, or |L||R|ᵀ; `Z_size` is |B||U|; `terms` is the number of
+    terms in all sums of one application of A.
+    """
 
     factors: tuple[np.ndarray, ...]
     size: np.ndarray
@@ -68,7 +73,7 @@ def equation(problem: Problem) -> Equation:
 
 
 def resolvent(M: np.ndarray) -> np.ndarray:
-    """(I − M)⁻¹ for M ≥ 0 with Perron root below 1.   (n, n)"""
+    """(I − M)⁻¹ for M ≥ 0; ValueError unless the Perron root of M is below 1.   (n, n)"""
     inverse = np.linalg.inv(np.eye(len(M)) - M)
     if not (inverse > -1e-12).all():
         raise ValueError("the Perron root is not below 1: there is no bound")
@@ -82,7 +87,7 @@ def stopping(tol: float, unit: Unit, z: np.ndarray, x: np.ndarray) -> np.ndarray
 
 
 def residual_bound(problem: Problem, eq: Equation, X: np.ndarray, strict: bool) -> np.ndarray:
-    """r: what φ(A X + Z) − X may be, entry by entry.   (n, m)"""
+    """The largest magnitude r that each entry of φ(A X + Z) − X may have.   (n, m)"""
     un, X = unit(problem.dtype), np.abs(X)
     mapped = eq.terms + 2 if problem.f == "none" else 2 * eq.terms + 8
     smooth = 1.0 if problem.activation in SMOOTH else 0.0
@@ -94,7 +99,7 @@ def residual_bound(problem: Problem, eq: Equation, X: np.ndarray, strict: bool) 
 
 
 def certificate(problem: Problem, X: np.ndarray, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """|φ(A X + B U) − X| of a backend's X, in float64, and what it may be.   (n, m), (n, m)"""
+    """|φ(A X + B U) − X| for the X of a backend, in float64, and its bound.   (n, m), (n, m)"""
     eq, X = equation(problem), X.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         G = activations.get(problem.activation).phi(fac.apply(eq.factors, X) + eq.Z)
@@ -102,7 +107,7 @@ def certificate(problem: Problem, X: np.ndarray, strict: bool = False) -> tuple[
 
 
 def bounds(case: Case, truth: Arrays) -> Arrays:
-    """The largest error of a right answer, entry by entry, under the names of the truth."""
+    """The largest error that each entry of a correct answer may have, under the names of the truth."""
     problem, good = case.problem, case.good
     un, eq = unit(problem.dtype), equation(problem)
     X, V = truth["X"][:, good], truth["V"][:, good]
@@ -111,7 +116,7 @@ def bounds(case: Case, truth: Arrays) -> Arrays:
     (n, p), (q, m) = B.shape, G_Y.shape
     eq = eq._replace(Z=eq.Z[:, good], Z_size=eq.Z_size[:, good])
     moving = np.ones((n, 1))
-    moving[case.facts.get("still", [])] = 0  # units far on the flat side of φ in every column: they pass nothing on
+    moving[case.facts.get("still", [])] = 0  # φ′ = 0 in every column: these units pass no error on
     E_X = resolvent(eq.lipschitz * moving * eq.size) @ residual_bound(problem, eq, X, case.strict)
     E_V = _adjoint(case, eq, X, V, E_X)
     X, V = np.abs(X), np.abs(V)
@@ -140,7 +145,7 @@ def _adjoint(case: Case, eq: Equation, X: np.ndarray, V: np.ndarray, E_X: np.nda
     un, good, V = unit(problem.dtype), case.good, np.abs(V)
     S = activations.get(phi).slope(fac.apply(eq.factors, X) + eq.Z)
     if case.expect == "acceptable":
-        S = np.ones_like(S)  # whatever the convention
+        S = np.ones_like(S)  # φ′ ≤ 1 under every convention
     E_P = eq.size @ E_X + un.gamma(eq.terms + 2) * (eq.size @ np.abs(X)) + un.gamma(problem.B.shape[1] + 2) * eq.Z_size
     E_S = SMOOTH[phi].curvature * E_P + 8 * un.u if phi in SMOOTH else 2 * un.u * S
     C, G_Y = (np.abs(M, dtype=np.float64) for M in (problem.C, case.G_Y[:, good]))
@@ -158,7 +163,7 @@ def _adjoint(case: Case, eq: Equation, X: np.ndarray, V: np.ndarray, E_X: np.nda
 def _factor_gradients(
     problem: Problem, eq: Equation, truth: Arrays, good: np.ndarray, E_X: np.ndarray, E_V: np.ndarray
 ) -> Arrays:
-    """Bounds of ∂A, or of ∂L and ∂R, of the raw weights."""
+    """Bounds of the errors of ∂A, or of ∂L and ∂R, for the raw weights."""
     un, m = unit(problem.dtype), int(good.sum())
     X, V = truth["X"][:, good], truth["V"][:, good]
     aX, aV = np.abs(X), np.abs(V)
@@ -176,7 +181,7 @@ def _factor_gradients(
 
 
 def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> np.ndarray:
-    """What the pullback of `f` makes of an error E of the gradient G of the effective weights."""
+    """The error of the gradient of the raw weights, for an error E of the gradient G of the effective weights."""
     raw, un = np.abs(raw, dtype=np.float64), unit(problem.dtype)
     if problem.f == "none" or raw.size == 0:
         return E
@@ -192,7 +197,7 @@ def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> 
 
 
 def ratio(got: np.ndarray, truth: np.ndarray, bound: np.ndarray) -> float:
-    """The largest error in units of the bound, over the entries whose truth is known; inf for what is not finite."""
+    """The largest ratio of error to bound over the entries whose truth is known; inf if such an entry is not finite."""
     known = ~np.isnan(truth)
     if not known.any():
         return 0.0

@@ -1,4 +1,4 @@
-"""The groups of cases: about solving the equation first, then about what surrounds it."""
+"""Groups of cases about solving the equation: contraction, φ, the stopping rule, well-posedness, and kinks of φ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref import activations as act
-from idl_ref.conformance.cases import (
+from idl_ref.conformance.truth.cases import (
     KAPPAS,
     POSITIVE,
     TOL,
@@ -25,8 +25,7 @@ from idl_ref.conformance.cases import (
     signed,
     weights,
 )
-from idl_ref.conformance.problem import Arrays, Case
-from idl_ref.functions import FUNCTIONS
+from idl_ref.conformance.truth.problem import Arrays, Case
 
 COMMENTS = {
     "random": "random signs: easy whatever the norm, because the spectral radius is small",
@@ -38,10 +37,9 @@ COMMENTS = {
     "zero-rows": "two rows and one column of zeros",
 }
 
-# --- solving the equation: how it contracts, with which φ, how well posed, at which kinks -----------------------------
-
 
 def contraction() -> Iterator[Case]:
+    """Cases that contract at different rates κ, with matrices A of different structure."""
     for kappa in KAPPAS:
         for family, comment in COMMENTS.items():
             if kappa == "0" and family != "random":
@@ -61,6 +59,7 @@ def contraction() -> Iterator[Case]:
 
 
 def activations() -> Iterator[Case]:
+    """Cases for each φ: ordinary, slowly contracting, and with large preactivations."""
     for phi in act.TABLE:
         for rank in (None, 2):
 
@@ -74,7 +73,7 @@ def activations() -> Iterator[Case]:
             id = f"activation-{phi}-{'dense' if rank is None else 'low-rank'}"
             yield from both(id, f"φ = {phi} and its slope", "activation", clear(build, id, phi), activation=phi)
     for phi in ("tanh", "identity", "leaky_relu", "softplus"):
-        low = 1 if phi == "identity" else -64  # small inputs: tanh is steep there
+        low = 1 if phi == "identity" else -64  # small inputs, for which tanh has a slope near 1
 
         def slow(rng: random.Random, low: int = low) -> Arrays:
             U = draw(rng, 3, 4, low=low, high=64)
@@ -92,13 +91,14 @@ def activations() -> Iterator[Case]:
 
 
 def stopping() -> Iterator[Case]:
-    A = np.full((4, 4), 1 / 32)  # κ = 1/8 and one direction: each step is an eighth of the one before
+    """Cases that distinguish stopping rules, and the last iterate from the one before."""
+    A = np.full((4, 4), 1 / 32)  # κ = 1/8 and rank 1: each step is an eighth of the one before
     comment = "a loose tolerance and κ = 1/8: the last application of the map is κ times nearer than the iterate before"
     for phi in ("relu", "tanh", "softplus"):
         arrays = {"A": A, **weights(generator(f"stopping {phi}"), 4, 2, 2, 3, positive=True)}
         id = f"stopping-last-application-{phi}"
         yield case(id, comment, "stale stopping", arrays, tol=4e-2, activation=phi, strict=True)
-    A = np.diag([1 / 128] * 3, 1)  # x₄ → x₃ → x₂ → x₁, each weakly: two applications are within the tolerance
+    A = np.diag([1 / 128] * 3, 1)  # x₄ → x₃ → x₂ → x₁, weakly coupled: two applications meet the tolerance
     comment = "a chain of units and a loose tolerance: the slopes of the iterate before the last are far off"
     for phi in ("tanh", "softplus"):
         arrays = {"A": A, **weights(generator(f"chain {phi}"), 4, 2, 2, 3, positive=True)}
@@ -112,7 +112,7 @@ def stopping() -> Iterator[Case]:
     id = "stopping-slow-column"
     arrays = slow(id, 9, "0.99")
     arrays["B"][:, 1:] = 0
-    arrays["U"][0, :] = 2.0**-9  # eight columns of small inputs, and one at full size
+    arrays["U"][0, :] = 2.0**-9  # eight columns have small inputs, and one has inputs of full size
     arrays["U"][0, 4] = 1.0
     comment = "one column needs ten times the steps of its eight mates; a mean over columns hides it"
     yield case(id, comment, "column slow", arrays, tol=1e-6)
@@ -131,6 +131,7 @@ def stopping() -> Iterator[Case]:
 
 
 def ball() -> Iterator[Case]:
+    """Cases with ‖A‖∞ next to 1, and far above it with a Perron root below 1."""
     for name, total, comment in (
         ("ulp-below", np.nextafter(1, 0), "‖A‖∞ one unit in the last place below 1"),
         ("on", 1.0, "‖A‖∞ = 1 exactly: not a contraction in this norm, well posed by its Perron root"),
@@ -156,6 +157,7 @@ def _around(A: np.ndarray, positive: bool, rng: random.Random) -> Arrays:
 
 
 def ill_posed() -> Iterator[Case]:
+    """Cases in which columns have no solution, or need more iterations than max_iter."""
     rest = {"C": np.ones((1, 2)), "D": np.zeros((1, 1)), "U": np.array([[1.0, 2.0, 0.5]])}
     for name, A, B, comment in (
         ("no-solution", [[1.5, 0.0], [0.0, 0.0]], [1.0, 0.0],
@@ -167,7 +169,7 @@ def ill_posed() -> Iterator[Case]:
         arrays = {"A": np.array(A), "B": np.array(B)[:, None], **rest}
         yield case(f"ill-posed-{name}", comment, "reported", arrays, expect="reported", bad=(0, 1, 2), max_iter=500)
     arrays = {"A": np.zeros((4, 4)), **weights(generator("one column w"), 4, 2, 2, 5)}
-    arrays["A"][0, 0] = 1.5  # has no solution where it is excited
+    arrays["A"][0, 0] = 1.5  # x₁ = max(0, 1.5 x₁ + u₁) has no solution for u₁ > 0
     arrays["A"][1:, 1:] = signed(generator("one column"), 3, KAPPAS["0.9"])
     arrays["B"][0] = [1, 0]
     arrays["B"][1:, 0] = 0
@@ -185,7 +187,10 @@ def ill_posed() -> Iterator[Case]:
 
 
 def kinks() -> Iterator[Case]:
-    """B = I and dyadic numbers: preactivations are exact in either dtype, whatever the order of a sum."""
+    """Cases at kinks of φ.
+
+    B = I, and all entries are dyadic, so that preactivations are exact in either dtype, whatever the order of a sum.
+    """
     arrays = {"A": np.full((3, 3), -0.0), "B": np.eye(3), "C": np.array([[1.0, -0.5, 0.25], [0.5, 1.0, -1.0]])}
     arrays["D"] = np.zeros((2, 3))
     for phi, at in (("relu", 0.0), ("leaky_relu", 0.0), ("hardtanh", 1.0), ("hardtanh", -1.0)):
@@ -209,148 +214,3 @@ def kinks() -> Iterator[Case]:
     }
     comment = "columns that share a kink with their mates, and one of zeros"
     yield case("kink-ties", comment, "kink column", arrays, expect="acceptable")
-
-
-# --- around it: shapes, ranks, scales, memory, what is not finite, and f ----------------------------------------------
-
-
-def low_rank(id: str, rank: int) -> Arrays:
-    """|L| (|R|ᵀ 1) ≤ 0.9: rows of L sum to 0.9 at most, rows of Rᵀ to 1."""
-
-    def build(rng: random.Random) -> Arrays:
-        L, R = draw(rng, 5, rank), draw(rng, 5, rank)
-        L = np.trunc(L / np.maximum(np.abs(L).sum(axis=1, keepdims=True), 1) * KAPPAS["0.9"] * 1024) / 1024
-        R = np.trunc(R / np.maximum(np.abs(R).sum(axis=0), 1) * 1024) / 1024
-        return {"L": L, "R": R, **weights(rng)}
-
-    return clear(build, id)
-
-
-def shapes() -> Iterator[Case]:
-    for id, sizes, comment in (
-        ("n-1", (1, 3, 2, 4), "one hidden unit"),
-        ("p-1", (5, 1, 2, 4), "one input feature"),
-        ("q-1", (5, 3, 1, 4), "one output"),
-        ("all-1", (1, 1, 1, 1), "everything of size 1"),
-        ("m-0", (5, 3, 2, 0), "no samples: empty answers, zero gradients"),
-        ("m-1", (5, 3, 2, 1), "one sample"),
-        ("m-37", (4, 2, 2, 37), "many samples, no multiple of any tile"),
-        ("n-24", (24, 5, 3, 6), "more units than samples"),
-        ("p-large", (3, 17, 2, 4), "more features than units"),
-    ):
-        yield from both(f"shape-{id}", comment, "shape", member(id, *sizes))
-    constant = "the last row of U is the constant 1: the bias"
-    for id, comment, flags in (
-        ("shape-no-D", "no D", "no_D"),
-        ("shape-bias", constant, "bias"),
-        ("shape-bias-no-D", f"{constant} and no D", "bias no_D"),
-    ):
-        arrays = member(id)
-        if "bias" in flags:
-            arrays["U"][-1] = 1
-        if "no_D" in flags:
-            del arrays["D"]
-        yield case(id, comment, flags, arrays)
-
-
-def ranks() -> Iterator[Case]:
-    for rank, comment in (
-        (0, "rank 0: A = 0, and ∂L, ∂R have no entry"),
-        (1, "rank 1"),
-        (2, "rank 2 of 5"),
-        (5, "rank n: L and R square, so that swapping them shows only in the numbers"),
-    ):
-        id = f"rank-{rank}"
-        yield from both(id, comment, "low_rank", low_rank(id, rank))
-    id = "rank-1-slow"
-    arrays = {"L": np.full((5, 1), KAPPAS["0.99"]), "R": perron(generator(id), 5, 1.0)[:1].T}
-    arrays |= weights(generator(id + " w"), positive=True)
-    comment = "L Rᵀ nonnegative with row sums 0.99: slow, in one direction"
-    yield case(f"{id}-float64", comment, "low_rank slow", arrays, tol=1e-9)
-
-
-def precision() -> Iterator[Case]:
-    base = member("scales")
-    for name, exponent in (("1e+30", 100), ("1e-30", -100)):
-        comment = f"inputs of size {name}: relu is homogeneous, so the relative error is that of size 1"
-        yield from both(f"scale-{name}", comment, "scale", base | {"U": base["U"] * 2.0**exponent})
-    for dtype, tiny in (("float64", 2.0**-1070), ("float32", 2.0**-145)):
-        arrays = weights(generator("subnormal"), positive=True)  # every unit active, far from its kink
-        arrays |= {"A": perron(generator("subnormal A"), 5, 0.5), "B": (arrays["B"] + 1) / 2}
-        arrays["U"] = np.trunc(arrays["U"] * 64) * tiny
-        comment = "subnormal inputs: an absolute error of a few of the smallest numbers, no flush that loses a column"
-        yield case(f"scale-subnormal-{dtype}", comment, "scale subnormal", arrays, dtype)
-    comment = "entries that float32 cannot hold: a sum in float32 shows"
-    yield case("float64-digits", comment, "accumulation", base | {"A": base["A"] + 2.0**-31 * np.sign(base["A"])})
-    arrays = member("cancellation", p=4)
-    arrays["B"][:, 1] = UNIT - arrays["B"][:, 0]
-    arrays["U"][:2] = 1024.0
-    comment = "large inputs that cancel in B U: the bound allows for it, nothing else does"
-    yield from both("cancellation", comment, "scale", arrays)
-
-
-def memory() -> Iterator[Case]:
-    for layout, comment in (
-        ("fortran", "arrays in Fortran order"),
-        ("strided", "arrays that are views of wider ones"),
-        ("reversed", "arrays with negative strides"),
-        ("readonly", "arrays that cannot be written"),
-    ):
-        id = f"memory-{layout}"
-        yield case(f"{id}-float64", comment, "memory", member(id), layout=layout)
-        id += "-low-rank"
-        yield case(f"{id}-float64", comment, "memory", low_rank(id, 2), layout=layout)
-
-
-def not_finite() -> Iterator[Case]:
-    arrays = member("not-finite", m=5)
-    for name in ("nan", "inf"):
-        arrays["U"][1, 3] = float(name)
-        comment = f"{name} in one entry of U: one column is lost, no other"
-        yield from both(f"not-finite-{name}", comment, "confined column", arrays, expect="reported", bad=(3,))
-
-
-def functions() -> Iterator[Case]:
-    """Raw weights. 0.96875 = 31/32 is the radius: a dyadic number, so that a row can lie on the ball exactly."""
-    kappa = 0.96875
-    for f in ("inf", "rows", "triu"):
-        for where, factor in (("inside", 0.5), ("beyond", 2.0), ("far", 23.0)):
-            for rank in (None, 2):
-                if f == "triu" and (rank or where == "far"):
-                    continue
-
-                def build(rng: random.Random, rank: int | None = rank, factor: float = factor) -> Arrays:
-                    if rank is None:
-                        raw = {"A": np.round(draw(rng, 5, 5) * factor * 1024 / 5) / 1024}
-                    else:
-                        raw = {"L": draw(rng, 5, rank) * factor / rank, "R": draw(rng, 5, rank) * factor / 5}
-                    return {**raw, **weights(rng)}
-
-                id = f"f-{f}-{where}" + ("" if rank is None else "-low-rank")
-                position = "far beyond" if where == "far" else where
-                comment = (
-                    f"f = {f}, raw weights {position} the ball of radius κ: the gradient is that of the raw weights"
-                )
-                yield from both(id, comment, "f", clear(build, id, f=FUNCTIONS[f](kappa)), f=f, kappa=kappa)
-    arrays = member("ball of f", n=3, kappa="0.5")
-    for f in ("inf", "rows"):
-        for name, top in (("on", 0.0), ("ulp-below", -(2.0**-53)), ("ulp-above", 2.0**-52)):
-            arrays["A"] = np.array([[0.5, -0.25, 0.21875 + top], [0.25, 0.125, -0.25], [0.0, 0.5, 0.25]])
-            comment = f"f = {f} with a row {name.replace('-', ' ')} the ball: either side's derivative is accepted"
-            yield case(f"f-{f}-{name}", comment, "f ulp", arrays, expect="acceptable", f=f, kappa=kappa)
-    arrays = clear(
-        lambda rng: {"A": draw(rng, 5, 5) * 3, **weights(rng)}, "f-straight-through", f=FUNCTIONS["inf"](kappa)
-    )
-    comment = "the declared derivative of the scaling is the identity: what torchidl does for a dense A"
-    yield case(
-        "f-inf-straight-through", comment, "f straight_through", arrays, f="inf", kappa=kappa, straight_through=True
-    )
-
-
-GROUPS = {
-    group.__name__.replace("_", "-"): group
-    for group in (
-        contraction, activations, stopping, ball, ill_posed, kinks,
-        shapes, ranks, precision, memory, not_finite, functions,
-    )
-}  # fmt: skip

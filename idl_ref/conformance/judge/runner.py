@@ -1,4 +1,4 @@
-"""The runner: every case, every check, one result each; also under pytest, and over planted bugs."""
+"""The runner: one result for every check of every case, in a report or as tests of pytest."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
-from itertools import islice
 from typing import Any
 
-from idl_ref.conformance import report, vectors, verdicts
-from idl_ref.conformance.bugs import diagnosis
-from idl_ref.conformance.bugs_gradients import BUGS
-from idl_ref.conformance.problem import Backend, Capabilities, Case
-from idl_ref.conformance.relations import RELATIONS
-from idl_ref.conformance.report import FAILED, SKIPPED, Report, Result
+from idl_ref.conformance.judge import report, verdicts
+from idl_ref.conformance.judge.diagnosis import named
+from idl_ref.conformance.judge.relations import RELATIONS
+from idl_ref.conformance.judge.report import FAILED, SKIPPED, Report, Result
+from idl_ref.conformance.truth import vectors
+from idl_ref.conformance.truth.backend import Backend, Capabilities
+from idl_ref.conformance.truth.problem import Case
 
-RELATED = (  # the cases that relations start from
+RELATED = (  # the cases on which relations are checked
     "contraction-random-0.9-float64", "contraction-perron-0.99-float64", "contraction-zero-rows-0.9-float32",
     "activation-tanh-dense-float64", "activation-softplus-low-rank-float64", "rank-2-float64", "rank-5-float32",
     "shape-bias-no-D", "shape-m-37-float64",
@@ -38,13 +38,14 @@ def check_backend(
     backend : Backend
         Any object with `name`, `capabilities`, `forward(problem)` and `vjp(problem, G_Y)`.
     groups : iterable of str, optional
-        Names of groups, or patterns of ids such as ``kink-*``. All of them if not given.
+        Names of groups, or patterns of the ids of cases such as ``kink-*``. Default: all groups.
     expected_failures : mapping of str to str
-        Id, or pattern of ids, to the reason. One that passes, or matches nothing that was asked, is an error.
+        The reason of each known failure, by the id of the check or a pattern of ids. The run is not ok if such a check
+        passes, or if a pattern matches no check that was run.
     vectors_directory : path, optional
-        See `vectors.load`.
+        The folder of the frozen cases; see `load_cases`.
     progress : callable, optional
-        Called with each result.
+        A function that is called with each result.
 
     Returns
     -------
@@ -53,9 +54,10 @@ def check_backend(
 
     Notes
     -----
-    A check passes where the residual of X, recomputed in float64, and the error of X, Y and every gradient are within
-    their bounds, and failures to converge are said. An exception fails, except where it says so. There is no time
-    limit here: use the command line for a backend that may hang. Cost: some seconds for a compiled backend.
+    A check passes if the residual of X, recomputed in float64, and the errors of X, Y and every gradient are within
+    their bounds, and the backend reports the columns that do not converge. An exception fails the check, except in a
+    case without an answer, where it counts as that report. A call has no time limit; run a backend that may hang as a
+    process, by ``idl-ref conformance run --command``. A compiled backend takes some seconds.
 
     Examples
     --------
@@ -67,24 +69,25 @@ def check_backend(
     declared, unused = _declared(backend), set(expected_failures)
     results = []
     for _, run in checks(backend, select(vectors.load(vectors_directory), groups)):
-        result = _as_expected(verdicts.named(run()), expected_failures, unused)
+        result = _as_expected(named(run()), expected_failures, unused)
         results.append(result)
         if progress is not None:
             progress(result)
-    problems = [f"expected failure {pattern!r} matches nothing that was asked" for pattern in sorted(unused)]
+    problems = [f"expected failure {pattern!r} matches no check that was run" for pattern in sorted(unused)]
     problems += [f"{r.id} {_XPASS}" for r in results if r.message == _XPASS]
-    problems = [f"{problem}: take it out of the list" for problem in problems]
+    problems = [f"{problem}: remove it from the expected failures" for problem in problems]
     if all(r.outcome == SKIPPED for r in results):
         problems.append("nothing was asserted: every check was skipped, or none was chosen")
     unknown = ", ".join(declared.unknown)
-    notes = (f"declared, and not known to this kit: {unknown}",) if unknown else ()
+    notes = (f"declared, but not known to this kit: {unknown}",) if unknown else ()
     return Report(str(backend.name), tuple(results), tuple(problems), notes, vectors.SHA256)
 
 
-_XPASS = "passes, and was expected to fail"
+_XPASS = "passed, but was expected to fail"
 
 
 def _as_expected(result: Result, expected: Mapping[str, str], unused: set[str]) -> Result:
+    """The result, changed if it is a known failure; patterns that match it are removed from `unused`."""
     for pattern, reason in expected.items() if result.outcome != SKIPPED else ():
         if fnmatchcase(result.id, pattern) or fnmatchcase(result.case, pattern):
             unused.discard(pattern)
@@ -96,7 +99,10 @@ def _as_expected(result: Result, expected: Mapping[str, str], unused: set[str]) 
 
 
 def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[str, list[Case]]:
-    """The cases to solve under "", and those that relations start from, by relation."""
+    """The cases that `groups` chooses: under "" those to be solved, under each relation's name those it is checked on.
+
+    ValueError if a name or pattern matches nothing.
+    """
     cases = list(cases)
     patterns = ["*"] if groups is None else [groups] if isinstance(groups, str) else list(groups)
     found: set[str] = set()
@@ -128,11 +134,11 @@ def _declared(backend: Backend) -> Capabilities:
 
 
 def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple[str, Run]]:
-    """Every check that is asked for, by id: call it for its result."""
+    """Every check of the chosen cases: its id, and a function that runs it and returns the result."""
     declared = _declared(backend)
     for case in chosen[""]:
         yield f"{case.id}:forward", partial(verdicts.forward, backend, case, declared)
-        if not case.bad or case.good.any():  # some column has an answer, or there are no columns
+        if not case.bad or case.good.any():  # some column has an answer, or the batch is empty
             yield f"{case.id}:vjp", partial(verdicts.vjp, backend, case, declared)
     for name, rule in RELATIONS.items():
         for case in chosen[name]:
@@ -147,17 +153,17 @@ def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple
 def parametrize(
     backend: Backend, groups: Iterable[str] | None = None, expected_failures: Mapping[str, str] = {}
 ) -> Callable[[Any], Any]:
-    """A decorator that makes one test per check of a function of `check`.
+    """A decorator that turns a function of one argument, `check`, into one test of pytest per check.
 
     Parameters
     ----------
     backend, groups, expected_failures
-        As for `check_backend`; what is expected to fail and passes is a failure.
+        As for `check_backend`; an expected failure that passes fails the test.
 
     Returns
     -------
     decorator
-        pytest.mark.parametrize; the argument `check` is to be called.
+        The mark `pytest.mark.parametrize`; the test calls its argument `check`, which raises if the check fails.
 
     Examples
     --------
@@ -179,30 +185,9 @@ def parametrize(
 def _test(run: Run) -> None:
     import pytest
 
-    result = verdicts.named(run())
+    result = named(run())
     if result.outcome == SKIPPED:
         pytest.skip(result.message)
     if result.outcome == FAILED:
         causes = [f"error matches: {cause}" for cause in result.causes]
         pytest.fail("; ".join([result.message, *causes]), pytrace=False)
-
-
-# --- how much the kit finds -------------------------------------------------------------------------------------------
-
-
-def hunt(everything: bool = False) -> Iterator[tuple[str, list[Result]]]:
-    """Each planted bug, and the checks that fail because of it: the first one, or all of them."""
-    chosen = select(vectors.load(), None)
-    for name, bug in BUGS.items():
-        failed = (result for _, run in checks(bug(), chosen) if (result := run()).outcome == FAILED)
-        yield name, list(failed if everything else islice(failed, 1))
-
-
-def table(found: Mapping[str, list[Result]]) -> str:
-    """Markdown: every bug in words, the first check that finds it, how many do, and in which groups."""
-    lines = ["| planted bug | first found by | checks | in the groups |", "|---|---|---|---|"]
-    for name, failures in found.items():
-        groups = ", ".join(dict.fromkeys(r.group for r in failures))
-        first = f"`{failures[0].id}`" if failures else "**nothing**"
-        lines.append(f"| {diagnosis(name)} | {first} | {len(failures)} | {groups} |")
-    return "\n".join(lines) + "\n"

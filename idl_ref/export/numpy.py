@@ -1,4 +1,4 @@
-"""Export to NumPy: one readable file that imports nothing else, and its arrays."""
+"""Export to NumPy: one readable file that imports only NumPy, and its arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from idl_ref.export.plan import Plan
 
 PICARD = '''\
 def norm(X):
-    """Largest magnitude in each column."""
+    """The largest magnitude in each column."""
     return np.abs(X).max(axis=0, initial=0)
 
 
@@ -24,7 +24,7 @@ def equilibrium(Z):
         done = step <= np.maximum(TOL * np.clip(Z_norm, {at_zero}, 1), 4 * EPS * np.maximum(Z_norm, norm(X)))
         if done.all():
             return X
-    raise RuntimeError(f"{{(~done).sum()}} of {{Z.shape[1]}} samples have no equilibrium: NaN, or out of range")
+    raise RuntimeError(f"{{(~done).sum()}} of {{Z.shape[1]}} samples did not converge: not finite, or out of range")
 '''
 
 SWEEP = '''\
@@ -51,10 +51,10 @@ def predict(U):
 '''
 
 FILE = '''\
-"""A trained model: {equations}. Needs NumPy, and weights.npz beside it.
+"""A trained model: {equations}.
 
-predict(U) takes samples as rows and returns their outputs. For inputs in [{low:.6g}, {high:.6g}]:
-{promise}.
+This file needs NumPy, and weights.npz beside it. predict(U) takes samples as rows and returns their outputs.
+For inputs in [{low:.6g}, {high:.6g}]: {promise}.
 Written by idl_ref {version}.
 """
 
@@ -117,7 +117,7 @@ def source(plan: Plan) -> str:
 
 
 def write(plan: Plan, directory: Path) -> list[Path]:
-    """predict.py and weights.npz."""
+    """Write predict.py and weights.npz to a folder and return their paths."""
     files = [directory / "predict.py", directory / "weights.npz"]
     files[0].write_text(source(plan), encoding="utf-8")
     np.savez(files[1], **{name: np.ascontiguousarray(W) for name, W in plan.weights.items()})  # type: ignore[arg-type]

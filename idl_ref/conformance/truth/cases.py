@@ -1,7 +1,7 @@
-"""How a case is made, what is known of it, and what it hunts. Everything here is exact and repeatable.
+"""How a case is made, and what is computed about it. Everything here is exact and reproducible.
 
-Entries are multiples of 2⁻¹⁰ drawn from Python's own generator, whose bits do not depend on the machine, so that most
-cases are the same equation in float32 and in float64 and fractions stay short.
+Entries are multiples of 2⁻¹⁰, so that most cases are the same equation in float32 and in float64, and fractions stay
+short. They are drawn from Python's own random generator, whose bits do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from idl_ref import activations
-from idl_ref.conformance import exact
-from idl_ref.conformance.problem import PHI0, SETTINGS, Arrays, Case, Problem, make, spread
+from idl_ref.conformance.truth import exact
+from idl_ref.conformance.truth.problem import PHI0, SETTINGS, Arrays, Case, Problem, make, spread
 from idl_ref.functions import ImplicitFunction
 
 UNIT = 2.0**-10
@@ -31,7 +31,7 @@ def generator(name: str) -> random.Random:
 
 
 def draw(rng: random.Random, *shape: int, low: int = -1024, high: int = 1024) -> np.ndarray:
-    """Multiples of 2⁻¹⁰ in [low, high)·2⁻¹⁰, never 0."""
+    """Random multiples of 2⁻¹⁰ in [low, high)·2⁻¹⁰; 0 is replaced by 2⁻¹⁰."""
     values = [rng.randrange(low, high) or 1 for _ in range(int(np.prod(shape)))]
     return np.array(values, float).reshape(shape) * UNIT
 
@@ -40,7 +40,7 @@ def draw(rng: random.Random, *shape: int, low: int = -1024, high: int = 1024) ->
 
 
 def perron(rng: random.Random, n: int, kappa: float) -> np.ndarray:
-    """Nonnegative, every row sum κ: the Perron root is κ, and nothing contracts faster."""
+    """A nonnegative matrix with all row sums κ: its Perron root is κ, and iteration converges at the rate κ."""
     A = np.zeros((n, n))
     total = round(kappa / UNIT)
     for i in range(n):
@@ -50,7 +50,7 @@ def perron(rng: random.Random, n: int, kappa: float) -> np.ndarray:
 
 
 def signed(rng: random.Random, n: int, kappa: float) -> np.ndarray:
-    """Random signs, every absolute row sum κ."""
+    """A matrix with random signs, in which the magnitudes of each row sum to κ."""
     signs = np.array([rng.choice((-1, 1)) for _ in range(n * n)], float).reshape(n, n)
     return perron(rng, n, kappa) * signs
 
@@ -60,7 +60,7 @@ def permutation(rng: random.Random, n: int, kappa: float) -> np.ndarray:
 
 
 def nilpotent(rng: random.Random, n: int, kappa: float) -> np.ndarray:
-    """Strictly upper triangular: exact after n applications, whatever the norm."""
+    """A strictly upper triangular matrix: iteration is exact after n applications, whatever the norm."""
     return np.triu(signed(rng, n, kappa), 1)
 
 
@@ -86,14 +86,17 @@ FAMILIES = {
     "random": signed, "permutation": permutation, "perron": perron, "nilpotent": nilpotent,
     "antisymmetric": antisymmetric, "rank1": rank_one, "zero-rows": zero_rows,
 }  # fmt: skip
-POSITIVE = ("perron", "permutation")  # slow only while every unit is active: with Z > 0
+POSITIVE = (
+    "perron",
+    "permutation",
+)  # families that converge slowly only if every unit is active, so Z must be positive
 
 
 # --- building ---------------------------------------------------------------------------------------------------------
 
 
 def weights(rng: random.Random, n: int = 5, p: int = 3, q: int = 2, m: int = 4, positive: bool = False) -> Arrays:
-    """B, C, D, U. Positive B and U keep every unit active."""
+    """Random B, C, D and U; `positive` makes B and U positive, which keeps every unit active."""
     low = 1 if positive else -1024
     return {
         "B": draw(rng, n, p, low=low),
@@ -112,7 +115,7 @@ def case(
     G_Y: np.ndarray | None = None,
     **rest: Any,
 ) -> Case:
-    """A case without its group and its truth; `rest` are settings of the problem, and fields of the case."""
+    """A case without its group and its truth; `rest` holds settings of the problem and fields of the case."""
     settings = {"activation": "relu", "dtype": dtype, "tol": TOL[dtype], "max_iter": 10_000}
     settings |= {name: rest.pop(name) for name in SETTINGS if name in rest}
     problem = make({name: np.array(M, dtype) for name, M in arrays.items()}, settings)
@@ -123,7 +126,7 @@ def case(
 
 
 def both(id: str, comment: str, flags: str, arrays: Arrays, **rest: Any) -> Iterator[Case]:
-    """The same case in either dtype."""
+    """The same case in float64 and in float32."""
     for dtype in TOL:
         yield case(f"{id}-{dtype}", comment, flags, arrays, dtype, **rest)
 
@@ -132,7 +135,10 @@ def clear(
     build: Callable[[random.Random], Arrays], name: str, activation: str = "relu", margin: float = 2 * UNIT,
     f: ImplicitFunction = IDENTITY,
 ) -> Arrays:  # fmt: skip
-    """The first draw whose preactivations, after f, stay away from every kink, so that no rounding decides φ′."""
+    """The first random draw whose preactivations stay away from every kink of φ, so that rounding cannot change φ′.
+
+    `build` makes raw weights, B, C, D and U from a generator; the preactivations are those of the weights after `f`.
+    """
     kinks = np.array(activations.get(activation).kinks)
     for attempt in range(200):
         arrays = build(generator(f"{name} {attempt}"))
@@ -147,7 +153,7 @@ def clear(
 def member(
     id: str, n: int = 5, p: int = 3, q: int = 2, m: int = 4, kappa: str = "0.9", family: str = "random"
 ) -> Arrays:
-    """A dense case out of one of the families."""
+    """The arrays of a case with a dense A from one of the FAMILIES."""
 
     def build(rng: random.Random) -> Arrays:
         return {"A": FAMILIES[family](rng, n, KAPPAS[kappa]), **weights(rng, n, p, q, m, family in POSITIVE)}
@@ -156,14 +162,15 @@ def member(
 
 
 def solved(case: Case) -> Case:
-    """The case with its truth and its facts."""
+    """The case with its truths and its facts."""
     problem, good = case.problem, case.good
     if case.bad:
         problem = problem.with_arrays({"U": np.ascontiguousarray(problem.U[:, good])})
     conventions = PHI0 if case.expect == "acceptable" and case.group == "kinks" else PHI0[:1]
     answers = [exact.answer(problem, case.G_Y[:, good], phi0) for phi0 in conventions]
     if case.expect == "acceptable" and case.group == "functions":
-        # The two sides of the ball: inside, where f is the identity, and a radius that the norm exceeds by a breath.
+        # Both one-sided derivatives of f: inside the ball, where f is the identity, and outside it, computed with a
+        # radius that is smaller than the norm by a factor of 1 − 2⁻²⁰⁰.
         norm = max(sum(map(abs, row)) for row in exact.numbers(problem.factors[0], exact.Fraction))
         beyond: Any = norm * (1 - exact.Fraction(1, 2**200))
         sides = replace(problem, straight_through=True), replace(problem, kappa=beyond)
@@ -175,7 +182,7 @@ def solved(case: Case) -> Case:
 
 
 def describe(problem: Problem) -> dict[str, Any]:
-    """‖A‖∞ of the effective A, the Perron root of |A|, ρ(A), and 1/(1 − Lip ‖A‖∞), null where that is infinite."""
+    """‖A‖∞ and ρ(A) of the effective A, the Perron root of |A|, and 1/(1 − Lip(φ)‖A‖∞), None unless Lip(φ)‖A‖∞ < 1."""
     factors = [exact.effective(exact.numbers(F, exact.Fraction), problem).astype(float) for F in problem.factors]
     A = reduce(np.matmul, factors)
     lipschitz = activations.get(problem.activation).lipschitz
@@ -187,50 +194,3 @@ def describe(problem: Problem) -> dict[str, Any]:
         "spectral_radius": radius,
         "condition": round(1 / (1 - lipschitz * norm), 6) if lipschitz * norm < 1 else None,
     }
-
-
-# --- what a case hunts ------------------------------------------------------------------------------------------------
-
-PAPER = "https://arxiv.org/abs/1908.06315"
-TORCHIDL = "https://pypi.org/project/torchidl/"
-HIGHAM = "https://doi.org/10.1137/1.9780898718027"
-IEEE = "https://doi.org/10.1109/IEEESTD.2019.8766229"
-
-
-# The bug that a case hunts, its effect, a link.
-FLAGS: dict[str, tuple[str, str, str]] = {
-    "contraction": ("a wrong equation or adjoint", "answers are wrong at every κ", PAPER),
-    "transpose": ("Aᵀ and A confused", "gradients are wrong, and right for symmetric A", PAPER),
-    "slow": (
-        "an iteration or an adjoint that is cut short",
-        "wrong where A contracts slowly, as after training",
-        PAPER,
-    ),
-    "activation": ("a wrong φ, or φ′ that does not belong to it", "training stalls for one activation", PAPER),
-    "overflow": ("exp taken of a large number", "inf or NaN for inputs of some hundred", IEEE),
-    "stopping": ("a stopping rule other than the declared one", "errors larger than tol promises", HIGHAM),
-    "stale": (
-        "the iterate before the last returned, or φ′ taken there",
-        "errors 1/κ times larger than need be",
-        TORCHIDL,
-    ),
-    "column": ("one tolerance or status for a whole batch", "an answer depends on the other samples", TORCHIDL),
-    "small": ("an absolute tolerance", "small inputs and cotangents give zeros", TORCHIDL),
-    "ball": ("well-posedness taken for ‖A‖∞ < 1 alone", "well-posed models are refused or distorted", PAPER),
-    "perron": ("an ∞-norm where only the Perron root is below 1", "well-posed models are refused", PAPER),
-    "reported": ("silent failure", "numbers that solve nothing are used", TORCHIDL),
-    "cap": ("max_iter ignored, or its exhaustion not said", "unbounded time, or silent failure", TORCHIDL),
-    "kink": ("an undeclared φ′ at a kink", "gradients differ between backends at exact zeros", PAPER),
-    "ulp": ("a comparison that is off at a boundary", "the wrong side of a kink or of the ball is taken", IEEE),
-    "shape": ("a size taken for granted", "crashes or wrong axes at sizes 0 and 1", PAPER),
-    "bias": ("the constant row added twice, or without gradient", "biases are doubled or never learn", TORCHIDL),
-    "no_D": ("D assumed", "a crash, or a term that is not there", TORCHIDL),
-    "low_rank": ("L and R confused, or their order in the adjoint", "wrong wherever L ≠ R", PAPER),
-    "scale": ("clipping, flushing to zero, absolute thresholds", "very large or small inputs are lost", IEEE),
-    "subnormal": ("numbers below the smallest normal one set to zero", "the smallest inputs are lost", IEEE),
-    "accumulation": ("sums in float32 in a float64 backend", "half of the digits are lost", HIGHAM),
-    "memory": ("strides ignored, inputs written to", "wrong numbers for views, or a changed caller", HIGHAM),
-    "confined": ("NaN swallowed or spread", "a bad sample goes unnoticed, or spoils its batch", IEEE),
-    "f": ("a wrong map from raw to effective weights, or pullback", "training follows a wrong gradient", PAPER),
-    "straight_through": ("torchidl's convention for a dense A", "gradients differ from torchidl's", TORCHIDL),
-}

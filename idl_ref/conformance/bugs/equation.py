@@ -1,0 +1,169 @@
+"""Planted bugs in the equation: A, Z, φ and Y."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from idl_ref.conformance.bugs.plain import Plain, registered_in
+
+BUGS: dict[str, type[Plain]] = {}
+planted = registered_in(BUGS)
+
+
+@planted
+class RowScaled(Plain):
+    """one row of A scaled by 1.001"""
+
+    def factors(self, p):
+        first, *rest = super().factors(p)
+        first = first.copy()
+        first[0] *= first.dtype.type(1.001)
+        return (first, *rest)
+
+
+@planted
+class ForwardTransposed(Plain):
+    """Aᵀ in place of A in the equation"""
+
+    def factors(self, p):
+        return self.transposed(super().factors(p))
+
+
+@planted
+class FactorsSwapped(Plain):
+    """L and R swapped in the equation"""
+
+    def factors(self, p):
+        factors = super().factors(p)
+        return factors if len(factors) == 1 else self.transposed(factors)
+
+
+@planted
+class DiagonalIgnored(Plain):
+    """the diagonal of A left out"""
+
+    def apply(self, factors, X):
+        out = super().apply(factors, X)
+        return out - np.diagonal(factors[0])[:, None] * X if len(factors) == 1 else out
+
+
+@planted
+class BiasTwice(Plain):
+    """the bias added twice"""
+
+    def Z(self, p):
+        constant = p.U.shape[1] > 0 and bool((p.U[-1] == 1).all())
+        return super().Z(p) + p.B[:, -1:] if constant else super().Z(p)
+
+
+@planted
+class InputsInFloat32(Plain):
+    """B U computed in float32"""
+
+    def Z(self, p):
+        return (p.B.astype(np.float32) @ p.U.astype(np.float32)).astype(p.dtype)
+
+
+@planted
+class InputsClipped(Plain):
+    """B U clipped to ±10⁶"""
+
+    def Z(self, p):
+        return np.clip(super().Z(p), -1e6, 1e6).astype(p.dtype)
+
+
+@planted
+class MemoryOrder(Plain):
+    """strides ignored: the entries of B read in the order in which they lie in memory"""
+
+    def Z(self, p):
+        return p.B.ravel(order="K").reshape(p.B.shape) @ p.U
+
+
+@planted
+class PreactivationReturned(Plain):
+    """A X + Z returned in place of X"""
+
+    def returned(self, G, last):
+        return G if self._adjoint else self._last_p
+
+    _adjoint = False
+
+    def phi(self, p, P):
+        self._last_p = P
+        return super().phi(p, P)
+
+    def adjoint(self, p, S, G):
+        self._adjoint = True
+        V = super().adjoint(p, S, G)
+        self._adjoint = False
+        return V
+
+
+@planted
+class LeakyTenth(Plain):
+    """leaky_relu with slope 0.1 in place of 0.01"""
+
+    def phi(self, p, P):
+        return np.maximum(P, P * p.dtype.type(0.1)) if p.activation == "leaky_relu" else super().phi(p, P)
+
+    def slope(self, p, P):
+        return np.where(P > 0, 1, 0.1).astype(p.dtype) if p.activation == "leaky_relu" else super().slope(p, P)
+
+
+@planted
+class SoftplusOverflows(Plain):
+    """softplus computed as log(1 + exp p), which overflows"""
+
+    def phi(self, p, P):
+        return np.log1p(np.exp(P)) if p.activation == "softplus" else super().phi(p, P)
+
+
+@planted
+class SigmoidForTanh(Plain):
+    """sigmoid in place of tanh"""
+
+    def phi(self, p, P):
+        return 1 / (1 + np.exp(-P)) if p.activation == "tanh" else super().phi(p, P)
+
+
+@planted
+class Subnormals(Plain):
+    """subnormal numbers flushed to zero"""
+
+    def phi(self, p, P):
+        X = super().phi(p, P)
+        return np.where(np.abs(X) < np.finfo(p.dtype).tiny, 0, X).astype(p.dtype)
+
+
+@planted
+class Float32Sums(Plain):
+    """A X accumulated in float32"""
+
+    def apply(self, factors, X):
+        small = tuple(F.astype(np.float32) for F in factors)
+        return super().apply(small, X.astype(np.float32)).astype(X.dtype)
+
+
+@planted
+class Float32EverywhereElse(Plain):
+    """Y rounded to float32"""
+
+    def readout(self, p, X):
+        return super().readout(p, X).astype(np.float32).astype(p.dtype)
+
+
+@planted
+class DDropped(Plain):
+    """D U left out of Y"""
+
+    def readout(self, p, X):
+        return p.C @ X
+
+
+@planted
+class DSubtracted(Plain):
+    """D U subtracted from Y"""
+
+    def readout(self, p, X):
+        return p.C @ X if p.D is None else p.C @ X - p.D @ p.U

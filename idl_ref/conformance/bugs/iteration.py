@@ -1,0 +1,187 @@
+"""Planted bugs in the iteration: the stopping rule, the status that is reported, and what a call leaves behind."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from idl_ref.conformance.bugs.plain import Plain, registered_in
+
+BUGS: dict[str, type[Plain]] = {}
+planted = registered_in(BUGS)
+
+
+@planted
+class StopOnMean(Plain):
+    """the step compared with its tolerance in the mean over the batch, not in each column"""
+
+    def done(self, step, stop):
+        return np.full(step.shape, step.mean() <= stop.mean())
+
+
+@planted
+class StopOnAny(Plain):
+    """the iteration stopped when the first column of the batch converges"""
+
+    def done(self, step, stop):
+        return np.full(step.shape, (step <= stop).any())
+
+
+@planted
+class AbsoluteTolerance(Plain):
+    """an absolute tolerance: the iteration stops at once for small inputs"""
+
+    def stop(self, p, z, x):
+        return np.maximum(super().stop(p, z, x), p.tol)
+
+
+@planted
+class RelativeToBatch(Plain):
+    """a tolerance relative to the largest column of the batch"""
+
+    def stop(self, p, z, x):
+        return np.full(z.shape, super().stop(p, z, x).max())
+
+
+@planted
+class LooseTolerance(Plain):
+    """a tolerance never below 10⁻⁴ ‖z‖∞"""
+
+    def stop(self, p, z, x):
+        return np.maximum(super().stop(p, z, x), 1e-4 * z)
+
+
+@planted
+class StaleIterate(Plain):
+    """the iterate before the last application of the map returned"""
+
+    def returned(self, G, last):
+        return last
+
+
+@planted
+class AbsoluteStale(AbsoluteTolerance, StaleIterate):
+    """an absolute tolerance, and the iterate before the last returned: small inputs give X = 0"""
+
+
+@planted
+class CapIgnored(Plain):
+    """stopped after 300 iterations whatever max_iter allows"""
+
+    def limit(self, p):
+        return 300
+
+    def verdict(self, done, G):
+        return np.ones_like(done)
+
+
+@planted
+class CapExceeded(Plain):
+    """more iterations than max_iter allows"""
+
+    def limit(self, p):
+        return max(p.max_iter, 5000)
+
+
+@planted
+class AlwaysConverged(Plain):
+    """a wrong status: every column reported as converged"""
+
+    def verdict(self, done, G):
+        return np.ones_like(done)
+
+
+@planted
+class NeverConverged(Plain):
+    """a wrong status: no column reported as converged"""
+
+    def verdict(self, done, G):
+        return np.zeros_like(done)
+
+
+@planted
+class ZerosForFailures(Plain):
+    """columns that do not converge set to zero and reported as converged"""
+
+    def iterate(self, g, Z, X, p):
+        X, converged, k = super().iterate(g, Z, X, p)
+        return np.where(converged, X, 0).astype(p.dtype), np.ones_like(converged), k
+
+
+@planted
+class NanSwallowed(Plain):
+    """NaN and inf in U replaced by 0"""
+
+    def forward(self, p):
+        return super().forward(p.with_arrays({"U": np.where(np.isfinite(p.U), p.U, 0).astype(p.dtype)}))
+
+
+@planted
+class NanSpreads(Plain):
+    """NaN or inf in one column spread to the whole batch"""
+
+    def apply(self, factors, X):
+        out = super().apply(factors, X)
+        return out + 0 * X.sum(axis=1, keepdims=True)
+
+
+@planted
+class FailureSpoilsMates(Plain):
+    """all columns reported as failed when one fails"""
+
+    def verdict(self, done, G):
+        return np.full(done.shape, super().verdict(done, G).all())
+
+
+@planted
+class StartTrusted(Plain):
+    """X0 taken for the equilibrium after one application of the map"""
+
+    def equilibrium(self, p):
+        if p.X0 is None:
+            return super().equilibrium(p)
+        X = self.phi(p, self.apply(self.factors(p), p.X0) + self.Z(p))
+        return X, np.ones(X.shape[1], bool), 1
+
+
+@planted
+class InputsModified(Plain):
+    """the arrays of the caller overwritten"""
+
+    def forward(self, p):
+        out = super().forward(p)
+        if p.U.flags.writeable:
+            p.U *= 2
+        return out
+
+
+@planted
+class EmptyRefused(Plain):
+    """a batch of no samples refused"""
+
+    def iterate(self, g, Z, X, p):
+        if Z.shape[1] == 0:
+            raise ValueError("zero-size array")
+        return super().iterate(g, Z, X, p)
+
+
+@planted
+class WeightsRemembered(Plain):
+    """the weights of an earlier call with the same shapes used again"""
+
+    def __init__(self):
+        self.seen = {}
+
+    def factors(self, p):
+        return self.seen.setdefault((p.B.shape, p.A is None, p.dtype), super().factors(p))
+
+
+@planted
+class Noise(Plain):
+    """different bits in each call"""
+
+    def __init__(self):
+        self.calls = 0
+
+    def readout(self, p, X):
+        self.calls += 1
+        return super().readout(p, X) * p.dtype.type(1 + self.calls % 2 * np.finfo(p.dtype).eps)

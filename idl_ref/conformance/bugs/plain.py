@@ -1,0 +1,168 @@
+"""The plain backend, of which each planted bug overrides a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from idl_ref import activations
+from idl_ref import factors as fac
+from idl_ref.conformance.truth.backend import EVERYTHING
+from idl_ref.conformance.truth.problem import Arrays, Problem
+from idl_ref.factors import Factors
+from idl_ref.functions import ImplicitFunction
+from idl_ref.weights import by_name
+
+Map = Callable[[np.ndarray], np.ndarray]
+
+
+class Plain:
+    """Picard iteration in plain NumPy; every step is a method of its own, which a planted bug can override.
+
+    Examples
+    --------
+    >>> from idl_ref.conformance import check_backend
+    >>> check_backend(Plain(), groups=["kinks"]).ok
+    True
+    """
+
+    name = "plain"
+    capabilities = EVERYTHING
+
+    # --- the equation -------------------------------------------------------------------------------------------------
+
+    def factors(self, p: Problem) -> Factors:
+        """The effective A as factors."""
+        return self.function(p).effective(p.factors)
+
+    def function(self, p: Problem) -> ImplicitFunction:
+        """The map f from raw to effective weights."""
+        return p.function
+
+    def apply(self, factors: Factors, X: np.ndarray) -> np.ndarray:
+        """A X."""
+        return fac.apply(factors, X)
+
+    def transposed(self, factors: Factors) -> Factors:
+        """Aᵀ as factors."""
+        return fac.transpose(factors)
+
+    def Z(self, p: Problem) -> np.ndarray:
+        """B U."""
+        return p.B @ p.U
+
+    def phi(self, p: Problem, P: np.ndarray) -> np.ndarray:
+        """φ(P)."""
+        return activations.get(p.activation).phi(P)
+
+    def slope(self, p: Problem, P: np.ndarray) -> np.ndarray:
+        """φ′(P)."""
+        return activations.get(p.activation).slope(P)
+
+    def readout(self, p: Problem, X: np.ndarray) -> np.ndarray:
+        """Y = C X + D U."""
+        Y = p.C @ X
+        return Y if p.D is None else Y + p.D @ p.U
+
+    # --- the iteration ------------------------------------------------------------------------------------------------
+
+    def stop(self, p: Problem, z: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The largest step with which each column counts as converged, given ‖z‖∞ and ‖x‖∞ of the columns."""
+        return np.maximum(p.tol * np.minimum(1, z), 4 * np.finfo(p.dtype).eps * np.maximum(z, x))
+
+    def done(self, step: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        """Which columns have converged."""
+        return step <= stop
+
+    def limit(self, p: Problem) -> int:
+        """The largest number of iterations."""
+        return p.max_iter
+
+    def iterate(self, g: Map, Z: np.ndarray, X: np.ndarray, p: Problem) -> tuple[np.ndarray, np.ndarray, int]:
+        """Iterate X ← g(X); return X, which columns have converged, and the number of applications of g."""
+        if X.size == 0:
+            return X, np.ones(X.shape[1], bool), 0
+        z = np.abs(Z).max(axis=0)
+        for k in range(1, self.limit(p) + 1):
+            G = g(X)
+            done = self.done(np.abs(G - X).max(axis=0), self.stop(p, z, np.abs(G).max(axis=0)))
+            if done.all():
+                break
+            X, last = G, X
+            if k % 64 == 0 and not (done | np.isfinite(X).all(axis=0)).any():
+                break  # no column is finite any more, so none can converge
+        return self.returned(G, last if k > 1 else X), self.verdict(done, G), k
+
+    def returned(self, G: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """The result of the iteration: the last application of the map."""
+        return G
+
+    def verdict(self, done: np.ndarray, G: np.ndarray) -> np.ndarray:
+        """Which columns are reported as converged."""
+        return done & np.isfinite(G).all(axis=0)
+
+    def start(self, p: Problem, Z: np.ndarray) -> np.ndarray:
+        """The X where the iteration starts."""
+        return np.zeros_like(Z) if p.X0 is None else p.X0
+
+    def equilibrium(self, p: Problem) -> tuple[np.ndarray, np.ndarray, int]:
+        """Solve X = φ(A X + Z); see `iterate` for what is returned."""
+        A, Z = self.factors(p), self.Z(p)
+        return self.iterate(lambda X: self.phi(p, self.apply(A, X) + Z), Z, self.start(p, Z), p)
+
+    def forward(self, p: Problem) -> dict[str, Any]:
+        """Solve the problem: "Y" and "X"; per column "converged" and "iterations"."""
+        with np.errstate(all="ignore"):
+            X, converged, k = self.equilibrium(p)
+            return {"Y": self.readout(p, X), "X": X, "converged": converged, "iterations": np.full(X.shape[1], k)}
+
+    # --- gradients ----------------------------------------------------------------------------------------------------
+
+    def preactivation(self, p: Problem, X: np.ndarray) -> np.ndarray:
+        """A X + Z."""
+        return self.apply(self.factors(p), X) + self.Z(p)
+
+    def G(self, p: Problem, G_Y: np.ndarray) -> np.ndarray:
+        """G = Cᵀ G_Y."""
+        return p.C.T @ G_Y
+
+    def adjoint(self, p: Problem, S: np.ndarray, G: np.ndarray) -> np.ndarray:
+        """The solution V of V = S ∘ (Aᵀ V + G)."""
+        At = self.transposed(self.factors(p))
+        return self.iterate(lambda V: S * (self.apply(At, V) + G), G, np.zeros_like(G), p)[0]
+
+    def vjp(self, p: Problem, G_Y: np.ndarray) -> Arrays:
+        """The gradients of Σ G_Y ∘ Y: "A", or "L" and "R"; "B", "C" and "U"; "D" where the problem has one."""
+        with np.errstate(all="ignore"):
+            X = self.equilibrium(p)[0]
+            V = self.adjoint(p, self.slope(p, self.preactivation(p, X)), self.G(p, G_Y))
+            return self.gradients(p, X, V, G_Y)
+
+    def gradients(self, p: Problem, X: np.ndarray, V: np.ndarray, G_Y: np.ndarray) -> Arrays:
+        """All gradients by name, from X and V."""
+        U = p.B.T @ V
+        out = {"B": V @ p.U.T, "C": G_Y @ X.T, "U": U if p.D is None else U + p.D.T @ G_Y}
+        if p.D is not None:
+            out["D"] = G_Y @ p.U.T
+        return out | self.raw(p, self.factor_gradients(self.factors(p), X, V))
+
+    def factor_gradients(self, factors: Factors, X: np.ndarray, V: np.ndarray) -> Factors:
+        """∂A = V Xᵀ; ∂L = V (Rᵀ X)ᵀ, ∂Rᵀ = (Lᵀ V) Xᵀ."""
+        return fac.gradients(factors, X, V)
+
+    def raw(self, p: Problem, gradients: Factors) -> Arrays:
+        """The gradients of the raw weights by name, from those of the effective weights."""
+        return by_name(self.function(p).pullback(p.factors, gradients))
+
+
+def registered_in(bugs: dict[str, type[Plain]]) -> Callable[[type[Plain]], type[Plain]]:
+    """A class decorator that names a planted bug after its class and enters it in `bugs`."""
+
+    def planted(bug: type[Plain]) -> type[Plain]:
+        bug.name = bug.__name__
+        bugs[bug.name] = bug
+        return bug
+
+    return planted

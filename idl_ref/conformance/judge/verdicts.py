@@ -1,0 +1,182 @@
+"""The verdicts on one case: on the residual of X, the reported status, the error of every array, and relations."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from idl_ref.conformance.judge import relations
+from idl_ref.conformance.judge.call import Answer, ask
+from idl_ref.conformance.judge.relations import Relation
+from idl_ref.conformance.judge.report import FAILED, PASSED, SKIPPED, Result
+from idl_ref.conformance.truth import bounds as bnd
+from idl_ref.conformance.truth.backend import Backend, Capabilities
+from idl_ref.conformance.truth.problem import PHI0, Arrays, Case, Problem
+
+# --- one case ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _bounds(case: Case, index: int) -> Arrays:
+    return bnd.bounds(case, case.truths[index])
+
+
+def _result(case: Case, check: str, outcome: str, message: str = "", **rest: Any) -> Result:
+    return Result(f"{case.id}:{check}", case.group, outcome, message=message, flags=case.flags, **rest)
+
+
+def _judged(case: Case, check: str, ratio: float, message: str, **rest: Any) -> Result:
+    """Passed if the ratio of error to bound is at most 1; otherwise failed, with the message and `rest`."""
+    if ratio <= 1:
+        return _result(case, check, PASSED, ratio=ratio)
+    return _result(case, check, FAILED, message, ratio=ratio, **rest)
+
+
+def _unanswered(case: Case, check: str, answer: Answer) -> Result | None:
+    """The result for a call without an answer, or None if there is one.
+
+    An exception passes in a case where a failure must be reported; any other error fails.
+    """
+    if case.expect == "reported" and answer.raised:
+        return _result(case, check, PASSED, f"reported: {answer.error}")
+    return _result(case, check, FAILED, answer.error) if answer.error else None
+
+
+def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
+    """Check the outputs, the hidden states and the status."""
+    if reason := declared.refusal(case):
+        return _result(case, "forward", SKIPPED, reason)
+    answer = ask(backend, "forward", case.problem, case.G_Y, declared, case.layout)
+    if result := _unanswered(case, "forward", answer):
+        return result
+    if silent := _silent(case, answer):
+        return _result(case, "forward", FAILED, silent, causes=("failures to converge are not reported",))
+    if lie := _status(case, answer):
+        return _result(case, "forward", FAILED, lie, causes=("the status is wrong",))
+    return _against_truth(case, "forward", answer, declared)
+
+
+def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
+    """Check the gradients."""
+    if reason := declared.refusal(case, vjp=True):
+        return _result(case, "vjp", SKIPPED, reason)
+    answer = ask(backend, "vjp", case.problem, case.G_Y, declared, case.layout)
+    return _unanswered(case, "vjp", answer) or _against_truth(case, "vjp", answer, declared)
+
+
+def _residual(case: Case, X: np.ndarray) -> float:
+    """The largest ratio of the residual of X to its bound, over the columns that have an answer."""
+    good = case.good
+    problem = case.problem.with_arrays({"U": case.problem.U[:, good]})
+    residual, allowed = bnd.certificate(problem, X[:, good], case.strict)
+    return float(np.where(np.isfinite(residual), residual / allowed, np.inf).max(initial=0.0))
+
+
+def _silent(case: Case, answer: Answer) -> str:
+    """A message if columns that have no answer were returned without a report of failure; otherwise empty."""
+    if not case.bad or answer.warned:
+        return ""
+    said: Any = ~np.all([np.isfinite(M).all(axis=0) for M in answer.arrays.values()], axis=0)
+    if answer.converged is not None:
+        said |= ~answer.converged.astype(bool)
+    if "X" in answer.arrays:
+        residual, allowed = bnd.certificate(case.problem, answer.arrays["X"])
+        said |= (residual <= allowed).all(
+            axis=0
+        )  # X solves the equation: another method can find solutions that Picard's cannot
+    quiet = [j for j in case.bad if not said[j]]
+    return f"columns {quiet} have no answer within max_iter, and no failure was reported for them" if quiet else ""
+
+
+def _status(case: Case, answer: Answer) -> str:
+    """A message if the reported iterations or convergence are wrong; otherwise empty."""
+    if answer.iterations is not None and answer.iterations.max(initial=0) > case.problem.max_iter:
+        return f"{int(answer.iterations.max())} iterations were reported, but max_iter is {case.problem.max_iter}"
+    if answer.converged is None or answer.converged[case.good].all():
+        return ""
+    columns = np.flatnonzero(~answer.converged.astype(bool) & case.good)[:5].tolist()
+    return f"columns {columns} were reported as not converged, but max_iter suffices for them"
+
+
+def _against_truth(case: Case, check: str, answer: Answer, declared: Capabilities) -> Result:
+    """Compare the answer with the acceptable truths; the closest one decides.
+
+    If the backend declares its convention at a kink, only the truth of that convention is acceptable.
+    """
+    warned = f"warned: {answer.warned}" if answer.warned else ""
+    if case.bad and not case.good.any():
+        return _result(case, check, PASSED, warned or "reported")
+    indices = list(range(len(case.truths)))
+    if case.group == "kinks" and len(indices) > 1 and declared.phi0 is not None:
+        indices = [PHI0.index(declared.phi0)]
+    residual = {"the residual |φ(A X + B U) − X|": _residual(case, answer.arrays["X"])} if "X" in answer.arrays else {}
+    candidates = []
+    for index in indices:
+        truth, bound = case.truths[index], _bounds(case, index)
+        errors = {name: bnd.ratio(M, truth[name], bound[name]) for name, M in answer.arrays.items() if name in truth}
+        ratios = {f"the error of {name}": ratio for name, ratio in errors.items()} | residual
+        what = max(ratios, key=ratios.__getitem__)
+        candidates.append((ratios[what], what, index, errors))
+    worst, what, index, errors = min(candidates, key=lambda candidate: candidate[0])
+    choice = f"acceptable answer {index + 1} of {len(case.truths)}"
+    notes = [answer.note, warned, choice if case.expect == "acceptable" and len(case.truths) > 1 else ""]
+    if worst <= 1:
+        return _result(case, check, PASSED, "; ".join(filter(None, notes)), ratio=worst)
+    wrong = ", ".join(name for name, ratio in errors.items() if ratio > 1)
+    found = [f"{what} is {worst:.3g} times its bound", wrong and f"wrong: {wrong}", *notes]
+    evidence = case, check, answer.arrays, case.truths[index], _bounds(case, index)
+    return _result(case, check, FAILED, "; ".join(filter(None, found)), ratio=worst, evidence=evidence)
+
+
+# --- relations --------------------------------------------------------------------------------------------------------
+
+
+def _both(backend: Backend, problem: Problem, G_Y: np.ndarray, declared: Capabilities) -> Answer:
+    """Y, X and the gradients for one problem, in one answer."""
+    answer = ask(backend, "forward", problem, G_Y, declared)
+    if not answer.error and declared.vjp:
+        backward = ask(backend, "vjp", problem, G_Y, declared)
+        answer.arrays, answer.error = {**answer.arrays, **backward.arrays}, backward.error
+    return answer
+
+
+def relation(backend: Backend, case: Case, declared: Capabilities, rule: Relation) -> Result:
+    """Check one relation between answers."""
+    reason = declared.refusal(case)
+    if rule.name == "warm" and not declared.X0:
+        reason = "X0 is not declared"
+    if rule.name == "outputs" and not declared.vjp:
+        reason = "vjp is declared off"
+    if reason:
+        return _result(case, rule.name, SKIPPED, reason)
+    whole = _both(backend, case.problem, case.G_Y, declared)
+    parts = [_both(backend, problem, G_Y, declared) for problem, G_Y in rule.ask(case)]
+    if error := next((a.error for a in (whole, *parts) if a.error), ""):
+        return _result(case, rule.name, FAILED, error)
+    bound, factor = _bounds(case, 0), 0.0 if rule.name == "repeat" and declared.deterministic else 2.0
+    worst, name = max(
+        (bnd.ratio(M, whole.arrays[name], factor * bound[name]), name)
+        for name, M in rule.rebuild(case, [part.arrays for part in parts]).items()
+        if name in whole.arrays and name in bound
+    )
+    message = f"{rule.comment}: {name} differs by {worst:.3g} times its bound"
+    return _judged(case, rule.name, worst, message, causes=(f"a different answer for {rule.comment}",))
+
+
+def adjoint_identity(backend: Backend, case: Case, declared: Capabilities) -> Result:
+    """Check ⟨G_Y, Ẏ⟩ = Σ ⟨∂W, Ẇ⟩ for a direction Ẇ of every weight and of U."""
+    if reason := declared.refusal(case, vjp=True):
+        return _result(case, "adjoint", SKIPPED, reason)
+    answer = ask(backend, "vjp", case.problem, case.G_Y, declared)
+    if result := _unanswered(case, "adjoint", answer):
+        return result
+    way, dY, slack = relations.directions(case)
+    bound = _bounds(case, 0)
+    left = float((case.G_Y * dY).sum())
+    right = sum(float((G * way[name]).sum()) for name, G in answer.arrays.items())
+    allowed = sum(float((bound[name] * np.abs(way[name])).sum()) for name in answer.arrays)
+    worst = abs(left - right) / (allowed + float((np.abs(case.G_Y) * slack).sum()))
+    message = f"⟨G_Y, dY⟩ = {left:.9g}, Σ⟨∂W, dW⟩ = {right:.9g}: they differ by {worst:.3g} times the bound"
+    return _judged(case, "adjoint", worst, message)

@@ -1,0 +1,1 @@
+"""What a backend is asked, and what is true: problems, cases, exact answers, and bounds of the error."""

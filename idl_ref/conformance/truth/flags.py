@@ -1,0 +1,89 @@
+"""The bugs that cases are meant to find: the names in `Case.flags`, and what each stands for."""
+
+PAPER = "https://arxiv.org/abs/1908.06315"
+TORCHIDL = "https://pypi.org/project/torchidl/"
+HIGHAM = "https://doi.org/10.1137/1.9780898718027"
+IEEE = "https://doi.org/10.1109/IEEESTD.2019.8766229"
+
+
+# For each flag: the bug, its effect on a user, and a link.
+FLAGS: dict[str, tuple[str, str, str]] = {
+    "contraction": ("a wrong equation or adjoint", "answers are wrong at every κ", PAPER),
+    "transpose": ("Aᵀ and A confused", "gradients are wrong unless A is symmetric", PAPER),
+    "slow": (
+        "an iteration or an adjoint that is cut short",
+        "answers are wrong where A contracts slowly, as it does after training",
+        PAPER,
+    ),
+    "activation": ("a wrong φ, or a φ′ that is not its derivative", "training stalls for one activation", PAPER),
+    "overflow": ("exp of a large number", "inputs of a few hundred give inf or NaN", IEEE),
+    "stopping": ("a stopping rule other than the declared one", "errors are larger than tol promises", HIGHAM),
+    "stale": (
+        "the iterate before the last returned, or φ′ taken at it",
+        "errors are 1/κ times larger than necessary",
+        TORCHIDL,
+    ),
+    "column": (
+        "one tolerance or status for a whole batch",
+        "the answer for a sample depends on the rest of its batch",
+        TORCHIDL,
+    ),
+    "small": ("an absolute tolerance", "small inputs and cotangents give zeros", TORCHIDL),
+    "ball": (
+        "‖A‖∞ < 1 taken for a necessary condition of well-posedness",
+        "well-posed models are refused or distorted",
+        PAPER,
+    ),
+    "perron": ("‖A‖∞ used where only the Perron root of |A| is below 1", "well-posed models are refused", PAPER),
+    "reported": ("a failure that is not reported", "numbers that do not solve the equation are used", TORCHIDL),
+    "cap": (
+        "max_iter ignored, or not reported when it is reached",
+        "the time is unbounded, or the failure unnoticed",
+        TORCHIDL,
+    ),
+    "kink": (
+        "a value of φ′ at a kink that was not declared",
+        "gradients differ between backends at exact zeros",
+        PAPER,
+    ),
+    "ulp": (
+        "a comparison that is wrong exactly at, or next to, a boundary",
+        "the wrong side of a kink or of the ball is taken",
+        IEEE,
+    ),
+    "shape": ("an assumption about sizes", "sizes 0 and 1 cause crashes, or sums along the wrong axis", PAPER),
+    "bias": (
+        "the bias added twice, or left without a gradient",
+        "biases are doubled, or never change in training",
+        TORCHIDL,
+    ),
+    "no_D": (
+        "the assumption that every model has D",
+        "a model without D crashes, or gets a term that it lacks",
+        TORCHIDL,
+    ),
+    "low_rank": ("L and R exchanged, in the equation or in the adjoint", "answers are wrong wherever L ≠ R", PAPER),
+    "scale": ("clipping, flushing to zero, absolute thresholds", "very large or small inputs are lost", IEEE),
+    "subnormal": ("numbers below the smallest normal number set to zero", "the smallest inputs are lost", IEEE),
+    "accumulation": ("sums in float32 in a float64 backend", "half of the digits are lost", HIGHAM),
+    "memory": (
+        "strides ignored, or inputs overwritten",
+        "views give wrong numbers, or the arrays of the caller change",
+        HIGHAM,
+    ),
+    "confined": (
+        "NaN replaced by a number, or spread",
+        "a bad sample goes unnoticed, or its whole batch is lost",
+        IEEE,
+    ),
+    "f": (
+        "a wrong map f from raw to effective weights, or a wrong pullback of f",
+        "training follows a wrong gradient",
+        PAPER,
+    ),
+    "straight_through": (
+        "f differentiated where it is declared to count as the identity",
+        "gradients differ from those of torchidl",
+        TORCHIDL,
+    ),
+}

@@ -1,0 +1,12 @@
+"""The groups of cases, by name: each is a function that yields the cases without their truth."""
+
+from idl_ref.conformance.truth.groups.equation import activations, ball, contraction, ill_posed, kinks, stopping
+from idl_ref.conformance.truth.groups.inputs import functions, memory, not_finite, precision, ranks, shapes
+
+GROUPS = {
+    group.__name__.replace("_", "-"): group
+    for group in (
+        contraction, activations, stopping, ball, ill_posed, kinks,
+        shapes, ranks, precision, memory, not_finite, functions,
+    )
+}  # fmt: skip

@@ -1,0 +1,152 @@
+"""Groups of cases about the arrays that are given: sizes, rank, scale, memory layout, NaN and inf, and raw weights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+
+from idl_ref.conformance.truth.cases import KAPPAS, UNIT, both, case, clear, draw, generator, member, perron, weights
+from idl_ref.conformance.truth.problem import Arrays, Case
+from idl_ref.functions import FUNCTIONS
+
+
+def low_rank(id: str, rank: int) -> Arrays:
+    """A case with A = L Rᵀ. Magnitudes sum to at most 0.9 in each row of L and 1 in each row of Rᵀ, so ‖A‖∞ ≤ 0.9."""
+
+    def build(rng: random.Random) -> Arrays:
+        L, R = draw(rng, 5, rank), draw(rng, 5, rank)
+        L = np.trunc(L / np.maximum(np.abs(L).sum(axis=1, keepdims=True), 1) * KAPPAS["0.9"] * 1024) / 1024
+        R = np.trunc(R / np.maximum(np.abs(R).sum(axis=0), 1) * 1024) / 1024
+        return {"L": L, "R": R, **weights(rng)}
+
+    return clear(build, id)
+
+
+def shapes() -> Iterator[Case]:
+    """Cases with sizes 0 and 1, with many samples or units, without D, and with a bias."""
+    for id, sizes, comment in (
+        ("n-1", (1, 3, 2, 4), "one hidden unit"),
+        ("p-1", (5, 1, 2, 4), "one input feature"),
+        ("q-1", (5, 3, 1, 4), "one output"),
+        ("all-1", (1, 1, 1, 1), "everything of size 1"),
+        ("m-0", (5, 3, 2, 0), "no samples: empty answers, zero gradients"),
+        ("m-1", (5, 3, 2, 1), "one sample"),
+        ("m-37", (4, 2, 2, 37), "many samples, no multiple of any tile"),
+        ("n-24", (24, 5, 3, 6), "more units than samples"),
+        ("p-large", (3, 17, 2, 4), "more features than units"),
+    ):
+        yield from both(f"shape-{id}", comment, "shape", member(id, *sizes))
+    constant = "the last row of U is the constant 1: the bias"
+    for id, comment, flags in (
+        ("shape-no-D", "no D", "no_D"),
+        ("shape-bias", constant, "bias"),
+        ("shape-bias-no-D", f"{constant} and no D", "bias no_D"),
+    ):
+        arrays = member(id)
+        if "bias" in flags:
+            arrays["U"][-1] = 1
+        if "no_D" in flags:
+            del arrays["D"]
+        yield case(id, comment, flags, arrays)
+
+
+def ranks() -> Iterator[Case]:
+    """Cases with A = L Rᵀ of rank 0, 1, 2 and n."""
+    for rank, comment in (
+        (0, "rank 0: A = 0, and ∂L, ∂R have no entry"),
+        (1, "rank 1"),
+        (2, "rank 2 of 5"),
+        (5, "rank n: L and R square, so that swapping them shows only in the numbers"),
+    ):
+        id = f"rank-{rank}"
+        yield from both(id, comment, "low_rank", low_rank(id, rank))
+    id = "rank-1-slow"
+    arrays = {"L": np.full((5, 1), KAPPAS["0.99"]), "R": perron(generator(id), 5, 1.0)[:1].T}
+    arrays |= weights(generator(id + " w"), positive=True)
+    comment = "L Rᵀ nonnegative with row sums 0.99: slow, in one direction"
+    yield case(f"{id}-float64", comment, "low_rank slow", arrays, tol=1e-9)
+
+
+def precision() -> Iterator[Case]:
+    """Cases with very large, very small and subnormal inputs, and with cancellation."""
+    base = member("scales")
+    for name, exponent in (("1e+30", 100), ("1e-30", -100)):
+        comment = f"inputs of size {name}: relu is homogeneous, so the relative error is that of size 1"
+        yield from both(f"scale-{name}", comment, "scale", base | {"U": base["U"] * 2.0**exponent})
+    for dtype, tiny in (("float64", 2.0**-1070), ("float32", 2.0**-145)):
+        arrays = weights(
+            generator("subnormal"), positive=True
+        )  # positive, so every unit is active and far from its kink
+        arrays |= {"A": perron(generator("subnormal A"), 5, 0.5), "B": (arrays["B"] + 1) / 2}
+        arrays["U"] = np.trunc(arrays["U"] * 64) * tiny
+        comment = "subnormal inputs: an absolute error of a few of the smallest numbers, no flush that loses a column"
+        yield case(f"scale-subnormal-{dtype}", comment, "scale subnormal", arrays, dtype)
+    comment = "entries that float32 cannot hold: a sum in float32 shows"
+    yield case("float64-digits", comment, "accumulation", base | {"A": base["A"] + 2.0**-31 * np.sign(base["A"])})
+    arrays = member("cancellation", p=4)
+    arrays["B"][:, 1] = UNIT - arrays["B"][:, 0]
+    arrays["U"][:2] = 1024.0
+    comment = "large inputs that cancel in B U: the bound allows for it, nothing else does"
+    yield from both("cancellation", comment, "scale", arrays)
+
+
+def memory() -> Iterator[Case]:
+    """Cases whose arrays have different layouts in memory."""
+    for layout, comment in (
+        ("fortran", "arrays in Fortran order"),
+        ("strided", "arrays that are views of wider ones"),
+        ("reversed", "arrays with negative strides"),
+        ("readonly", "arrays that cannot be written"),
+    ):
+        id = f"memory-{layout}"
+        yield case(f"{id}-float64", comment, "memory", member(id), layout=layout)
+        id += "-low-rank"
+        yield case(f"{id}-float64", comment, "memory", low_rank(id, 2), layout=layout)
+
+
+def not_finite() -> Iterator[Case]:
+    """Cases with NaN or inf in one column of U."""
+    arrays = member("not-finite", m=5)
+    for name in ("nan", "inf"):
+        arrays["U"][1, 3] = float(name)
+        comment = f"{name} in one entry of U: one column is lost, no other"
+        yield from both(f"not-finite-{name}", comment, "confined column", arrays, expect="reported", bad=(3,))
+
+
+def functions() -> Iterator[Case]:
+    """Cases with raw weights. The radius 0.96875 = 31/32 is dyadic, so that a row can lie exactly on the ball."""
+    kappa = 0.96875
+    for f in ("inf", "rows", "triu"):
+        for where, factor in (("inside", 0.5), ("beyond", 2.0), ("far", 23.0)):
+            for rank in (None, 2):
+                if f == "triu" and (rank or where == "far"):
+                    continue
+
+                def build(rng: random.Random, rank: int | None = rank, factor: float = factor) -> Arrays:
+                    if rank is None:
+                        raw = {"A": np.round(draw(rng, 5, 5) * factor * 1024 / 5) / 1024}
+                    else:
+                        raw = {"L": draw(rng, 5, rank) * factor / rank, "R": draw(rng, 5, rank) * factor / 5}
+                    return {**raw, **weights(rng)}
+
+                id = f"f-{f}-{where}" + ("" if rank is None else "-low-rank")
+                position = "far beyond" if where == "far" else where
+                comment = (
+                    f"f = {f}, raw weights {position} the ball of radius κ: the gradient is that of the raw weights"
+                )
+                yield from both(id, comment, "f", clear(build, id, f=FUNCTIONS[f](kappa)), f=f, kappa=kappa)
+    arrays = member("ball of f", n=3, kappa="0.5")
+    for f in ("inf", "rows"):
+        for name, top in (("on", 0.0), ("ulp-below", -(2.0**-53)), ("ulp-above", 2.0**-52)):
+            arrays["A"] = np.array([[0.5, -0.25, 0.21875 + top], [0.25, 0.125, -0.25], [0.0, 0.5, 0.25]])
+            comment = f"f = {f} with a row {name.replace('-', ' ')} the ball: either side's derivative is accepted"
+            yield case(f"f-{f}-{name}", comment, "f ulp", arrays, expect="acceptable", f=f, kappa=kappa)
+    arrays = clear(
+        lambda rng: {"A": draw(rng, 5, 5) * 3, **weights(rng)}, "f-straight-through", f=FUNCTIONS["inf"](kappa)
+    )
+    comment = "the declared derivative of the scaling is the identity: what torchidl does for a dense A"
+    yield case(
+        "f-inf-straight-through", comment, "f straight_through", arrays, f="inf", kappa=kappa, straight_through=True
+    )

@@ -1,0 +1,187 @@
+"""The kit's judge: right backends pass, failures must be reported, and only declarations skip a check."""
+
+import os
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from idl_ref.conformance import adapters, check_backend, parametrize
+from idl_ref.conformance.adapters import Plain
+from idl_ref.conformance.bugs import BUGS
+from idl_ref.conformance.truth.backend import Capabilities
+
+SLOW = [Plain(), adapters.IdlRef("numpy", "picard"), adapters.IdlRef("numba", "anderson")]
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [adapters.IdlRef("numpy"), adapters.IdlRef("numba"), *(pytest.param(b, marks=pytest.mark.slow) for b in SLOW)],
+    ids=lambda b: b.name,
+)
+def test_right_backends_pass_and_nothing_is_skipped(backend):
+    report = check_backend(backend)
+    assert report.failed == []
+    assert report.skipped == []
+    assert report.ok
+    assert len(report.passed) > 500
+
+
+class Silent(Plain):
+    """No status: what does not converge comes as numbers."""
+
+    def forward(self, p):
+        out = super().forward(p)
+        return {"X": np.nan_to_num(out["X"]), "Y": np.nan_to_num(out["Y"])}
+
+
+def test_silent_failures_are_found_and_named():
+    report = check_backend(Silent(), groups=["ill-posed"])
+    assert len(report.failed) >= 4
+    assert report.causes[0][0] == "error matches: failures to converge are not reported"
+
+
+def test_said_failures_pass():
+    class Says(Silent):
+        def forward(self, p):
+            import warnings
+
+            warnings.warn("did not converge", stacklevel=1)
+            return super().forward(p)
+
+    class Raises(Plain):
+        def forward(self, p):
+            out = super().forward(p)
+            if not out["converged"].all():
+                raise RuntimeError("did not converge")
+            return out
+
+    for backend in (Says(), Raises()):
+        assert not [r for r in check_backend(backend, groups=["ill-posed"]).failed if r.id.endswith("forward")]
+
+
+# --- vacuity, expectations, declarations ------------------------------------------------------------------------------
+
+
+class Nothing(Plain):
+    capabilities: ClassVar = {"dtypes": ["float64"], "activations": ["relu"], "vjp": False}
+
+    def forward(self, p):
+        raise NotImplementedError("later")
+
+
+def test_not_implemented_is_a_failure_and_not_a_skip():
+    report = check_backend(Nothing(), groups=["ranks"])
+    assert len(report.failed) == 5
+    assert "raised NotImplementedError: later" in report.failed[0].message
+
+
+def test_a_run_that_asserts_nothing_is_not_ok():
+    class Elsewhere(Nothing):
+        capabilities: ClassVar = {"activations": ["gelu"]}
+
+    report = check_backend(Elsewhere(), groups=["ranks"])
+    assert not report.failed
+    assert not report.ok
+    assert "nothing was asserted" in report.problems[0]
+
+
+@pytest.mark.slow
+def test_expected_failures():
+    expected = {"rank-*": "no low rank yet"}
+    report = check_backend(BUGS["FactorsSwapped"](), ["ranks"], expected)
+    assert report.ok
+    assert {r.outcome for r in report.results} == {"passed", "expected failure"}
+    report = check_backend(Plain(), ["ranks"], {"rank-2-float64:forward": "thought so", "nowhere": "stale"})
+    assert not report.ok
+    assert report.failed[0].message == "passed, but was expected to fail"
+    assert any("matches no check" in text for text in report.problems)
+
+
+def test_unknown_groups_are_refused():
+    with pytest.raises(ValueError, match=r"groups must be among contraction.*got 'contractoin'"):
+        check_backend(Plain(), groups=["contractoin"])
+
+
+def test_capabilities():
+    assert Capabilities.declared({}) == Capabilities.declared(None) == Capabilities.declared(set()) == Capabilities()
+    words = Capabilities.declared({"float64", "relu", "vjp", "forward"})
+    assert (words.dtypes, words.activations, words.vjp, words.low_rank) == (("float64",), ("relu",), True, False)
+    assert Capabilities.declared({"dense", "forward"}) == replace(Capabilities(), low_rank=False, vjp=False)
+    assert Capabilities.declared({"dtypes": [np.dtype("float32")], "batch": 3}).unknown == ("batch",)
+    assert "batch" in str(check_backend(_with({"batch": 3}), groups=["kinks"]))
+    with pytest.raises(ValueError, match="capability phi0 must be"):
+        Capabilities.declared({"phi0": 0.3})
+    with pytest.raises(TypeError, match="mapping or a collection"):
+        Capabilities.declared(3)
+
+
+def _with(declared):
+    backend = Plain()
+    backend.capabilities = declared
+    return backend
+
+
+@parametrize(adapters.IdlRef("numpy"), groups=["kinks", "rank-*"])
+def test_parametrised(check):
+    check()
+
+
+@parametrize(adapters.IdlRef("numpy"), groups="kinks")
+def test_parametrised_by_one_group(check):
+    check()
+
+
+def test_parametrised_failures_are_raised():
+    @parametrize(BUGS["DDropped"](), groups=["rank-2-float64"])
+    def test(check):
+        check()
+
+    (mark,) = test.pytestmark
+    with pytest.raises(pytest.fail.Exception, match="error matches: D U left out of Y"):
+        mark.args[1][0].values[0]()
+
+
+def test_relations_fail_on_what_depends_on_the_batch():
+    class Coupled(Plain):
+        def readout(self, p, X):
+            return super().readout(p, X) + p.dtype.type(1e-3) * X.max()
+
+    failed = {r.id.rpartition(":")[2] for r in check_backend(Coupled(), groups=["relations"]).failed}
+    assert "split" in failed
+
+
+def test_adjoint_identity_fails_on_a_wrong_gradient():
+    failed = check_backend(BUGS["GradientOfATransposed"](), groups=["relation-adjoint"]).failed
+    assert failed
+    assert "⟨G_Y, dY⟩" in failed[0].message
+
+
+def test_either_side_of_the_ball_is_accepted_on_it():
+    """A backend that scales wherever ‖A‖∞ ≥ κ has the other one-sided derivative on the ball, and is as right."""
+
+    class Closed(Plain):
+        def raw(self, p, gradients):
+            (A,), (G,) = p.factors, gradients
+            norms = np.abs(A).sum(axis=1)
+            s = np.sign(A) * (norms == norms.max())[:, None]
+            return {"A": G - (G * A).sum() / norms.max() * s}
+
+    (result,) = [r for r in check_backend(Closed(), groups=["f-inf-on"]).results if r.id.endswith("vjp")]
+    assert (result.outcome, result.message) == ("passed", "acceptable answer 3 of 3")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(
+    not os.environ.get("IDL_REF_CUDA"), reason="the CUDA twin runs here in the simulator, or from its PTX"
+)
+def test_the_cuda_twin_passes():
+    """All of it in the simulator; from PTX, which takes seconds each, some of every kind."""
+    whole = os.environ["IDL_REF_CUDA"] == "sim"
+    few = "contraction-random-0.9-float32 rank-2-float64 kink-ties not-finite-nan-float32"
+    few = os.environ.get("IDL_REF_CASES", few).split()  # groups, or patterns of ids
+    report = check_backend(adapters.IdlRef("cuda"), None if whole else few)
+    assert report.failed == []
+    assert report.skipped == []
+    assert len(report.passed) > (500 if whole else 7)
