@@ -1,5 +1,6 @@
 """The kit's power: every planted bug is found, and failures get the name of the bug that explains them."""
 
+import numpy as np
 import pytest
 
 from idl_ref.conformance import check_backend
