@@ -22,6 +22,7 @@ __all__ = ["BackwardPass", "ForwardPass", "Options", "Parametrisation", "Weights
 Parameters = Mapping[str, np.ndarray]
 Gradients = dict[str, np.ndarray]
 T = TypeVar("T")
+NOTHING = np.empty((0, 0))
 
 
 class Options(NamedTuple):
@@ -53,9 +54,8 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, factors: Factors) -> Weights:
-        """The weights of an equation alone: no inputs and no outputs, p = q = 0."""
-        n = factors[0].shape[0]
-        return cls(factors, np.empty((n, 0)), np.empty((0, n)))
+        """The weights of an equation alone, without inputs and outputs: B and C are empty."""
+        return cls(factors, NOTHING, NOTHING)
 
     @property
     def A(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:

@@ -133,8 +133,8 @@ def test_an_adjoint_that_is_not_transposed_is_found(monkeypatch):
 def test_a_wrong_sign_is_found(monkeypatch, name):
     right = Layer.backward
 
-    def flipped(*arguments):
-        backward = right(*arguments)
+    def flipped(*arguments, **keywords):
+        backward = right(*arguments, **keywords)
         return backward._replace(**{name: -getattr(backward, name)})
 
     monkeypatch.setattr(Layer, "backward", flipped)
@@ -182,10 +182,10 @@ def test_straight_through_is_wrong_outside_the_ball_and_right_inside(f):
 def test_a_wrong_slope_is_found(monkeypatch):
     right = Layer.backward
 
-    def wrong(layer, *arguments):
+    def wrong(layer, *arguments, **keywords):
         phi = layer.activation
         scaled = dataclasses.replace(phi, slope=lambda P: 0.99 * phi.slope(P))
-        return right(type(layer)(layer.weights, scaled, layer.options), *arguments)
+        return right(type(layer)(layer.weights, scaled, layer.options), *arguments, **keywords)
 
     monkeypatch.setattr(Layer, "backward", wrong)
     assert {"A", "B", "U"} <= wrong_rows(check(make(activation="sigmoid", kappa=2.0)))

@@ -17,8 +17,6 @@ from idl_ref.weights import Options, Weights, by_name
 
 __all__ = ["IdlRef", "Plain"]
 
-__all__ = ["IdlRef", "Plain"]
-
 
 class IdlRef:
     """The solvers of idl_ref as a backend.

@@ -193,15 +193,15 @@ class Layer(definition.Layer):
     NumPy array.
     """
 
-    def __init__(self, weights: Weights, activation: Activation, options: Options) -> None:
-        super().__init__(weights, activation, options)
-        self._packed: dict[bool, Packed] = {}  # by whether the equation is the adjoint one
+    _packed: tuple[Packed | None, Packed | None] = (None, None)  # forward and adjoint, when they are needed
 
     def packed(self, factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
         """The factors of the equation, packed once."""
-        if adjoint not in self._packed:
-            self._packed[adjoint] = pack(factors, adjoint, stream)
-        return self._packed[adjoint]
+        packed = self._packed[adjoint]
+        if packed is None:
+            packed = pack(factors, adjoint, stream)
+            self._packed = (self._packed[0], packed) if adjoint else (packed, self._packed[1])
+        return packed
 
     def solve(self, equation: Equation, X0: Any = None, options: SolveOptions | None = None) -> Solution:
         factors, activation, S, Z = equation

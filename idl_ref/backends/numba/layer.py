@@ -15,7 +15,7 @@ import numpy as np
 
 from idl_ref import certificate, checks
 from idl_ref import factors as fac
-from idl_ref.activations import Activation, get
+from idl_ref.activations import get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import kernels, threads
@@ -40,6 +40,8 @@ Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # see `blank`
 class Prepared(NamedTuple):
     """What a solve needs besides its columns: computed once for as long as the factors stay as they are."""
 
+    asked: str  # the method by its name in the options …
+    method: str  # … and the one that it stands for
     r: int  # 0 for a dense A
     code: int  # of the activation
     F1: np.ndarray  # the factors in panels
@@ -48,8 +50,16 @@ class Prepared(NamedTuple):
     flops: int  # of one application to one column
 
 
-def prepare(factors: fac.Factors, activation: Activation, adjoint: bool) -> Prepared:
-    """Pack the factors, and bound ‖A‖∞ on the way: |F₁| |F₂| … 1, for the adjoint |… F₂ F₁|ᵀ 1."""
+def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
+    """Choose the method and pack the factors; what is known of them already, for another method, is taken over.
+
+    Packing bounds ‖A‖∞ on the way: |F₁| |F₂| … 1, for the adjoint |… F₂ F₁|ᵀ 1.
+    """
+    factors, activation, S, _ = equation
+    adjoint = S is not None
+    method = methods.choose(asked, factors, adjoint)
+    if known is not None:
+        return known._replace(asked=asked, method=method)
     dtype = factors[0].dtype
     weights = NOTHING[dtype][0]  # stands for ones
     panels, terms, flops, largest = [weights, weights], ROWS, ENTRY_FLOPS * factors[0].shape[0], 0.0
@@ -65,8 +75,8 @@ def prepare(factors: fac.Factors, activation: Activation, adjoint: bool) -> Prep
     if not norm < 1:  # the certificate then depends on the exact value
         norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
     r = factors[0].shape[1] if len(factors) == 2 else 0
-    known = tuple(certificate.rounding(factors, activation, dtype, norm))
-    return Prepared(r, activation.code, panels[0], panels[1], known, flops)
+    roundings = tuple(certificate.rounding(factors, activation, dtype, norm))
+    return Prepared(asked, method, r, activation.code, panels[0], panels[1], roundings, flops)
 
 
 class Layer(definition.Layer):
@@ -79,27 +89,21 @@ class Layer(definition.Layer):
     """
 
     sample_class = OneSample
-
-    def __init__(self, weights: Weights, activation: Activation, options: Options) -> None:
-        super().__init__(weights, activation, options)
-        self._prepared: dict[bool, Prepared] = {}  # by whether the equation is the adjoint one
-        self._methods: dict[tuple[bool, str], str] = {}
+    _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # forward and adjoint, when they are needed
 
     def solve(self, equation: Equation, X0: np.ndarray | None = None, options: SolveOptions | None = None) -> Solution:
-        factors, activation, S, Z = equation
+        factors, _, S, Z = equation
         n, m = Z.shape
         if n == 0 or m == 0 or factors[-1].size == 0:
             return super().solve(equation, X0, options)
         adjoint = S is not None
         options = options or self.options[adjoint]
-        asked = adjoint, options.method
-        if asked not in self._methods:
-            self._methods[asked] = methods.choose(options.method, factors, adjoint)
-        if adjoint not in self._prepared:
-            self._prepared[adjoint] = prepare(factors, activation, adjoint)
         prepared = self._prepared[adjoint]
+        if prepared is None or prepared.asked != options.method:
+            prepared = prepare(equation, options.method, prepared)
+            self._prepared = (self._prepared[0], prepared) if adjoint else (prepared, self._prepared[1])
         answer = blank(n, m, Z.dtype, np.zeros(m, np.intp))
-        left = solve_columns(self._methods[asked], prepared, equation, X0, options, answer)
+        left = solve_columns(prepared.method, prepared, equation, X0, options, answer)
         X, status, iterations, numbers = answer[0].reshape(m, n), *answer[1:]
         if left == m:
             solve_columns("anderson", prepared, equation, X.T, options, answer)

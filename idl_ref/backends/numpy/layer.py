@@ -52,12 +52,14 @@ class Layer:
     [[ 4. 12.]] [[16.]]
     """
 
+    # Computed when they are first needed; the class holds the value for "not yet".
+    _transposed: fac.Factors | None = None
+    _certifiers: tuple[Certifier | None, Certifier | None] = (None, None)  # forward and adjoint
+
     sample_class: ClassVar[Callable[..., Callable[..., bool]]] = OneSample
 
     def __init__(self, weights: Weights, activation: Activation, options: Options) -> None:
         self.weights, self.activation, self.options = weights, activation, options
-        self._transposed: fac.Factors | None = None
-        self._certifiers: dict[bool, Certifier] = {}  # by whether the equation is the adjoint one
 
     def equation(self, Z: np.ndarray) -> Equation:
         """The forward equation, X = φ(A X + Z).   Z (n, m)"""
@@ -85,11 +87,12 @@ class Layer:
         Cost of an iteration: 2 n² m flops; low rank, 4 n r m.
         """
         adjoint = equation.S is not None
-        if adjoint not in self._certifiers:
+        certifier = self._certifiers[adjoint]
+        if certifier is None:
             with np.errstate(over="ignore", invalid="ignore"):
                 certifier = Certifier(equation.factors, equation.activation, adjoint, equation.Z.dtype)
-            self._certifiers[adjoint] = certifier
-        return solve(equation, X0, options or self.options[adjoint], self._certifiers[adjoint])
+            self._certifiers = (self._certifiers[0], certifier) if adjoint else (certifier, self._certifiers[1])
+        return solve(equation, X0, options or self.options[adjoint], certifier)
 
     def forward(self, U: np.ndarray, X0: np.ndarray | None = None) -> ForwardPass:
         """Z = B U,   X = φ(A X + Z),   Y = C X + D U.   U (p, m) without the constant feature, X0 (n, m)"""
