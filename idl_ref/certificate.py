@@ -134,12 +134,12 @@ def divide(
     numerator: np.ndarray, kappa: np.ndarray, lipschitz: np.ndarray, forward_factors: fac.Factors, adjoint: bool
 ) -> np.ndarray:
     """numerator / (1 − κ), with ‖(I − Lip|A|)⁻¹‖∞ instead of 1/(1 − κ) where κ ≥ 1.   all (k,) -> (k,)"""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # what overflows is no bound: inf
         bound = np.where(kappa < 1, numerator / (1 - kappa), np.inf)
-    weak = ~(kappa < 1) & (lipschitz <= 1)
-    if weak.any():
-        # the adjoint's slopes are at most 1 here
-        bound[weak] = numerator[weak] * resolvent_norm(forward_factors, 1.0 if adjoint else float(lipschitz[0]))
+        weak = ~(kappa < 1) & (lipschitz <= 1)
+        if weak.any():
+            # the adjoint's slopes are at most 1 here
+            bound[weak] = numerator[weak] * resolvent_norm(forward_factors, 1.0 if adjoint else float(lipschitz[0]))
     return np.where(np.isfinite(bound), bound, np.inf)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from strategies import DTYPES, equations, matrix, pair
 
 import idl_ref
-from idl_ref import SolveOptions, activations, solve_adjoint, solve_equilibrium
+from idl_ref import SolveOptions, activations, backends, solve_adjoint, solve_equilibrium
 
 numba = pytest.importorskip("numba")
 from idl_ref.backends.numba import compiling, kernels, products  # noqa: E402
@@ -479,9 +479,11 @@ def test_compiled_code_is_not_shared_between_widths_of_vectors(tmp_path):
         assert seen[0] == seen[2] != seen[1]
 
 
-def test_where_nothing_may_be_compiled_the_reason_is_given(monkeypatch):
+def test_where_nothing_is_compiled_the_twin_is_there_by_name_only(monkeypatch):
+    assert backends.resolve("auto") == "numba"
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    assert idl_ref.available_backends()["numba"] == "NUMBA_DISABLE_JIT is set, and nothing is compiled"
+    assert idl_ref.available_backends()["numba"] == "available"
+    assert (backends.resolve("numba"), backends.resolve("auto")) == ("numba", "numpy")
 
 
 @pytest.mark.slow

@@ -45,8 +45,6 @@ def available_backends() -> dict[str, str]:
 def _reason(name: str) -> str:
     if name == "numpy":
         return AVAILABLE
-    if name == "numba" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return "NUMBA_DISABLE_JIT is set, and nothing is compiled"
     if name == "numba":
         return AVAILABLE if find_spec("numba") else 'numba is not installed; pip install "idl-ref[numba]"'
     if not (find_spec("numba") and find_spec("numba_cuda")):
@@ -56,11 +54,17 @@ def _reason(name: str) -> str:
     return api.reason() or AVAILABLE
 
 
+def _runs_as_plain_python() -> bool:
+    """Whether Numba compiles nothing, so that a debugger can enter the kernels; they take a thousand times as long."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+
 def resolve(name: str) -> str:
     """The backend that `name` stands for; a clear refusal if it cannot be used here."""
     checks.choice("backend", name, CHOICES)
     if name == "auto":  # does not look for cuda, because that look imports numba.cuda
-        return next(twin for twin in PREFERENCE if _reason(twin) == AVAILABLE)
+        plain = _runs_as_plain_python()
+        return next(twin for twin in PREFERENCE if _reason(twin) == AVAILABLE and not (twin == "numba" and plain))
     if (reason := _reason(name)) != AVAILABLE:
         usable = ", ".join(twin for twin, reason in available_backends().items() if reason == AVAILABLE)
         raise ValueError(f"backend {name!r} is not available: {reason}. Available: {usable}.")

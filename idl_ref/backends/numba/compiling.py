@@ -8,13 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numba import config, njit
 
 from idl_ref import activations, certificate
 from idl_ref.backends import methods
-from idl_ref.backends.numba import simd as vec
 
-PLAIN = bool(getattr(config, "DISABLE_JIT", False))  # njit returns the functions as they are
+PLAIN = bool(getattr(config, "DISABLE_JIT", False))  # njit returns functions as they are: all kernels are plain Python
+if PLAIN:
+    from idl_ref.backends.numba import simd_plain as vec
+else:
+    from idl_ref.backends.numba import simd as vec  # type: ignore[no-redef]
 
 # There is no fastmath: NaN must stay NaN. `compiled` makes no wrappers, because Python calls entry points only. Entry
 # points alone allocate; all other functions count no references, which would take a good part of the time of small
@@ -53,13 +57,14 @@ def entry(function: Any) -> Any:
     Numba names the files on disk by `__qualname__`. The fingerprint in this name makes every change of the sources
     start new files.
     """
+    if PLAIN:
+        return np.errstate(all="ignore")(function)  # compiled code does not warn, either
     function.__qualname__ += f"_{FINGERPRINT}"
     try:
         kernel: Any = njit(**{**OPTIONS, "cache": True})(function)
     except RuntimeError:  # neither the package nor the user's cache directory can be written
         kernel = njit(**OPTIONS)(function)
-    if not PLAIN:
-        kernel.compile = _undisturbed(kernel.compile)  # Numba calls it for arguments of new types
+    kernel.compile = _undisturbed(kernel.compile)  # Numba calls it for arguments of new types.
     return kernel
 
 

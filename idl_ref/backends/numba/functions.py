@@ -115,8 +115,16 @@ def log1p(x):
 
 
 @compiled
+def sigmoid(p):
+    """1/(1 + e⁻ᵖ), with the exponential of −|p|, which does not overflow."""
+    one = vec.splat(p, 1.0)
+    e = exp(vec.negate(vec.magnitude(p)))
+    return vec.divide(vec.select(vec.at_most(p, vec.splat(p, 0.0)), e, one), vec.add(one, e))
+
+
+@compiled
 def phi(p, code):
-    """φ of a vector; `code` is that of the activation table. NaN is not ≤ 0, and every branch lets it through."""
+    """φ of a vector; `code` is that of the activation table. NaN is not ≤ 0, and stays NaN in every branch."""
     vec.separate()
     zero, one = vec.splat(p, 0.0), vec.splat(p, 1.0)
     nonpositive, minus = vec.at_most(p, zero), vec.negate(vec.magnitude(p))
@@ -129,8 +137,7 @@ def phi(p, code):
         t = vec.divide(e, vec.add(vec.splat(p, 2.0), e))  # −tanh |p|
         return vec.select(nonpositive, t, vec.subtract(zero, t))
     if code == SIGMOID:
-        e = exp(minus)
-        return vec.divide(vec.select(nonpositive, e, one), vec.add(one, e))
+        return sigmoid(p)
     if code == SOFTPLUS:
         return vec.add(vec.select(nonpositive, zero, p), log1p(exp(minus)))
     if code == ELU:
@@ -160,7 +167,7 @@ def slope(p, code):
         e = exp(minus)
         return vec.divide(e, vec.multiply(vec.add(one, e), vec.add(one, e)))
     if code == SOFTPLUS:
-        return phi(p, SIGMOID)
+        return sigmoid(p)
     if code == ELU:
         return vec.select(nonpositive, exp(minus), one)
     if code == HARDTANH:

@@ -1,7 +1,13 @@
-"""Compiled for the Numba twin: the solvers of one tile of columns, and the entry points that are called from Python.
+"""The solvers of one tile of columns, compiled for the Numba twin: `picard`, `guarded` and `substitute`.
 
 Columns are contiguous, filled up with zeros to a multiple of ROWS, and begin `stride` apart in one flat array M: first
-all x, then all g, z and s. When a column is done, the last one takes its place: those that go on stand side by side.
+all x, then all g, z and s. When a column is done, the last one takes its place, so that the columns that go on stand
+side by side. The solvers take what belongs together as tuples:
+
+columns     Z, S and X0, flat. S and X0 are empty where there is none.
+where       How far apart the rows and the columns of Z, of S and of X0 are.
+roundings   The fields of a `certificate.Rounding`.
+answer      x column by column, status, iterations, and numbers (5, m), whose rows are STEP … LIPSCHITZ.
 """
 
 from __future__ import annotations
@@ -20,19 +26,23 @@ from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
 
 excess, Rounding = compiled(certificate.excess), certificate.Rounding
 
-CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = 0, 1, 2, 3, 4, 5  # the statuses, and two more
-# What is recorded, besides status and iterations: rows of `numbers`, (5, m). BOUND is EXCESS / (1 − KAPPA) for κ < 1.
-STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)
+# The members of `Status`, and two more: the column is not done yet; the column is left to Anderson.
+CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = 0, 1, 2, 3, 4, 5
+STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)  # BOUND is EXCESS / (1 − KAPPA) for κ < 1, inf otherwise.
 
 
 # --- a tile and its columns -------------------------------------------------------------------------------------------
 
 
 @compiled
-def load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm):
-    """The columns of a tile: x, then g, z and s, each with room for `room` columns, because products take columns in
-    groups and may read a few more than there are; and ‖z‖∞ of each, NaN if z, s or x is not finite: it is done then."""
+def load(columns, where, first, M, x, w, room, n, stride, z_norm):
+    """Copy the columns of a tile to M and write ‖z‖∞ of each, NaN if its z, s or x is not finite.
+
+    x, g, z and s have room for `room` columns each, because products take columns in groups and may read a few more
+    than there are.
+    """
     vec.separate()
+    Z, S, X0 = columns
     end, block = stride - ROWS, room * stride
     z, s = x + 2 * block, x + 3 * block
     gather(Z, first * where[1], where[0], where[1], M, z, stride, n, w, end, room)
@@ -54,13 +64,16 @@ def load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm):
 
 
 @compiled
-def apply(F1, F2, M, x, g, z, t, stride, small, count, n, r, skip):
-    """G = F₁ F₂ X + Z for `count` columns; with `skip`, X is 0 and no product is needed. Low rank: F₂ X goes to t,
-    where a column of zeros stands first."""
+def apply(F1, F2, M, starts, stride, small, count, n, r, skip):
+    """G = F₁ F₂ X + Z for `count` columns; with `skip`, X is 0 and no product is needed.
+
+    starts: where x, g, z and t begin. For low rank, F₂ X goes to t behind a column of zeros, `small` entries apart.
+    """
+    x, g, z, t = starts
     if skip:
         copy(M, g, z, filled(count, GROUP) * stride)
     elif r > 0:
-        no = stride - stride  # the literal 0 would be a type of its own to Numba, which compiles all again for it
+        no = stride - stride  # For the literal 0, which has a type of its own, Numba would compile `product` again.
         product(F2, r, n, M, x, stride, t, no, t + small, small, count)
         product(F1, n, r, M, t + small, small, z, stride, g, stride, count)
     else:
@@ -69,7 +82,7 @@ def apply(F1, F2, M, x, g, z, t, stride, small, count, n, r, skip):
 
 @compiled
 def outcome(step, top, z_norm, trial, count, tol, max_iter, eps):
-    """How a column stands after `count` applications."""
+    """The status of a column after `count` applications of the map."""
     if math.isnan(z_norm) or not (math.isfinite(step) or trial):
         return NONFINITE
     asked, rounded = tol * z_norm if z_norm < 1 else tol, 4 * eps * (z_norm if z_norm > top else top)
@@ -79,11 +92,15 @@ def outcome(step, top, z_norm, trial, count, tol, max_iter, eps):
 
 
 @compiled
-def conclude(M, places, n, end, ended, measured, roundings, j, out, status, numbers):
-    """Write down the answer of a column, or NaN, and its certificate: in the ∞-norm, for the adjoint in the 1-norm."""
+def conclude(M, places, n, end, ended, measured, roundings, j, answer):
+    """Write the answer of a column, or NaN, and its certificate: in the ∞-norm, for the adjoint in the 1-norm.
+
+    places: where x, g, z and s of the column begin, s < 0 for the forward equation. measured: ‖g − x‖∞, ‖g‖∞, ‖z‖∞.
+    """
     vec.separate()
+    out, status, _, numbers = answer
     (x, g, z, s), (step, top, z_norm) = places, measured
-    status[j], numbers[STEP, j] = ended, step + (z_norm - z_norm)  # NaN where z_norm is NaN
+    status[j], numbers[STEP, j] = ended, step + (z_norm - z_norm)  # The step is NaN where z_norm is.
     x_norm, g_norm = norms(M, x, -end, end)[0], top
     lipschitz, entries = roundings.lipschitz, 1
     if s >= 0:
@@ -91,7 +108,7 @@ def conclude(M, places, n, end, ended, measured, roundings, j, out, status, numb
         step, x_norm, z_norm = norms(M, g, x, end)[1], norms(M, x, -end, end)[1], norms(M, z, -end, end)[1]
         g_norm = norms(M, g, -end, end)[1]
     kappa = lipschitz * roundings.norm
-    sums = 1 + 4 * (entries + 1) * roundings.unit  # the norms themselves were rounded
+    sums = 1 + 4 * (entries + 1) * roundings.unit  # The norms themselves were rounded.
     numerator = sums * excess(kappa, lipschitz, step, x_norm, z_norm, g_norm, entries, roundings)
     bound = numerator / (1 - kappa) if kappa < 1 and ended != NONFINITE else math.inf
     numbers[BOUND, j] = bound if math.isfinite(bound) else math.inf
@@ -104,28 +121,28 @@ def conclude(M, places, n, end, ended, measured, roundings, j, out, status, numb
 
 
 @entry
-def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, status, iterations, numbers):
+def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer):
     """x ← g(x) for the columns first … last − 1, each until it is done, or was slow for `slow_steps` steps in a row.
 
     sizes: n, r (0 for one factor), activation, max_iter, slow_steps, and 1 if the first product, A·0, can be left out.
-    where: how far apart the rows and the columns of Z, S and X0 are.   S and X0 are empty where there is none.
+    levels: tol, and the ratio of two steps from which on the second one is slow. Returns how many columns were slow.
     """
     n, r, code, max_iter, slow_steps, skip = sizes
     (tol, slow), roundings = levels, Rounding(*roundings)
     w = last - first
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride = end + ROWS
-    block, adjoint = room * stride, S.size > 0
-    M, eps = np.empty(4 * block + (room + 1) * small + ROWS, F1.dtype), 2 * roundings.unit
+    block, adjoint = room * stride, columns[1].size > 0
+    M, eps, iterations = np.empty(4 * block + (room + 1) * small + ROWS, F1.dtype), 2 * roundings.unit, answer[2]
     x = boundary(M)
     g, z, t, count, left = x + block, x + 2 * block, x + 4 * block, w, 0
     index, slowed, z_norm, before = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w), np.empty(w)
-    load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm)
+    load(columns, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
         index[c], before[c], slowed[c] = first + c, math.inf, 0
     fill(M, t, t + small, 0.0)
     while count > 0:
-        apply(F1, F2, M, x, g, z, t, stride, small, count, n, r, skip)
+        apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
         skip = 0
         for a in range(count - 1, -1, -1):
             j, at = index[a], a * stride
@@ -140,8 +157,8 @@ def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, 
                 left += 1
             if ended != GOES_ON:
                 places = x + at, g + at, z + at, s
-                conclude(M, places, n, end, ended, (step, top, z_norm[a]), roundings, j, out, status, numbers)
-                count -= 1  # the last column takes the place of this one
+                conclude(M, places, n, end, ended, (step, top, z_norm[a]), roundings, j, answer)
+                count -= 1  # The last column takes the place of this one.
                 index[a], z_norm[a], before[a], slowed[a] = index[count], z_norm[count], before[count], slowed[count]
                 copy(M, g + at, g + count * stride, end)
                 copy(M, z + at, z + count * stride, end)
@@ -153,13 +170,13 @@ def picard(first, last, F1, F2, Z, S, X0, sizes, where, levels, roundings, out, 
 
 # --- trial points, guarded --------------------------------------------------------------------------------------------
 
-# Rows of the state of a column.
+# The entries of the state of a column; `safeguarded` in the NumPy twin says what they are for.
 TRIAL, TRIED, PATIENCE, WAIT, SLOT, KNOWN = range(6)
 
 
 @compiled
 def judge(step, best, state, decrease, leash, respite):
-    """Whether the way here is given up; TRIED = 0 tells a good point. `safeguarded` in the NumPy twin says why."""
+    """Whether the trial points since the last good one are given up. TRIED is 0 if x itself is a good point."""
     vec.separate()
     good = state[TRIAL] == 0 or step <= decrease * best
     state[TRIED] = 0 if good else state[TRIED] + 1
@@ -172,35 +189,38 @@ def judge(step, best, state, decrease, leash, respite):
 
 
 @compiled
-def extrapolate(M, x, g, h, f, gram, state, end, stride, eps, H, gamma):
-    """Anderson's trial point in x, if there is one."""
+def extrapolate(M, x, g, h, f, state, end, stride, eps, least_squares):
+    """Write Anderson's trial point to x. Returns False where nothing is remembered yet."""
     vec.separate()
-    if state[KNOWN] == 0:  # at the start, and after a refusal: what led there is forgotten
-        gram[:] = 0
+    if state[KNOWN] == 0:  # At the start and after a refusal, the history is empty.
+        least_squares[0][:] = 0
         for i in range(h + DIFFERENCES * stride, h + HISTORY * stride):
             M[i] = 0
     slot, known = state[SLOT], state[KNOWN] > 0
     state[KNOWN], state[SLOT] = 1, (slot + 1) % DEPTH
-    return anderson(M, x, g, h, f, gram, slot, known, end, stride, DAMPING * eps, H, gamma)
+    return anderson(M, x, g, h, f, slot, known, end, stride, DAMPING * eps, least_squares)
 
 
 @entry
-def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, out, status, iterations, numbers):
-    """Trial points of Newton, where the columns of the first factor are given in Lt, or of Anderson, kept only if they
-    help: `safeguarded` in the NumPy twin. sizes: as for `picard`, with leash and respite instead of slow_steps."""
+def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, answer):
+    """Trial points that are kept only if they bring the step down, as `safeguarded` in the NumPy twin defines.
+
+    They are Newton's where Lt holds the columns of the first factor, and Anderson's where it is None.
+    sizes: as for `picard`, with leash and respite instead of slow_steps. levels: tol, and the ratio of the steps.
+    """
     n, r, code, max_iter, leash, respite, skip = sizes
     (tol, decrease), roundings = levels, Rounding(*roundings)
     w = last - first
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride, eps = end + ROWS, 2 * roundings.unit
-    block, adjoint = room * stride, S.size > 0
+    block, adjoint = room * stride, columns[1].size > 0
     remembered = 0 if Lt is not None else HISTORY * w
     M = np.empty(5 * block + (remembered + 1) * stride + (room + 1) * small + ROWS, F1.dtype)
-    x, count = boundary(M), w
-    g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s stands between z and base
+    x, count, iterations = boundary(M), w, answer[2]
+    g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
     scratch = history + remembered * stride
     t = scratch + stride
-    # What is known of a column stays in its slot; x, g, z, s and base move to the front when others have left.
+    # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
     z_norm, best = np.empty(w), np.empty(w)
     if Lt is not None:
@@ -209,25 +229,25 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
         N = np.zeros(filled(r + 1, GROUP) * (stride + small) + small, F1.dtype)
     else:
         gram, H, gamma = np.empty((w, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH)
-    load(Z, S, X0, where, first, M, x, w, room, n, stride, z_norm)
+    load(columns, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
         index[c], slot[c], states[c, PATIENCE], best[c] = first + c, c, 1, math.inf
     fill(M, t, t + small, 0.0)
     while count > 0:
-        apply(F1, F2, M, x, g, z, t, stride, small, count, n, r, skip)
+        apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
         skip = 0
         for a in range(count - 1, -1, -1):
             c, j, at = slot[a], index[a], a * stride
             s, state = z + block + at if adjoint else -1, states[slot[a]]
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
             if Lt is not None:
-                copy(M, scratch, g + at, end)  # P, before it becomes G
+                copy(M, scratch, g + at, end)  # `finish` replaces P by G.
             step, top = finish(M, g + at, x + at, s, n, end, code)
             ended = outcome(step, top, z_norm[a], state[TRIAL] > 0, iterations[j], tol, max_iter, eps)
             if ended != GOES_ON:
                 places = x + at, g + at, z + at, s
-                conclude(M, places, n, end, ended, (step, top, z_norm[a]), roundings, j, out, status, numbers)
-                count -= 1  # the last column takes the place of this one
+                conclude(M, places, n, end, ended, (step, top, z_norm[a]), roundings, j, answer)
+                count -= 1  # The last column takes the place of this one.
                 index[a], slot[a], z_norm[a] = index[count], slot[count], z_norm[count]
                 for buffer in range(x, history, block):
                     copy(M, buffer + at, buffer + count * stride, end)
@@ -238,11 +258,11 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
                 copy(M, base + at, g + at, end)
             ready = False
             if Lt is not None:
-                ready = newton(M, x + at, g + at, scratch, s, n, r, code, F2, Lt, J, delta, N)
+                ready = newton(M, x + at, g + at, scratch, s, n, r, code, F2, Lt, (J, delta, N))
             elif not refused:
                 h = history + HISTORY * c * stride
-                ready = extrapolate(M, x + at, g + at, h, scratch, gram[c], state, end, stride, eps, H, gamma)
-            # the answer must not be a mere trial
+                ready = extrapolate(M, x + at, g + at, h, scratch, state, end, stride, eps, (gram[c], H, gamma))
+            # The last application must not be that of a trial point, which may be a bad one.
             state[TRIAL] = ready and not refused and state[WAIT] == 0 and iterations[j] < max_iter - 1
             if state[TRIAL] == 0:
                 state[TRIED] = 0
@@ -251,11 +271,14 @@ def guarded(first, last, F1, F2, Lt, Z, S, X0, sizes, where, levels, roundings, 
 
 
 @entry
-def substitute(first, last, A, packed, Z, S, sizes, where, tol, roundings, out, status, iterations, numbers):
-    """One sweep over a strictly triangular A, whose columns are the rows of the flat array A: when x_k is known, it
-    goes into every p_i = Σ_j A_ij x_j + z_i. The answer is g(x), by a product like all others. sizes: n, activation,
-    and 1 for an upper triangle."""
+def substitute(first, last, A, packed, columns, sizes, where, tol, roundings, answer):
+    """One sweep over a strictly triangular matrix, whose columns are the rows of the flat array A.
+
+    As soon as x_k is known, A_ik x_k is added to every p_i = Σ_j A_ij x_j + z_i. The answer is g(x), by a product as
+    in the other solvers. sizes: n, activation, and 1 for an upper triangle. columns: Z and S only.
+    """
     n, code, upper = sizes
+    Z, S = columns
     w, end = last - first, filled(n, ROWS)
     stride, room = end + ROWS, filled(w, GROUP)
     block, adjoint, roundings = room * stride, S.size > 0, Rounding(*roundings)
@@ -283,7 +306,7 @@ def substitute(first, last, A, packed, Z, S, sizes, where, tol, roundings, out, 
         ended = CONVERGED if step <= tol else PRECISION_LIMIT
         if not math.isfinite(step) or not finite:
             ended = NONFINITE
-        iterations[first + c] = 1 if finite else 0
+        answer[2][first + c] = 1 if finite else 0
         j, step = first + c, step if finite else math.nan
-        conclude(M, (x, g, z, s), n, end, ended, (step, top, z_norm), roundings, j, out, status, numbers)
+        conclude(M, (x, g, z, s), n, end, ended, (step, top, z_norm), roundings, j, answer)
     return 0

@@ -187,17 +187,17 @@ def solve_columns(
     if method == "substitution":
         kind = n, p.code, int(fac.triangle(factors) == "upper")
         kernel = kernels.substitute
-        arguments = transposed(factors[0]), p.F1, Z, S, kind, where, tol, p.roundings
+        arguments = transposed(factors[0]), p.F1, (Z, S), kind, where, tol, p.roundings
     elif method in ("anderson", "newton"):
         rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
         levels, Lt = (tol, methods.DECREASE), transposed(factors[0]) if method == "newton" else None
-        kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, Z, S, X0, rules, where, levels, p.roundings)
+        kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, (Z, S, X0), rules, where, levels, p.roundings)
     else:
         sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else ENDLESS, skip
-        kernel, arguments = kernels.picard, (p.F1, p.F2, Z, S, X0, sizes, where, (tol, methods.SLOW), p.roundings)
+        kernel, arguments = kernels.picard, (p.F1, p.F2, (Z, S, X0), sizes, where, (tol, methods.SLOW), p.roundings)
     if m <= tile:
-        return kernel(0, m, *arguments, *answer)
-    return threads.share(kernel, workers, tile, m, *arguments, *answer)
+        return kernel(0, m, *arguments, answer)
+    return threads.share(kernel, workers, tile, m, *arguments, answer)
 
 
 def warmup(dtype: np.dtype) -> None:

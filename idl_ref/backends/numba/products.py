@@ -202,16 +202,6 @@ def product_1x8(F, f, M, x, x_apart, s, s_apart, g, g_apart, k0, k1):
 
 
 @compiled
-def product_1x4(F, f, M, x, x_apart, s, s_apart, g, g_apart, k0, k1):
-    """G = S + F X over k0 ≤ k < k1 for one panel and four columns."""
-    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
-    t = zero, zero, zero, zero
-    for k in range(k0, k1):
-        t = chain_1x4(vec.load(F, f + k * lanes), M, x + k, x_apart, t)
-    put_1x4(M, s, s_apart, g, g_apart, t)
-
-
-@compiled
 def product_4x1(F, f, panel, M, x, s, g, k0, k1):
     """G = S + F X over k0 ≤ k < k1 for four panels and one column."""
     zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
@@ -248,7 +238,7 @@ def product_1x1(F, f, M, x, s, g, k0, k1):
     put(M, s, g, t)
 
 
-product_2xg, product_1xg = (product_2x8, product_1x8) if GROUP == 8 else (product_2x4, product_1x4)
+product_2xg = product_2x8 if GROUP == 8 else product_2x4
 
 
 # --- products of any size ---------------------------------------------------------------------------------------------
@@ -281,8 +271,8 @@ def product(F, rows, inner, M, x, x_apart, s, s_apart, g, g_apart, count):
                 xc, sc, gc = x + c * x_apart, o + c * o_apart, g + row + c * g_apart
                 if panels == 2:
                     product_2xg(F, f, panel, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
-                else:
-                    product_1xg(F, f, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
+                else:  # The number of panels is odd only for vectors of 64 bytes, and then GROUP is 8.
+                    product_1x8(F, f, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
             for c in range(grouped, count):
                 xc, sc, gc = x + c * x_apart, o + c * o_apart, g + row + c * g_apart
                 if panels == 4:

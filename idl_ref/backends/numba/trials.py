@@ -1,4 +1,4 @@
-"""Compiled for the Numba twin: the trial points of Anderson and Newton; `proposals` defines them."""
+"""The trial points of Anderson and Newton, compiled for the Numba twin; `numpy/trials.py` defines them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from idl_ref.backends.numba.compiling import compiled, vec
 from idl_ref.backends.numba.functions import largest, slope, total
 from idl_ref.backends.numba.products import GROUP, ROWS, filled, product
 
-LAST_F, LAST_G, DIFFERENCES = 0, 1, 2  # a history is f and g of the point before, then ΔF and ΔG, each a column
+LAST_F, LAST_G, DIFFERENCES = 0, 1, 2  # A history consists of f and g of the point before, then of ΔF and ΔG.
 HISTORY = DIFFERENCES + 2 * DEPTH
 
 
 @compiled
 def solve_small(H, b, size):
-    """H y = b in place of b, by elimination with row exchanges; False if H is singular."""
+    """Solve H y = b by elimination with row exchanges; y replaces b. Returns False if H is singular."""
     vec.separate()
     for k in range(size):
         pivot = k
@@ -46,9 +46,9 @@ def solve_small(H, b, size):
 
 @compiled
 def remember(M, x, g, last_f, last_g, f, new, beside, known, end):
-    """f = g − x, and its differences ΔF and ΔG from the point before, 0 if none is known; ‖f‖∞ and ‖ΔF‖∞, 1 for 0.
+    """Write f = g − x and the differences of f and g from the point before, 0 if no such point is known.
 
-    Both differences are divided by the size of ΔF, as in the NumPy twin.
+    Both differences are divided by the ∞-norm of that of f, as in the NumPy twin. Returns ‖f‖∞, or 1 if it is 0.
     """
     vec.separate()
     lanes, zero = vec.lanes(M), vec.splat(M, 0.0)
@@ -75,7 +75,7 @@ def remember(M, x, g, last_f, last_g, f, new, beside, known, end):
 
 @compiled
 def dots(M, a, b, c, end):
-    """⟨a, b⟩ and ⟨a, c⟩ of columns."""
+    """The inner products ⟨a, b⟩ and ⟨a, c⟩ of three columns."""
     vec.separate()
     ab = vec.splat(M, 0.0)
     ac = ab
@@ -87,9 +87,13 @@ def dots(M, a, b, c, end):
 
 
 @compiled
-def anderson(M, x, g, h, f, gram, slot, known, end, stride, damping, H, gamma):
-    """x ← g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂, f = g − x; False where nothing is remembered yet."""
+def anderson(M, x, g, h, f, slot, known, end, stride, damping, least_squares):
+    """x ← g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂, f = g − x. Returns False where nothing is remembered yet.
+
+    h is the history of the column. least_squares: gram = ΔFᵀ ΔF, which stays with the column, and room for a system.
+    """
     vec.separate()
+    gram, H, gamma = least_squares
     dF, dG = h + DIFFERENCES * stride, h + (DIFFERENCES + DEPTH) * stride
     new = dF + slot * stride
     scale = remember(M, x, g, h + LAST_F * stride, h + LAST_G * stride, f, new, dG + slot * stride, known, end)
@@ -102,8 +106,8 @@ def anderson(M, x, g, h, f, gram, slot, known, end, stride, damping, H, gamma):
         for b in range(DEPTH):
             H[a, b] = gram[a, b]
         some = some or gram[a, a] > 0
-        H[a, a] = gram[a, a] * (1 + damping) if gram[a, a] > 0 else 1.0  # an empty slot gets γ = 0
-    if not (some and solve_small(H, gamma, DEPTH)):
+        H[a, a] = gram[a, a] * (1 + damping) if gram[a, a] > 0 else 1.0  # γ = 0 for an empty slot
+    if not (some and solve_small(H, gamma, len(gamma))):
         return False
     for i in range(0, end, vec.lanes(M)):
         value = vec.load(M, g + i)
@@ -115,12 +119,14 @@ def anderson(M, x, g, h, f, gram, slot, known, end, stride, damping, H, gamma):
 
 
 @compiled
-def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T):
-    """x ← x + δ with (I − S F₁ F₂ …) δ = f, f = g − x, S = S ∘ f′(p); False where that has no finite solution.
+def newton(M, x, g, p, s, n, r, code, F, Lt, system):
+    """x ← x + δ with (I − S F₁ F₂ …) δ = f, f = g − x, S = S ∘ f′(p). Returns False if δ is not finite.
 
     Low rank: (I − F₂ S F₁) w = F₂ f,  δ = f + S ∘ F₁ w, with F₂ packed in F and the rows of F₁ᵀ in Lt.
+    system: room for a matrix (n, n) or (r, r), for δ, and for what `newton_low_rank` multiplies.
     """
     vec.separate()
+    J, delta, T = system
     for i in range(0, n, vec.lanes(M)):
         vec.store(M, p + i, slope(vec.load(M, p + i), code))
     for i in range(n):
@@ -151,7 +157,7 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, J, delta, T):
 
 @compiled
 def newton_low_rank(M, p, n, r, F, Lt, J, delta, T):
-    """J = I − F₂ S F₁, and where in T stands F₂ f: both out of one product of F₂ with r + 1 columns, S ∘ F₁ and f."""
+    """J = I − F₂ S F₁ by one product of F₂ with r + 1 columns, S ∘ F₁ and f. Returns the place of F₂ f in T."""
     vec.separate()
     stride, small, room = filled(n, ROWS) + ROWS, filled(r, ROWS), filled(r + 1, GROUP)
     for b in range(r + 1):
