@@ -117,8 +117,9 @@ ACTIVATION = {
         ("HARDTANH, SOFTSIGN = range(9)", "HARDTANH, SOFTSIGN, HALF_RELU = range(10)"),
         (
             '        Activation("softsign",',
-            '        Activation("half_relu", HALF_RELU, lambda P: np.maximum(P, 0) / 2, lambda P: _step(P > 0, P) / 2,\n'
-            '                   lipschitz=0.5, kinks=(0.0,)),\n        Activation("softsign",',
+            '        Activation("half_relu", HALF_RELU, lambda P: np.maximum(P, 0) / 2,\n'
+            "                   lambda P: _step(P > 0, P) / 2, lipschitz=0.5, kinks=(0.0,)),\n"
+            '        Activation("softsign",',
         ),
     ],
     "backends/numba/functions.py": [
@@ -138,7 +139,8 @@ ACTIVATION = {
         ("import ELU, HARDTANH", "import ELU, HALF_RELU, HARDTANH"),
         (
             "        return p / (one + abs(p))\n",
-            "        return p / (one + abs(p))\n    if code == HALF_RELU:\n        return zero if p <= zero else p / 2\n",
+            "        return p / (one + abs(p))\n    if code == HALF_RELU:\n"
+            "        return zero if p <= zero else p / 2\n",
         ),
         (
             "        return one / ((one + abs(p)) * (one + abs(p)))\n",
@@ -292,7 +294,8 @@ def test_a_twin_touches_these_files_and_no_others(tmp_path):
         assert models[1].loss_and_gradients(U, y)[1]["A"].dtype == np.float32
         assert idl_ref.fit(models[1], U, y, epochs=2, progress=False).loss[1] < 2
         models[1].freeze()(U)
-        report = idl_ref.conformance.check_backend(idl_ref.conformance.adapters.IdlRef("exact"), groups=["ranks", "kinks"])
+        adapter = idl_ref.conformance.adapters.IdlRef("exact")
+        report = idl_ref.conformance.check_backend(adapter, groups=["ranks", "kinks"])
         assert report.ok, str(report)
         print("ok")
     """
