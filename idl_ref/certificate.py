@@ -100,7 +100,7 @@ def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm
 
 
 def norms_rounding(entries: int, unit: float) -> float:
-    """A factor for the excess that makes up for the rounding of the norms in it, where a kernel summed them in its dtype."""
+    """The factor that makes up for the rounding of the norms in an excess, where a kernel summed them in its dtype."""
     return 1 + 4 * (entries + 1) * unit
 
 

@@ -109,9 +109,8 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
         step, x_norm, z_norm = norms(M, g, x, end)[1], norms(M, x, -end, end)[1], norms(M, z, -end, end)[1]
         g_norm = norms(M, g, -end, end)[1]
     kappa = lipschitz * roundings.norm
-    numerator = norms_rounding(entries, roundings.unit) * excess(
-        kappa, lipschitz, step, x_norm, z_norm, g_norm, entries, roundings
-    )
+    numerator = excess(kappa, lipschitz, step, x_norm, z_norm, g_norm, entries, roundings)
+    numerator *= norms_rounding(entries, roundings.unit)
     bound = numerator / (1 - kappa) if kappa < 1 and ended != NONFINITE else math.inf
     numbers[BOUND, j] = bound if math.isfinite(bound) else math.inf
     numbers[EXCESS, j], numbers[KAPPA, j], numbers[LIPSCHITZ, j] = numerator, kappa, lipschitz
