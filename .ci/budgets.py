@@ -1,6 +1,7 @@
-"""What it costs to have this library, measured against NumPy: usage: budgets.py WHEEL, where the wheel is installed.
+"""Compare what the library costs with its budgets. Usage: budgets.py WHEEL, in an environment where it is installed.
 
-CPU time of fresh processes, which take turns, and memory; ratios to NumPy's own, so that any machine will do.
+CPU time and memory are those of fresh processes that take turns. All are ratios to NumPy's own, so that the limits hold
+on any machine.
 """
 
 import os
@@ -23,12 +24,12 @@ ANSWER = "import idl_ref, numpy; print(idl_ref.load('model.npz').freeze()(numpy.
 def run(program: str, folder: str) -> tuple[float, float]:
     """CPU seconds and the largest resident memory of a process."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["OPENBLAS_NUM_THREADS"] = "1"  # threads that wait for work spin, and that counts as time
+    environment["OPENBLAS_NUM_THREADS"] = "1"  # BLAS threads that wait for work spin, which would count as CPU time
     child = subprocess.Popen([sys.executable, "-c", program], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
-        raise SystemExit(f"this failed: {program}")
+        raise SystemExit(f"this program failed: {program}")
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss
 
 
@@ -37,7 +38,7 @@ with tempfile.TemporaryDirectory() as folder:
     programs = {"python": "pass", "numpy": "import numpy", "import": "import numpy, idl_ref", "answer": ANSWER}
     run(make, folder)
     for program in programs.values():
-        run(program, folder)  # bytecode is written, files are in memory
+        run(program, folder)  # once without measuring, so that bytecode is written and files are in memory
     turns = {name: [] for name in programs}
     for _ in range(ROUNDS):
         for name, program in programs.items():

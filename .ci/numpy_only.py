@@ -1,4 +1,4 @@
-"""Inference, training and gradients with NumPy and nothing else; .ci/run has an environment for it."""
+"""Check that inference, training and gradients work with NumPy alone, in an environment that .ci/run makes."""
 
 import importlib.util
 import io
@@ -19,7 +19,7 @@ from idl_ref.functions import FUNCTIONS
 from idl_ref.preprocessing import Standardise
 
 OTHERS = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "onnx", "pytest")
-assert not any(find_spec(name) for name in OTHERS), "this environment was to hold NumPy alone"
+assert not any(find_spec(name) for name in OTHERS), "this environment must hold NumPy alone"
 assert idl_ref.available_backends()["numpy"] == "available"
 
 with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,7 @@ with tempfile.TemporaryDirectory() as folder:
     assert "is not available" in complaint.getvalue(), complaint.getvalue()
     with suppress(ImportError):
         model.save(Path(folder) / "model.safetensors")
-        raise AssertionError("there is no safetensors here")
+        raise AssertionError("saving to .safetensors must fail without that package")
 
 rng = np.random.default_rng(0)
 kinds = itertools.product(FUNCTIONS.values(), TABLE, ("float32", "float64"), (None, 3), (False, True))
@@ -59,7 +59,7 @@ with tempfile.TemporaryDirectory() as folder:
         dtype,
         rank,
         flag,
-    ) in kinds:  # saved, loaded, and predicted with in three ways
+    ) in kinds:  # save and load each model, and predict with it in three ways
         if rank is not None and not f.low_rank:
             continue
         settings = {"activation": activation, "dtype": dtype, "is_low_rank": rank is not None, "rank": rank}
@@ -70,7 +70,7 @@ with tempfile.TemporaryDirectory() as folder:
         samples = rng.standard_normal((4, 5)).astype(dtype)
         U = samples if model.preprocessing is None else model.preprocessing(samples, dtype)
         Y, predictor = model(U), model.freeze(raw=flag)
-        bound = 2 * predictor.certified(samples).error_bound.max() + 1e-5  # of the export, whose steps are its own
+        bound = 2 * predictor.certified(samples).error_bound.max() + 1e-5  # an export takes other steps
         assert np.abs(predictor(samples) - Y).max() <= bound
         assert np.abs(predictor(samples[:1]) - Y[:1]).max() <= bound
         export(model, "numpy", folder)

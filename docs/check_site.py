@@ -1,4 +1,4 @@
-"""Is the built site whole? Links, anchors, figures, formulas, public names; and nothing that asks the network.
+"""Check the built site: links, anchors, figures, formulas and public names, and that no page asks the network.
 
 Usage: python docs/check_site.py docs/_build/html
 """
@@ -16,7 +16,7 @@ FETCHED = {
     "link": "href",
     "iframe": "src",
     "source": "src",
-}  # what a reader's browser loads
+}  # the attribute of a tag whose target a browser loads
 
 
 class Page(HTMLParser):
@@ -25,7 +25,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.links, self.fetched, self.ids, self.words, self.formulas = [], [], set(), [], 0
-        self.within = []  # code, scripts and formulas, whose text is not prose
+        self.within = []  # the open tags of code, scripts and formulas, whose text is not prose
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -85,7 +85,7 @@ def _broken(link, path, pages):
     """The reason why a link leads nowhere, if it does."""
     parts = urlsplit(link)
     if parts.scheme or link.startswith("//"):
-        return  # elsewhere: not ours to check, and not from here
+        return  # links to other sites are not checked
     target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
     if target.is_dir():
         target /= "index.html"
@@ -104,5 +104,5 @@ def public_names():
 
 if __name__ == "__main__":
     found = list(problems(Path(sys.argv[1]), public_names()))
-    print("\n".join(found) or "the site is whole")
+    print("\n".join(found) or "the site has no broken links, figures, formulas or names")
     sys.exit(bool(found))

@@ -1,4 +1,4 @@
-"""The site: python -m sphinx -W --keep-going -b html docs docs/_build/html. Nothing in it asks the network."""
+"""Settings of the site: python -m sphinx -W --keep-going -b html docs docs/_build/html. No page asks the network."""
 
 import re
 import shutil
@@ -58,7 +58,7 @@ sphinx_gallery_conf = {
     "image_srcset": ["2x"],
     "doc_module": ("idl_ref",),
     "backreferences_dir": "gallery/backreferences",
-    "write_computation_times": False,  # that page loads its scripts from elsewhere
+    "write_computation_times": False,  # the page of computation times loads scripts from the network
     "show_memory": False,
     "download_all_examples": False,
     "min_reported_time": 1e6,
@@ -66,12 +66,12 @@ sphinx_gallery_conf = {
 
 # --- formulas ---------------------------------------------------------------------------------------------------------
 
-MATHJAX = "mathjax/tex-chtml.js"  # out of a package that is there at build time: the page needs no network
+MATHJAX = "mathjax/tex-chtml.js"  # copied from a package when the site is built, so that pages need no network
 mathjax_path = MATHJAX
 
 
 def copy_mathjax(app, exception):
-    """MathJax and its fonts into the site."""
+    """Copy MathJax and its fonts into the site."""
     if exception is not None or app.builder.format != "html":
         return
     package = Path(distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline"))
@@ -82,27 +82,27 @@ def copy_mathjax(app, exception):
 
 
 def drop_back_links(app, exception):
-    """Source pages link back by the name that a module was first seen under, which many of its functions lack."""
+    """Remove the links from source pages back to the API: they use module names under which nothing is documented."""
     for page in Path(app.outdir, "_modules").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         page.write_text(re.sub(r'<a class="viewcode-back".*?</a>', "", text), encoding="utf-8")
 
 
 def link_gallery(app, name, source):
-    """A link to an example leads to its page, not to its file; to the README, to the front page."""
+    """Let a link to an example lead to its page in the gallery, not to its file."""
     example = rf"\]\((?:\.\./)+examples/({'|'.join(lessons.ORDER)})\.py\)"
     source[0] = re.sub(example, r"](/gallery/\1.rst)", source[0])
 
 
 def wrap_figures(app, page, template, context, doctree):
-    """A figure of the gallery may be wider than a phone: it gets a box to scroll in."""
+    """Put each figure of the gallery, which may be wider than a phone, into a box that scrolls."""
     if context.get("body"):
         figure = r"<img [^>]*sphx-glr-single-img[^>]*>"
         context["body"] = re.sub(figure, r'<div class="figure">\g<0></div>', context["body"])
 
 
 def escape_bars(app, what, name, obj, options, lines):
-    """|A| in a docstring is an absolute value."""
+    """Escape the bars of |A| in docstrings, which would be a substitution in reStructuredText."""
     code = (">>>", "...", "|")
     lines[:] = [line if line.lstrip().startswith(code) else line.replace("|", r"\|") for line in lines]
 

@@ -1,7 +1,7 @@
 """The roofline model of docs/gpu.md: time of an iteration of the CUDA twin, computed from its own table of kernels.
 
-A model, not a measurement: no device was at hand. `python docs/gpu_model.py` prints the table, and with matplotlib
-writes docs/gpu.png, the kernel in one picture.
+The times are those of a model, not measured, because no device was at hand. `python docs/gpu_model.py` prints the table
+and draws docs/gpu.png, the kernel in one picture; it needs matplotlib.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def product(rows: int, inner: int, width: int, threads: int, streamed: bool, bus
 
 
 def iteration(n: int, r: int, m: int) -> tuple[Plan, float]:
-    """What serves float32 Picard, and seconds an iteration."""
+    """The plan that float32 Picard takes, and the seconds of an iteration."""
     plan = cuda_plans.plan("picard", (n, r, m), 4, SHARED, MULTIPROCESSORS, None)
     end, w = filled(n), plan.width
     waves = -(-plan.grid // MULTIPROCESSORS)
@@ -56,7 +56,7 @@ def iteration(n: int, r: int, m: int) -> tuple[Plan, float]:
 
 
 def table() -> str:
-    """Microseconds an iteration, in Markdown."""
+    """The microseconds of an iteration as a table in Markdown."""
     lines = [
         "| n | m | dense: kernel, columns × blocks | µs | low rank, r = 16: columns × blocks | µs |",
         "|" + "---|" * 6,
@@ -72,7 +72,7 @@ def table() -> str:
 
 
 def draw(path: Path) -> None:
-    """The kernel in one picture."""
+    """Draw the kernel in one picture."""
     from matplotlib import pyplot as plt
     from matplotlib.patches import FancyArrowPatch, Rectangle
 

@@ -38,9 +38,7 @@ def modules() -> dict[str, Path]:
 
 
 def imported(node: ast.AST, package: str, known: dict[str, Path]) -> set[str]:
-    """The modules that the statements below a node import, those for types excepted."""
-    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-        return set()
+    """The modules that the statements below a node import, lazily or for types alone, too."""
     names: list[str] = []
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
@@ -203,7 +201,7 @@ def size(room: str, house: House) -> tuple[float, float]:
         return column_width(found) * len(found.columns) + 20, 30 + cells + strips + LANE * 2 + 8
     if inside:
         shown = lines(inside)
-        return max(width(line, 11) for line in shown) + 24, 30 + 15 * len(shown)
+        return max(width(label(room)) + 30, *(width(line, 11) + 24 for line in shown)), 30 + 15 * len(shown)
     return max(width(label(room)) + 22, 74), 30
 
 
@@ -390,7 +388,7 @@ def picture() -> str:
         for item in row:
             parts += [] if item.end else draw_room(item.room, x[item], y[i], house)
     parts += [text(16, bottom + 24 + 17 * k, line, ' class="caption"') for k, line in enumerate(CAPTION)]
-    height = bottom + 24 + 17 * len(CAPTION)
+    height = bottom + 30 + 17 * len(CAPTION)
     extent = f'viewBox="0 0 1000 {height:.0f}" width="1000" height="{height:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {extent}>'
     return "\n".join([head, STYLE, box(0, 0, 1000, height, PAPER), *parts, "</svg>"]) + "\n"

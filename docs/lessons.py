@@ -21,11 +21,11 @@ ORDER = (
     "train_digits",
     "throughput",
 )
-LEFT_OUT = ("verify_torchidl",)  # draws nothing, and needs packages that a build of the site lacks
+LEFT_OUT = ("verify_torchidl",)  # this example draws nothing, and needs packages that a build of the site lacks
 
 
 class Lesson:
-    """Sorts the examples as they build on each other; a new one must be put in its place."""
+    """The sort key of the gallery: examples stand in the order in which they build on each other, that of ORDER."""
 
     def __init__(self, source_directory):
         self.directory = source_directory
@@ -38,7 +38,7 @@ class Lesson:
 
 
 def style(gallery_conf, name):
-    """Before each example: the same look, large enough for a phone and for the last row."""
+    """Set the look of figures before each example, large enough for a phone and for the last row of a lecture room."""
     import matplotlib
 
     matplotlib.rcParams.update(

@@ -1,4 +1,4 @@
-"""Walk the newcomer's path as the built page has it: copy every block of "Start here", line by line, and run it.
+"""Run every block of the built page "Start here" as a newcomer would copy it, one after the other.
 
 Usage: python docs/newcomer.py docs/_build/html/start.html, in a fresh environment, from the root of the project.
 """

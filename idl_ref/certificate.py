@@ -32,6 +32,7 @@ from idl_ref.activations import Activation
 __all__ = ["Certifier", "resolvent_norm", "stopping_step"]
 
 ULPS = 16  # no activation of the table is further from the exact one than 16 units of rounding
+ROUNDED = 4  # a step of so many times eps·max(‖z‖∞, ‖x‖∞) is as small as rounding allows
 Number = Any  # a float, or an array of them
 SAFETY = 1 + 1e-9  # for the rounding of this module's own float64 arithmetic
 
@@ -43,7 +44,7 @@ def column_max(X: np.ndarray) -> np.ndarray:
 
 def stopping_step(tol: float, z_norm: np.ndarray, x_norm: np.ndarray, eps: float) -> np.ndarray:
     """max(tol·min(1, ‖z‖∞), 4·eps·max(‖z‖∞, ‖x‖∞)) per column."""
-    return np.maximum(tol * np.minimum(1.0, z_norm), 4 * eps * np.maximum(z_norm, x_norm))
+    return np.maximum(tol * np.minimum(1.0, z_norm), ROUNDED * eps * np.maximum(z_norm, x_norm))
 
 
 def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
@@ -96,6 +97,11 @@ def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm
     # What underflows in F₂ x is multiplied by F₁: by at most ‖F₁‖ in either norm, which is at most the sum of all |F₁|.
     enlarged = max(1.0, float(np.abs(factors[0]).sum(dtype=np.float64))) if len(factors) > 1 else 1.0
     return Rounding(norm, activation.lipschitz, k * unit / (1 - k * unit), unit, k * tiny * enlarged)
+
+
+def norms_rounding(entries: int, unit: float) -> float:
+    """The factor that makes up for the rounding of the norms in an excess, where a kernel summed them in its dtype."""
+    return 1 + 4 * (entries + 1) * unit
 
 
 def excess(

@@ -77,17 +77,20 @@ def test_the_script_runs(capsys):
     assert "available" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_script_is_strictly_typed(mypy):
     status, text = mypy(Path(typed_user.__file__).read_text(encoding="utf-8"))
     assert status == 0, text
 
 
+@pytest.mark.slow
 def test_types_are_known(mypy):
     _, text = mypy(HEAD + "".join(f"reveal_type({expression})\n" for expression in TYPES))
     assert re.findall(r'Revealed type is "(.*)"', text.replace("builtins.", "")) == list(TYPES.values())
     assert "error" not in text
 
 
+@pytest.mark.slow
 def test_mistakes_are_found(mypy):
     for line, message in WRONG.items():
         status, text = mypy(f"{HEAD}{line}\n")

@@ -10,8 +10,10 @@ import numpy as np
 from idl_ref import certificate
 from idl_ref import factors as fac
 
+COMPILED = ("auto", "picard", "anderson", "newton", "substitution")  # a compiled twin leaves others to the NumPy twin
 NEWTON_LIMIT = 256  # dense Newton solves an n × n system per column and step
 DIRECT_RANK = 64  # up to this rank, the adjoint of A = L Rᵀ is solved exactly by default
+ENDLESS = 1 << 62  # more steps than any column takes
 SLOW = 0.5  # a step longer than this times the one before is slow …
 SLOW_STEPS = 2  # … and this many of them in a row turn "auto" from Picard to Anderson
 STEPS_LEFT = 40  # a single sample stays with slow Picard steps if it needs no more than this many: they are cheap

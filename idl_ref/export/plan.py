@@ -22,7 +22,7 @@ import numpy as np
 from idl_ref import activations, checks
 from idl_ref import factors as fac
 from idl_ref.activations import LEAK
-from idl_ref.certificate import SAFETY, OutputBound, excess, resolvent_norm
+from idl_ref.certificate import ROUNDED, SAFETY, OutputBound, excess, resolvent_norm
 from idl_ref.model import ImplicitModel
 from idl_ref.preprocessing import Standardise
 from idl_ref.weights import by_name
@@ -147,12 +147,12 @@ def _reach(model: ImplicitModel, factors: fac.Factors, phi: activations.Activati
     Z = SAFETY * (1 + bound.gamma_z) * (np.abs(P["B"]).astype(np.float64) @ largest) + bound.underflow
     first, z, u = phi.lipschitz * Z + formula.at_zero, float(Z.max()), float(largest.max())
     w = np.maximum(first, phi.lipschitz + (formula.at_zero > 0))
-    iterations = _iterations(factors, phi.lipschitz, w, max(model.tol, 4 * eps) / 4, triangle)
+    iterations = _iterations(factors, phi.lipschitz, w, max(model.tol, ROUNDED * eps) / 4, triangle)
     amplification, r = min(bound.amplification, resolvent_norm(factors, phi.lipschitz)), bound.rounding
     x = min(formula.largest, amplification * float(first.max()))
     if not np.isfinite([x, amplification]).all():
         return iterations, np.inf
-    step = 0.0 if triangle else max(model.tol, 4 * eps * max(z, x))
+    step = 0.0 if triangle else max(model.tol, ROUNDED * eps * max(z, x))
     x += step
     state = amplification * excess(r.lipschitz * r.norm, r.lipschitz, step, x, z, x, 1, r) + bound.of_input(u)
     error = float(bound.output(state, x, u))

@@ -1,7 +1,8 @@
-"""Who is measured. As a script, `contestants.py NAME` waits for lines of JSON: {"prepare": i}, then {"run": calls}.
+"""The contestants. As a script, `contestants.py NAME` waits for lines of JSON: {"prepare": i}, then {"run": calls}.
 
-Each contestant is a process of its own, because thread pools get in each other's way; those whose turn it is not sleep.
-A builder takes a workload and its data and returns the call to time, and the way from what that returns to an array.
+Each contestant is a process of its own, because several thread pools would compete for the cores. A process sleeps
+until its turn. A builder takes a workload and its data. It returns the call to be timed, and a function that makes an
+array of what this call returns.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from workloads import TOL, WORKLOADS, Workload, data
 
 Data = dict[str, np.ndarray]
 Built = tuple[Callable[[], Any], Callable[[Any], np.ndarray]]
-MAX_ITER = 5_000  # enough for every peer; idl_ref runs with its default, 300
+MAX_ITER = 5_000  # this is enough for every peer; idl_ref runs with its default, 300
 
 
 def root(entries: int) -> float:
-    """The tolerance for a peer that takes the 2-norm of so many entries: TOL for each, or float32 never gets there."""
+    """The tolerance for a peer that takes the 2-norm of so many entries: TOL per entry, which float32 can reach."""
     return TOL * entries**0.5
 
 
@@ -100,7 +101,7 @@ def _fastest(call: Callable[[], Any]) -> float:
 
 
 def _products(workload: Workload, given: Data) -> list[Callable[[], Any]]:
-    """What a model multiplies besides its solves, for one batch, in the layouts that it has."""
+    """The products that a model makes for one batch besides its solves, in the layouts of the model."""
     if workload.kind not in ("sample", "step", "epoch"):
         return []
     A, B, C, D = (given[name] for name in "ABCD")
@@ -115,7 +116,7 @@ def _products(workload: Workload, given: Data) -> list[Callable[[], Any]]:
 
 
 def gemm(workload: Workload, given: Data) -> Built:
-    """What the machine can do: the product of two 2048 × 2048 matrices by the BLAS of NumPy."""
+    """The peak of the machine: the product of two 2048 × 2048 matrices by the BLAS of NumPy."""
     P, Q = np.random.default_rng(0).standard_normal((2, 2048, 2048), dtype=np.float32)
     out = np.empty_like(P)
     return lambda: np.matmul(P, Q, out=out), lambda result: result
@@ -138,7 +139,7 @@ def torchidl(workload: Workload, given: Data) -> Built:
 
         @torch.no_grad()
         def solve() -> Any:
-            if workload.kind == "low_rank":  # as its model does: the dense product, and then Picard
+            if workload.kind == "low_rank":  # torchidl's model forms the dense product, and then iterates with it
                 A = project_onto_Linf_ball(T["L"] * balance, 0.99) @ project_onto_Linf_ball(T["R"].T / balance, 0.99)
             else:
                 A = project_onto_Linf_ball(T["A"], 0.99)
@@ -183,7 +184,7 @@ def torchidl(workload: Workload, given: Data) -> Built:
 
 
 def _jax_pieces() -> Any:
-    """x ← φ(F(x) + z) until the step is small, by while_loop."""
+    """Iterate x ← φ(F(x) + z) until the step is small, by while_loop."""
     import jax
     import jax.numpy as jnp
 
@@ -210,7 +211,7 @@ def _jax_model(jnp: Any, equilibrium: Any) -> Any:
 
 
 def _jax_run(jax: Any, jnp: Any, workload: Workload, given: Data, solve: Any, equilibrium: Any) -> Built:
-    """Jitted, its arrays already where JAX wants them."""
+    """A jitted contestant, whose arrays lie on JAX's side already."""
     J = {name: jnp.asarray(array) for name, array in given.items()}
     if workload.kind == "solve":
         jitted = jax.jit(lambda A, Z: solve(lambda X: jax.nn.relu(A @ X + Z), jnp.zeros_like(Z)))
@@ -284,7 +285,7 @@ def torchdeq(workload: Workload, given: Data, solver: str = "fixed_point_iter") 
     settings |= {"f_stop_mode": "abs", "b_stop_mode": "abs", "b_solver": solver}
     deq = get_deq(f_solver=solver, **settings)
     T = {name: torch.from_numpy(array) for name, array in given.items()}
-    if workload.kind == "solve":  # its samples are rows
+    if workload.kind == "solve":  # torchdeq takes samples as rows
         At, Zt = T["A"].T.contiguous(), T["Z"].T.contiguous()
         deq.eval()
 

@@ -1,5 +1,7 @@
-"""Seconds of the first call in this process, after the imports: `python first.py idl_ref`, or `smallest` for the
-smallest function that Numba compiles, which shows what of it is Numba's own."""
+"""Print the seconds of the first call in this process, after the imports: `python first.py idl_ref`.
+
+`python first.py smallest` calls the smallest function that Numba compiles, which shows how much of the time is Numba's.
+"""
 
 import sys
 import time

@@ -3,9 +3,10 @@
     pip install -r tests/benchmarks/requirements.txt      (see the remarks in that file)
     python tests/benchmarks/run.py
 
-Every contestant is a process that sleeps until its turn. A round gives each one turn, of as many calls as fill about
-50 ms and at least one; a turn counts as the median of its calls, a contestant as the median of its turns, and a ratio
-is the median of the ratios within the rounds: a machine that slows down meets all of them.
+Every contestant is a process that sleeps until its turn. A round gives each contestant one turn, of as many calls as
+fill about 50 ms and at least one. The time of a turn is the median of its calls, the time of a contestant the median
+of its turns, and a ratio the median of the ratios within the rounds, so that a machine that slows down affects all
+alike.
 """
 
 from __future__ import annotations
@@ -74,18 +75,18 @@ class Contestant:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self.name} ended on {request}; its last words are above.")
+            raise RuntimeError(f"{self.name} ended on {request}; its last output is above.")
         return json.loads(answer)
 
     def prepare(self, number: int, answer: Path) -> int:
-        """Build and compile; tells the applications of the map, summed over columns, where they are known."""
+        """Build and compile; returns the applications of the map, summed over columns, where they are known."""
         applications = self.ask(prepare=number, answer=str(answer))["applications"]
         self.calls = 3 if WORKLOADS[number].kind != "epoch" else 1
         self.calls = max(1, min(500, int(TURN / max(1e-6, self.turn()))))
         return applications
 
     def turn(self) -> float:
-        """Seconds of one call; the first of a turn, which wakes the process up, does not count if there are more."""
+        """Seconds of one call. The first call of a turn wakes the process up, and counts only if it is the only one."""
         seconds = self.ask(run=self.calls)
         return statistics.median(seconds[1:] or seconds)
 
@@ -113,14 +114,14 @@ class Result:
         return statistics.median(theirs / ours for theirs, ours in zip(self.turns[name], self.turns[OURS], strict=True))
 
     def best_other(self) -> str | None:
-        """The fastest peer but torchidl; where the errors are known, none that is further off than ours."""
+        """The fastest peer except torchidl; on the slow matrix, only those whose error is small enough count."""
         others = [name for name in self.turns if name in self.workload.peers and name != "torchidl"]
         if self.workload.hard:
             others = [name for name in others if self.errors[name] <= max(2 * self.errors[OURS], 1e-4)]
         return min(others, key=self.seconds, default=None)
 
     def share(self) -> float | None:
-        """Achieved flops as a share of those of the GEMM in the same rounds; A·0 is not multiplied, and not counted."""
+        """Achieved flops as a share of those of the GEMM in the same rounds; A·0 is neither computed nor counted."""
         if self.workload.kind != "solve" or GEMM not in self.turns:
             return None
         n, m = self.workload.sizes["n"], self.workload.sizes["m"]
@@ -294,21 +295,22 @@ def first_table(seconds: dict[str, dict[str, float]]) -> str:
 
 
 LIMITS = """\
-What the aims run into that are missed, or met in some runs only:
+Some aims are missed, or met in some runs only, for these reasons:
 
-- **Random A, n ≥ 512.** All contestants spend their time in the same few products, torchidl's by BLAS. Three times its
-  speed is more than the machine multiplies: the last column of the first table is above 100 %.
-- **n = 100.** The aims leave little more than the products alone take at the rate of both cores. One core has half of
-  that, and to wake a second thread takes 0.1 ms, as long as the whole solve.
-- **n = 32.** The compiled part would nearly fit; the rest is Python: the checks of the input, packing A, the arrays of
-  the answer and of its certificate, which no peer gives.
-- **A ≥ 0, row sums 0.99.** Against the Picard peers the aim is far exceeded; jaxopt's Anderson takes as few steps as
-  ours. A method that knows A by its products alone needs about seven of them for six digits here, and those, at the
-  peak of the GEMM, are most of what the aim leaves.
-- **Low rank.** Z is read, and X written, once: 8 MB each, which takes as long as the products, of which each number of
-  X meets only r = 10 terms.
-- **Training.** Compiled solvers and NumPy's products together take about what the aims leave, before any loss, scaling,
-  SGD step or batch is computed. Solves of this size run on one thread: NumPy's BLAS keeps the other one busy, spinning.
+- **Random A, n ≥ 512.** All contestants spend their time in the same few products, which torchidl leaves to BLAS. Three
+  times torchidl's speed would be faster than the machine multiplies: the last column of the first table is above 100 %.
+- **n = 100.** The aims leave little more time than the products alone take at the rate of both cores. One core has
+  half of that rate, and waking a second thread takes 0.1 ms, as long as the whole solve.
+- **n = 32.** The compiled part would nearly fit. The rest is Python: the checks of the input, packing A, and the
+  arrays of the answer and of its certificate, which no peer gives.
+- **A ≥ 0, row sums 0.99.** The aim is far exceeded against the peers that use Picard; jaxopt's Anderson takes as few
+  steps as ours. A method that knows A by its products alone needs about seven of them for six digits here, and seven
+  products at the peak of the GEMM take most of the time that the aim leaves.
+- **Low rank.** Z is read once and X written once. These are 8 MB each, which takes as long as the products, because
+  each entry of a product is a sum of only r = 10 terms.
+- **Training.** The compiled solvers and NumPy's products together take about the time that the aims leave, before any
+  loss, scaling, SGD step or batch is computed. Solves of this size run on one thread, because the threads of NumPy's
+  BLAS spin and keep the other core busy.
 """
 
 
@@ -316,38 +318,41 @@ def page(results: list[Result], first: dict[str, dict[str, float]], rounds: int)
     """docs/benchmarks.md."""
     return f"""# Benchmarks
 
-Measured by `python tests/benchmarks/run.py --rounds {rounds} --out docs`, on {date.today().isoformat()}. {machine()}.
+This page was written by `python tests/benchmarks/run.py --rounds {rounds} --out docs` on {date.today().isoformat()}.
+The machine: {machine()}.
 
-Every contestant is a process of its own, and they take turns, {rounds} rounds (at most 5 on the slow matrix and 3 for
-an epoch); a ratio is the median of the ratios within the rounds. float32, tol 3e-6.
+Every contestant is a process of its own. They take turns in {rounds} rounds (at most 5 on the slow matrix and 3 for an
+epoch), and a ratio is the median of the ratios within the rounds. All of them solve in float32 with tol 3e-6.
 
-JAX is jitted and keeps its arrays on its side; torch has all threads. In brackets
-is the ratio that was aimed at. The error is against a float64 solution; on the slow matrix a peer only counts as the
-best one if its error is at most 1e-4 or twice ours.
+JAX is jitted and keeps its arrays on its side, and torch has all threads. The ratio that was aimed at is in brackets.
+The error is against a float64 solution; on the slow matrix a peer only counts as the best one if its error is at most
+1e-4 or twice ours.
 
 ![How many times longer each peer takes](benchmarks.png)
 
 {table(results)}
 
-The share of the GEMM peak is the rate of the products alone, counted over the time of the whole solve, checks and
-certificate included; the peak is NumPy's product of two 2048 × 2048 matrices in the same rounds. The last column is the
-share that would be needed to reach both aims: above 100 %, a solver would have to multiply faster than NumPy does.
+The share of the GEMM peak counts the operations of the products alone over the time of the whole solve, including
+checks and certificate; the peak is NumPy's product of two 2048 × 2048 matrices in the same rounds. The last column of
+the first table is the share that would be needed to reach both aims: above 100 %, a solver would have to multiply
+faster than NumPy does.
 
 ## Where the time goes
 
 {anatomy_table(results)}
 
-Compiled solvers are the iterations with their checks and certificates, packing is done anew where A is new, the rest is
-Python, NumPy's passes over arrays, and what threads cost each other. The last column but one is what both aims of a row
-would leave for all of it; the last is what the products with A alone would take at the rate of the GEMM.
+The compiled solvers make the iterations with their checks and certificates. A is packed anew wherever A is new. The
+rest is Python, NumPy's passes over arrays, and what threads cost each other. The last column but one is the time that
+both aims of a row would leave for everything; the last one is the time that the products with A alone would take at
+the rate of the GEMM.
 
 {LIMITS}
 ## The first call
 
 {first_table(first)}
 
-Medians of {min(rounds, 5)} fresh processes, after the imports. What the smallest function needs is Numba's own start;
-`idl_ref.warmup()` compiles ahead, for the cache.
+The times are medians of {min(rounds, 5)} fresh processes, after the imports. The smallest compiled function shows how
+long Numba itself takes to start. `idl_ref.warmup()` compiles ahead, for the cache.
 """
 
 

@@ -1,4 +1,7 @@
-"""What is measured: each workload with its data, its contestants and the ratios it must show. NumPy alone."""
+"""The workloads that are measured, with their data, their contestants and the ratios that are aimed at.
+
+This file needs NumPy alone.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ class Workload:
     """One row of the table."""
 
     name: str
-    kind: str  # solve, low_rank, step, sample, frozen or epoch: what the contestants build
+    kind: str  # what the contestants build: solve, low_rank, step, sample, frozen or epoch
     sizes: dict[str, int]
     peers: tuple[str, ...] = SOLVERS
     bars: tuple[float, float | None] = (1.0, 1.0)  # torchidl's time / ours, the best other peer's time / ours
     peak_share: float | None = None  # of the GEMM peak
     hard: bool = False
-    rounds: int = field(default=0)  # at most; 0: as many as asked for
+    rounds: int = field(default=0)  # at most so many; 0 means as many as are asked for
 
 
 def _solve(n: int, m: int, seed: float, other: float, **more: object) -> Workload:

@@ -1,7 +1,7 @@
-"""Which bugs have you fixed? The conformance kit puts every lab to equations whose answers are known exactly.
+"""Say which labs are fixed: the conformance kit puts every lab to equations whose answers are known exactly.
 
 Run, from the root of the project: python docs/teaching/labs/grade.py [--hint]
-With --hint it also says which planted bug of its own gives the same wrong numbers.
+With --hint, each line also names the planted bug of the kit that gives the same wrong numbers.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from idl_ref.conformance import check_backend
 
 LABS = ("lab1", "lab2", "lab3", "lab4", "lab5")
 CAPABILITIES = {"dtypes": ["float64"], "activations": ["relu", "tanh"]}
-# What a dozen lines of Picard can get right; tolerances for tiny inputs and reports of failure are not their lesson.
+# A dozen lines of Picard can get these cases right. Tiny inputs and reports of failure are not the lesson of the labs.
 CASES = ("contraction-*-0.9-*", "ranks", "activation-relu-*", "activation-tanh-dense-*", "activation-tanh-low-rank-*")
 
 

@@ -24,7 +24,8 @@ from idl_ref.backends.numba.functions import phi
 from idl_ref.backends.numba.products import GROUP, ROWS, boundary, fill, filled, gather, product
 from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
 
-excess, Rounding = compiled(certificate.excess), certificate.Rounding
+excess, norms_rounding = compiled(certificate.excess), compiled(certificate.norms_rounding)
+ROUNDED, Rounding = certificate.ROUNDED, certificate.Rounding
 
 # The members of `Status`, and two more: the column is not done yet; the column is left to Anderson.
 CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = 0, 1, 2, 3, 4, 5
@@ -85,7 +86,7 @@ def outcome(step, top, z_norm, trial, count, tol, max_iter, eps):
     """The status of a column after `count` applications of the map."""
     if math.isnan(z_norm) or not (math.isfinite(step) or trial):
         return NONFINITE
-    asked, rounded = tol * z_norm if z_norm < 1 else tol, 4 * eps * (z_norm if z_norm > top else top)
+    asked, rounded = tol * z_norm if z_norm < 1 else tol, ROUNDED * eps * (z_norm if z_norm > top else top)
     if math.isfinite(step) and (step <= asked or step <= rounded):
         return CONVERGED if step <= tol else PRECISION_LIMIT
     return MAX_ITER if count >= max_iter else GOES_ON
@@ -108,8 +109,8 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
         step, x_norm, z_norm = norms(M, g, x, end)[1], norms(M, x, -end, end)[1], norms(M, z, -end, end)[1]
         g_norm = norms(M, g, -end, end)[1]
     kappa = lipschitz * roundings.norm
-    sums = 1 + 4 * (entries + 1) * roundings.unit  # The norms themselves were rounded.
-    numerator = sums * excess(kappa, lipschitz, step, x_norm, z_norm, g_norm, entries, roundings)
+    numerator = excess(kappa, lipschitz, step, x_norm, z_norm, g_norm, entries, roundings)
+    numerator *= norms_rounding(entries, roundings.unit)
     bound = numerator / (1 - kappa) if kappa < 1 and ended != NONFINITE else math.inf
     numbers[BOUND, j] = bound if math.isfinite(bound) else math.inf
     numbers[EXCESS, j], numbers[KAPPA, j], numbers[LIPSCHITZ, j] = numerator, kappa, lipschitz

@@ -19,7 +19,7 @@ from idl_ref.activations import get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import kernels, threads
-from idl_ref.backends.numba.one_sample import ENDLESS, OneSample, packed_size
+from idl_ref.backends.numba.one_sample import OneSample, packed_size
 from idl_ref.backends.numba.products import GROUP, ROWS, pack
 from idl_ref.backends.numpy import layer as definition
 from idl_ref.solution import Solution, SolveOptions
@@ -93,11 +93,10 @@ class Layer(definition.Layer):
 
     def solve(self, equation: Equation, X0: np.ndarray | None = None, options: SolveOptions | None = None) -> Solution:
         factors, _, S, Z = equation
-        n, m = Z.shape
-        if n == 0 or m == 0 or factors[-1].size == 0:
-            return super().solve(equation, X0, options)
-        adjoint = S is not None
+        (n, m), adjoint = Z.shape, S is not None
         options = options or self.options[adjoint]
+        if n == 0 or m == 0 or factors[-1].size == 0 or options.method not in methods.COMPILED:
+            return super().solve(equation, X0, options)
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.asked != options.method:
             prepared = prepare(equation, options.method, prepared)
@@ -180,7 +179,7 @@ def solve_columns(
     skip = int(X0 is None and math.isfinite(p.roundings[0]))  # A·0 = 0, unless A holds NaN or inf
     X0, x_down, x_right = nothing if X0 is None else flat(X0)
     where = (z_down, z_right, s_down, s_right, x_down, x_right)
-    tol, max_iter = float(options.tol), min(int(options.max_iter), ENDLESS)
+    tol, max_iter = float(options.tol), min(int(options.max_iter), methods.ENDLESS)
     workers, tile = tiles(m, KEPT[method] * n * Z.itemsize, options, p.flops)
     kernel: Callable[..., int]
     arguments: tuple
@@ -193,7 +192,7 @@ def solve_columns(
         levels, Lt = (tol, methods.DECREASE), transposed(factors[0]) if method == "newton" else None
         kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, (Z, S, X0), rules, where, levels, p.roundings)
     else:
-        sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else ENDLESS, skip
+        sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS, skip
         kernel, arguments = kernels.picard, (p.F1, p.F2, (Z, S, X0), sizes, where, (tol, methods.SLOW), p.roundings)
     if m <= tile:
         return kernel(0, m, *arguments, answer)

@@ -18,11 +18,11 @@ from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.kernels import CONVERGED, GOES_ON, PRECISION_LIMIT, SLOW, outcome
 from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, readout
+from idl_ref.certificate import ROUNDED
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import Weights
 
 N, R, P, Q, BIAS, CODE, MAX_ITER, SLOW_STEPS, B, F1, F2, CD, END = range(13)  # of sizes; from B on, where in W
-ENDLESS = 1 << 62  # more steps than any sample takes
 VECTORS = 5  # zeros, x, g, z, and t or y: all with room for the longest
 LAST_SUCCESS, SLOW_RATIO, STEPS_LEFT = max(CONVERGED, PRECISION_LIMIT), methods.SLOW, methods.STEPS_LEFT
 left = compiled(methods.steps_left)
@@ -35,7 +35,7 @@ def iterate(F1, F2, M, sizes, numbers, x, g, z, t, zeros):
     n, r, end, eps = sizes[N], sizes[R], filled(sizes[N], ROWS), float(np.finfo(M.dtype).eps)
     z_norm, no = numbers[Z_NORM], n - n
     slowed, before, count, ended = 0, math.inf, 0, GOES_ON
-    limit = max(numbers[TOL] * min(z_norm, 1.0), 4 * eps * z_norm)
+    limit = max(numbers[TOL] * min(z_norm, 1.0), ROUNDED * eps * z_norm)
     while ended == GOES_ON:
         if count == 0:
             copy(M, g, z, end)  # A·0 = 0
@@ -104,7 +104,7 @@ class OneSample:
                 ones, sums = np.empty(0, B.dtype), np.empty(methods.filled(len(F), ROWS), B.dtype)
                 entries = np.array(F, order="C").reshape(-1)
                 pack(entries, F.shape[1], 1, *F.shape, self.W[first:last], False, ones, sums)
-        limit, patience = min(options.max_iter, ENDLESS), methods.SLOW_STEPS if impatient else ENDLESS
+        limit, patience = min(options.max_iter, methods.ENDLESS), methods.SLOW_STEPS if impatient else methods.ENDLESS
         self.sizes = np.array([n, r, p, q, bias, activation.code, limit, patience, *starts], np.int64)
         self.room = VECTORS * methods.filled(max(n, q, r), ROWS) + n + width + 2 * ROWS
         self.free = [self._scratch()]

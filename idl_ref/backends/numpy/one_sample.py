@@ -11,6 +11,7 @@ import numpy as np
 
 from idl_ref.activations import Activation
 from idl_ref.backends import methods
+from idl_ref.certificate import ROUNDED
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import Weights
 
@@ -65,7 +66,7 @@ class OneSample:
         F, phi, options = self.weights.factors, self.activation.phi, self.options
         n, u = len(z), xu[len(z) :]
         z_norm = norm(self.weights.B.dot(u, z), d)
-        asked, rounded = options.tol * min(1.0, z_norm), 4 * self.eps
+        asked, rounded = options.tol * min(1.0, z_norm), ROUNDED * self.eps
         x, g = np.zeros_like(z), phi(z)  # A·0 = 0
         slow, before, count = 0, math.inf, 1
         while True:
