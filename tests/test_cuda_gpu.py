@@ -20,6 +20,7 @@ if cuda_api.SIMULATED or not hasattr(cuda_api.cuda, "gpus") or not cuda_api.cuda
 
 
 def problem(n, m, dtype, r=0):
+    """Return A with ‖A‖∞ ≤ 0.9, dense or of rank r, and a random Z (n, m)."""
     rng = np.random.default_rng(n)
     A = pair(n, r, 0.9, rng, dtype) if r else matrix("random", n, 0.9, rng, dtype)
     return A, rng.standard_normal((n, m)).astype(dtype)

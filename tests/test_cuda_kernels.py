@@ -42,6 +42,7 @@ SHAPES = ((1, 1), (7, 3), (8, 4), (9, 5), (17, 9)) if CUDA == "sim" else ((1, 1)
 
 
 def options(dtype, **changes):
+    """Return options with a tolerance for the dtype and at most 60 iterations, with some of them changed."""
     tol = 1e-5 if dtype is np.float32 else 1e-10
     return SolveOptions(**{"tol": tol, "max_iter": 60, "on_failure": "ignore", **changes})
 
@@ -58,6 +59,7 @@ def only(monkeypatch):
 
 
 def problem(kind, n, m, dtype, seed=0):
+    """Return A for a kind of kernel, a random Z (n, m), and the random generator for further arrays."""
     rng = np.random.default_rng(seed)
     r = min(3, n)
     A = pair(n, r, 0.8, rng, dtype) if kind.endswith("low_rank") else matrix("random", n, 0.8, rng, dtype)
@@ -179,6 +181,7 @@ def test_overflow_is_reported_as_not_finite_and_changes_no_other_column():
 
 
 def hard(n, m, dtype):
+    """Return A and Z for which Picard converges slowly."""
     rng = np.random.default_rng(3)
     return matrix("hard", n, 0.97, rng, dtype), rng.uniform(0.1, 1, (n, m)).astype(dtype)
 
@@ -273,6 +276,8 @@ def foreign(monkeypatch):
         from ptx.host import DeviceArray
 
         class View(DeviceArray):
+            """A foreign array, wrapped without a copy; its methods are those that `api.matrix` uses."""
+
             def __init__(self, array):
                 interface = array.__cuda_array_interface__
                 kind = ctypes.c_float if interface["typestr"] == "<f4" else ctypes.c_double

@@ -27,10 +27,12 @@ class DeviceArray:
 
     @property
     def size(self) -> int:
+        """The number of entries."""
         return self.values.size
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the entries."""
         return self.values.dtype
 
 
@@ -58,23 +60,29 @@ class Device:
         return copies | limits | {"stream": self.stream, "launch": self.launch}
 
     def stream(self, value: Any) -> Any:
+        """Return the stream as it was given; the interpreter executes every launch at once, on any stream."""
         return value or 0
 
     def upload(self, array: np.ndarray, stream: Any = 0) -> DeviceArray:
+        """Copy a host array; all entries count as written."""
         return DeviceArray(np.ascontiguousarray(array).reshape(-1).copy(), True)
 
     def empty(self, size: int, dtype: Any, stream: Any = 0) -> DeviceArray:
+        """Allocate an array; no entry counts as written."""
         return DeviceArray(np.zeros(size, dtype), False)
 
     def download(self, d_array: DeviceArray, stream: Any = 0) -> np.ndarray:
+        """Copy an array to the host, and report entries that were never written."""
         if not d_array.written.all():
             self.reports.add("download of entries that no kernel wrote", "")
         return d_array.values.copy()
 
     def shared_limit(self) -> int:
+        """Return the bytes of shared memory per block of this device."""
         return SHARED_LIMIT
 
     def multiprocessors(self) -> int:
+        """Return a small number, so that small problems use tiles of several widths."""
         return 2
 
     def launch(self, kernel: Any, grid: int, block: int, shared: int, stream: Any, *arguments: Any) -> None:

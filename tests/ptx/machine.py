@@ -238,6 +238,7 @@ def operand(text: str, kind: str, program: Program) -> Read:
 
 
 def _constant(value: Any) -> Read:
+    """Return a function that returns a constant operand."""
     return lambda block: value
 
 

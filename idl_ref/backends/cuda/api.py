@@ -166,6 +166,7 @@ class Matrix(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the entries."""
         return np.dtype(self.array.dtype)
 
     @property

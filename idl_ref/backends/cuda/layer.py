@@ -25,7 +25,8 @@ from idl_ref.backends.numpy import layer as definition
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import Options, Weights
 
-# With one step per launch, the host asks the device after this many steps whether columns go on, which has to wait.
+# With one step per launch, the host asks only after this many steps which columns go on, because the answer has to
+# wait for the device. The second number is for Newton.
 CHECK, CHECK_NEWTON = 8, 2
 ROOM = 1 << 28  # bytes of device memory for the linear systems that Newton solves at the same time
 NEVER = 1 << 62  # `Task.slow_steps` for plain Picard, which goes on however slow it is
@@ -215,6 +216,7 @@ class Layer(definition.Layer):
         return packed
 
     def solve(self, equation: Equation, X0: Any = None, options: SolveOptions | None = None) -> Solution:
+        """Solve `equation` or `adjoint` of this layer on the device; the NumPy twin describes the parameters."""
         factors, activation, S, Z = equation
         adjoint = S is not None
         options = options or self.options[adjoint]

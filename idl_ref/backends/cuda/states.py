@@ -194,8 +194,8 @@ def measure(b, e, V):
 def outcome(b, e, c, step, top, trial):
     """Return the status of column c after an application, or GOES_ON; thread c.
 
-    step: ‖g − x‖∞, top: ‖g‖∞, trial: whether x is a trial point, where a step that is not finite does not end the
-    column. The column is done if its step is at most `certificate.stopping_step`.
+    step: ‖g − x‖∞, top: ‖g‖∞, trial: whether x is a trial point, where a step that is not finite is no failure. The
+    column is done if its step is at most `certificate.stopping_step`.
     """
     tol, eps, z_top = e.tol, e.eps, b.M[e.places.state + Z_TOP * b.w + c]
     one, four = b.M.dtype.type(1), b.M.dtype.type(4)
