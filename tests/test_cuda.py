@@ -1,4 +1,4 @@
-"""The CUDA twin without a device: what is said of it, and that nothing else is touched; its table of kernels."""
+"""Tests of the CUDA twin that need no device: error messages, independence of other backends, the choice of kernels."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from idl_ref.backends.cuda import plans as cuda_plans
 
 REASON = idl_ref.available_backends()["cuda"]
 A, Z = np.eye(2) / 2, np.ones((2, 3))
-absent = pytest.mark.skipif(REASON == "available", reason="here it is available")
+absent = pytest.mark.skipif(REASON == "available", reason="backend cuda is available")
 
 
 @absent
@@ -29,7 +29,7 @@ absent = pytest.mark.skipif(REASON == "available", reason="here it is available"
         lambda: idl_ref.warmup(backend="cuda"),
     ],
 )
-def test_asked_for_it_says_why_not(call):
+def test_a_backend_that_is_not_available_says_why(call):
     with pytest.raises(ValueError, match=r"backend 'cuda' is not available: .+\. Available: numpy(, numba)?\."):
         call()
 
@@ -44,7 +44,7 @@ def test_without_a_driver_the_reason_is_the_driver():
         solve_equilibrium(A, Z, backend="cuda")
 
 
-def test_neither_the_import_nor_auto_looks_for_it():
+def test_neither_the_import_nor_auto_loads_the_cuda_twin():
     code = (
         "import sys, idl_ref, numpy as np\n"
         "idl_ref.solve_equilibrium(np.eye(2) / 2, np.ones((2, 1)))\n"
@@ -57,13 +57,13 @@ def test_neither_the_import_nor_auto_looks_for_it():
 
 
 class Queue:
-    """A stream of another library."""
+    """A stream of another library, with the handle 7."""
 
     def __cuda_stream__(self):
         return 0, 7
 
 
-def test_a_stream_is_for_the_device():
+def test_other_backends_refuse_a_stream():
     for backend in ("numpy", "auto"):
         for stream in (1, Queue()):
             with pytest.raises(
@@ -83,7 +83,7 @@ def test_what_is_no_stream_is_refused(stream):
 
 
 class Elsewhere:
-    """An array in the memory of a device, which nobody may look into."""
+    """A device array of another library with an invalid address: reading its entries would crash."""
 
     def __init__(self, shape, typestr="<f8"):
         self.__cuda_array_interface__ = {
@@ -121,10 +121,10 @@ def test_arrays_on_a_device_are_checked_by_what_they_say_of_themselves(first, se
 
 # --- the table of kernels ---------------------------------------------------------------------------------------------
 
-SM_80, SM_90 = 163 << 10, 227 << 10  # bytes of shared memory that a block may have
+SM_80, SM_90 = 163 << 10, 227 << 10  # bytes of shared memory per block for compute capability 8.0 and 9.0
 
 
-@pytest.mark.skipif(bool(CUDA), reason="the simulator has other blocks")
+@pytest.mark.skipif(bool(CUDA), reason="tests in the simulator use smaller blocks")
 @pytest.mark.parametrize(
     ("sizes", "itemsize", "kind", "width"),
     [
@@ -159,7 +159,7 @@ def test_there_is_a_kernel_for_every_size_and_it_fits(method, itemsize):
                     assert plan.threads >= plan.width
 
 
-def test_things_in_shared_memory_do_not_overlap_and_are_aligned():
+def test_parts_of_shared_memory_do_not_overlap_and_are_aligned():
     for itemsize in (4, 8):
         for kind in ("shared", "streamed", "low_rank", "large"):
             for method in ("picard", "anderson"):

@@ -1,8 +1,9 @@
-"""The machine code of every kernel, for three generations of devices, made without one."""
+"""Tests of the machine code of every kernel for three architectures, compiled without a device."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from inspect import isfunction
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from idl_ref import SolveOptions, activations
 pytestmark = pytest.mark.codegen
 pytest.importorskip("numba_cuda")
 if CUDA:
-    pytest.skip("in a process of its own, without IDL_REF_CUDA", allow_module_level=True)
+    pytest.skip("these tests run without IDL_REF_CUDA, in a process of their own", allow_module_level=True)
 from ptx import compiler  # noqa: E402
 from ptx.host import Device, interpreted  # noqa: E402
 
+from idl_ref.backends.cuda import api as cuda_api  # noqa: E402
 from idl_ref.backends.cuda import kernels as cuda_kernels  # noqa: E402
 from idl_ref.backends.cuda import layer as cuda_  # noqa: E402
 from idl_ref.backends.cuda import newton as cuda_newton  # noqa: E402
@@ -27,13 +29,14 @@ from idl_ref.weights import Options, Weights  # noqa: E402
 if not (compiler.BINARIES / "ptxas").exists():
     pytest.skip('ptxas is not installed; pip install "idl-ref[cuda-dev]"', allow_module_level=True)
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
-PRODUCTS = ("picard", "guarded", "apply")  # the kernels whose time goes into products
+PRODUCTS = ("picard", "guarded", "apply")  # the kernels (by the beginning of the name) that spend most time in products
+# The largest number of registers per thread, and the smallest share of multiply-adds in the inner loop of a product.
 MOST_REGISTERS, LEAST_FMA = 128, 0.7
 RELU = activations.get("relu")
 
 
 def solves(dtype):
-    """What launches every solver once: two samples, one application."""
+    """Yield a row of TABLE (None for all rows), factors, Z and options: the cases together launch every solver."""
     rng = np.random.default_rng(0)
     A, L, Z = (rng.standard_normal(shape).astype(dtype) / 9 for shape in ((3, 3), (3, 1), (3, 2)))
     for row in cuda_plans.TABLE:
@@ -46,7 +49,7 @@ def solves(dtype):
 
 
 def algebra(dtype):
-    """What launches the kernels of a training step."""
+    """Launch the kernels of a training step, with each kind of `f`."""
     from idl_ref import SGD, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
 
     for f in (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu):
@@ -58,7 +61,7 @@ def algebra(dtype):
 
 @cache
 def kernels(dtype):
-    """Every kernel and the types that it is launched with, by name."""
+    """Return every kernel with the types of its arguments, by name, recorded from launches in the interpreter."""
     with pytest.MonkeyPatch.context() as patch, interpreted() as device:
         everything = cuda_plans.TABLE
         for row, *arguments in solves(dtype):
@@ -71,7 +74,7 @@ def kernels(dtype):
     return {kernel.py_func.__name__: (kernel, kinds) for kernel, kinds in device.compiled}
 
 
-def test_every_kernel_is_among_them():
+def test_every_kernel_is_recorded():
     names = set(kernels(np.float32))
     assert names == set(kernels(np.float64))
     for kind in cuda_kernels.KINDS:
@@ -84,7 +87,7 @@ def test_every_kernel_is_among_them():
 
 
 def look(name, dtype, text, arch, folder):
-    """What is wrong with the machine code of a kernel."""
+    """Assemble a kernel and return the rules that its machine code breaks, as pairs of its name and a description."""
     folder.mkdir()
     report = compiler.assemble(text, arch, folder)
     opcodes = [opcode for opcode, _ in report.instructions]
@@ -109,7 +112,7 @@ def look(name, dtype, text, arch, folder):
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_machine_code(dtype, arch, tmp_path):
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # ptxas and nvdisasm run beside the next kernel's compilation
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # ptxas and nvdisasm run while the next kernel is compiled to PTX
         looks = [
             pool.submit(look, name, dtype, compiler.ptx(kernel, kinds, (int(arch[3:-1]), 0)), arch, tmp_path / name)
             for name, (kernel, kinds) in kernels(dtype).items()
@@ -117,10 +120,10 @@ def test_machine_code(dtype, arch, tmp_path):
         assert [wrong for what in looks for wrong in what.result()] == []
 
 
-DOUBLE = ("DFMA", "DADD", "DMUL", "DSET", "DMNM")
+DOUBLE = ("DFMA", "DADD", "DMUL", "DSET", "DMNM")  # the first letters of the float64 opcodes
 
 
-def test_a_double_in_a_float32_kernel_would_be_seen(tmp_path):
+def test_float64_in_a_float32_kernel_is_detected(tmp_path):
     from numba import cuda, types
 
     def leak(values):
@@ -132,7 +135,7 @@ def test_a_double_in_a_float32_kernel_would_be_seen(tmp_path):
     assert any(opcode[:4] in DOUBLE or ".F64" in opcode for opcode, _ in report.instructions)
 
 
-def test_a_table_in_local_memory_would_be_seen():
+def test_an_array_in_local_memory_is_detected():
     from numba import cuda, types
 
     def spill(values, i):
@@ -146,7 +149,10 @@ def test_a_table_in_local_memory_would_be_seen():
     assert ".local" in text
 
 
-def test_the_interpreter_stands_for_every_function_of_the_device():
-    """Nothing of `cuda_api` that touches a driver is left out."""
-    for name in ("stream", "upload", "empty", "download", "shared_limit", "multiprocessors", "launch"):
-        assert callable(getattr(Device, name))
+def test_the_interpreter_replaces_every_function_that_needs_a_driver():
+    """A new function of `cuda_api` must be replaced by `Device.functions`, or be listed here as needing no driver."""
+    no_driver = {"reason", "device", "kernel", "by_rows", "on_device", "matrix"}
+    for_foreign_arrays = {"view"}  # Only device arrays of other libraries reach `view`.
+    functions = {f.__name__ for f in vars(cuda_api).values() if isfunction(f) and f.__module__ == cuda_api.__name__}
+    public = {name for name in functions if not name.startswith("_")}
+    assert public - no_driver - for_foreign_arrays == set(Device().functions())

@@ -1,6 +1,7 @@
-"""The CUDA twin against the NumPy twin: every kernel, in the simulator and by its PTX, at sizes that end in the middle.
+"""The CUDA twin against the NumPy twin: every kernel, at sizes that are not multiples of a tile or of the padding.
 
-IDL_REF_CUDA=sim or ptx says where; without it there is nothing to run on.
+IDL_REF_CUDA=sim runs the kernels in numba.cuda's simulator, IDL_REF_CUDA=ptx interprets their PTX; without the variable
+these tests are skipped.
 """
 
 import ctypes
@@ -41,13 +42,14 @@ SHAPES = ((1, 1), (7, 3), (8, 4), (9, 5), (17, 9)) if CUDA == "sim" else ((1, 1)
 
 
 def options(dtype, **changes):
+    """Return options with a tolerance for the dtype and at most 60 iterations, with some of them changed."""
     tol = 1e-5 if dtype is np.float32 else 1e-10
     return SolveOptions(**{"tol": tol, "max_iter": 60, "on_failure": "ignore", **changes})
 
 
 @pytest.fixture
 def only(monkeypatch):
-    """Leave one kind of kernel in the table."""
+    """Return a function that leaves only one kind of kernel in TABLE."""
 
     def leave(kind):
         rows = tuple(row for row in cuda_plans.TABLE if row.kind == kind.split()[0])
@@ -57,6 +59,7 @@ def only(monkeypatch):
 
 
 def problem(kind, n, m, dtype, seed=0):
+    """Return A for a kind of kernel, a random Z (n, m), and the random generator for further arrays."""
     rng = np.random.default_rng(seed)
     r = min(3, n)
     A = pair(n, r, 0.8, rng, dtype) if kind.endswith("low_rank") else matrix("random", n, 0.8, rng, dtype)
@@ -64,7 +67,10 @@ def problem(kind, n, m, dtype, seed=0):
 
 
 def agree(ours, theirs, dtype, exact_counts=True):
-    """The same answer, the same course, and a bound of the same size."""
+    """Assert the same answers up to rounding, the same statuses, and as many iterations but for one.
+
+    `exact_counts` False: statuses and iterations may differ, except NONFINITE.
+    """
     scale = 1 + np.nanmax(abs(theirs.X), initial=0)
     np.testing.assert_allclose(ours.X, theirs.X, atol=scale * (5e-5 if dtype is np.float32 else 1e-9))
     np.testing.assert_array_equal(ours.status == Status.NONFINITE, theirs.status == Status.NONFINITE)
@@ -78,7 +84,7 @@ def agree(ours, theirs, dtype, exact_counts=True):
 CASES = [
     (kind, method, dtype, activation, *SHAPES[i // 4 % len(SHAPES)])
     for i, (kind, method, dtype, activation) in enumerate(itertools.product(KINDS, METHODS, DTYPES, activations.TABLE))
-][:: 1 if CUDA == "sim" else 4]  # the interpreter takes a quarter of them, of every kernel and every activation some
+][:: 1 if CUDA == "sim" else 4]  # the slow interpreter gets a quarter, with some cases of every kernel and activation
 
 
 @pytest.mark.parametrize(("kind", "method", "dtype", "activation", "n", "m"), CASES)
@@ -118,7 +124,7 @@ def test_auto_solves_the_adjoint_of_low_rank_exactly(dtype):
 
 
 def test_newton_exchanges_rows_and_gives_a_singular_system_to_picard():
-    A = np.array([[1.0, -1.5, 0.0], [0.8, 0.1, 0.0], [0.0, 0.0, 1.0]])  # I − A has a 0 where the first pivot would be
+    A = np.array([[1.0, -1.5, 0.0], [0.8, 0.1, 0.0], [0.0, 0.0, 1.0]])  # entry (0, 0) of I − A, the first pivot, is 0
     Z, X0 = np.array([[1.0, 1.0], [2.0, -2.0], [-1.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     how = {"X0": X0, "options": options(np.float64, method="newton")}
     ours, theirs = (solve_equilibrium(A, Z, **how, backend=backend) for backend in ("cuda", "numpy"))
@@ -143,7 +149,7 @@ def test_adjoint(only, kind, method, dtype):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bad_column_stays_alone(only, kind):
+def test_a_column_that_is_not_finite_changes_no_other(only, kind):
     only(kind)
     A, Z, rng = problem(kind, 9, 6, np.float32)
     Z[2, 1], Z[0, 3] = np.nan, -np.inf
@@ -166,7 +172,7 @@ def test_minus_infinity_into_relu_is_0(method):
     assert ours.succeeded[0]
 
 
-def test_overflow_is_not_finite_and_stays_alone():
+def test_overflow_is_reported_as_not_finite_and_changes_no_other_column():
     A, Z = np.full((3, 3), 1.5, np.float32), np.zeros((3, 2), np.float32)
     Z[0, 1] = 1e38
     ours = solve_equilibrium(A, Z, options=options(np.float32, method="picard"), backend="cuda")
@@ -175,6 +181,7 @@ def test_overflow_is_not_finite_and_stays_alone():
 
 
 def hard(n, m, dtype):
+    """Return A and Z for which Picard converges slowly."""
     rng = np.random.default_rng(3)
     return matrix("hard", n, 0.97, rng, dtype), rng.uniform(0.1, 1, (n, m)).astype(dtype)
 
@@ -253,7 +260,7 @@ def test_newton_of_large_n_and_substitution_are_refused_with_a_way_out():
 
 
 class Foreign:
-    """What another library would pass; here the memory of the device is that of the host."""
+    """A device array of another library. Without a device, its memory is host memory."""
 
     def __init__(self, array):
         self.array = array
@@ -264,11 +271,13 @@ class Foreign:
 
 @pytest.fixture
 def foreign(monkeypatch):
-    """Let the interpreter look at foreign memory, as the simulator does."""
+    """Return `Foreign`, and let the interpreter read the memory of foreign arrays, as the simulator does by itself."""
     if CUDA == "ptx":
         from ptx.host import DeviceArray
 
         class View(DeviceArray):
+            """A foreign array, wrapped without a copy; its methods are those that `api.matrix` uses."""
+
             def __init__(self, array):
                 interface = array.__cuda_array_interface__
                 kind = ctypes.c_float if interface["typestr"] == "<f4" else ctypes.c_double
@@ -297,7 +306,7 @@ def foreign(monkeypatch):
 
 
 @pytest.mark.parametrize("low_rank", [False, True])
-def test_what_is_on_the_device_stays_there(foreign, low_rank):
+def test_arrays_on_the_device_give_an_answer_on_the_device(foreign, low_rank):
     A, Z, rng = problem("low_rank" if low_rank else "shared", 9, 5, np.float32)
     S = rng.uniform(0, 1, Z.shape).astype(np.float32)
     d_A = tuple(foreign(F) for F in A) if low_rank else foreign(A)
@@ -316,7 +325,7 @@ def test_what_is_on_the_device_stays_there(foreign, low_rank):
     np.testing.assert_array_equal(X, expected.X)
 
 
-def test_a_failure_on_the_device_is_told_without_the_matrix(foreign):
+def test_the_warning_for_arrays_on_the_device_does_not_need_the_norm_of_a(foreign):
     A, Z = hard(6, 2, np.float32)
     with pytest.warns(idl_ref.ConvergenceWarning, match='try method="anderson", or check ‖A‖∞\\.$'):
         solve_equilibrium(
@@ -340,20 +349,20 @@ def test_rank_0_on_the_device_is_phi_of_z(foreign):
 
 @pytest.mark.parametrize("method", ["auto", "picard", "anderson", "newton", "substitution"])
 @pytest.mark.parametrize("low_rank", [False, True])
-def test_everything_is_queued_on_the_stream_that_is_asked_for(monkeypatch, method, low_rank):
+def test_copies_and_kernels_are_queued_on_the_given_stream(monkeypatch, method, low_rank):
     if method == "substitution":
         A, Z = np.triu(np.ones((9, 9), np.float32), 1), np.ones((9, 5), np.float32)
     else:
         A, Z, _ = problem("low_rank" if low_rank else "large", 9, 5, np.float32)
     stream = cuda_.api.cuda.stream() if CUDA == "sim" else 77
-    queued = []
-    for name, place in (("upload", 1), ("empty", 2), ("download", 1), ("launch", 4)):
+    queued, api = [], cuda_.api
+    for original, place in ((api.upload, 1), (api.empty, 2), (api.download, 1), (api.launch, 4)):
 
-        def noted(*arguments, place=place, original=getattr(cuda_.api, name)):
-            queued.append(arguments[place] if len(arguments) > place else 0)
+        def noted(*arguments, place=place, original=original):
+            queued.append(arguments[place] if len(arguments) > place else 0)  # the place of the argument `stream`
             return original(*arguments)
 
-        monkeypatch.setattr(cuda_.api, name, noted)
+        monkeypatch.setattr(api, original.__name__, noted)
     for solve, more in ((solve_equilibrium, ()), (solve_adjoint, (np.ones_like(Z),))):
         queued.clear()
         how = options(np.float32, method=method, stream=stream)
@@ -367,7 +376,7 @@ def test_everything_is_queued_on_the_stream_that_is_asked_for(monkeypatch, metho
 # --- models and training ----------------------------------------------------------------------------------------------
 
 
-def test_a_model_uses_it_for_everything():
+def test_a_model_uses_the_cuda_twin_for_every_solve():
     U, y = datasets.two_moons(6)
     ours, theirs = (ImplicitModel(2, 2, 5, bias=True, seed=0, dtype="float64", backend=b) for b in ("cuda", "numpy"))
     (loss, gradients), (expected, exact) = (model.loss_and_gradients(U, y) for model in (ours, theirs))
@@ -375,7 +384,7 @@ def test_a_model_uses_it_for_everything():
     for name, G in exact.items():
         np.testing.assert_allclose(gradients[name], G, atol=1e-5)
     packed = ours.layer()._packed
-    assert None not in packed  # A was packed for each direction
+    assert None not in packed  # A was packed for the forward and for the adjoint equation
     ours(U)
     assert ours.layer()._packed is packed
 
@@ -393,7 +402,7 @@ FUNCTIONS = [
 
 @pytest.mark.parametrize("settings", FUNCTIONS, ids=str)
 def test_training_on_the_device_takes_the_same_steps(settings, monkeypatch):
-    """Weights outside of the ball, so that `f` has something to do; tolerances that leave only rounding."""
+    """The weights are outside of the ball of `f`, so that `f` changes them; small tolerances leave only rounding."""
     if CUDA == "sim":
         monkeypatch.setattr(cuda_algebra, "TILE", 2)
         monkeypatch.setattr(cuda_training, "THREADS", 4)
@@ -430,6 +439,8 @@ def test_training_stops_before_a_gradient_that_is_not_finite(monkeypatch):
 
 
 class Mine(ImplicitFunction):
+    """An `f` of a user, for which the CUDA twin has no kernel."""
+
     name = "mine"
 
 

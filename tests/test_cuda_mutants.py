@@ -1,4 +1,4 @@
-"""Bugs planted in the kernels: each must be flagged when its PTX is executed, also where the numbers come out right."""
+"""Bugs planted in the kernels: the interpreter of PTX must report each of them, even if the answer is still right."""
 
 import importlib.util
 import sys
@@ -23,13 +23,12 @@ from ptx.program import PTXError  # noqa: E402
 from idl_ref.backends.cuda import layer as cuda_  # noqa: E402
 from idl_ref.backends.cuda import plans as cuda_plans  # noqa: E402
 
-ROOM = sys.modules["idl_ref.backends.cuda"]
-# each imports only what is before it
-CHAIN = ("columns", "states", "trials", "kernels", "newton")
+PACKAGE = sys.modules["idl_ref.backends.cuda"]
+CHAIN = ("columns", "states", "trials", "kernels", "newton")  # Each module imports only those before it.
 
 
 def load(changed, old, new):
-    """The kernels, made anew from their sources, with one change in the file `changed`."""
+    """Import the modules of the kernels anew, with `old` replaced by `new` in the source of the module `changed`."""
     for name in CHAIN:
         full = f"idl_ref.backends.cuda.{name}"
         spec = importlib.util.find_spec(full)
@@ -40,13 +39,13 @@ def load(changed, old, new):
         module = ModuleType(full)
         module.__file__ = spec.origin
         sys.modules[full] = module
-        setattr(ROOM, name, module)
+        setattr(PACKAGE, name, module)
         exec(compile(source, spec.origin, "exec"), module.__dict__)
     return {"kernels": sys.modules["idl_ref.backends.cuda.kernels"], "newton": module}
 
 
 def run(kernels=None, method="picard", low_rank=False):
-    """What is reported of a solve on two blocks with a ragged edge, and the largest error."""
+    """Solve on two blocks, the second one with unused columns. Return what is reported, and the largest error."""
     rng, n = np.random.default_rng(1), 11 if method == "newton" else 29
     A = pair(n, 5, 0.9, rng, np.float32) if low_rank else matrix("random", n, 0.9, rng, np.float32)
     Z = rng.standard_normal((n, 7)).astype(np.float32)
@@ -62,23 +61,24 @@ def run(kernels=None, method="picard", low_rank=False):
 
 @pytest.fixture
 def planted():
-    """Mutated modules stand in the places of the real ones for the time of a test."""
+    """Return `load`; after the test, put the original modules back."""
     names = {f"idl_ref.backends.cuda.{name}": sys.modules[f"idl_ref.backends.cuda.{name}"] for name in CHAIN}
     yield load
     for full, module in names.items():
         sys.modules[full] = module
-        setattr(ROOM, full.rpartition(".")[2], module)
+        setattr(PACKAGE, full.rpartition(".")[2], module)
 
 
 @pytest.mark.parametrize("low_rank", [False, True])
 @pytest.mark.parametrize("method", ["picard", "anderson", "newton"])
-def test_the_kernels_themselves_are_clean(planted, method, low_rank):
+def test_nothing_is_reported_of_the_kernels_without_a_bug(planted, method, low_rank):
     for kernels in (None, planted("", "", "")):
         reports, error = run(kernels, method, low_rank)
         assert reports == set()
         assert error < 1e-4
 
 
+# Each case: the module, a part of its source, the buggy replacement, what must be reported, arguments of `run`.
 RACE = "shared race"
 SURVEY = "    survey(b, e, V)\n"
 FINISH = "                finish(b, e, X, P, X, row, min(last, n))\n"
@@ -114,14 +114,14 @@ CASES = {
     "no barrier between a point and its product": (
         "kernels", MOVE, MOVE.replace("    cuda.syncthreads()\n", ""), RACE, {"method": "anderson"},
     ),
-    "the product goes over what is still read": (
+    "the product overwrites the tile that is still read": (
         "kernels",
         "sweep(b, Rows(b.M, e.places.f), end, end, X, P, first, last)",
         "sweep(b, Rows(b.M, e.places.f), end, end, X, X, first, last)",
         RACE,
         {},
     ),
-    "a barrier on two ways": ("kernels", VOTE, DIVERGENT, "threads wait at different barriers", {}),
+    "different barriers in two branches": ("kernels", VOTE, DIVERGENT, "threads wait at different barriers", {}),
     "some threads leave before a barrier": (
         "kernels",
         "        while running > 0:\n            if kind == LOW_RANK:\n",
@@ -154,21 +154,21 @@ CASES = {
         "global word written by two blocks",
         {},
     ),
-    "no barrier between what was kept and what is measured": (
+    "no barrier between copying the state and reducing the norms": (
         "newton",
         "        keep(b, e, kept, True)\n        cuda.syncthreads()\n",
         "        keep(b, e, kept, True)\n",
         RACE,
         {"method": "newton"},
     ),
-    "no barrier before the pivot is looked at": (
+    "no barrier before the pivot is chosen": (
         "newton",
         "    cuda.syncthreads()\n    top, place = M[0], M[LANES]\n",
         "    top, place = M[0], M[LANES]\n",
         RACE,
         {"method": "newton"},
     ),
-    "a system without its right side": (
+    "a system without its right-hand side": (
         "newton",
         "while item < n * (n + 1):",
         "while item < n * n:",

@@ -1,4 +1,4 @@
-"""The interpreter of PTX by itself: small kernels with known answers, and each of its checks."""
+"""Tests of the interpreter of PTX: small kernels with known results, and each of the errors that it must report."""
 
 import math
 import struct
@@ -28,13 +28,16 @@ HEAD = """
 
 
 def run(body, values, threads=4, grid=1, shared=0, written=True):
-    """Run a kernel whose thread i has its number in %r1 and the address of values[i] in %rd3; what was noticed."""
+    """Run a kernel and return the errors reported and the values after it.
+
+    In `body`, %r1 holds the number i of the thread, %rd1 the address of `values`, and %rd3 that of values[i].
+    """
     array = DeviceArray(np.array(values), written)
     kernel = Kernel(parse(HEAD + body + "ret;\n}"))
     return kernel.launch(grid, threads, shared, [("array", 0)], [array]).kinds(), array.values
 
 
-def test_threads_part_and_meet_again():
+def test_threads_diverge_and_reconverge():
     body = """
     setp.lt.s32 %p1, %r1, 2;
     @%p1 bra $LOW;
@@ -74,21 +77,21 @@ SHIFT = """
 """
 
 
-def test_a_barrier_orders_shared_memory_and_its_lack_is_noticed():
+def test_a_barrier_orders_shared_memory_and_a_missing_one_is_reported():
     noticed, values = run(SHIFT.replace("BARRIER", "bar.sync 0;"), np.zeros(4, np.int32), shared=16)
     assert (noticed, values.tolist()) == (set(), [1, 0, 3, 2])
     noticed, _ = run(SHIFT.replace("BARRIER", ""), np.zeros(4, np.int32), shared=16)
     assert noticed == {"shared race: read of what another thread wrote, no barrier between"}
 
 
-def test_a_write_after_the_read_of_another_thread_is_noticed():
+def test_a_write_after_the_read_of_another_thread_is_reported():
     body = SHIFT.replace("BARRIER", "bar.sync 0;") + "st.shared.u32 [%rd5], %r1;"
     assert run(body, np.zeros(4, np.int32), shared=16)[0] == {
         "shared race: write of what another thread read, no barrier between"
     }
 
 
-def test_a_vote_counts():
+def test_a_barrier_counts_a_predicate():
     body = """
     setp.gt.s32 %p1, %r1, 0;
     bar.red.popc.u32 %r2, 0, %p1;
@@ -113,11 +116,11 @@ def test_a_vote_counts():
         ),
     ],
 )
-def test_what_would_go_unseen_is_reported(body, what):
+def test_errors_that_a_gpu_would_not_show_are_reported(body, what):
     assert run(body, np.zeros(4, np.int32), shared=16)[0] == {what}
 
 
-def test_blocks_that_meet_in_global_memory_are_noticed():
+def test_blocks_that_share_global_memory_are_reported():
     assert run("st.global.u32 [%rd3], %r1;", np.zeros(4, np.int32), grid=2)[0] == {"global word written by two blocks"}
     body = "mov.u32 %r2, %ctaid.x; setp.eq.s32 %p1, %r2, 0; @%p1 st.global.u32 [%rd3], %r1; ld.global.u32 %r3, [%rd3];"
     assert run(body, np.zeros(4, np.int32), grid=2)[0] == {"global read of what another block wrote"}
@@ -137,18 +140,18 @@ def test_blocks_that_meet_in_global_memory_are_noticed():
         ),
     ],
 )
-def test_what_would_end_a_kernel_ends_it(body, what):
+def test_errors_that_would_abort_a_kernel_raise(body, what):
     with pytest.raises(PTXError, match=what):
         run(body, np.zeros(4, np.int32), shared=16)
 
 
 @pytest.mark.parametrize("body", ["atom.global.add.u32 %r2, [%rd3], 1;", "ld.u32 %r2, [%rd3];", "bar.warp.sync -1;"])
-def test_what_is_not_known_is_refused(body):
+def test_unsupported_instructions_are_refused(body):
     with pytest.raises((PTXError, KeyError)):
         run(body, np.zeros(4, np.int32))
 
 
-def test_vectors_go_to_registers_in_order():
+def test_vector_loads_and_stores_keep_the_order():
     body = """
     setp.eq.s32 %p1, %r1, 0;
     @%p1 ld.global.v4.f32 {%f1, %f2, %f3, %f4}, [%rd1];
@@ -187,7 +190,7 @@ def test_comparisons_with_nan():
     assert not operations.comparison(("setp", "num", "f32"))(nan, one)
 
 
-def test_whole_numbers():
+def test_integer_arithmetic():
     quotient = operations.arithmetic(("div", "s64"))(np.int64(-7), np.int64(2))
     assert quotient == -3
     assert operations.arithmetic(("rem", "s64"))(np.int64(-7), np.int64(2)) == -1

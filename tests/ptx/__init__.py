@@ -1,6 +1,6 @@
-"""Compiled CUDA kernels on a machine without a GPU: their PTX executed on the CPU, and their machine code looked at.
+"""Tests of compiled CUDA kernels on a machine without a GPU: execution of their PTX on the CPU, and their machine code.
 
-`program` reads PTX, `operations` says what its instructions do, `memory` watches every access, `machine` runs the
-blocks of a launch one after the other, `host` puts all that in the place of a device below the CUDA twin, and
-`compiler` makes PTX and machine code without a driver.
+`compiler` compiles kernels to PTX and to machine code without a driver. `program` parses PTX, `operations` defines the
+arithmetic instructions, `memory` checks every memory access, and `machine` executes the blocks of a launch one after
+the other. `host` replaces the device below the CUDA twin by this interpreter.
 """

@@ -1,8 +1,8 @@
-"""The interpreter in the place of a device: the host side of the CUDA twin runs as it is, its launches on the CPU."""
+"""The interpreter in the place of a device: the host code of the CUDA twin runs unchanged, its kernels on the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -15,27 +15,37 @@ from ptx.machine import Kernel
 from ptx.memory import Reports
 from ptx.program import parse
 
-SHARED_LIMIT = 163 << 10  # of an sm_80
-_kernels: dict[Any, Kernel] = {}
+SHARED_LIMIT = 163 << 10  # bytes of shared memory per block on compute capability 8.0
+_kernels: dict[Any, Kernel] = {}  # by kernel, types of the arguments, and compute capability
 
 
 class DeviceArray:
-    """A flat array on the device, which knows what of it was ever written."""
+    """A flat array that stands for one in device memory, with a flag for each entry: whether it was ever written."""
 
     def __init__(self, values: np.ndarray, written: bool) -> None:
         self.values, self.written = values, np.full(values.size, written)
 
     @property
     def size(self) -> int:
+        """The number of entries."""
         return self.values.size
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the entries."""
         return self.values.dtype
 
 
 class Device:
-    """What stands for `cuda_api`; `reports` holds what the launches noticed, `launches` how often each kernel ran."""
+    """A device whose methods replace the functions of the same names in `idl_ref.backends.cuda.api`.
+
+    Attributes
+    ----------
+    reports : Reports
+        The errors of kernels that a GPU would not report.
+    launches : list of str
+        The names of the launched kernels, in order.
+    """
 
     def __init__(self, cc: tuple[int, int] = (8, 0), threads: int | None = None) -> None:
         self.cc, self.threads = cc, threads
@@ -43,28 +53,40 @@ class Device:
         self.launches: list[str] = []
         self.compiled: set[tuple[Any, Any]] = set()  # kernels, and the types of their arguments
 
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """Return the methods that replace functions of `idl_ref.backends.cuda.api`: all that need a driver."""
+        copies = {"upload": self.upload, "empty": self.empty, "download": self.download}
+        limits = {"shared_limit": self.shared_limit, "multiprocessors": self.multiprocessors}
+        return copies | limits | {"stream": self.stream, "launch": self.launch}
+
     def stream(self, value: Any) -> Any:
+        """Return the stream as it was given; the interpreter executes every launch at once, on any stream."""
         return value or 0
 
     def upload(self, array: np.ndarray, stream: Any = 0) -> DeviceArray:
+        """Copy a host array; all entries count as written."""
         return DeviceArray(np.ascontiguousarray(array).reshape(-1).copy(), True)
 
     def empty(self, size: int, dtype: Any, stream: Any = 0) -> DeviceArray:
+        """Allocate an array; no entry counts as written."""
         return DeviceArray(np.zeros(size, dtype), False)
 
     def download(self, d_array: DeviceArray, stream: Any = 0) -> np.ndarray:
+        """Copy an array to the host, and report entries that were never written."""
         if not d_array.written.all():
-            self.reports.add("download of what no kernel wrote", "")
+            self.reports.add("download of entries that no kernel wrote", "")
         return d_array.values.copy()
 
     def shared_limit(self) -> int:
+        """Return the bytes of shared memory per block of this device."""
         return SHARED_LIMIT
 
     def multiprocessors(self) -> int:
+        """Return a small number, so that small problems use tiles of several widths."""
         return 2
 
     def launch(self, kernel: Any, grid: int, block: int, shared: int, stream: Any, *arguments: Any) -> None:
-        """Compile, and execute on the CPU."""
+        """Compile the kernel for the types of its arguments, and execute the launch on the CPU."""
         arrays: list[DeviceArray] = []
         flat: list[Any] = []
         kinds = tuple(self._flatten(argument, arrays, flat) for argument in arguments)
@@ -77,7 +99,11 @@ class Device:
             self.reports.add(*report)
 
     def _flatten(self, argument: Any, arrays: list[DeviceArray], flat: list[Any]) -> Any:
-        """Numbers and arrays one after the other, as a kernel gets them, and the type of the argument."""
+        """Return the Numba type of an argument, and append its numbers and arrays to `flat` and `arrays`.
+
+        numba.cuda passes the fields of nested tuples as separate parameters, in this order. In `flat`, an array is
+        represented by ("array", its place in `arrays`).
+        """
         from numba import types
 
         if isinstance(argument, DeviceArray):
@@ -94,9 +120,10 @@ class Device:
 
 @contextmanager
 def interpreted(cc: tuple[int, int] = (8, 0), threads: int | None = None) -> Iterator[Device]:
-    """Within this, backend "cuda" is available, and its kernels are executed on the CPU from their PTX."""
+    """In this context, backend "cuda" is available, and the PTX of its kernels is executed on the CPU.
+
+    cc: the compute capability to compile for. threads: of every block, in the place of what the host code asks for.
+    """
     device = Device(cc, threads)
-    names = ("stream", "upload", "empty", "download", "shared_limit", "multiprocessors", "launch")
-    replaced = {name: getattr(device, name) for name in names} | {"reason": lambda: ""}
-    with mock.patch.multiple(cuda_api, **replaced):
+    with mock.patch.multiple(cuda_api, reason=lambda: "", **device.functions()):
         yield device

@@ -1,7 +1,8 @@
-"""A launch on the CPU: the threads of a block are the lanes of NumPy arrays, block after block.
+"""Execution of a kernel's PTX on the CPU, one block after the other; a register is a NumPy array, an entry per thread.
 
-Of the threads that run, those with the lowest instruction go first and wait for the others to catch up: so they come
-together again after a branch. A thread at a barrier waits until all have come there.
+Where the threads of a block diverge, those at the instruction with the lowest number are executed until they reach the
+next group of threads: so diverged threads reconverge after a branch. A thread at a barrier waits until all threads of
+the block are at a barrier or have exited.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from ptx import operations as ops
 from ptx.memory import GLOBAL_BASE, Global, Reports, Shared
 from ptx.program import Instruction, Program, PTXError
 
-Mask = Any  # (threads,) bool, or None for all threads
-Step = Callable[["Block", Mask], None]
-Read = Callable[["Block"], Any]
-BARRIER, BRANCH, RETURN = "barrier", "branch", "return"
+Mask = Any  # which threads execute an instruction: (threads,) bool, or None for all of them
+Step = Callable[["Block", Mask], None]  # an instruction
+Read = Callable[["Block"], Any]  # an operand: its value in every thread
+BARRIER, BRANCH, RETURN = "barrier", "branch", "return"  # the kinds of instructions that control the flow
+# The special registers of PTX.
 SPECIAL: dict[str, Callable[[Block], Any]] = {
     "%tid.x": lambda block: block.tid,
     "%ntid.x": lambda block: block.threads,
@@ -31,7 +33,7 @@ SPECIAL: dict[str, Callable[[Block], Any]] = {
 
 
 class Kernel:
-    """A program, every instruction of it turned into a function once."""
+    """A program with each instruction decoded into a Python function, once for all launches."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -48,38 +50,43 @@ class Kernel:
         ]
 
     def launch(self, grid: int, threads: int, shared: int, arguments: list[Any], arrays: list[Any]) -> Reports:
-        """Run it. `arguments` are numbers, and for an array its place in `arrays`, as ("array", i).
+        """Execute a launch of `grid` blocks of `threads` threads with `shared` bytes of shared memory each.
 
-        Raises PTXError for what would end it on a device; what would go unseen there is in the reports.
+        `arguments` are numbers and, for an array, ("array", its place in `arrays`). Raises PTXError for an error that
+        would abort the kernel on a GPU, and returns reports of those that a GPU would not show.
         """
         reports = Reports()
         memory = Global(arrays, reports)
         values = [v for a in arguments for v in ([a] if not isinstance(a, tuple) else _array(a[1], memory))]
         if len(values) != len(self.program.parameters):
-            raise PTXError(f"{len(self.program.parameters)} parameters, {len(values)} given")
+            raise PTXError(f"the kernel has {len(self.program.parameters)} parameters; got {len(values)}")
         parameters = dict(zip(self.program.parameters, values, strict=True))
         with np.errstate(all="ignore"):
             for number in range(grid):
-                Block(self, number, grid, threads, Shared(shared, reports), memory, parameters, reports).run()
+                Block(self, number, grid, threads, Shared(shared, reports), memory, parameters).run()
         memory.copy_back()
         return reports
 
 
 def _array(i: int, memory: Global) -> list[int]:
-    """How numba.cuda passes a flat array: two null pointers, size, item size, address, shape, stride."""
+    """Return a flat array as the parameters that numba.cuda passes for it.
+
+    These are two null pointers, the size, the item size, the address, the shape and the stride.
+    """
     values = memory.arrays[i].values
     return [0, 0, values.size, values.itemsize, GLOBAL_BASE + memory.starts[i], values.size, values.itemsize]
 
 
 def _control(instruction: Instruction) -> str:
+    """Return the kind of an instruction that controls the flow; "" for any other."""
     name = instruction.parts[0]
     if name == "bar" and instruction.parts[1] == "warp":
-        raise PTXError(f"not known here: {instruction.text}")
+        raise PTXError(f"not supported by the interpreter: {instruction.text}")
     return {"bra": BRANCH, "ret": RETURN, "exit": RETURN, "bar": BARRIER}.get(name, "")
 
 
 class Block:
-    """The threads of a block while they run."""
+    """The threads of one block, their registers and their positions in the program, during a launch."""
 
     def __init__(
         self,
@@ -90,17 +97,17 @@ class Block:
         shared: Shared,
         memory: Global,
         parameters: dict[str, Any],
-        reports: Reports,
     ) -> None:
         self.kernel, self.number, self.grid, self.threads = kernel, number, grid, threads
-        self.shared, self.memory, self.parameters, self.reports = shared, memory, parameters, reports
+        self.shared, self.memory, self.parameters, self.reports = shared, memory, parameters, memory.reports
         self.tid = np.arange(threads)
         self.registers: dict[str, np.ndarray] = {}
-        self.at = np.zeros(threads, np.int64)
-        self.exited, self.waiting = np.zeros(threads, bool), np.zeros(threads, bool)
-        self.votes = np.zeros(threads, bool)
+        self.at = np.zeros(threads, np.int64)  # the number of the next instruction of each thread
+        self.exited, self.waiting = np.zeros(threads, bool), np.zeros(threads, bool)  # waiting: at a barrier
+        self.votes = np.zeros(threads, bool)  # the predicates that threads bring to a barrier which counts them
 
     def run(self) -> None:
+        """Execute the block until all threads have exited."""
         while not self.exited.all():
             running = ~self.exited & ~self.waiting
             if not running.any():
@@ -113,7 +120,10 @@ class Block:
             self._straight(first, stop, None if mask.all() else mask)
 
     def _straight(self, p: int, stop: int, mask: Mask) -> None:
-        """From instruction p on, until threads part, wait, exit, or others are met at `stop`."""
+        """Execute the threads of `mask` from instruction p on, all at the same instruction.
+
+        Ends where these threads diverge, wait at a barrier, exit, or reach `stop`, where other threads are.
+        """
         kernel = self.kernel
         everyone = np.ones(self.threads, bool) if mask is None else mask
         while True:
@@ -144,6 +154,7 @@ class Block:
                 return
 
     def _arrive(self, p: int, mask: np.ndarray) -> None:
+        """Let the threads of `mask` wait at the barrier p, and record their votes if it counts a predicate."""
         instruction = self.kernel.program.instructions[p]
         if instruction.parts[1] == "red":
             vote = instruction.operands[-1]
@@ -153,7 +164,10 @@ class Block:
         self.at[mask] = p
 
     def _release(self) -> None:
-        """Everyone has come to a barrier, or has exited."""
+        """Let all waiting threads go on: every thread of the block is at a barrier or has exited.
+
+        On a GPU, both exited threads and threads at different barriers would be undefined behaviour, or a deadlock.
+        """
         live = ~self.exited
         places = np.unique(self.at[live])
         instruction = self.kernel.program.instructions[int(places[0])]
@@ -166,14 +180,14 @@ class Block:
             i = self.kernel.program.instructions[int(p)]
             if i.parts[1] == "red":
                 if i.parts[2] != "popc":
-                    raise PTXError(f"not known here: {i.text}")
+                    raise PTXError(f"not supported by the interpreter: {i.text}")
                 self.write(i.operands[0], np.full(self.threads, count, np.uint32), live & (self.at == p))
         self.at[live] += 1
         self.waiting[:], self.votes[:] = False, False
         self.shared.barrier()
 
     def write(self, name: str, value: Any, mask: Mask) -> None:
-        """Into a register, kept in the type that it was declared with."""
+        """Write bits to a register in the threads of `mask`, in the type that the register is declared with."""
         if name == "_":
             return
         dtype = ops.TYPES[self.kernel.program.kind(name)]
@@ -192,7 +206,7 @@ class Block:
 
 
 def _register(name: str, kind: str, program: Program) -> Read:
-    """The lanes of a register, read as a type: as it stands there, cut off, or filled up with zeros."""
+    """Return a function that reads a register as a type: its bits as they are, truncated, or zero-extended."""
     dtype = np.dtype(ops.TYPES[kind])
     declared = np.dtype(ops.TYPES[program.kind(name)])
     nothing = np.zeros((), declared)
@@ -205,7 +219,7 @@ def _register(name: str, kind: str, program: Program) -> Read:
 
 
 def operand(text: str, kind: str, program: Program) -> Read:
-    """A register, a special one, a number, or the start of shared memory."""
+    """Return a function that reads an operand: a register, a special one, a number, or the start of shared memory."""
     dtype = ops.TYPES[kind]
     if text in SPECIAL:
         special = SPECIAL[text]
@@ -219,15 +233,17 @@ def operand(text: str, kind: str, program: Program) -> Read:
         return _constant(dtype(number))
     whole = int(text, 0)
     if kind[0] == "f":
-        raise PTXError(f"a whole number {text} where {kind} is expected")
+        raise PTXError(f"an operand of type {kind} is expected; got the integer {text}")
     return _constant(np.array(whole & 0xFFFFFFFFFFFFFFFF, np.uint64).astype(dtype))
 
 
 def _constant(value: Any) -> Read:
+    """Return a function that returns a constant operand."""
     return lambda block: value
 
 
 def _address(text: str, program: Program) -> tuple[Read, int]:
+    """Parse an address such as "[%rd1+8]" into a function that reads the base, and the offset in bytes."""
     base, _, offset = text.strip("[]").partition("+")
     return operand(base, "s64", program), int(offset or 0)
 
@@ -236,7 +252,7 @@ def _address(text: str, program: Program) -> tuple[Read, int]:
 
 
 def _decode(instruction: Instruction, program: Program) -> Step:
-    """An instruction as a function of a block and the threads that carry it out."""
+    """Decode an instruction into a function of a block and the mask of the threads that execute it."""
     parts, operands = instruction.parts, instruction.operands
     name, kind = parts[0], parts[-1]
     if name == "ld" and parts[1] == "param":
@@ -267,12 +283,14 @@ def _decode(instruction: Instruction, program: Program) -> Step:
 
 
 def _pure(operands: tuple[str, ...], kinds: list[str], function: Callable[..., Any], program: Program) -> Step:
+    """Decode an instruction that computes its first operand from the others, which it reads as the types `kinds`."""
     target = operands[0].split("|")[0]
     reads = [operand(text, kind, program) for text, kind in zip(operands[1:], kinds, strict=True)]
     return lambda block, mask: block.write(target, function(*[read(block) for read in reads]), mask)
 
 
 def _parameter(operands: tuple[str, ...], kind: str) -> Step:
+    """Decode ld.param: load a parameter of the kernel."""
     name, dtype = operands[1].strip("[]"), ops.TYPES[kind]
 
     def step(block: Block, mask: Mask) -> None:
@@ -284,6 +302,7 @@ def _parameter(operands: tuple[str, ...], kind: str) -> Step:
 
 
 def _move(operands: tuple[str, ...], kind: str, program: Program) -> Step:
+    """Decode mov, also between one 64-bit register and two 32-bit registers in braces, the lower half first."""
     if operands[0][0] == "{":  # one register into two
         low, high = operands[0].strip("{} ").split(",")
         read = operand(operands[1], "b64", program)
@@ -306,11 +325,11 @@ def _move(operands: tuple[str, ...], kind: str, program: Program) -> Step:
 
 
 def _access(instruction: Instruction, program: Program) -> Step:
-    """ld and st of one number, two or four, in global or shared memory."""
+    """Decode ld and st of one, two or four numbers in global or shared memory, with all checks of `memory`."""
     parts, load = instruction.parts, instruction.parts[0] == "ld"
     space = next((part for part in ("global", "shared") if part in parts), None)
     if space is None:
-        raise PTXError(f"generic addresses are not known here: {instruction.text}")
+        raise PTXError(f"generic addresses are not supported by the interpreter: {instruction.text}")
     count = 4 if "v4" in parts else 2 if "v2" in parts else 1
     at, data = (instruction.operands[1], instruction.operands[0]) if load else instruction.operands
     base, offset = _address(at, program)
@@ -344,7 +363,7 @@ def _access(instruction: Instruction, program: Program) -> Step:
 
 
 def _shuffle(instruction: Instruction, program: Program) -> Step:
-    """shfl.sync: a number from another lane of the warp."""
+    """Decode shfl.sync: each thread reads a register of another thread of its warp."""
     target, _, other = instruction.operands[0].partition("|")
     value, by = (
         operand(text, kind, program) for text, kind in zip(instruction.operands[1:3], ("b32", "s32"), strict=True)

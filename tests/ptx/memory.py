@@ -1,7 +1,8 @@
-"""Global and shared memory that notice what a device would not tell.
+"""Global and shared memory with checks for errors that a GPU would not report, such as races.
 
-Words are 4 bytes. For every word of shared memory it is known who read and who wrote it since the last barrier; for
-every word of global memory whether it belongs to an array, whether it was ever written, and by which block.
+Accesses are recorded for each word of 4 bytes. For a word of shared memory: which threads read and wrote it since the
+last barrier. For a word of global memory: whether it belongs to an array, whether it was ever written, and which block
+accessed it in this launch.
 """
 
 from __future__ import annotations
@@ -12,31 +13,36 @@ import numpy as np
 
 from ptx.program import PTXError
 
-GLOBAL_BASE = 0x7F0000000000
-GAP = 256  # bytes between arrays that belong to none
-NOBODY, SEVERAL = -1, -2
+GLOBAL_BASE = 0x7F0000000000  # the address where global memory begins
+GAP = 256  # bytes between two arrays that belong to neither, so that an access beyond an array is noticed
+NOBODY, SEVERAL = -1, -2  # in the place of the number of a thread or a block
 
 
 class Reports(list):
-    """What was noticed: (what, instruction), each once."""
+    """The errors found, each once: pairs of a description and the instruction that caused the error."""
 
     def add(self, what: str, instruction: str) -> None:
+        """Report an error, unless the same one was already reported for this instruction."""
         if (what, instruction) not in self:
             self.append((what, instruction))
 
     def kinds(self) -> set[str]:
+        """Return the descriptions without the instructions."""
         return {what for what, _ in self}
 
 
 class Memory:
-    """Bytes, and the checks that both spaces have in common."""
+    """The bytes of a memory space, with the checks that shared and global memory have in common."""
 
     def __init__(self, size: int, reports: Reports, space: str) -> None:
         self.bytes = np.zeros(-(-size // 16) * 16 + 16, np.uint8)
         self.limit, self.reports, self.space = size, reports, space
 
     def words(self, addresses: np.ndarray, width: int, count: int, instruction: str) -> np.ndarray:
-        """The words of each access, (lanes, words); refuses misaligned ones and those out of bounds."""
+        """Return which words each thread accesses with `count` values of `width` bytes.   -> (threads, words)
+
+        Raises PTXError for a misaligned access and for one out of bounds, which would abort the kernel on a GPU.
+        """
         size = width * count
         if (addresses % size).any():
             raise PTXError(f"misaligned access to {self.space} memory: {instruction}")
@@ -45,30 +51,37 @@ class Memory:
         return (addresses[:, None] >> 2) + np.arange(max(size // 4, 1))
 
     def get(self, addresses: np.ndarray, dtype: Any, count: int) -> list[np.ndarray]:
-        """`count` numbers from each address."""
+        """Return the `count` numbers at each address, as one array per number."""
         numbers, first = self.bytes.view(dtype), addresses // np.dtype(dtype).itemsize
         return [numbers[first + j] for j in range(count)]
 
     def set(self, addresses: np.ndarray, values: list[np.ndarray]) -> None:
+        """Store numbers at each address, one array per number."""
         numbers, first = self.bytes.view(values[0].dtype), addresses // values[0].itemsize
         for j, value in enumerate(values):
             numbers[first + j] = value
 
 
 class Shared(Memory):
-    """The shared memory of a block; `barrier` begins a new epoch."""
+    """The shared memory of a block, which reports races and reads of uninitialised words.
+
+    A race is an access to a word that another thread wrote, or a write to a word that another thread read, without a
+    barrier in between.
+    """
 
     def __init__(self, size: int, reports: Reports) -> None:
         super().__init__(size, reports, "shared")
         words = len(self.bytes) // 4
-        self.bytes.view(np.uint32)[:] = 0x7FC0DEAD  # a NaN, should it be read
+        self.bytes.view(np.uint32)[:] = 0x7FC0DEAD  # a NaN, which shows in the results if it is read
         self.written = np.zeros(words, bool)
         self.writer, self.reader = np.full(words, NOBODY), np.full(words, NOBODY)
 
     def barrier(self) -> None:
+        """Forget who accessed which word: accesses before a barrier do not race with those after it."""
         self.writer[:], self.reader[:] = NOBODY, NOBODY
 
     def note_read(self, words: np.ndarray, threads: np.ndarray, instruction: str) -> None:
+        """Record that threads read words, and report errors.   words (threads, words), threads (threads,)"""
         if not self.written[words].all():
             self.reports.add("read of uninitialised shared memory", instruction)
         threads = np.broadcast_to(threads[:, None], words.shape)
@@ -81,6 +94,7 @@ class Shared(Memory):
         self.reader[unique[count > 1]] = SEVERAL
 
     def note_write(self, words: np.ndarray, threads: np.ndarray, instruction: str) -> None:
+        """Record that threads write words, and report errors.   words (threads, words), threads (threads,)"""
         threads = np.broadcast_to(threads[:, None], words.shape)
         twice = len(np.unique(words)) < words.size
         if twice or ((self.writer[words] != NOBODY) & (self.writer[words] != threads)).any():
@@ -91,7 +105,10 @@ class Shared(Memory):
 
 
 class Global(Memory):
-    """The arrays of a launch, with gaps between them."""
+    """The arrays of a launch in global memory, with gaps between them.
+
+    Two blocks of a launch have no order, so that a word which one block writes must not be accessed by another one.
+    """
 
     def __init__(self, arrays: list[Any], reports: Reports) -> None:
         sizes = [-(-array.values.nbytes // GAP) * GAP + GAP for array in arrays]
@@ -109,7 +126,7 @@ class Global(Memory):
             start += size
 
     def copy_back(self) -> None:
-        """What the arrays hold after the launch."""
+        """Copy the contents of global memory after the launch back to the arrays."""
         for array, start in zip(self.arrays, self.starts, strict=True):
             raw = array.values.view(np.uint8)
             raw[:] = self.bytes[start : start + raw.size]
@@ -117,6 +134,7 @@ class Global(Memory):
             array.written[:] = words.reshape(array.values.size, max(array.values.itemsize // 4, 1)).all(axis=1)
 
     def note(self, words: np.ndarray, block: int, instruction: str, write: bool) -> None:
+        """Record that a block reads or writes words, and report errors; raises PTXError outside of every array."""
         if not self.inside[words].all():
             raise PTXError(f"global access outside of every array: {instruction}")
         if ((self.block[words] != NOBODY) & (self.block[words] != block)).any():

@@ -1,8 +1,8 @@
-"""What arithmetic instructions do, on arrays with an entry per thread.
+"""The arithmetic instructions of PTX as functions of NumPy arrays with an entry per thread.
 
-Each takes its operands in the types of the instruction. float32 fma is rounded from float64 (twice rounded, rarely
-another last bit); float64 fma goes through long double. Approximate instructions are computed to the last bit instead:
-what a kernel makes of them may differ from a device by their error.
+The operands have the types of the instruction. A float32 fma is computed in float64 and then rounded: this double
+rounding changes the last bit in rare cases. A float64 fma is computed in long double. Approximate instructions, such as
+ex2.approx, are computed to full precision: results differ from those of a GPU by the error of its approximation.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ TYPES: dict[str, Any] = {
 
 
 def wide(a: Array) -> Array:
-    """A type in which a product of two is exact enough to be rounded once."""
+    """Convert to the wider type in which products are computed before they are rounded."""
     return np.asarray(a, np.float64 if np.asarray(a).dtype == np.float32 else np.longdouble)
 
 
 def rounded(exact: Array, parts: tuple[str, ...], dtype: Any) -> Array:
-    """`exact` in the type and the rounding of an instruction: rn to nearest, rm down, rz towards zero."""
+    """Round `exact` to a type as an instruction asks: rn to the nearest number, rm downwards, rz towards zero."""
     value = np.asarray(exact).astype(dtype)
     if "rm" in parts:
         return np.where(value > exact, np.nextafter(value, dtype(-np.inf)), value)
@@ -38,7 +38,7 @@ def rounded(exact: Array, parts: tuple[str, ...], dtype: Any) -> Array:
 
 
 def arithmetic(parts: tuple[str, ...]) -> Callable[..., Array]:
-    """The function of an instruction whose operands and result have one type."""
+    """Return the function of an instruction whose operands and result all have the same type."""
     name, kind = parts[0], parts[-1]
     dtype, real = TYPES[kind], kind[0] == "f"
     if real and name in ("add", "sub", "mul", "fma") and ("rm" in parts or "rz" in parts):
@@ -60,21 +60,21 @@ def arithmetic(parts: tuple[str, ...]) -> Callable[..., Array]:
         "ex2": np.exp2, "lg2": np.log2, "tanh": np.tanh, "sin": np.sin, "cos": np.cos,
     }  # fmt: skip
     if name not in table:
-        raise PTXError(f"not known here: {'.'.join(parts)}")
+        raise PTXError(f"not supported by the interpreter: {'.'.join(parts)}")
     return table[name]
 
 
 def _quotient(a: Array, b: Array) -> Array:
-    """a / b of whole numbers, towards zero."""
-    b = np.where(b == 0, np.ones_like(b), b)  # lanes that are not meant to divide
+    """Return a / b of integers, rounded towards zero."""
+    b = np.where(b == 0, np.ones_like(b), b)  # A zero can be in threads that do not execute the instruction.
     quotient = np.abs(a) // np.abs(b) if np.asarray(a).dtype.kind == "i" else a // b
     return np.where((a < 0) != (b < 0), -quotient, quotient).astype(np.asarray(a).dtype)
 
 
 def high(kind: str) -> Callable[[Array, Array], Array]:
-    """mul.hi: the upper half of a product of 64-bit numbers."""
+    """Return the function of mul.hi, the upper half of the product of two 64-bit integers."""
     if kind not in ("s64", "u64"):
-        raise PTXError(f"not known here: mul.hi.{kind}")
+        raise PTXError(f"not supported by the interpreter: mul.hi.{kind}")
 
     def function(a: Array, b: Array) -> Array:
         products = [int(x) * int(y) >> 64 for x, y in np.broadcast(a, b)]
@@ -84,7 +84,7 @@ def high(kind: str) -> Callable[[Array, Array], Array]:
 
 
 def shift(parts: tuple[str, ...]) -> Callable[[Array, Array], Array]:
-    """shl and shr; by the width of the type or more, nothing is left, or the sign."""
+    """Return the function of shl or shr. A shift by the width of the type or more gives 0, for signed shr the sign."""
     dtype = TYPES[parts[-1]]
     bits = np.dtype(dtype).itemsize * 8
 
@@ -105,7 +105,7 @@ UNSIGNED = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
 
 
 def comparison(parts: tuple[str, ...]) -> Callable[[Array, Array], Array]:
-    """setp: ordered comparisons are false with NaN, unordered ones (equ, ltu, …) true."""
+    """Return the function of setp. For NaN, ordered comparisons (eq, lt, …) are false, unordered ones (equ, …) true."""
     name, real = parts[1], parts[-1][0] == "f"
     if name in ("num", "nan"):
         return lambda a, b: (np.isnan(a) | np.isnan(b)) == (name == "nan")
@@ -117,7 +117,7 @@ def comparison(parts: tuple[str, ...]) -> Callable[[Array, Array], Array]:
 
 
 def conversion(parts: tuple[str, ...]) -> Callable[[Array], Array]:
-    """cvt, with its rounding to whole numbers, saturating where a real number becomes a whole one."""
+    """Return the function of cvt, with its rounding to integers. Conversions from real to integer types saturate."""
     target, source = parts[-2], parts[-1]
     dtype = TYPES[target]
     to_whole = next((f for p, f in (("rni", np.rint), ("rmi", np.floor), ("rpi", np.ceil)) if p in parts), np.trunc)

@@ -1,55 +1,57 @@
-"""PTX text to a list of instructions."""
+"""A parser of PTX: from the text of a kernel to a list of instructions."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 
+# A statement: perhaps a guard, @%p1 or @!%p1; the opcode; the operands.
 GUARDED = re.compile(r"^(?:@(!?)(%\w+)\s+)?([a-z][\w.]*)\s*(.*)$")
 
 
 class PTXError(RuntimeError):
-    """What a kernel did that ends it, or an instruction that is not known here."""
+    """An error that would abort a kernel on a GPU, or PTX that this interpreter does not support."""
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """`@[!]guard opcode operands`"""
+    """One instruction of PTX, `@[!]guard opcode operands`."""
 
     opcode: str  # "ld.shared.v4.f32"
     parts: tuple[str, ...]  # ("ld", "shared", "v4", "f32")
     operands: tuple[str, ...]
-    guard: str | None
-    negated: bool
-    text: str
+    guard: str | None  # the predicate register without which a thread skips the instruction
+    negated: bool  # whether the guard is negated
+    text: str  # the whole statement
 
 
 @dataclass
 class Program:
-    """A kernel: its parameters, registers, labels and instructions."""
+    """The parameters, registers, labels and instructions of a kernel."""
 
     name: str
     parameters: dict[str, str]  # name -> type
-    registers: dict[str, str] = field(default_factory=dict)  # name, or what its number follows on -> type
-    labels: dict[str, int] = field(default_factory=dict)
+    # Name -> type. A declaration of a range, %r<9>, is here under the name without the number, %r.
+    registers: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)  # name -> number of the instruction that follows
     instructions: list[Instruction] = field(default_factory=list)
-    shared: frozenset[str] = frozenset()  # names of the dynamic shared memory, which all begin at 0
+    shared: frozenset[str] = frozenset()  # names for dynamic shared memory; each stands for its address 0
 
     def kind(self, register: str) -> str:
-        """The type that a register was declared with."""
+        """Return the type that a register was declared with."""
         if register in self.registers:
             return self.registers[register]
         return self.registers[register.rstrip("0123456789")]
 
 
 def parse(ptx: str) -> Program:
-    """The one kernel in a PTX file."""
+    """Parse PTX that contains one kernel."""
     ptx = re.sub(r"//[^\n]*", "", ptx)
     entry = re.search(r"\.entry\s+(\w+)\s*\(", ptx)
     if entry is None:
-        raise PTXError("no kernel in this PTX")
+        raise PTXError("there is no kernel in this PTX")
     if ".local" in ptx or re.search(r"^\s*\.shared", ptx, re.M) or re.search(r"^\s*call", ptx, re.M):
-        raise PTXError("local memory, static shared memory and calls are not known here")
+        raise PTXError("local memory, static shared memory and calls are not supported by the interpreter")
     end = ptx.index(")", entry.end())
     parameters = {name: kind for kind, name in re.findall(r"\.param \.(\w+) (\w+)", ptx[entry.end() : end])}
     program = Program(entry[1], parameters)
@@ -66,7 +68,7 @@ def parse(ptx: str) -> Program:
 
 
 def _braces(text: str, start: int) -> str:
-    """What stands between the brace at `start` and the one that closes it."""
+    """Return the text between the opening brace at `start` and its closing brace."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] == "{") - (text[i] == "}")
@@ -76,7 +78,7 @@ def _braces(text: str, start: int) -> str:
 
 
 def _open_scopes(body: str, program: Program) -> str:
-    """Give the registers of inner scopes, { .reg … }, names of their own and drop the braces."""
+    """Remove the braces of inner scopes, { .reg … }, and rename the registers that are declared there uniquely."""
     number = 0
     while scope := re.search(r"\{\s*\.reg", body):
         inside = _braces(body, scope.start())
@@ -91,6 +93,7 @@ def _open_scopes(body: str, program: Program) -> str:
 
 
 def _add(program: Program, statement: str) -> None:
+    """Add a label or an instruction to the program; skip directives."""
     if not statement or statement.startswith("."):
         return
     if statement.endswith(":"):
@@ -98,12 +101,12 @@ def _add(program: Program, statement: str) -> None:
         return
     match = GUARDED.match(statement)
     if match is None:
-        raise PTXError(f"cannot read {statement!r}")
+        raise PTXError(f"cannot parse {statement!r}")
     negated, guard, opcode, operands = match.groups()
     parts, split = tuple(opcode.split(".")), tuple(_split(operands))
     program.instructions.append(Instruction(opcode, parts, split, guard, bool(negated), statement))
 
 
 def _split(operands: str) -> list[str]:
-    """At the commas outside of braces."""
+    """Split operands at the commas outside of braces."""
     return [o.strip() for o in re.split(r",(?![^{]*\})", operands) if o.strip()]

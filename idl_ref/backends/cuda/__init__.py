@@ -1,4 +1,4 @@
-"""The CUDA twin: the solvers and the training step on a device; it inherits the rest from the NumPy twin."""
+"""The CUDA twin: its Layer and Trainer solve and train on a device; all else is inherited from the NumPy twin."""
 
 from idl_ref.backends.cuda.layer import Layer as Layer
 from idl_ref.backends.cuda.layer import warmup as warmup

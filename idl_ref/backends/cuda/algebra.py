@@ -1,6 +1,7 @@
-"""The kernels of a training step around the two solves: products, slopes, what `f` does to A, and descent.
+"""The kernels of a training step besides the solvers: products, slopes, the parametrisations `f`, and the descent.
 
-F, X, Y and G are matrices; G and `result`, which is flat, are stored as F is.
+F, X, Y and G are of type `api.Matrix`, `result` is a flat array; G and `result` have the same layout as F. `levels`
+are numbers of the dtype. Kernels without shared memory run with one thread per entry, or one per row of F.
 """
 
 from __future__ import annotations
@@ -8,12 +9,16 @@ from __future__ import annotations
 from idl_ref.backends.cuda.api import cuda, device, kernel
 from idl_ref.backends.cuda.columns import offset, slope
 
-TILE = 16  # rows and columns of a product that a block computes, an entry per thread
+TILE = 16  # A block of `multiply` computes TILE × TILE entries of the product, one per thread.
 
 
 @kernel
 def multiply(F, X, Y, add):
-    """Y = F X, or Y + F X.   F (rows, inner), X (inner, columns), Y row by row"""
+    """Y = F X, or Y + F X if add > 0.   F (rows, inner), X (inner, columns), Y (rows, columns), row by row
+
+    The threads of a block copy a TILE × TILE part of F and one of X to shared memory, multiply them, and go on with the
+    next TILE values of the inner index.
+    """
     y = Y.array
     M = cuda.shared.array(0, y.dtype)
     rows, inner, columns = F.shape[0], F.shape[1], X.shape[1]
@@ -41,7 +46,7 @@ def multiply(F, X, Y, add):
 
 @kernel
 def slopes(P, Z, code, S):
-    """S = φ′(P + Z), all row by row"""
+    """S = φ′(P + Z), all three row by row; one thread per entry."""
     e, s = cuda.grid(1), S.array
     if e < s.size:
         s[e] = slope(P.array[e] + Z.array[e], s, code)
@@ -49,7 +54,7 @@ def slopes(P, Z, code, S):
 
 @kernel
 def row_products(F, G, products):
-    """⟨g_i, f_i⟩ of every row: not finite where G is not, whatever F holds."""
+    """products_i = ⟨g_i, f_i⟩ of rows i of G and F; one thread per row. A row of G with NaN or inf gives NaN or inf."""
     i = cuda.grid(1)
     if i < F.shape[0]:
         total = products.dtype.type(0)
@@ -61,7 +66,10 @@ def row_products(F, G, products):
 
 @kernel
 def collect(values, result):
-    """result = the largest of some nonnegative numbers, where it first stands, and their sum. One block."""
+    """result = the largest of the nonnegative `values`, the first place where it occurs, and the sum of all values.
+
+    One block: each thread reduces every `threads`-th value, and thread 0 joins the partial results in shared memory.
+    """
     M, tid, threads = cuda.shared.array(0, values.dtype), cuda.threadIdx.x, cuda.blockDim.x
     top, place, total = values.dtype.type(-1), 0, values.dtype.type(0)
     i = tid
@@ -81,19 +89,22 @@ def collect(values, result):
         result[0], result[1], result[2] = top, M[threads], total
 
 
-# --- what `f` does to a factor, and to its gradient -------------------------------------------------------------------
+# --- the parametrisations `f`: each maps a raw factor to the effective one, and pulls a gradient back -----------------
 
 
 @device
 def shrink(norm, levels, like):
-    """κ/ν, a few roundings smaller, for ν > κ; levels: κ, eps"""
+    """Return the factor κ/ν, or 1 if the norm ν ≤ κ; levels: κ, eps.
+
+    κ/ν is reduced by a few roundings, so that the norm of the scaled matrix cannot exceed κ.
+    """
     one, four = like.dtype.type(1), like.dtype.type(4)
     return levels[0] / norm * (one - four * levels[1]) if norm > levels[0] else one
 
 
 @kernel
 def scale(F, norms, levels, result):
-    """κ F / max(κ, ‖F‖∞)"""
+    """result = κ F / max(κ, ‖F‖∞); norms[0] is ‖F‖∞. One thread per entry."""
     e = cuda.grid(1)
     if e < result.size:
         result[e] = F.array[e] * shrink(norms[0], levels, result)
@@ -101,7 +112,11 @@ def scale(F, norms, levels, result):
 
 @kernel
 def pull_scale(F, G, norms, products, levels, result):
-    """(κ/ν)(G − (⟨G, F⟩/ν) s), s = sign(F) on the row that attains ν > κ; else G."""
+    """The gradient with respect to F from that with respect to κ F / max(κ, ‖F‖∞); one thread per entry.
+
+    It is (κ/ν)(G − (⟨G, F⟩/ν) s) for ν = ‖F‖∞ > κ, with s = sign(F) on the row that attains ν and 0 on the others; for
+    ν ≤ κ it is G. norms: ν and the number of that row; products[2]: ⟨G, F⟩.
+    """
     e = cuda.grid(1)
     if e < result.size:
         i, k = e // F.shape[1], e % F.shape[1]
@@ -115,7 +130,7 @@ def pull_scale(F, G, norms, products, levels, result):
 
 @kernel
 def upper(F, result):
-    """The strict upper triangle of a square matrix, row by row."""
+    """result = the strict upper triangle of a square F, both row by row; one thread per entry."""
     e, n = cuda.grid(1), F.shape[0]
     if e < result.size:
         result[e] = F.array[e] if e % n > e // n else result.dtype.type(0)
@@ -123,10 +138,11 @@ def upper(F, result):
 
 @device
 def threshold(F, i, kappa):
-    """θ ≥ 0 with Σ_k max(|f_ik| − θ, 0) = κ; −1 where the row is inside the ball.
+    """Return θ ≥ 0 with Σ_k max(|f_ik| − θ, 0) = κ for row i; −1 if the row is inside the ball Σ_k |f_ik| ≤ κ.
 
-    The mean excess of the entries that are left, which throws out more of them, until none goes. Source: Michelot,
-    A finite algorithm for finding the projection of a point onto the canonical simplex, JOTA 50 (1986).
+    θ is first computed as if all |f_ik| exceeded it, then again from those that do, until their number stays the same.
+    Source: Michelot, A finite algorithm for finding the projection of a point onto the canonical simplex, J. Optim.
+    Theory Appl. 50 (1986).
     """
     number, columns = F.array.dtype.type, F.shape[1]
     total = number(0)
@@ -148,7 +164,10 @@ def threshold(F, i, kappa):
 
 @kernel
 def project(F, levels, result):
-    """Each row's nearest point with Σ_k |f_ik| ≤ κ. levels: κ, eps"""
+    """result = the Euclidean projection of each row of F onto the ball Σ_k |f_ik| ≤ κ; one thread per row.
+
+    levels: κ, eps.
+    """
     i = cuda.grid(1)
     if i < F.shape[0]:
         theta = threshold(F, i, levels[0])
@@ -161,7 +180,7 @@ def project(F, levels, result):
                 value = value - theta if value > theta else value + theta if value < -theta else zero
             result[at] = value
             total += abs(value)
-        most = levels[0] * (one - levels[1] * result.dtype.type(columns))  # rounding must not leave a row outside
+        most = levels[0] * (one - levels[1] * result.dtype.type(columns))  # less than κ by the rounding of the sum
         if theta >= zero and total > most:
             for k in range(columns):
                 result[offset(F, i, k)] *= most / total
@@ -169,7 +188,11 @@ def project(F, levels, result):
 
 @kernel
 def pull_project(F, G, levels, result):
-    """Rows inside the ball: G. Outside: G_S − σ_S (σ_Sᵀ G_S)/|S| on the support S, σ = sign(f), and 0 off it."""
+    """The gradient with respect to F from that with respect to its projection by `project`; one thread per row.
+
+    It is G for a row inside the ball. Outside, it is G_S − σ_S (σ_Sᵀ G_S)/|S| on the support S of the projection, with
+    σ = sign(f), and 0 on the other entries.
+    """
     i = cuda.grid(1)
     if i < F.shape[0]:
         theta = threshold(F, i, levels[0])
@@ -195,7 +218,10 @@ def pull_project(F, G, levels, result):
 
 @kernel
 def descend(W, G, V, levels, nesterov):
-    """g ← G + λ w;   v ← μ v + g;   w ← w − η v, or with Nesterov w − η (g + μ v). levels: η, μ, λ"""
+    """g = G + λ w;   v ← μ v + g;   w ← w − η v, or with Nesterov's momentum w ← w − η (g + μ v). One thread per entry.
+
+    levels: the learning rate η, the momentum μ, the weight decay λ. W, G and V have the same layout.
+    """
     e, w, v = cuda.grid(1), W.array, V.array
     if e < w.size:
         g = G.array[e] + levels[2] * w[e]

@@ -1,6 +1,7 @@
-"""The one module that imports numba.cuda: what the kernels are decorated with, memory, matrices, launches.
+"""All access of the CUDA twin to numba.cuda: decorators, device memory, matrices, launches. No other module imports it.
 
-To import it needs no driver. In the simulator (NUMBA_ENABLE_CUDASIM=1) device functions are plain Python functions.
+Importing this module needs no CUDA driver. In numba.cuda's simulator (NUMBA_ENABLE_CUDASIM=1) device functions are
+plain Python functions.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from numba import config, cuda
 from numba.core import types
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
-FREE_SHARED = 48 << 10  # bytes of dynamic shared memory that a launch may ask for without a word before
-BOUNDS = 256, 2  # threads of a block at most, and blocks of that size on a multiprocessor at least
-SIMULATED_SHARED = 227 << 10  # what the simulator is taken to have: the most of an sm_90
+# Bytes of dynamic shared memory per block that every kernel may use; above, an attribute of the kernel must be set.
+DEFAULT_SHARED = 48 << 10
+# Launch bounds: the most threads in a block, and the least number of such blocks that must fit on a multiprocessor.
+BOUNDS = 256, 2
+SIMULATED_SHARED = 227 << 10  # bytes of shared memory per block in the simulator: the maximum of compute capability 9.0
 
 
 def reason() -> str:
-    """Why no kernel can run here; "" if one can."""
+    """Return why no kernel can run on this machine; "" if kernels can run."""
     if SIMULATED:
         return ""
     if not cuda.cudadrv.driver.driver.is_available:
@@ -30,31 +33,32 @@ def reason() -> str:
     return ""
 
 
-# --- compiling: always lazily, an eager signature would need a driver -------------------------------------------------
+# --- compiling --------------------------------------------------------------------------------------------------------
+# Kernels are compiled lazily, at their first launch: with a signature, numba.cuda would ask the driver at import time.
 
 
 def device(function: Callable) -> Any:
-    """A function that kernels call."""
+    """Decorate a device function: one that runs on the device and is called by kernels."""
     return function if SIMULATED else cuda.jit(device=True)(function)
 
 
 def kernel(function: Callable) -> Any:
-    """A function that the host launches; BOUNDS leave 128 registers to a thread."""
+    """Decorate a kernel: a function that the host launches. BOUNDS limit it to 128 registers per thread."""
     return cuda.jit(function) if SIMULATED else cuda.jit(function, launch_bounds=BOUNDS)
 
 
 if SIMULATED:
 
     def load4(array: Any, i: int) -> Any:
-        """array[i : i + 4] for a 16-byte aligned i"""
+        """Return array[i : i + 4] as a tuple; the address of array[i] must be a multiple of 16 bytes."""
         return array[i], array[i + 1], array[i + 2], array[i + 3]
 
     def store4(array: Any, i: int, four: Any) -> None:
-        """array[i : i + 4] = four"""
+        """array[i : i + 4] = four; the address of array[i] must be a multiple of 16 bytes."""
         array[i], array[i + 1], array[i + 2], array[i + 3] = four
 
     def renew(i: int) -> int:
-        """i"""
+        """Return i: the simulator compiles nothing, so no optimisation has to be prevented."""
         return i
 
 else:
@@ -62,15 +66,16 @@ else:
     from numba.cuda.extending import intrinsic
 
     def _address(context: Any, builder: Any, kind: Any, array: Any, i: Any) -> Any:
-        """Where array[i] stands, as the address of four numbers."""
+        """Return the LLVM pointer to array[i], cast to a pointer to a vector of four entries."""
         data = builder.gep(context.make_array(kind)(context, builder, array).data, [i], inbounds=True)
         four = ir.VectorType(context.get_value_type(kind.dtype), 4)
         return builder.bitcast(data, four.as_pointer(data.type.addrspace))
 
-    # The compiler knows only that a number is aligned to its own size, and would load four of them one by one.
+    # LLVM may assume only that an entry is aligned to its own size, and would emit four scalar loads or stores. These
+    # two intrinsics emit vector instructions with an alignment of 16 bytes.
     @intrinsic
     def load4(typing: Any, array: Any, i: Any) -> Any:
-        """array[i : i + 4] for a 16-byte aligned i"""
+        """Return array[i : i + 4] as a tuple; the address of array[i] must be a multiple of 16 bytes."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             four = builder.load(_address(context, builder, signature.args[0], *arguments))
@@ -82,7 +87,7 @@ else:
 
     @intrinsic
     def store4(typing: Any, array: Any, i: Any, four: Any) -> Any:
-        """array[i : i + 4] = four"""
+        """array[i : i + 4] = four; the address of array[i] must be a multiple of 16 bytes."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             address = _address(context, builder, signature.args[0], *arguments[:2])
@@ -95,10 +100,12 @@ else:
 
         return types.void(array, types.intp, types.UniTuple(array.dtype, 4)), generate
 
-    # Else whatever follows from the number of a thread would be computed once, before the loops, and wait in registers.
+    # LLVM hoists index arithmetic that depends only on the thread number out of the loops. The results would occupy
+    # registers for the whole kernel and cause spills to local memory. An inline assembly instruction is opaque to LLVM:
+    # what is computed from the result of `renew` stays where `renew` is called.
     @intrinsic
     def renew(typing: Any, i: Any) -> Any:
-        """i, of which the compiler knows nothing any more"""
+        """Return i, copied by inline assembly, so that LLVM can neither know its value nor hoist what depends on it."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             kind = ir.FunctionType(ir.IntType(64), [ir.IntType(64)])
@@ -111,8 +118,12 @@ else:
 
 
 def stream(value: Any) -> Any:
-    """A stream as numba.cuda takes it: its own, of another library, by number, or 0, the default one, for None."""
-    if value is None or (SIMULATED and not isinstance(value, cuda.stream)):  # the simulator knows no other streams
+    """Convert the `stream` of SolveOptions to what numba.cuda accepts.
+
+    `value` is a stream of numba.cuda, an object of another library with `__cuda_stream__`, a handle as an integer, or
+    None. None becomes 0, which stands for the default stream.
+    """
+    if value is None or (SIMULATED and not isinstance(value, cuda.stream)):  # the simulator has only its own streams
         return 0
     if SIMULATED or isinstance(value, cuda.cudadrv.driver.Stream):
         return value
@@ -121,17 +132,17 @@ def stream(value: Any) -> Any:
 
 
 def upload(array: np.ndarray, stream: Any = 0) -> Any:
-    """A copy on the device, flat."""
+    """Copy a host array to the device, as a flat array in row-major order."""
     return cuda.to_device(np.ascontiguousarray(array).reshape(-1), stream)
 
 
 def empty(size: int, dtype: Any, stream: Any = 0) -> Any:
-    """Uninitialised numbers on the device."""
+    """Allocate a flat, uninitialised array on the device."""
     return cuda.device_array(size, dtype, stream=stream)
 
 
 def download(d_array: Any, stream: Any = 0) -> np.ndarray:
-    """A copy on the host; waits for the stream."""
+    """Copy a flat device array to the host, and wait until the stream has done so."""
     array = d_array.copy_to_host(stream=stream)
     if stream:
         stream.synchronize()
@@ -139,14 +150,14 @@ def download(d_array: Any, stream: Any = 0) -> np.ndarray:
 
 
 def view(array: Any) -> Any:
-    """An array of any library with __cuda_array_interface__, as numba.cuda takes it; nothing is copied."""
-    if SIMULATED:  # its memory is the host's
+    """Wrap a device array of any library with `__cuda_array_interface__` as an array of numba.cuda, without a copy."""
+    if SIMULATED:  # simulated device memory is host memory
         return cuda.to_device(np.asarray(SimpleNamespace(__array_interface__=array.__cuda_array_interface__)))
     return cuda.as_cuda_array(array)
 
 
 class Matrix(NamedTuple):
-    """A flat array on the device as a matrix, for the host and for kernels: entry (i, k) at i·down + k·right."""
+    """A matrix over a flat device array: entry (i, k) is array[i·down + k·right]. Host code and kernels both use it."""
 
     array: Any
     shape: tuple[int, int]
@@ -155,31 +166,36 @@ class Matrix(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the entries."""
         return np.dtype(self.array.dtype)
 
     @property
     def T(self) -> Matrix:
-        """The transpose; nothing moves."""
+        """The transpose, over the same array: only the shape and the strides are exchanged."""
         return Matrix(self.array, self.shape[::-1], self.right, self.down)
 
     def download(self, stream: Any = 0) -> np.ndarray:
-        """A copy on the host."""
+        """Copy the matrix to the host.   -> (rows, columns) array"""
         if self.right == 1:
             return download(self.array, stream).reshape(self.shape)
         return self.T.download(stream).T
 
 
 def by_rows(array: Any, rows: int, columns: int) -> Matrix:
-    """A flat array on the device, row by row."""
+    """Return a flat device array as a matrix in row-major order."""
     return Matrix(array, (rows, columns), columns, 1)
 
 
 def on_device(array: Any) -> bool:
+    """Whether an argument of a solver is on the device: a Matrix, or an array with `__cuda_array_interface__`."""
     return isinstance(array, Matrix) or hasattr(array, "__cuda_array_interface__")
 
 
 def matrix(array: Any, dtype: Any, stream: Any = 0) -> Matrix:
-    """Any matrix on the device; None is an empty one. What is there already stays and must be contiguous."""
+    """Return `array` as a Matrix; a host array is copied to the device, and None becomes an empty matrix.
+
+    A device array is not copied; it must be contiguous, in row-major or column-major order.
+    """
     if array is None:
         return by_rows(empty(0, dtype, stream), 0, 0)
     if isinstance(array, Matrix):
@@ -189,7 +205,7 @@ def matrix(array: Any, dtype: Any, stream: Any = 0) -> Matrix:
         if array.is_c_contiguous():
             return by_rows(array.reshape(array.size), *array.shape)
         if not array.is_f_contiguous():
-            raise ValueError("an array on the device must be contiguous; got one with gaps: pass a copy of it.")
+            raise ValueError("an array on the device must be contiguous; got a strided one: pass a contiguous copy.")
         return by_rows(array.T.reshape(array.size), *array.shape[::-1]).T
     if array.flags.f_contiguous:
         return by_rows(upload(array.T, stream), *array.shape[::-1]).T
@@ -200,24 +216,24 @@ def matrix(array: Any, dtype: Any, stream: Any = 0) -> Matrix:
 
 
 def shared_limit() -> int:
-    """Bytes of shared memory that a block of this device may have at most."""
+    """Return the most bytes of shared memory that one block of this device may use."""
     return SIMULATED_SHARED if SIMULATED else cuda.get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
 
 
 def multiprocessors() -> int:
-    """How many blocks this device runs at the same time at least."""
+    """Return the number of multiprocessors of this device, which is the least number of blocks that keeps it busy."""
     return 132 if SIMULATED else cuda.get_current_device().MULTIPROCESSOR_COUNT
 
 
 def launch(kernel: Any, grid: int, block: int, shared: int, stream: Any, *arguments: Any) -> None:
-    """Run `grid` blocks of `block` threads with `shared` bytes of dynamic shared memory each."""
-    if shared > FREE_SHARED and not SIMULATED:
+    """Queue a kernel on `stream`: `grid` blocks of `block` threads, each block with `shared` bytes of shared memory."""
+    if shared > DEFAULT_SHARED and not SIMULATED:
         _allow(kernel, shared, arguments)
     kernel[grid, block, stream, shared](*arguments)
 
 
 def _allow(kernel: Any, shared: int, arguments: tuple) -> None:
-    """Above 48 KB a kernel needs leave, which numba.cuda has no word for."""
+    """Let a kernel use more than DEFAULT_SHARED bytes: the driver has an attribute for it, numba.cuda no function."""
     from cuda.bindings.driver import CUfunction_attribute
 
     compiled = kernel.compile(tuple(kernel.typeof_pyval(argument) for argument in arguments))

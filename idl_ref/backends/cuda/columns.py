@@ -1,8 +1,9 @@
-"""Device functions of the CUDA twin: products, activations and norms. No thread waits for another one here.
+"""Device functions of the CUDA twin: products, activations and norms. None of them contains a barrier.
 
-A block owns a tile of `w` columns. A matrix of a tile is stored by rows, entry (i, c) at at + i·w + c, its rows
-filled up with zeros to a multiple of 8. A factor F is packed by columns, F[i, k] at k·height + i. A thread keeps 8 rows
-and 4 columns of a product in registers and reads 8 rows of F with two 16-byte loads.
+A block works on a tile of w columns. The matrix of a tile is stored row by row: entry (i, c) is at `at + i·w + c`, and
+the number of rows is padded with zeros to a multiple of 8. A factor F is packed column by column: entry (i, k) is at
+`k·height + i`, where `height` is its padded number of rows. In a product, one thread accumulates 8 rows × 4 columns in
+registers; 8 entries of a column of F are two aligned 16-byte loads.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from idl_ref.backends.cuda.plans import LANES, SLICES, Rows
 
 @device
 def axpy(a, x, y):
-    """y + a x for four numbers"""
+    """y + a x for tuples x and y of four numbers"""
     return y[0] + a * x[0], y[1] + a * x[1], y[2] + a * x[2], y[3] + a * x[3]
 
 
 @device
 def rank_one(F, f, X, x, t):
-    """t + F[:, k] X[k, :] for the 8 rows and 4 columns of a thread"""
+    """t + F[:, k] X[k, :] for the 8 rows and 4 columns of a thread: 32 multiply-adds in the calling thread.
+
+    F[f : f + 8] are the 8 entries of column k of the factor, X[x : x + 4] the 4 entries of row k of the tile; t is a
+    tuple of 8 rows, each a tuple of 4 numbers, which the compiler keeps in registers.
+    """
     a, b, row = load4(F, f), load4(F, f + 4), load4(X, x)
     return (
         axpy(a[0], row, t[0]),
@@ -42,7 +47,7 @@ def rank_one(F, f, X, x, t):
 
 @device
 def zeros(like):
-    """Where a thread's tile of a product begins."""
+    """Return the initial sums of a thread: 8 rows × 4 columns of zeros, of the dtype of the array `like`."""
     zero = like.dtype.type(0)
     row = (zero, zero, zero, zero)
     return row, row, row, row, row, row, row, row
@@ -50,9 +55,13 @@ def zeros(like):
 
 @device
 def product(F, height, X, w, inner):
-    """F X for the 8 rows and 4 columns of a thread over k < inner, in this order, two steps written out."""
+    """Σ_k F[:, k] X[k, :] over k < inner for the 8 rows and 4 columns of the calling thread, in the order of k.
+
+    F.at and X.at point to the first of these rows and columns. `inner` is even: the loop is unrolled twice.
+    """
     t, f, x = zeros(X.array), F.at, X.at
-    # What the compiler cannot look through it cannot turn into longer sums, either: two addresses move on, and a count.
+    # `renew` hides these values from LLVM, which would otherwise rewrite the index arithmetic with more additions per
+    # step. So the loop updates only two addresses and one count.
     left, height = int32(renew(inner)), renew(height)
     twice = renew(2 * height)
     while left > 0:
@@ -66,7 +75,7 @@ def product(F, height, X, w, inner):
 
 @device
 def put(P, p, down, t):
-    """The 8 rows of a thread's tile, to where they belong."""
+    """Store the 8 × 4 sums t of the calling thread, row i from P[p + i·down] on, with one 16-byte store per row."""
     store4(P, p, t[0])
     store4(P, p + down, t[1])
     store4(P, p + 2 * down, t[2])
@@ -79,7 +88,11 @@ def put(P, p, down, t):
 
 @device
 def sweep(team, F, height, inner, X, P, first, last):
-    """P = F X for the rows first … last of a tile, P (last − first, w). F has `height` rows."""
+    """P = F X for the rows first ≤ i < last of one tile, by all threads of `team`.
+
+    F is packed with `height` rows and `inner` columns, X (inner, w), P (last − first, w). P is divided into items of
+    8 × 4 entries, column groups first; thread tid computes the items tid, tid + threads, …
+    """
     w, groups = team.w, team.w // 4
     item = renew(team.tid)
     while item < (last - first) // 8 * groups:
@@ -91,8 +104,12 @@ def sweep(team, F, height, inner, X, P, first, last):
 
 @device
 def sweep_slices(team, F, height, inner, X, P):
-    """P[s] = F X over the s-th share of k, for a factor of few rows and many columns; P (SLICES, height, w)."""
-    w, groups, share = team.w, team.w // 4, (inner + 31) // 32 * 4  # of SLICES shares, all even
+    """P[s] = the part of F X that slice s of the inner index k contributes, by all threads of `team`.
+
+    It is for a factor of few rows and many columns, as Rᵀ: SLICES times as many threads have work. F is packed with
+    `height` rows and `inner` columns, X (inner, w), P (SLICES, height, w). As in `sweep`, an item is 8 × 4 entries.
+    """
+    w, groups, share = team.w, team.w // 4, (inner + 31) // 32 * 4  # values of k in a slice; even, as `product` needs
     item = renew(team.tid)
     while item < SLICES * (height // 8) * groups:
         s, i, c = item // (height // 8 * groups), item // groups % (height // 8) * 8, item % groups * 4
@@ -104,7 +121,7 @@ def sweep_slices(team, F, height, inner, X, P):
 
 @device
 def join_slices(team, P, size, T):
-    """T[e] = Σ_s P[s][e], e < size"""
+    """T[e] = Σ_s P[s][e] for e < size, in the order of s, one thread per entry."""
     e = renew(team.tid)
     while e < size:
         total = P.array[P.at + e]
@@ -119,7 +136,7 @@ def join_slices(team, P, size, T):
 
 @device
 def phi(p, like, code):
-    """φ of a number of the kind that `like` holds; `code` is that of the activation table. NaN is not ≤ 0, stays."""
+    """φ(p) for a number of the dtype of the array `like`; `code` is one of `activations`. NaN stays NaN."""
     zero, one = like.dtype.type(0), like.dtype.type(1)
     if code == RELU:
         return zero if p <= zero else p
@@ -144,7 +161,7 @@ def phi(p, like, code):
 
 @device
 def slope(p, like, code):
-    """φ′ of a number, the smaller one-sided slope at a kink."""
+    """φ′(p) for a number of the dtype of the array `like`; at a kink, the smaller of the two one-sided slopes."""
     zero, one = like.dtype.type(0), like.dtype.type(1)
     if code == RELU:
         return one if p > zero else zero
@@ -168,19 +185,22 @@ def slope(p, like, code):
 
 @device
 def larger(a, b):
-    """max(a, b), NaN if one of them is."""
+    """max(a, b), which is NaN if a or b is NaN."""
     return a if a > b or a != a else b
 
 
 @device
 def offset(F, i, k):
-    """Where F[i, k] stands in the array of a matrix."""
+    """Return the index of entry (i, k) of an `api.Matrix` in its flat array."""
     return i * F.down + k * F.right
 
 
 @device
 def norms(V, v, down, n, lane):
-    """‖v‖∞ and ‖v‖₁ of a lane's share of a column."""
+    """Return max |v_i| and Σ |v_i| over the rows i = lane, lane + LANES, … < n of a column: one partial reduction.
+
+    Entry i of the column is V[v + i·down].
+    """
     top = V.dtype.type(0)
     total = top
     i = lane

@@ -1,7 +1,8 @@
-"""The kernels of the CUDA twin: solvers of a tile of columns per block, and their parts for what is too large for that.
+"""The kernels of the CUDA twin: solvers that keep a tile in shared memory, and others that take one step per launch.
 
-Threads wait for each other here and in the kernels of Newton, and nowhere else. `plans.places` is the map of the
-shared memory of a block.
+Each block of threads works on one tile of w columns. All barriers between the threads of a block are here and in
+`newton`; between two barriers, no thread reads shared memory that another thread writes. `plans.places` lays out the
+shared memory of a block. In every function, b is the `Block` of the calling thread and e the `Task`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numba.core.types import int32
 from idl_ref.backends.cuda import plans
 from idl_ref.backends.cuda.api import cuda, device, kernel, load4, renew, store4
 from idl_ref.backends.cuda.columns import join_slices, offset, sweep, sweep_slices
-from idl_ref.backends.cuda.plans import INTEGERS, KEPT, LANES, REALS, WIDE, Rows, Team
+from idl_ref.backends.cuda.plans import APPLY_ROWS, INTEGERS, KEPT, LANES, REALS, WIDE, Rows, Team
 from idl_ref.backends.cuda.states import (
     CONTROL,
     GOOD,
@@ -39,8 +40,7 @@ from idl_ref.backends.cuda.trials import (
 )
 
 SHARED, STREAMED, LOW_RANK = range(3)
-KINDS = {"shared": SHARED, "streamed": STREAMED, "low_rank": LOW_RANK}
-BLOCK = 128  # rows of a block of `apply`
+KINDS = {"shared": SHARED, "streamed": STREAMED, "low_rank": LOW_RANK}  # by the names in plans.TABLE
 filled = device(plans.filled)
 
 
@@ -49,14 +49,14 @@ filled = device(plans.filled)
 
 @device
 def here(e, w):
-    """The block of a thread, whose tile has the number of the block."""
+    """Return the `Block` of the calling thread, for tiles of w columns: block number t works on tile number t."""
     M, N = cuda.shared.array(0, e.out.dtype), cuda.shared.array(0, int32)
     return block_of(N, M, e, w, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
 
 
 @device
 def copy(b, S, T, size):
-    """T = S, four numbers at a time"""
+    """Copy `size` numbers, a multiple of four, from S to T by 16-byte loads and stores; all threads of the block."""
     i = 4 * b.tid
     while i < size:
         store4(T.array, T.at + i, load4(S.array, S.at + i))
@@ -65,11 +65,14 @@ def copy(b, S, T, size):
 
 @device
 def start(b, e, V):
-    """Look at the columns, bring in where they start, hand out what is not finite; how many go on."""
+    """Copy the start into the tile V (end, w) and set the state of its columns. Return how many columns go on.
+
+    Columns with an input that is not finite end here and get their answer, NaN.
+    """
     survey(b, e, V)
     cuda.syncthreads()
     goes_on = 0
-    if b.tid < b.w:  # also columns that are not there
+    if b.tid < b.w:  # also for c ≥ b.used, where the last tile has no columns: their state is read, too
         for k in range(INTEGERS):
             b.N[k * b.w + b.tid] = 0
         for k in range(REALS):
@@ -83,7 +86,7 @@ def start(b, e, V):
 
 @device
 def narrow(b, e, F2):
-    """T = Rᵀ X, by way of its slices behind it."""
+    """T = Rᵀ X (narrow, w) in shared memory, from its SLICES partial sums, which are stored behind T."""
     height, T = e.narrow, Rows(b.M, e.places.t)
     slices = Rows(b.M, e.places.t + height * b.w)
     sweep_slices(b, F2, height, e.end, Rows(b.M, e.places.x), slices)
@@ -94,7 +97,7 @@ def narrow(b, e, F2):
 
 @device
 def image(b, e, kind, F1, first, last):
-    """P = A X, or L T, for the rows first … last."""
+    """P = A X, or L T with T = Rᵀ X, for the rows first ≤ i < last. A is read from shared memory or from F1."""
     X, P, end = Rows(b.M, e.places.x), Rows(b.M, e.places.p), e.end
     if kind == SHARED:
         sweep(b, Rows(b.M, e.places.f), end, end, X, P, first, last)
@@ -106,7 +109,7 @@ def image(b, e, kind, F1, first, last):
 
 @device
 def close_picard(b, e, V):
-    """Close the columns that are done and hand out their answers, which stand in V; how many columns go on."""
+    """Close the columns that are done, and deliver their answers from V (end, w). Return how many columns go on."""
     goes_on, c = 0, renew(b.tid)
     if c < b.used:
         goes_on = settle_picard(b, e, c)
@@ -117,7 +120,10 @@ def close_picard(b, e, V):
 
 @device
 def close_guarded(b, e, V, P, H):
-    """The same for trial points, whose images stand in P, and the next points into V."""
+    """Close the columns that are done, and compute the next points of the others. Return how many columns go on.
+
+    V (end, w) holds the points x, and receives the next ones; P (end, w) holds g(x); H is the history of the tile.
+    """
     goes_on, c = 0, renew(b.tid)
     if c < b.used:
         goes_on = settle_guarded(b, e, c)
@@ -136,13 +142,16 @@ def close_guarded(b, e, V, P, H):
     return running
 
 
-# --- a tile per block, to the end -------------------------------------------------------------------------------------
-# The width of a tile is known when a kernel is compiled: offsets become part of the instructions, not of the registers.
+# --- solvers: one launch, in which each block iterates until all columns of its tile are done -------------------------
+# The width w of a tile is a compile-time constant: address offsets are immediate operands, which need no registers.
 
 
 @cache
 def picard(name, w):
-    """The kernel x ← g(x) for a tile, each column until it is done, or was slow for `slow_steps` steps in a row."""
+    """Return the kernel of Picard, x ← g(x), of the kind `name` for tiles of w columns.
+
+    Each column iterates until it is done, or was slow for `slow_steps` steps in a row. F1 and F2: the packed factors.
+    """
     kind = KINDS[name]
 
     def solve(F1, F2, e):
@@ -171,7 +180,11 @@ def picard(name, w):
 
 @cache
 def guarded(name, w):
-    """The kernel of Anderson's trial points, kept only if they help: `safeguarded` in the NumPy twin."""
+    """Return the kernel of Anderson of the kind `name` for tiles of w columns.
+
+    `solve.safeguarded` of the NumPy twin defines the iteration. F1 and F2: the packed factors. H: the histories of all
+    tiles, (tiles, end, HISTORY, w).
+    """
     kind = KINDS[name]
 
     def solve(F1, F2, H, e):
@@ -195,24 +208,28 @@ def guarded(name, w):
     return kernel(solve)
 
 
-# --- a step per launch, for what is too large for that ----------------------------------------------------------------
-# Tiles stand one after the other in global memory, X (end, w) and P (end, w); what is known of columns in between, too.
+# --- one step per launch, for tiles that do not fit into shared memory ------------------------------------------------
+# X and P hold all tiles in global memory, (tiles, end, WIDE). The state of the columns is also there between launches.
 
 
 @kernel
 def apply(F, X, P, sizes, running):
-    """P = F X for the rows of a block and one tile. sizes: rows, inner, row blocks."""
+    """P = F X: each block computes APPLY_ROWS rows for one tile, unless all columns of the tile are done.
+
+    F is packed (rows, inner), X (tiles, inner, WIDE), P (tiles, rows, WIDE); sizes: rows, inner, and how many blocks
+    share a tile.
+    """
     rows, inner, blocks = sizes
     tile, part = cuda.blockIdx.x // blocks, cuda.blockIdx.x % blocks
     if running[tile] > 0:
-        first, team = part * BLOCK, Team(cuda.threadIdx.x, cuda.blockDim.x, WIDE)
+        first, team = part * APPLY_ROWS, Team(cuda.threadIdx.x, cuda.blockDim.x, WIDE)
         here, there = Rows(X, tile * inner * WIDE), Rows(P, (tile * rows + first) * WIDE)
-        sweep(team, Rows(F, 0), rows, inner, here, there, first, min(first + BLOCK, rows))
+        sweep(team, Rows(F, 0), rows, inner, here, there, first, min(first + APPLY_ROWS, rows))
 
 
 @device
 def keep(b, e, kept, back):
-    """What is known of the columns of a tile, out of shared memory, or back into it."""
+    """Copy the state of the columns of a tile from shared memory to `kept`, or with `back` the other way round."""
     w, tile = b.w, b.first // b.w
     N, integers = Rows(b.N, 0), Rows(kept.integers, tile * INTEGERS * w)
     M, reals = Rows(b.M, e.places.state), Rows(kept.reals, tile * KEPT * w)
@@ -226,7 +243,7 @@ def keep(b, e, kept, back):
 
 @device
 def leave(b, e, kept, running):
-    """Keep what is known, and tell how many columns go on."""
+    """Copy the state of the tile to `kept`, and with it how many of its columns go on, at the end of a kernel."""
     keep(b, e, kept, False)
     if b.tid == 0:
         kept.running[b.first // b.w] = running
@@ -234,7 +251,7 @@ def leave(b, e, kept, running):
 
 @kernel
 def open_tiles(X, e, kept):
-    """The start of every tile."""
+    """Copy the start into X and set the state of all columns; one block for each tile."""
     b = here(e, WIDE)
     running = start(b, e, Rows(X, cuda.blockIdx.x * e.end * WIDE))
     cuda.syncthreads()
@@ -243,7 +260,10 @@ def open_tiles(X, e, kept):
 
 @kernel
 def step_picard(X, P, e, kept):
-    """What follows on P = A X in one step of Picard, for the tile of a block."""
+    """Complete one step of Picard after P = A X: X ← S ∘ φ(P + Z), and close the columns that are done.
+
+    One block for each tile; tiles whose columns are all done are skipped.
+    """
     b, at = here(e, WIDE), cuda.blockIdx.x * e.end * WIDE
     if kept.running[cuda.blockIdx.x] > 0:
         keep(b, e, kept, True)
@@ -254,7 +274,10 @@ def step_picard(X, P, e, kept):
 
 @kernel
 def step_guarded(X, P, H, e, kept):
-    """What follows on P = A X in one step of Anderson."""
+    """Complete one step of Anderson after P = A X: the next points in X, and close the columns that are done.
+
+    H holds the histories, (tiles, end, HISTORY, WIDE). One block for each tile; tiles that are done are skipped.
+    """
     b, at = here(e, WIDE), cuda.blockIdx.x * e.end * WIDE
     if kept.running[cuda.blockIdx.x] > 0:
         keep(b, e, kept, True)
@@ -269,9 +292,11 @@ def step_guarded(X, P, H, e, kept):
 
 @kernel
 def substitute(F1, X, P, upper, e):
-    """One sweep, row by row: x_i = s_i φ(Σ_k A_ik x_k + z_i) needs what is known already. The answer is g(x).
+    """Solve the equation with a strictly triangular A by substitution, x_i = s_i φ(Σ_k A_ik x_k + z_i), row by row.
 
-    upper: 1 for an upper triangle. X and P hold the tiles.
+    In the order of the rows, each sum needs only entries that are already known. Then one application measures the
+    rounding of x, and its result g(x) is the answer. F1 is A, packed; X and P hold all tiles in global memory, (tiles,
+    end, WIDE), one block for each; upper is 1 for an upper triangle, else 0.
     """
     b, n, w, end = here(e, WIDE), e.n, WIDE, e.end
     x = cuda.blockIdx.x * end * w
@@ -287,7 +312,7 @@ def substitute(F1, X, P, upper, e):
             while k < high:
                 total += F1[k * end + i] * X[x + k * w + c]
                 k += LANES
-            b.M[e.places.shares + item] = total
+            b.M[e.places.partials + item] = total
             item += b.threads
         cuda.syncthreads()
         if b.tid < b.used:
@@ -305,12 +330,16 @@ def substitute(F1, X, P, upper, e):
     deliver(b, e, Rows(P, x))
 
 
-# --- factors ----------------------------------------------------------------------------------------------------------
+# --- preparation of a factor ------------------------------------------------------------------------------------------
 
 
 @kernel
 def pack(F, packed):
-    """packed[k, i] = F[i, k], filled up with zeros."""
+    """Pack the matrix F: entry (i, k) goes to packed[k·height + i], and the padding gets zeros.
+
+    height and width are the numbers of rows and columns, rounded up to multiples of UNIT. The threads of the grid take
+    the entries in order, so that writes are coalesced.
+    """
     rows, columns = F.shape
     height, width = filled(rows), filled(columns)
     e = cuda.grid(1)
@@ -322,7 +351,11 @@ def pack(F, packed):
 
 @kernel
 def row_sums(F, weights, sums, sides):
-    """sums_i = Σ_k |F_ik| weights_k; sides_i = 1 if row i has an entry on or above the diagonal, + 2 if on or below."""
+    """sums_i = Σ_k |F_ik| weights_k, and on which sides of the diagonal row i has nonzero entries; one thread per row.
+
+    An empty `weights` stands for ones. sides_i is 1 if an entry is on or above the diagonal, plus 2 if one is on or
+    below.
+    """
     rows, columns = F.shape
     i = cuda.grid(1)
     if i < rows:

@@ -1,7 +1,7 @@
-"""The CUDA twin: solvers on the device, one block per tile of columns; docs/gpu.md says how it was checked.
+"""The layer of the CUDA twin: it launches the solvers, one block per tile of columns. docs/gpu.md describes its tests.
 
-The answer of a column depends neither on its batch mates nor on the width of a tile or the size of a block: every sum
-has one order, and columns never meet.
+The answer of a column does not depend on the other columns, on the width of a tile or on the size of a block: the terms
+of every sum have a fixed order, and no sum contains entries of two columns.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ from idl_ref.backends.numpy import layer as definition
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import Options, Weights
 
-CHECK, CHECK_NEWTON = 8, 2  # steps of what is too large for one launch, until the host asks who goes on
-ROOM = 1 << 28  # bytes for the linear systems that Newton solves at the same time
-NEVER = 1 << 62  # slow steps after which plain Picard gives up
-LONGEST = (1 << 31) - 1  # applications that a column can count
+# With one step per launch, the host asks only after this many steps which columns go on, because the answer has to
+# wait for the device. The second number is for Newton.
+CHECK, CHECK_NEWTON = 8, 2
+ROOM = 1 << 28  # bytes of device memory for the linear systems that Newton solves at the same time
+LONGEST = (1 << 31) - 1  # the largest count of applications: it is an int32
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
 
 
 class Packed(NamedTuple):
-    """What the kernels and the certificate want to know of A."""
+    """A as the kernels and the certificate need it, computed once for as long as the factors stay as they are."""
 
-    d_F1: Any
-    d_F2: Any  # empty for a dense A
-    norm: float  # ‖A‖∞ or more, also for the adjoint
-    triangle: str | None  # which strict triangle holds the first factor, if one does
+    d_F1: Any  # the first factor, packed, on the device
+    d_F2: Any  # the second factor, likewise; empty for a dense A
+    norm: float  # an upper bound of ‖A‖∞ of the forward A, also for the adjoint
+    triangle: str | None  # "upper" or "lower" if A is dense and strictly triangular, else None
 
 
 def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
-    """The factors as the kernels read them, and what the row sums |A| 1 ≤ |F₁| |F₂| … 1 of the forward A tell."""
+    """Pack the factors on the device, bound ‖A‖∞ of the forward A by |A| 1 ≤ |F₁| |F₂| … 1, and look for a triangle."""
     dtype = factors[0].dtype
     matrices: Any = tuple(matrix(F, dtype, stream) for F in factors)
     packed = [api.empty(filled(F.shape[0]) * filled(F.shape[1]), dtype, stream) for F in matrices]
@@ -62,26 +63,29 @@ def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
     lengths = sum(sum(F.shape) for F in factors)
     top = float(np.max(api.download(d_sums, stream)))
     norm = methods.norm_bound(top, lengths, dtype, len(factors) > 1)
-    if not norm < 1:  # the certificate then depends on the exact value
+    if not norm < 1:  # The certificate then depends on the exact value, which is computed on the host.
         norm = fac.norm_inf(forward_factors(factors, adjoint))
     d_F1, d_F2 = [*packed, d_nothing][:2]
     return Packed(d_F1, d_F2, norm, triangle)
 
 
 def row_sums(F: Matrix, d_weights: Any, stream: Any = 0) -> tuple[Any, Any]:
-    """The sums and the sides that `kernels.row_sums` tells."""
+    """Return Σ_k |F_ik| w_k of every row of F and the sides of the diagonal with nonzero entries, on the device.
+
+    An empty `d_weights` stands for ones; `kernels.row_sums` defines the sides.
+    """
     d_sums, d_sides = (api.empty(F.shape[0], kind, stream) for kind in (F.dtype, np.int32))
     api.launch(kernels.row_sums, -(-F.shape[0] // 128), 128, 0, stream, F, d_weights, d_sums, d_sides)
     return d_sums, d_sides
 
 
 def on_host(*arrays: Any) -> tuple:
-    """What is on the device as NumPy arrays, and all else as it is."""
+    """Return the arguments with device arrays copied to NumPy arrays; host arrays and None stay as they are."""
     return tuple(matrix(array, array.dtype).download() if on_device(array) else array for array in arrays)
 
 
 def forward_factors(factors: fac.Factors, adjoint: bool) -> fac.Factors:
-    """The factors of the forward equation, for what is computed on the host."""
+    """Return the factors of the forward equation as NumPy arrays, from those of an equation of either direction."""
     factors = on_host(*factors)
     return fac.transpose(factors) if adjoint else factors
 
@@ -90,25 +94,28 @@ def forward_factors(factors: fac.Factors, adjoint: bool) -> fac.Factors:
 
 
 class DeviceEquation(NamedTuple):
-    """An equation whose arrays are on the device, and how it is solved."""
+    """An equation whose arrays are on the device, with the options and the stream of its solve."""
 
     packed: Packed
     r: int  # 0 for a dense A
     activation: Activation
-    S: Matrix
-    Z: Matrix
-    X0: Matrix
+    S: Matrix  # (n, m); empty for the forward equation
+    Z: Matrix  # (n, m)
+    X0: Matrix  # (n, m); empty to start from 0
     options: SolveOptions
     stream: Any
 
 
 def solve_columns(method: str, e: DeviceEquation, index: np.ndarray, answer: tuple[Any, Any, Any, Any]) -> None:
-    """The columns `index` by one method, into the arrays `answer`; "auto" is Picard, which leaves some as SLOW."""
+    """Solve the columns `index` by one method, and write into the arrays `answer`: out, status, iterations, numbers.
+
+    "auto" stands for Picard, which stops at columns that converge slowly and gives them the status SLOW.
+    """
     (n, m), r, dtype, options = e.Z.shape, e.r, e.Z.dtype, e.options
     limit = api.shared_limit()
     plan = plans.plan(method, (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), options.tile)
     plans.check(plan, limit)
-    slow_steps = methods.SLOW_STEPS if method == "auto" else NEVER
+    slow_steps = methods.SLOW_STEPS if method == "auto" else methods.ENDLESS
     ratio = methods.DECREASE if method in ("anderson", "newton") else methods.SLOW
     levels = options.tol, ratio, np.finfo(dtype).eps, e.activation.lipschitz
     tol, ratio, eps, lipschitz = (dtype.type(level) for level in levels)
@@ -127,9 +134,10 @@ def solve_columns(method: str, e: DeviceEquation, index: np.ndarray, answer: tup
 
 
 def _at_once(method: str, e: DeviceEquation, plan: Plan, task: Task) -> None:
-    """One launch: every block solves its tile to the end."""
+    """Solve in one launch, in which every block iterates until all columns of its tile are done."""
 
     def vectors(count: int) -> Any:
+        """Allocate `count` vectors of `end` entries for every column."""
         return api.empty(plan.grid * count * task.end * plan.width, e.Z.dtype, e.stream)
 
     arguments: tuple = e.packed[:2]
@@ -144,7 +152,7 @@ def _at_once(method: str, e: DeviceEquation, plan: Plan, task: Task) -> None:
 
 
 def _large(method: str, e: DeviceEquation, plan: Plan, task: Task) -> None:
-    """P = A X over the whole batch, then what follows on it, until no column goes on."""
+    """Solve with one step per launch: products P = A X for all tiles, then an epilogue, until no column goes on."""
     r, grid, dtype = e.r, plan.grid, e.Z.dtype
     kept = Kept(
         api.empty(grid * INTEGERS * plan.width, np.int32, e.stream),
@@ -153,13 +161,16 @@ def _large(method: str, e: DeviceEquation, plan: Plan, task: Task) -> None:
     )
 
     def tiles(rows: int) -> Any:
+        """Allocate a matrix of `rows` rows for every tile."""
         return api.empty(grid * rows * plan.width, dtype, e.stream)
 
     def launch(kernel: Any, blocks: int, shared: int, *arguments: Any) -> None:
+        """Launch a kernel on the stream of the solve, with blocks of the planned size."""
         api.launch(kernel, blocks, plan.threads, shared, e.stream, *arguments)
 
     def product(d_F: Any, rows: int, inner: int, d_from: Any, d_to: Any) -> None:
-        blocks = -(-rows // kernels.BLOCK)
+        """Multiply F (rows, inner) with every tile of `d_from`."""
+        blocks = -(-rows // plans.APPLY_ROWS)
         launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, blocks), kept.running)
 
     d_X, d_P, d_T = tiles(task.end), tiles(task.end), tiles(task.narrow)
@@ -184,19 +195,19 @@ def _large(method: str, e: DeviceEquation, plan: Plan, task: Task) -> None:
 
 
 class Layer(definition.Layer):
-    """The layer of the NumPy twin with solvers on the device.
+    """The layer of the NumPy twin, with the equations solved on the device.
 
     Notes
     -----
-    The arrays of an equation, and X0, are NumPy arrays, or contiguous arrays on the device: of any library with
-    `__cuda_array_interface__`, or a Matrix. If Z is on the device, so is X in the Solution; everything per column is a
-    NumPy array.
+    The arrays of an equation, and X0, are NumPy arrays or contiguous arrays on the device: those of any library with
+    `__cuda_array_interface__`, or an `api.Matrix`. If Z is on the device, X in the Solution is on the device, too. The
+    status, iterations, step and error bound of the columns are NumPy arrays in either case.
     """
 
-    _packed: tuple[Packed | None, Packed | None] = (None, None)  # forward and adjoint, when they are needed
+    _packed: tuple[Packed | None, Packed | None] = (None, None)  # forward and adjoint, packed when first needed
 
     def packed(self, factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
-        """The factors of the equation, packed once."""
+        """Return the packed factors of the forward or the adjoint equation, and pack them at the first call."""
         packed = self._packed[adjoint]
         if packed is None:
             packed = pack(factors, adjoint, stream)
@@ -204,6 +215,7 @@ class Layer(definition.Layer):
         return packed
 
     def solve(self, equation: Equation, X0: Any = None, options: SolveOptions | None = None) -> Solution:
+        """Solve `equation` or `adjoint` of this layer on the device; the NumPy twin describes the parameters."""
         factors, activation, S, Z = equation
         adjoint = S is not None
         options = options or self.options[adjoint]
@@ -213,7 +225,9 @@ class Layer(definition.Layer):
         packed = self.packed(factors, adjoint, stream)
         method = methods.choose(options.method, factors, adjoint, lambda _: packed.triangle)
         d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
-        if method == "substitution" and X0 is not None:  # it needs no start, but a start that is not finite is reported
+        if method == "substitution" and X0 is not None:
+            # Substitution ignores X0, but in every backend a column whose X0 is not finite gets the status NONFINITE:
+            # set its Z to NaN.
             Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
             d_Z, d_X0 = (matrix(array, dtype, stream) for array in (np.where(finite, Z_here, dtype.type(np.nan)), None))
         r = factors[0].shape[1] if len(factors) > 1 else 0
@@ -236,7 +250,7 @@ class Layer(definition.Layer):
         return Solution(returned(X, Z, stream), status.astype(np.int8), iterations, numbers[0].copy(), bound)
 
     def _solve_on_host(self, equation: Equation, X0: Any, options: SolveOptions) -> Solution:
-        """The NumPy twin solves what has no entries, and by methods that have no kernel here; X goes to where Z is."""
+        """Solve what has no entries, or by a method without a kernel, by the NumPy twin, and return X where Z is."""
         factors, activation, S, Z = equation
         S_here, Z_here, X0_here = on_host(S, Z, X0)
         here = Equation(on_host(*factors), activation, S_here, Z_here)
@@ -245,7 +259,7 @@ class Layer(definition.Layer):
 
 
 def returned(X: Matrix, Z: Any, stream: Any) -> Any:
-    """The answer, where and as what Z was given."""
+    """Return X as what Z was given as: a Matrix, a device array of numba.cuda, or a NumPy array."""
     if isinstance(Z, Matrix):
         return X
     return X.array.reshape(*X.shape) if on_device(Z) else X.download(stream)
@@ -254,22 +268,22 @@ def returned(X: Matrix, Z: Any, stream: Any) -> Any:
 def certify(
     factors: fac.Factors, activation: Activation, norm: float, adjoint: bool, numbers: np.ndarray, dtype: np.dtype
 ) -> np.ndarray:
-    """The error bound of every column, from the norms that the kernels recorded.   numbers (6, m) -> (m,)"""
+    """Return the error bound of every column from the norms that the kernels recorded.   numbers (6, m) -> (m,)"""
     _, change, x, z, g, lipschitz = numbers
-    if len(factors) > 1:  # the bound looks into L and R, which may be on the device
+    if len(factors) > 1:  # `certificate.rounding` reads the entries of L and R, which may be on the device
         factors = on_host(*factors)
     rounding = certificate.rounding(factors, activation, dtype, norm)
     kappa, entries = lipschitz * rounding.norm, factors[0].shape[0] if adjoint else 1
-    sums = 1 + 4 * (entries + 1) * rounding.unit  # the norms themselves were rounded
     with np.errstate(over="ignore", invalid="ignore"):
-        numerator = sums * certificate.excess(kappa, lipschitz, change, x, z, g, entries, rounding)
-    # Only κ ≥ 1 asks for them; rounded up, κ is that also for a norm of one unit in the last place less.
+        numerator = certificate.excess(kappa, lipschitz, change, x, z, g, entries, rounding)
+        numerator *= certificate.norms_rounding(entries, rounding.unit)
+    # `divide` needs the factors only for columns with κ ≥ 1, so that they are not copied to the host for other solves.
     forward: fac.Factors = () if np.all(kappa < 1) else forward_factors(factors, adjoint)
     return certificate.divide(numerator, kappa, lipschitz, forward, adjoint)
 
 
 def warmup(dtype: np.dtype) -> None:
-    """Compile the kernels of small and low-rank equations for one dtype."""
+    """Compile the kernels of small dense and of low-rank equations for one dtype, by solving two columns with each."""
     half, shift, L = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype), np.ones((2, 1), dtype) / 4
     guarded = [(factors, method) for factors in ((half,), (L, L.T)) for method in ("picard", "anderson", "newton")]
     for factors, method in (*guarded, ((shift,), "substitution")):

@@ -1,7 +1,8 @@
-"""The kernels of Newton: a step of the safeguarded iteration, and a linear system per column.
+"""The two kernels of Newton: the epilogue of a step, and the linear systems, one per column, for the trial points.
 
-`proposals.Newton` in the NumPy twin defines the trial points. Both work on tiles in global memory, between the same
-products as the other kernels that take a step per launch.
+`trials.Newton` of the NumPy twin defines the trial points, `solve.safeguarded` the iteration. As for the other kernels
+with one step per launch, the tiles are in global memory, X, P, G and base (tiles, end, WIDE), and `kernels.apply`
+computes P = A X before each step.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from idl_ref.backends.cuda.trials import attempt, settle_guarded
 
 @kernel
 def step_newton(X, P, G, base, e, kept):
-    """What follows on P = A X for the tile of a block: G = g(X), which columns go on, and which of them want a trial.
+    """Compute G = g(X) after P = A X, close the columns that are done, and decide which others take a trial point.
 
-    base: g(last good point), where Picard goes on.
+    One block for each tile; tiles whose columns are all done are skipped. `base` receives g(last good point), from
+    where Picard goes on.
     """
     M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
     b = block_of(N, M, e, WIDE, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
@@ -61,10 +63,12 @@ def step_newton(X, P, G, base, e, kept):
 
 @kernel
 def solve_systems(F1, F2, X, P, G, base, J, e, kept):
-    """x ← x + δ with (I − S F₁ F₂ …) δ = f, f = g − x, S = S ∘ f′(p); g(last good point) where no trial is wanted.
+    """Compute the next point of every column that goes on: the trial point x + δ, or else g(last good point).
 
-    A block takes one column after the other, and has room for its system in J. Low rank: (I − F₂ S F₁) y = F₂ f,
-    δ = f + S ∘ F₁ y.
+    δ solves (I − diag(s) F₁ F₂ …) δ = f with f = g − x, and s is the slope of g, s ∘ φ′(p). For a low rank, y in
+    (I − F₂ diag(s) F₁) y = F₂ f gives δ = f + s ∘ F₁ y. If δ is not finite, the system was singular, and there is no
+    trial point. All threads of a block solve one system together, then that of the next column; J has room for one
+    system per block.
     """
     M = cuda.shared.array(0, X.dtype)
     n, item = e.n, cuda.blockIdx.x
@@ -95,7 +99,10 @@ def solve_systems(F1, F2, X, P, G, base, J, e, kept):
 
 @device
 def linearize(X, P, G, at, e, j):
-    """S ∘ f′(p) in the place of P, and f = g − x in that of g."""
+    """Overwrite one column of P with the slopes s ∘ φ′(p), and of G with f = g − x; one thread per entry.
+
+    The column j of Z begins at index `at` in X, P and G, and its entries are WIDE apart.
+    """
     i = cuda.threadIdx.x
     while i < e.n:
         s = slope(P[at + i * WIDE] + e.Z.array[offset(e.Z, i, j)], e.out, e.code)
@@ -106,12 +113,13 @@ def linearize(X, P, G, at, e, j):
         i += cuda.blockDim.x
 
 
-# A system of `size` unknowns stands column by column, entry (i, k) at k·size + i, its right side as one more column.
+# A system of `size` unknowns is stored column by column, entry (i, k) at k·size + i, with the right-hand side as its
+# last column. In the functions below, S and f are the columns of slopes and of g − x that `linearize` left in P and G.
 
 
 @device
 def fill_dense(F1, S, f, at, system, n, end):
-    """I − S F₁, and f."""
+    """Set the system to I − diag(s) F₁ with the right-hand side f; one thread per entry."""
     item, zero, one = cuda.threadIdx.x, S.dtype.type(0), S.dtype.type(1)
     while item < n * (n + 1):
         i, k = item % n, item // n
@@ -122,7 +130,7 @@ def fill_dense(F1, S, f, at, system, n, end):
 
 @device
 def fill_low_rank(F1, F2, S, f, at, system, e):
-    """I − F₂ S F₁, and F₂ f."""
+    """Set the system to I − F₂ diag(s) F₁ with the right-hand side F₂ f; one thread per entry, a sum over n in each."""
     item, r, one = cuda.threadIdx.x, e.r, S.dtype.type(1)
     while item < r * (r + 1):
         a, d = item % r, item // r
@@ -138,7 +146,10 @@ def fill_low_rank(F1, F2, S, f, at, system, e):
 
 @device
 def find_pivot(J, column, k, size, M):
-    """The row at or below k with the largest entry of a column, the first of them; one share of the rows per lane."""
+    """Return the row i ≥ k with the largest |J[column + i]|, the first of equal ones; the same in all threads.
+
+    Thread l < LANES searches the rows k + l, k + l + LANES, …; then every thread compares the LANES results in M.
+    """
     lane = cuda.threadIdx.x
     while lane < LANES:
         top, place = M.dtype.type(-1), k
@@ -160,7 +171,11 @@ def find_pivot(J, column, k, size, M):
 
 @device
 def eliminate(system, size, M):
-    """J y = b in place of b, by elimination with row exchanges. Where J is singular, y is not finite."""
+    """Solve the system by Gaussian elimination with row exchanges; the solution replaces the right-hand side.
+
+    All threads of the block share the rows and columns of each step. If the matrix is singular, the solution is not
+    finite. M: shared memory for 2·LANES numbers.
+    """
     J, at, b = system.array, system.at, system.at + size * size
     tid, threads = cuda.threadIdx.x, cuda.blockDim.x
     for k in range(size):
@@ -199,7 +214,7 @@ def eliminate(system, size, M):
 
 @device
 def correct(F1, system, S, f, at, e):
-    """δ in the place of f; how many threads found an entry that is not finite."""
+    """Overwrite f with δ; one thread per entry. Return how many threads found an entry that is not finite."""
     i, r, bad = cuda.threadIdx.x, e.r, 0
     b = system.at + (r * r if r > 0 else e.n * e.n)
     while i < e.n:

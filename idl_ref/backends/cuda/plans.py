@@ -1,4 +1,7 @@
-"""Which kernel serves which equation, the map of its shared memory, and what it knows of its work."""
+"""The choice of a kernel for an equation, the layout of its shared memory, and the records that kernels take.
+
+A block of threads solves a tile: `width` columns of the equation. Everything here is computed on the host.
+"""
 
 from __future__ import annotations
 
@@ -6,83 +9,109 @@ from typing import Any, NamedTuple
 
 from idl_ref.backends.methods import DEPTH
 
-UNIT = 8  # rows of a tile and of a packed factor are filled up with zeros to a multiple of this
-LANES = 16  # shares in which a column is looked at: sums have one order whatever the tile and the block
-SLICES = 8  # shares of the long sums in Rᵀ X, likewise
-INTEGERS, REALS = 8, 5 + DEPTH + 2 * DEPTH * DEPTH  # rows of what is known of each column; see cuda_states
-KEPT = REALS + 2 * LANES  # rows of it that stay from one launch to the next, with the shares of the norms of x
-QUANTITIES, MIXED = 6, 2 + 2 * DEPTH  # of which a column's shares are put down side by side; the latter by Anderson
-WIDTHS = (32, 16, 8, 4)  # columns of a tile
-WIDE = 16  # columns of a tile of what is large
-FEW, MANY = 128, 256  # threads of a block
+UNIT = 8  # The rows of tiles and of packed factors are padded with zeros to a multiple of this.
+# Norms and inner products of a column are computed as LANES partial reductions: lane l takes the rows l, l + LANES, …;
+# a single thread joins the results. So every sum has the same order of terms for every tile width and block size.
+LANES = 16
+SLICES = 8  # The sums over n in Rᵀ X are split into SLICES partial sums, also in an order that nothing else changes.
+# Rows of the state of a column, which is stored as integers and as reals of the dtype; `states` names the rows.
+INTEGERS, REALS = 8, 5 + DEPTH + 2 * DEPTH * DEPTH
+# Rows of reals that kernels with one step per launch keep in between: the state and the partial norms ‖x‖∞ and ‖x‖₁.
+KEPT = REALS + 2 * LANES
+# How many quantities of a column are reduced at the same time, each with LANES partial results in shared memory.
+QUANTITIES, ANDERSON_QUANTITIES = 6, 2 + 2 * DEPTH
+WIDTHS = (32, 16, 8, 4)  # the possible numbers of columns of a tile
+WIDE = 16  # columns of a tile in the kernels that keep X in global memory
+FEW, MANY = 128, 256  # threads of a block for small and for large tiles
+APPLY_ROWS = 128  # rows of the product that one block of `kernels.apply` computes
 
 
 class Row(NamedTuple):
-    """A row of the table; the first one that fits serves."""
+    """One kind of kernel and the equations that it is meant for; `plan` takes the first row of TABLE that fits."""
 
     kind: str
-    low_rank: bool
-    most_rows: int  # n at most, by the model of docs/gpu.md
+    low_rank: bool  # whether it is for A = L Rᵀ; otherwise it is for a dense A
+    most_rows: int  # the largest n for which it is used, from the model in docs/gpu.md
 
 
 TABLE = (
-    Row("shared", False, 224),  # A and the tile stay in shared memory: no traffic but Z
-    Row("streamed", False, 512),  # the tile stays in shared memory, A comes from the L2 cache each time
-    Row("large", False, 1 << 30),  # a product over the whole batch, then an epilogue: two launches an iteration
-    Row("low_rank", True, 1 << 30),  # the tile and Rᵀ X stay in shared memory, L and R come from the L2 cache
-    Row("large", True, 1 << 30),  # two products over the whole batch, then an epilogue
+    Row("shared", False, 224),  # A and the tile stay in shared memory; only Z is read from global memory
+    Row("streamed", False, 512),  # the tile stays in shared memory; every iteration reads A from the L2 cache
+    Row("large", False, 1 << 30),  # an iteration is two launches: a product for all tiles, then an epilogue
+    Row("low_rank", True, 1 << 30),  # the tile and Rᵀ X stay in shared memory; L and R are read from the L2 cache
+    Row("large", True, 1 << 30),  # an iteration is three launches: two products for all tiles, then an epilogue
 )
 
 
 class Places(NamedTuple):
-    """Where things begin in the shared memory of a block, in numbers of the dtype; the integers are in front."""
+    """The layout of the shared memory of a block: where each part begins, as an index of numbers of the dtype.
 
-    state: int  # REALS rows of w
-    shares: int  # LANES rows of w for each quantity
-    x: int
-    p: int
-    t: int  # Rᵀ X and its slices
-    f: int  # A
-    size: int
+    The integers of the state come first, from byte 0: INTEGERS rows of w.
+    """
+
+    state: int  # the reals of the state: REALS rows of w
+    partials: int  # the partial reductions: LANES rows of w for each quantity
+    x: int  # the tile X (end, w), in kernels that keep it in shared memory
+    p: int  # the product P: (end, w), or as many rows as the threads compute at a time
+    t: int  # low rank: Rᵀ X (narrow, w), then its SLICES partial sums
+    f: int  # "shared": A, packed (end, end)
+    size: int  # of everything
 
 
 class Plan(NamedTuple):
-    """How one solve is launched."""
+    """How the columns of one solve are distributed over a launch."""
 
-    kind: str
-    width: int
-    threads: int
-    grid: int
-    shared: int  # bytes
+    kind: str  # that of the row of TABLE
+    width: int  # columns of a tile
+    threads: int  # of a block
+    grid: int  # number of tiles, one for each block
+    shared: int  # bytes of shared memory of a block
 
 
 def places(kind: str, method: str, n: int, r: int, w: int, threads: int, itemsize: int) -> Places:
-    """The map of a block's shared memory. For Picard and low rank, P is a block of rows only; X changes in place."""
+    """Return the layout of the shared memory of a block for tiles of w columns.
+
+    Picard with a low-rank A needs room only for the 8 × 4 entries of P that each thread computes at a time, because X
+    can be overwritten row by row once Rᵀ X is known. The other kernels that keep X in shared memory hold all rows of P.
+    """
     end, narrow, mixing = filled(n), filled(r), method == "anderson"
     state = INTEGERS * w * 4 // itemsize
-    shares = state + REALS * w
-    x = shares + (MIXED if mixing else QUANTITIES) * LANES * w
+    partials = state + REALS * w
+    x = partials + (ANDERSON_QUANTITIES if mixing else QUANTITIES) * LANES * w
     resident = kind != "large"
     in_place = kind == "low_rank" and not mixing
     p = x + (end * w if resident else 0)
     t = p + (0 if not resident else threads * 32 if in_place else end * w)
     f = t + ((1 + SLICES) * narrow * w if kind == "low_rank" else 0)
     size = f + (end * end if kind == "shared" else 0)
-    return Places(state, shares, x, p, t, f, size)
+    return Places(state, partials, x, p, t, f, size)
 
 
 def filled(entries: int) -> int:
-    """`entries` rounded up to a multiple of UNIT."""
+    """Return `entries` rounded up to a multiple of UNIT."""
     return (entries + UNIT - 1) & -UNIT
 
 
 def plan(
     method: str, sizes: tuple[int, int, int], itemsize: int, limit: int, multiprocessors: int, tile: int | None
 ) -> Plan:
-    """The first row of the table that fits, with the widest tile that keeps every multiprocessor busy.
+    """Choose the first row of TABLE that fits, with the widest tile for which every multiprocessor gets a block.
 
-    sizes: n, r (0 for a dense A), m. limit: bytes of shared memory that a block may have. tile: columns that the caller
-    asked for, or None.
+    Parameters
+    ----------
+    method : str
+        The method that solves the columns, or "auto".
+    sizes : (int, int, int)
+        n, r (0 for a dense A) and m, the number of columns.
+    itemsize : int
+        Bytes of a number.
+    limit : int
+        Bytes of shared memory that a block may use.
+    multiprocessors : int
+        How many the device has.
+    tile : int or None
+        The most columns of a tile that the caller wants; the narrowest possible tile may still have more. None leaves
+        the choice to this function.
     """
     n, r, _ = sizes
     in_global_memory = method in ("newton", "substitution")
@@ -98,14 +127,15 @@ def plan(
 
 
 def _fixed(kind: str, method: str, sizes: tuple[int, int, int], w: int, itemsize: int) -> Plan:
+    """Return the plan for one kind of kernel and one tile width, whether or not the device has the shared memory."""
     n, r, m = sizes
-    threads = max(w, FEW if filled(n) * w <= FEW * 32 else MANY)  # an owner per column
+    threads = max(w, FEW if filled(n) * w <= FEW * 32 else MANY)  # at least w, because thread c judges column c
     shared = places(kind, method, n, r, w, threads, itemsize).size * itemsize
     return Plan(kind, w, threads, -(-m // w), shared)
 
 
 def check(plan: Plan, limit: int) -> None:
-    """Refuse a launch that the device would refuse."""
+    """Raise ValueError for a plan that needs more shared memory per block than the device has."""
     if plan.shared > limit:
         raise ValueError(
             f"a block of the {plan.kind} kernel needs {plan.shared} bytes of shared memory for {plan.width} columns; "
@@ -113,66 +143,69 @@ def check(plan: Plan, limit: int) -> None:
         )
 
 
-# --- what kernels know of their work ----------------------------------------------------------------------------------
-# Named tuples cost nothing: a kernel gets their entries one by one, and what it does not use is not compiled.
+# --- records that kernels take as arguments ---------------------------------------------------------------------------
+# A named tuple costs a kernel nothing: numba.cuda passes its fields as separate parameters and drops the unused ones.
 
 
 class Task(NamedTuple):
-    """One equation for some of its columns, and where its answer goes. Numbers that are not whole are of the dtype."""
+    """One equation, which of its columns are to be solved, and the arrays that receive the answer.
 
-    Z: Any  # matrices, see cuda_api
-    S: Any  # empty for the forward equation
-    X0: Any  # empty where there is none
-    columns: Any  # which ones, (k,) int32
+    Z, S and X0 are of type `api.Matrix`; tol, ratio, eps and lipschitz are scalars of their dtype.
+    """
+
+    Z: Any  # (n, m)
+    S: Any  # (n, m); empty for the forward equation
+    X0: Any  # (n, m), where to start; empty to start from 0
+    columns: Any  # (k,) int32, the columns to solve
     n: int
     r: int  # 0 for a dense A
-    end: int  # n, and r, filled up to multiples of 8
-    narrow: int
-    m: int
-    code: int  # of the activation
+    end: int  # n rounded up to a multiple of UNIT
+    narrow: int  # r rounded up to a multiple of UNIT
+    m: int  # columns of Z
+    code: int  # of the activation, see `activations`
     max_iter: int
-    slow_steps: int  # in a row, after which Picard lets a column go
+    slow_steps: int  # After this many slow steps in a row Picard stops and leaves the column to Anderson.
     tol: Any
-    ratio: Any  # SLOW for Picard, DECREASE for trial points; see methods
-    eps: Any
+    ratio: Any  # SLOW for Picard and DECREASE for trial points, from `methods`
+    eps: Any  # the distance from 1 to the next number of the dtype
     lipschitz: Any  # of the activation
     places: Places
-    out: Any  # (n, m)
-    status: Any  # (m,)
-    iterations: Any  # (m,), and are counted on from what stands there
-    numbers: Any  # (6, m): the rows STEP … LIPSCHITZ
+    out: Any  # (n, m), row by row: receives the solution
+    status: Any  # (m,) int32
+    iterations: Any  # (m,) int32; kernels add to the counts that are already there
+    numbers: Any  # (6, m), row by row: the rows STEP … LIPSCHITZ of `states`, for the certificate
 
 
 class Kept(NamedTuple):
-    """What is known of the columns of every tile between two launches."""
+    """The state of all columns in global memory, for kernels with one step per launch. Tiles are WIDE columns wide."""
 
-    integers: Any
-    reals: Any
-    running: Any  # how many columns of a tile go on
+    integers: Any  # (tiles, INTEGERS, WIDE) int32, flat
+    reals: Any  # (tiles, KEPT, WIDE) of the dtype, flat
+    running: Any  # (tiles,) int32, the number of columns of each tile that are not done
 
 
 class Team(NamedTuple):
-    """The threads that share a product, and the width of its tile."""
+    """A thread as one of those that compute a product together."""
 
-    tid: int
-    threads: int
-    w: int
+    tid: int  # number of the thread in its block
+    threads: int  # of the block
+    w: int  # columns of the tile
 
 
 class Block(NamedTuple):
-    """A thread, its block, and the columns of its tile: `used` of w, the first one at `first`."""
+    """A thread, its block, and the tile of the block. The last tile has fewer than w columns if w does not divide k."""
 
-    N: Any  # shared memory, as integers
-    M: Any  # the same memory, as reals
-    tid: int
-    threads: int
-    first: int
-    used: int
-    w: int
+    N: Any  # the shared memory of the block, as int32
+    M: Any  # the same memory, as numbers of the dtype
+    tid: int  # number of the thread in its block
+    threads: int  # of the block
+    first: int  # place of the first column of the tile in `Task.columns`
+    used: int  # how many columns the tile has
+    w: int  # how many columns there is room for
 
 
 class Rows(NamedTuple):
-    """A matrix in an array: where it begins. How far apart its rows are is known to those who use it."""
+    """A matrix that begins at array[at]. The functions that use it know its layout and the distance of its rows."""
 
     array: Any
     at: int

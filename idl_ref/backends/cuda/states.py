@@ -1,8 +1,16 @@
-"""Device functions of the CUDA twin: what is known of each column of a tile, and how it is judged.
+"""Device functions of the CUDA twin: the state and the norms of each column of a tile, and whether the column is done.
 
-b is the block of a thread, e the task. Of column c of a tile, row k of the integers stands in b.N at k·w + c, row k of
-the reals in b.M at places.state + k·w + c, and there, too, the share of a lane in quantity k at places.shares +
-(k·LANES + lane)·w + c.
+In every function, b is the `Block` of the calling thread and e the `Task`. The state of the w columns of a tile is in
+shared memory. For column c of the tile,
+
+- row k of the integers is b.N[k·w + c],
+- row k of the reals is b.M[places.state + k·w + c],
+- the partial reduction of quantity k by a lane is b.M[places.partials + (k·LANES + lane)·w + c].
+
+Functions over whole columns divide the work into LANES·w items: item number lane·w + c is one partial reduction of
+column c. Thread tid takes the items tid, tid + threads, …, so that consecutive threads access consecutive columns.
+Functions with an argument c compute for that column alone, in the calling thread; those that write are called by thread
+c only. None of the functions contains a barrier.
 """
 
 from __future__ import annotations
@@ -12,30 +20,46 @@ import math
 from idl_ref.backends.cuda.api import device, renew
 from idl_ref.backends.cuda.columns import larger, norms, offset, phi
 from idl_ref.backends.cuda.plans import DEPTH, LANES, Block
+from idl_ref.certificate import ROUNDED
 
-# Rows of integers, and what CONTROL tells the lanes to do.
+# Rows of the integers: COUNT is the number of applications so far; TRIED that of trial points in a row that were not
+# good, for Picard that of slow steps in a row; TRIAL is 1 if the current point is a trial point; WAIT is how many
+# Picard steps are left before the next trial point, and PATIENCE what WAIT is set to when trial points are given up;
+# SLOT is the place of the oldest difference in Anderson's history, which the next one overwrites; KNOWN is 1 if the
+# history holds the point before.
 COUNT, TRIED, TRIAL, PATIENCE, WAIT, SLOT, KNOWN, CONTROL = range(8)
+# Values of CONTROL. The column was already done before this application (OUT), or has just ended with an answer (ENDED)
+# or with NaN (BROKEN). Otherwise it goes on from a point that is good (GOOD) or not yet good (BAD), or its trial points
+# are given up (REFUSED). Every column that goes on has a value ≥ GOOD.
 OUT, ENDED, BROKEN, GOOD, BAD, REFUSED = range(6)
-# Rows of reals. BEST is the smallest step so far, for Picard the step before, and TRIED counts its slow steps.
+# Rows of the reals: ‖z‖∞; ‖z‖ and ‖x‖ in the norm of the certificate; SLOPE is Lip(φ), for the adjoint max |s|; BEST is
+# the smallest step so far, for Picard the step before; then Anderson's γ, its matrix ΔFᵀ ΔF, and room for its system.
 Z_TOP, Z_NORM, X_NORM, SLOPE, BEST, WEIGHTS, GRAM, SYSTEM = 0, 1, 2, 3, 4, 5, 5 + DEPTH, 5 + DEPTH + DEPTH * DEPTH
-# Quantities whose shares are put down: ‖x‖∞ and ‖x‖₁, which stay from one point to the next, then of g − x and of g.
+# Quantities that are reduced: ‖x‖∞ and ‖x‖₁, which are kept until the next point, then ‖g − x‖∞, ‖g‖∞, ‖g − x‖₁, ‖g‖₁.
 X_TOP, X_SIZE, TOP_STEP, G_TOP, SUM_STEP, G_SIZE = range(6)
-# The statuses, and two more; and the rows of `numbers`, (6, m): what the certificate wants to know.
+# The quantities that `survey` reduces before the first application, beside those of x: ‖z‖∞, ‖z‖₁ and max |s|.
+START_Z_TOP, START_Z_SIZE, START_SLOPE = 2, 3, 4
+# The values of `Status`, then two more: the column goes on, and Picard was too slow and leaves it to Anderson.
 CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = range(6)
+# Rows of `Task.numbers`: the step ‖g − x‖∞; then ‖g − x‖, ‖x‖, ‖z‖ and ‖g‖ in the norm of the certificate, which is the
+# 1-norm for the adjoint and otherwise the ∞-norm; then SLOPE.
 STEP, CHANGE, X, Z, G, LIPSCHITZ = range(6)
 
 
 @device
 def block_of(N, M, e, w, tile, tid, threads):
-    """A thread and its block. Asked again, they are found again, and need not wait in registers in the meantime."""
+    """Return the `Block` of thread `tid`, whose block works on the tile number `tile`.
+
+    `renew` makes every call compute the fields anew, so that they need not stay in registers between two calls.
+    """
     first = renew(tile) * w
     return Block(N, M, renew(tid), threads, first, min(w, e.columns.size - first), w)
 
 
 @device
 def top_of(b, e, k, c):
-    """The largest of the shares of quantity k of a column, NaN if one is."""
-    M, at = b.M, e.places.shares + k * LANES * b.w + c
+    """Return the maximum of the LANES partial results of quantity k for column c, NaN if one of them is NaN."""
+    M, at = b.M, e.places.partials + k * LANES * b.w + c
     top = M[at]
     for lane in range(1, LANES):
         top = larger(M[at + lane * b.w], top)
@@ -44,8 +68,8 @@ def top_of(b, e, k, c):
 
 @device
 def sum_of(b, e, k, c):
-    """Their sum."""
-    M, at = b.M, e.places.shares + k * LANES * b.w + c
+    """Return the sum of the LANES partial results of quantity k for column c, in the order of the lanes."""
+    M, at = b.M, e.places.partials + k * LANES * b.w + c
     total = M[at]
     for lane in range(1, LANES):
         total += M[at + lane * b.w]
@@ -54,13 +78,13 @@ def sum_of(b, e, k, c):
 
 @device
 def column_of(b, e, c):
-    """Which column of Z is column c of the tile; the last one of the tile for those that are not there."""
+    """Return the column of Z that is column c of the tile; for c ≥ b.used, which has none, that of the last column."""
     return e.columns[b.first + min(c, b.used - 1)]
 
 
 @device
 def adjoint(e):
-    """Whether the equation is the adjoint one, whose norms are sums."""
+    """Whether the equation is the adjoint one, which has slopes S and is certified in the 1-norm."""
     return e.S.array.size > 0
 
 
@@ -69,11 +93,14 @@ def adjoint(e):
 
 @device
 def survey(b, e, V):
-    """Copy the start into V, and put down shares of ‖x‖∞ and ‖x‖₁, ‖z‖∞, ‖z‖₁ and max |s|."""
+    """Copy X0, or 0, into the tile V (end, w), and reduce ‖x‖∞, ‖x‖₁, ‖z‖∞, ‖z‖₁ and max |s| partially.
+
+    All threads of the block; one barrier later the partial results can be joined.
+    """
     M, w, apart, X0, Z, S = b.M, b.w, LANES * b.w, e.X0, e.Z, e.S
     item = renew(b.tid)
     while item < apart:
-        c, lane, a = item % w, item // w, e.places.shares + item
+        c, lane, a = item % w, item // w, e.places.partials + item
         j = column_of(b, e, c)
         M[a], M[a + apart] = norms(X0.array, j * X0.right, X0.down, X0.shape[0], lane)  # an empty matrix has no rows
         M[a + 2 * apart], M[a + 3 * apart] = norms(Z.array, j * Z.right, Z.down, Z.shape[0], lane)
@@ -88,11 +115,14 @@ def survey(b, e, V):
 
 @device
 def begin(b, e, c):
-    """What is known of a column before the first application; 1 if it goes on. Not finite: it is done."""
+    """Set the state of column c before its first application; thread c. Return 1 if the column goes on, else 0.
+
+    A column whose z, s or start is not finite ends here, with the status NONFINITE.
+    """
     N, Q, q, w, j = b.N, b.M, e.places.state, b.w, column_of(b, e, c)
-    x_top, z_top, slope = top_of(b, e, X_TOP, c), top_of(b, e, 2, c), top_of(b, e, 4, c)
+    x_top, z_top, slope = top_of(b, e, X_TOP, c), top_of(b, e, START_Z_TOP, c), top_of(b, e, START_SLOPE, c)
     Q[q + Z_TOP * w + c] = z_top
-    Q[q + Z_NORM * w + c] = sum_of(b, e, 3, c) if adjoint(e) else z_top
+    Q[q + Z_NORM * w + c] = sum_of(b, e, START_Z_SIZE, c) if adjoint(e) else z_top
     Q[q + X_NORM * w + c] = sum_of(b, e, X_SIZE, c) if adjoint(e) else x_top
     Q[q + SLOPE * w + c] = slope if adjoint(e) else e.lipschitz
     Q[q + BEST * w + c] = Q.dtype.type(math.inf)
@@ -108,12 +138,12 @@ def begin(b, e, c):
     return 0
 
 
-# --- an application ---------------------------------------------------------------------------------------------------
+# --- an application of g ----------------------------------------------------------------------------------------------
 
 
 @device
 def entry(p, e, i, j):
-    """s φ(p + z)"""
+    """Return s φ(p + z), entry i of g(x) for column j of Z, where p is entry i of A x; forward, s = 1."""
     value = phi(p + e.Z.array[offset(e.Z, i, j)], e.out, e.code)
     if adjoint(e):
         value *= e.S.array[offset(e.S, i, j)]
@@ -122,11 +152,15 @@ def entry(p, e, i, j):
 
 @device
 def finish(b, e, V, P, T, i0, i1):
-    """T = s φ(P + Z) in the rows i0 … i1, P (i1 − i0, w), and shares of the norms of T − V and T. T may be V or P."""
+    """T = S ∘ φ(P + Z) in the rows i0 ≤ i < i1, and the partial norms of T − V and of T over the rows 0 ≤ i < i1.
+
+    All threads of the block. V and T are tiles (end, w); P (i1 − i0, w) has row i0 first. T may be V, and P if i0 = 0.
+    Successive calls for blocks of rows, from i0 = 0 on, accumulate the norms of whole columns.
+    """
     M, w, apart = b.M, b.w, LANES * b.w
     item = renew(b.tid)
     while item < apart:
-        c, lane, a = item % w, item // w, e.places.shares + TOP_STEP * apart + item
+        c, lane, a = item % w, item // w, e.places.partials + TOP_STEP * apart + item
         j = column_of(b, e, c)
         step = top = change = size = M.dtype.type(0)
         if i0 > 0:
@@ -146,10 +180,10 @@ def finish(b, e, V, P, T, i0, i1):
 
 @device
 def measure(b, e, V):
-    """Shares of ‖x‖∞ and ‖x‖₁ of a point in V."""
+    """Reduce ‖x‖∞ and ‖x‖₁ of the columns of the tile V (end, w) partially; all threads of the block."""
     item = renew(b.tid)
     while item < LANES * b.w:
-        a = e.places.shares + item
+        a = e.places.partials + item
         b.M[a], b.M[a + LANES * b.w] = norms(V.array, V.at + item % b.w, b.w, e.n, item // b.w)
         item += b.threads
 
@@ -159,10 +193,14 @@ def measure(b, e, V):
 
 @device
 def outcome(b, e, c, step, top, trial):
-    """How a column stands after so many applications."""
+    """Return the status of column c after an application, or GOES_ON; thread c.
+
+    step: ‖g − x‖∞, top: ‖g‖∞, trial: whether x is a trial point, where a step that is not finite is no failure. The
+    column is done if its step is at most `certificate.stopping_step`.
+    """
     tol, eps, z_top = e.tol, e.eps, b.M[e.places.state + Z_TOP * b.w + c]
-    one, four = b.M.dtype.type(1), b.M.dtype.type(4)
-    if math.isfinite(step) and step <= max(tol * min(one, z_top), four * eps * max(z_top, top)):
+    one, rounded = b.M.dtype.type(1), b.M.dtype.type(ROUNDED)
+    if math.isfinite(step) and step <= max(tol * min(one, z_top), rounded * eps * max(z_top, top)):
         return CONVERGED if step <= tol else PRECISION_LIMIT
     if not math.isfinite(step) and not trial:
         return NONFINITE
@@ -171,14 +209,14 @@ def outcome(b, e, c, step, top, trial):
 
 @device
 def hold(b, e, c):
-    """The norm of the point that was applied to, from its shares."""
+    """Join the partial norms of x, the argument of the last application, and store the result as X_NORM; thread c."""
     size, top = sum_of(b, e, X_SIZE, c), top_of(b, e, X_TOP, c)
     b.M[e.places.state + X_NORM * b.w + c] = size if adjoint(e) else top
 
 
 @device
 def close(b, e, c, ended, step, top):
-    """Write down how a column ended, and what its certificate needs."""
+    """Record how column c ended: its status, its iterations, and the norms that its certificate needs; thread c."""
     j, m, numbers, known = column_of(b, e, c), e.m, e.numbers, e.places.state + c
     b.N[CONTROL * b.w + c] = BROKEN if ended == NONFINITE else ENDED
     e.status[j], e.iterations[j] = ended, b.N[COUNT * b.w + c]
@@ -190,7 +228,7 @@ def close(b, e, c, ended, step, top):
 
 @device
 def close_substitute(b, e, c):
-    """Exact but for rounding, which is all that the step can show."""
+    """End column c after substitution; thread c. The answer is exact up to rounding, which the step measures."""
     step, top = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c)
     ended = CONVERGED if step <= e.tol else PRECISION_LIMIT
     if not math.isfinite(step):
@@ -202,7 +240,10 @@ def close_substitute(b, e, c):
 
 @device
 def deliver(b, e, V):
-    """The answers of the columns that have just ended, NaN where one is not finite."""
+    """Copy the answers of the columns that have just ended from the tile V (end, w) to `Task.out`; all threads.
+
+    A column that is BROKEN gets NaN. The threads read CONTROL, so a barrier must follow before it changes.
+    """
     n, m, w = e.n, e.m, b.w
     item = renew(b.tid)
     while item < LANES * w:

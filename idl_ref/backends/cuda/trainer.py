@@ -1,7 +1,7 @@
-"""Training on the device: parameters, velocities and every intermediate stay there.
+"""Training on the device: the parameters, the velocities of the optimizer and all intermediate results stay there.
 
-Minibatches and G_Y go there, Ŷ and what is recorded per sample or per row come back: the loss is computed on the host,
-where it is written.
+The minibatches and G_Y are copied to the device; Ŷ, the status of the samples and one number per row of a gradient are
+copied back. The loss is computed on the host, by the same function as in the other twins.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from idl_ref.weights import (
     by_name,
 )
 
-THREADS = 128
+THREADS = 128  # of a block, in kernels with one thread per entry or row
 
 
 def each(kernel: Any, count: int, *arguments: Any) -> None:
-    """A thread for each of `count` entries, or rows."""
+    """Launch a kernel with one thread for each of `count` entries or rows."""
     api.launch(kernel, -(-count // THREADS), THREADS, 0, 0, *arguments)
 
 
 def empty(shape: tuple[int, int], dtype: Any) -> Matrix:
-    """An uninitialised matrix, row by row."""
+    """Allocate an uninitialised matrix on the device, in row-major order."""
     return by_rows(api.empty(shape[0] * shape[1], dtype), *shape)
 
 
 def made(kernel: Any, count: int, F: Matrix, *arguments: Any) -> Matrix:
-    """What a kernel makes of F and more, stored as F is."""
+    """Return the result of a kernel that maps F, and further arguments, to a matrix with the layout of F."""
     result = F._replace(array=api.empty(F.array.size, F.dtype))
     each(kernel, count, F, *arguments, result.array)
     return result
 
 
 def multiply(F: Matrix, X: Matrix, Y: Matrix | None = None) -> Matrix:
-    """F X, or Y + F X in place of Y."""
+    """Return F X as a new matrix; with Y, add F X to Y in place and return Y."""
     rows, columns, tile = F.shape[0], X.shape[1], algebra.TILE
     result = empty((rows, columns), F.dtype) if Y is None else Y
     blocks = -(-rows // tile) * -(-columns // tile)
@@ -61,59 +61,65 @@ def multiply(F: Matrix, X: Matrix, Y: Matrix | None = None) -> Matrix:
 
 
 def product(F: Matrix, X: Matrix, stored_as: Matrix) -> Matrix:
-    """F X, by rows or by columns."""
+    """Return F X in row-major order, or in column-major order if `stored_as` is so."""
     return multiply(F, X) if stored_as.right == 1 else multiply(X.T, F.T).T
 
 
 def apply(factors: Any, X: Matrix) -> Matrix:
-    """F₁ F₂ … X"""
+    """Return F₁ F₂ … X."""
     for F in reversed(factors):
         X = multiply(F, X)
     return X
 
 
 def row_products(F: Matrix, G: Matrix) -> Any:
-    """⟨g_i, f_i⟩ of every row."""
+    """Return ⟨g_i, f_i⟩ for every row i of G and F, on the device."""
     products = api.empty(F.shape[0], F.dtype)
     each(algebra.row_products, F.shape[0], F, G, products)
     return products
 
 
 def collected(values: Any) -> Any:
-    """The largest of nonnegative numbers, its place, and their sum, on the device."""
+    """Return the largest of nonnegative numbers, its place, and the sum of all, as an array of three on the device."""
     result = api.empty(3, values.dtype)
     api.launch(algebra.collect, 1, THREADS, 3 * THREADS * np.dtype(values.dtype).itemsize, 0, values, result)
     return result
 
 
 def norm(F: Matrix) -> Any:
-    """‖F‖∞, the row that attains it, and Σ_ik |F_ik|, on the device."""
+    """Return ‖F‖∞, the row that attains it, and Σ_ik |F_ik|, as an array of three on the device."""
     return collected(row_sums(F, api.empty(0, F.dtype))[0])
 
 
-# --- what `f` does to a factor, and to its gradient; levels: κ, eps ---------------------------------------------------
+# --- the parametrisations `f` and their pullbacks; levels: κ, eps -----------------------------------------------------
 
 
 def scale(F: Matrix, levels: tuple) -> Matrix:
+    """Return κ F / max(κ, ‖F‖∞)."""
     return made(algebra.scale, F.array.size, F, norm(F), levels)
 
 
 def pull_scale(F: Matrix, G: Matrix, levels: tuple) -> Matrix:
+    """Return the gradient with respect to F from the gradient G with respect to `scale` of F."""
     return made(algebra.pull_scale, F.array.size, F, G, norm(F), collected(row_products(F, G)), levels)
 
 
 def project(F: Matrix, levels: tuple) -> Matrix:
+    """Return the projection of each row of F onto the ℓ1 ball of radius κ."""
     return made(algebra.project, F.shape[0], F, levels)
 
 
 def pull_project(F: Matrix, G: Matrix, levels: tuple) -> Matrix:
+    """Return the gradient with respect to F from the gradient G with respect to `project` of F."""
     return made(algebra.pull_project, F.shape[0], F, G, levels)
 
 
 def upper(F: Matrix, levels: tuple) -> Matrix:
+    """Return the strict upper triangle of F."""
     return made(algebra.upper, F.array.size, F)
 
 
+# By the name of the class in `functions`: the map from a raw to an effective factor, and its pullback.
 MAPS: dict[str, tuple[Callable[..., Matrix], Callable[..., Matrix]]] = {
     "none": (lambda F, levels: F, lambda F, G, levels: G),
     "inf": (scale, pull_scale),
@@ -123,7 +129,10 @@ MAPS: dict[str, tuple[Callable[..., Matrix], Callable[..., Matrix]]] = {
 
 
 class DeviceLayer(Layer):
-    """The layer with its matrices on the device. U comes from the host, and Y goes there, to the loss."""
+    """The layer of a Trainer: its matrices are on the device, except U, G_Y and Y.
+
+    `forward` takes U from the host and returns Y to it, where the Trainer computes the loss and G_Y for `backward`.
+    """
 
     def forward(self, U: np.ndarray, X0: Any = None) -> ForwardPass:
         """Z = B U,   X = φ(A X + Z),   Y = C X + D U.   U (p, m) on the host"""
@@ -140,8 +149,10 @@ class DeviceLayer(Layer):
     def backward(self, forward: ForwardPass, G_Y: Any, inputs: bool = False) -> BackwardPass:
         """G = Cᵀ G_Y,   S = φ′(A X + Z),   V = S ∘ (Aᵀ V + G),   and the gradients.   G_Y (q, m) on the host"""
         if inputs:
-            raise NotImplementedError("a training step has no use for ∂U: ask a layer whose arrays are on the host.")
-        passed: Any = forward  # holds matrices on the device in the places of arrays
+            raise NotImplementedError(
+                "the layer of the CUDA trainer does not compute ∂U: use a layer whose arrays are on the host."
+            )
+        passed: Any = forward  # typed as NumPy arrays, but those of this layer are matrices on the device
         factors, _, C, D, _ = passed.weights
         U, Z, X = passed.U, passed.Z, passed.solution.X
         G_Y = matrix(G_Y.astype(Z.dtype, copy=False), Z.dtype)
@@ -158,9 +169,9 @@ class DeviceLayer(Layer):
 
 
 class Trainer(definition.Trainer):
-    """Takes the training steps of one model on the device; its `f` must be one of the package's own.
+    """The trainer of one model, with its training steps on the device; `f` must be one of the classes in `functions`.
 
-    `parameters` are the copies on the device; `update_host` writes them back into the arrays of the model.
+    `parameters` are copies on the device; `update_host` writes them back into the arrays of the model, in `host`.
     """
 
     layer_class = DeviceLayer
@@ -187,20 +198,20 @@ class Trainer(definition.Trainer):
         self.levels = (dtype.type(f.kappa), dtype.type(np.finfo(dtype).eps))
 
     def update_host(self) -> None:
-        """Copy the parameters into the arrays of the model."""
+        """Copy the parameters from the device into the arrays of the model, in place."""
         for name, W in self.parameters.items():
             d_W: Any = W
             self.host[name][...] = d_W.download()
 
     def layer(self) -> Layer:
-        """The layer of the parameters as they are now."""
+        """Return the layer of the current parameters, with the effective factors that `f` makes of the raw ones."""
         P, of_f = self.parameters, MAPS[self.parametrisation.function.name][0]
         factors: Any = tuple(of_f(F, self.levels) for F in as_factors(P))
         weights = Weights(factors, P["B"], P["C"], P.get("D"), self.parametrisation.bias)
         return DeviceLayer(weights, self.activation, self.options)
 
     def gradients(self, backward: BackwardPass) -> Any:
-        """Those of the raw parameters, stored as the parameters are."""
+        """Return the gradients of the raw parameters by name, each with the layout of its parameter."""
         f = self.parametrisation.function
         pull = MAPS["none" if f.straight_through else f.name][1]
         raw: Any = as_factors(self.parameters)
@@ -209,7 +220,10 @@ class Trainer(definition.Trainer):
         return named if backward.D is None else named | {"D": backward.D}
 
     def descend(self, backward: BackwardPass) -> None:
-        """One step of SGD, and the projection where `f` has one; nothing if a gradient is not finite."""
+        """Take one step of SGD, then project the factors if `f` projects rows.
+
+        Raises FloatingPointError, with all parameters unchanged, if a gradient is not finite.
+        """
         gradients, optimizer, parameters = self.gradients(backward), self.optimizer, dict(self.parameters)
         for name, W in parameters.items():
             if not np.isfinite(api.download(row_products(W, gradients[name]))).all():  # type: ignore[arg-type]

@@ -1,7 +1,11 @@
-"""Device functions of the CUDA twin: who goes on after an application, and Anderson's trial points.
+"""Device functions of the CUDA twin: which columns go on after an application, and Anderson's trial points.
 
-`proposals` and `safeguarded` in the NumPy twin define and explain them. The history of a tile stands in global memory:
-vector k of column c has its entry i at H.at + (i·HISTORY + k)·w + c.
+`trials` and `solve.safeguarded` of the NumPy twin define and explain both. As in `states`, b is the `Block` of the
+calling thread and e the `Task`; functions with an argument c compute for that column alone, in the calling thread, and
+all others are called by all threads of the block, which divide LANES·w partial reductions among them. None of the
+functions contains a barrier.
+
+The history of a tile is in global memory: entry i of its vector k for column c is h[H.at + (i·HISTORY + k)·w + c].
 """
 
 from __future__ import annotations
@@ -45,14 +49,22 @@ from idl_ref.backends.cuda.states import (
 )
 from idl_ref.backends.methods import DAMPING, LEASH, RESPITE
 
-BASE, LAST_F, LAST_G, DIFFERENCES = 0, 1, 2, 3  # the vectors of a history, then ΔF and ΔG
+# The vectors of a history: g(last good point), where Picard goes on; f = g − x and g of the point before; then the
+# DEPTH columns of ΔF and those of ΔG.
+BASE, LAST_F, LAST_G, DIFFERENCES = 0, 1, 2, 3
 HISTORY = DIFFERENCES + 2 * DEPTH
-CHANGED, LENGTH, SQUARES, PRODUCTS = 0, 1, 2, 2 + DEPTH  # shares of ‖ΔF‖∞, ‖f‖∞, ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩
+# The quantities that Anderson reduces: ‖Δf‖∞ of the newest difference, ‖f‖∞, and for every column a of ΔF the inner
+# products ⟨ΔF_a, ΔF_slot⟩ with the newest difference and ⟨ΔF_a, f/‖f‖∞⟩.
+CHANGED, LENGTH, SQUARES, PRODUCTS = 0, 1, 2, 2 + DEPTH
 
 
 @device
 def settle_picard(b, e, c):
-    """Count one application of a column that had not ended before, and close it if it is done; 1 if it goes on."""
+    """Count one application of Picard to column c, and close the column if it is done. Return 1 if it goes on, else 0.
+
+    A column is also closed, with the status SLOW, after `slow_steps` slow steps in a row. A column that ended before
+    this application only becomes OUT, so that its answer is not delivered again.
+    """
     N, Q, q, w = b.N, b.M, e.places.state, b.w
     if N[CONTROL * w + c] != GOOD:
         N[CONTROL * w + c] = OUT
@@ -73,7 +85,11 @@ def settle_picard(b, e, c):
 
 @device
 def settle_guarded(b, e, c):
-    """The same for trial points, and whether the way here is given up."""
+    """Count one application at a point that may be a trial point; otherwise as `settle_picard`.
+
+    CONTROL becomes GOOD, BAD or REFUSED. A REFUSED column returns to its last good point, and takes PATIENCE steps of
+    Picard before its next trial point.
+    """
     N, Q, q, w = b.N, b.M, e.places.state, b.w
     if N[CONTROL * w + c] < GOOD:
         N[CONTROL * w + c] = OUT
@@ -100,7 +116,10 @@ def settle_guarded(b, e, c):
 
 @device
 def attempt(b, e, c, ready):
-    """Whether the next point is a trial, which the answer must not be."""
+    """Decide whether the next point of column c is a trial point; `ready` says that one could be computed.
+
+    The last application before max_iter is never at a trial point, because its result is the answer.
+    """
     N, w = b.N, b.w
     trial = ready and N[WAIT * w + c] == 0 and N[COUNT * w + c] < e.max_iter - 1
     N[TRIAL * w + c] = 1 if trial else 0
@@ -110,7 +129,10 @@ def attempt(b, e, c, ready):
 
 @device
 def remember(b, e, V, P, H):
-    """f = g − x and what changed since the point before, into the history; shares of ‖ΔF‖∞ and ‖f‖∞."""
+    """Store f = g − x, g and their differences from the point before in the history; reduce ‖Δf‖∞ and ‖f‖∞ partially.
+
+    V holds the points x and P their images g(x), both (end, w).
+    """
     N, M, w, apart, h = b.N, b.M, b.w, LANES * b.w, H.array
     item = renew(b.tid)
     while item < apart:
@@ -125,7 +147,7 @@ def remember(b, e, V, P, H):
             if control == GOOD:
                 h[o + BASE * w] = g
             if control != REFUSED:
-                if known == 0:  # at the start, and after a refusal: what led there is forgotten
+                if known == 0:  # the first point, or the first one after a refusal: clear the differences
                     for k in range(DIFFERENCES, HISTORY):
                         h[o + k * w] = M.dtype.type(0)
                 else:
@@ -136,25 +158,29 @@ def remember(b, e, V, P, H):
                 h[o + LAST_F * w], h[o + LAST_G * w] = f, g
             top = larger(abs(f), top)
             i += LANES
-        a = e.places.shares + item
+        a = e.places.partials + item
         M[a + CHANGED * apart], M[a + LENGTH * apart] = changed, top
         item += b.threads
 
 
 @device
 def scale(b, e, k, c):
-    """‖·‖∞ of a column from its shares, 1 for 0."""
+    """Return the maximum of the partial results of quantity k for column c, or 1 if it is 0: a number to divide by."""
     top = top_of(b, e, k, c)
     return top if top > b.M.dtype.type(0) else b.M.dtype.type(1)
 
 
 @device
 def compare(b, e, H):
-    """Divide the newest differences by the size of ΔF; shares of ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩."""
+    """Divide the newest Δf and Δg by ‖Δf‖∞; reduce ⟨ΔF_a, ΔF_slot⟩ and ⟨ΔF_a, f/‖f‖∞⟩ partially for a < DEPTH.
+
+    The scaling changes no trial point, and keeps the products from overflow and underflow. A thread reads only rows of
+    the history that it has written itself, so that no barrier is needed between the two parts.
+    """
     N, M, w, apart, n, h = b.N, b.M, b.w, LANES * b.w, e.n, H.array
     item = renew(b.tid)
     while item < apart:
-        c, lane, shares = item % w, item // w, e.places.shares + item
+        c, lane, partials = item % w, item // w, e.places.partials + item
         slot = N[SLOT * w + c]
         proposing = N[CONTROL * w + c] == GOOD or N[CONTROL * w + c] == BAD
         changed, size = scale(b, e, CHANGED, c), scale(b, e, LENGTH, c)
@@ -173,13 +199,13 @@ def compare(b, e, H):
                 square += dF * h[o + (DIFFERENCES + slot) * w]
                 product += dF * (h[o + LAST_F * w] / size)
                 i += LANES
-            M[shares + (SQUARES + a) * apart], M[shares + (PRODUCTS + a) * apart] = square, product
+            M[partials + (SQUARES + a) * apart], M[partials + (PRODUCTS + a) * apart] = square, product
         item += b.threads
 
 
 @device
 def extrapolate(b, e, c):
-    """γ, and whether the next point is a trial."""
+    """Complete ΔFᵀ ΔF of column c, compute γ, and decide whether the next point is a trial point."""
     N, Q, w, gram = b.N, b.M, b.w, e.places.state + GRAM * b.w + c
     control, slot = N[CONTROL * w + c], N[SLOT * w + c]
     ready = False
@@ -199,7 +225,10 @@ def extrapolate(b, e, c):
 
 @device
 def mix(b, e, c):
-    """(H + damping·diag H) γ = ΔFᵀ f by elimination, H = ΔFᵀ ΔF; an empty slot gets γ = 0. False if it breaks down."""
+    """Solve (H + damping·diag H) γ = ΔFᵀ f by elimination, with H = ΔFᵀ ΔF, and store γ in WEIGHTS.
+
+    An empty slot gets γ = 0. Return False if a pivot is not positive, or if every slot is empty.
+    """
     Q, w, q = b.M, b.w, e.places.state + c
     zero, one, damping = Q.dtype.type(0), Q.dtype.type(1), Q.dtype.type(DAMPING) * e.eps
     gram, system, weights = q + GRAM * w, q + SYSTEM * w, q + WEIGHTS * w
@@ -232,7 +261,10 @@ def mix(b, e, c):
 
 @device
 def move(b, e, V, P, H):
-    """x ← g − ΔG γ, or where Picard goes on; shares of ‖x‖∞ and ‖x‖₁."""
+    """x ← g − ΔG γ where the next point is a trial point, else g(last good point); reduce ‖x‖∞ and ‖x‖₁ partially.
+
+    V receives the points x, P holds the images g, both (end, w).
+    """
     N, M, w, apart, h = b.N, b.M, b.w, LANES * b.w, H.array
     item = renew(b.tid)
     while item < apart:
@@ -252,6 +284,6 @@ def move(b, e, V, P, H):
             top = larger(abs(value), top)
             size += abs(value)
             i += LANES
-        a = e.places.shares + item
+        a = e.places.partials + item
         M[a + X_TOP * apart], M[a + X_SIZE * apart] = top, size
         item += b.threads
