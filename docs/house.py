@@ -38,9 +38,7 @@ def modules() -> dict[str, Path]:
 
 
 def imported(node: ast.AST, package: str, known: dict[str, Path]) -> set[str]:
-    """The modules that the statements below a node import, those for types excepted."""
-    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-        return set()
+    """The modules that the statements below a node import, lazily or for types alone, too."""
     names: list[str] = []
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]

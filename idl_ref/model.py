@@ -264,9 +264,9 @@ class ImplicitModel:
         """
         from idl_ref import losses  # like torchidl below: not for a model that is loaded to predict
 
-        layer = self.layer()
+        s, layer = self.settings, self.layer()
         forward = self._reported(layer, U)
-        T = losses.check_targets(loss, targets, forward.Y.shape[1], self.output_dim, self.dtype)
+        T = losses.check_targets(loss, targets, forward.Y.shape[1], s.output_dim, s.dtype)
         value, G_Y = losses.LOSSES[loss](forward.Y, T)
         return float(value), self._gradients(layer, forward, G_Y)
 

@@ -35,19 +35,19 @@ FLOORS = {
     "backends.numpy.layer": 8,
     "backends.numpy.trainer": 9,
     "backends.numpy": 10,
-    "backends.numba.simd": 5,
-    "backends.numba.simd_plain": 5,
+    "backends.numba.simd": 6,
+    "backends.numba.simd_plain": 6,
     "backends.numba.threads": 6,
-    "backends.numba.compiling": 6,
-    "backends.numba.functions": 7,
-    "backends.numba.products": 8,
-    "backends.numba.columns": 9,
-    "backends.numba.trials": 9,
-    "backends.numba.kernels": 10,
-    "backends.numba.one_sample": 11,
-    "backends.numba.layer": 12,
-    "backends.numba.trainer": 13,
-    "backends.numba": 14,
+    "backends.numba.compiling": 7,
+    "backends.numba.functions": 8,
+    "backends.numba.products": 9,
+    "backends.numba.columns": 10,
+    "backends.numba.trials": 10,
+    "backends.numba.kernels": 11,
+    "backends.numba.one_sample": 12,
+    "backends.numba.layer": 13,
+    "backends.numba.trainer": 14,
+    "backends.numba": 15,
     "backends.cuda.api": 6,
     "backends.cuda.plans": 6,
     "backends.cuda.columns": 7,
@@ -60,14 +60,14 @@ FLOORS = {
     "backends.cuda.trainer": 13,
     "backends.cuda": 14,
     # by name
-    "backends": 15,
-    "equilibrium": 16,
-    "settings": 16,
-    "torchidl": 16,
-    "predictor": 17,
-    "model": 18,
+    "backends": 16,
+    "equilibrium": 17,
+    "settings": 17,
+    "torchidl": 17,
+    "predictor": 18,
+    "model": 19,
     # training
-    "train": 19,
+    "train": 20,
     # leaves
     "gradcheck": 20,
     "datasets": 20,
@@ -124,23 +124,10 @@ FILES = {
 }
 
 
-def only_for_types(node):
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def statements(tree):
-    """Every node but those under `if TYPE_CHECKING`."""
-    for node in ast.iter_child_nodes(tree):
-        if only_for_types(node):
-            continue
-        yield node
-        yield from statements(node)
-
-
 def imports(source, module=""):
-    """The modules of idl_ref that a source imports, by their names in the table, anywhere in it."""
+    """The modules of idl_ref that a source imports, by their names in the table: lazily, or for types alone, too."""
     package = module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
-    for node in statements(ast.parse(source)):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -188,12 +175,51 @@ def test_imports_go_down(module):
         ("from idl_ref.nowhere import x", ["nowhere"]),
         ("from idl_ref import checks\nimport numpy", []),
         ("from idl_ref import factors as fac", []),
-        ("if TYPE_CHECKING:\n    from idl_ref import train", []),
-        ("if TYPE_CHECKING:\n    pass\nelse:\n    x = 1\nfrom idl_ref import train", ["train"]),
+        ("if TYPE_CHECKING:\n    from idl_ref import train", ["train"]),
     ],
 )
 def test_upward_imports_are_found(source, found):
     assert upward(source, "weights") == found
+
+
+USERS_MODULE = "conformance.command"  # --backend MODULE:OBJECT names a module of the user's
+
+
+def hidden(source):
+    """The places where a source asks for modules, or for names in modules, that neither readers nor tools can see."""
+    tree = ast.parse(source)
+    modules = {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if isinstance(node, ast.Import) or f"{node.module}.{alias.name}".removeprefix("idl_ref.") in FILES
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            first = ast.unparse(node.args[0]) if node.args else ""
+            literal = len(node.args) > 1 and isinstance(node.args[1], ast.Constant)
+            if name in ("import_module", "__import__") or (name == "getattr" and first in modules and not literal):
+                yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if module != USERS_MODULE])
+def test_dispatch_is_visible(module):
+    assert list(hidden(FILES[module].read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from importlib import import_module\nimport_module(f'idl_ref.{x}')",
+        "import importlib\nimportlib.import_module('idl_ref.train')",
+        "from idl_ref.backends.numba import kernels\ngetattr(kernels, name)",
+        "import math\ngetattr(math, name)(1)",
+    ],
+)
+def test_hidden_dispatch_is_found(source):
+    assert len(list(hidden(source))) == 1
 
 
 def test_relative_imports_in_a_package_are_found():

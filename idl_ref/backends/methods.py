@@ -10,6 +10,7 @@ import numpy as np
 from idl_ref import certificate
 from idl_ref import factors as fac
 
+COMPILED = ("auto", "picard", "anderson", "newton", "substitution")  # a compiled twin leaves others to the NumPy twin
 NEWTON_LIMIT = 256  # dense Newton solves an n × n system per column and step
 DIRECT_RANK = 64  # up to this rank, the adjoint of A = L Rᵀ is solved exactly by default
 SLOW = 0.5  # a step longer than this times the one before is slow …

@@ -208,7 +208,7 @@ class Layer(definition.Layer):
         adjoint = S is not None
         options = options or self.options[adjoint]
         (n, m), stream, dtype = Z.shape, api.stream(options.stream), np.dtype(Z.dtype)
-        if n == 0 or m == 0 or 0 in factors[-1].shape:  # there is nothing to launch
+        if n == 0 or m == 0 or 0 in factors[-1].shape or options.method not in methods.COMPILED:
             return self._solve_on_host(equation, X0, options)
         packed = self.packed(factors, adjoint, stream)
         method = methods.choose(options.method, factors, adjoint, lambda _: packed.triangle)
@@ -236,7 +236,7 @@ class Layer(definition.Layer):
         return Solution(returned(X, Z, stream), status.astype(np.int8), iterations, numbers[0].copy(), bound)
 
     def _solve_on_host(self, equation: Equation, X0: Any, options: SolveOptions) -> Solution:
-        """What has no entries needs no device; X goes to where Z is."""
+        """The NumPy twin solves what has no entries, and by methods that have no kernel here; X goes to where Z is."""
         factors, activation, S, Z = equation
         S_here, Z_here, X0_here = on_host(S, Z, X0)
         here = Equation(on_host(*factors), activation, S_here, Z_here)

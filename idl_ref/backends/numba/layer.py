@@ -93,11 +93,10 @@ class Layer(definition.Layer):
 
     def solve(self, equation: Equation, X0: np.ndarray | None = None, options: SolveOptions | None = None) -> Solution:
         factors, _, S, Z = equation
-        n, m = Z.shape
-        if n == 0 or m == 0 or factors[-1].size == 0:
-            return super().solve(equation, X0, options)
-        adjoint = S is not None
+        (n, m), adjoint = Z.shape, S is not None
         options = options or self.options[adjoint]
+        if n == 0 or m == 0 or factors[-1].size == 0 or options.method not in methods.COMPILED:
+            return super().solve(equation, X0, options)
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.asked != options.method:
             prepared = prepare(equation, options.method, prepared)
