@@ -13,7 +13,7 @@ import idl_ref
 
 pytest.importorskip("numba")
 pytest.importorskip("coverage")
-pytestmark = pytest.mark.plain
+pytestmark = [pytest.mark.plain, pytest.mark.slow]
 
 ROOT = Path(idl_ref.__file__).parent
 SCRIPT = Path(__file__).parent / "plain_solves.py"
