@@ -75,6 +75,12 @@ def _sigmoid_slope(P: np.ndarray) -> np.ndarray:
     return E / (1 + E) ** 2
 
 
+def _tanh_slope(P: np.ndarray) -> np.ndarray:
+    """1/cosh² p = 4e/(1 + e)² with e = exp(−2|p|); 1 − tanh² p would lose its digits where it is small."""
+    E = np.exp(-2 * np.abs(P))
+    return 4 * E / (1 + E) ** 2
+
+
 def _elu(P: np.ndarray) -> np.ndarray:
     return np.where(P.real > 0, P, np.expm1(np.where(P.real > 0, 0, P)))
 
@@ -85,7 +91,7 @@ TABLE: dict[str, Activation] = {
         Activation("identity", IDENTITY, lambda P: P, np.ones_like),
         Activation("relu", RELU, lambda P: np.maximum(P, 0), lambda P: _step(P > 0, P), kinks=(0.0,)),
         Activation("leaky_relu", LEAKY_RELU, lambda P: np.maximum(P, LEAK * P), _leaky_relu_slope, kinks=(0.0,)),
-        Activation("tanh", TANH, np.tanh, lambda P: 1 - np.tanh(P) ** 2),
+        Activation("tanh", TANH, np.tanh, _tanh_slope),
         Activation("sigmoid", SIGMOID, _sigmoid, _sigmoid_slope, lipschitz=0.25),
         Activation("softplus", SOFTPLUS, lambda P: np.maximum(P, 0) + np.log1p(np.exp(-_mirror(P))), _sigmoid),
         Activation("elu", ELU, _elu, lambda P: np.exp(np.minimum(P, 0))),

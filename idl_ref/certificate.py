@@ -50,7 +50,8 @@ def stopping_step(tol: float, z_norm: np.ndarray, x_norm: np.ndarray, eps: float
 def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
     """‖(I − c|A|)⁻¹‖∞ for c = Lip(φ), an upper bound; inf unless the Perron root of c|A| is below 1.
 
-    With w = (I − c|A|) v > 0 for some v > 0, the inverse is nonnegative and maps w to v: its norm is ≤ max v / min w.
+    With (I − c|A|) v ≥ w > 0 for some v > 0, the inverse is nonnegative, and its norm is ≤ max v / min w. Any v > 0
+    will do; w makes up for every rounding of the check, so that an inaccurate v only makes the bound larger, or inf.
     For A = L Rᵀ the same with |L||R|ᵀ in the place of |A|, solved in r dimensions.
     """
     F = [np.abs(F).astype(np.float64) for F in factors]
@@ -66,10 +67,12 @@ def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
             v = ones + L @ np.linalg.solve(np.eye(Rt.shape[0]) - Rt @ L, Rt @ ones)
     except np.linalg.LinAlgError:
         return np.inf
-    w = v - fac.apply(tuple(F), v)
-    if not (np.all(v > 0) and np.all(w > 0.5)):  # w is 1 but for rounding; far from it, v says nothing
+    Fv = fac.apply(tuple(F), v)
+    terms = sum(f.shape[1] for f in F) + 4  # of the products, the factor c and the subtraction
+    w = v - Fv - terms * sys.float_info.epsilon * (v + Fv)  # a lower bound of (I − c|A|) v, its rounding included
+    if not (np.all(v > 0) and np.all(w > 0)):
         return np.inf
-    return float(v.max(initial=1.0) / w.min(initial=1.0))
+    return float(v.max(initial=1.0) / w.min(initial=1.0)) * (1 + 2 * sys.float_info.epsilon)
 
 
 class Rounding(NamedTuple):

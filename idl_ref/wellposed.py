@@ -5,6 +5,7 @@ A pullback takes G = ∂ℓ/∂(result) to ∂ℓ/∂(argument).
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -99,7 +100,11 @@ def perron_root(A: np.ndarray | tuple[np.ndarray, np.ndarray], rtol: float = 1e-
     if not np.isfinite(M).all():
         return PerronRoot(np.nan, np.inf)
     roots = [_irreducible_root(M[np.ix_(block, block)], rtol, max_iter) for block in _blocks(M)]
-    return PerronRoot(max((r.lower for r in roots), default=0.0), max((r.upper for r in roots), default=0.0))
+    # Outwards by the rounding of M = |R|ᵀ|L|, of M z and of the ratio: all terms are nonnegative, and none cancel.
+    terms = len(M) + 2 + (L.shape[0] if isinstance(A, tuple) else 0)
+    gamma = terms * float(np.finfo(np.float64).eps)
+    lower = max((r.lower for r in roots), default=0.0) * (1 - gamma)
+    return PerronRoot(lower, max((r.upper for r in roots), default=0.0) * (1 + gamma))
 
 
 def _blocks(M: np.ndarray) -> list[np.ndarray]:
@@ -160,8 +165,10 @@ def scale_to_norm(A: np.ndarray, kappa: float) -> np.ndarray:
     [[ 0.25  -0.25 ]
      [ 0.     0.125]]
     """
-    sums = magnitude(A).sum(axis=1)
+    sums = _row_sums(A)
     nu = sums[sums.real.argmax()]
+    if np.isinf(nu.real) and np.isfinite(A).all():  # ‖A‖∞ is no number of float64, but that of A divided by max |A| is
+        return scale_to_norm(A / np.abs(A).max(), kappa)
     return A * _scale(A, nu, kappa) if nu.real > kappa else A
 
 
@@ -190,15 +197,24 @@ def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.nda
     >>> float(np.vdot(scale_to_norm_pullback(A, 0.5, G), A).round(12))
     0.0
     """
-    sums = magnitude(A).sum(axis=1)
+    sums = _row_sums(A)
     row = sums.argmax()
     nu = sums[row]
+    if np.isinf(nu) and np.isfinite(A).all():  # κ A / ‖A‖∞ does not change when A is divided by a number
+        largest = np.abs(A).max()
+        return scale_to_norm_pullback(A / largest, kappa, G) / largest
     if not nu > kappa:
         return G
     result = G.copy()
     result[row] -= (np.vdot(G, A) / nu) * np.sign(A[row])
     result *= _scale(A, nu, kappa)
     return result
+
+
+def _row_sums(A: np.ndarray) -> np.ndarray:
+    """Σⱼ |A_ij| in float64; inf where it is no number of float64.   -> (n,)"""
+    with np.errstate(over="ignore"):
+        return magnitude(A).sum(axis=1)
 
 
 def _scale(A: np.ndarray, nu: float, kappa: float) -> np.number:
@@ -236,7 +252,7 @@ def project_rows(A: np.ndarray, kappa: float) -> np.ndarray:
     size, outside, theta = _thresholds(A, kappa)
     shrunk = np.where(size.real > theta.real, size - theta, 0)
     # Rounding must not leave a row outside: then a second projection would move it again.
-    slack = max(2 * float(np.finfo(A.dtype).eps), A.shape[1] * float(np.finfo(np.float64).eps))
+    slack = 2 * max(float(np.finfo(A.dtype).eps), _margin(A))
     total = shrunk.sum(axis=1, keepdims=True)
     over = total.real > kappa * (1 - slack)
     shrunk = shrunk * np.where(over, kappa * (1 - slack) / np.where(over, total, 1), 1)
@@ -281,12 +297,32 @@ def project_rows_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndar
 
 
 def _thresholds(A: np.ndarray, kappa: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """|a|, which rows lie outside the ball, and θ with Σⱼ max(|a_j| − θ, 0) = κ.   -> (k, n), (rows of A,), (k, 1)"""
+    """|a| − t, which rows lie outside the ball, and θ with Σⱼ max(|a_j| − t − θ, 0) = κ, for t the largest |a_j|.
+
+    The difference from the largest entry is small where κ is felt, so that κ is not lost beside large entries.
+    -> (k, n), (rows of A,), (k, 1)
+    """
     size = magnitude(A)
-    outside = size.sum(axis=1).real > kappa
+    outside = _outside(A, size, kappa)
     size = size[outside]
+    size = size - np.take_along_axis(size, size.real.argmax(axis=1)[:, None], axis=1) if size.size else size
     descending = -np.sort(-size, axis=1)
-    excess = np.cumsum(descending, axis=1) - kappa
+    with np.errstate(over="ignore"):  # the sum of differences of very large entries; those stay 0 in any case
+        excess = np.cumsum(descending, axis=1) - kappa
     count = np.arange(1, A.shape[1] + 1)
     support = np.maximum((descending.real * count > excess.real).sum(axis=1, keepdims=True), 1)  # entries that stay
     return size, outside, np.take_along_axis(excess, support - 1, axis=1) / support
+
+
+def _margin(A: np.ndarray) -> float:
+    """How far a computed row sum of |A| can be from the exact one, relative to it."""
+    return A.shape[1] * float(np.finfo(np.float64).eps)
+
+
+def _outside(A: np.ndarray, size: np.ndarray, kappa: float) -> np.ndarray:
+    """Which rows have Σⱼ |A_ij| > κ, decided exactly where rounding could decide.   -> (n,) bool"""
+    sums = _row_sums(A).real
+    outside = sums > kappa
+    for i in np.flatnonzero(np.abs(sums - kappa) <= _margin(A) * kappa):
+        outside[i] = math.fsum([*size[i].real, -kappa]) > 0  # fsum rounds the exact sum, which keeps its sign
+    return outside

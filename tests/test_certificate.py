@@ -1,5 +1,7 @@
 """The certificate against the truth: whatever the method, the tolerance and the limit, the error is below the bound."""
 
+from fractions import Fraction
+
 import naive
 import numpy as np
 import pytest
@@ -174,6 +176,27 @@ def test_resolvent_norm_is_the_norm_of_the_inverse(n, r, seed):
         truth = abs(np.linalg.inv(np.eye(n) - c * M)).sum(axis=1).max()
         bound = certificate.resolvent_norm(factors, c)
         assert truth * (1 - 1e-10) <= bound <= truth * (1 + 1e-10)
+
+
+NEARLY_SINGULAR = np.array([[0.5025815960154333, 0.49741840398456705], [0.9120042571609923, 0.08799574283900682]])
+
+
+def test_resolvent_norm_is_not_below_the_truth_where_the_perron_root_is_nearly_1():
+    """By rational inverses: rounding of the check itself must not make the bound too small."""
+    rng, matrices = np.random.default_rng(0), [NEARLY_SINGULAR]
+    for _ in range(500):
+        A = rng.random((2, 2))
+        matrices.append(A / np.abs(np.linalg.eigvals(A)).max() * (1 - 10.0 ** -rng.uniform(3, 16)))
+    finite = 0
+    for A in matrices:
+        bound = certificate.resolvent_norm((A,), 1.0)
+        if np.isfinite(bound):
+            finite += 1
+            (a, b), (c, d) = [[Fraction(float(entry)) for entry in row] for row in A]
+            determinant = (1 - a) * (1 - d) - b * c
+            assert determinant > 0
+            assert max(1 - d + b, 1 - a + c) / determinant <= Fraction(bound)
+    assert finite > 400
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from idl_ref import (
     fit,
     solve_adjoint,
     solve_equilibrium,
+    wellposed,
 )
 
 pytestmark = pytest.mark.cuda
@@ -423,6 +424,21 @@ def test_training_on_the_device_takes_the_same_steps(settings, monkeypatch):
     assert abs(history.loss[0] - expected.loss[0]) < 1e-8
     assert history.accuracy == expected.accuracy
     assert abs(history.norm[0] - expected.norm[0]) < 1e-8
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kappa_is_not_lost_beside_large_entries_on_the_device(dtype, monkeypatch):
+    if CUDA == "sim":
+        monkeypatch.setattr(cuda_training, "THREADS", 4)
+    rng = np.random.default_rng(0)
+    A = np.array([[1e17, 1, 0], [1e8, 1, -2], [1e30, 1e30, -1e30], [0.1, 0.2, 0.3]], dtype)
+    G, levels = rng.standard_normal(A.shape).astype(dtype), (dtype(0.99), np.finfo(dtype).eps)
+    d_A, d_G = (cuda_.api.matrix(M, np.dtype(dtype)) for M in (A, G))
+    projected = cuda_training.project(d_A, levels).download()
+    np.testing.assert_allclose(projected, wellposed.project_rows(A, 0.99), rtol=1e-5)
+    assert np.abs(projected).sum(axis=1, dtype=np.float64).max() <= 0.99
+    pulled = cuda_training.pull_project(d_A, d_G, levels).download()
+    np.testing.assert_allclose(pulled, wellposed.project_rows_pullback(A, 0.99, G), rtol=1e-5)
 
 
 def test_training_stops_before_a_gradient_that_is_not_finite(monkeypatch):

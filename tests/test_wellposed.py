@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import naive
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from hypothesis import given
 from strategies import DTYPES, equations, kappas, matrix, pair, ranks, seeds, sizes
 
 from idl_ref import wellposed
-from idl_ref.wellposed import perron_root, project_rows, scale_to_norm
+from idl_ref.wellposed import perron_root, project_rows, scale_to_norm, scale_to_norm_pullback
 
 MAPS = {"inf": scale_to_norm, "rows": project_rows}
 PULLBACKS = {"inf": wellposed.scale_to_norm_pullback, "rows": wellposed.project_rows_pullback}
@@ -45,7 +47,8 @@ def test_equal_row_sums_are_the_root(n, seed):
 @given(n=sizes, seed=seeds)
 def test_permutation_has_root_1(n, seed):
     rng = np.random.default_rng(seed)
-    assert perron_root(np.eye(n)[rng.permutation(n)]) == (1, 1)
+    root = perron_root(np.eye(n)[rng.permutation(n)])
+    assert 1 - 1e-13 <= root.lower <= 1 <= root.upper <= 1 + 1e-13  # rounded outwards
     assert_bracket(-0.3 * np.eye(n)[rng.permutation(n)], 0.3)
 
 
@@ -123,7 +126,7 @@ def test_pair_bounds_the_root_of_the_product(n, r, seed):
 def test_perron_root_of_odd_inputs():
     assert perron_root(np.zeros((0, 0))) == (0, 0)
     assert perron_root(np.zeros((3, 3))) == (0, 0)
-    assert perron_root([[2]]) == (2, 2)
+    assert perron_root([[2]]) == pytest.approx((2, 2), rel=1e-15)
     for bad in (np.nan, np.inf):
         lower, upper = perron_root(np.array([[0.1, bad], [0, 0]]))
         assert np.isnan(lower)
@@ -224,3 +227,76 @@ def test_one_scale_for_the_matrix_but_one_threshold_per_row():
     A = np.array([[3.0, -1.0], [0.25, 0.25]])
     np.testing.assert_allclose(scale_to_norm(A, 0.5), A / 8, rtol=1e-14)
     np.testing.assert_allclose(project_rows(A, 0.5), [[0.5, 0], [0.25, 0.25]], rtol=1e-14)
+
+
+# --- where float64 itself is at its limits ----------------------------------------------------------------------------
+
+
+def exact_sum(row):
+    return sum(Fraction(float(abs(entry))) for entry in row)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([1e17, 1.0], [0.99, 0.0]),
+        ([1e8, 1.0], [0.99, 0.0]),
+        ([1e300, -1e300], [0.495, -0.495]),
+        ([1e308, 1e308, -1e308], [0.33, 0.33, -0.33]),
+        ([1e16, 1e16 - 2, 5.0], [0.99, 0.0, 0.0]),
+    ],
+)
+def test_kappa_is_not_lost_beside_large_entries(row, expected):
+    np.testing.assert_allclose(project_rows(np.array([row]), 0.99), [expected], rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_projected_rows_lie_inside_the_ball_exactly(dtype):
+    """By rational sums: rows far outside, and rows a few roundings away from the sphere on either side."""
+    rng = np.random.default_rng(0)
+    for _ in range(1500):
+        kappa = float(rng.choice([0.99, 0.9, 0.5, 1 / 3, 0.1]))
+        a = rng.standard_normal((1, rng.integers(1, 40)))
+        near = (a / np.abs(a).sum() * kappa * (1 + 1e-16 * rng.integers(-3, 4))).astype(dtype)
+        for A in (near, (a * 10.0 ** rng.integers(-2, 6)).astype(dtype)):
+            P = project_rows(A, kappa)
+            assert exact_sum(P[0]) <= Fraction(kappa)
+            np.testing.assert_array_equal(project_rows(P, kappa), P)
+            if exact_sum(A[0]) <= Fraction(kappa):
+                np.testing.assert_array_equal(P, A)
+
+
+def test_a_norm_beyond_float64_is_scaled_all_the_same():
+    A = np.array([[1e308, -1e308], [0.0, 5e307]])
+    np.testing.assert_allclose(scale_to_norm(A, 0.9), [[0.45, -0.45], [0.0, 0.225]], rtol=1e-14)
+    G = np.array([[1.0, 2.0], [3.0, 4.0]])
+    expected = scale_to_norm_pullback(A / 1e308, 0.9, G) / 1e308
+    np.testing.assert_allclose(scale_to_norm_pullback(A, 0.9, G), expected, rtol=1e-12)
+
+
+@given(seed=seeds)
+def test_the_bracket_of_the_perron_root_holds_exactly(seed):
+    """The sign of det(tI − |A|), by rational elimination, on both ends of the bracket."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 5))
+    M = rng.random((n, n))
+    root = perron_root(M)
+    exact = [[Fraction(float(entry)) for entry in row] for row in M]
+
+    def determinant(t):
+        B = [[(Fraction(t) if i == j else 0) - exact[i][j] for j in range(n)] for i in range(n)]
+        value = Fraction(1)
+        for k in range(n):
+            pivot = next((i for i in range(k, n) if B[i][k] != 0), None)
+            if pivot is None:
+                return Fraction(0)
+            if pivot != k:
+                B[k], B[pivot], value = B[pivot], B[k], -value
+            value *= B[k][k]
+            for i in range(k + 1, n):
+                ratio = B[i][k] / B[k][k]
+                B[i] = [b - ratio * c for b, c in zip(B[i], B[k], strict=True)]
+        return value
+
+    assert determinant(root.upper) >= 0
+    assert determinant(root.lower) <= 0

@@ -7,7 +7,7 @@ are numbers of the dtype. Kernels without shared memory run with one thread per 
 from __future__ import annotations
 
 from idl_ref.backends.cuda.api import cuda, device, kernel
-from idl_ref.backends.cuda.columns import offset, slope
+from idl_ref.backends.cuda.columns import larger, offset, slope
 
 TILE = 16  # A block of `multiply` computes TILE × TILE entries of the product, one per thread.
 
@@ -138,28 +138,32 @@ def upper(F, result):
 
 @device
 def threshold(F, i, kappa):
-    """Return θ ≥ 0 with Σ_k max(|f_ik| − θ, 0) = κ for row i; −1 if the row is inside the ball Σ_k |f_ik| ≤ κ.
+    """Return t = max |f_ik| and θ with Σ_k max(|f_ik| − t − θ, 0) = κ for row i; t = −1 if Σ_k |f_ik| ≤ κ.
 
-    θ is first computed as if all |f_ik| exceeded it, then again from those that do, until their number stays the same.
+    Differences from the largest entry are at least −κ where they count, so that κ is not lost beside large entries. At
+    first θ is −κ, and then it is computed from the entries that exceed it, until their number stays the same.
     Source: Michelot, A finite algorithm for finding the projection of a point onto the canonical simplex, J. Optim.
     Theory Appl. 50 (1986).
     """
     number, columns = F.array.dtype.type, F.shape[1]
-    total = number(0)
+    total = top = number(0)
     for k in range(columns):
-        total += abs(F.array[offset(F, i, k)])
+        size = abs(F.array[offset(F, i, k)])
+        total += size
+        top = larger(size, top)
     if not total > kappa:
-        return number(-1)
-    theta, left, before = (total - kappa) / number(columns), columns, columns + 1
+        return number(-1), number(0)
+    theta, left, before = -kappa, columns + 1, columns + 2
     while left < before and left > 0:
         before, left, total = left, 0, number(0)
         for k in range(columns):
-            size = abs(F.array[offset(F, i, k)])
+            size = abs(F.array[offset(F, i, k)]) - top
             if size > theta:
                 total += size
                 left += 1
-        theta = (total - kappa) / number(max(left, 1))
-    return theta
+        if left > 0:
+            theta = (total - kappa) / number(left)
+    return top, theta
 
 
 @kernel
@@ -170,18 +174,19 @@ def project(F, levels, result):
     """
     i = cuda.grid(1)
     if i < F.shape[0]:
-        theta = threshold(F, i, levels[0])
+        top, theta = threshold(F, i, levels[0])
         zero, one, columns = result.dtype.type(0), result.dtype.type(1), F.shape[1]
         total = zero
         for k in range(columns):
             at = offset(F, i, k)
             value = F.array[at]
-            if theta >= zero:
-                value = value - theta if value > theta else value + theta if value < -theta else zero
+            if top >= zero:
+                size = max(abs(value) - top - theta, zero)
+                value = size if value > zero else -size
             result[at] = value
             total += abs(value)
         most = levels[0] * (one - levels[1] * result.dtype.type(columns))  # less than κ by the rounding of the sum
-        if theta >= zero and total > most:
+        if top >= zero and total > most:
             for k in range(columns):
                 result[offset(F, i, k)] *= most / total
 
@@ -195,21 +200,21 @@ def pull_project(F, G, levels, result):
     """
     i = cuda.grid(1)
     if i < F.shape[0]:
-        theta = threshold(F, i, levels[0])
+        top, theta = threshold(F, i, levels[0])
         zero = result.dtype.type(0)
         along, count = zero, 0
         for k in range(F.shape[1]):
             at = offset(F, i, k)
-            if theta >= zero and abs(F.array[at]) > theta:
+            if top >= zero and abs(F.array[at]) - top > theta:
                 along += G.array[at] if F.array[at] > zero else -G.array[at]
                 count += 1
         along /= result.dtype.type(max(count, 1))
         for k in range(F.shape[1]):
             at = offset(F, i, k)
             value = G.array[at]
-            if theta >= zero:
+            if top >= zero:
                 sign = along if F.array[at] > zero else -along
-                value = value - sign if abs(F.array[at]) > theta else zero
+                value = value - sign if abs(F.array[at]) - top > theta else zero
             result[at] = value
 
 

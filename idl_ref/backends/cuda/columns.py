@@ -168,7 +168,8 @@ def slope(p, like, code):
     if code == LEAKY_RELU:
         return one if p > zero else like.dtype.type(LEAK)
     if code == TANH:
-        return one - math.tanh(p) * math.tanh(p)
+        e = math.exp(like.dtype.type(-2) * abs(p))  # 1/cosh² p = 4e/(1 + e)²
+        return like.dtype.type(4) * e / ((one + e) * (one + e))
     if code == SIGMOID:
         e = math.exp(-abs(p))
         return e / ((one + e) * (one + e))

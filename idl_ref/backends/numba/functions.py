@@ -161,8 +161,9 @@ def slope(p, code):
     if code == LEAKY_RELU:
         return vec.select(nonpositive, vec.splat(p, LEAK), one)
     if code == TANH:
-        t = phi(p, code)
-        return vec.subtract(one, vec.multiply(t, t))
+        e = exp(vec.add(minus, minus))  # 1/cosh² p = 4e/(1 + e)²
+        size = vec.add(one, e)
+        return vec.divide(vec.multiply(vec.splat(p, 4.0), e), vec.multiply(size, size))
     if code == SIGMOID:
         e = exp(minus)
         return vec.divide(e, vec.multiply(vec.add(one, e), vec.add(one, e)))
