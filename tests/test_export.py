@@ -169,6 +169,54 @@ def run(program, U):
     return Y, int(re.search(r"at most (\d+) of", done.stderr)[1]), done.returncode
 
 
+TWO = """
+#include <stdio.h>
+#include "first_model.h"
+#include "second_model.h"
+int main(void)
+{
+    first_real u[FIRST_INPUTS] = {1, 2}, y[FIRST_OUTPUTS];
+    second_real v[SECOND_INPUTS] = {1, 2, 3}, w[SECOND_OUTPUTS];
+    if (first_predict(u, 1, y) < 0 || second_predict(v, 1, w) < 0)
+        return 1;
+    printf("%.9g %.17g\\n", (double)y[0], (double)w[0]);
+    return 0;
+}
+"""
+
+
+@needs_cc
+def test_two_models_in_one_program(tmp_path):
+    first = ImplicitModel(2, 1, 5, seed=0, bias=True)
+    second = ImplicitModel(3, 1, 4, seed=1, activation="tanh", dtype="float64")
+    files = [*export(first, "c", tmp_path, name="first").files, *export(second, "c", tmp_path, name="second").files]
+    assert [path.name for path in files] == ["first_model.h", "first_model.c", "second_model.h", "second_model.c"]
+    for path in files:
+        text = path.read_text(encoding="ascii").replace("idl_ref", "")
+        assert "idl_" not in text.lower()
+    (tmp_path / "main.c").write_text(TWO, encoding="ascii")
+    sources = [str(path) for path in (tmp_path / "main.c", files[1], files[3])]
+    program = tmp_path / "two"
+    subprocess.run([CC, *STRICT, "-I", str(tmp_path), "-o", str(program), *sources, "-lm"], check=True, timeout=120)
+    printed = subprocess.run([program], capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    expected = first(np.array([[1.0, 2.0]])).item(), second(np.array([[1.0, 2.0, 3.0]])).item()
+    np.testing.assert_allclose([float(value) for value in printed], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "message"),
+    [
+        ("numpy", "mine", r'name is for to="c", .*; got to=\'numpy\': leave name out'),
+        ("c", "My-model", r"name must be small letters, digits and _, a letter first; got 'My-model'"),
+        ("c", "", r"name must be small letters"),
+    ],
+)
+def test_a_name_that_c_cannot_use_is_refused(tmp_path, to, name, message):
+    with pytest.raises(ValueError, match=message):
+        export(ImplicitModel(2, 1, 3, seed=0), to, tmp_path, name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @needs_cc
 @pytest.mark.parametrize("case", CASES, ids=name_of)

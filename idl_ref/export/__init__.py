@@ -28,6 +28,7 @@ def export(
     to: str,
     directory: str | os.PathLike[str],
     bounds: tuple[float, float] | None = None,
+    name: str | None = None,
 ) -> Export:
     """Write a model, preprocessing included, as code that runs without this library.
 
@@ -41,6 +42,9 @@ def export(
     bounds : (low, high), optional
         The range of the inputs, before preprocessing, for which the number of iterations and the error of the outputs
         are bounded. Default: 8 standard deviations around the mean if the model standardises its inputs, else −8 … 8.
+    name : str, optional
+        For "c": what the files, and all that the header declares, are called in the place of idl, so that a program
+        can hold several models.
 
     Returns
     -------
@@ -70,18 +74,20 @@ def export(
     ['idl_model.h', 'idl_model.c'] 28
     """
     checks.choice("to", to, TARGETS)
+    if name is not None and to != "c":
+        raise ValueError(f'name is for to="c", whose names meet in one program; got to={to!r}: leave name out.')
     made = plan.make(model, bounds)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    return Export(_write(made, to, folder), made)
+    return Export(_write(made, to, folder, "idl" if name is None else name), made)
 
 
-def _write(made: plan.Plan, to: str, folder: Path) -> list[Path]:
+def _write(made: plan.Plan, to: str, folder: Path, name: str) -> list[Path]:
     """Write the files of one target; the modules of the other targets are not imported."""
     if to == "c":
         from idl_ref.export import c
 
-        return c.write(made, folder)
+        return c.write(made, folder, name)
     if to == "numpy":
         from idl_ref.export import numpy
 
@@ -109,12 +115,15 @@ def add(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
         help="the range of the inputs, before preprocessing, for which the iterations and the error are bounded. "
         "Default: 8 standard deviations around the mean, or -8 8 if the model does not standardise its inputs",
     )
+    parser.add_argument(
+        "--name", help="for c: begins every file, macro and function, so that models can be linked together"
+    )
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     model = ImplicitModel.load(options.model)
-    written = export(model, options.to, options.out, options.range)
+    written = export(model, options.to, options.out, options.range, options.name)
     made = written.plan
     print(model)
     promise = f"for inputs in [{made.low:g}, {made.high:g}]: {made.promise(sweeps=options.to != 'onnx')}"
