@@ -38,7 +38,8 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     ((1437, 64), (360, 64))
     """
     with np.load(Path(__file__).parent / "data" / "digits.npz", allow_pickle=False) as archive:
-        x_train, x_test = (archive[name].astype(np.float32) / 16 for name in ("x_train", "x_test"))  # stored as 0 … 16
+        # The file holds pixels as whole numbers 0 … 16.
+        x_train, x_test = (archive[name].astype(np.float32) / 16 for name in ("x_train", "x_test"))
         y_train, y_test = (archive[name].astype(np.int64) for name in ("y_train", "y_test"))
     return x_train, y_train, x_test, y_test
 

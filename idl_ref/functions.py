@@ -148,7 +148,8 @@ class ImplicitFunctionTriu(ImplicitFunction):
     -----
     The pullback of G is the strict upper triangle of G. A must be dense, because the triangle of L Rᵀ is not a product
     of two such factors. Cost: a copy of n² entries for the map and for its pullback.
-    Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021), section on neural networks.
+    Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021), which writes feed-forward
+    networks as implicit models with a strictly upper triangular A.
 
     Examples
     --------

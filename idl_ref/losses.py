@@ -33,7 +33,7 @@ def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
 
     Notes
     -----
-    Cost: 4 q m flops.
+    Cost: about 5 q m flops.
 
     Examples
     --------

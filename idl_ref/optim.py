@@ -43,7 +43,7 @@ class SGD:
     Notes
     -----
     Each model needs its own optimizer, because the velocity v belongs to the parameters of one model.
-    Cost of a step: 4 to 7 flops per parameter; memory for v, as much as for the parameters.
+    Cost of a step: 4 to 8 flops per parameter. The velocity takes as much memory as the parameters.
     Source: Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
 
     Examples

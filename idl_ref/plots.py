@@ -280,7 +280,7 @@ def v_curve(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_en
 
     Notes
     -----
-    Cost: 75 forward solves and one adjoint solve in float64, and one solve in complex128.
+    Cost: about 75 forward solves and one adjoint solve in float64, and one solve in complex128.
 
     Examples
     --------

@@ -147,7 +147,7 @@ def fit(
     Notes
     -----
     Cost of an epoch: (forward and adjoint iterations per sample) · 2 n² m flops for a dense A, or · 4 n r m for a
-    low-rank A, and about 6 (n² + n p + n q + p q) m flops for the products with weights and for the gradients.
+    low-rank A, and at most about 6 (n² + n p + n q + p q) m flops for the products with weights and for the gradients.
     Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021), section on training.
 
     Examples

@@ -207,7 +207,7 @@ def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.nda
 
     Notes
     -----
-    The page on theory in the documentation derives this formula. Cost: 5 n k flops.
+    The page on theory in the documentation derives this formula. Cost: 4 n k flops.
 
     Examples
     --------
