@@ -45,9 +45,13 @@ def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
     checks.matrix(first, leader, "(n, m)")
     checks.shape(first, leader, (factors[0].shape[0], leader.shape[1]), "one row per row of A")
     for name, array in given.items():
-        checks.shape(name, array, leader.shape, f"that of {first}")
-    factors = tuple([checks.real_array("A", F, dtype) for F in factors])
-    return factors, [checks.real_array(name, given[name], dtype) if name in given else None for name in columns]
+        if array is not leader:
+            checks.shape(name, array, leader.shape, f"that of {first}")
+        if array.dtype != dtype:
+            given[name] = checks.real_array(name, array, dtype)
+    if any([F.dtype != dtype for F in factors]):
+        factors = tuple([checks.real_array("A", F, dtype) for F in factors])
+    return factors, [given.get(name) for name in columns]
 
 
 def apply(factors: Factors, X: np.ndarray) -> np.ndarray:
