@@ -76,7 +76,7 @@ def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
         norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
     r = factors[0].shape[1] if len(factors) == 2 else 0
     roundings = tuple(certificate.rounding(factors, activation, dtype, norm))
-    return Prepared(asked, method, r, activation.code, *panels, roundings, flops)
+    return Prepared(asked, method, r, activation.code, panels[0], panels[1], roundings, flops)
 
 
 class Layer(definition.Layer):
