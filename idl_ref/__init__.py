@@ -1,7 +1,7 @@
-"""Reference implementation of Implicit Deep Learning: X = φ(A X + B U), Ŷ = C X + D U.
+"""`idl_ref` is a reference implementation of Implicit Deep Learning: X = φ(A X + B U), Ŷ = C X + D U.
 
 Importing this package imports NumPy and nothing heavier. Every name and every module of `__all__` is imported when it
-is first asked for: `idl_ref.plots` needs no import of its own.
+is first used, so that `idl_ref.plots` works after `import idl_ref` alone.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,7 @@ __all__ = [
 
 
 def _import_name(name: str) -> None:
-    """Import a class or a function of this package's face into it."""
+    """Bind `name`, if it is a public class or function, as a global of this package."""
     global SGD, ConvergenceWarning, FileFormatError, History, ImplicitFunction, ImplicitFunctionInf
     global ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel, NotConvergedError, Prediction, Predictor
     global Solution, SolveOptions, Status, check_gradients, fit, load, solve_adjoint, solve_equilibrium
@@ -108,7 +108,10 @@ def _import_name(name: str) -> None:
 
 
 def _import_module(name: str) -> None:
-    """Import a module of this package's face. `from idl_ref import x` would ask `__getattr__` for x again."""
+    """Import `name`, if it is a public module of this package.
+
+    The statements have the form `import idl_ref.x`, because `from idl_ref import x` would call `__getattr__` again.
+    """
     if name == "activations":
         import idl_ref.activations
     elif name == "analysis":
@@ -143,10 +146,10 @@ def _import_module(name: str) -> None:
         import idl_ref.wellposed  # noqa: F401
 
 
-if not TYPE_CHECKING:  # type checkers take a module's __getattr__ for leave to ask for anything
+if not TYPE_CHECKING:  # A type checker that sees a module's __getattr__ accepts any attribute name of the module.
 
     def __getattr__(name: str) -> Any:
-        """Import what is asked for, once: PEP 562."""
+        """Import a public name when it is first used (PEP 562)."""
         _import_name(name)
         _import_module(name)
         if name in globals():

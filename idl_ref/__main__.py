@@ -1,4 +1,4 @@
-"""The command line: train, predict, check, conformance, export, bench, info."""
+"""This module is the command line, with the commands train, predict, check, conformance, export, bench and info."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ REFUSED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, Runt
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 if it did its work, 1 if a check failed, 2 if it was refused."""
+    """Run one command and return the exit status.
+
+    The status is 0 if the command succeeded, 1 if a check failed, 2 if the input was refused, and 130 after Ctrl-C.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without ‖ or ₀ is no reason to fail
+            stream.reconfigure(errors="replace")  # A terminal that cannot encode ‖ or ₀ must not make a command fail.
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -37,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("idl-ref: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has left: nothing to say, and nobody to say it to
+        sys.stderr.close()  # The reader of our output has closed the pipe. This keeps Python from printing a traceback.
         return 0
     except REFUSED as reason:
         print(f"idl-ref: error: {' '.join(str(reason).split()) or type(reason).__name__}", file=sys.stderr)
@@ -45,10 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Build the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="idl-ref",
-        description="Implicit deep learning: train a model whose hidden state solves X = φ(A X + B U), and use it.",
-        epilog="Start with: idl-ref train    (no arguments: handwritten digits, a few seconds)",
+        description="Train and use implicit models, whose hidden state X solves the equation X = φ(A X + B U).",
+        epilog="Start with: idl-ref train    (without arguments it trains on handwritten digits for a few seconds)",
     )
     parser.add_argument("--version", action="version", version=f"idl-ref {idl_ref.__version__}")
     names = "{train,predict,check,conformance,export,bench,info}"
@@ -56,37 +60,41 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser("train", help="train a classifier and save it", formatter_class=_Help))
     _add_predict(commands.add_parser("predict", help="predict with a saved model", formatter_class=_Help))
     _add_check(
-        commands.add_parser("check", help="check a saved model: well-posedness, gradients", formatter_class=_Help)
+        commands.add_parser("check", help="check well-posedness and gradients of a model", formatter_class=_Help)
     )
     conformance.add(commands, _Help)
     export.add(commands, _Help)
     bench.add(commands, _Help)
-    info = commands.add_parser("info", help="versions, and which backends work here")
+    info = commands.add_parser("info", help="show versions, and which backends work here")
     info.set_defaults(run=_info)
     return parser
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command `train`."""
     parser.description = (
-        "Train an implicit model to classify, show its test accuracy, and write model.npz, history.json and, where "
-        "matplotlib is installed, training.png."
+        "Train an implicit model to classify samples, print its test accuracy, and write model.npz, history.json and, "
+        "where matplotlib is installed, training.png."
     )
     add = parser.add_argument
-    add("--data", type=Path, metavar="FILE.npz", help="arrays x_train, y_train, x_test, y_test; default: 8×8 digits")
+    data = "file with the arrays x_train, y_train, x_test, y_test; without it, the embedded 8×8 digits are used"
+    add("--data", type=Path, metavar="FILE.npz", help=data)
     add("--hidden", type=int, default=64, metavar="N", help="size n of the hidden state")
-    add("--rank", type=int, metavar="R", help="low rank: A = L Rᵀ with R columns; default: dense A")
-    add("--f", choices=list(FUNCTIONS), default="inf", help="what keeps A well posed")
-    add("--activation", choices=list(activations.TABLE), default="relu", help="φ")
-    add("--epochs", type=int, default=20, metavar="E", help="passes over the training samples")
-    add("--batch-size", type=int, default=32, metavar="M", help="samples per step")
-    add("--lr", type=float, default=0.01, metavar="RATE", help="learning rate of the first step; it falls as a cosine")
-    add("--seed", type=int, default=0, metavar="S", help="of the initial weights and the order of the samples")
-    add("--backend", choices=CHOICES, default="auto", help="what solves the equations; see idl-ref info")
-    add("--out", type=Path, default=Path(), metavar="DIR", help="folder for the files; made if it is not there")
+    add("--rank", type=int, metavar="R", help="make A = L Rᵀ, with L and R of R columns; without it, A is dense")
+    add("--f", choices=list(FUNCTIONS), default="inf", help="constraint that keeps A well posed")
+    add("--activation", choices=list(activations.TABLE), default="relu", help="activation φ")
+    add("--epochs", type=int, default=20, metavar="E", help="number of passes over the training samples")
+    add("--batch-size", type=int, default=32, metavar="M", help="number of samples per training step")
+    rate = "learning rate of the first step; the rate then decreases to 0 along a half cosine"
+    add("--lr", type=float, default=0.01, metavar="RATE", help=rate)
+    add("--seed", type=int, default=0, metavar="S", help="seed of the initial weights and of the order of the samples")
+    add("--backend", choices=CHOICES, default="auto", help="solver of the equations; idl-ref info lists those here")
+    add("--out", type=Path, default=Path(), metavar="DIR", help="folder for the files, created if it does not exist")
     parser.set_defaults(run=_train)
 
 
 def _train(options: argparse.Namespace) -> int:
+    """Run the command `train`."""
     resolve(options.backend)
     x_train, y_train, x_test, y_test = datasets.digits() if options.data is None else _labelled(options.data)
     preprocessing = Standardise.fit(x_train)
@@ -119,7 +127,7 @@ def _train(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     if history.interrupted:
-        print(f"interrupted after {len(history.loss)} epochs; the model is saved as it is")
+        print(f"interrupted after {len(history.loss)} epochs; the model is saved with the weights it has now")
     written = [options.out / "model.npz", options.out / "history.json"]
     model.save(written[0])
     history.save(written[1])
@@ -132,6 +140,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _plot(history: train.History, path: Path) -> list[Path]:
+    """Draw the training curves, if there are any and matplotlib is installed, and return the files written."""
     from idl_ref import plots
 
     if not history.loss:
@@ -139,24 +148,26 @@ def _plot(history: train.History, path: Path) -> list[Path]:
     try:
         figure = plots.training_curves(history)
     except ImportError:
-        print(f'no {path.name}: plots need matplotlib (pip install "idl-ref[plot]")')
+        print(f'{path.name} was not written: plots need matplotlib (pip install "idl-ref[plot]")')
         return []
     figure.savefig(path, dpi=120)
     return [path]
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command `predict`."""
     parser.description = "Predict labels with a saved model; the preprocessing stored in it is applied first."
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file that train wrote")
-    add(
-        "--data", type=Path, metavar="FILE.npz", help="array x_test, and y_test to score; default: the digits' test set"
-    )
-    add("--out", type=Path, metavar="FILE.csv", help="write sample, label and the outputs Ŷ, one row per sample")
+    data = "file with the array x_test, and y_test if accuracy is to be shown; without it, the digits' test set is used"
+    add("--data", type=Path, metavar="FILE.npz", help=data)
+    table = "write a table with the columns sample, label and the outputs y0, y1, …, one row per sample"
+    add("--out", type=Path, metavar="FILE.csv", help=table)
     parser.set_defaults(run=_predict)
 
 
 def _predict(options: argparse.Namespace) -> int:
+    """Run the command `predict`."""
     model = idl_ref.load(options.model)
     U, y = _samples(model, options.data)
     Y = model(U)
@@ -176,12 +187,13 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Preprocessed inputs, and labels where there are any."""
+    """Return preprocessed inputs U (m, p), and their labels (m,) where the data has any."""
     if path is None:
         _, _, x, labels = datasets.digits()
         if model.input_dim != x.shape[1]:
             raise ValueError(
-                f"--data is needed: the model takes {model.input_dim} features, the embedded digits have {x.shape[1]}."
+                f"--data is needed, because the model takes {model.input_dim} features; "
+                f"got the embedded digits, which have {x.shape[1]}: pass a file with x_test."
             )
         y: np.ndarray | None = labels
     else:
@@ -191,13 +203,16 @@ def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.nd
         x, y = arrays["x_test"], arrays.get("y_test")
         if x.ndim < 2 or (y is not None and y.shape != (len(x),)):
             got = f"{x.shape}" + ("" if y is None else f" and {y.shape}")
-            raise ValueError(f"x_test must be (m, …) samples and y_test, if it is there, (m,) labels; got {got}.")
+            raise ValueError(
+                f"x_test must be samples of shape (m, …) and y_test, if there is one, labels of shape (m,); "
+                f"got {got} in {path}."
+            )
     U = model.preprocessing(x, model.dtype) if model.preprocessing is not None else x.reshape(len(x), -1)
     return checks.samples("x_test", U, "p", model.input_dim, model.dtype), y
 
 
 def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The four arrays of a data file, checked against each other."""
+    """Return x_train, y_train, x_test and y_test of a data file, and refuse arrays that do not fit together."""
     names = ("x_train", "y_train", "x_test", "y_test")
     found = _arrays(path)
     missing = [name for name in names if name not in found]
@@ -207,19 +222,22 @@ def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
         if x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
             raise ValueError(
-                f"x_{part} must be (m, …) samples and y_{part} (m,) labels; got {x.shape} and {y.shape} in {path}."
+                f"x_{part} must be samples of shape (m, …) and y_{part} labels of shape (m,); "
+                f"got {x.shape} and {y.shape} in {path}."
             )
     if x_train.shape[1:] != x_test.shape[1:]:
         raise ValueError(f"x_train and x_test must have samples of one shape; got {x_train.shape} and {x_test.shape}.")
     if not len(x_train):
         raise ValueError(f"x_train must hold at least one sample; got {x_train.shape} in {path}.")
     if y_train.dtype.kind not in "iu" or y_train.min() < 0:
-        raise ValueError(f"y_train must be whole-number labels 0, 1, 2, …; got {y_train.dtype} from {y_train.min()}.")
+        raise ValueError(
+            f"y_train must be whole-number labels 0, 1, 2, …; got {y_train.dtype}, the smallest being {y_train.min()}."
+        )
     return x_train, y_train, x_test, y_test
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """What a .npz file holds, in the layout of Keras' mnist.npz."""
+    """Return all arrays of a .npz file by name; `train` and `predict` use the names of Keras' mnist.npz."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     try:
@@ -228,14 +246,18 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except (MemoryError, PermissionError):
         raise
-    except Exception:  # hostile bytes make zipfile and NumPy raise nearly anything
-        raise ValueError(f"{path} must be a .npz file of plain arrays, as numpy.savez writes it.") from None
+    except Exception as reason:  # Malformed bytes make zipfile and NumPy raise many kinds of exceptions.
+        raise ValueError(
+            f"{path} must be a .npz file of numeric arrays; got a file that NumPy cannot read "
+            f"({type(reason).__name__}): write it with numpy.savez."
+        ) from None
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command `check`."""
     parser.description = (
-        "Report how well posed a saved model is, how accurate its answers are certified to be, and whether its "
-        "gradients agree with central differences and the complex step. Exit status 1 if something is wrong."
+        "Report whether a saved model is well posed, which error bound its hidden states have, and whether its "
+        "gradients agree with central differences and the complex step. The exit status is 1 if one of these fails."
     )
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file")
@@ -243,14 +265,15 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="FILE.npz",
-        help="array x_test; default: digits if they fit, else normal random inputs",
+        help="file with the array x_test; without it, the digits are used if they fit, else normal random inputs",
     )
-    add("--samples", type=int, default=8, metavar="M", help="samples to check with")
-    add("--entries", type=int, default=32, metavar="K", help="entries to check per parameter")
+    add("--samples", type=int, default=8, metavar="M", help="number of samples to check with")
+    add("--entries", type=int, default=32, metavar="K", help="number of entries to check per parameter")
     parser.set_defaults(run=_check)
 
 
 def _check(options: argparse.Namespace) -> int:
+    """Run the command `check`."""
     model = idl_ref.load(options.model)
     checks.integer("--samples", options.samples, 1)
     rng = np.random.default_rng(0)
@@ -264,11 +287,14 @@ def _check(options: argparse.Namespace) -> int:
     solution = model.equilibrium(U)
     sign = "≤" if model.is_low_rank else "="
     print(model)
-    print(f"‖A‖∞ {sign} {norm:.6f}   Perron root of |A| ≤ {root.upper:.6f}   well posed below {limit:g}")
     print(
-        f"{len(U)} samples: {int(solution.succeeded.sum())} converged, in at most "
+        f"‖A‖∞ {sign} {norm:.6f}   Perron root of |A| ≤ {root.upper:.6f}   "
+        f"the model is well posed if one of them is below {limit:g}"
+    )
+    print(
+        f"{int(solution.succeeded.sum())} of {len(U)} samples converged in at most "
         f"{int(solution.iterations.max(initial=0))} iterations; "
-        f"true error of X at most {solution.error_bound.max(initial=0.0):.1e}"
+        f"the error of X is at most {solution.error_bound.max(initial=0.0):.1e} in the ∞-norm"
     )
     well_posed = root.upper < limit and solution.converged
     if solution.converged:
@@ -276,12 +302,13 @@ def _check(options: argparse.Namespace) -> int:
         print(report)
         gradients = "ok" if report.passed else "WRONG"
     else:
-        gradients = "not checked, for want of an equilibrium"
+        gradients = "not checked, because not every sample converged"
     print(f"well-posedness: {'ok' if well_posed else 'NOT SHOWN'}; gradients: {gradients}")
     return 0 if well_posed and gradients == "ok" else 1
 
 
 def _info(options: argparse.Namespace) -> int:
+    """Run the command `info`."""
     print(f"idl-ref {idl_ref.__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in ("numpy", "numba", "scipy", "matplotlib", "tqdm", "safetensors"):
         print(f"{package:<12}{_version(package)}")
@@ -292,6 +319,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _version(package: str) -> str:
+    """Return the version of an installed package, or the words "not installed"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -299,7 +327,7 @@ def _version(package: str) -> str:
 
 
 def entry() -> Any:
-    """For the console script."""
+    """Run `main` as the console script `idl-ref` and exit with its status."""
     sys.exit(main())
 
 

@@ -1,3 +1,3 @@
-"""The version of the package, in one place: the build reads it here, and what the package writes names it."""
+"""This file holds the version of the package. The build reads it, and files that the package writes contain it."""
 
 __version__ = "0.1.0"

@@ -1,10 +1,10 @@
-"""The activation table: φ, its slope, its Lipschitz constant, the points where it has a kink.
+"""The activation table holds φ, its slope φ′, its Lipschitz constant and its kinks, for each activation by name.
 
-An activation is applied entry by entry and must be non-expansive, |φ(a) − φ(b)| ≤ |a − b|: that is what makes
+An activation is applied entry by entry and must be non-expansive, |φ(a) − φ(b)| ≤ |a − b|, because this makes
 X = φ(A X + Z) well posed for ‖A‖∞ < 1.
 
-Every `phi` also takes complex arrays and then follows the branch of the real part, so that derivatives can be checked
-by the complex step. NaN stays NaN in every `phi`.
+Every `phi` also takes complex arrays, so that derivatives can be checked by the complex step: the real part selects
+the smooth piece of φ, and the analytic continuation of that piece is evaluated. Every `phi` maps NaN to NaN.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ from idl_ref import checks
 
 __all__ = ["Activation", "get"]
 
-LEAK = 0.01  # slope of leaky_relu left of 0
-# The codes by which compiled kernels know the rows of the table. The Numba twin relies on IDENTITY < RELU < the rest.
+LEAK = 0.01  # The slope of leaky_relu for negative arguments.
+# Compiled kernels select an activation by these codes. The Numba twin relies on IDENTITY < RELU < all others.
 IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, ELU, HARDTANH, SOFTSIGN = range(9)
 
 
 @dataclass(frozen=True)
 class Activation:
-    """One row of the table.
+    """One row of the activation table: a function φ and what solvers and certificates need to know of it.
 
     Attributes
     ----------
     name : str
+        The name by which users choose the activation.
     code : int
-        The number by which compiled kernels know it.
+        The number by which compiled kernels choose the activation.
     phi, slope : callable
-        φ and φ′, entry by entry. At a kink, `slope` is the smaller of the two one-sided slopes; for relu, φ′(0) = 0.
+        φ and φ′, applied entry by entry. At a kink, `slope` is the smaller of the two one-sided slopes, so that
+        φ′(0) = 0 for relu.
     lipschitz : float
-        The smallest c with |φ(a) − φ(b)| ≤ c |a − b|; at most 1.
+        The Lipschitz constant Lip(φ): the smallest c with |φ(a) − φ(b)| ≤ c |a − b| for all a, b. It is at most 1.
     kinks : tuple of float
-        Where φ′ jumps.
+        The arguments at which φ′ jumps.
     """
 
     name: str
@@ -49,28 +51,32 @@ class Activation:
     kinks: tuple[float, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return get, (self.name,)  # a row of the table, not a copy of it
+        return get, (self.name,)  # Unpickling returns the row of the table, because lambdas cannot be pickled.
 
 
 def _step(condition: np.ndarray, P: np.ndarray) -> np.ndarray:
+    """Return 1 where `condition` holds and 0 elsewhere, in the dtype of P."""
     return condition.astype(P.dtype)
 
 
 def _mirror(P: np.ndarray) -> np.ndarray:
-    """|P| for real P; for complex P the same branch, analytic."""
+    """Return P where its real part is ≥ 0 and −P elsewhere; for real P this is |P|."""
     return np.where(P.real >= 0, P, -P)
 
 
 def _leaky_relu_slope(P: np.ndarray) -> np.ndarray:
+    """Return φ′(P) = 1 for P > 0, else LEAK."""
     return np.where(P > 0, P.dtype.type(1), P.dtype.type(LEAK))
 
 
 def _sigmoid(P: np.ndarray) -> np.ndarray:
-    E = np.exp(-_mirror(P))  # in (0, 1]: no overflow on either side
+    """Return φ(P) = 1/(1 + exp(−P))."""
+    E = np.exp(-_mirror(P))  # |E| ≤ 1 for arguments of either sign, so that exp cannot overflow.
     return np.where(P.real >= 0, 1 / (1 + E), E / (1 + E))
 
 
 def _sigmoid_slope(P: np.ndarray) -> np.ndarray:
+    """Return φ′(P) = exp(−|P|)/(1 + exp(−|P|))², which is the slope of the sigmoid because φ′ is even."""
     E = np.exp(-np.abs(P))
     return E / (1 + E) ** 2
 
@@ -82,6 +88,7 @@ def _tanh_slope(P: np.ndarray) -> np.ndarray:
 
 
 def _elu(P: np.ndarray) -> np.ndarray:
+    """Return φ(P) = P for P > 0, else exp(P) − 1."""
     return np.where(P.real > 0, P, np.expm1(np.where(P.real > 0, 0, P)))
 
 
@@ -106,11 +113,11 @@ TABLE: dict[str, Activation] = {
     )
 }
 
-EXPANSIVE = {"gelu": 1.13, "silu": 1.10, "swish": 1.10, "mish": 1.09}  # name -> largest slope
+EXPANSIVE = {"gelu": 1.13, "silu": 1.10, "swish": 1.10, "mish": 1.09}  # The largest slope of each refused activation.
 
 
 def get(name: Any) -> Activation:
-    """The row of the table called `name`.
+    """Return the row of the activation table that has the given name.
 
     Parameters
     ----------
@@ -124,7 +131,7 @@ def get(name: Any) -> Activation:
     Raises
     ------
     ValueError
-        No such row; for GELU, SiLU and Mish with the reason why they are not in it.
+        The table has no such row. For GELU, SiLU and Mish the message says why: their slopes exceed 1.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The command `bench`: what a saved model costs where it serves, for the backends and the exports that work here.
+"""The command `bench` measures what it costs to serve a saved model, for each backend and each export that works here.
 
-Each row is measured in processes of its own: some that import, load, answer once and end, for the time of a first
-answer; and one that goes on, for everything else.
+Each row of the result is measured in fresh processes. Several processes import, load the model, answer once and end;
+they measure the time to the first answer. One further process measures everything else.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from idl_ref.backends import available_backends
 from idl_ref.export import export
 from idl_ref.model import ImplicitModel
 
-MANY = 256  # samples of a batch
-BASE = "import numpy"
-COLUMNS = (  # heading, key, format
+MANY = 256  # The number of samples in a batch.
+BASE = "import numpy"  # The row to which the others are compared.
+COLUMNS = (  # For each column of the table: heading, key, format.
     ("import ms", "import_ms", "{:.0f}"),
     ("load ms", "load_ms", "{:.1f}"),
     ("fresh process to first answer ms", "first_answer_ms", "{:.0f}"),
@@ -44,7 +44,7 @@ COLUMNS = (  # heading, key, format
     ("on disk MB", "installed_mb", "{:.1f}"),
 )
 
-# What is measured, as text for a fresh process.
+# Programs that fresh processes run, as text with places for str.format.
 ANSWER = """\
 import time
 begin = time.perf_counter()
@@ -106,20 +106,23 @@ def predict(U):
 
 
 def add(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
-    """Register the command."""
+    """Add the command `bench` to the command line."""
     parser = commands.add_parser("bench", help="measure what a saved model costs to serve", formatter_class=formatter)
     parser.description = (
-        "Measure a saved model where it serves: import, load, first answer, one sample, batches, memory and disk, for "
-        "every backend that works here and for the exports, in processes of their own, one after the other."
+        "Measure what it costs to serve a saved model on this machine: the times of import, load, first answer, one "
+        "sample and batches, and the memory and disk space. Every backend that works here and every export is measured "
+        "in fresh processes, one after the other."
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file that train wrote")
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of each speed measurement")
-    parser.add_argument("--starts", type=int, default=5, metavar="K", help="fresh processes for a first answer")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures too, as JSON")
+    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="duration of each speed measurement")
+    starts = "number of fresh processes that measure the first answer"
+    parser.add_argument("--starts", type=int, default=5, metavar="K", help=starts)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file, as JSON")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    """Run the command `bench`."""
     figures = bench(options.model, options.seconds, options.starts)
     print(table(figures))
     if options.json is not None:
@@ -129,9 +132,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def bench(path: str | os.PathLike[str], seconds: float = 1.0, starts: int = 5) -> dict[str, Any]:
-    """The figures of every row by its name, and what is known of the machine.
+    """Measure every row, and return the figures of each row by its name together with a description of the machine.
 
-    `seconds` is that of each speed measurement; `starts` counts the fresh processes, of whose times the median counts.
+    `seconds` is the duration of each speed measurement. `starts` is the number of fresh processes for the time to the
+    first answer, of which the median is reported.
     """
     checks.number("seconds", seconds, 0)
     checks.integer("starts", starts, 1)
@@ -147,24 +151,26 @@ def bench(path: str | os.PathLike[str], seconds: float = 1.0, starts: int = 5) -
 
 
 def _samples(model: ImplicitModel) -> np.ndarray:
-    """Normal random inputs, as they are before preprocessing."""
+    """Draw MANY inputs that are normally distributed after the preprocessing of the model, and return them raw."""
     U = np.random.default_rng(0).standard_normal((MANY, model.input_dim))
     pre = model.preprocessing
     return (U if pre is None else U * pre.scale + pre.mean).astype(model.dtype)
 
 
 def _python(program: str) -> str:
-    # This library in front, wherever it stands; with bytecode, as installed packages have it.
+    """Run a program in a fresh Python process and return what the process prints."""
+    # The folder of this library stands first in PYTHONPATH, so that this copy is measured. The process may write
+    # bytecode, because installed packages have bytecode too.
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": ""}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     if done.returncode != 0:
-        raise RuntimeError(f"a measured process failed: {done.stderr.strip()[-500:]}")
+        raise RuntimeError(f"a process that bench measures failed: {done.stderr.strip()[-500:]}")
     return done.stdout
 
 
 def _fresh(program: str, starts: int) -> float:
-    """Milliseconds from the start of a process to its end, the median."""
+    """Return the median time from the start of a process to its end, in milliseconds."""
     taken = []
     for _ in range(starts):
         start = time.perf_counter()
@@ -174,12 +180,14 @@ def _fresh(program: str, starts: int) -> float:
 
 
 def _base(starts: int) -> dict[str, Any]:
-    """Of NumPy alone: the ruler for the others."""
+    """Measure a process that only imports NumPy; the other rows are compared to this one."""
     return {"first_answer_ms": _fresh("import numpy", starts), "installed_mb": sum(closure(("numpy",)).values()) / 1e6}
 
 
 def _measure(row: Row, samples: Path, seconds: float, starts: int) -> dict[str, Any]:
-    figures = json.loads(_python(row.everything(samples, seconds)))  # first: what is compiled, is compiled here
+    """Return the figures of one row."""
+    # This process runs first, so that compiled code is in the cache before the fresh processes are timed.
+    figures = json.loads(_python(row.everything(samples, seconds)))
     return {
         **figures,
         "first_answer_ms": _fresh(row.first_answer(samples), starts),
@@ -188,6 +196,7 @@ def _measure(row: Row, samples: Path, seconds: float, starts: int) -> dict[str, 
 
 
 def _machine() -> dict[str, Any]:
+    """Describe the machine: platform, number of CPUs, load and versions of packages."""
     versions = {"python": platform.python_version(), "idl-ref": __version__}
     for package in ("numpy", "numba", "onnxruntime"):
         try:
@@ -199,7 +208,7 @@ def _machine() -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures in Markdown."""
+    """Write the figures as a table in Markdown, followed by the reasons of the rows that could not be measured."""
     machine = figures["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     load = "" if machine["load"] is None else f", load {machine['load']:.1f}"
@@ -210,12 +219,26 @@ def table(figures: dict[str, Any]) -> str:
         cells = [form.format(row[key]) if row.get(key) is not None else "—" for _, key, form in COLUMNS]
         if "reason" not in row:
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += [f"\nno {name}: {row['reason']}" for name, row in figures["rows"].items() if "reason" in row]
+    lines += [f"\n{name} was not measured: {row['reason']}" for name, row in figures["rows"].items() if "reason" in row]
     return "\n".join(lines)
 
 
 class Row(NamedTuple):
-    """What it imports, how it gets `predict`, what it calls for one sample, and what must be installed for it."""
+    """One way to serve a model, which becomes one row of the table.
+
+    Attributes
+    ----------
+    name : str
+        The heading of the row.
+    imports, load : str
+        Program text that imports the libraries, and that defines the function `predict`.
+    packages : tuple of str
+        The packages that must be installed.
+    files : tuple of Path
+        The files that must be shipped.
+    one : str
+        Program text of a function that answers one sample.
+    """
 
     name: str
     imports: str
@@ -225,20 +248,23 @@ class Row(NamedTuple):
     one: str = "lambda: predict(u)"
 
     def first_answer(self, samples: Path) -> str:
-        """A program that imports, loads and answers once."""
+        """Return a program that imports, loads the model and answers once."""
         return ANSWER.format(imports=self.imports, load=self.load, samples=str(samples))
 
     def everything(self, samples: Path, seconds: float) -> str:
-        """The same, and then the measurements, as a line of JSON."""
+        """Return a program that answers once, then measures, and prints the figures as one line of JSON."""
         return self.first_answer(samples) + REST.format(one=self.one, seconds=seconds)
 
     def installed_mb(self) -> float:
-        """Megabytes on disk of its files and of the packages it needs, with all that those need."""
+        """Return the size on disk of the files and of all packages that the row needs, in megabytes."""
         return (sum(path.stat().st_size for path in self.files) + sum(closure(self.packages).values())) / 1e6
 
 
 def rows(model: ImplicitModel, path: Path, folder: Path) -> Iterator[tuple[str, Row | str]]:
-    """Names, each with a row or the reason why there is none; `folder` takes what is exported."""
+    """Yield the name of each row, with the row itself or the reason why it cannot be measured here.
+
+    Exports are written into `folder`.
+    """
     for backend, needs in (("numpy", ()), ("numba", ("numba",))):
         state, name = available_backends()[backend], f"idl_ref, {backend}"
         load = LIBRARY.format(path=str(path), backend=backend)
@@ -253,12 +279,16 @@ def rows(model: ImplicitModel, path: Path, folder: Path) -> Iterator[tuple[str, 
 
 
 def _numpy(name: str, model: ImplicitModel, folder: Path) -> Row:
+    """Export the model to NumPy and return its row."""
     files = export(model, "numpy", folder).files
     return Row(name, "import numpy", FILE.format(folder=str(folder)), ("numpy",), tuple(files))
 
 
 def _c(name: str, model: ImplicitModel, folder: Path) -> Row:
-    """Compiled as a library. One sample is called with pointers, as from C; Python's part of that is 0.5 µs."""
+    """Export the model to C, compile a shared library and return its row.
+
+    One sample is measured by a call with raw pointers, as a C program makes it; the call from Python adds about 0.5 µs.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise ImportError("there is no C compiler here")
@@ -274,6 +304,7 @@ def _c(name: str, model: ImplicitModel, folder: Path) -> Row:
 
 
 def _onnx(name: str, model: ImplicitModel, folder: Path) -> Row:
+    """Export the model to ONNX and return its row, which runs in ONNX Runtime."""
     if not find_spec("onnxruntime"):
         raise ImportError("onnxruntime is not installed")
     files = export(model, "onnx", folder).files
@@ -282,21 +313,24 @@ def _onnx(name: str, model: ImplicitModel, folder: Path) -> Row:
 
 
 def closure(packages: tuple[str, ...]) -> dict[str, int]:
-    """Bytes of every package that these need, themselves included; of installed ones, compiled caches left out."""
+    """Return the size in bytes of the given packages and of all packages they depend on, by name.
+
+    Files in `__pycache__` do not count, and packages that are not installed are left out.
+    """
     found: dict[str, int] = {}
     waiting = [package.lower().replace("_", "-") for package in packages]
     while waiting:
         package = waiting.pop()
         if package in found:
             continue
-        if package == "idl-ref":  # where it stands, which may be a working tree
+        if package == "idl-ref":  # This library may run from a source tree, of which no list of installed files exists.
             root = Path(__file__).parent
             found[package] = _size(path for path in root.rglob("*") if path.is_file())
             continue
         try:
             distribution = metadata.distribution(package)
         except metadata.PackageNotFoundError:
-            continue  # needed elsewhere: on another system, or by an older Python
+            continue  # Such a dependency is needed on another system or for an older Python only.
         found[package] = _size(Path(str(file.locate())) for file in distribution.files or ())
         needs = [text for text in distribution.requires or () if "extra ==" not in text]
         waiting += [re.split(r"[^\w.-]", text, maxsplit=1)[0].lower().replace("_", "-") for text in needs]
@@ -304,4 +338,5 @@ def closure(packages: tuple[str, ...]) -> dict[str, int]:
 
 
 def _size(files: Iterator[Path]) -> int:
+    """Return the sum of the sizes of the files outside `__pycache__`, in bytes."""
     return sum(path.stat().st_size for path in files if "__pycache__" not in path.parts and path.is_file())

@@ -1,16 +1,16 @@
-"""When a column is done, and how far its answer can be from the truth.
+"""This module defines, for every backend, when an iteration stops and how large the error of its answer can be.
 
-Both are written once, here, for every backend. Let g be the map, x̂ its last argument, ĝ = fl(g(x̂)) the answer, and
-step = ‖ĝ − x̂‖. If g contracts with κ and one application is rounded by at most ρ, then
+Let g be the map of the equation, x* its fixed point, x̂ the last argument of g, ĝ = fl(g(x̂)) the computed answer, and
+step = ‖ĝ − x̂‖. If g is a contraction with factor κ, and rounding changes one application by at most ρ, then
 
     ‖x* − ĝ‖ ≤ κ ‖x* − x̂‖ + ρ ≤ κ (‖x* − ĝ‖ + step) + ρ      so      ‖x* − ĝ‖ ≤ (κ step + ρ) / (1 − κ).
 
-Forward, this holds in the ∞-norm with κ = Lip(φ) ‖A‖∞; for the adjoint, in the 1-norm with κ = max(S) ‖A‖∞. Where
-κ ≥ 1, 1/(1 − κ) gives way to ‖(I − Lip(φ)|A|)⁻¹‖∞, which is finite exactly when the Perron root of Lip(φ)|A| is
-below 1, as it is for every strictly triangular A.
+For the forward equation, this holds in the ∞-norm with κ = Lip(φ) ‖A‖∞; for the adjoint equation, it holds in the
+1-norm with κ = max(S) ‖A‖∞. If κ ≥ 1, the factor 1/(1 − κ) is replaced by ‖(I − Lip(φ)|A|)⁻¹‖∞. This norm bounds the
+error whenever the Perron root of Lip(φ)|A| is below 1, as it is for every strictly triangular A.
 
-The bound of the state is carried through to the outputs. The truth is then the model in real arithmetic at its true
-equilibrium; in the ∞-norm,
+The bound of the state x gives a bound of the output y. Here the exact output y* is that of the model in real
+arithmetic, at its true equilibrium. In the ∞-norm,
 
     z = B u        is rounded by at most  ζ = γ ‖B‖ ‖u‖
     ‖x* − x̂‖  ≤   (κ·step + ρ + Lip(φ) ζ) / (1 − κ)
@@ -31,28 +31,28 @@ from idl_ref.activations import Activation
 
 __all__ = ["Certifier", "resolvent_norm", "stopping_step"]
 
-ULPS = 16  # no activation of the table is further from the exact one than 16 units of rounding
-ROUNDED = 4  # a step of so many times eps·max(‖z‖∞, ‖x‖∞) is as small as rounding allows
-Number = Any  # a float, or an array of them
-SAFETY = 1 + 1e-9  # for the rounding of this module's own float64 arithmetic
+ULPS = 16  # The computed value of every activation differs from the exact value by at most 16 units of rounding.
+ROUNDED = 4  # A step of at most this many times eps·max(‖z‖∞, ‖x‖∞) is as small as rounding allows.
+Number = Any  # A float, or an array of floats.
+SAFETY = 1 + 1e-9  # This factor covers the rounding of this module's own float64 arithmetic.
 
 
 def column_max(X: np.ndarray) -> np.ndarray:
-    """‖x‖∞ of each column, NaN where it holds one.   (n, m) -> (m,)"""
+    """Return ‖x‖∞ of each column, which is NaN if the column contains NaN.   (n, m) -> (m,)"""
     return np.abs(X).max(axis=0, initial=0.0)
 
 
 def stopping_step(tol: float, z_norm: np.ndarray, x_norm: np.ndarray, eps: float) -> np.ndarray:
-    """max(tol·min(1, ‖z‖∞), 4·eps·max(‖z‖∞, ‖x‖∞)) per column."""
+    """Return the step at which a column stops, max(tol·min(1, ‖z‖∞), 4·eps·max(‖z‖∞, ‖x‖∞)).   (m,) -> (m,)"""
     return np.maximum(tol * np.minimum(1.0, z_norm), ROUNDED * eps * np.maximum(z_norm, x_norm))
 
 
 def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
-    """‖(I − c|A|)⁻¹‖∞ for c = Lip(φ), an upper bound; inf unless the Perron root of c|A| is below 1.
+    """Return an upper bound of ‖(I − c|A|)⁻¹‖∞ for c = Lip(φ); inf unless the Perron root of c|A| is below 1.
 
-    With (I − c|A|) v ≥ w > 0 for some v > 0, the inverse is nonnegative, and its norm is ≤ max v / min w. Any v > 0
-    will do; w makes up for every rounding of the check, so that an inaccurate v only makes the bound larger, or inf.
-    For A = L Rᵀ the same with |L||R|ᵀ in the place of |A|, solved in r dimensions.
+    If (I − c|A|) v ≥ w > 0 for some v > 0, then the inverse is nonnegative, and its norm is at most max v / min w. Any
+    v > 0 will do, because w makes up for every rounding of this check: an inaccurate v makes the bound larger, or inf.
+    For A = L Rᵀ, |L||R|ᵀ takes the place of |A|, and v is found by a solve in r dimensions.
     """
     F = [np.abs(F).astype(np.float64) for F in factors]
     F[0] = lipschitz * F[0]
@@ -68,36 +68,36 @@ def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
     except np.linalg.LinAlgError:
         return np.inf
     Fv = fac.apply(tuple(F), v)
-    terms = sum(f.shape[1] for f in F) + 4  # of the products, the factor c and the subtraction
-    w = v - Fv - terms * sys.float_info.epsilon * (v + Fv)  # a lower bound of (I − c|A|) v, its rounding included
+    terms = sum(f.shape[1] for f in F) + 4  # The terms of the products, the factor c, and the subtraction.
+    w = v - Fv - terms * sys.float_info.epsilon * (v + Fv)  # A lower bound of (I − c|A|) v, its rounding included.
     if not (np.all(v > 0) and np.all(w > 0)):
         return np.inf
     return float(v.max(initial=1.0) / w.min(initial=1.0)) * (1 + 2 * sys.float_info.epsilon)
 
 
 class Rounding(NamedTuple):
-    """What the bound knows of one application of the map."""
+    """The constants by which the rounding error of one application of the map is bounded."""
 
     norm: float  # an upper bound of ‖A‖∞
-    lipschitz: float  # Lip(φ); for the adjoint, max(S) of the column takes its place
-    gamma: float  # relative error of the inner products, for any order of their terms
-    unit: float  # half the distance from 1 to the next number
-    underflow: float  # absolute error of a sum whose terms underflow
+    lipschitz: float  # Lip(φ); in the adjoint equation, max(S) of each column takes its place
+    gamma: float  # a bound of the relative error of the inner products, for any order of summation
+    unit: float  # the unit roundoff, half the distance from 1 to the next number
+    underflow: float  # a bound of the absolute error of a sum whose terms underflow
 
 
 @cache
 def limits(dtype: np.dtype) -> tuple[float, float]:
-    """The distance from 1 to the next number, and the smallest normal number."""
+    """Return the distance from 1 to the next number of a dtype, and its smallest normal number."""
     return float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
 
 
 def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm: float) -> Rounding:
-    """The roundings of one application. `norm` is that of A, also for the adjoint, because ‖Aᵀ‖₁ = ‖A‖∞."""
+    """Return the constants for one application; `norm` is ‖A‖∞, also in the adjoint equation, as ‖Aᵀ‖₁ = ‖A‖∞."""
     eps, tiny = limits(dtype)
-    sums = sum([F.shape[1] for F in factors])  # lengths of the inner products of one application
+    sums = sum([F.shape[1] for F in factors])  # The total length of the inner products of one application.
     unit, k = eps / 2, sums + 2
     norm *= 1 + sums * sys.float_info.epsilon
-    # What underflows in F₂ x is multiplied by F₁: by at most ‖F₁‖ in either norm, which is at most the sum of all |F₁|.
+    # F₁ multiplies an underflow error of F₂ x by at most ‖F₁‖, which is in either norm at most the sum of all |F₁|.
     enlarged = max(1.0, float(np.abs(factors[0]).sum(dtype=np.float64))) if len(factors) > 1 else 1.0
     return Rounding(norm, activation.lipschitz, k * unit / (1 - k * unit), unit, k * tiny * enlarged)
 
@@ -110,22 +110,37 @@ def norms_rounding(entries: int, unit: float) -> float:
 def excess(
     kappa: Number, lipschitz: Number, step: Number, x: Number, z: Number, g: Number, entries: int, r: Rounding
 ) -> Number:
-    """κ·step + ρ for one column or for many, from the norms of ĝ − x̂, x̂, z and ĝ; the 1-norm sums `entries` numbers."""
+    """Return κ·step + ρ for one column or for many columns.
+
+    `step`, `x`, `z` and `g` are the norms of ĝ − x̂, x̂, z and ĝ. `entries` is n for the 1-norm, which adds up the
+    underflow errors of n entries, and 1 for the ∞-norm.
+    """
     rho = r.gamma * (kappa * x + lipschitz * z) + ULPS * r.unit * g + r.underflow * (1 + lipschitz) * entries
     return SAFETY * (kappa * step + rho)
 
 
 class Certifier:
-    """Error bounds for the columns of one solve; what depends on A alone is computed once."""
+    """Computes error bounds for the columns of one equation; everything that depends on A alone is computed once.
+
+    Parameters
+    ----------
+    factors : tuple of arrays
+        The factors of the equation, those of Aᵀ for the adjoint equation.
+    activation : Activation
+    adjoint : bool
+        Bound the error in the 1-norm, with the slopes S as Lipschitz constants; otherwise in the ∞-norm, with Lip(φ).
+    dtype : numpy.dtype
+        The dtype in which the equation is solved.
+    """
 
     def __init__(self, factors: fac.Factors, activation: Activation, adjoint: bool, dtype: np.dtype) -> None:
-        # The adjoint's factors are those of Aᵀ; what counts is ‖Aᵀ‖₁ = ‖A‖∞.
+        # The adjoint equation needs ‖Aᵀ‖₁, which is ‖A‖∞, so that the factors of A are kept in both cases.
         self.forward_factors: fac.Factors = fac.transpose(factors) if adjoint else factors
         self.adjoint: bool = adjoint
         self.rounding: Rounding = rounding(factors, activation, dtype, fac.norm_inf(self.forward_factors))
 
     def bound(self, X: np.ndarray, G: np.ndarray, S: np.ndarray | None, Z: np.ndarray) -> np.ndarray:
-        """(κ·step + ρ) / (1 − κ) per column, for x̂ in X and ĝ in G.   all (n, k) -> (k,)"""
+        """Return (κ·step + ρ) / (1 − κ) for each column, with x̂ in X and ĝ in G.   all (n, k) -> (k,)"""
         X, G, Z = (M.astype(np.float64, copy=False) for M in (X, G, Z))
         if self.adjoint:
             lipschitz = np.ones(X.shape[1]) if S is None else column_max(S).astype(np.float64)
@@ -142,33 +157,34 @@ class Certifier:
 def divide(
     numerator: np.ndarray, kappa: np.ndarray, lipschitz: np.ndarray, forward_factors: fac.Factors, adjoint: bool
 ) -> np.ndarray:
-    """numerator / (1 − κ), with ‖(I − Lip|A|)⁻¹‖∞ instead of 1/(1 − κ) where κ ≥ 1.   all (k,) -> (k,)"""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # what overflows is no bound: inf
+    """Return numerator / (1 − κ), or numerator · ‖(I − Lip|A|)⁻¹‖∞ where κ ≥ 1.   all (k,) -> (k,)"""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # A bound that overflows is reported as inf.
         bound = np.where(kappa < 1, numerator / (1 - kappa), np.inf)
         weak = ~(kappa < 1) & (lipschitz <= 1)
         if weak.any():
-            # the adjoint's slopes are at most 1 here
+            # In the adjoint equation, `weak` selects only columns whose slopes are at most 1.
             bound[weak] = numerator[weak] * resolvent_norm(forward_factors, 1.0 if adjoint else float(lipschitz[0]))
     return np.where(np.isfinite(bound), bound, np.inf)
 
 
 @dataclass(frozen=True)
 class OutputBound:
-    """What the bound knows of a model: norms and relative errors, computed once."""
+    """The constants by which the errors of a model's states and outputs are bounded, computed once per model."""
 
-    rounding: Rounding
-    amplification: float  # 1/(1 − κ) or the norm of the resolvent; inf where no contraction could be shown
+    rounding: Rounding  # the constants of one application of the map
+    amplification: float  # 1/(1 − κ), or ‖(I − Lip|A|)⁻¹‖∞; inf where neither bounds the error
     B: float  # ‖B‖∞, with the column of the bias
-    C: float
-    D: float  # 0 for no D
-    gamma_z: float
-    gamma_y: float
-    underflow: float
+    C: float  # ‖C‖∞
+    D: float  # ‖D‖∞, 0 for a model without D
+    gamma_z: float  # a bound of the relative error of z = B u
+    gamma_y: float  # a bound of the relative error of y = C x + D u
+    underflow: float  # a bound of the absolute error of these sums, if their terms underflow
 
     @classmethod
     def of(
         cls, factors: fac.Factors, B: np.ndarray, C: np.ndarray, D: np.ndarray | None, activation: Activation
     ) -> OutputBound:
+        """Compute the constants from the effective weights of a model."""
         r = Certifier(factors, activation, False, B.dtype).rounding
         kappa = r.lipschitz * r.norm
         amplification = 1 / (1 - kappa) if kappa < 1 else resolvent_norm(factors, r.lipschitz)
@@ -178,14 +194,14 @@ class OutputBound:
         return cls(r, amplification, norm_B, norm_C, norm_D, gamma_z, gamma_y, tiny * terms[1])
 
     def state(self, step: Number, x: Number, z: Number, g: Number, u: Number) -> Number:
-        """‖x* − ĝ‖ from the norms of ĝ − x̂, x̂, z, ĝ and u."""
+        """Bound ‖x* − ĝ‖ from the norms of ĝ − x̂, x̂, z, ĝ and u."""
         r = self.rounding
         return self.amplification * excess(r.lipschitz * r.norm, r.lipschitz, step, x, z, g, 1, r) + self.of_input(u)
 
     def of_input(self, u: Number) -> Number:
-        """What the rounding of z = B u adds to the error of the state."""
+        """Return what the rounding of z = B u adds to the bound of the state's error."""
         return SAFETY * self.amplification * self.rounding.lipschitz * (self.gamma_z * self.B * u + self.underflow)
 
     def output(self, state: Number, g: Number, u: Number) -> Number:
-        """‖y* − ŷ‖ from the bound of the state and the norms of ĝ and u."""
+        """Bound ‖y* − ŷ‖ from the bound of the state's error and the norms of ĝ and u."""
         return SAFETY * (self.C * state + self.gamma_y * (self.C * g + self.D * u) + self.underflow)

@@ -1,4 +1,7 @@
-"""Checks at the boundary. Every message about an input is built here: name, rule, what was got, way out."""
+"""This module checks inputs where they enter the library.
+
+Its messages have four parts: the name of the input, the rule for it, what was got, and a way out.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class OnDevice:
-    """An array of any library in the memory of a CUDA device, by its `__cuda_array_interface__`; nothing is copied."""
+    """A view of an array in the memory of a CUDA device, from any library with `__cuda_array_interface__`.
+
+    Nothing is copied.
+    """
 
     def __init__(self, array: Any, interface: dict[str, Any]) -> None:
         self.owner, self.__cuda_array_interface__ = array, interface
@@ -21,48 +27,55 @@ class OnDevice:
 
     @property
     def T(self) -> OnDevice:
-        """The transpose, as a view."""
+        """Return the transpose as a view."""
         interface, width = dict(self.__cuda_array_interface__), self.dtype.itemsize
         strides = interface.get("strides") or [width * math.prod(self.shape[i + 1 :]) for i in range(self.ndim)]
         return OnDevice(self.owner, interface | {"shape": self.shape[::-1], "strides": tuple(strides)[::-1]})
 
 
 def _on_device(name: str, value: Any, dtype: Any) -> Any:
+    """Return an array on a device as OnDevice; its dtype is checked, not converted."""
     array = value if isinstance(value, OnDevice) else OnDevice(value, value.__cuda_array_interface__)
     if array.dtype not in FLOAT_DTYPES or array.dtype != (array.dtype if dtype is None else dtype):
         expected = "float32 or float64" if dtype is None else str(np.dtype(dtype))
-        raise TypeError(f"{name} is on the device and must be {expected} there; got {array.dtype}: convert it there.")
+        raise TypeError(
+            f"{name} is on the device and must be {expected} there; got {array.dtype}: convert it on the device."
+        )
     return array
 
 
 def stream(value: Any) -> Any:
-    """A stream of a CUDA device, the number of one, or None."""
+    """Return a stream of a CUDA device, a stream number or None, and refuse anything else."""
     number = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
     known = hasattr(value, "__cuda_stream__") or (hasattr(value, "synchronize") and not isinstance(value, type))
     if value is None or number or known:
         return value
     raise TypeError(
         "stream must be a stream of numba.cuda, an object with __cuda_stream__, or a number as in "
-        f"__cuda_array_interface__, 1 for the default stream; got {value!r}: leave it out for that one."
+        f"__cuda_array_interface__, where 1 is the default stream; got {value!r}: leave it out for the default stream."
     )
 
 
 def place(backend: str, stream: Any, *arrays: Any) -> None:
-    """Refuse a stream, and arrays on a device, for a backend on the host."""
+    """Refuse a stream, and arrays on a device, for a backend that computes on the host."""
     if stream is not None and backend != "cuda":
         raise ValueError(
-            f'stream is for backend="cuda"; got backend={backend!r}: leave it out of SolveOptions, or pass that.'
+            f'stream needs backend="cuda"; got backend={backend!r}: '
+            'leave stream out of SolveOptions, or pass backend="cuda".'
         )
     for array in arrays:
         if type(array) is OnDevice and backend != "cuda":
             raise ValueError(
                 f'arrays on a CUDA device need backend="cuda"; got backend={backend!r}: '
-                "pass that, or copies on the host."
+                'pass backend="cuda", or copy the arrays to the host.'
             )
 
 
 def real_array(name: str, value: Any, dtype: Any = None) -> Any:
-    """`value` as an array of real numbers, cast to `dtype`; not copied where it is one already, or on a device."""
+    """Return `value` as an array of real numbers in `dtype`, or in its own dtype if that is None.
+
+    An array that already has the dtype, or is on a device, is not copied.
+    """
     if type(value) is np.ndarray and (value.dtype in FLOAT_DTYPES if dtype is None else value.dtype == dtype):
         return value
     if hasattr(value, "__cuda_array_interface__"):
@@ -78,12 +91,12 @@ def real_array(name: str, value: Any, dtype: Any = None) -> Any:
         )
     if dtype is None or array.dtype == dtype:
         return array
-    with np.errstate(over="ignore"):  # a number that float32 cannot hold becomes inf, and is reported as NONFINITE
+    with np.errstate(over="ignore"):  # A number too large for float32 becomes inf, which solvers report as NONFINITE.
         return array.astype(dtype)
 
 
 def float_dtype(*arrays: np.ndarray) -> np.dtype:
-    """float32 if every array is at most that, else float64: the dtype in which they meet."""
+    """Return the dtype in which arrays are combined: float32 if no array needs more, else float64."""
     for a in arrays:
         if a.dtype.kind != "f" or a.dtype.itemsize > 4:
             return FLOAT_DTYPES[1]
@@ -91,7 +104,7 @@ def float_dtype(*arrays: np.ndarray) -> np.dtype:
 
 
 def model_dtype(value: Any) -> np.dtype:
-    """float32 or float64."""
+    """Return the dtype float32 or float64 from its name, NumPy type or dtype, and refuse any other value."""
     for dtype in FLOAT_DTYPES:
         if value is not None and isinstance(value, (str, type, np.dtype)) and value in (dtype.name, dtype, dtype.type):
             return dtype
@@ -99,7 +112,7 @@ def model_dtype(value: Any) -> np.dtype:
 
 
 def samples(name: str, value: Any, letter: str, width: int, dtype: Any, rows: int | None = None) -> np.ndarray:
-    """A batch of samples, (m, width), samples as rows; m is `rows` where that is given."""
+    """Return a batch of samples, one per row, as an array of shape (m, width); m must be `rows` if that is given."""
     array = real_array(name, value, dtype)
     if array.ndim != 2 or array.shape[1] != width:
         way_out = "samples are rows."
@@ -116,19 +129,19 @@ def samples(name: str, value: Any, letter: str, width: int, dtype: Any, rows: in
 
 
 def shape(name: str, array: np.ndarray, expected: tuple[int, ...], reading: str) -> None:
-    """Refuse an array whose shape is not the expected one; `reading` says what the shape means."""
+    """Refuse an array whose shape is not the expected one; `reading` explains the shape in the message."""
     if array.shape != expected:
         raise ValueError(f"{name} must have shape {expected}, {reading}; got {array.shape}.")
 
 
 def matrix(name: str, array: np.ndarray, reading: str) -> None:
-    """Refuse an array that is not 2-D; `reading` is its shape in letters."""
+    """Refuse an array that is not 2-D; `reading` is the required shape in letters."""
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix of shape {reading}; got {array.ndim} dimensions, {array.shape}.")
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None, why: str = "") -> int:
-    """A whole number in low … high."""
+    """Return a whole number with low ≤ value ≤ high; `why` is a sentence that is added to the message."""
     rule = f"be a whole number, at least {low}" + (f" and at most {high}" if high is not None else "")
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must {rule}; got {value!r}.{why and ' ' + why}")
@@ -138,24 +151,24 @@ def integer(name: str, value: Any, low: int, high: int | None = None, why: str =
 
 
 def number(name: str, value: Any, low: float, below: float = math.inf, why: str = "") -> float:
-    """A finite real number, low ≤ value < below."""
+    """Return a finite real number with low ≤ value < below; `why` is a sentence that is added to the message."""
     rule = f"be a number ≥ {low:g}" + (f" and < {below:g}" if below < math.inf else "")
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must {rule}; got {value!r}.{why and ' ' + why}")
-    if not (low <= value < below):  # written so that NaN is refused
+    if not (low <= value < below):  # The comparison is negated so that NaN is refused.
         raise ValueError(f"{name} must {rule}; got {value!r}.{why and ' ' + why}")
     return float(value)
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False, and nothing that merely looks like it."""
+    """Return a truth value; only True and False are accepted, not 0, 1 or strings."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False; got {value!r}.")
     return bool(value)
 
 
 def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
-    """One of the allowed words."""
+    """Return a word after checking that it is one of the allowed ones."""
     words = list(allowed)
     if not isinstance(value, str) or value not in words:
         raise ValueError(f"{name} must be one of {', '.join(repr(w) for w in words)}; got {value!r}.")
@@ -163,7 +176,7 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
 
 
 def labels(name: str, value: Any, m: int, q: int) -> np.ndarray:
-    """Class labels, (m,) whole numbers in 0 … q − 1."""
+    """Return class labels as an integer array of shape (m,) with values in 0 … q − 1."""
     array = np.asarray(value)
     if array.size == 0 and array.ndim == 1:
         array = array.astype(np.intp)
@@ -171,5 +184,8 @@ def labels(name: str, value: Any, m: int, q: int) -> np.ndarray:
         raise TypeError(f"{name} must be whole-number class labels; got dtype {array.dtype}: use astype(int).")
     shape(name, array, (m,), "one label per sample")
     if m and (array.min() < 0 or array.max() >= q):
-        raise ValueError(f"{name} must be labels in 0 … {q - 1}, one per output; got {array.min()} … {array.max()}.")
+        raise ValueError(
+            f"{name} must be labels in 0 … {q - 1}, because the model has {q} outputs; "
+            f"got {array.min()} … {array.max()}: raise output_dim, or renumber the labels."
+        )
     return array

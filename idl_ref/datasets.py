@@ -1,4 +1,4 @@
-"""Data that needs no download: handwritten digits, and two toy problems in the plane."""
+"""This module has data sets that need no download: handwritten digits, and two small problems in the plane."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ __all__ = ["digits", "spirals", "two_moons"]
 
 
 def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Handwritten digits: 1,797 images of 8 × 8 pixels, split once and for all.
+    """Load 1,797 images of handwritten digits with 8 × 8 pixels, in a fixed split into training and test images.
 
     Returns
     -------
-    x_train : (1437, 64) float32
-        Pixels in [0, 1], row by row.
-    y_train : (1437,) int64
-    x_test : (360, 64) float32
-    y_test : (360,) int64
+    x_train : (1437, 64) float32 array
+        Training images, one per row, with pixels in [0, 1], in row-major order.
+    y_train : (1437,) int64 array
+        The digits 0 … 9 that the training images show.
+    x_test : (360, 64) float32 array
+        Test images.
+    y_test : (360,) int64 array
+        The digits that the test images show.
 
     Notes
     -----
     The images are the test set of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998), UCI
-    Machine Learning Repository, https://doi.org/10.24432/C50P49, under CC BY 4.0. They were shuffled once before the
-    split.
+    Machine Learning Repository, https://doi.org/10.24432/C50P49, under CC BY 4.0. Their order was shuffled once, before
+    they were split.
 
     Examples
     --------
@@ -35,26 +38,35 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     ((1437, 64), (360, 64))
     """
     with np.load(Path(__file__).parent / "data" / "digits.npz", allow_pickle=False) as archive:
-        x_train, x_test = (archive[name].astype(np.float32) / 16 for name in ("x_train", "x_test"))  # pixels are 0 … 16
+        # The file holds pixels as whole numbers 0 … 16.
+        x_train, x_test = (archive[name].astype(np.float32) / 16 for name in ("x_train", "x_test"))
         y_train, y_test = (archive[name].astype(np.int64) for name in ("y_train", "y_test"))
     return x_train, y_train, x_test, y_test
 
 
 def two_moons(m: int = 400, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two interleaved half circles.
+    """Draw points on two interleaved half circles of radius 1, one class each.
 
     Parameters
     ----------
     m : int
+        Number of points.
     noise : float
-        Standard deviation of what is added to each coordinate; the circles have radius 1.
+        Standard deviation of the normal noise that is added to each coordinate.
     seed : int
+        Seed of the random numbers; the same seed gives the same points.
 
     Returns
     -------
-    x : (m, 2) float32
-    y : (m,) int64
-        0 or 1.
+    x : (m, 2) float32 array
+        The points, one per row.
+    y : (m,) int64 array
+        Their classes, 0 or 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An m or seed that is not a whole number ≥ 0, or a noise that is not a number ≥ 0.
 
     Examples
     --------
@@ -69,22 +81,30 @@ def two_moons(m: int = 400, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarr
 
 
 def spirals(m: int = 400, arms: int = 2, noise: float = 0.02, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Arms that wind one and a half times around the origin, one class each.
+    """Draw points on spiral arms that wind one and a half times around the origin, one class per arm.
 
     Parameters
     ----------
     m : int
+        Number of points.
     arms : int
-        At least 2.
+        Number of arms, at least 2.
     noise : float
-        Standard deviation of what is added to each coordinate; the spirals fill the unit disc.
+        Standard deviation of the normal noise that is added to each coordinate; the arms reach the unit circle.
     seed : int
+        Seed of the random numbers; the same seed gives the same points.
 
     Returns
     -------
-    x : (m, 2) float32
-    y : (m,) int64
-        0 … arms − 1.
+    x : (m, 2) float32 array
+        The points, one per row.
+    y : (m,) int64 array
+        Their classes, 0 … arms − 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An m or seed that is not a whole number ≥ 0, fewer than 2 arms, or a noise that is not a number ≥ 0.
 
     Examples
     --------
@@ -100,7 +120,7 @@ def spirals(m: int = 400, arms: int = 2, noise: float = 0.02, seed: int = 0) -> 
 
 
 def _classes(m: int, classes: int, noise: float, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
-    """A generator, labels in turn, and a place in [0, 1) along the curve of each sample."""
+    """Return a generator, labels 0, 1, …, 0, 1, … (m,), and for each point its place on the curve in [0, 1) (m,)."""
     checks.integer("m", m, 0)
     checks.number("noise", noise, 0)
     checks.integer("seed", seed, 0)

@@ -1,4 +1,4 @@
-"""The forward and the backward equation, by name."""
+"""This module has one function for each equation: `solve_equilibrium` (forward) and `solve_adjoint` (backward)."""
 
 from __future__ import annotations
 
@@ -29,36 +29,41 @@ def solve_equilibrium(
     A : (n, n) array, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
         The product of a pair is never formed.
     Z : (n, m) array
-        One column per sample; Z = B U in a model. With backend="cuda" also arrays on the device, of any library with
-        `__cuda_array_interface__`; X then stays there.
+        The constant term, one column per sample; Z = B U in a model. With backend="cuda", Z may also be an array on the
+        device, of any library with `__cuda_array_interface__`; X is then an array on the device too.
     activation : str
-        φ, a name in the activation table.
+        The name of φ in the activation table.
     X0 : (n, m) array, optional
-        Where to start; 0 if not given.
+        The start of the iteration; 0 if not given.
     options : SolveOptions
+        Tolerance, iteration limit, method, and what happens if a column does not converge.
     backend : {"auto", "numpy", "numba", "cuda"}
+        The implementation that solves the equation; see `available_backends`.
 
     Returns
     -------
     Solution
-        X (n, m), and per column status, iterations, last step and error bound in the ∞-norm.
+        X (n, m), and for each column its status, its number of iterations, its last step and its error bound, the
+        last two in the ∞-norm.
 
     Raises
     ------
     ValueError, TypeError
         Shapes that disagree, complex or object arrays, a method that does not fit A, an unavailable backend.
     NotConvergedError
-        With `options.on_failure="raise"`, when a column did not converge.
+        A column did not converge, and `options.on_failure` is "raise".
 
     Warns
     -----
     ConvergenceWarning
-        With `options.on_failure="warn"`, once per call.
+        Columns did not converge, and `options.on_failure` is "warn"; there is one warning per call.
 
     Notes
     -----
-    A contraction in the ∞-norm with κ = Lip(φ) ‖A‖∞; if κ < 1, the solution exists and is unique. float32 if A and Z
-    are, else float64. Cost per iteration: 2 n² m flops; low rank, 4 n r m.
+    In the ∞-norm, the right-hand side is Lipschitz continuous with the constant κ = Lip(φ) ‖A‖∞. If κ < 1, it is a
+    contraction, and the solution exists and is unique. The computation is in float32 if all arrays are float32, else in
+    float64.
+    Cost per iteration: 2 n² m flops for a dense A, 4 n r m flops for a pair.
     Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021).
 
     Examples
@@ -89,36 +94,45 @@ def solve_adjoint(
 ) -> Solution:
     """Solve the adjoint equation V = S ∘ (Aᵀ V + G).
 
-    With the slopes S = φ′(A X + Z) at an equilibrium X and G = ∂ℓ/∂X at fixed Z, the solution is V = ∂ℓ/∂Z, from
-    which every gradient follows: ∂A = V Xᵀ, ∂B = V Uᵀ.
+    Let ℓ be a function of the equilibrium X. If S = φ′(A X + Z) are the slopes at X, and G = ∂ℓ/∂X, then the solution
+    is V = ∂ℓ/∂Z. The gradients of the weights follow from V: ∂A = V Xᵀ and ∂B = V Uᵀ.
 
     Parameters
     ----------
     A : (n, n) array, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
-        The same A as in the forward equation; it is transposed here, as a view.
+        The same A as in the forward equation; this function transposes it, as a view.
     S, G : (n, m) arrays
-        One column per sample.
+        The slopes, and the gradient with respect to X, one column per sample.
     V0 : (n, m) array, optional
-        Where to start; 0 if not given.
+        The start of the iteration; 0 if not given.
     options : SolveOptions
-        Its tol measures the largest change of an entry, as in the forward equation.
+        As in `solve_equilibrium`; tol limits the largest change of an entry here too.
     backend : {"auto", "numpy", "numba", "cuda"}
+        The implementation that solves the equation; see `available_backends`.
 
     Returns
     -------
     Solution
-        Its X is V. `error_bound` is in the 1-norm, and takes S and G as exact.
+        Its X is V (n, m). Its `error_bound` is in the 1-norm of each column, and takes S and G as exact.
 
     Raises
     ------
     ValueError, TypeError, NotConvergedError
-        As `solve_equilibrium`.
+        The same errors as in `solve_equilibrium`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Columns did not converge, and `options.on_failure` is "warn"; there is one warning per call.
 
     Notes
     -----
-    A contraction in the 1-norm of a column with max(S) ‖A‖∞, because ‖Aᵀ‖₁ = ‖A‖∞. For low rank, "auto" solves
-    (I − Lᵀ S R) t = Lᵀ S G exactly, V = S ∘ (R t + G). Cost per iteration: 2 n² m flops; low rank, 4 n r m.
-    Source: implicit differentiation of X = φ(A X + Z); El Ghaoui et al., Implicit Deep Learning, on training.
+    In the 1-norm, the right-hand side of a column is Lipschitz continuous with the constant κ = max(S) ‖A‖∞, because
+    ‖Aᵀ‖₁ = ‖A‖∞. If κ < 1, it is a contraction, and the solution exists and is unique.
+    For a pair (L, R) of low rank, "auto" solves (I − Lᵀ S R) t = Lᵀ S G exactly, and V = S ∘ (R t + G).
+    Cost per iteration: 2 n² m flops for a dense A, 4 n r m flops for a pair.
+    Source: implicit differentiation of X = φ(A X + Z); El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data
+    Sci. 3 (2021), section on training.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A as a tuple of factors, (A,) or (L, Rt) with A = L Rt: applied one after the other, never multiplied out."""
+"""This module represents A as a tuple of factors, (A,) or (L, Rᵀ) with A = L Rᵀ, whose product is never formed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Factors = tuple[np.ndarray, ...]
 
 
 def check_factors(A: Any) -> Factors:
-    """What a user passes for A, a square matrix or a pair (L, R) with A = L Rᵀ, as factors."""
+    """Convert what a user passes for A, a square matrix or a pair (L, R) with A = L Rᵀ, to factors, after checks."""
     if isinstance(A, tuple):
         if len(A) != 2:
-            raise ValueError(f"A must be a matrix or a pair (L, R) with A = L Rᵀ; got a tuple of {len(A)}.")
+            raise ValueError(f"A must be a matrix or a pair (L, R) with A = L Rᵀ; got a tuple of length {len(A)}.")
         L, R = checks.real_array("L", A[0]), checks.real_array("R", A[1])
         checks.matrix("L", L, "(n, r)")
         checks.shape("R", R, L.shape, "that of L, because A = L Rᵀ is square")
@@ -29,9 +29,10 @@ def check_factors(A: Any) -> Factors:
 
 
 def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
-    """A as factors, and the (n, m) arrays that go with it, all in one dtype; a start, X0 or V0, may be None.
+    """Return A as factors, and the (n, m) arrays that belong to the same equation, all checked and in one dtype.
 
-    The first array sets m. float32 if everything is, else float64.
+    The first of these arrays determines m. The start of the iteration, X0 or V0, may be None. The dtype is float32 if
+    all arrays are float32, else float64.
     """
     factors = check_factors(A)
     given = {}
@@ -44,45 +45,49 @@ def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
     checks.matrix(first, leader, "(n, m)")
     checks.shape(first, leader, (factors[0].shape[0], leader.shape[1]), "one row per row of A")
     for name, array in given.items():
-        checks.shape(name, array, leader.shape, f"that of {first}")
-    factors = tuple([checks.real_array("A", F, dtype) for F in factors])
-    return factors, [checks.real_array(name, given[name], dtype) if name in given else None for name in columns]
+        if array is not leader:
+            checks.shape(name, array, leader.shape, f"that of {first}")
+        if array.dtype != dtype:
+            given[name] = checks.real_array(name, array, dtype)
+    if any(F.dtype != dtype for F in factors):
+        factors = tuple([checks.real_array("A", F, dtype) for F in factors])
+    return factors, [given.get(name) for name in columns]
 
 
 def apply(factors: Factors, X: np.ndarray) -> np.ndarray:
-    """F₁ F₂ … X.   X (n, m) -> (n, m)."""
+    """Return F₁ F₂ … X, computed from right to left.   X (n, m) -> (n, m)"""
     for F in reversed(factors):
         X = F @ X
     return X
 
 
 def transpose(factors: Factors) -> Factors:
-    """(F₁ F₂ …)ᵀ = … F₂ᵀ F₁ᵀ, as views."""
+    """Return the factors of (F₁ F₂ …)ᵀ = … F₂ᵀ F₁ᵀ, as views."""
     return tuple(F.T for F in reversed(factors))
 
 
 def gradients(factors: Factors, X: np.ndarray, V: np.ndarray) -> Factors:
-    """∂Fᵢ = (F₁ … Fᵢ₋₁)ᵀ V (Fᵢ₊₁ … X)ᵀ: for (A,) it is V Xᵀ.   X, V (n, m) -> the shapes of the factors."""
+    """Return ∂Fᵢ = (F₁ … Fᵢ₋₁)ᵀ V (Fᵢ₊₁ … X)ᵀ for every factor; for (A,) this is ∂A = V Xᵀ.   X, V (n, m)"""
     return tuple(apply(transpose(factors[:i]), V) @ apply(factors[i + 1 :], X).T for i in range(len(factors)))
 
 
 def row_sums(factors: Factors) -> np.ndarray:
-    """|F₁| |F₂| … 1, in float64: the absolute row sums of A; for a product, an upper bound of them.   -> (n,)"""
+    """Return |F₁| |F₂| … 1 in float64: the absolute row sums of A, or upper bounds of them for a product.   -> (n,)"""
     ones = np.ones(factors[-1].shape[1])
     return apply(tuple(np.abs(F).astype(np.float64, copy=False) for F in factors), ones)
 
 
 def norm_inf(factors: Factors) -> float:
-    """max |F₁| |F₂| … 1 ≥ ‖A‖∞, with equality for one factor."""
+    """Return the largest entry of |F₁| |F₂| … 1: ‖A‖∞ for one factor, and an upper bound of ‖A‖∞ for a product."""
     return float(row_sums(factors).max(initial=0.0))
 
 
 def triangle(factors: Factors) -> Literal["upper", "lower"] | None:
-    """Which strict triangle holds all of A, if one does; a product of factors is never taken for one."""
+    """Tell which strict triangle holds all nonzero entries of A; None if neither does, or if A is a product."""
     if len(factors) > 1:
         return None
     (A,) = factors
-    # The corners and the first and last row decide nearly always: O(n) before O(n²).
+    # For most matrices, the corners and the first or last row decide in O(n) operations, without all n² entries.
     if A.size and A[-1, 0] != 0 and A[0, -1] != 0:
         return None
     if not A[-1:].any() and not np.tril(A).any():

@@ -1,4 +1,6 @@
-"""What `f` makes of the raw weights: the effective A that the equation uses, and the pullback to the raw one.
+"""The function `f` maps the raw A that training changes to the effective A that the equation uses.
+
+Each class defines such a map, and its pullback, which takes gradients of the effective A to gradients of the raw A.
 
 | class                 | effective A                                             |
 |-----------------------|---------------------------------------------------------|
@@ -7,7 +9,7 @@
 | ImplicitFunctionTriu  | the strict upper triangle of A                          |
 | ImplicitFunctionRows  | each row projected on the ℓ1 ball of radius κ           |
 
-Low rank: L and Rᵀ are each treated so; ‖A‖∞ ≤ ‖L‖∞ ‖Rᵀ‖∞ ≤ κ².
+For A = L Rᵀ of low rank, the map is applied to L and to Rᵀ, so that ‖A‖∞ ≤ ‖L‖∞ ‖Rᵀ‖∞ ≤ κ².
 """
 
 from __future__ import annotations
@@ -23,19 +25,25 @@ __all__ = ["ImplicitFunction", "ImplicitFunctionInf", "ImplicitFunctionRows", "I
 
 
 class ImplicitFunction:
-    """A as it is; nothing keeps the model well posed.
+    """Uses A as it is, so that nothing keeps the model well posed; the base of the other three classes.
 
     Parameters
     ----------
     kappa : float
-        Radius of the ball that A is kept in. The constraint classes below use it; this one only keeps it.
+        Radius κ ≥ 0 of the ball in which the derived classes keep A. This class stores κ and does not use it.
     straight_through : bool
-        Treat the map from raw to effective A as the identity when differentiating: what torchidl does for a dense A.
-        Wrong by a factor ‖A‖∞/κ and in direction wherever ‖A‖∞ > κ; for comparison with torchidl only.
+        Differentiate as if the map from the raw to the effective A were the identity, as torchidl does for a dense A.
+        Where ‖A‖∞ > κ, such gradients are wrong by a factor ‖A‖∞/κ and in direction; use them only to compare with
+        torchidl.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A kappa that is not a number ≥ 0, or straight_through for a class that does not map A into a ball.
 
     Examples
     --------
-    A model takes the class itself, and makes the object with its own κ:
+    A model takes the class itself, and creates an object of it with the model's κ:
 
     >>> from idl_ref import ImplicitModel
     >>> ImplicitModel(4, 3, 20, f=ImplicitFunction).f.__name__
@@ -51,37 +59,42 @@ class ImplicitFunction:
         self.straight_through: bool = checks.flag("straight_through", straight_through)
         if straight_through and not self.constrains:
             raise ValueError(
-                f"straight_through needs an f that moves A onto a ball; got {type(self).__name__}: "
+                f"straight_through needs an f that maps A into a ball; got {type(self).__name__}: "
                 "use ImplicitFunctionInf or ImplicitFunctionRows."
             )
 
     def effective(self, factors: Factors) -> Factors:
-        """The factors that the equation uses."""
+        """Map raw factors to the effective factors, which the equation uses."""
         return tuple(self._map(F) for F in factors)
 
     def pullback(self, factors: Factors, gradients: Factors) -> Factors:
-        """∂ℓ/∂(raw factors) from ∂ℓ/∂(effective factors)."""
+        """Return ∂ℓ/∂(raw factors) for given `gradients` = ∂ℓ/∂(effective factors)."""
         if self.straight_through:
             return gradients
         return tuple(self._pull(F, G) for F, G in zip(factors, gradients, strict=True))
 
     def project(self, factors: Factors) -> Factors | None:
-        """What a training step writes back into the raw factors; None for nothing."""
+        """Return what a training step writes back into the raw factors, or None if it writes nothing back."""
         return None
 
     def active_set(self, factors: Factors) -> tuple[np.ndarray, ...]:
-        """Which smooth piece of the map the factors are on; a finite difference must not cross into another."""
+        """Return arrays that identify the smooth piece of the map at these factors.
+
+        The map is piecewise smooth. A finite difference is valid only if both of its points lie on the same piece.
+        """
         return ()
 
     def _map(self, F: np.ndarray) -> np.ndarray:
+        """Map one raw factor to its effective factor."""
         return F
 
     def _pull(self, F: np.ndarray, G: np.ndarray) -> np.ndarray:
+        """Return the gradient of one raw factor F, for the gradient G of its effective factor."""
         return G
 
 
 class ImplicitFunctionInf(ImplicitFunction):
-    """κ A / max(κ, ‖A‖∞): one scale for the whole matrix, so that ‖A‖∞ ≤ κ. The default.
+    """Scales the whole matrix by one number, κ A / max(κ, ‖A‖∞), so that ‖A‖∞ ≤ κ. A model uses this by default.
 
     Parameters
     ----------
@@ -90,8 +103,9 @@ class ImplicitFunctionInf(ImplicitFunction):
 
     Notes
     -----
-    Pullback, for ν = ‖A‖∞ > κ: (κ/ν)(G − (⟨G, A⟩/ν) s), s = sign(A) on the row that attains ν, 0 elsewhere.
-    One long row shrinks all the others; ImplicitFunctionRows does not. Cost: n² flops, either way.
+    If ν = ‖A‖∞ > κ, the pullback of G is (κ/ν)(G − (⟨G, A⟩/ν) s), with s = sign(A) on the row that attains ν, and s = 0
+    elsewhere. If ν ≤ κ, it is G. One row with a large sum shrinks all other rows, which ImplicitFunctionRows avoids.
+    Cost: O(n²) flops for the map and for its pullback. Source: the pullback is derived in the documentation on theory.
 
     Examples
     --------
@@ -121,16 +135,21 @@ class ImplicitFunctionInf(ImplicitFunction):
 
 
 class ImplicitFunctionTriu(ImplicitFunction):
-    """The strict upper triangle of A: a feed-forward net, well posed whatever the weights, solved in one sweep.
+    """Uses the strict upper triangle of A, which makes the model a feed-forward network.
+
+    Such a model is well posed for all weights, and one sweep of back-substitution solves its equation exactly.
 
     Parameters
     ----------
     kappa, straight_through
-        See ImplicitFunction; neither has a meaning here, and straight_through is refused.
+        See ImplicitFunction; kappa has no effect here, and straight_through=True is refused.
 
     Notes
     -----
-    Pullback: the strict upper triangle of G. It needs a dense A.
+    The pullback of G is the strict upper triangle of G. A must be dense, because the triangle of L Rᵀ is not a product
+    of two such factors. Cost: a copy of n² entries for the map and for its pullback.
+    Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021), which writes feed-forward
+    networks as implicit models with a strictly upper triangular A.
 
     Examples
     --------
@@ -151,7 +170,9 @@ class ImplicitFunctionTriu(ImplicitFunction):
 
 
 class ImplicitFunctionRows(ImplicitFunction):
-    """Each row projected (Euclidean) on the ℓ1 ball of radius κ; each training step writes the projection back.
+    """Projects each row, in the Euclidean norm, on the ℓ1 ball of radius κ, so that ‖A‖∞ ≤ κ.
+
+    Each training step writes the projection back into the raw weights (projected gradient descent).
 
     Parameters
     ----------
@@ -160,8 +181,10 @@ class ImplicitFunctionRows(ImplicitFunction):
 
     Notes
     -----
-    Pullback of a row outside the ball, on its support S: G_S − σ_S (σ_Sᵀ G_S)/|S|, σ = sign(a).
-    Cost: a sort per row, n² log n. Source: Duchi et al., Efficient projections onto the ℓ1-ball, ICML 2008.
+    For a row a outside the ball, let S be the support of its projection and σ = sign(a). The pullback of G is
+    G_S − σ_S (σ_Sᵀ G_S)/|S| on S, and 0 elsewhere. For a row inside the ball, it is G.
+    Cost: each row is sorted, O(n² log n) operations for the map and for its pullback.
+    Source: Duchi et al., Efficient projections onto the ℓ1-ball for learning in high dimensions, ICML 2008.
 
     Examples
     --------

@@ -1,17 +1,18 @@
-"""Is the gradient right? Two independent answers, and a word about kinks.
+"""This module checks gradients by two independent methods, central differences and the complex step.
 
-Central differences, (ℓ(θ + h) − ℓ(θ − h)) / 2h with h = eps^⅓, know nothing of the adjoint, but are good to about ten
-digits only, and wrong across a kink: there the active sets at ±h differ, and the entry is reported, not judged.
+Central differences, (ℓ(θ + h) − ℓ(θ − h)) / 2h with h = eps^⅓, do not use the adjoint equation. They have about ten
+correct digits, and they are wrong if φ or `f` has a kink between θ − h and θ + h. In that case the active sets at ±h
+differ; the entry is then reported as a kink, and its difference is not judged.
 
-The complex step, Im ℓ(θ + i·h) / h with h = 1e-30, subtracts nothing and is good to the last digits, provided that
-the equilibrium has converged in its imaginary part too. It follows the branch of the real part, so a kink nearby does
-it no harm.
+The complex step, Im ℓ(θ + i·h) / h with h = 1e-30, has no cancellation and is accurate to rounding, provided that the
+imaginary part of the equilibrium has converged too. It stays on the smooth piece that the real part selects, so that a
+kink near θ does not change the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,37 +26,42 @@ from idl_ref.weights import as_factors
 
 __all__ = ["GradientReport", "GradientRow", "check_gradients", "difference_curve"]
 
-STEP = float(np.finfo(np.float64).eps) ** (1 / 3)  # balances truncation h² against rounding eps/h
+STEP = float(np.finfo(np.float64).eps) ** (1 / 3)  # This h balances the truncation error h² and the rounding eps/h.
 COMPLEX_STEP = 1e-30
-LOSS_ROUNDING = 16 * float(np.finfo(np.float64).eps)  # of ℓ itself, relative: no difference is more accurate
-DIFFERENCE_TOLERANCE = 1e-7  # all three times ‖(I − |A|)⁻¹‖∞, by which the problem magnifies rounding
-COMPLEX_TOLERANCE = 1e-13
-MAX_NEWTON = 20
+# The next three constants are relative errors. Each is multiplied by ‖(I − |A|)⁻¹‖∞, which bounds how much the equation
+# amplifies rounding.
+LOSS_ROUNDING = 16 * float(np.finfo(np.float64).eps)  # the rounding error of ℓ, which limits every central difference
+DIFFERENCE_TOLERANCE = 1e-7  # the error that central differences may have
+COMPLEX_TOLERANCE = 1e-13  # the error that the complex step may have
+MAX_NEWTON = 20  # The complex equilibrium must converge in this many Newton steps.
 
-Values = dict[str, np.ndarray]  # the parameters, and "U"
+Values = dict[str, np.ndarray]  # The parameters by name, and U under the name "U".
 
 
 @dataclass(frozen=True)
 class GradientRow:
-    """What was found for one parameter; errors are relative to the largest entry of its gradient.
+    """The result of the check for one parameter; errors are relative to the largest entry of its gradient.
 
     Attributes
     ----------
     name : str
-        "A", …, or "U".
+        The name of the parameter, or "U" for the inputs.
     entries, total : int
-        How many entries were compared one by one, of how many; one random direction covers them all.
+        Number of entries that were compared one by one, and number of all entries. In addition, the derivative in one
+        random direction, which involves all entries, was compared with the complex step.
     kinks : int
-        Entries with a kink between −h and +h: not judged by differences.
+        Number of entries with a kink between −h and +h, whose central differences were not judged.
     difference_error : float
-        Worst against central differences; NaN if every entry was at a kink. What rounding of the loss explains is not
-        held against a gradient, so where a gradient is tiny this may be above what is allowed.
+        Largest difference from central differences; NaN if every entry was at a kink. An error that the rounding of the
+        loss can explain does not make the verdict "WRONG", so that for a tiny gradient this number may exceed the
+        tolerance although the verdict is "ok".
     complex_error : float
-        Worst against the complex step, entries and direction; NaN if every one sat exactly on a kink.
+        Largest difference from the complex step, over the entries and the random direction; NaN if every comparison was
+        exactly at a kink.
     configured_error : float
-        How far the gradient is off with the model's own dtype and tolerances.
+        Error of the gradient that the model computes with its own dtype and tolerances.
     verdict : {"ok", "WRONG", "kink"}
-        "kink" where every comparison met one, so that nothing could be judged.
+        "kink" if every comparison was at a kink, so that nothing could be judged.
     """
 
     name: str
@@ -70,7 +76,15 @@ class GradientRow:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """One row per parameter and for U; `print` it for a table."""
+    """The result of `check_gradients`, with one row per parameter and one for U; `print` shows it as a table.
+
+    Attributes
+    ----------
+    rows : tuple of GradientRow
+        The results for each parameter and for U.
+    difference_tolerance, complex_tolerance : float
+        The relative errors that were allowed for central differences and for the complex step.
+    """
 
     rows: tuple[GradientRow, ...]
     difference_tolerance: float
@@ -78,7 +92,7 @@ class GradientReport:
 
     @property
     def passed(self) -> bool:
-        """True when no row is wrong, and some row was judged."""
+        """True if no row is "WRONG" and at least one row is "ok"."""
         verdicts = {row.verdict for row in self.rows}
         return "WRONG" not in verdicts and "ok" in verdicts
 
@@ -98,28 +112,40 @@ def check_gradients(
 ) -> GradientReport:
     """Compare every gradient of `model` with central differences and with the complex step.
 
-    The formulas are judged in float64 with tol = 0, whatever the model's settings, so that a wrong formula cannot hide
-    behind a loose tolerance; what the settings cost is reported beside it.
+    The gradients are computed in float64 with tol = 0, whatever the model's settings are, so that a loose tolerance
+    cannot hide a wrong formula. The error that the model's own settings cause is reported in a separate column.
 
     Parameters
     ----------
     model : ImplicitModel
-        It is not changed.
+        The model, which is not changed.
     U : (m, p) array
+        Inputs, one sample per row.
     targets : (m,) whole numbers for "cross_entropy", (m, q) array for "mse"
+        The labels or the desired outputs.
     loss : {"cross_entropy", "mse"}
+        The loss ℓ whose gradients are checked.
     entries : int
-        Entries compared one by one per parameter, drawn at random where there are more.
+        Number of entries per parameter that are compared one by one; they are drawn at random if there are more.
     seed : int
-        Of that draw.
+        Seed of this draw and of the random direction.
 
     Returns
     -------
     GradientReport
+        Its attribute `passed` is the overall result. Errors are relative to the largest entry of each gradient.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Arrays of a wrong shape or dtype, an unknown loss, or entries < 1.
+    NotConvergedError
+        An equilibrium did not converge in float64, so that there is no gradient to check.
 
     Notes
     -----
-    Cost: per entry, two forward solves in float64 and one in complex128.
+    Cost: for each entry, two forward solves in float64 and at most 20 Newton steps in complex128.
+    Source: Squire and Trapp, Using complex variables to estimate derivatives of real functions, SIAM Review 40 (1998).
 
     Examples
     --------
@@ -143,10 +169,30 @@ def check_gradients(
 def difference_curve(
     model: ImplicitModel, U: Any, targets: Any, steps: np.ndarray, *, loss: str = "cross_entropy", seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Relative errors of a directional derivative: by central differences for each step, and by the complex step.
+    """Return the relative errors of a directional derivative for several steps h of the central difference.
 
-    Between the two, for each step, whether a kink lies within it. The direction is random in all parameters together;
-    the truth is the adjoint gradient in float64 with tol = 0.
+    The direction E is random in all parameters together, and the reference value is ⟨∂ℓ, E⟩ from the adjoint equation,
+    in float64 with tol = 0.
+
+    Parameters
+    ----------
+    model, U, targets
+        As for `check_gradients`.
+    steps : (k,) array
+        The steps h.
+    loss : {"cross_entropy", "mse"}
+        The loss ℓ whose derivative is taken.
+    seed : int
+        Seed of the random direction.
+
+    Returns
+    -------
+    errors : (k,) array
+        Relative error of the central difference for each step.
+    kinks : (k,) bool array
+        Whether a kink lies between −h and +h, for each step.
+    complex_error : float
+        Relative error of the complex step.
     """
     oracle = _Oracle(model, checks.samples("U", U, "p", model.input_dim, np.float64), targets, loss)
     _, gradients = oracle.model.loss_and_gradients(oracle.values["U"], targets, loss)
@@ -158,7 +204,7 @@ def difference_curve(
 
 
 def doubled(model: ImplicitModel) -> ImplicitModel:
-    """The model in float64, solved to rounding."""
+    """Return a copy of the model in float64 that solves its equations to rounding accuracy."""
     settings = replace(
         model.settings, dtype="float64", tol=0.0, grad_tol=0.0, mitr=100_000, grad_mitr=100_000, on_failure="raise"
     )
@@ -167,7 +213,7 @@ def doubled(model: ImplicitModel) -> ImplicitModel:
 
 
 class _Oracle:
-    """The loss as a function of the parameters and U, in float64 and in complex128, with its active set."""
+    """Evaluates the loss as a function of the parameters and U, in float64 and complex128, and detects kinks."""
 
     def __init__(self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: str) -> None:
         model = doubled(model)
@@ -183,18 +229,18 @@ class _Oracle:
         self.P = self.equation.apply(self.X)[0]
         self.active = self._active(self.values, self.P)
         self.magnification = resolvent_norm(base.weights.factors, self.activation.lipschitz)
-        if not np.isfinite(self.magnification):  # not well posed in the large: no excuse for rounding
+        if not np.isfinite(self.magnification):  # Without a bound of the amplification, no extra rounding is allowed.
             self.magnification = 1.0
         self.rounding = LOSS_ROUNDING * self.magnification * abs(float(self.loss(base.Y, self.targets)[0]))
 
     def difference(self, direction: Mapping[str, np.ndarray], h: float) -> tuple[float, bool]:
-        """(ℓ(θ + hE) − ℓ(θ − hE)) / 2h, and whether a kink lies between."""
+        """Return (ℓ(θ + hE) − ℓ(θ − hE)) / 2h, and whether a kink lies between the two points."""
         above, kink_above = self._loss(self._moved(direction, h))
         below, kink_below = self._loss(self._moved(direction, -h))
         return (above - below) / (2 * h), kink_above or kink_below
 
     def complex_step(self, direction: Mapping[str, np.ndarray]) -> tuple[float, bool]:
-        """Im ℓ(θ + ihE) / h, and whether θ sits exactly on a kink that E moves off."""
+        """Return Im ℓ(θ + ihE) / h, and whether θ is exactly on a kink of φ and E leads away from the kink."""
         moved = self._moved(direction, 1j * COMPLEX_STEP)
         weights = self.model.settings.parametrisation.weights(moved)
         columns = self.layer.inputs(moved["U"].T)
@@ -216,9 +262,11 @@ class _Oracle:
         return float(self.loss(Y, self.targets)[0].imag) / COMPLEX_STEP, False
 
     def _moved(self, direction: Mapping[str, np.ndarray], h: complex) -> Values:
+        """Return θ + hE, for the parameters and U that are in the direction E."""
         return {name: v + h * direction[name] if name in direction else v for name, v in self.values.items()}
 
     def _loss(self, moved: Values) -> tuple[float, bool]:
+        """Return the loss at other parameters and inputs, and whether their active set differs from that at θ."""
         parameters = {name: value for name, value in moved.items() if name != "U"}
         forward = ImplicitModel.from_parameters(self.model.settings, parameters).forward_pass(moved["U"], self.X.T)
         forward.solution.require()
@@ -227,8 +275,49 @@ class _Oracle:
         return float(self.loss(forward.Y, self.targets)[0]), crossed
 
     def _active(self, values: Values, P: np.ndarray) -> list[np.ndarray]:
-        """Which smooth piece of φ each preactivation is on, and of `f` the weights."""
+        """Return arrays that identify the smooth pieces of φ, for each entry of P, and of `f`, for the weights."""
         return [*(kink < P for kink in self.activation.kinks), *self.f.active_set(as_factors(values))]
+
+
+@dataclass
+class _Errors:
+    """Absolute differences between the gradient of one parameter and the two methods that check it.
+
+    Attributes
+    ----------
+    differences, complex_steps : list of float
+        Differences from central differences and from the complex step, without comparisons that met a kink.
+    beyond_rounding : float
+        The largest part of a difference from central differences that rounding of the loss cannot explain.
+    kinks : int
+        Number of entries with a kink between −h and +h.
+    """
+
+    differences: list[float] = field(default_factory=list)
+    complex_steps: list[float] = field(default_factory=list)
+    beyond_rounding: float = 0.0
+    kinks: int = 0
+
+    def compare_entry(self, oracle: _Oracle, name: str, G: np.ndarray, flat: int) -> None:
+        """Compare one entry of G, given by its flat index, with the central difference and the complex step."""
+        theta, truth = float(oracle.values[name].flat[flat]), float(G.flat[flat])
+        E = np.zeros_like(G)
+        E.flat[flat] = 1.0
+        h = STEP * max(1.0, abs(theta))
+        value, kink = oracle.difference({name: E}, h)
+        self.kinks += kink
+        if not kink:
+            self.differences.append(abs(value - truth))
+            self.beyond_rounding = max(self.beyond_rounding, abs(value - truth) - oracle.rounding / h)
+        value, on_kink = oracle.complex_step({name: E})
+        if not on_kink and not (kink and theta == 0):
+            self.complex_steps.append(abs(value - truth))
+
+    def compare_direction(self, oracle: _Oracle, name: str, G: np.ndarray, E: np.ndarray) -> None:
+        """Compare the derivative ⟨G, E⟩ in a direction E of all entries with the complex step."""
+        value, on_kink = oracle.complex_step({name: E})
+        if not on_kink and G.size and not (oracle.values[name] == 0).any():
+            self.complex_steps.append(abs(value - float(np.vdot(G, E))) / float(np.abs(E).sum()))
 
 
 def _check_one(
@@ -240,36 +329,22 @@ def _check_one(
     rng: np.random.Generator,
     allowed: tuple[float, float],
 ) -> GradientRow:
-    theta = oracle.values[name]
+    """Check the gradient G of one parameter; `allowed` are the tolerances for differences and complex steps."""
     scale = float(np.abs(G).max(initial=0.0)) or 1.0
     chosen = np.sort(rng.choice(G.size, size=min(entries, G.size), replace=False))
-    differences, beyond_rounding, complex_steps, kinks = [], [0.0], [], 0
+    found = _Errors()
     for flat in chosen:
-        E = np.zeros_like(G)
-        E.flat[flat] = 1.0
-        truth = float(G.flat[flat])
-        h = STEP * max(1.0, abs(float(theta.flat[flat])))
-        value, kink = oracle.difference({name: E}, h)
-        kinks += kink
-        if not kink:
-            differences.append(abs(value - truth))
-            beyond_rounding.append(abs(value - truth) - oracle.rounding / h)
-        value, on_kink = oracle.complex_step({name: E})
-        if not on_kink and not (kink and theta.flat[flat] == 0):
-            complex_steps.append(abs(value - truth))
-    E = rng.standard_normal(G.shape)
-    value, on_kink = oracle.complex_step({name: E})
-    if not on_kink and G.size and not (theta == 0).any():
-        complex_steps.append(abs(value - float(np.vdot(G, E))) / float(np.abs(E).sum()))
-    worst = [max(errors) / scale if errors else np.nan for errors in (differences, complex_steps)]
-    wrong = max(beyond_rounding) > allowed[0] * scale or worst[1] > allowed[1] or not np.isfinite(G).all()
+        found.compare_entry(oracle, name, G, flat)
+    found.compare_direction(oracle, name, G, rng.standard_normal(G.shape))
+    difference, step = (max(e) / scale if e else np.nan for e in (found.differences, found.complex_steps))
+    wrong = found.beyond_rounding > allowed[0] * scale or step > allowed[1] or not np.isfinite(G).all()
     return GradientRow(
         name=name,
         entries=len(chosen),
         total=G.size,
-        kinks=kinks,
-        difference_error=worst[0],
-        complex_error=worst[1],
+        kinks=found.kinks,
+        difference_error=difference,
+        complex_error=step,
         configured_error=float(np.abs(configured - G).max(initial=0.0)) / scale,
-        verdict="WRONG" if wrong else "ok" if differences or complex_steps else "kink",
+        verdict="WRONG" if wrong else "ok" if found.differences or found.complex_steps else "kink",
     )

@@ -1,8 +1,9 @@
-"""Model files: a JSON header and named arrays, in .npz (NumPy alone) or .safetensors; no pickle, nothing executed.
+"""This module reads and writes model files, which hold a JSON header and named arrays.
 
-A file is read with suspicion: its lists of contents are limited in size, and every array must have the name, the dtype
-and the shape that the header calls for before a byte of it is loaded. What was loaded must agree with its checksum and
-be finite.
+The formats are .npz, for which NumPy suffices, and .safetensors. No pickle is used, and nothing in a file is executed.
+The contents of a file are not trusted: the header and the list of arrays have a limited size, and no array is loaded
+unless its name, dtype and shape are those that follow from the header. Every loaded array must agree with its checksum
+and be finite.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from idl_ref.npz import FileFormatError
 __all__ = ["FileFormatError"]
 
 FORMAT, VERSION = "idl_ref model", 1
-HEADER_LIMIT = 1 << 20  # bytes
-MESSAGE_LIMIT = 600  # characters: a message may quote what the file says
+HEADER_LIMIT = 1 << 20  # The largest size of a header in bytes.
+MESSAGE_LIMIT = 600  # The largest length of a message in characters, because a message may quote text of the file.
 HEADER = "header"
 
 Arrays = dict[str, np.ndarray]
-Layout = dict[str, tuple[int, ...]]  # name -> shape
-Describe = Callable[[dict[str, Any]], tuple[Layout, np.dtype]]  # of a header
+Layout = dict[str, tuple[int, ...]]  # The shape of every array by its name.
+Describe = Callable[[dict[str, Any]], tuple[Layout, np.dtype]]  # Takes a header to the layout and the dtype.
 
 
 def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
-    """Write a model file, all or nothing: a temporary file beside it is renamed at the end."""
-    from pathlib import Path  # like uuid, not for a model that is loaded to predict
+    """Write a model file atomically: a temporary file in the same folder is written and then renamed."""
+    from pathlib import Path  # Imported here, like uuid, because loading a model for prediction does not need them.
     from uuid import uuid4
 
     target = Path(path)
@@ -56,16 +57,16 @@ def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays
 
 
 def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any], Arrays]:
-    """The header and the arrays of a model file.
+    """Return the header and the arrays of a model file.
 
-    `layout` takes the header to the shapes and the dtype that the arrays must have.
+    `layout` computes from the header the shapes and the dtype that the arrays must have.
 
     Raises
     ------
     FileFormatError
-        A damaged, foreign or inconsistent file; nothing of it is loaded.
+        The file is damaged, inconsistent, or not a model file; nothing of it is returned.
     OSError
-        A file that cannot be opened.
+        The file cannot be opened.
     """
     source = os.fspath(path)
     reader = _READERS[_kind(source)]
@@ -74,10 +75,10 @@ def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any]
     try:
         header, arrays = reader(source, layout)
         if header.get("crc32") != {name: _checksum(array) for name, array in arrays.items()}:
-            raise FileFormatError("damaged: the checksums of its arrays do not agree.")
+            raise FileFormatError("the file is damaged: the checksums of its arrays do not agree.")
         for name, array in arrays.items():
             if not np.isfinite(array).all():
-                raise FileFormatError(f"{name} must be finite; got NaN or inf: its training has diverged.")
+                raise FileFormatError(f"{name} must be finite; got NaN or inf: the training has diverged.")
         return header, arrays
     except FileFormatError as reason:
         text = str(reason)
@@ -86,51 +87,60 @@ def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any]
 
 
 def _kind(path: str) -> str:
+    """Return the ending of a path, which determines the format."""
     suffix = os.path.splitext(path)[1]
     if suffix not in _WRITERS:
-        raise ValueError(f"a model file ends in .npz or .safetensors; got {path!r}.")
+        raise ValueError(f"a model file must end in .npz or .safetensors; got {path!r}: choose another name.")
     return suffix
 
 
 def _checksum(array: np.ndarray) -> int:
+    """Return the CRC-32 of the entries of an array in C order."""
     return zlib.crc32(np.ascontiguousarray(array).tobytes())
 
 
 def _parse(text: bytes | str) -> dict[str, Any]:
+    """Return the header from its JSON text, and refuse a file of another program or version."""
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
-        raise FileFormatError("not a model of idl_ref: its header is not JSON.") from None
+        raise FileFormatError("the file is not a model of idl_ref: its header is not JSON.") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise FileFormatError("not a model of idl_ref: its header does not say so.")
+        raise FileFormatError(f'the file is not a model of idl_ref: the format in its header is not "{FORMAT}".')
     if header.get("version") != VERSION:
         raise FileFormatError(
-            f"format version {header.get('version')!r}; this idl_ref reads version {VERSION}: update idl_ref."
+            f"the format version must be {VERSION} for this idl_ref; got {header.get('version')!r}: update idl_ref."
         )
     return header
 
 
 def _check_names(found: set[str], expected: Layout) -> None:
+    """Refuse a file whose arrays do not have the expected names."""
     if found != set(expected):
-        raise FileFormatError(f"must hold the arrays {sorted(expected)}; got {sorted(found)[:9]}.")
+        raise FileFormatError(f"the file must hold the arrays {sorted(expected)}; got {sorted(found)[:9]}.")
 
 
 def _check_array(name: str, shape: tuple[int, ...], dtype: Any, expected: tuple[int, ...], expected_dtype: Any) -> None:
+    """Refuse an array whose shape or dtype is not the expected one."""
     if shape != expected or dtype != expected_dtype:
-        raise FileFormatError(f"{name} must be {expected} {expected_dtype}; got {shape} {dtype}.")
+        raise FileFormatError(
+            f"{name} must have shape {expected} and dtype {expected_dtype}; got shape {shape} and dtype {dtype}."
+        )
 
 
 def _write_npz(stream: BinaryIO, header: str, arrays: Arrays) -> None:
+    """Write the header, as an array of bytes, and the arrays to an .npz archive."""
     text = np.frombuffer(header.encode(), np.uint8)
     np.savez(stream, **{HEADER: text, **arrays})  # type: ignore[arg-type]
 
 
 def _read_npz(path: str, layout: Describe) -> tuple[dict, Arrays]:
+    """Return the header and the arrays of an .npz file."""
     try:
         with open(path, "rb") as stream:
             members = npz.members(stream)
             if HEADER not in members:
-                raise FileFormatError("not a model of idl_ref: it has no header.")
+                raise FileFormatError("the file is not a model of idl_ref: it has no header.")
             header = _parse(_read_header(stream, members[HEADER]))
             shapes, dtype = layout(header)
             _check_names(set(members) - {HEADER}, shapes)
@@ -140,23 +150,25 @@ def _read_npz(path: str, layout: Describe) -> tuple[dict, Arrays]:
             return header, {name: npz.read(stream, members[name]) for name in shapes}
     except FileFormatError:
         raise
-    except Exception as reason:  # hostile bytes make NumPy raise nearly anything
-        raise FileFormatError(f"damaged or not an .npz file ({type(reason).__name__}).") from None
+    except Exception as reason:  # Malformed bytes make NumPy raise many kinds of exceptions.
+        raise FileFormatError(f"the file is damaged or not an .npz file ({type(reason).__name__}).") from None
 
 
 def _read_header(stream: BinaryIO, member: npz.Member) -> bytes:
+    """Return the text of the header of an .npz file, whose size is checked before it is read."""
     size = member.size
     if size <= HEADER_LIMIT:
         shape, _, dtype, _ = npz.describe(stream, member)
         if len(shape) != 1 or dtype != np.uint8:
-            raise FileFormatError("not a model of idl_ref: its header is not JSON.")
+            raise FileFormatError("the file is not a model of idl_ref: its header is not JSON.")
         size = max(size, shape[0])
     if size > HEADER_LIMIT:
-        raise FileFormatError(f"its header has {size} bytes, more than {HEADER_LIMIT}.")
+        raise FileFormatError(f"the header of the file must have at most {HEADER_LIMIT} bytes; got {size}.")
     return npz.read(stream, member).tobytes()
 
 
 def _safetensors() -> Any:
+    """Import the package safetensors, or say how to install it."""
     try:
         import safetensors.numpy
     except ImportError:
@@ -167,17 +179,19 @@ def _safetensors() -> Any:
 
 
 def _write_safetensors(stream: BinaryIO, header: str, arrays: Arrays) -> None:
+    """Write the header, as metadata, and the arrays in the format of safetensors."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     stream.write(_safetensors().numpy.save(contiguous, metadata={HEADER: header}))
 
 
 def _read_safetensors(path: str, layout: Describe) -> tuple[dict, Arrays]:
+    """Return the header and the arrays of a .safetensors file."""
     package = _safetensors()
     try:
         with open(path, "rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
         if size > HEADER_LIMIT:
-            raise FileFormatError(f"its header has {size} bytes, more than {HEADER_LIMIT}.")
+            raise FileFormatError(f"the header of the file must have at most {HEADER_LIMIT} bytes; got {size}.")
         with package.safe_open(path, framework="numpy") as archive:
             header = _parse((archive.metadata() or {}).get(HEADER, ""))
             shapes, dtype = layout(header)
@@ -188,7 +202,7 @@ def _read_safetensors(path: str, layout: Describe) -> tuple[dict, Arrays]:
                 _check_array(name, tuple(part.get_shape()), part.get_dtype(), shape, code)
             return header, {name: archive.get_tensor(name) for name in shapes}
     except package.SafetensorError as reason:
-        raise FileFormatError(f"damaged or not a .safetensors file ({reason}).") from None
+        raise FileFormatError(f"the file is damaged or not a .safetensors file ({reason}).") from None
 
 
 _WRITERS = {".npz": _write_npz, ".safetensors": _write_safetensors}

@@ -1,7 +1,7 @@
-"""Losses in the paper's columns: the value and its gradient G_Y = ∂ℓ/∂Y, together.
+"""A loss function of this module returns the value ℓ and its gradient G_Y = ∂ℓ/∂Y together.
 
-Y is (q, m). Both losses are means, so that a learning rate means the same for every batch size; the mean over no
-samples is 0.
+Y has shape (q, m), with one column per sample, as in the paper. Both losses are means over the samples, so that the
+same learning rate suits all batch sizes; the mean over no samples is 0.
 """
 
 from __future__ import annotations
@@ -17,17 +17,23 @@ __all__ = ["cross_entropy", "mse"]
 
 
 def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
-    """ℓ = Σ (Y − T)² / (q m),   G_Y = 2 (Y − T) / (q m).
+    """Return the mean squared error ℓ = Σ (Y − T)² / (q m) and its gradient G_Y = 2 (Y − T) / (q m).
 
     Parameters
     ----------
     Y, T : (q, m) arrays
-        Predictions and targets.
+        Outputs and targets, one column per sample.
 
     Returns
     -------
     loss : number
+        ℓ, in the dtype of Y.
     G_Y : (q, m) array
+        ∂ℓ/∂Y.
+
+    Notes
+    -----
+    Cost: about 5 q m flops.
 
     Examples
     --------
@@ -41,19 +47,27 @@ def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
 
 
 def cross_entropy(Y: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
-    """ℓ = Σⱼ (log Σᵢ exp Y_ij − Y_tⱼj) / m,   G_Y = (softmax(Y) − onehot(t)) / m.
+    """Return the cross entropy ℓ = Σⱼ (log Σᵢ exp Y_ij − Y_tⱼj) / m and its gradient G_Y.
+
+    The gradient is G_Y = (softmax(Y) − onehot(t)) / m, where onehot(t) has a 1 in row tⱼ of column j and 0 elsewhere.
 
     Parameters
     ----------
     Y : (q, m) array
-        Logits of any size: nothing overflows.
+        Logits, one column per sample. The computation does not overflow, however large they are.
     labels : (m,) int array
-        t, each 0 … q − 1.
+        The labels t, each in 0 … q − 1.
 
     Returns
     -------
     loss : number
+        ℓ in nats, in the dtype of Y.
     G_Y : (q, m) array
+        ∂ℓ/∂Y.
+
+    Notes
+    -----
+    Cost: q m exponentials and about 5 q m flops.
 
     Examples
     --------
@@ -62,7 +76,7 @@ def cross_entropy(Y: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
     0.693147 [ 0.5 -0.5]
     """
     m = Y.shape[1]
-    Y = Y - Y.real.max(axis=0, initial=-np.inf)  # the largest logit becomes 0: exp cannot overflow
+    Y = Y - Y.real.max(axis=0, initial=-np.inf)  # The largest logit becomes 0, so that exp cannot overflow.
     E = np.exp(Y)
     total = E.sum(axis=0)
     columns = np.arange(m)
@@ -79,12 +93,12 @@ LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]] = 
 
 
 def get(loss: str) -> Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]:
-    """The loss called `loss`."""
+    """Return the loss function of the given name."""
     return LOSSES[checks.choice("loss", loss, LOSSES)]
 
 
 def check_targets(loss: str, targets: Any, m: int, q: int, dtype: np.dtype) -> np.ndarray:
-    """Targets as users have them, samples as rows, to what the loss takes: labels (m,) or columns (q, m)."""
+    """Check targets that have samples as rows, and return what the loss takes: labels (m,) or columns (q, m)."""
     if not isinstance(loss, str) or loss not in LOSSES:
         checks.choice("loss", loss, LOSSES)
     if loss == "cross_entropy":

@@ -1,4 +1,4 @@
-"""The implicit model: X = φ(A X + B U), Ŷ = C X + D U, with samples as rows at this one boundary."""
+"""The implicit model X = φ(A X + B U), Ŷ = C X + D U takes and returns samples as rows; lower modules have columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from idl_ref import checks, io
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise
-from idl_ref.settings import Setting, Settings, layout
+from idl_ref.settings import Configured, Settings, layout
 from idl_ref.solution import Solution, report
 from idl_ref.weights import ForwardPass, Gradients, Kept, Weights, by_name
 
@@ -23,55 +23,66 @@ if TYPE_CHECKING:
 __all__ = ["ImplicitModel", "load"]
 
 
-class ImplicitModel:
-    """An implicit model, X = φ(A X + B U), Ŷ = C X + D U.
+class ImplicitModel(Configured):
+    """An implicit model: its hidden states X solve X = φ(A X + B U), and its outputs are Ŷ = C X + D U.
 
     Parameters
     ----------
     input_dim, output_dim, hidden_dim : int
-        p, q and n.
+        The number of inputs p, of outputs q, and of hidden units n.
     f : subclass of ImplicitFunction
-        What keeps A well posed: ImplicitFunctionInf (default), …Rows, …Triu, or ImplicitFunction for nothing.
+        The constraint on A: ImplicitFunctionInf (the default), ImplicitFunctionRows or ImplicitFunctionTriu keep the
+        model well posed, and ImplicitFunction leaves A as it is.
     no_D : bool
-        Leave out D.
+        Make a model without D, so that Ŷ = C X.
     bias : bool
-        Append a constant feature 1 to U: the last column of B and of D holds the bias.
+        Append a constant feature 1 to U. The last column of B and of D then holds the bias.
     mitr, grad_mitr : int
         Largest number of iterations, forward and adjoint.
     tol, grad_tol : float
-        Largest change of an entry in the last step, forward and adjoint.
+        Tolerance for the largest change of an entry in the last iteration, forward and adjoint; see SolveOptions.
     kappa : float
-        Radius of the ball that `f` keeps A in; 0 ≤ κ·Lip(φ) < 1.
+        Radius κ of the ball in which `f` keeps A, with 0 ≤ κ·Lip(φ) < 1; for low rank, 0 ≤ κ²·Lip(φ) < 1.
     is_low_rank : bool
-        A = L Rᵀ with L, R (n, rank); the product is never formed.
+        Use A = L Rᵀ with L and R of shape (n, rank). The product is never formed.
     rank : int, optional
-        1 ≤ rank ≤ n; needed with is_low_rank.
+        The rank of A, 1 ≤ rank ≤ n, which must be given if and only if is_low_rank is true.
     activation : str
-        φ: relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
+        The name of φ: relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
     dtype : {"float32", "float64"}
+        The dtype of parameters and results, to which inputs are converted.
     seed : int, optional
-        For the initial weights; None draws them differently each time.
+        Seed of the initial weights. With None, the weights differ each time.
     backend : {"auto", "numpy", "numba", "cuda"}
+        The implementation that computes; see `available_backends`.
     method : {"auto", "picard", "anderson", "newton", "substitution"}
+        The method that solves both equations; see SolveOptions.
     on_failure : {"warn", "raise", "ignore"}
-        When a sample does not converge.
+        What happens if a sample does not converge.
     straight_through : bool
         Differentiate through `f` as torchidl does for a dense A; see ImplicitFunction.
 
     Attributes
     ----------
     parameters : dict
-        Name -> live array: A (n, n), or L and R (n, rank); B (n, p); C (q, n); D (q, p) unless no_D. With bias, B and D
-        have one more column.
+        The raw parameters by name; changes of these arrays change the model. They are A (n, n), or L and R (n, rank);
+        B (n, p); C (q, n); and D (q, p) unless no_D. With bias, B and D have one more column.
     dtype : numpy.dtype
+        The dtype of the parameters.
     preprocessing : Standardise or None
-        What was done to the raw data before training; kept in files, applied by `idl-ref predict`, not by the model.
+        The preprocessing of raw data; files store it and `idl-ref predict` applies it, but not `forward`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Settings that are outside their range or do not fit together.
 
     Notes
     -----
-    Initial weights are normal: B, C and D with variance 1/fan-in, so that X and Ŷ have the size of U whatever the
-    widths; A, L and Rᵀ scaled to the ∞-norm 3κ/4, inside the ball of `f`.
-    Cost of an iteration, forward or adjoint: 2 n² m flops, low rank 4 n r m.
+    Initial weights are normally distributed. B, C and D have variance 1/fan-in, so that X and Ŷ have the magnitude of U
+    for all sizes. A, or L and Rᵀ, is scaled to the ∞-norm 3κ/4, which is inside the ball of `f`.
+    Cost of an iteration, forward or adjoint: 2 n² m flops for a dense A, 4 n r m flops for rank r.
+    Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021).
 
     Examples
     --------
@@ -84,27 +95,6 @@ class ImplicitModel:
     >>> sorted(gradients)
     ['A', 'B', 'C', 'D', 'U']
     """
-
-    # Every setting reads as an attribute: model.kappa is model.settings.kappa.
-    input_dim: Setting[int] = Setting()
-    output_dim: Setting[int] = Setting()
-    hidden_dim: Setting[int] = Setting()
-    f: Setting[type[ImplicitFunction]] = Setting()
-    no_D: Setting[bool] = Setting()
-    bias: Setting[bool] = Setting()
-    mitr: Setting[int] = Setting()
-    grad_mitr: Setting[int] = Setting()
-    tol: Setting[float] = Setting()
-    grad_tol: Setting[float] = Setting()
-    kappa: Setting[float] = Setting()
-    is_low_rank: Setting[bool] = Setting()
-    rank: Setting[int | None] = Setting()
-    activation: Setting[str] = Setting()
-    dtype: Setting[np.dtype] = Setting()
-    backend: Setting[str] = Setting()
-    method: Setting[str] = Setting()
-    on_failure: Setting[str] = Setting()
-    straight_through: Setting[bool] = Setting()
 
     def __init__(
         self,
@@ -142,7 +132,7 @@ class ImplicitModel:
 
     @classmethod
     def from_parameters(cls, settings: Settings, parameters: dict[str, np.ndarray]) -> ImplicitModel:
-        """A model of these very arrays; nothing is drawn or copied."""
+        """Return a model whose parameters are the given arrays themselves, not copies."""
         model = cls.__new__(cls)
         model.settings, model.parameters, model.preprocessing, model._kept = settings, parameters, None, Kept()
         return model
@@ -157,29 +147,32 @@ class ImplicitModel:
     # --- from U to Ŷ --------------------------------------------------------------------------------------------------
 
     def __call__(self, U: Any, X0: Any = None) -> np.ndarray:
-        """The same as `forward`."""
+        """Return the outputs Ŷ, as `forward` does."""
         return self.forward(U, X0)
 
     def forward(self, U: Any, X0: Any = None) -> np.ndarray:
-        """Ŷ (m, q) for U (m, p), samples as rows: solve X = φ(A X + B U), then Ŷ = C X + D U.
+        """Return the outputs Ŷ (m, q): solve X = φ(A X + B U), then compute Ŷ = C X + D U.
 
         Parameters
         ----------
         U : (m, p) array
+            Inputs, one sample per row.
         X0 : (m, n) array, optional
-            Where the solver starts; 0 if not given.
+            Hidden states at which the solver starts, one sample per row; 0 if not given.
 
         Raises
         ------
         ValueError, TypeError
             A wrong shape or dtype.
         NotConvergedError
-            With on_failure="raise", when a sample did not converge; "warn" gives a ConvergenceWarning.
+            A sample did not converge, and on_failure is "raise"; with "warn", there is one ConvergenceWarning per call.
         """
         return self._reported(self.layer(), U, X0).Y.T
 
     def equilibrium(self, U: Any, X0: Any = None) -> Solution:
-        """The hidden states, with status, iterations and error bound per sample; X in the paper's columns, (n, m).
+        """Solve X = φ(A X + B U), and return X (n, m), whose columns are samples, with their statuses and error bounds.
+
+        The arguments and exceptions are those of `forward`. The error bounds are in the ∞-norm of a column.
 
         Examples
         --------
@@ -191,11 +184,14 @@ class ImplicitModel:
         return self._reported(self.layer(), U, X0).solution
 
     def forward_pass(self, U: Any, X0: Any = None) -> ForwardPass:
-        """Every intermediate of the forward direction, in the paper's columns; failures are in the status alone."""
+        """Return U, Z = B U, the solution X and the outputs Y = C X + D U, with samples as columns.
+
+        The arguments are those of `forward`. Only the status of the solution tells that a sample did not converge.
+        """
         return self.layer().forward(*self._columns(U, X0))
 
     def _columns(self, U: Any, X0: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """U (m, p) and X0 (m, n), checked, in the paper's columns."""
+        """Check U (m, p) and X0 (m, n), and return their transposes, which have samples as columns."""
         s = self.settings
         U = checks.samples("U", U, "p", s.input_dim, s.dtype)
         if X0 is not None:
@@ -203,36 +199,42 @@ class ImplicitModel:
         return U.T, X0
 
     def _reported(self, layer: Layer, U: Any, X0: Any = None) -> ForwardPass:
-        """The forward pass; `on_failure` says whether a sample that did not converge warns or raises."""
+        """Return the forward pass, after a warning or an exception if a sample did not converge."""
         forward = layer.forward(*self._columns(U, X0))
         report(forward.solution, forward.weights.factors, self.settings.options.forward, "forward", "mitr")
         return forward
 
     def layer(self) -> Layer:
-        """The effective weights, prepared by a twin; kept until a setting or a parameter changes."""
+        """Return the layer for the effective weights, which is cached until a setting or a parameter changes."""
         return self._kept.get(self.settings, self.parameters, lambda: self.settings.layer(self.effective_weights()))
 
     def freeze(self, raw: bool = False) -> Predictor:
-        """The model as it is now, for serving: immutable, thread-safe, one sample in microseconds.
+        """Return an immutable, thread-safe copy of the model for serving, after the backend has compiled for it.
+
+        ValueError is raised for weights that are not finite, backend="cuda", and raw=True without preprocessing.
 
         Parameters
         ----------
         raw : bool
-            Take samples as they were before `preprocessing`, and apply it. Whatever compiles, compiles here.
+            Let the Predictor take raw samples, to which it applies the model's `preprocessing`.
         """
         return Predictor(self.settings, self.effective_weights(), self.preprocessing, raw)
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 
     def vjp(self, U: Any, X0: Any = None) -> tuple[np.ndarray, Callable[[Any], Gradients]]:
-        """Ŷ (m, q), and the function that takes G_Y = ∂ℓ/∂Ŷ (m, q) to the gradients of every parameter and of U.
+        """Return Ŷ (m, q), and a function that takes G_Y = ∂ℓ/∂Ŷ (m, q) to the gradients of all parameters and of U.
+
+        The adjoint equation V = S ∘ (Aᵀ V + Cᵀ G_Y) with S = φ′(A X + B U) gives ∂A = V Xᵀ, ∂B = V Uᵀ, ∂C = G_Y Xᵀ,
+        ∂D = G_Y Uᵀ and ∂U = Bᵀ V + Dᵀ G_Y, where samples are columns. Arguments and exceptions are those of `forward`.
 
         Returns
         -------
         Y : (m, q) array
+            The outputs, one sample per row.
         pullback : callable
-            G_Y -> dict with "A", or "L" and "R"; "B"; "C"; "D" unless no_D; "U" (m, p). Exact through `f`, and for the
-            parameters as they were in this call, whatever becomes of them later.
+            It takes G_Y and returns a dict with the gradients of A, or of L and R; of B and C; of D unless no_D; and of
+            U (m, p). They include the derivative of `f`, and belong to the parameters at the time of the call of `vjp`.
 
         Examples
         --------
@@ -253,16 +255,23 @@ class ImplicitModel:
         return forward.Y.T, pullback
 
     def loss_and_gradients(self, U: Any, targets: Any, loss: str = "cross_entropy") -> tuple[float, Gradients]:
-        """ℓ(Ŷ, targets) and its gradients, as `vjp` gives them.
+        """Return the loss ℓ(Ŷ, targets) and a dict of its gradients, as the pullback of `vjp` returns them.
 
         Parameters
         ----------
         U : (m, p) array
+            Inputs, one sample per row.
         targets : (m,) whole numbers for "cross_entropy", (m, q) array for "mse"
+            The labels or the desired outputs.
         loss : {"cross_entropy", "mse"}
-            Means over samples, and for "mse" over outputs too.
+            Both losses are means over samples, and "mse" is a mean over outputs too.
+
+        Raises
+        ------
+        ValueError, TypeError, NotConvergedError
+            As `forward`; also for targets of a wrong shape or dtype, and for an unknown loss.
         """
-        from idl_ref import losses  # like torchidl below: not for a model that is loaded to predict
+        from idl_ref import losses  # Imported here because a model that is loaded for prediction does not need it.
 
         s, layer = self.settings, self.layer()
         forward = self._reported(layer, U)
@@ -271,7 +280,7 @@ class ImplicitModel:
         return float(value), self._gradients(layer, forward, G_Y)
 
     def _gradients(self, layer: Layer, forward: ForwardPass, G_Y: np.ndarray) -> Gradients:
-        """The gradients of every parameter and of U, with the layer of the forward pass.   G_Y (q, m)"""
+        """Return the gradients of all parameters and of U, for the layer that computed `forward`.   G_Y (q, m)"""
         backward = layer.backward(forward, G_Y, inputs=True)
         report(backward.solution, forward.weights.factors, self.settings.options.adjoint, "adjoint", "grad_mitr")
         raw = self.settings.parametrisation.pullback(self.parameters, backward)
@@ -280,48 +289,61 @@ class ImplicitModel:
     # --- weights ------------------------------------------------------------------------------------------------------
 
     def effective(self) -> dict[str, np.ndarray]:
-        """What the equation uses: the parameters with A, or L and R, after `f`."""
+        """Return the effective parameters, which the equations use: `f` maps A, or L and R, and no others."""
         return self.parameters | by_name(self.effective_weights().factors)
 
     def effective_weights(self) -> Weights:
-        """The same as `effective`, with A as factors; refuses parameters of a wrong shape or dtype."""
+        """Return the effective parameters with A as factors; raise ValueError for a wrong shape or dtype."""
         P, shapes = self.parameters, self.settings.shapes()
-        if P.keys() - shapes.keys():
-            raise ValueError(f"parameters must be {', '.join(shapes)}; got also {', '.join(P.keys() - shapes.keys())}.")
+        if extra := P.keys() - shapes.keys():
+            raise ValueError(f"parameters must be {', '.join(shapes)}; got also {', '.join(extra)}: delete the latter.")
         for name, shape in shapes.items():
             W = P.get(name)
             if not isinstance(W, np.ndarray) or W.shape != shape or W.dtype != self.dtype:
                 got = f"{W.shape} {W.dtype}" if isinstance(W, np.ndarray) else "none" if W is None else repr(W)
-                raise ValueError(f"parameter {name} must be {shape} {self.dtype}; got {got}: assign with [...] =")
+                way_out = f"set its entries, model.parameters[{name!r}][...] = …"
+                raise ValueError(f"parameter {name} must be {shape} {self.dtype}; got {got}: {way_out}")
         return self.settings.parametrisation.weights(P)
 
     def project(self) -> None:
-        """Write back into A, or L and R, what `f` keeps there: the row projection for ImplicitFunctionRows.
+        """Project the raw A, or L and R, in place if `f` is ImplicitFunctionRows; otherwise do nothing.
 
-        `fit` does so after every step; a training loop of one's own should, too.
+        `fit` calls this method after every step, and your own training loop should do so too.
         """
         self.settings.parametrisation.project(self.parameters)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write parameters, settings and preprocessing to a .npz or .safetensors file: no pickle, all or nothing."""
-        self.effective_weights()  # refuses parameters that a file could not give back
+        """Write parameters, settings and preprocessing to a file, without pickle; an error leaves no partial file.
+
+        Parameters
+        ----------
+        path : str or path
+            The name of the file, which must end in .npz or .safetensors.
+
+        Raises
+        ------
+        ValueError
+            Another ending, parameters that are not finite or have a wrong shape, or a class `f` that is not of idl_ref.
+        """
+        self.effective_weights()  # This call refuses parameters that `load` could not restore.
         preprocessing = None if self.preprocessing is None else self.preprocessing.settings()
         io.write(path, {"settings": self.settings.plain(), "preprocessing": preprocessing}, self.parameters)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ImplicitModel:
-        """The model that `save` wrote.
+        """Return the model that `save` wrote to a file. Nothing in the file is executed.
 
         Parameters
         ----------
         path : str or path
+            The name of the file.
 
         Raises
         ------
         FileFormatError
-            A ValueError: the file is damaged, foreign, or inconsistent. Nothing in it is ever executed.
+            The file is damaged, inconsistent, or not a model file. FileFormatError is a ValueError.
 
         Examples
         --------
@@ -339,21 +361,21 @@ class ImplicitModel:
 
     @classmethod
     def from_torchidl(cls, state_dict: Mapping[str, Any], **settings: Any) -> ImplicitModel:
-        """The model whose raw weights torchidl keeps in `state_dict`: same outputs, gradients exact.
+        """Return a model with the raw weights of a torchidl model, which has the same outputs and exact gradients.
 
         Parameters
         ----------
         state_dict : mapping
-            `torch_model.state_dict()`, or the same names with arrays.
+            `torch_model.state_dict()`, or a mapping from the same names to arrays.
         **settings
-            What a state_dict does not hold: f, bias, kappa, mitr, … as in torchidl's constructor, and this class's own.
-            Sizes, rank and no_D are read off the weights; so is dtype, unless it is given.
+            Constructor arguments that a state_dict does not hold, such as f, bias, kappa and mitr. The weights
+            determine sizes, rank and no_D, and also dtype, unless it is given.
 
         Notes
         -----
-        The weights stay raw and `f` goes on mapping them. torchidl differentiates a dense A as if ‖A‖∞ never exceeded
-        κ; pass straight_through=True to train on with its gradients. It scales L and R whatever `f` is: for
-        f=ImplicitFunction the scaled factors are taken over.
+        The weights remain raw, and `f` maps them as in torchidl. For a dense A, torchidl differentiates as if ‖A‖∞
+        never exceeded κ; pass straight_through=True to continue training with such gradients. torchidl scales L and R
+        for every `f`; for f=ImplicitFunction, the scaled factors become the parameters.
 
         Examples
         --------

@@ -1,6 +1,6 @@
-"""Pictures: each function returns a matplotlib Figure, and none touches pyplot or its global state.
+"""Each function of this module draws a picture and returns it as a matplotlib Figure.
 
-Needs matplotlib: pip install "idl-ref[plot]".
+No function uses pyplot or its global state. The module needs matplotlib: pip install "idl-ref[plot]".
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = ["residuals", "sparsity", "spectrum", "training_curves", "v_curve"]
 
 
 def _figure(width: float, height: float) -> Figure:
+    """Return an empty figure of the given size in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -35,6 +36,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _axes(figure: Figure, title: str, x: str, y: str, rows: int = 1, columns: int = 1, place: int = 1) -> Axes:
+    """Add axes with a title and labels to a figure, at a place in a grid of rows × columns."""
     axes = figure.add_subplot(rows, columns, place)
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel(x)
@@ -46,16 +48,22 @@ def _axes(figure: Figure, title: str, x: str, y: str, rows: int = 1, columns: in
 
 
 def training_curves(history: History) -> Figure:
-    """Loss, accuracy, iterations, and the norm and Perron root of A, per epoch.
+    """Plot loss, accuracy, iterations, and the norm and Perron root of A against the epochs.
 
     Parameters
     ----------
     history : History
-        What `fit` returned.
+        The result of `fit`.
 
     Returns
     -------
     Figure
+        Four axes: loss, accuracy in percent, applications of the map per sample, and ‖A‖∞ with the Perron root of |A|.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
 
     Examples
     --------
@@ -76,7 +84,8 @@ def training_curves(history: History) -> Figure:
     axes = _axes(figure, "Accuracy", "epoch", "%", 2, 2, 2)
     for name, values in (("training", history.accuracy), ("validation", history.validation_accuracy)):
         if values:
-            axes.plot(epochs[: len(values)], 100 * np.array(values), label=f"{name}: {100 * values[-1]:.2f} % at last")
+            label = f"{name}: {100 * values[-1]:.2f} % in the last epoch"
+            axes.plot(epochs[: len(values)], 100 * np.array(values), label=label)
     if axes.lines:
         axes.legend()
     axes = _axes(figure, "Iterations per sample", "epoch", "applications of the map", 2, 2, 3)
@@ -103,19 +112,32 @@ def residuals(
     methods: Sequence[str] = ("picard", "anderson", "newton", "auto"),
     max_iter: int = 60,
 ) -> Figure:
-    """The largest step over all columns after each iteration, for each method, with the line κᵏ.
+    """Plot the largest step ‖g(x) − x‖∞ of all columns against the iterations, for each method, and the line κᵏ.
 
     Parameters
     ----------
     A, Z, activation
         As for `solve_equilibrium`.
     methods : sequence of str
+        The names of the methods; see SolveOptions.
     max_iter : int
-        The curve at k is the step of a solve that stops at max_iter = k: no method is watched from inside.
+        Number of iterations to show. The point at k comes from a separate solve with max_iter = k.
 
     Returns
     -------
     Figure
+        One line per method, and the line (first step) · κᵏ⁻¹ with κ = Lip(φ) ‖A‖∞.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    ValueError, TypeError
+        Arguments that `solve_equilibrium` refuses.
+
+    Notes
+    -----
+    Cost: up to max_iter²/2 applications of the map for each method.
 
     Examples
     --------
@@ -145,16 +167,28 @@ def residuals(
 
 
 def spectrum(A: Any) -> Figure:
-    """Eigenvalues of A in the unit disc, with the circles of its Perron root and its norm.
+    """Plot the eigenvalues of A, the unit circle, and circles with the Perron root of |A| and with ‖A‖∞ as radius.
 
     Parameters
     ----------
-    A : (n, n) array, or (L, R)
-        For a pair, the eigenvalues of RᵀL, which are the nonzero ones of L Rᵀ.
+    A : (n, n) array, or a pair (L, R) of (n, r) arrays
+        For a pair, the eigenvalues of RᵀL are shown, which include all nonzero eigenvalues of L Rᵀ.
 
     Returns
     -------
     Figure
+        One set of axes, the complex plane.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    ValueError, TypeError
+        An A that is neither a square matrix of real numbers nor such a pair.
+
+    Notes
+    -----
+    Cost: about 10 n³ flops for a dense A, and 2 n r² + 10 r³ flops for the eigenvalues of a pair.
 
     Examples
     --------
@@ -183,7 +217,7 @@ def spectrum(A: Any) -> Figure:
 
 
 def sparsity(A: Any) -> Figure:
-    """Where A is zero, and how large its entries are.
+    """Show the entries of a matrix as colors, with zeros in white.
 
     Parameters
     ----------
@@ -193,6 +227,14 @@ def sparsity(A: Any) -> Figure:
     Returns
     -------
     Figure
+        One image; its title says how many entries are zero, in percent, and gives ‖A‖∞.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    ValueError, TypeError
+        An A that is not a matrix of real numbers.
 
     Examples
     --------
@@ -213,18 +255,32 @@ def sparsity(A: Any) -> Figure:
 
 
 def v_curve(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_entropy", seed: int = 0) -> Figure:
-    """The error of a central difference against its step: rounding on the left, truncation and kinks on the right.
+    """Plot the relative error of a central difference against its step h.
+
+    Rounding dominates for small steps, on the left, and truncation and kinks dominate for large steps, on the right.
 
     Parameters
     ----------
     model, U, targets, loss
         As for `check_gradients`.
     seed : int
-        Of the random direction.
+        Seed of the random direction.
 
     Returns
     -------
     Figure
+        Double logarithmic axes, with the errors of central differences and the error of the complex step.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    ValueError, TypeError, NotConvergedError
+        As `check_gradients`.
+
+    Notes
+    -----
+    Cost: about 75 forward solves and one adjoint solve in float64, and one solve in complex128.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A model frozen for serving: immutable, safe for threads and after a fork, one call from U to Ŷ."""
+"""This module has the Predictor, a frozen copy of a model for serving, which is immutable and thread-safe."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ _GOES_ON = int(Status.MAX_ITER)
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Outputs, each with its certificate.
+    """The outputs of `Predictor.certified`, with an error bound and a status for each sample.
 
     Attributes
     ----------
     Y : (m, q) array
-        A row per sample; NaN where the sample is NONFINITE.
+        The outputs Ŷ, one row per sample; NaN where the status is NONFINITE.
     error_bound : (m,) float64 array
-        No entry of the row is further than this from the exact output, that of the true equilibrium in real arithmetic;
-        inf where no contraction could be shown. `idl_ref.certificate` has the formula.
+        A bound of the error of the row in the ∞-norm. The exact output is that of the model in real arithmetic, at its
+        true equilibrium. The bound is inf where the map could not be shown to be a contraction. The module
+        `idl_ref.certificate` has the formula.
     status : (m,) int8 array
-        A `Status` per sample; MAX_ITER also where the time was up.
+        The `Status` of each sample; MAX_ITER also if the time limit ended the iteration.
     iterations : (m,) int array
+        Number of applications of the map for each sample.
     step : (m,) float64 array
-        Largest change of a hidden state in the last iteration.
+        Largest change of an entry of the hidden state in the last iteration, for each sample.
     """
 
     Y: np.ndarray
@@ -50,16 +52,38 @@ class Prediction:
 
     @property
     def converged(self) -> bool:
-        """True when every sample converged."""
+        """True if every sample converged."""
         return bool((self.status <= int(Status.PRECISION_LIMIT)).all())
 
 
 class Predictor:
-    """What `ImplicitModel.freeze` returns.
+    """A frozen copy of a model for serving, as `ImplicitModel.freeze` returns it: Ŷ = C X + D U with X = φ(A X + B U).
 
-    Its weights are the effective ones, copied and read-only: `weights` has B, C and D. Calls from any number of threads
-    at once give what calls one after the other give, in a forked child too. Each takes scratch of its own and leaves it
-    to later ones.
+    A Predictor is immutable, and may be called from several threads at once and in a forked child process. The results
+    do not depend on concurrent calls. Each call takes its own scratch arrays, which later calls reuse.
+
+    Parameters
+    ----------
+    settings : Settings
+        The settings of the model.
+    weights : Weights
+        The effective weights, which are copied.
+    preprocessing : Standardise, optional
+        The preprocessing of the model.
+    raw : bool
+        Apply the preprocessing to inputs.
+
+    Attributes
+    ----------
+    backend : str
+        The name of the backend that computes, never "auto".
+    weights : mapping
+        Read-only copies of B, C and, unless no_D, D, by name.
+
+    Raises
+    ------
+    ValueError
+        Weights that are not finite, backend="cuda", or raw=True without preprocessing.
 
     Examples
     --------
@@ -84,10 +108,13 @@ class Predictor:
         self, settings: Settings, weights: Weights, preprocessing: Standardise | None = None, raw: bool = False
     ) -> None:
         if checks.flag("raw", raw) and preprocessing is None:
-            raise ValueError("raw=True applies the preprocessing of a model; got a model that has none: leave it out.")
+            raise ValueError("raw=True needs a model with preprocessing; got a model without: leave out raw=True.")
         backend = resolve(settings.backend)
         if backend == "cuda":
-            raise ValueError('freeze() serves on the CPU; got backend="cuda": set model.settings to one with "auto".')
+            raise ValueError(
+                'freeze() needs a backend that computes on the CPU; got backend="cuda": '
+                'use model.settings = dataclasses.replace(model.settings, backend="auto").'
+            )
         self.settings, self.preprocessing, self.raw, self.backend = settings, preprocessing, raw, backend
         factors, B, C, D, bias = weights
         named = {name: _frozen(name, W) for name, W in (("B", B), ("C", C), ("D", D)) if W is not None}
@@ -96,7 +123,7 @@ class Predictor:
         self.layer = settings.layer(own)
         self._bound = OutputBound.of(*own[:4], activations.get(settings.activation))
         self.layer.prepare()
-        self._one = self.layer.one_sample()  # the last attribute: from here on, nothing can be set
+        self._one = self.layer.one_sample()  # This must be the last assignment: after it, __setattr__ refuses others.
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_one" in self.__dict__:
@@ -114,18 +141,28 @@ class Predictor:
         return f'Predictor({s.input_dim}, {s.output_dim}, {s.hidden_dim}, dtype="{s.dtype}", backend="{self.backend}")'
 
     def __call__(self, U: Any) -> np.ndarray:
-        """Ŷ (m, q) for U (m, p), samples as rows; for raw samples (m, …) where it was frozen with raw=True.
+        """Return the outputs Ŷ (m, q) for inputs U (m, p), with samples as rows.
+
+        Parameters
+        ----------
+        U : (m, p) array
+            Inputs; raw samples of shape (m, …) if the model was frozen with raw=True.
 
         Raises
         ------
         ValueError, TypeError
             A wrong shape or dtype.
         NotConvergedError
-            With on_failure="raise", when a sample did not converge; "warn" gives a ConvergenceWarning.
+            A sample did not converge, and the model has on_failure="raise".
+
+        Warns
+        -----
+        ConvergenceWarning
+            Samples did not converge, and the model has on_failure="warn".
 
         Notes
         -----
-        Cost: as `ImplicitModel.forward`. A single sample goes through one fused call.
+        Cost: the same as `ImplicitModel.forward`. One function call takes a single sample from U to Ŷ.
         """
         U = self._rows(U)
         if len(U) == 1 and self._one is not None:
@@ -137,16 +174,32 @@ class Predictor:
         return forward.Y.T
 
     def certified(self, U: Any, seconds: float | None = None) -> Prediction:
-        """Ŷ with its certificate; nothing is raised or warned for want of convergence, the status tells it.
+        """Return the outputs Ŷ (m, q) with an error bound, a status and an iteration count for each sample.
+
+        A sample that does not converge causes neither a warning nor an exception; its status tells it.
 
         Parameters
         ----------
         U : (m, p) array
-            As for a call.
+            Inputs; raw samples of shape (m, …) if the model was frozen with raw=True.
         seconds : float, optional
-            Stop when the next iterations would take longer than what is left of this, by the speed of those before, and
-            return the best iterate of each sample. At least one application of the map is computed, or for a triangular
-            A its one sweep.
+            A time limit. The iteration stops if the next iterations are expected to take longer than the time that is
+            left, judged by the speed of the iterations so far; the best iterate of each sample is then returned. At
+            least one application of the map is computed, or the one sweep of substitution for a triangular A.
+
+        Returns
+        -------
+        Prediction
+            The error bounds are in the ∞-norm of each row.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A wrong shape or dtype, or a negative time.
+
+        Notes
+        -----
+        Cost: that of a call, and O((n + p + q) m) flops for the bounds. `idl_ref.certificate` derives the bounds.
 
         Examples
         --------
@@ -177,7 +230,7 @@ class Predictor:
         return Prediction(forward.Y.T, bound, solution.status, solution.iterations, solution.step)
 
     def _rows(self, U: Any) -> np.ndarray:
-        """U (m, p) in the model's dtype, contiguous where it is one sample."""
+        """Return U (m, p) in the model's dtype, preprocessed if `raw`, and C-contiguous if it is one sample."""
         s = self.settings
         if self.raw and self.preprocessing is not None:
             U = self.preprocessing(U, s.dtype)
@@ -185,9 +238,9 @@ class Predictor:
         return U if len(U) != 1 or U.flags.carray else np.array(U, order="C")
 
     def _within(self, U: np.ndarray, start: float, deadline: float) -> ForwardPass:
-        """For every column the iterate with the smallest step by the deadline, and its output.   U (p, m)
+        """Return, for every column, the iterate with the smallest step before the deadline, and its output.   U (p, m)
 
-        The clock is looked at after 1, 2, 4, … applications.
+        The iterations run in chunks of 1, 2, 4, … applications, and the time is read after each chunk.
         """
         options, layer = self.settings.options.forward, self.layer
         U = layer.inputs(U)
@@ -198,7 +251,8 @@ class Predictor:
         running, now = np.flatnonzero(status == _GOES_ON), time.perf_counter()
         current, chunk, spent, rate = X[:, running], 1, 1, now - start
         while running.size:
-            chunk = min(2 * chunk, options.max_iter - spent, int((deadline - now) / rate) - 1)  # one for the readout
+            # One application's time is reserved for the readout.
+            chunk = min(2 * chunk, options.max_iter - spent, int((deadline - now) / rate) - 1)
             if chunk < 1:
                 break
             part = layer.solve(equation.take(running), current, replace(options, max_iter=chunk))
@@ -215,6 +269,7 @@ class Predictor:
             return layer.readout(U, equation.Z, replace(best, X=X))
 
     def _certificate(self, Y: np.ndarray, measured: np.ndarray) -> Prediction:
+        """Return the Prediction for one sample, from the norms that the call for one sample measured."""
         step, x, z, g, u = (measured[i] for i in (STEP, X_NORM, Z_NORM, G_NORM, U_NORM))
         bound = self._bound.output(self._bound.state(step, x, z, g, u), g, u)
         status = Status.CONVERGED if step <= self.settings.tol else Status.PRECISION_LIMIT
@@ -223,9 +278,9 @@ class Predictor:
 
 
 def _frozen(name: str, W: np.ndarray) -> np.ndarray:
-    """A read-only copy, refused where it is not finite."""
+    """Return a read-only copy of a weight, and refuse one that is not finite."""
     if not np.isfinite(W).all():
-        raise ValueError(f"{name} must be finite to predict with; got NaN or inf: the training has diverged.")
+        raise ValueError(f"{name} must be finite for predictions; got NaN or inf: the training has diverged.")
     W = np.array(W, order="C")
     W.flags.writeable = False
     return W

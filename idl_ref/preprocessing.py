@@ -1,4 +1,4 @@
-"""What was done to the raw data before training, kept with the model so that prediction does the same."""
+"""This module has the preprocessing of raw data, which is stored with a model so that prediction applies it too."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ __all__ = ["Standardise"]
 
 @dataclass(frozen=True)
 class Standardise:
-    """Flatten each sample and apply (x − mean) / scale, with one mean and one scale for all features.
+    """Flattens each sample and applies (x − mean) / scale, with one mean and one scale for all features.
 
     Parameters
     ----------
     mean, scale : float
-        In the units of the raw data; scale > 0.
+        Mean and standard deviation, in the units of the raw data; scale > 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A mean that is not a finite number, or a scale that is not a finite number > 0.
 
     Examples
     --------
@@ -39,7 +44,10 @@ class Standardise:
 
     @classmethod
     def fit(cls, samples: Any) -> Standardise:
-        """Mean and standard deviation over all entries; scale 1 where they are all equal."""
+        """Return the preprocessing with the mean and the standard deviation of all entries of `samples`.
+
+        If all entries are equal, scale is 1.
+        """
         array = checks.real_array("x_train", samples)
         if not array.size:
             return cls(0.0, 1.0)
@@ -47,14 +55,15 @@ class Standardise:
         return cls(float(array.mean(dtype=np.float64)), scale if scale > 0 else 1.0)
 
     def __call__(self, samples: Any, dtype: Any = np.float32) -> np.ndarray:
-        """(m, …) raw samples -> (m, p) standardised rows."""
+        """Return raw samples (m, …) as standardised rows (m, p), in the given dtype."""
         array = checks.real_array("samples", samples)
-        rows = array.reshape(len(array), math.prod(array.shape[1:]))  # not −1, which no samples leave open
-        result = rows.astype(checks.model_dtype(dtype))  # a copy: the raw data stays as it is
+        # The number of features is computed, because reshape(len(array), -1) is ambiguous for zero samples.
+        rows = array.reshape(len(array), math.prod(array.shape[1:]))
+        result = rows.astype(checks.model_dtype(dtype))  # astype makes a copy, so that the raw data is not modified.
         result -= result.dtype.type(self.mean)
         result /= result.dtype.type(self.scale)
         return result
 
     def settings(self) -> dict[str, float]:
-        """What a file keeps."""
+        """Return mean and scale by name, as a model file stores them."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""The settings of a model: every constructor argument, checked, frozen, and writable as plain values."""
+"""The settings of a model are its constructor arguments, checked and immutable; a model file stores them as JSON."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings"]
 
-INITIAL_NORM = 0.75  # of A, L and Rᵀ, in units of kappa: inside the ball of `f`
+INITIAL_NORM = 0.75  # The initial ∞-norm of A, or of L and Rᵀ, in units of kappa; it lies inside the ball of `f`.
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The arguments of `ImplicitModel`, in its order; see there.
+    """The settings of a model, which have the names, order and meaning of the arguments of `ImplicitModel`.
 
-    To change one, replace the whole: ``model.settings = dataclasses.replace(model.settings, tol=1e-9)``.
+    Settings are immutable. To change a model, assign new settings:
+    ``model.settings = dataclasses.replace(model.settings, tol=1e-9)``.
     """
 
     input_dim: int
@@ -70,65 +71,72 @@ class Settings:
         self._check_f()
 
     def _set(self, name: str, value: Any) -> None:
+        """Set a field of this frozen dataclass to its checked value."""
         object.__setattr__(self, name, value)
 
     def __reduce__(self) -> tuple:
-        """A copy and a pickle are made of the arguments alone, and checked again."""
+        """Copy and unpickle by calling the constructor, which checks the arguments again."""
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     def _checked_rank(self) -> int | None:
+        """Return the rank of a low-rank A, or None for a dense A."""
         if not self.is_low_rank:
             if self.rank is not None:
                 raise ValueError(f"rank is used with is_low_rank=True only; got rank={self.rank!r}: set is_low_rank.")
             return None
         if self.rank is None:
             raise ValueError("rank is needed with is_low_rank=True; got None: choose 1 ≤ rank ≤ hidden_dim.")
-        return checks.integer("rank", self.rank, 1, self.hidden_dim, why="It is at most hidden_dim.")
+        return checks.integer("rank", self.rank, 1, self.hidden_dim, why="The rank of A is at most hidden_dim.")
 
     def _checked_kappa(self) -> float:
+        """Return kappa, which must make the model well posed."""
         lipschitz = activations.get(self.activation).lipschitz
-        # Low rank: ‖A‖∞ ≤ ‖L‖∞ ‖Rᵀ‖∞ ≤ κ².
+        # For a low-rank A, ‖A‖∞ ≤ ‖L‖∞ ‖Rᵀ‖∞ ≤ κ², so that κ² must be below 1/Lip(φ).
         limit = lipschitz**-0.5 if self.is_low_rank else 1 / lipschitz
         return checks.number("kappa", self.kappa, 0, limit, why="The model is well posed for ‖A‖∞ < 1/Lip(φ).")
 
     def _check_f(self) -> None:
+        """Refuse an `f` that is no subclass of ImplicitFunction, or does not fit the other settings."""
         f = self.f
         if not (isinstance(f, type) and issubclass(f, ImplicitFunction)):
             raise TypeError(f"f must be a subclass of idl_ref.ImplicitFunction; got {f!r}: pass the class itself.")
         if self.is_low_rank and not f.low_rank:
             raise ValueError(
-                f"f={f.__name__} needs a dense A, because the triangle of L Rᵀ is no product of factors; "
+                f"f={f.__name__} needs a dense A, because the triangle of L Rᵀ is not a product of such factors; "
                 "got is_low_rank=True: use ImplicitFunctionInf or ImplicitFunctionRows."
             )
         if self.is_low_rank and self.straight_through:
-            raise ValueError("straight_through is for a dense A; got is_low_rank=True: torchidl is exact there.")
-        self.parametrisation  # noqa: B018 (`f` refuses what does not fit it)
+            raise ValueError(
+                "straight_through is for a dense A; got is_low_rank=True: leave straight_through out, because "
+                "torchidl's gradients are exact for L and R."
+            )
+        self.parametrisation  # noqa: B018 (This constructs `f`, which refuses arguments that do not fit it.)
 
     @cached_property
     def parametrisation(self) -> Parametrisation:
-        """How raw parameters become effective weights: `f` with its radius, and the bias."""
+        """The map from raw parameters to effective weights, which consists of `f` with its κ, and the bias."""
         return Parametrisation(self.f(self.kappa, self.straight_through), self.bias)
 
     @cached_property
     def options(self) -> Options:
-        """How the forward and the adjoint equation are solved."""
+        """The options for the forward equation and for the adjoint equation."""
         return Options(
             SolveOptions(self.tol, self.mitr, self.method, on_failure=self.on_failure),
             SolveOptions(self.grad_tol, self.grad_mitr, self.method, on_failure=self.on_failure),
         )
 
     def layer(self, weights: Weights) -> Layer:
-        """The weights, prepared by the twin that `backend` stands for."""
+        """Return a layer with the given weights, of the twin that `backend` stands for."""
         return twin(self.backend).Layer(weights, activations.get(self.activation), self.options)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every parameter."""
+        """Return the shape of every parameter by name."""
         n, q, p = self.hidden_dim, self.output_dim, self.input_dim + self.bias
         A = {"A": (n, n)} if self.rank is None else {"L": (n, self.rank), "R": (n, self.rank)}
         return {**A, "B": (n, p), "C": (q, n), **({} if self.no_D else {"D": (q, p)})}
 
     def initial_parameters(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Normal weights: B, C and D with variance 1/fan-in; A, L and Rᵀ scaled to the ∞-norm 3κ/4."""
+        """Draw normal weights: B, C and D with variance 1/fan-in; A, or L and Rᵀ, scaled to the ∞-norm 3κ/4."""
         result = {}
         for name, (rows, columns) in self.shapes().items():
             W = rng.standard_normal((rows, columns))
@@ -140,22 +148,25 @@ class Settings:
         return result
 
     def plain(self) -> dict[str, Any]:
-        """The settings as JSON values; `f` by its name."""
+        """Return the settings as values that JSON can hold; the class `f` becomes its name."""
         if FUNCTIONS.get(self.f.name) is not self.f:
-            raise ValueError(f"a file can name only the four ImplicitFunction classes; got f={self.f.__name__}.")
+            raise ValueError(
+                f"a file can name only the four ImplicitFunction classes of idl_ref; got f={self.f.__name__}: "
+                "use one of these classes to save the model."
+            )
         return {**asdict(self), "f": self.f.name, "dtype": self.dtype.name}
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Settings:
-        """The settings that `plain` wrote; ValueError or TypeError for anything else."""
+        """Return the settings that `plain` wrote, and raise ValueError or TypeError for any other value."""
         names = {field.name for field in fields(cls)}
         if not isinstance(values, Mapping) or set(values) != names:
-            raise ValueError(f"settings must be {sorted(names)}; got {sorted(values)[:9]}.")
+            raise ValueError(f"settings must have the names {sorted(names)}; got {sorted(values)[:9]}.")
         return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)]})
 
 
 class Setting(Generic[T]):
-    """One field of `owner.settings` as an attribute of its owner: readable, typed, and refused where it is assigned."""
+    """A read-only attribute of a model that returns the field of the same name of `model.settings`."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -169,18 +180,43 @@ class Setting(Generic[T]):
     def __get__(self, model: Any, owner: type) -> Setting[T] | T:
         return self if model is None else getattr(model.settings, self.name)
 
-    def __set__(self, model: Any, value: NoReturn) -> NoReturn:  # typed so that type checkers refuse any value, too
+    def __set__(self, model: Any, value: NoReturn) -> NoReturn:  # With NoReturn, type checkers refuse every value too.
         raise AttributeError(
             f"{self.name} is a frozen setting: use model.settings = dataclasses.replace(model.settings, {self.name}=…)."
         )
 
 
+class Configured:
+    """The base of a model, whose settings are also read-only attributes: model.kappa is model.settings.kappa."""
+
+    settings: Settings
+    input_dim: Setting[int] = Setting()
+    output_dim: Setting[int] = Setting()
+    hidden_dim: Setting[int] = Setting()
+    f: Setting[type[ImplicitFunction]] = Setting()
+    no_D: Setting[bool] = Setting()
+    bias: Setting[bool] = Setting()
+    mitr: Setting[int] = Setting()
+    grad_mitr: Setting[int] = Setting()
+    tol: Setting[float] = Setting()
+    grad_tol: Setting[float] = Setting()
+    kappa: Setting[float] = Setting()
+    is_low_rank: Setting[bool] = Setting()
+    rank: Setting[int | None] = Setting()
+    activation: Setting[str] = Setting()
+    dtype: Setting[np.dtype] = Setting()
+    backend: Setting[str] = Setting()
+    method: Setting[str] = Setting()
+    on_failure: Setting[str] = Setting()
+    straight_through: Setting[bool] = Setting()
+
+
 def layout(header: dict[str, Any]) -> tuple[Layout, np.dtype]:
-    """What the arrays of a file must look like, from its header."""
+    """Return the shapes and the dtype that the arrays of a file must have according to its header."""
     try:
         settings = Settings.from_plain(header["settings"])
         if header["preprocessing"] is not None:
             Standardise(**header["preprocessing"])
     except (KeyError, TypeError, ValueError) as reason:
-        raise FileFormatError(f"its settings are not those of a model: {reason}") from None
+        raise FileFormatError(f"the settings in the file are not those of a model: {reason}") from None
     return settings.shapes(), settings.dtype

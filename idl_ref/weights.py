@@ -1,8 +1,9 @@
-"""The border between a model and what computes it: weights go in, a forward and a backward pass come out.
+"""This module defines the interface between a model and the twins, which are the backends that compute for it.
 
-A model owns raw parameters. `Parametrisation` maps them to the effective `Weights`; a twin prepares these once in a
-`Layer`, which returns a `ForwardPass` and a `BackwardPass`; `Parametrisation` takes the gradients back to the raw
-parameters. Everything here is in the paper's columns: a sample is a column.
+A model owns raw parameters. `Parametrisation` maps them to the effective `Weights`. A twin prepares these weights once,
+in a `Layer`, which returns a `ForwardPass` and a `BackwardPass`. `Parametrisation` then maps the gradients of the
+effective weights to gradients of the raw parameters. In all arrays of this module, a sample is a column, as in the
+paper.
 """
 
 from __future__ import annotations
@@ -26,22 +27,29 @@ NOTHING = np.empty((0, 0))
 
 
 class Options(NamedTuple):
-    """How a layer solves its two equations."""
+    """The options by which a layer solves its two equations.
+
+    Attributes
+    ----------
+    forward, adjoint : SolveOptions
+        The options for the forward and for the adjoint equation.
+    """
 
     forward: SolveOptions
     adjoint: SolveOptions
 
 
 class Weights(NamedTuple):
-    """The effective weights, those that the equations use.
+    """The effective weights, which are those that the equations X = φ(A X + B U) and Ŷ = C X + D U use.
 
     Attributes
     ----------
     factors : tuple of arrays
-        A as factors: (A,) with A (n, n), or (L, Rᵀ) with shapes (n, r) and (r, n).
+        The factors of A: (A,) with A (n, n), or (L, Rᵀ) with the shapes (n, r) and (r, n).
     B, C : (n, p) and (q, n) arrays
+        The weights of the inputs and of the outputs.
     D : (q, p) array or None
-        None for a model without D.
+        The weights from the inputs to the outputs; None for a model without D.
     bias : bool
         Whether the last column of B and of D belongs to a constant feature 1, which a layer appends to U.
     """
@@ -54,29 +62,30 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, factors: Factors) -> Weights:
-        """The weights of an equation alone, without inputs and outputs: B and C are empty."""
+        """Return the weights of an equation without inputs and outputs, in which B and C are empty."""
         return cls(factors, NOTHING, NOTHING)
 
     @property
     def A(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """A, or the pair (L, R)."""
+        """The matrix A, or the pair (L, R) with A = L Rᵀ."""
         return self.factors[0] if len(self.factors) == 1 else (self.factors[0], self.factors[1].T)
 
 
 class ForwardPass(NamedTuple):
-    """What the forward direction computed, and the backward direction needs.
+    """The results of the forward direction, which the backward direction needs.
 
     Attributes
     ----------
     weights : Weights
+        The effective weights of this pass.
     U : (p, m) array
-        The inputs, with the constant feature where there is a bias.
+        The inputs, with the constant feature as an additional last row if there is a bias.
     Z : (n, m) array
-        B U.
+        The product B U.
     solution : Solution
         Its X (n, m) is the equilibrium.
     Y : (q, m) array
-        The outputs, C X + D U.
+        The outputs Ŷ = C X + D U.
     """
 
     weights: Weights
@@ -87,20 +96,20 @@ class ForwardPass(NamedTuple):
 
 
 class BackwardPass(NamedTuple):
-    """What the backward direction computed: gradients with respect to the effective weights.
+    """The results of the backward direction, which are gradients with respect to the effective weights.
 
     Attributes
     ----------
     solution : Solution
-        The adjoint solution: its X (n, m) is V = ∂ℓ/∂Z.
+        The solution of the adjoint equation. Its X (n, m) is V = ∂ℓ/∂Z.
     factors : tuple of arrays
-        ∂A as (∂A,), or (∂L, ∂Rᵀ).
+        The gradients of the factors of A: (∂A,), or (∂L, ∂Rᵀ).
     B, C : arrays
-        ∂B and ∂C.
+        The gradients ∂B and ∂C.
     D : array or None
-        ∂D; None for a model without D.
+        The gradient ∂D; None for a model without D.
     U : (p, m) array or None
-        ∂U, without the constant feature; None where it was not asked for.
+        The gradient ∂U without the constant feature; None if it was not requested.
     """
 
     solution: Solution
@@ -115,44 +124,44 @@ class BackwardPass(NamedTuple):
 
 
 def by_name(factors: Factors) -> Gradients:
-    """Factors, or their gradients, under the names of the parameters: A, or L and R.   (A,) or (L, Rᵀ)"""
+    """Return factors (A,) or (L, Rᵀ), or their gradients, by the names of the parameters: A, or L and R."""
     return {"A": factors[0]} if len(factors) == 1 else {"L": factors[0], "R": factors[1].T}
 
 
 def as_factors(parameters: Parameters) -> Factors:
-    """(A,) or (L, Rᵀ) out of named parameters."""
+    """Return the factors (A,) or (L, Rᵀ) of named parameters."""
     return (parameters["A"],) if "A" in parameters else (parameters["L"], parameters["R"].T)
 
 
 @dataclass(frozen=True)
 class Parametrisation:
-    """How raw parameters become effective weights, and gradients of the effective weights those of the parameters.
+    """The map from raw parameters to effective weights, together with its pullback for gradients.
 
     Attributes
     ----------
     function : ImplicitFunction
-        Maps the raw A, or L and Rᵀ, to the effective one.
+        The map from the raw A, or the raw L and Rᵀ, to the effective ones. B, C and D are not mapped.
     bias : bool
-        See Weights.
+        The attribute `bias` of the effective Weights.
     """
 
     function: ImplicitFunction
     bias: bool = False
 
     def weights(self, parameters: Parameters) -> Weights:
-        """The effective weights; B, C and D are the parameters themselves."""
-        with np.errstate(over="ignore", invalid="ignore"):  # a column that is not finite is reported by its status
+        """Return the effective weights; B, C and D are the arrays of the parameters, not copies."""
+        with np.errstate(over="ignore", invalid="ignore"):  # The status of a column reports overflow, not a warning.
             factors = self.function.effective(as_factors(parameters))
         return Weights(factors, parameters["B"], parameters["C"], parameters.get("D"), self.bias)
 
     def pullback(self, parameters: Parameters, backward: BackwardPass) -> Gradients:
-        """The gradients of the raw parameters: those of the effective weights, pulled back through the function."""
+        """Return the gradients of the raw parameters, by pulling back those of the effective weights."""
         raw = self.function.pullback(as_factors(parameters), backward.factors)
         named = by_name(raw) | {"B": backward.B, "C": backward.C}
         return named if backward.D is None else named | {"D": backward.D}
 
     def project(self, parameters: Parameters) -> None:
-        """Write back into A, or L and R, what the function keeps there: the row projection of ImplicitFunctionRows."""
+        """Project A, or L and R, in place if the function asks for that, as ImplicitFunctionRows does."""
         projected = self.function.project(as_factors(parameters))
         if projected is not None:
             for name, value in by_name(projected).items():
@@ -160,18 +169,18 @@ class Parametrisation:
 
 
 class Kept(Generic[T]):
-    """One value, kept for as long as the settings and parameters that it was made of stay as they are.
+    """A cache for one value, which is valid as long as the settings and the parameters that it depends on are the same.
 
-    B, C and D are used as they are, so that it is enough if they are the same arrays. A, or L and R, are compared with
-    copies: n² comparisons take the place of the map of `f`, the norms, and what a twin prepares. A copy and a pickle
-    of a Kept are empty.
+    The value refers to the arrays B, C and D, so that it remains valid if their entries change, as long as they are the
+    same arrays. A, or L and R, are compared with copies: n² comparisons are cheaper than the map of `f`, the norms, and
+    the preparations of a twin. Copying or pickling a Kept gives an empty one.
     """
 
     def __init__(self) -> None:
         self._entry: tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray], T] | None = None
 
     def get(self, settings: Any, parameters: Parameters, make: Callable[[], T]) -> T:
-        """The kept value, or else a new one from `make`, which is kept from now on."""
+        """Return the cached value if it is still valid; otherwise call `make`, and cache and return its result."""
         entry = self._entry
         if entry is None or not _unchanged(settings, parameters, *entry[:3]):
             copies = {name: W.copy() for name, W in parameters.items() if name in "ALR"}
@@ -185,7 +194,10 @@ class Kept(Generic[T]):
 def _unchanged(
     settings: Any, parameters: Parameters, then: Any, arrays: dict[str, np.ndarray], copies: dict[str, np.ndarray]
 ) -> bool:
-    """Whether the settings are those of then, and the parameters the same arrays with the same A, or L and R."""
+    """Tell whether the settings are the object `then`, and the parameters are the same arrays as before.
+
+    For A, or L and R, the entries must equal the copies too.
+    """
     if settings is not then or parameters.keys() != arrays.keys():
         return False
     for name, W in arrays.items():

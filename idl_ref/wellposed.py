@@ -1,6 +1,6 @@
-"""Well-posedness: norms, the Perron root, and what keeps A well posed — each map with its exact pullback.
+"""This module has what decides well-posedness, norms and the Perron root, and maps that keep A well posed.
 
-A pullback takes G = ∂ℓ/∂(result) to ∂ℓ/∂(argument).
+Each map has an exact pullback, which takes G = ∂ℓ/∂(result) to ∂ℓ/∂(argument).
 """
 
 from __future__ import annotations
@@ -24,29 +24,41 @@ __all__ = [
 
 
 class PerronRoot(NamedTuple):
-    """lower ≤ λ_pf(|A|) ≤ upper."""
+    """Two bounds of a Perron root: lower ≤ λ_pf(|A|) ≤ upper.
+
+    Attributes
+    ----------
+    lower, upper : float
+        The bounds; (NaN, inf) if A is not finite.
+    """
 
     lower: float
     upper: float
 
 
 def magnitude(A: np.ndarray) -> np.ndarray:
-    """|A| in float64. For complex A the branch of its real part, analytic, as the complex step needs it."""
+    """Return |A| in float64. For complex A, return A where its real part is ≥ 0, else −A, for the complex step."""
     if A.dtype.kind == "c":
         return np.where(A.real >= 0, A, -A)
     return np.abs(A).astype(np.float64, copy=False)
 
 
 def norm_inf(A: np.ndarray) -> float:
-    """‖A‖∞ = maxᵢ Σⱼ |A_ij|, the largest absolute row sum, in float64.
+    """Return ‖A‖∞ = maxᵢ Σⱼ |A_ij|, the largest absolute row sum, computed in float64.
 
     Parameters
     ----------
     A : (n, k) array
+        A real or complex matrix.
 
     Returns
     -------
     float
+        ‖A‖∞, and 0 for an empty matrix.
+
+    Notes
+    -----
+    Cost: n k flops.
 
     Examples
     --------
@@ -57,29 +69,36 @@ def norm_inf(A: np.ndarray) -> float:
 
 
 def perron_root(A: np.ndarray | tuple[np.ndarray, np.ndarray], rtol: float = 1e-6, max_iter: int = 2000) -> PerronRoot:
-    """The Perron root of |A|, between two bounds that both hold.
+    """Return a lower and an upper bound of the Perron root of |A|, its largest eigenvalue.
 
-    For every z > 0:  minᵢ (|A| z)ᵢ / zᵢ  ≤  λ_pf(|A|)  ≤  maxᵢ (|A| z)ᵢ / zᵢ   (Collatz and Wielandt).
-    A matrix whose Perron root is below 1/Lip(φ) is well posed, whatever its norm.
+    For every z > 0, Collatz and Wielandt's bounds hold: minᵢ (|A| z)ᵢ / zᵢ ≤ λ_pf(|A|) ≤ maxᵢ (|A| z)ᵢ / zᵢ.
+    The equation X = φ(A X + Z) is well posed if λ_pf(|A|) < 1/Lip(φ), whatever ‖A‖∞ is.
 
     Parameters
     ----------
-    A : (n, n) array, or (L, R)
-        For a pair, the root of |L||R|ᵀ ≥ |L Rᵀ|, found in r dimensions: only `upper` then bounds λ_pf(|L Rᵀ|).
+    A : (n, n) array, or a pair (L, R) of (n, r) arrays
+        For a pair, the bounds are those of |L||R|ᵀ, found in r dimensions. Because |L||R|ᵀ ≥ |L Rᵀ|, only `upper` then
+        bounds λ_pf(|L Rᵀ|).
     rtol : float
-        Stop when upper − lower ≤ rtol · upper.
+        The iteration stops when upper − lower ≤ rtol · upper.
     max_iter : int
         Largest number of power steps.
 
     Returns
     -------
     PerronRoot
-        lower, upper. They hold even when the power steps run out.
+        The bounds lower and upper, which also hold if max_iter is reached.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An A that is neither a square matrix of real numbers nor such a pair.
 
     Notes
     -----
-    The root of a reducible matrix is the largest root of its irreducible blocks, the strongly connected components of
-    its graph; on each, power steps with |A| + σI converge. Cost: n³ log n for the blocks, n² per step.
+    The Perron root of a reducible matrix is the largest one of its irreducible blocks, which are the strongly connected
+    components of its graph. For each block, power steps with |A| + σI converge.
+    Cost: O(n³ log n) operations to find the blocks, and 2 n² flops per power step.
     Source: Seneta, Non-negative Matrices and Markov Chains, chapter 1.
 
     Examples
@@ -108,9 +127,9 @@ def perron_root(A: np.ndarray | tuple[np.ndarray, np.ndarray], rtol: float = 1e-
 
 
 def _blocks(M: np.ndarray) -> list[np.ndarray]:
-    """Strongly connected components that hold a cycle.   M (n, n) ≥ 0 -> index arrays"""
+    """Return the strongly connected components that contain a cycle.   M (n, n) ≥ 0 -> index arrays"""
     reach = (M > 0).astype(np.float32)
-    for _ in range(max(len(M) - 1, 1).bit_length()):  # paths of length ≤ 1, 2, 4, …
+    for _ in range(max(len(M) - 1, 1).bit_length()):  # `reach` covers paths of length ≤ 1, then ≤ 2, ≤ 4, …
         longer = ((reach + reach @ reach) > 0).astype(np.float32)
         if np.array_equal(longer, reach):
             break
@@ -122,38 +141,39 @@ def _blocks(M: np.ndarray) -> list[np.ndarray]:
 
 
 def _irreducible_root(M: np.ndarray, rtol: float, max_iter: int) -> PerronRoot:
-    """Power steps z ← (M + σI) z on an irreducible M ≥ 0, with the bracket of each z."""
+    """Take power steps z ← (M + σI) z for an irreducible M ≥ 0, and return the best bounds that any z gave."""
     z = np.ones(len(M))
     lower, upper = 0.0, np.inf
     for _ in range(max_iter):
         with np.errstate(over="ignore"):
             Mz = M @ z
-        if not np.isfinite(Mz).all():  # overflow: the bracket so far holds
+        if not np.isfinite(Mz).all():  # After an overflow, the bounds that were found before remain valid.
             break
         ratio = Mz / z
         lower, upper = max(lower, float(ratio.min())), min(upper, float(ratio.max()))
         if upper - lower <= rtol * upper:
             break
-        z = Mz + 0.5 * upper * z  # σ = upper/2 keeps z > 0 and breaks cycles
+        z = Mz + 0.5 * upper * z  # The shift σ = upper/2 keeps z > 0, and makes a cyclic M aperiodic.
         z /= z.max()
-        if not z.min() > 0:  # underflow, in a very badly scaled M: the bracket so far holds
+        if not z.min() > 0:  # An entry of z underflowed, because M is badly scaled; the bounds remain valid.
             break
     return PerronRoot(lower, upper)
 
 
 def scale_to_norm(A: np.ndarray, kappa: float) -> np.ndarray:
-    """κ A / max(κ, ‖A‖∞): one scale for the whole matrix, and A itself where ‖A‖∞ ≤ κ.
+    """Return κ A / max(κ, ‖A‖∞), which scales the whole matrix by one number, and is A itself if ‖A‖∞ ≤ κ.
 
     Parameters
     ----------
     A : (n, k) array
+        The matrix to scale.
     kappa : float
-        κ ≥ 0.
+        The largest ∞-norm κ ≥ 0 that the result may have.
 
     Returns
     -------
     (n, k) array
-        With ‖·‖∞ ≤ κ, rounding included.
+        A matrix whose ∞-norm is at most κ, including rounding.
 
     Notes
     -----
@@ -167,29 +187,34 @@ def scale_to_norm(A: np.ndarray, kappa: float) -> np.ndarray:
     """
     sums = _row_sums(A)
     nu = sums[sums.real.argmax()]
-    if np.isinf(nu.real) and np.isfinite(A).all():  # ‖A‖∞ is no number of float64, but that of A divided by max |A| is
+    if np.isinf(nu.real) and np.isfinite(A).all():  # The sum overflows, but not that of A / max |A|.
         return scale_to_norm(A / np.abs(A).max(), kappa)
     return A * _scale(A, nu, kappa) if nu.real > kappa else A
 
 
 def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndarray:
-    """(κ/ν)(G − (⟨G, A⟩/ν) s) with ν = ‖A‖∞ > κ and s = sign(A) on the row that attains ν, 0 elsewhere; else G.
+    """Return the pullback of `scale_to_norm`: (κ/ν)(G − (⟨G, A⟩/ν) s) if ν = ‖A‖∞ > κ, else G.
+
+    The matrix s is sign(A) on the row that attains ν, and 0 on all other rows.
 
     Parameters
     ----------
     A : (n, k) array
+        The argument of `scale_to_norm`.
     kappa : float
+        The κ of `scale_to_norm`.
     G : (n, k) array
         ∂ℓ/∂(scaled A).
 
     Returns
     -------
     (n, k) array
-        ∂ℓ/∂A. It has no part along A, where the scaled A does not change: ⟨∂ℓ/∂A, A⟩ = 0.
+        ∂ℓ/∂A. If ν > κ, it is orthogonal to A, ⟨∂ℓ/∂A, A⟩ = 0, because the scaled A does not change when A is
+        multiplied by a number.
 
     Notes
     -----
-    Derived in the page on theory. Cost: 4 n k flops.
+    The page on theory in the documentation derives this formula. Cost: 4 n k flops.
 
     Examples
     --------
@@ -200,7 +225,7 @@ def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.nda
     sums = _row_sums(A)
     row = sums.argmax()
     nu = sums[row]
-    if np.isinf(nu) and np.isfinite(A).all():  # κ A / ‖A‖∞ does not change when A is divided by a number
+    if np.isinf(nu) and np.isfinite(A).all():  # κ A / ‖A‖∞ is the same for a multiple of A.
         largest = np.abs(A).max()
         return scale_to_norm_pullback(A / largest, kappa, G) / largest
     if not nu > kappa:
@@ -212,36 +237,38 @@ def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.nda
 
 
 def _row_sums(A: np.ndarray) -> np.ndarray:
-    """Σⱼ |A_ij| in float64; inf where it is no number of float64.   -> (n,)"""
+    """Return Σⱼ |A_ij| in float64, inf where the sum overflows.   A (n, k) -> (n,)"""
     with np.errstate(over="ignore"):
         return magnitude(A).sum(axis=1)
 
 
 def _scale(A: np.ndarray, nu: float, kappa: float) -> np.number:
-    """κ/ν in the dtype of A, a few roundings smaller: the scaled norm must not come out above κ."""
+    """Return κ/ν in the dtype of A, reduced by a few units of rounding so that the scaled norm does not exceed κ."""
     return A.dtype.type(kappa / nu * (1 - 4 * float(np.finfo(A.dtype).eps)))
 
 
 def project_rows(A: np.ndarray, kappa: float) -> np.ndarray:
-    """Each row's nearest point, in the Euclidean norm, with Σⱼ |A_ij| ≤ κ.
+    """Project each row on the ℓ1 ball of radius κ: return the nearest rows, in the Euclidean norm, with Σⱼ |A_ij| ≤ κ.
 
-    Rows inside the ball stay as they are, bit for bit. Outside, entries shrink by θ and stop at 0:
-    sign(a) max(|a| − θ, 0), with θ such that the row sum is κ.
+    A row inside the ball does not change, not even by rounding. A row a outside the ball becomes
+    sign(a) max(|a| − θ, 0), where θ is the number for which the absolute row sum is κ.
 
     Parameters
     ----------
     A : (n, k) array
+        The matrix whose rows are projected.
     kappa : float
-        κ ≥ 0.
+        The radius κ ≥ 0.
 
     Returns
     -------
     (n, k) array
-        With ‖·‖∞ ≤ κ, rounding included.
+        A matrix whose ∞-norm is at most κ, including rounding.
 
     Notes
     -----
-    Cost: a sort per row, n k log k. Source: Duchi et al., Efficient projections onto the ℓ1-ball, ICML 2008.
+    Cost: each row is sorted, O(n k log k) operations.
+    Source: Duchi et al., Efficient projections onto the ℓ1-ball for learning in high dimensions, ICML 2008.
 
     Examples
     --------
@@ -251,7 +278,7 @@ def project_rows(A: np.ndarray, kappa: float) -> np.ndarray:
     """
     size, outside, theta = _thresholds(A, kappa)
     shrunk = np.where(size.real > theta.real, size - theta, 0)
-    # Rounding must not leave a row outside: then a second projection would move it again.
+    # Rounding must not leave a row outside the ball, because a second projection would then change it again.
     slack = 2 * max(float(np.finfo(A.dtype).eps), _margin(A))
     total = shrunk.sum(axis=1, keepdims=True)
     over = total.real > kappa * (1 - slack)
@@ -262,12 +289,17 @@ def project_rows(A: np.ndarray, kappa: float) -> np.ndarray:
 
 
 def project_rows_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndarray:
-    """Rows inside the ball: G. Outside: G_S − σ_S (σ_Sᵀ G_S)/|S| on the support S, σ = sign(a), and 0 off it.
+    """Return the pullback of `project_rows`.
+
+    For a row inside the ball, the pullback is the row of G. For a row a outside the ball, let S be the support of its
+    projection and σ = sign(a). The pullback is G_S − σ_S (σ_Sᵀ G_S)/|S| on S, and 0 elsewhere.
 
     Parameters
     ----------
     A : (n, k) array
+        The argument of `project_rows`.
     kappa : float
+        The κ of `project_rows`.
     G : (n, k) array
         ∂ℓ/∂(projected A).
 
@@ -278,7 +310,7 @@ def project_rows_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndar
 
     Notes
     -----
-    Cost: a sort per row, n k log k.
+    Cost: each row is sorted, O(n k log k) operations. Source: the derivative of the formula of Duchi et al., ICML 2008.
 
     Examples
     --------
@@ -297,32 +329,32 @@ def project_rows_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndar
 
 
 def _thresholds(A: np.ndarray, kappa: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """|a| − t, which rows lie outside the ball, and θ with Σⱼ max(|a_j| − t − θ, 0) = κ, for t the largest |a_j|.
+    """Return |a| − t and θ of the k rows outside the ball, with Σⱼ max(|a_j| − t − θ, 0) = κ, and which rows these are.
 
-    The difference from the largest entry is small where κ is felt, so that κ is not lost beside large entries.
-    -> (k, n), (rows of A,), (k, 1)
+    t is the largest |a_j| of the row. A difference from the largest entry is at least −κ where it matters, so that κ is
+    not lost beside large entries. The results are |a| − t (k, n), a bool for each row of A, and θ (k, 1).
     """
     size = magnitude(A)
     outside = _outside(A, size, kappa)
     size = size[outside]
     size = size - np.take_along_axis(size, size.real.argmax(axis=1)[:, None], axis=1) if size.size else size
     descending = -np.sort(-size, axis=1)
-    with np.errstate(over="ignore"):  # the sum of differences of very large entries; those stay 0 in any case
+    with np.errstate(over="ignore"):  # Sums of very large differences overflow; their entries become 0 anyway.
         excess = np.cumsum(descending, axis=1) - kappa
     count = np.arange(1, A.shape[1] + 1)
-    support = np.maximum((descending.real * count > excess.real).sum(axis=1, keepdims=True), 1)  # entries that stay
+    support = np.maximum((descending.real * count > excess.real).sum(axis=1, keepdims=True), 1)  # number of nonzeros
     return size, outside, np.take_along_axis(excess, support - 1, axis=1) / support
 
 
 def _margin(A: np.ndarray) -> float:
-    """How far a computed row sum of |A| can be from the exact one, relative to it."""
+    """Return a bound of the relative rounding error of a row sum of |A|."""
     return A.shape[1] * float(np.finfo(np.float64).eps)
 
 
 def _outside(A: np.ndarray, size: np.ndarray, kappa: float) -> np.ndarray:
-    """Which rows have Σⱼ |A_ij| > κ, decided exactly where rounding could decide.   -> (n,) bool"""
+    """Tell which rows have Σⱼ |A_ij| > κ; an exact sum decides where rounding could.   A (n, k) -> (n,) bool"""
     sums = _row_sums(A).real
     outside = sums > kappa
     for i in np.flatnonzero(np.abs(sums - kappa) <= _margin(A) * kappa):
-        outside[i] = math.fsum([*size[i].real, -kappa]) > 0  # fsum rounds the exact sum, which keeps its sign
+        outside[i] = math.fsum([*size[i].real, -kappa]) > 0  # fsum rounds the exact sum once, which keeps its sign.
     return outside

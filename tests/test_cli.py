@@ -163,7 +163,7 @@ def test_train_without_matplotlib(tmp_path, data, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     status, out, _ = run(capsys, "train", "--data", data, "--hidden", 4, "--epochs", 1, "--out", tmp_path)
     assert status == 0
-    assert 'no training.png: plots need matplotlib (pip install "idl-ref[plot]")' in out
+    assert 'training.png was not written: plots need matplotlib (pip install "idl-ref[plot]")' in out
     assert sorted(os.listdir(tmp_path)) == ["data.npz", "history.json", "model.npz"]
 
 
@@ -179,7 +179,7 @@ def test_ctrl_c_keeps_the_model(tmp_path, data, capsys, monkeypatch):
     monkeypatch.setattr(Trainer, "step", interrupted)
     status, out, err = run(capsys, "train", "--data", data, "--hidden", 4, "--epochs", 9, "--out", tmp_path)
     assert status == 0
-    assert "interrupted after 1 epochs; the model is saved as it is" in out
+    assert "interrupted after 1 epochs; the model is saved with the weights it has now" in out
     assert "Traceback" not in err
     idl_ref.load(tmp_path / "model.npz")
     assert json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))["interrupted"] is True
@@ -242,12 +242,12 @@ def test_check(trained, data, capsys):
     status, out, err = run(capsys, "check", trained)
     assert (status, err) == (0, "")
     assert "‖A‖∞ = " in out
-    assert "8 samples: 8 converged" in out
-    assert "true error of X at most" in out
+    assert "8 of 8 samples converged" in out
+    assert "the error of X is at most" in out
     assert out.rstrip().endswith("well-posedness: ok; gradients: ok")
     status, out, _ = run(capsys, "check", trained, "--data", data, "--samples", 3, "--entries", 2)
     assert status == 0
-    assert "3 samples" in out
+    assert "3 of 3 samples" in out
     assert " 2/36 " in out
 
 
@@ -370,18 +370,18 @@ def test_train_refuses_settings(tmp_path, data, capsys, arguments, words):
         ({"x_test": None}, "must hold x_train, y_train, x_test, y_test; got x_train, y_train, y_test"),
         ({"x_train": None, "y_train": None}, "must hold x_train, y_train, x_test, y_test; got x_test, y_test"),
         ({"y_train": np.zeros(60)}, "y_train must be whole-number labels"),
-        ({"y_train": np.full(60, -1)}, "y_train must be whole-number labels 0, 1, 2, …; got int64 from -1"),
+        ({"y_train": np.full(60, -1)}, "labels 0, 1, 2, …; got int64, the smallest being -1"),
         ({"y_test": np.zeros(20)}, "y_test must be whole-number class labels; got dtype float64"),
         ({"y_test": np.full(20, -1)}, "y_test must be labels in 0 … 1"),
         ({"y_test": np.full(20, 9)}, "y_test must be labels in 0 … 1"),
-        ({"y_train": np.zeros(59, int)}, "x_train must be (m, …) samples and y_train (m,) labels"),
-        ({"y_train": np.zeros((60, 1), int)}, "x_train must be (m, …) samples and y_train (m,) labels"),
-        ({"x_train": np.zeros(60)}, "x_train must be (m, …) samples"),
+        ({"y_train": np.zeros(59, int)}, "x_train must be samples of shape (m, …) and y_train labels of shape (m,)"),
+        ({"y_train": np.zeros((60, 1), int)}, "y_train labels of shape (m,); got (60, 4, 4) and (60, 1)"),
+        ({"x_train": np.zeros(60)}, "x_train must be samples of shape (m, …)"),
         ({"x_test": np.zeros((20, 3, 3))}, "x_train and x_test must have samples of one shape"),
         ({"x_train": np.zeros((0, 4, 4)), "y_train": np.zeros(0, int)}, "x_train must hold at least one sample"),
         ({"x_train": np.zeros((60, 4, 4), complex)}, "x_train must hold real numbers"),
         ({"x_train": np.full((60, 4, 4), "a")}, "x_train must hold real numbers"),
-        ({"x_train": np.array([None] * 60)}, "must be a .npz file of plain arrays"),
+        ({"x_train": np.array([None] * 60)}, "must be a .npz file of numeric arrays"),
         ({"x_train": np.full((60, 4, 4), np.nan)}, "must"),
         ({"x_train": np.zeros((60, 0))}, "must"),
     ],
@@ -436,9 +436,9 @@ def test_an_array_file_is_no_data_file(tmp_path, trained, capsys):
     ("arrays", "words"),
     [
         ({"x": np.zeros((3, 4))}, "must hold x_test; got x"),
-        ({"x_test": np.zeros(16)}, "x_test must be (m, …) samples"),
+        ({"x_test": np.zeros(16)}, "x_test must be samples of shape (m, …)"),
         ({"x_test": np.zeros((3, 5))}, "x_test must have shape (m, p) with p = 16; got (3, 5)"),
-        ({"x_test": np.zeros((3, 16)), "y_test": np.zeros(2, int)}, "y_test, if it is there, (m,) labels"),
+        ({"x_test": np.zeros((3, 16)), "y_test": np.zeros(2, int)}, "y_test, if there is one, labels of shape (m,)"),
         ({"x_test": np.full((3, 16), "a")}, "must hold real numbers"),
         ({"x_test": np.zeros((3, 16), complex)}, "must hold real numbers"),
     ],

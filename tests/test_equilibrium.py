@@ -638,7 +638,9 @@ def test_methods_that_do_not_fit_are_refused(backend):
     )
     refused(big, "newton", message)
     triangular = 'method "substitution" needs a strictly triangular A; got '
-    refused(np.eye(3, dtype=backend.dtype), "substitution", triangular + "entries on or on both sides of the diagonal")
+    refused(
+        np.eye(3, dtype=backend.dtype), "substitution", triangular + "entries on the diagonal or on both sides of it"
+    )
     refused(np.ones((3, 3), backend.dtype), "substitution", triangular)
     refused((big[:, :1], big[:, :1]), "substitution", triangular + "a product of factors")
     solve_equilibrium((big[:, :1], big[:, :1]), big[:, :1], options=SolveOptions(method="newton"), backend=backend.name)

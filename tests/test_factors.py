@@ -94,7 +94,11 @@ Z23 = np.zeros((2, 3))
         (np.zeros((2, 3)), {"Z": Z23}, r"A must have shape \(2, 2\), square; got \(2, 3\)"),
         (np.zeros(2), {"Z": Z23}, r"A must be a matrix of shape \(n, n\); got 1 dimensions, \(2,\)"),
         (np.zeros((2, 2, 2)), {"Z": Z23}, r"A must be a matrix of shape \(n, n\); got 3 dimensions"),
-        ((np.zeros((2, 1)),), {"Z": Z23}, r"A must be a matrix or a pair \(L, R\) with A = L Rᵀ; got a tuple of 1"),
+        (
+            (np.zeros((2, 1)),),
+            {"Z": Z23},
+            r"A must be a matrix or a pair \(L, R\) with A = L Rᵀ; got a tuple of length 1",
+        ),
         ((np.zeros((2, 1)), np.zeros((1, 2))), {"Z": Z23}, r"R must have shape \(2, 1\), that of L"),
         ((np.zeros(2), np.zeros(2)), {"Z": Z23}, r"L must be a matrix of shape \(n, r\)"),
         (np.eye(2), {"Z": np.zeros(2)}, r"Z must be a matrix of shape \(n, m\); got 1 dimensions"),

@@ -82,7 +82,7 @@ def test_straight_through_hands_the_gradient_on():
         assert f(0.9, straight_through=True).pullback((A,), (G,))[0] is G
         assert not np.array_equal(f(0.9).pullback((A,), (G,))[0], G)
     for f in (ImplicitFunction, ImplicitFunctionTriu):
-        with pytest.raises(ValueError, match=f"straight_through needs an f that moves A onto a ball; got {f.__name__}"):
+        with pytest.raises(ValueError, match=f"straight_through needs an f that maps A into a ball; got {f.__name__}"):
             f(0.9, straight_through=True)
 
 

@@ -20,7 +20,7 @@ from idl_ref import (
     NotConvergedError,
     Status,
 )
-from idl_ref.settings import Setting, Settings
+from idl_ref.settings import Configured, Setting, Settings
 from idl_ref.weights import as_factors
 
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
@@ -150,8 +150,8 @@ def test_kappa_times_lipschitz_is_below_one(activation, low_rank, limit, f):
         ({"is_low_rank": True, "rank": 6}, "rank must be .* at least 1 and at most 5; got 6"),
         ({"is_low_rank": True, "rank": 2, "f": ImplicitFunctionTriu}, "ImplicitFunctionTriu needs a dense A"),
         ({"is_low_rank": True, "rank": 2, "straight_through": True}, "straight_through is for a dense A"),
-        ({"f": ImplicitFunction, "straight_through": True}, "straight_through needs an f that moves A"),
-        ({"f": ImplicitFunctionTriu, "straight_through": True}, "straight_through needs an f that moves A"),
+        ({"f": ImplicitFunction, "straight_through": True}, "straight_through needs an f that maps A"),
+        ({"f": ImplicitFunctionTriu, "straight_through": True}, "straight_through needs an f that maps A"),
         ({"activation": "gelu"}, "activation must be non-expansive"),
         ({"activation": "nonsense"}, "activation must be one of 'identity', 'relu'"),
         ({"activation": None}, "activation must be one of"),
@@ -479,12 +479,13 @@ def test_settings_are_read_but_not_set(name):
 
 def test_every_setting_is_an_attribute_with_the_type_of_its_field():
     fields = {field.name: field.type for field in dataclasses.fields(Settings)}
-    shown = {name: value for name, value in vars(ImplicitModel).items() if isinstance(value, Setting)}
+    shown = {name: value for name, value in vars(Configured).items() if isinstance(value, Setting)}
     assert list(shown) == list(fields)
     assert fields.keys() <= set(dir(ImplicitModel(3, 2, 4)))
-    source = inspect.getsource(ImplicitModel)
+    source = inspect.getsource(Configured)
     for name, type_ in fields.items():
-        type_ = "np.dtype" if name == "dtype" else type_  # the field takes a name, too, and keeps the dtype
+        # The field `dtype` is annotated as Any, because it also takes a name; the attribute is always a dtype.
+        type_ = "np.dtype" if name == "dtype" else type_
         assert f"    {name}: Setting[{type_}] = Setting()\n" in source
 
 

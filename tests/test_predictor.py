@@ -167,7 +167,7 @@ def test_a_time_limit_is_kept(twin, seconds, iterations, clock):
 
 def test_raw_samples_are_preprocessed():
     model = ImplicitModel(4, 2, 8, seed=0)
-    with pytest.raises(ValueError, match="raw=True applies the preprocessing"):
+    with pytest.raises(ValueError, match="raw=True needs a model with preprocessing"):
         model.freeze(raw=True)
     images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
     model.preprocessing = Standardise.fit(images)
@@ -208,7 +208,7 @@ def test_it_is_immutable_and_apart_from_the_model():
         np.testing.assert_array_equal(twin(u), Y)
     assert "Predictor(4, 2, 8" in repr(predictor)
     model.parameters["B"][0, 0] = np.nan
-    with pytest.raises(ValueError, match="B must be finite to predict with"):
+    with pytest.raises(ValueError, match="B must be finite for predictions"):
         model.freeze()
     with pytest.raises(ValueError, match=r"serves on the CPU|is not available"):
         ImplicitModel(4, 2, 8, backend="cuda").freeze()

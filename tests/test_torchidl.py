@@ -146,11 +146,11 @@ def test_complex_weights_are_refused():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"hidden_dim": 7}, "hidden_dim is 6 in these weights; got 7: leave it out"),
-        ({"input_dim": P + 1}, "input_dim is 4 in these weights; got 5"),
-        ({"no_D": True}, "no_D is False in these weights; got True"),
-        ({"is_low_rank": True}, "is_low_rank is False in these weights; got True"),
-        ({"rank": 2}, "rank is None in these weights; got 2"),
+        ({"hidden_dim": 7}, "hidden_dim must be 6 for these weights; got 7: leave out hidden_dim"),
+        ({"input_dim": P + 1}, "input_dim must be 4 for these weights; got 5"),
+        ({"no_D": True}, "no_D must be False for these weights; got True"),
+        ({"is_low_rank": True}, "is_low_rank must be False for these weights; got True"),
+        ({"rank": 2}, "rank must be None for these weights; got 2"),
         ({"bias": 1}, "bias must be True or False"),
         ({"kappa": 1.0}, "kappa must be"),
     ],

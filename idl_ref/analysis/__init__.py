@@ -1,4 +1,4 @@
-"""Theory as code, on top of the model."""
+"""This package turns theorems about implicit models into functions; so far, that models are closed under cascade."""
 
 from idl_ref.analysis import compose
 from idl_ref.analysis.compose import cascade

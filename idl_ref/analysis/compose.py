@@ -1,7 +1,7 @@
-"""Models made of models: implicit models are closed under composition.
+"""This module composes implicit models into one implicit model.
 
-For two models with one activation φ, the states X = (X₂, X₁) of second(first(U)) solve one equilibrium equation, whose
-matrices are blocks made of those of the two.
+For two models with the same activation φ, the states X = (X₂, X₁) of second(first(U)) solve one equilibrium equation.
+The blocks of its matrices are products of matrices of the two models.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["cascade"]
 
 
 def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
-    """The model whose output is second(first(U)), as one equation X = φ(A X + B U), Ŷ = C X + D U.
+    """Return one model X = φ(A X + B U), Ŷ = C X + D U whose output is second(first(U)).
 
-    With X = (X₂, X₁), and for each model the effective weights, after its `f`::
+    Let X = (X₂, X₁), and let A₂, …, D₁ be the effective weights of the two models. Then::
 
         A = [ A₂  B₂C₁ ]    B = [ B₂D₁ ]    C = [ C₂  D₂C₁ ]    D = D₂D₁
             [ 0   A₁   ]        [ B₁   ]
@@ -28,36 +28,40 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
     Parameters
     ----------
     second : ImplicitModel
-        n₂ hidden units, q₁ inputs, q₂ outputs; without preprocessing.
+        The model that is applied last, with n₂ hidden units, q₁ inputs and q₂ outputs, and without preprocessing.
     first : ImplicitModel
-        n₁ hidden units, p inputs, q₁ outputs; with the activation and the dtype of `second`.
+        The model that is applied first, with n₁ hidden units, p inputs and q₁ outputs. It must have the activation and
+        the dtype of `second`.
 
     Returns
     -------
     ImplicitModel
-        With A (n, n), B (n, p), C (q₂, n), D (q₂, p), n = n₂ + n₁, all of them copies. With a bias in either model, B
-        and D have one more column; it holds what the two biases come to. D is left out where it is 0 by construction.
-        f is ImplicitFunction: the weights are the effective ones, and no f keeps two blocks as they are. mitr and
-        grad_mitr are the sums of the two models', because X₂ settles after X₁; tol and grad_tol are the smaller ones;
-        kappa, which ImplicitFunction does not use, is the larger one. backend, method and on_failure are those of the
-        two models where they agree, else the defaults; substitution becomes "auto", which takes it where it fits.
-        preprocessing is that of `first`.
+        A model with the parameters A (n, n), B (n, p), C (q₂, n) and D (q₂, p), where n = n₂ + n₁; all are new arrays.
+
+        If one of the two models has a bias, B and D have one more column, which holds the combined bias. If D is 0 for
+        all weights, the model has no D. Its f is ImplicitFunction, because its weights are effective ones, and because
+        no other f would leave both blocks of A unchanged.
+
+        mitr and grad_mitr are the sums of those of the two models, because X₂ converges after X₁. tol and grad_tol are
+        the smaller ones, and kappa, which ImplicitFunction does not use, is the larger one. backend, method and
+        on_failure are those of the two models if they agree, else the defaults; "substitution" becomes "auto", which
+        uses substitution if A is triangular. preprocessing is that of `first`.
 
     Raises
     ------
     TypeError
         An argument is not an ImplicitModel.
     ValueError
-        Sizes, activations or dtypes that do not fit together, or a `second` with preprocessing.
+        Sizes, activations or dtypes do not fit together, or `second` has preprocessing.
 
     Notes
     -----
-    Well-posedness: |A| is block triangular, so its Perron root is the larger one of |A₂| and |A₁|, and a cascade of
-    models that are well posed by their Perron roots is well posed. `idl_ref.wellposed.perron_root` shows it;
-    the norm ‖A‖∞ does not, because B₂C₁ can have any size.
-    A low-rank A₁ or A₂ is multiplied out: the result is dense, with n² entries.
-    Cost: 2 (n₂ + q₂) q₁ (n₁ + p) flops in float64, each entry rounded once to the dtype, and 2 n² r flops for a
-    low-rank A. An iteration of the result takes 2 (n₂ + n₁)² m flops, one of each model 2 (n₂² + n₁²) m.
+    |A| is block triangular, so that its Perron root is the larger one of those of |A₂| and |A₁|. A cascade of models
+    that are well posed by their Perron roots is therefore well posed, and `idl_ref.wellposed.perron_root` proves it for
+    the result. The norm ‖A‖∞ may be above 1, because B₂C₁ can be arbitrarily large.
+    A low-rank A₁ or A₂ is multiplied out, so that the result is dense, with n² entries.
+    Cost: 2 (n₂ + q₂) q₁ (n₁ + p) flops in float64, and 2 n² r flops for a low-rank A; each entry is rounded once to the
+    dtype. An iteration of the result takes 2 (n₂ + n₁)² m flops, one iteration of both models 2 (n₂² + n₁²) m flops.
     Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021), section on composition
     (cascade connection).
 
@@ -78,7 +82,7 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
     settings = _settings(second.settings, first.settings)
     A2, B2, C2, D2 = _blocks(second, settings.bias)
     A1, B1, C1, D1 = _blocks(first, settings.bias)
-    if settings.bias:  # `first` hands the constant feature on, beside its outputs: (Ŷ₁, 1) = C₁ X₁ + D₁ (U, 1)
+    if settings.bias:  # `first` gets the constant feature as an additional output: (Ŷ₁, 1) = C₁ X₁ + D₁ (U, 1).
         C1 = np.vstack([C1, np.zeros((1, first.hidden_dim))])
         D1 = np.vstack([D1, np.eye(1, settings.input_dim + 1, settings.input_dim)])
     named = {
@@ -94,13 +98,13 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
 
 
 def _check(second: ImplicitModel, first: ImplicitModel) -> None:
-    """Refuse what is not two models that fit."""
+    """Refuse arguments that are not models, and models that do not fit together."""
     for name, model in (("second", second), ("first", first)):
         if not isinstance(model, ImplicitModel):
             raise TypeError(f"{name} must be an ImplicitModel; got {type(model).__name__}: pass the models themselves.")
     if second.input_dim != first.output_dim:
         raise ValueError(
-            "second.input_dim must be first.output_dim, because second takes what first puts out; "
+            "second.input_dim must be first.output_dim, because second takes the outputs of first; "
             f"got {second.input_dim} and {first.output_dim}: the order is cascade(second, first)."
         )
     for what, of_second, of_first in (
@@ -109,18 +113,18 @@ def _check(second: ImplicitModel, first: ImplicitModel) -> None:
     ):
         if of_second != of_first:
             raise ValueError(
-                f"second and first must have the same {what}, because one equation has one; "
+                f"second and first must have the same {what}, because the result has only one; "
                 f"got {of_second!r} and {of_first!r}: call second(first(U)), or make both models with one {what}."
             )
     if second.preprocessing is not None:
         raise ValueError(
-            "second must have no preprocessing, because it takes what first puts out as it is; "
+            "second must have no preprocessing, because it takes the outputs of first as they are; "
             f"got {second.preprocessing}: set second.preprocessing = None."
         )
 
 
 def _settings(second: Settings, first: Settings) -> Settings:
-    """What `cascade` promises about the settings of its result."""
+    """Return the settings of the result, as the docstring of `cascade` describes them."""
     method = second.method if second.method == first.method != "substitution" else "auto"
     return Settings(
         first.input_dim,
@@ -143,7 +147,10 @@ def _settings(second: Settings, first: Settings) -> Settings:
 
 
 def _blocks(model: ImplicitModel, bias: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The effective A, B, C, D in float64: A multiplied out, and zeros for a D or a column of the bias not there."""
+    """Return the effective A, B, C, D in float64, with A multiplied out.
+
+    A missing D, and a missing column of the bias if `bias` is true, are replaced by zeros.
+    """
     W = model.effective_weights()
     D = np.zeros((model.output_dim, W.B.shape[1])) if W.D is None else W.D
     column = ((0, 0), (0, int(bias and not model.bias)))

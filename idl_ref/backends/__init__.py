@@ -1,4 +1,7 @@
-"""The twins by name. Each is a package with the same classes, `Layer` and `Trainer`, imported when first asked for."""
+"""A backend, or twin, is one of three implementations of the same solvers: numpy, numba and cuda.
+
+Each twin is a package that offers the same classes, `Layer` and `Trainer`, and is imported when it is first used.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,30 @@ if TYPE_CHECKING:
     from idl_ref.backends.numpy import Layer, Trainer
 
 AVAILABLE = "available"
-PREFERENCE = ("numba", "numpy")  # what "auto" takes, best first; cuda is asked for by name
+PREFERENCE = ("numba", "numpy")  # "auto" takes the first of these that is available; cuda must be requested by name.
 NAMES = ("numpy", "numba", "cuda")
 CHOICES = ("auto", *NAMES)
 
 
 class Twin(NamedTuple):
-    """What every twin offers."""
+    """The interface that every twin offers."""
 
-    Layer: type[Layer]  # weights prepared once: solve, forward, backward
+    Layer: type[Layer]  # prepares weights once, and offers solve, forward and backward
     Trainer: type[Trainer]  # takes training steps
-    warmup: Callable[[np.dtype], None]  # compiles ahead of the first solve
+    warmup: Callable[[np.dtype], None]  # compiles for one dtype ahead of the first solve
 
 
 def available_backends() -> dict[str, str]:
-    """Every backend by name: "available", or the reason why it is not.
+    """Return, for every backend by name, either the word "available" or the reason why the backend cannot be used.
+
+    Returns
+    -------
+    dict
+        The keys are "numpy", "numba" and "cuda".
+
+    Notes
+    -----
+    The look for a CUDA device imports numba.cuda, where numba-cuda is installed.
 
     Examples
     --------
@@ -43,6 +55,7 @@ def available_backends() -> dict[str, str]:
 
 
 def _reason(name: str) -> str:
+    """Return AVAILABLE, or the reason why a backend cannot be used here."""
     if name == "numpy":
         return AVAILABLE
     if name == "numba":
@@ -55,14 +68,17 @@ def _reason(name: str) -> str:
 
 
 def _runs_as_plain_python() -> bool:
-    """Whether Numba compiles nothing, so that a debugger can enter the kernels; they take a thousand times as long."""
+    """Tell whether NUMBA_DISABLE_JIT makes Numba run kernels as plain Python, about a thousand times slower.
+
+    Developers set this variable so that a debugger can enter the kernels.
+    """
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
 def resolve(name: str) -> str:
-    """The backend that `name` stands for; a clear refusal if it cannot be used here."""
+    """Return the backend that `name` stands for, or raise ValueError with the reason if it cannot be used here."""
     checks.choice("backend", name, CHOICES)
-    if name == "auto":  # does not look for cuda, because that look imports numba.cuda
+    if name == "auto":  # "auto" does not test for cuda, because that test imports numba.cuda.
         plain = _runs_as_plain_python()
         return next(twin for twin in PREFERENCE if _reason(twin) == AVAILABLE and not (twin == "numba" and plain))
     if (reason := _reason(name)) != AVAILABLE:
@@ -73,7 +89,7 @@ def resolve(name: str) -> str:
 
 @cache
 def twin(name: str) -> Twin:
-    """The twin that `name` stands for."""
+    """Import and return the twin that `name` stands for."""
     name = resolve(name)
     if name == "numba":
         from idl_ref.backends import numba
@@ -89,13 +105,19 @@ def twin(name: str) -> Twin:
 
 
 def warmup(dtypes: Iterable[str] = ("float32", "float64"), backend: str = "numba") -> None:
-    """Compile ahead of the first solve, and keep the result on disk where that is possible.
+    """Compile a backend ahead of its first solve, and cache the compiled code on disk if the folder is writable.
 
     Parameters
     ----------
     dtypes : iterable of {"float32", "float64"}
+        The dtypes to compile for.
     backend : {"auto", "numpy", "numba", "cuda"}
-        NumPy has nothing to compile.
+        The NumPy backend has nothing to compile.
+
+    Raises
+    ------
+    ValueError
+        A dtype that is neither of the two, or a backend that is not available.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The one equation, X = S ∘ f(F₁ F₂ … X + Z), and its terms in NumPy."""
+"""This module defines the fixed-point equation that all solvers solve, X = S ∘ f(F₁ F₂ … X + Z), in NumPy."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from idl_ref.activations import Activation
 
 
 class Equation(NamedTuple):
-    """X = S ∘ f(F₁ F₂ … X + Z): the one thing that crosses into a solver.
+    """The fixed-point equation X = S ∘ f(F₁ F₂ … X + Z), as it is passed to a solver.
 
-    Forward, S is None and stands for 1, f = φ, and Z = B U. The adjoint equation is the same one with the slopes S =
-    φ′(A X + Z), f = identity, the factors of Aᵀ, and Z = Cᵀ G_Y. A forward solution is certified in the ∞-norm of its
-    columns, an adjoint one in the 1-norm.
+    In the forward equation, S is None and means 1 everywhere, f = φ and Z = B U. The adjoint equation has the same form
+    with the slopes S = φ′(A X + Z), f = identity, the factors of Aᵀ, and Cᵀ G_Y in the place of Z. The error of a
+    forward solution is bounded in the ∞-norm of each column, the error of an adjoint solution in the 1-norm.
 
     Attributes
     ----------
     factors : tuple of arrays
-        (A,) or (L, Rᵀ); for the adjoint (Aᵀ,) or (R, Lᵀ).
+        The factors F₁, F₂, …: (A,) or (L, Rᵀ); in the adjoint equation (Aᵀ,) or (R, Lᵀ).
     activation : Activation
-        f.
+        The function f.
     S : (n, m) array or None
+        The slopes of the adjoint equation; None in the forward equation.
     Z : (n, m) array
-        All arrays have one dtype, float32 or float64.
+        The constant term. All arrays have one dtype, float32 or float64.
     """
 
     factors: fac.Factors
@@ -34,17 +35,17 @@ class Equation(NamedTuple):
     Z: np.ndarray
 
     def apply(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """P = F₁ F₂ … X + Z,   G = S ∘ f(P).   X (n, m)"""
+        """Return P = F₁ F₂ … X + Z and G = S ∘ f(P).   X, P, G (n, m)"""
         P = fac.apply(self.factors, X) + self.Z
         G = self.activation.phi(P)
         return P, G if self.S is None else self.S * G
 
     def slopes(self, P: np.ndarray) -> np.ndarray:
-        """S ∘ f′(P), the derivative of the right-hand side with respect to P."""
+        """Return S ∘ f′(P), the derivative of the right-hand side with respect to P.   (n, m)"""
         slopes = self.activation.slope(P)
         return slopes if self.S is None else self.S * slopes
 
     def take(self, columns: np.ndarray | slice) -> Equation:
-        """The same equation for some of the columns."""
+        """Return the same equation for the given columns only."""
         S = None if self.S is None else self.S[:, columns]
         return self._replace(S=S, Z=self.Z[:, columns])

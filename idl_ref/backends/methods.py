@@ -1,4 +1,4 @@
-"""What the twins share: which method "auto" stands for, and every number that steers an iteration."""
+"""All twins share this module: the choice of the method for "auto", and every constant that steers an iteration."""
 
 from __future__ import annotations
 
@@ -10,26 +10,39 @@ import numpy as np
 from idl_ref import certificate
 from idl_ref import factors as fac
 
-COMPILED = ("auto", "picard", "anderson", "newton", "substitution")  # a compiled twin leaves others to the NumPy twin
-NEWTON_LIMIT = 256  # dense Newton solves an n × n system per column and step
-DIRECT_RANK = 64  # up to this rank, the adjoint of A = L Rᵀ is solved exactly by default
-ENDLESS = 1 << 62  # more steps than any column takes
-SLOW = 0.5  # a step longer than this times the one before is slow …
-SLOW_STEPS = 2  # … and this many of them in a row turn "auto" from Picard to Anderson
-STEPS_LEFT = 40  # a single sample stays with slow Picard steps if it needs no more than this many: they are cheap
-DEPTH = 5  # differences that Anderson remembers
-DAMPING = 64  # times eps: added to the diagonal of Anderson's normal equations, relative to it
-DECREASE = 0.9  # a trial point is good if the step there is below this times the smallest one so far
-LEASH = 16  # after this many trials in a row that are not good, Picard takes over …
-RESPITE = 4  # … for 1, 4, 16, … steps: this many times as many after each failure
+# A compiled twin solves by these methods itself, and leaves all others to the NumPy twin.
+COMPILED = ("auto", "picard", "anderson", "newton", "substitution")
+# Dense Newton solves an n × n system per column and step, and is refused for larger n.
+NEWTON_LIMIT = 256
+# Up to this rank, "auto" solves the adjoint equation of A = L Rᵀ exactly, by an r × r system per column.
+DIRECT_RANK = 64
+# This is more than the steps of any column: plain Picard never gives a slow column up.
+ENDLESS = 1 << 62
+# A Picard step that is longer than SLOW times the step before it is slow. SLOW_STEPS slow steps in a row turn "auto"
+# from Picard to Anderson.
+SLOW = 0.5
+SLOW_STEPS = 2
+# A single sample stays with slow Picard steps if at most this many more are expected, because they are cheap.
+STEPS_LEFT = 40
+# Anderson uses this many differences of earlier iterates.
+DEPTH = 5
+# DAMPING times eps, relative to the diagonal, is added to the diagonal of Anderson's normal equations.
+DAMPING = 64
+# A trial point is good if the step there is at most DECREASE times the smallest step so far.
+DECREASE = 0.9
+# After LEASH consecutive trial points that are not good, Picard takes over, first for 1 step, and after each further
+# failure for RESPITE times as many: 1, 4, 16, … steps.
+LEASH = 16
+RESPITE = 4
 
 
 def choose(
     method: str, factors: fac.Factors, adjoint: bool, triangle: Callable[[fac.Factors], str | None] = fac.triangle
 ) -> str:
-    """The method that `method` stands for; a method that does not fit A is refused.
+    """Return the method that `method` stands for, and refuse a method that does not fit A.
 
-    `triangle` tells which strict triangle holds all of A. It is called only where substitution is possible.
+    `triangle` tells which strict triangle holds all nonzero entries of A. It is called only if the answer matters, that
+    is, for "auto" and "substitution".
     """
     n, low_rank = factors[0].shape[0], len(factors) > 1
     if method == "auto":
@@ -37,7 +50,7 @@ def choose(
             return "substitution"
         return "newton" if low_rank and adjoint and factors[0].shape[1] <= DIRECT_RANK else "auto"
     if method == "substitution" and not triangle(factors):
-        got = "a product of factors" if low_rank else "entries on or on both sides of the diagonal"
+        got = "a product of factors" if low_rank else "entries on the diagonal or on both sides of it"
         raise ValueError(f'method "substitution" needs a strictly triangular A; got {got}: use method="auto".')
     if method == "newton" and not low_rank and n > NEWTON_LIMIT:
         raise ValueError(
@@ -48,9 +61,10 @@ def choose(
 
 
 def steps_left(step: float, before: float, limit: float) -> float:
-    """How many more steps it takes until the step is at most `limit`, if steps go on to shrink by the last ratio.
+    """Estimate how many more steps are needed until the step is at most `limit`.
 
-    It is asked for slow steps only: `step` is then a good part of `before`.
+    The estimate assumes that steps continue to shrink by the last ratio, step / before. Callers use it only after slow
+    steps, where this ratio is above SLOW.
     """
     if not 0 < step < before:
         return math.inf
@@ -58,15 +72,15 @@ def steps_left(step: float, before: float, limit: float) -> float:
 
 
 def filled(entries: int, unit: int) -> int:
-    """`entries` rounded up to a multiple of `unit`, a power of two."""
+    """Round `entries` up to a multiple of `unit`, which must be a power of two."""
     return (entries + unit - 1) & -unit
 
 
 def norm_bound(largest: float, terms: int, dtype: np.dtype, product: bool) -> float:
-    """An upper bound of ‖A‖∞ from `largest`, the largest absolute row sum as a kernel computed it in `dtype`.
+    """Return an upper bound of ‖A‖∞ from `largest`, the largest absolute row sum that a kernel computed in `dtype`.
 
-    Each of its at most `terms` additions and multiplications was rounded; for a product of two factors, terms may also
-    have underflowed.
+    The bound covers the rounding of at most `terms` additions and multiplications. For a product of two factors it
+    also covers the underflow of every term.
     """
     eps, tiny = certificate.limits(dtype)
     return largest * (1 + terms * eps) + (terms * tiny if product else 0)

@@ -115,9 +115,7 @@ def add(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
         help="the range of the inputs, before preprocessing, for which the iterations and the error are bounded. "
         "Default: 8 standard deviations around the mean, or -8 8 if the model does not standardise its inputs",
     )
-    parser.add_argument(
-        "--name", help="for c: begins every file, macro and function, so that models can be linked together"
-    )
+    parser.add_argument("--name", help="for c: what every file, macro and function begins with, in the place of idl")
     parser.set_defaults(run=_run)
 
 

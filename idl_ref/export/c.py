@@ -186,9 +186,7 @@ SWEEP = """\
 def write(plan: Plan, directory: Path, name: str = "idl") -> list[Path]:
     """Write NAME_model.h and NAME_model.c to a folder and return their paths; every public name begins with NAME_."""
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise ValueError(
-            f"name must be small letters, digits and _, a letter first; got {name!r}: it begins names of C."
-        )
+        raise ValueError(f"name must be small letters, digits and _, a letter first; got {name!r}: choose another.")
     files = [directory / f"{name}_model.h", directory / f"{name}_model.c"]
     for path, text in zip(files, (header(plan), source(plan)), strict=True):
         text = re.sub(r"\bidl_(?!ref\b)", f"{name}_", text).replace("IDL_", f"{name.upper()}_")

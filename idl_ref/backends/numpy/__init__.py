@@ -1,4 +1,4 @@
-"""The NumPy twin: the definition of every step, in a few readable lines each."""
+"""The NumPy twin defines every step in a few readable lines; the other twins compute the same results."""
 
 from idl_ref.backends.numpy.layer import Layer
 from idl_ref.backends.numpy.layer import warmup as warmup

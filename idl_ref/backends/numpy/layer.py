@@ -1,11 +1,12 @@
-"""The layer, which is the definition of every twin's: from U to Ŷ, and from G_Y to the gradients.
+"""This module has the layer, which computes outputs and gradients; the layers of all twins follow its definition.
 
-U → Z → X → Y → (loss: G_Y) → G → S → V → ∂A, ∂B, ∂C, ∂D, ∂U, each bound once:
+The variables have the names of the equations, and each is assigned once. A loss gives G_Y = ∂ℓ/∂Y. For a low-rank A,
+neither A nor ∂A is formed.
 
 forward    Z = B U          X = φ(A X + Z)       Y = C X + D U
 adjoint    G = Cᵀ G_Y       S = φ′(A X + Z)      V = S ∘ (Aᵀ V + G)
 gradients  ∂A = V Xᵀ        ∂B = V Uᵀ            ∂C = G_Y Xᵀ          ∂D = G_Y Uᵀ       ∂U = Bᵀ V + Dᵀ G_Y
-low rank   ∂L = V (Rᵀ X)ᵀ   ∂R = X (Lᵀ V)ᵀ       neither A nor ∂A is ever formed
+low rank   ∂L = V (Rᵀ X)ᵀ   ∂R = X (Lᵀ V)ᵀ
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ LINEAR = get("identity")
 
 
 class Layer:
-    """X = φ(A X + B U), Ŷ = C X + D U and the gradients, for weights that stay as they are.
+    """Computes X = φ(A X + B U), Ŷ = C X + D U and the gradients, for weights that do not change.
 
-    What depends on the weights alone is computed once, when it is first needed. A column that fails says so in the
-    status of its solution; nothing here warns or raises.
+    Everything that depends on the weights alone is computed once, when it is first needed. A column that does not
+    converge causes neither a warning nor an exception; the status of the solution tells it.
 
     Parameters
     ----------
     weights : Weights
+        The effective weights.
     activation : Activation
-        φ.
+        The activation φ.
     options : Options
-        How the forward and the adjoint equation are solved.
+        The options for the forward and for the adjoint equation.
 
     Examples
     --------
@@ -52,9 +54,9 @@ class Layer:
     [[ 4. 12.]] [[16.]]
     """
 
-    # Computed when they are first needed; the class holds the value for "not yet".
+    # These attributes are computed when they are first needed. Until then, the values of the class stand for "not yet".
     _transposed: fac.Factors | None = None
-    _certifiers: tuple[Certifier | None, Certifier | None] = (None, None)  # forward and adjoint
+    _certifiers: tuple[Certifier | None, Certifier | None] = (None, None)  # for the forward and the adjoint equation
 
     sample_class: ClassVar[Callable[..., Callable[..., bool]]] = OneSample
 
@@ -62,29 +64,30 @@ class Layer:
         self.weights, self.activation, self.options = weights, activation, options
 
     def equation(self, Z: np.ndarray) -> Equation:
-        """The forward equation, X = φ(A X + Z).   Z (n, m)"""
+        """Return the forward equation X = φ(A X + Z).   Z (n, m)"""
         return Equation(self.weights.factors, self.activation, None, Z)
 
     def adjoint(self, S: np.ndarray, G: np.ndarray) -> Equation:
-        """The adjoint equation, V = S ∘ (Aᵀ V + G).   S, G (n, m)"""
+        """Return the adjoint equation V = S ∘ (Aᵀ V + G).   S, G (n, m)"""
         if self._transposed is None:
             self._transposed = fac.transpose(self.weights.factors)
         return Equation(self._transposed, LINEAR, S, G)
 
     def solve(self, equation: Equation, X0: np.ndarray | None = None, options: SolveOptions | None = None) -> Solution:
-        """The solution of `equation` or `adjoint` of this layer.
+        """Solve an equation of this layer, X = S ∘ f(F₁ F₂ … X + Z).
 
         Parameters
         ----------
         equation : Equation
+            The result of `equation` or of `adjoint` of this layer, or some of its columns.
         X0 : (n, m) array, optional
-            Where to start; 0 if not given.
+            The start of the iteration; 0 if not given.
         options : SolveOptions, optional
-            In the place of the layer's own.
+            Options that replace those of the layer.
 
         Notes
         -----
-        Cost of an iteration: 2 n² m flops; low rank, 4 n r m.
+        Cost of an iteration: 2 n² m flops for a dense A, 4 n r m flops for rank r.
         """
         adjoint = equation.S is not None
         certifier = self._certifiers[adjoint]
@@ -95,18 +98,18 @@ class Layer:
         return solve(equation, X0, options or self.options[adjoint], certifier)
 
     def forward(self, U: np.ndarray, X0: np.ndarray | None = None) -> ForwardPass:
-        """Z = B U,   X = φ(A X + Z),   Y = C X + D U.   U (p, m) without the constant feature, X0 (n, m)"""
+        """Compute Z = B U, X = φ(A X + Z), Y = C X + D U.   U (p, m) without the constant feature, X0 (n, m)"""
         U = self.inputs(U)
-        with np.errstate(over="ignore", invalid="ignore"):  # a sample that is not finite is reported by its status
+        with np.errstate(over="ignore", invalid="ignore"):  # The status of a sample reports overflow, not a warning.
             Z = self.weights.B @ U
             return self.readout(U, Z, self.solve(self.equation(Z), X0))
 
     def inputs(self, U: np.ndarray) -> np.ndarray:
-        """U with the constant feature 1 as its last row where there is a bias.   (p, m) -> (p, m) or (p + 1, m)"""
+        """Return U, with the constant feature 1 as last row if there is a bias.   (p, m) -> (p, m) or (p + 1, m)"""
         return np.concatenate([U.T, np.ones((U.shape[1], 1), U.dtype)], axis=1).T if self.weights.bias else U
 
     def readout(self, U: np.ndarray, Z: np.ndarray, solution: Solution) -> ForwardPass:
-        """Y = C X + D U.   U with the constant feature, Z (n, m)"""
+        """Compute Y = C X + D U, and return the complete forward pass.   U with the constant feature, Z (n, m)"""
         _, _, C, D, _ = self.weights
         Y = C @ solution.X
         if D is not None:
@@ -114,7 +117,10 @@ class Layer:
         return ForwardPass(self.weights, U, Z, solution, Y)
 
     def backward(self, forward: ForwardPass, G_Y: np.ndarray, inputs: bool = False) -> BackwardPass:
-        """G = Cᵀ G_Y,   S = φ′(A X + Z),   V = S ∘ (Aᵀ V + G),   and the gradients (∂U with `inputs`).   G_Y (q, m)"""
+        """Compute G = Cᵀ G_Y, S = φ′(A X + Z), V = S ∘ (Aᵀ V + G) and the gradients of all weights.   G_Y (q, m)
+
+        The gradient of U is computed if `inputs` is true.
+        """
         factors, _, C, D, _ = self.weights
         U, X = forward.U, forward.solution.X
         with np.errstate(over="ignore", invalid="ignore"):
@@ -132,7 +138,7 @@ class Layer:
             )
 
     def input_gradient(self, V: np.ndarray, G_Y: np.ndarray) -> np.ndarray:
-        """∂U = Bᵀ V + Dᵀ G_Y, without the row of the constant feature.   V (n, m), G_Y (q, m) -> (p, m)"""
+        """Return ∂U = Bᵀ V + Dᵀ G_Y without the row of the constant feature.   V (n, m), G_Y (q, m) -> (p, m)"""
         _, B, _, D, bias = self.weights
         G_U = B.T @ V
         if D is not None:
@@ -140,16 +146,16 @@ class Layer:
         return G_U[:-1] if bias else G_U
 
     def method(self, options: SolveOptions | None = None) -> str:
-        """The method by which the forward equation is solved: what "auto" stands for depends on A."""
+        """Return the method by which the forward equation is solved; for "auto", it depends on A."""
         return methods.choose((options or self.options.forward).method, self.weights.factors, False)
 
     def prepare(self) -> None:
-        """Do now what the first calls would do once, for a layer that serves: a compiled twin compiles here."""
+        """Prepare for serving, so that the first call is as fast as later ones: a compiled twin compiles here."""
 
     def one_sample(self) -> Callable[..., bool] | None:
-        """A quick path for single samples, or None where the method is not Picard's, by name or by "auto".
+        """Return a faster function for single samples, or None if the method is neither Picard's nor "auto".
 
-        It is called with U (1, p) and Y (1, q), fills Y, and tells whether the sample converged; see OneSample.
+        The function takes U (1, p) and Y (1, q), fills Y, and returns whether the sample converged; see OneSample.
         """
         method = self.method()
         if method not in ("auto", "picard") or not self.weights.factors[-1].size:
@@ -158,4 +164,4 @@ class Layer:
 
 
 def warmup(dtype: np.dtype) -> None:
-    """NumPy has nothing to compile."""
+    """Do nothing, because NumPy has nothing to compile."""

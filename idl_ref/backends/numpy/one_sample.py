@@ -1,6 +1,7 @@
-"""One sample from U to Ŷ by Picard's iteration on vectors, without the bookkeeping of a batch.
+"""This module takes one sample from U to Ŷ by Picard's iteration on vectors, without the bookkeeping of a batch.
 
-A sample that is slow, not finite or at the iteration limit is left to `Layer.forward`.
+A sample that converges slowly, is not finite or reaches the iteration limit is not solved here; the caller then uses
+`Layer.forward`.
 """
 
 from __future__ import annotations
@@ -15,21 +16,22 @@ from idl_ref.certificate import ROUNDED
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import Weights
 
-# The places of what a call measures: ‖ĝ − x̂‖∞, ‖x̂‖∞, ‖z‖∞, ‖ĝ‖∞, ‖u‖∞ and the number of applications. The place TOL
-# holds the tolerance, which the compiled twin reads there.
+# These are the indices of the numbers that a call measures: ‖ĝ − x̂‖∞, ‖x̂‖∞, ‖z‖∞, ‖ĝ‖∞, ‖u‖∞ and the number of
+# applications. The entry TOL holds the tolerance, which the compiled twin reads from there.
 STEP, X_NORM, Z_NORM, G_NORM, U_NORM, ITERATIONS, TOL = range(7)
 
 
 def readout(weights: Weights) -> np.ndarray:
-    """[C D], with zeros for a missing D: Ŷ = [C D] [x; u] is one product.   -> (q, n + p)"""
+    """Return [C D], with zeros if there is no D, so that ŷ = [C D] [x; u] is one product.   -> (q, n + p)"""
     _, B, C, D, _ = weights
     return np.concatenate([C, np.zeros((len(C), B.shape[1]), C.dtype) if D is None else D], axis=1)
 
 
 class OneSample:
-    """X = φ(A X + B U), Ŷ = C X + D U for one sample; it keeps scratch arrays for as many calls as ever ran at once.
+    """Computes x = φ(A x + B u), ŷ = C x + D u for one sample.
 
-    With `impatient`, a sample that would need many more Picard steps is left to `Layer.forward`.
+    The object keeps scratch arrays for the largest number of calls that ran at the same time. If `impatient` is true, a
+    sample that is expected to need many more Picard steps is not solved, and the caller uses `Layer.forward` instead.
     """
 
     def __init__(self, weights: Weights, activation: Activation, options: SolveOptions, impatient: bool) -> None:
@@ -39,18 +41,21 @@ class OneSample:
         self.free = [self._scratch()]
 
     def _scratch(self) -> tuple[np.ndarray, ...]:
-        """[x; u] with the 1 of the bias at its end, z, F₂ x, two for magnitudes, and what is measured."""
+        """Allocate [x; u] with the 1 of the bias at the end, z, F₂ x, two arrays for |·|, and the measured numbers."""
         dtype, (n, width) = self.weights.B.dtype, self.weights.B.shape
         sizes = n + width, n, len(self.weights.factors[-1]), n, width
         return *(np.ones(size, dtype) for size in sizes), np.zeros(TOL + 1)
 
     def __call__(self, U: np.ndarray, Y: np.ndarray, measured: np.ndarray | None = None) -> bool:
-        """Fill Y (1, q) for U (1, p), both contiguous; False if the sample is left. `measured` takes the norms."""
-        try:  # scratch arrays are taken from the list and given back, so that no two threads ever share them
+        """Fill Y (1, q) for U (1, p), both contiguous, and return whether the sample converged.
+
+        If `measured` is given, it is filled with the measured norms.
+        """
+        try:  # Scratch arrays are taken from the list and returned to it, so that no two threads share them.
             mine = self.free.pop()
         except IndexError:
             mine = self._scratch()
-        with np.errstate(over="ignore", invalid="ignore"):  # overflow is a status, not a warning
+        with np.errstate(over="ignore", invalid="ignore"):  # The status of a sample reports overflow, not a warning.
             mine[0][len(mine[1]) :][: U.shape[1]] = U[0]
             done = self._solve(*mine)
             self.readout.dot(mine[0], Y[0])
@@ -62,12 +67,12 @@ class OneSample:
     def _solve(
         self, xu: np.ndarray, z: np.ndarray, t: np.ndarray, d: np.ndarray, e: np.ndarray, numbers: np.ndarray
     ) -> bool:
-        """Picard's steps from x = 0 until the sample is done or is left; the answer stands in xu."""
+        """Take Picard steps from x = 0, put the last iterate into xu, and return whether the sample converged."""
         F, phi, options = self.weights.factors, self.activation.phi, self.options
         n, u = len(z), xu[len(z) :]
         z_norm = norm(self.weights.B.dot(u, z), d)
         asked, rounded = options.tol * min(1.0, z_norm), ROUNDED * self.eps
-        x, g = np.zeros_like(z), phi(z)  # A·0 = 0
+        x, g = np.zeros_like(z), phi(z)  # The first application needs no product, because A·0 = 0.
         slow, before, count = 0, math.inf, 1
         while True:
             step, top = norm(np.subtract(g, x, out=d), d), norm(g, d)
@@ -88,6 +93,6 @@ class OneSample:
 
 
 def norm(v: np.ndarray, scratch: np.ndarray) -> float:
-    """‖v‖∞, NaN if v holds one."""
+    """Return ‖v‖∞, which is NaN if v contains NaN."""
     size = np.abs(v, out=scratch)
     return size.item(size.argmax())

@@ -1,11 +1,12 @@
-"""The NumPy twin: the definition of every method, whole batches at a time.
+"""This module defines every method by which equations are solved, in NumPy and for whole batches of columns.
 
-One equation serves forward and adjoint, dense and low rank:
+All equations, forward and adjoint, dense and low rank, have the same form:
 
     X = S ∘ f(F₁ F₂ … X + Z)         forward:  S = 1, f = φ
                                      adjoint:  S = φ′(A X + Z), f = identity, F reversed and transposed, Z = G
 
-Columns never meet. Each stops on its own and then leaves the batch, so that slow columns do not make fast ones work.
+No operation combines entries of two columns. Each column stops separately and then leaves the batch, so that no work is
+done for columns that have converged while others continue.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from idl_ref.solution import Solution, SolveOptions, Status, join
 
 
 class Ledger:
-    """What is known of every column. `index` are the columns still running, in the order of the running arrays."""
+    """The results of all columns. `index` holds the columns that still run, in the order of the running arrays."""
 
     def __init__(self, equation: Equation, options: SolveOptions, certifier: Certifier) -> None:
         n, m = equation.Z.shape
@@ -37,7 +38,7 @@ class Ledger:
         self.index = np.arange(m)
 
     def start(self, equation: Equation, X: np.ndarray) -> tuple[Equation, np.ndarray]:
-        """Leave out the columns whose Z, S or start is not finite: they stay NONFINITE."""
+        """Return the equation and the start without columns that are not finite, whose status remains NONFINITE."""
         finite = np.isfinite(equation.Z).all(axis=0) & np.isfinite(X).all(axis=0)
         if equation.S is not None:
             finite &= np.isfinite(equation.S).all(axis=0)
@@ -47,10 +48,13 @@ class Ledger:
     def settle(
         self, equation: Equation, X: np.ndarray, G: np.ndarray, step: np.ndarray, trial: np.ndarray | bool = False
     ) -> np.ndarray:
-        """Count one application G = g(X), close the columns that are done, and tell which go on.   -> (k,) bool"""
+        """Count one application G = g(X), close the columns that end, and tell which continue.   -> (k,) bool
+
+        `trial` tells in which columns X is a trial point. A trial point whose G overflows does not end its column.
+        """
         self.iterations[self.index] += 1
         limit = stopping_step(self.options.tol, column_max(equation.Z), column_max(G), self.eps)
-        done = (step <= limit) & np.isfinite(step)  # both are inf where a trial overflows
+        done = (step <= limit) & np.isfinite(step)  # If a trial point overflows, both step and limit are inf.
         broken = ~np.isfinite(step) & ~np.asarray(trial)
         spent = self.iterations[self.index] >= self.options.max_iter
         leaving = done | broken | spent
@@ -70,7 +74,7 @@ class Ledger:
         step: np.ndarray,
         status: np.ndarray,
     ) -> None:
-        """Write down the columns that leave; `equation`, X, G, step and status hold only those."""
+        """Record the results of the columns that leave; `equation`, X, G, step and status hold only those columns."""
         columns = self.index[leaving]
         self.X[:, columns] = np.where(status == Status.NONFINITE, np.nan, G)
         self.status[columns] = status
@@ -79,15 +83,17 @@ class Ledger:
         self.index = self.index[~leaving]
 
     def solution(self) -> Solution:
+        """Return the recorded results."""
         return Solution(self.X, self.status, self.iterations, self.step, self.error_bound)
 
 
 def picard(
     equation: Equation, X: np.ndarray, ledger: Ledger, leave_slow: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """X ← g(X) until each column is done.
+    """Iterate X ← g(X) until each column ends.
 
-    With `leave_slow`, columns that contract slowly are let go: their indices and their last points come back.
+    If `leave_slow` is true, columns that converge slowly leave the iteration before they end. The function returns the
+    indices of these columns and their last iterates.
     """
     slow_index, slow_X = [ledger.index[:0]], [X[:, :0]]
     before = np.full(X.shape[1], np.inf)
@@ -110,16 +116,17 @@ def picard(
 
 
 def safeguarded(equation: Equation, X: np.ndarray, ledger: Ledger, proposal: Proposal) -> None:
-    """Trial points from `proposal`, kept only if they shorten the step; Picard otherwise.
+    """Iterate with trial points from `proposal`, and return to Picard's iteration where they do not reduce the step.
 
-    Trials may lead uphill for a while, as Newton's do between two active sets. If LEASH of them in a row do not bring
-    the step below DECREASE times the smallest one so far, they are dropped: the column goes on with Picard from its
-    last good point, and takes 1, 4, 16, … Picard steps before its next trial. Only finitely many trials can be kept
-    before the step is below any given bound, and all other steps are Picard's: where Picard converges from every
-    start, this converges, and at most LEASH · log₄(max_iter) applications are spent on dropped trials.
+    Trial points may increase the step for a while, as Newton's do between two active sets. If LEASH consecutive trial
+    points do not reduce the step below DECREASE times the smallest step so far, they are rejected. The column then
+    continues with Picard's iteration from its last good point, and takes 1, 4, 16, … Picard steps before its next trial
+    point. Only finitely many trial points can be good before the step is below a given bound, and all other steps are
+    Picard's. Therefore this iteration converges where Picard's iteration converges from every start, and it spends at
+    most LEASH · log₄(max_iter) applications on rejected trial points.
     """
     m = X.shape[1]
-    base = X  # g(last good point): where Picard goes on
+    base = X  # Picard's iteration continues from this point, which is g of the last good point.
     best = np.full(m, np.inf)
     trial = np.zeros(m, bool)
     tried, patience, wait = np.zeros(m, np.intp), np.ones(m, np.intp), np.zeros(m, np.intp)
@@ -139,14 +146,15 @@ def safeguarded(equation: Equation, X: np.ndarray, ledger: Ledger, proposal: Pro
         wait = np.where(refused, patience, np.maximum(wait - 1, 0))
         patience = np.where(refused, methods.RESPITE * patience, patience)
         candidate, ready = proposal.propose(equation, X, P, G, ~refused)
-        last = ledger.iterations[ledger.index] >= ledger.options.max_iter - 1  # the answer must not be a mere trial
+        # The last iteration takes no trial point, because a trial point may be far from the solution.
+        last = ledger.iterations[ledger.index] >= ledger.options.max_iter - 1
         trial = ready & ~refused & (wait == 0) & ~last
         tried = np.where(trial, tried, 0)
         X = np.where(trial, candidate, base)
 
 
 def substitution(equation: Equation, ledger: Ledger) -> None:
-    """One sweep: with A strictly triangular, xᵢ = sᵢ f(Σⱼ A_ij xⱼ + zᵢ) needs only entries that are already known."""
+    """Solve in one sweep: if A is strictly triangular, xᵢ = sᵢ f(Σⱼ A_ij xⱼ + zᵢ) needs only entries known before."""
     (A,) = equation.factors
     n = A.shape[0]
     upper = fac.triangle(equation.factors) == "upper"
@@ -158,27 +166,29 @@ def substitution(equation: Equation, ledger: Ledger) -> None:
     _, G = equation.apply(X)
     step = column_max(G - X)
     ledger.iterations[ledger.index] = 1
-    # Exact but for rounding, which is all that `step` can show.
+    # The solution is exact up to rounding, so that a step above tol is due to rounding.
     status = np.where(step <= ledger.options.tol, Status.CONVERGED, Status.PRECISION_LIMIT)
     status[~np.isfinite(step)] = Status.NONFINITE
     ledger.close(equation, np.ones(step.size, bool), X, G, step, status)
 
 
 def solve(equation: Equation, X0: np.ndarray | None, options: SolveOptions, certifier: Certifier) -> Solution:
-    """Solve X = S ∘ f(F₁ F₂ … X + Z), column by column.
+    """Solve X = S ∘ f(F₁ F₂ … X + Z), where each column stops separately.
 
     Parameters
     ----------
     equation : Equation
+        The equation to solve.
     X0 : (n, m) array or None
-        Where to start; None is 0. Substitution needs no start.
+        The start of the iteration; None means 0. Substitution ignores the start.
     options : SolveOptions
+        Tolerance, iteration limit, method and tile.
     certifier : Certifier
-        Bounds the errors; it knows the factors of this equation.
+        The object that bounds the errors, made for the factors of this equation.
 
     Notes
     -----
-    Cost of one application: 2 n² m flops, low rank 4 n r m.
+    Cost of one application: 2 n² m flops for a dense A, 4 n r m flops for rank r.
     """
     X = np.zeros_like(equation.Z) if X0 is None else X0
     m, tile = X.shape[1], options.tile
@@ -186,7 +196,7 @@ def solve(equation: Equation, X0: np.ndarray | None, options: SolveOptions, cert
         parts = [slice(j, j + tile) for j in range(0, m, tile)]
         return join([solve(equation.take(c), X[:, c], options, certifier) for c in parts])
     method = methods.choose(options.method, equation.factors, equation.S is not None)
-    with np.errstate(over="ignore", invalid="ignore"):  # overflow is a status, not a warning
+    with np.errstate(over="ignore", invalid="ignore"):  # The status of a column reports overflow, not a warning.
         ledger = Ledger(equation, options, certifier)
         running, X = ledger.start(equation, X)
         if method == "substitution":

@@ -1,4 +1,7 @@
-"""A training step, which is the definition of every twin's: forward, loss, backward, pullback, descent, projection."""
+"""This module defines a training step: forward, loss, backward, pullback, descent and projection.
+
+The trainers of all twins follow this definition.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,17 @@ from idl_ref.weights import BackwardPass, ForwardPass, Options, Parameters, Para
 
 
 class Step(NamedTuple):
-    """What one training step computed: the loss before the step, and the two passes that led to the gradients."""
+    """The results of one training step.
+
+    Attributes
+    ----------
+    loss : float
+        The loss of the minibatch before the parameters were updated.
+    forward : ForwardPass
+        The forward pass of the minibatch.
+    backward : BackwardPass
+        The backward pass, whose gradients were used.
+    """
 
     loss: float
     forward: ForwardPass
@@ -29,12 +42,15 @@ class Trainer:
     parameters : dict
         The raw parameters, which every step updates in place.
     parametrisation : Parametrisation
+        The map from raw parameters to effective weights.
     activation : Activation
-        φ.
+        The activation φ.
     options : Options
-        How the two equations are solved.
+        The options for the forward and for the adjoint equation.
     loss : {"cross_entropy", "mse"}
+        The loss that is minimised.
     optimizer : SGD
+        The optimizer, which belongs to these parameters.
     """
 
     layer_class: ClassVar[type[Layer]] = Layer
@@ -53,10 +69,10 @@ class Trainer:
         self.loss, self.optimizer = losses.get(loss), optimizer
 
     def step(self, U: np.ndarray, T: np.ndarray) -> Step:
-        """Forward, loss, backward, pullback through `f`, descent, and the projection where `f` has one.
+        """Take one step: forward, loss, backward, pullback through `f`, descent, and the projection if `f` has one.
 
-        U (m, p) has samples as rows; T are targets as the loss takes them. Raises FloatingPointError, the parameters
-        untouched, if the loss or a gradient is not finite.
+        U (m, p) has samples as rows, and T holds the targets in the form that the loss takes. If the loss or a gradient
+        is not finite, FloatingPointError is raised, and the parameters are not changed.
         """
         layer = self.layer()
         forward = layer.forward(U.T)
@@ -69,11 +85,11 @@ class Trainer:
         return Step(float(value), forward, backward)
 
     def layer(self) -> Layer:
-        """The layer of the parameters as they are now."""
+        """Return a layer with the effective weights of the current parameters."""
         return self.layer_class(self.parametrisation.weights(self.parameters), self.activation, self.options)
 
     def descend(self, backward: BackwardPass) -> None:
-        """One step of the optimizer along the gradients of the raw parameters, then the projection."""
+        """Take one step of the optimizer with the gradients of the raw parameters, then project the parameters."""
         gradients = self.parametrisation.pullback(self.parameters, backward)
         for name, G in gradients.items():
             if not np.isfinite(G).all():
@@ -82,4 +98,4 @@ class Trainer:
         self.parametrisation.project(self.parameters)
 
     def update_host(self) -> None:
-        """Bring the parameters on the host up to date; nothing to do here, where a step updates them in place."""
+        """Update the parameters on the host. This twin has nothing to do, because a step updates them in place."""

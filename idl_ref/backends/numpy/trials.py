@@ -1,7 +1,7 @@
-"""Trial points for the solution of an Equation, in NumPy: those of Anderson and those of Newton.
+"""This module proposes trial points for the solution of an Equation, by Anderson acceleration or by Newton's method.
 
-A proposal looks at x, at p = A x + z and at g = g(x), and guesses where the equilibrium is. The guess may be wrong:
-`solve.safeguarded` keeps it only if it shortens the step.
+A proposal takes x, p = A x + z and g = g(x), and estimates the equilibrium. The estimate may be wrong, so that
+`solve.safeguarded` rejects it if it does not reduce the step.
 """
 
 from __future__ import annotations
@@ -14,43 +14,51 @@ from idl_ref import factors as fac
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.methods import DAMPING, DEPTH
 
-CHUNK = 1 << 22  # entries of the stacked matrices that Newton solves at once
+CHUNK = 1 << 22  # The largest number of entries of the stacked matrices that one call of Newton's solver holds.
 
 
 class Proposal(Protocol):
+    """The interface of a method that proposes trial points."""
+
     def propose(
         self, equation: Equation, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Trial points (n, m), and in which columns there is one (m,). Where not `good`, the last were given up."""
+        """Return trial points (n, m), and a bool (m,) that tells which columns have one.
+
+        `good` (m,) is False in the columns whose last trial points were rejected.
+        """
         ...
 
     def keep(self, alive: np.ndarray) -> None:
-        """Forget the columns that have left the iteration."""
+        """Delete the history of the columns that left the iteration, which are those where `alive` is False."""
         ...
 
 
 class Anderson:
-    """x⁺ = g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂, f = g − x, over the last DEPTH differences of f and g, per column.
+    """Proposes x⁺ = g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂ and f = g − x, separately for each column.
 
+    ΔF and ΔG hold the last DEPTH differences of f and of g.
     Source: Walker and Ni, Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 49 (2011), type II.
     """
 
     def __init__(self, X: np.ndarray) -> None:
         n, m = X.shape
-        self.damping = DAMPING * float(np.finfo(X.dtype).eps)  # relative, on the diagonal of ΔFᵀΔF
-        # Columns first: each column's history is a small matrix of contiguous rows.
+        self.damping = DAMPING * float(np.finfo(X.dtype).eps)  # relative to the diagonal of ΔFᵀΔF
+        # The first axis is that of the columns, so that the history of each column is a matrix with contiguous rows.
         self.dF = np.zeros((m, DEPTH, n), X.dtype)
         self.dG = np.zeros((m, DEPTH, n), X.dtype)
         self.gram = np.zeros((m, DEPTH, DEPTH))
-        self.last = np.full((2, m, n), np.nan, X.dtype)  # f and g of the point before; NaN for none
-        self.slot = 0
+        self.last = np.full((2, m, n), np.nan, X.dtype)  # f and g of the previous point, or NaN if there is none
+        self.slot = 0  # the index of the oldest difference, which the next one replaces
 
     def propose(
         self, equation: Equation, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Return Anderson's trial points; a column without differences has none."""
         F, G = (G - X).T, G.T
         self._remember(F, G, good)
-        # (H + damping·diag H) γ = ΔFᵀ f; an empty slot has a zero row in H, and gets γ = 0 from a 1 on the diagonal.
+        # The normal equations are (H + damping·diag H) γ = ΔFᵀ f with H = ΔFᵀΔF. An empty slot has a zero row in H; a 1
+        # on its diagonal makes γ = 0 there.
         diagonal = np.einsum("mdd->md", self.gram)
         H = self.gram + np.where(diagonal > 0, self.damping * diagonal, 1.0)[:, :, None] * np.eye(DEPTH)
         size = _size(F)
@@ -60,9 +68,10 @@ class Anderson:
         return candidate.T, (diagonal > 0).any(axis=1)
 
     def _remember(self, F: np.ndarray, G: np.ndarray, good: np.ndarray) -> None:
-        """Put the newest differences in place of the oldest; where the way was given up, forget them all.
+        """Replace the oldest differences by the newest, and delete all differences where trial points were rejected.
 
-        Both are divided by the size of ΔF, which changes no trial point and keeps squares from over- and underflowing.
+        Both differences are divided by ‖ΔF‖∞. This changes no trial point, and it prevents overflow and underflow of
+        squares.
         """
         slot, self.slot = self.slot, (self.slot + 1) % DEPTH
         if not good.all():
@@ -78,21 +87,26 @@ class Anderson:
         self.last[:, good] = F[good], G[good]
 
     def keep(self, alive: np.ndarray) -> None:
+        """Delete the history of the columns that left the iteration."""
         self.dF, self.dG, self.gram, self.last = self.dF[alive], self.dG[alive], self.gram[alive], self.last[:, alive]
 
 
 def _size(F: np.ndarray) -> np.ndarray:
-    """‖f‖∞ of each row, 1 for a row of zeros.   (m, n) -> (m, 1)"""
+    """Return ‖f‖∞ of each row, or 1 for a row of zeros.   (m, n) -> (m, 1)"""
     size = np.abs(F).max(axis=1, keepdims=True, initial=0)
     return np.where(size > 0, size, 1)
 
 
 class Newton:
-    """x⁺ = x + δ with (I − S F₁ F₂ …) δ = g − x, S = S ∘ f′(p): semismooth Newton, exact at once where f is linear."""
+    """Proposes x⁺ = x + δ, where (I − T F₁ F₂ …) δ = g − x and T is the diagonal matrix of S ∘ f′(p).
+
+    This is the semismooth Newton method. If f is linear, the first step gives the exact solution.
+    """
 
     def propose(
         self, equation: Equation, X: np.ndarray, P: np.ndarray, G: np.ndarray, good: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Return Newton's trial points; a column with a singular matrix has none."""
         S = equation.slopes(P)
         chunk = max(1, CHUNK // max(1, equation.factors[0].size))
         solve = _solve_dense if len(equation.factors) == 1 else _solve_low_rank
@@ -103,24 +117,27 @@ class Newton:
         return X + delta, np.isfinite(delta).all(axis=0)
 
     def keep(self, alive: np.ndarray) -> None:
-        """There is nothing to forget: each Newton step starts from X alone."""
+        """Do nothing, because a Newton step depends on the current point only."""
 
 
 def _solve_dense(factors: fac.Factors, S: np.ndarray, F: np.ndarray) -> np.ndarray:
-    """(I − diag(s) A) δ = f.   A (n, n), S, F (k, n) -> (k, n)"""
+    """Solve (I − diag(s) A) δ = f for each row s of S and f of F.   A (n, n), S, F (k, n) -> (k, n)"""
     (A,) = factors
     return _solve_each(np.eye(A.shape[0], dtype=A.dtype) - S[:, :, None] * A, F)
 
 
 def _solve_low_rank(factors: fac.Factors, S: np.ndarray, F: np.ndarray) -> np.ndarray:
-    """(I − diag(s) L Rᵀ) δ = f through w = Rᵀδ: (I − Rᵀ diag(s) L) w = Rᵀf, δ = f + s ∘ L w.   S, F (k, n) -> (k, n)"""
+    """Solve (I − diag(s) L Rᵀ) δ = f for each row s of S and f of F.   S, F (k, n) -> (k, n)
+
+    With w = Rᵀδ, the system (I − Rᵀ diag(s) L) w = Rᵀf has r dimensions, and δ = f + s ∘ L w.
+    """
     L, Rt = factors
     w = _solve_each(np.eye(L.shape[1], dtype=L.dtype) - (Rt * S[:, None, :]) @ L, F @ Rt.T)
     return F + S * (w @ L.T)
 
 
 def _solve_each(J: np.ndarray, F: np.ndarray) -> np.ndarray:
-    """J δ = f for each column; NaN where J is singular, which is no trial point.   J (k, r, r), F (k, r) -> (k, r)"""
+    """Solve J δ = f for each of k systems, and return NaN where J is singular.   J (k, r, r), F (k, r) -> (k, r)"""
     try:
         return np.linalg.solve(J, F[:, :, None])[:, :, 0]
     except np.linalg.LinAlgError:
