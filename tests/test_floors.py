@@ -1,4 +1,4 @@
-"""Every import goes down: a module may import only modules of lower floors. A new file needs a floor first."""
+"""A module may import only modules of lower floors; a new file must be added to the table of floors."""
 
 import ast
 from pathlib import Path
@@ -115,7 +115,7 @@ FLOORS = {
     "export.onnx": 25,
     "export": 26,
     "bench": 28,
-    "": 38,  # the package itself: the names and modules in it are imported when they are asked for
+    "": 38,  # The package itself imports its public names when they are first used.
     "__main__": 39,
 }
 FILES = {
@@ -129,7 +129,7 @@ def only_for_types(node):
 
 
 def statements(tree):
-    """Every node but those under `if TYPE_CHECKING`."""
+    """Yield every node of the syntax tree, except those under `if TYPE_CHECKING`."""
     for node in ast.iter_child_nodes(tree):
         if only_for_types(node):
             continue
@@ -138,7 +138,7 @@ def statements(tree):
 
 
 def imports(source, module=""):
-    """The modules of idl_ref that a source imports, by their names in the table, anywhere in it."""
+    """Return the modules of idl_ref that a source imports at any place, by their names in the table."""
     package = module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
     for node in statements(ast.parse(source)):
         if isinstance(node, ast.Import):

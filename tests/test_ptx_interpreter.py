@@ -1,4 +1,4 @@
-"""The interpreter of PTX by itself: small kernels with known answers, and each of its checks."""
+"""These tests check the PTX interpreter alone, by small kernels with known answers, and each of its error reports."""
 
 import math
 import struct
@@ -28,7 +28,7 @@ HEAD = """
 
 
 def run(body, values, threads=4, grid=1, shared=0, written=True):
-    """Run a kernel whose thread i has its number in %r1 and the address of values[i] in %rd3; what was noticed."""
+    """Run a kernel whose thread i has i in %r1 and the address of values[i] in %rd3, and return the reported errors."""
     array = DeviceArray(np.array(values), written)
     kernel = Kernel(parse(HEAD + body + "ret;\n}"))
     return kernel.launch(grid, threads, shared, [("array", 0)], [array]).kinds(), array.values
