@@ -2,14 +2,15 @@
 The certificate: how wrong can the answer be?
 =============================================
 
-A small last step is not a small error. With every answer comes a bound on its distance from the exact equilibrium,
+A small last step does not mean a small error. Therefore every solution has a bound of its distance from the exact
+equilibrium x*,
 
 .. math:: \\|x^* - \\hat x\\|_\\infty \\le \\frac{\\kappa \\cdot \\mathrm{step} + \\rho}{1 - \\kappa},
 
-κ = Lip(φ) ‖A‖∞ and ρ what rounding can do in one application of the map. Here the truth is known, so the bound can be
-put to the test.
+where κ = Lip(φ) ‖A‖∞, and ρ bounds the rounding error of one application of the map. In this example the exact
+equilibrium is known, so that the bound can be compared with the true error.
 
-Field: `Solution.error_bound`. Page: :doc:`/solvers`. Paper: the contraction of its section on well-posedness.
+Field: `Solution.error_bound`. Page: :doc:`/solvers`. Paper: the contraction argument in its section on well-posedness.
 """
 
 import matplotlib.pyplot as plt
@@ -20,9 +21,9 @@ import idl_ref
 rng = np.random.default_rng(0)
 n = 80
 A = rng.random((n, n))
-A *= 0.99 / A.sum(axis=1, keepdims=True)  # nonnegative rows with sum 0.99: the slowest contraction of that norm
+A *= 0.99 / A.sum(axis=1, keepdims=True)  # No matrix with ‖A‖∞ = 0.99 converges more slowly than this nonnegative one.
 Z = rng.random((n, 1))
-exact = np.linalg.solve(np.eye(n) - A, Z)  # relu never cuts here, so the equation is linear
+exact = np.linalg.solve(np.eye(n) - A, Z)  # All arguments of relu are positive here, so that the equation is linear.
 
 tolerances = np.logspace(-1, -15, 29)
 found = {}
@@ -45,13 +46,13 @@ panels[0].legend(loc="lower right")
 plt.show()
 
 # %%
-# The true error is a hundred times the last step, which is what 1/(1 − κ) allows, and the certificate lies on it:
-# nothing smaller could be promised. On the left, rounding takes over: below tol ≈ 1e-5 float32 cannot do better, the
-# status is then PRECISION_LIMIT, and the bound knows it. It is a worst case over all roundings, so here it is well
-# above the error.
+# The true error is about a hundred times the last step, the factor 1/(1 − κ) of the bound. The bound is almost equal to
+# the error, so that no smaller bound would be valid for this matrix. For small tolerances, rounding dominates. In
+# float32, a tol below about 1e-5 does not reduce the error further. The status is then PRECISION_LIMIT, and the bound
+# includes the rounding error. It assumes the worst case of all roundings, and is therefore well above the error here.
 
 exact32 = np.linalg.solve(np.eye(n) - A.astype(np.float32).astype(float), Z.astype(np.float32).astype(float))
-shift = np.abs(exact32 - exact).max()  # the float32 data is a slightly different problem, with its own equilibrium
+shift = np.abs(exact32 - exact).max()  # Rounding A and Z to float32 changes the equation, and moves its equilibrium.
 for dtype, (_, error, bound) in found.items():
     assert (error <= bound + (shift if dtype is np.float32 else 0)).all()
 step, error, bound = found[np.float64]

@@ -2,8 +2,9 @@
 A cobweb: what an equilibrium is
 ================================
 
-With one hidden number, the equilibrium equation x = φ(a x + z) can be seen: it is where the curve g(x) = φ(a x + z)
-meets the diagonal. Picard's iteration x ← g(x) goes up to the curve and across to the diagonal, again and again.
+For a single hidden number, the equilibrium equation x = φ(a x + z) can be drawn: the equilibrium is the point where the
+curve g(x) = φ(a x + z) meets the diagonal. Each step of Picard's iteration x ← g(x) is a vertical line to the curve,
+followed by a horizontal line to the diagonal.
 
 Paper: the equilibrium equation (1.1b), and the section on well-posedness. Function: `idl_ref.solve_equilibrium`.
 """
@@ -42,9 +43,10 @@ panels[0].legend()
 plt.show()
 
 # %%
-# Left and in the middle \|a\| < 1: g is a contraction, and after each step the distance to the equilibrium is at most
-# \|a\| times what it was; a negative slope turns the staircase into a spiral. On the right \|a\| > 1: there *is* an
-# equilibrium, but Picard runs past it, for ever. The library says so: the status is MAX_ITER, the error bound infinite.
+# In the left and the middle panel, \|a\| < 1. There g is a contraction: each step multiplies the distance to the
+# equilibrium by at most \|a\|. With a negative slope, the steps form a spiral instead of a staircase. In the right
+# panel, \|a\| > 1. An equilibrium exists, but Picard's iteration does not converge to it. The library reports this: the
+# status is MAX_ITER, and the error bound is infinite.
 
 for a in (0.7, -0.7):
     path, solution = results[a]

@@ -2,8 +2,9 @@
 Decision boundaries while training
 ==================================
 
-Two problems in the plane that no line can solve. The picture is the model's answer over the whole plane, after a few,
-some and many epochs; below each stands how many iterations the equilibrium of a point takes.
+No straight line separates the two classes of these two problems. Each panel shows the class probability that the model
+assigns to the points of the plane after some epochs. Below each panel is the number of iterations that the equilibrium
+of a training point takes.
 
 Functions: `idl_ref.fit`, `idl_ref.datasets.two_moons`, `idl_ref.datasets.spirals`. Paper: the section on training.
 """
@@ -20,7 +21,7 @@ TASKS = {
 
 
 def probability(model, x):
-    """Of class 1, from the two logits."""
+    """Return the probability of class 1, which is the softmax of the two logits.   x (m, 2) -> (m,)"""
     Y = model(x)
     return 0.5 + 0.5 * np.tanh((Y[:, 1] - Y[:, 0]) / 2)
 
@@ -55,8 +56,8 @@ for row, (name, ((x, y), moments)) in zip(panels, TASKS.items(), strict=True):
 plt.show()
 
 # %%
-# The boundary of the spirals winds more and more, and A is used more and more: the number of iterations grows while the
-# model learns. It stays bounded, because ‖A‖∞ ≤ κ.
+# The boundary between the spirals becomes more complicated with training. At the same time A grows, and with it the
+# number of iterations. This number remains bounded, because ‖A‖∞ ≤ κ.
 
 assert accuracy["moons"] > 0.99
 assert accuracy["spirals"] > 0.9

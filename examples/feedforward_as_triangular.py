@@ -2,8 +2,9 @@
 A feed-forward net is a triangular implicit model
 =================================================
 
-Stack the layers of a net into one hidden state, the last layer on top. Each layer is fed by the one below it, so A is
-strictly upper triangular, and one back substitution finds the equilibrium: exactly the layer-by-layer pass.
+The layers of a feed-forward net can be stacked into one hidden state, with the last layer first. Each layer depends
+only on the layer that comes after it in this order, so that A is strictly upper triangular. One sweep of
+back-substitution then finds the equilibrium, with the same operations as a pass through the layers.
 
 Class: `idl_ref.ImplicitFunctionTriu`. Paper: the section on deep neural networks as implicit models.
 """
@@ -16,13 +17,13 @@ import numpy as np
 import idl_ref
 
 rng = np.random.default_rng(0)
-widths = [6, 12, 10, 8, 3]  # input, three hidden layers, output
+widths = [6, 12, 10, 8, 3]  # The widths of the input, of three hidden layers, and of the output.
 weights = [2 * rng.standard_normal((o, i)) / i**0.5 for i, o in itertools.pairwise(widths)]
 biases = [rng.standard_normal(o) for o in widths[1:]]
 
 
 def net(U):
-    """Layer by layer.   U (m, 6) -> (m, 3)"""
+    """Compute the outputs layer by layer.   U (m, 6) -> (m, 3)"""
     X = U
     for W, b in zip(weights[:-1], biases[:-1], strict=True):
         X = np.maximum(X @ W.T + b, 0)
@@ -37,7 +38,7 @@ for W in (A, B, C, D):
 rows = [slice(n - end, n - end + width) for width, end in zip(widths[1:-1], np.cumsum(widths[1:-1]), strict=True)]
 for layer, (W, b) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
     (B[:, :6] if layer == 0 else A[:, rows[layer - 1]])[rows[layer]] = W
-    B[rows[layer], -1] = b  # the constant feature is the last column
+    B[rows[layer], -1] = b  # The last column of B belongs to the constant feature.
 C[:, rows[-1]], D[:, -1] = weights[-1], biases[-1]
 
 figure, axes = plt.subplots(figsize=(6.4, 5.4))
@@ -54,8 +55,8 @@ figure.colorbar(image, label="weight (white: zero)", shrink=0.8)
 plt.show()
 
 # %%
-# The norm of A is far above 1, and the model is well posed all the same: the Perron root of a strictly triangular
-# matrix is 0. Solving takes one sweep, for any weights.
+# The norm of A is far above 1, but the model is well posed, because the Perron root of a strictly triangular matrix is
+# 0. The equation is solved in one sweep, whatever the weights are.
 
 U = rng.standard_normal((100, 6))
 solution = model.equilibrium(U)

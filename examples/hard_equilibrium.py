@@ -2,8 +2,9 @@
 A hard equilibrium: A ≥ 0 with every row sum 0.99
 =================================================
 
-Random matrices of the same norm are easy; this one is not, and it is what a solver should be tested on.
-``python examples/hard_equilibrium.py 512`` takes n = 512.
+For random matrices with ‖A‖∞ = 0.99, Picard's iteration converges quickly. For a nonnegative matrix whose row sums are
+all 0.99, it needs thousands of steps, so that solvers should be tested with such matrices.
+``python examples/hard_equilibrium.py 512`` uses n = 512.
 
 Function: `idl_ref.solve_equilibrium`, option `method`. Page: :doc:`/solvers`. Paper: well-posedness.
 """
@@ -23,7 +24,7 @@ easy = rng.standard_normal((n, n))
 easy *= 0.99 / np.abs(easy).sum(axis=1, keepdims=True)
 Z = rng.random((n, m)) + 0.1
 
-# Here relu never cuts, so the equation is linear and NumPy can solve it another way.
+# All arguments of relu are positive here, so that the equation is linear and numpy.linalg.solve gives the exact answer.
 exact = np.linalg.solve(np.eye(n) - hard, Z)
 
 METHODS = ("picard", "anderson", "newton", "auto")
@@ -51,15 +52,15 @@ axes.legend()
 plt.show()
 
 # %%
-# A step of 3e-6 sounds small. At κ = 0.99 it allows an error a hundred times larger, and the certificate says so.
+# With κ = 0.99, a last step of 3e-6 allows an error that is a hundred times larger. The error bound shows this.
 
 loose = idl_ref.solve_equilibrium(hard, Z, options=idl_ref.SolveOptions(max_iter=5000, method="picard"))
 print(f"tol 3e-6: step {loose.step.max():.1e}, true error {np.abs(loose.X - exact).max():.1e}", end="")
-print(f", certified {loose.error_bound.max():.1e}")
+print(f", error bound {loose.error_bound.max():.1e}")
 assert np.abs(loose.X - exact).max() > 50 * loose.step.max()
 
 # %%
-# Three hundred Picard steps are not enough, and that is never silent.
+# Three hundred Picard steps are not enough. The library always reports this, here by an exception.
 
 try:
     idl_ref.solve_equilibrium(hard, Z, options=idl_ref.SolveOptions(method="picard", on_failure="raise"))

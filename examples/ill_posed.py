@@ -2,8 +2,8 @@
 Ill-posed models, and how they are reported
 ===========================================
 
-Where nothing is contractive, anything can happen: a cycle, two equilibria, none at all. The library solves what can be
-solved, and never returns a number that looks better than it is.
+If the map of a model is not a contraction, the iteration may cycle, and there may be several equilibria or none. The
+library solves what can be solved, and reports for every sample whether its result is an equilibrium.
 
 Fields: `Solution.status`, `Solution.error_bound`; option `on_failure`. Paper: the section on well-posedness.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 import idl_ref
 
-CASES = {  # name: a, z, starts
+CASES = {  # For each name: a, z, and two starts of the iteration.
     "a cycle": (-1.5, 1.0, (0.0, 0.3)),
     "two equilibria": (2.0, -1.0, (0.9, 1.1)),
     "no equilibrium": (2.0, 0.5, (0.0, 1.0)),
@@ -40,9 +40,10 @@ panels[0].set_ylabel("x")
 plt.show()
 
 # %%
-# Under each panel stands what the two starts were told. The cycle never settles: MAX_ITER. With two equilibria, 0 and
-# 1, the one below falls on 0 and the other one runs away, until float32 overflows: NONFINITE, and the column is NaN.
-# What is not certified to be unique has an infinite error bound, even where the iteration converged.
+# Below each panel are the statuses of the two starts. The cycle does not converge, so that its status is MAX_ITER. In
+# the case of two equilibria, 0 and 1, the start below 1 converges to 0. The start above 1 diverges until float32
+# overflows; its status is NONFINITE, and its column is NaN. Where the equilibrium could not be shown to be unique, the
+# error bound is infinite, even if the iteration converged.
 
 cycle = solve(*CASES["a cycle"][:2], 0.0)
 assert cycle.status[0] == idl_ref.Status.MAX_ITER
@@ -57,7 +58,7 @@ assert solve(2.0, 0.5, 0.0).status[0] == idl_ref.Status.NONFINITE
 assert solve(0.8, 0.5, 4.0).require(error=1e-4).converged
 
 # %%
-# A failure is a warning unless one asks for something else; as an error it carries everything that was computed.
+# By default, a failure gives a warning. With on_failure="raise", it gives an exception that holds the whole solution.
 
 failure = None
 try:

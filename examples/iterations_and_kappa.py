@@ -2,8 +2,9 @@
 How many iterations a norm costs
 ================================
 
-Picard needs about log(tol)/log(κ) steps: ten times as many each time 1 − κ shrinks tenfold. Two models of one norm can
-still differ a hundredfold: a random A is far easier than its norm says.
+Picard's iteration needs at most about log(tol)/log(κ) steps. This number grows tenfold when 1 − κ becomes ten times
+smaller. Two matrices with the same norm κ can still differ by a factor of a hundred, because a random A converges much
+faster than its norm guarantees.
 
 Functions: `idl_ref.solve_equilibrium`, option `method`. Page: :doc:`/solvers`. Paper: well-posedness.
 """
@@ -21,7 +22,7 @@ Z = rng.random((n, 4))
 
 
 def iterations(A, kappa, method):
-    A = kappa * A / np.abs(A).sum(axis=1, keepdims=True)  # every row sum is κ
+    A = kappa * A / np.abs(A).sum(axis=1, keepdims=True)  # Every absolute row sum becomes κ.
     options = idl_ref.SolveOptions(tol=1e-9, max_iter=100_000, method=method)
     return idl_ref.solve_equilibrium(A, Z, options=options).iterations.max()
 
@@ -44,8 +45,9 @@ axes.legend()
 plt.show()
 
 # %%
-# Nonnegative rows that all have the sum κ make κ an eigenvalue of A, with the vector of ones: the bound is attained.
-# Random signs cancel, and the spectral radius is about κ/√n. A solver tested on random matrices alone was never tested.
+# If A is nonnegative and all its row sums are κ, then κ is an eigenvalue of A with the vector of ones as eigenvector,
+# and the bound is attained. With random signs, terms cancel, and the spectral radius is only about κ/√n. Tests with
+# random matrices alone therefore do not show how a solver performs on slow equations.
 
 picard, auto, easy_picard = (np.array(counts) for counts in curves.values())
 assert picard[-1] > 100 * easy_picard[-1]

@@ -2,9 +2,9 @@
 Projection against rescaling
 ============================
 
-Two ways to keep ‖A‖∞ ≤ κ. Rescaling multiplies the *whole* matrix by κ/‖A‖∞: one long row, even of a neuron that is
-dead and never fires, shrinks all the others. Projection moves only the rows that are too long, and by as little as
-possible.
+There are two ways to keep ‖A‖∞ ≤ κ. Rescaling multiplies the *whole* matrix by κ/‖A‖∞, so that a single row with a
+large absolute sum shrinks all other rows, even if it belongs to a neuron whose output is always 0. Projection changes
+only the rows whose absolute sum exceeds κ, and changes them as little as possible in the Euclidean norm.
 
 Classes: `idl_ref.ImplicitFunctionInf` (rescaling), `idl_ref.ImplicitFunctionRows` (projection). Page: :doc:`/theory`.
 """
@@ -18,17 +18,18 @@ from idl_ref.wellposed import project_rows, scale_to_norm
 FUNCTIONS = {"rescaling": idl_ref.ImplicitFunctionInf, "projection": idl_ref.ImplicitFunctionRows}
 
 rng = np.random.default_rng(1)
-teacher = idl_ref.ImplicitModel(
-    6, 3, 16, kappa=0.95, bias=True, no_D=True, seed=1
-)  # A ≥ 0: hidden units feed each other
-teacher.parameters["A"][...] = 20 * np.abs(teacher.parameters["A"])
+teacher = idl_ref.ImplicitModel(6, 3, 16, kappa=0.95, bias=True, no_D=True, seed=1)
+teacher.parameters["A"][...] = 20 * np.abs(teacher.parameters["A"])  # With A ≥ 0, hidden units excite each other.
 U = rng.standard_normal((1000, 6))
 T = teacher(U)
 T = (T - T.mean(axis=0)) / T.std(axis=0)
 
 
 def student(f, seed):
-    """The same weights for each f; neuron 0 is dead, and its row of A a hundred times too long."""
+    """Return a model whose raw weights do not depend on f.
+
+    The output of neuron 0 is always 0, and the absolute sum of its row of A is a hundred times too large.
+    """
     model = idl_ref.ImplicitModel(6, 3, 24, f=f, bias=True, no_D=True, seed=seed)
     model.parameters["A"][0] *= 100
     model.parameters["B"][0] = [0, 0, 0, 0, 0, 0, -100]
@@ -59,8 +60,9 @@ curves.legend()
 plt.show()
 
 # %%
-# On the left, rescaling leaves the living rows a fortieth of their size; projection leaves every row but one as it was.
-# On the right, both learn a teacher with a strong A, and projection reaches the lower loss from every seed.
+# The left panel shows that rescaling reduces the other rows to about a fortieth of their size, while projection changes
+# only row 0. The right panel shows the training on the outputs of a teacher whose A matters much. Projection reaches
+# the lower loss for every seed.
 
 assert (sums["rescaled"][1:] < 0.03 * sums["raw"][1:]).all()
 assert np.array_equal(sums["projected"][1:], sums["raw"][1:])

@@ -2,8 +2,8 @@
 How much rank does A need?
 ==========================
 
-With A = L Rᵀ a model has 2 n r weights in the place of n², and one application costs 4 n r flops per sample instead of
-2 n². The product is never formed, neither that of A nor that of its gradient.
+With A = L Rᵀ, a model has 2 n r weights in L and R instead of n² in A, and one application of the map costs 4 n r flops
+per sample instead of 2 n². Neither A nor its gradient is ever formed.
 
 Arguments: `is_low_rank`, `rank`. Page: :doc:`/theory`, «why low rank». Paper: the section on sparsity and compression.
 """
@@ -18,7 +18,7 @@ n, ranks, seeds = 40, (1, 2, 4, 8, 16), (0, 1)
 
 
 def train(rank, seed):
-    """Final loss, and how many numbers A is made of."""
+    """Return the final loss, and the number of weights in A, or in L and R."""
     low = {"is_low_rank": True, "rank": rank} if rank else {}
     model = idl_ref.ImplicitModel(2, 2, n, bias=True, seed=seed, **low)
     optimizer = idl_ref.SGD(0.1, schedule="cosine")
@@ -44,19 +44,19 @@ axes.margins(y=0.15)
 plt.show()
 
 # %%
-# Each point is the mean over two seeds, the bar their range. More rank, less loss, by and large. The curve starts
-# low, though: at rank one L and R together have a twentieth of the numbers of a dense A, and the two classes are told
-# apart already.
+# Each point is the mean over two seeds, and the bar is their range. The loss decreases with the rank, apart from small
+# variations. The loss is already low for rank one: the model separates the two classes, although L and R together have
+# a twentieth of the weights of a dense A.
 
 mean = {rank: found[:, 0].mean() for rank, found in results.items()}
 assert mean[16] < 0.8 * mean[1]
 assert mean[None] < 0.8 * mean[1]
 assert results[1][0, 1] == 2 * n
 assert results[None][0, 1] == n * n
-assert mean[1] < 0.2 < np.log(2)  # log 2 is the loss of knowing nothing
+assert mean[1] < 0.2 < np.log(2)  # A model that assigns both classes the probability 1/2 has the loss log 2.
 
 # %%
-# In the equation itself, a pair is just another A.
+# `solve_equilibrium` also takes the pair (L, R) in the place of A, and finds the same equilibrium.
 
 L, R, Z = *np.random.default_rng(0).standard_normal((2, 500, 5)) / 100, np.ones((500, 3))
 pair, product = (idl_ref.solve_equilibrium(A, Z, options=idl_ref.SolveOptions(tol=1e-12)) for A in ((L, R), L @ R.T))

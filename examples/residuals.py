@@ -2,8 +2,9 @@
 How fast each method converges
 ==============================
 
-The norm κ = ‖A‖∞ promises that every Picard step leaves at most κ times the residual. What one sees in the long run is
-the spectral radius ρ ≤ κ of the part of A that is active. Anderson and Newton beat both.
+Each Picard step multiplies the residual ‖g(x) − x‖∞ by at most κ = ‖A‖∞. After many steps, the factor is the spectral
+radius ρ ≤ κ of the active part of A, which consists of the rows where relu has slope 1. Anderson acceleration and
+Newton's method converge faster than both rates.
 
 Paper: the section on well-posedness gives the rate κ. Function: `idl_ref.plots.residuals` draws such a figure for any
 model. Page: :doc:`/solvers`.
@@ -17,7 +18,7 @@ import idl_ref
 rng = np.random.default_rng(0)
 n, m, longest = 60, 8, 60
 A = rng.random((n, n))
-A *= rng.uniform(0.75, 0.98, (n, 1)) / A.sum(axis=1, keepdims=True)  # nonnegative, so that relu never cuts
+A *= rng.uniform(0.75, 0.98, (n, 1)) / A.sum(axis=1, keepdims=True)  # A ≥ 0 and Z ≥ 0, so that relu has slope 1.
 Z = rng.random((n, m))
 
 kappa = np.abs(A).sum(axis=1).max()
@@ -25,7 +26,7 @@ rho = np.abs(np.linalg.eigvals(A)).max()
 
 
 def steps(method):
-    """The largest residual of any column after 1, 2, … applications of the map: one solve for each limit."""
+    """Return the largest residual of any column after 1, 2, … applications of the map, each from a separate solve."""
     found = []
     for k in range(1, longest + 1):
         options = idl_ref.SolveOptions(tol=0, max_iter=k, method=method, on_failure="ignore")
@@ -50,8 +51,9 @@ axes.legend(loc="lower right")
 plt.show()
 
 # %%
-# Picard's curve stays under the line κᵏ, which is guaranteed, and runs parallel to ρᵏ, which is not: ρ belongs to this
-# matrix and this active set. Newton solves a linear system per step, and needs two here, because relu never cuts.
+# Picard's curve stays below the line κᵏ, as the theory guarantees. It is parallel to ρᵏ, which is not guaranteed in
+# general, because ρ depends on the active set. Newton's method solves a linear system in each step. It needs two steps
+# here, because all slopes of relu are 1, so that the equation is linear.
 
 picard = curves["picard"]
 assert (picard <= first * kappa ** np.arange(len(picard)) * (1 + 1e-12)).all()

@@ -2,8 +2,9 @@
 Where the eigenvalues of A lie
 ==============================
 
-Three numbers say how well posed A is, each at most the one before: the norm ‖A‖∞, the Perron root of \\|A\\|, and the
-spectral radius of A. Only the first two prove something, because relu can switch any part of A on or off.
+Three numbers measure how well posed A is: the norm ‖A‖∞, the Perron root of \\|A\\|, and the spectral radius of A. Each
+is at most as large as the one before. A norm or a Perron root below 1 proves well-posedness. A spectral radius below 1
+does not, because relu can set any rows of A to zero, and the remaining matrix may have a larger spectral radius.
 
 Functions: `idl_ref.wellposed.norm_inf`, `idl_ref.wellposed.perron_root`; `idl_ref.plots.spectrum` draws this figure.
 Paper: the section on well-posedness, Perron–Frobenius.
@@ -38,8 +39,8 @@ panels[0].set_ylabel("imaginary part")
 plt.show()
 
 # %%
-# Training drives the norm to the radius κ = 0.99 of the ball, where `ImplicitFunctionInf` holds it; the unit disc is
-# grey. The Perron root stays lower: by that measure the trained model is better posed than its norm says.
+# The unit disc is grey. Training increases the norm up to κ = 0.99, and `ImplicitFunctionInf` keeps it there. The
+# Perron root stays lower, so that it gives a better guarantee for the trained model than the norm does.
 
 for norm, root, radius in radii.values():
     assert radius <= root * (1 + 1e-5)

@@ -2,10 +2,11 @@
 Throughput against batch size
 =============================
 
-One call costs some microseconds before it computes anything. In a batch, samples share that, and A is read once for
-many of them. Columns never meet: with the compiled backend an answer is the same, bit for bit, alone or in any batch.
+Each call has a fixed cost of some microseconds. The samples of a batch share this cost, and A is read once for many of
+them. No operation combines two samples, so that with the compiled backend the result of a sample has the same bits
+alone and in any batch.
 
-Function: `idl_ref.backends` says what works here. Pages: :doc:`/solvers`, :doc:`/benchmarks`.
+Function: `idl_ref.available_backends` tells which backends work here. Pages: :doc:`/solvers`, :doc:`/benchmarks`.
 """
 
 import time
@@ -24,7 +25,7 @@ Z = rng.standard_normal((100, sizes.max())).astype(np.float32)
 
 
 def samples_per_second(name, m):
-    """The best of many rounds of at least 5 ms, in half a second."""
+    """Return the highest rate of all rounds of at least 5 ms that fit into half a second."""
     columns, best = np.ascontiguousarray(Z[:, :m]), np.inf
     idl_ref.solve_equilibrium(A, columns, backend=name)
     stop = time.perf_counter() + 0.5
@@ -49,9 +50,9 @@ axes.legend()
 plt.show()
 
 # %%
-# These are the numbers of the machine that built this page, with whatever else it was doing; :doc:`/benchmarks` says
-# how ours are taken. A dip in NumPy's curve is its BLAS, which goes over to several threads and finds the cores taken;
-# ``OPENBLAS_NUM_THREADS=1`` in the environment takes it away.
+# These numbers come from the machine that built this page, which may have been busy with other work; :doc:`/benchmarks`
+# describes careful measurements. If NumPy's curve has a dip, its BLAS library started several threads while other
+# programs used the cores. The environment variable ``OPENBLAS_NUM_THREADS=1`` prevents this.
 
 for name, rate in rates.items():
     print(f"{name}: {1e6 / rate[0]:.0f} µs for one sample, {1e6 / rate.max():.1f} µs per sample at best")

@@ -2,8 +2,8 @@
 Digits: accuracy, iterations and Perron root per epoch
 ======================================================
 
-Train an implicit model on handwritten digits, watch how well posed it stays, save it, and predict with the file.
-``python examples/train_digits.py 5`` trains for five epochs.
+This example trains an implicit model on handwritten digits, shows that it remains well posed, saves it, and predicts
+with the saved file. ``python examples/train_digits.py 5`` trains for five epochs.
 
 Functions: `idl_ref.fit`, `idl_ref.load`; `idl_ref.plots.training_curves` draws a history. Page: :doc:`/training`.
 """
@@ -21,7 +21,8 @@ epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 15
 
 x_train, y_train, x_test, y_test = idl_ref.datasets.digits()
 
-# 64 pixels in, 10 classes out, a hidden state of 64 numbers that solves x = relu(A x + B u).
+# The model has 64 pixels as inputs, 10 classes as outputs, and a hidden state of 64 numbers, which solves
+# x = relu(A x + B u).
 model = idl_ref.ImplicitModel(64, 10, 64, bias=True, seed=0)
 optimizer = idl_ref.SGD(learning_rate=0.1, momentum=0.9, schedule="cosine")
 history = idl_ref.fit(
@@ -33,7 +34,7 @@ epoch = np.arange(1, epochs + 1)
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6))
 left.plot(epoch, 100 * np.array(history.accuracy), label="training")
 left.plot(epoch, 100 * np.array(history.validation_accuracy), label="test")
-left.set(xlabel="epoch", ylabel="accuracy in %", title=f"Test: {100 * history.validation_accuracy[-1]:.2f} % at last")
+left.set(xlabel="epoch", ylabel="accuracy in %", title=f"Test accuracy {100 * history.validation_accuracy[-1]:.2f} %")
 left.legend()
 for name, counts in (("forward", history.forward_iterations), ("adjoint", history.adjoint_iterations)):
     mean, most = np.array(counts).T
@@ -49,18 +50,18 @@ right.legend()
 plt.show()
 
 # %%
-# A file holds weights and settings, no code. Every answer carries its certificate: how far the hidden state can be from
-# the exact equilibrium.
+# A model file holds weights and settings, and no code. Every hidden state has a certificate, which is a bound of its
+# distance from the exact equilibrium.
 
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "model.npz"
     model.save(path)
-    again = idl_ref.load(path)  # needs NumPy and nothing else
+    again = idl_ref.load(path)  # Loading needs only NumPy.
     assert (again(x_test) == model(x_test)).all()
 
 solution = model.equilibrium(x_test)
 print(f"test accuracy: {100 * history.validation_accuracy[-1]:.2f} %")
-print(f"true error of X at most {solution.error_bound.max():.1e}, certified for {solution.status.size} samples")
+print(f"the error of X is at most {solution.error_bound.max():.1e} for all {solution.status.size} test samples")
 
 assert solution.converged
 assert max(history.norm) <= 0.99 * (1 + 1e-6)

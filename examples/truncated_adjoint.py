@@ -2,8 +2,9 @@
 What a truncated adjoint costs
 ==============================
 
-Stopping the adjoint equation after a few steps is cheap, and popular: after one, it is the «Jacobian-free» gradient.
-But it is another vector than the gradient, and no difference quotient of the loss agrees with it.
+It is cheap to stop the iteration for the adjoint equation after a few steps. After one step, the result is known as the
+«Jacobian-free» gradient. The result is not the gradient, however, and no difference quotient of the loss agrees with
+it.
 
 Arguments: `grad_mitr`, `method="picard"`. Page: :doc:`/gradients`, «what it costs to be inexact». Paper: the section on
 training.
@@ -19,7 +20,7 @@ LIMITS = (1, 2, 4, 300)
 
 
 def model_with(limit):
-    """All of Ŷ comes through the equilibrium: no D."""
+    """Return an untrained model without D, whose outputs depend on the inputs through the equilibrium only."""
     return idl_ref.ImplicitModel(
         64, 10, 64, f=idl_ref.ImplicitFunctionRows, bias=True, no_D=True, seed=0,
         method="picard", grad_mitr=limit, on_failure="ignore",
@@ -56,9 +57,10 @@ right.legend(title="adjoint")
 plt.show()
 
 # %%
-# After one adjoint step a good third of ∂A is missing; it still descends, and training gets on, a little behind. For
-# learning that may do. For *verifying* a backend it does not: an iteration that stops early is a bug that only a
-# comparison with the exact gradient will show.
+# After one adjoint step, the relative error of ∂A is above one third. The result is still a descent direction, so that
+# training makes progress, slightly slower than with the exact gradient. This may be sufficient for learning. For the
+# *verification* of a backend it is not sufficient: an adjoint iteration that stops early is a bug, and only a
+# comparison with the exact gradient shows it.
 
 print("relative error of ∂A after 1, 2, 4 steps:", *(f"{errors[k - 1, 0]:.2f}" for k in (1, 2, 4)))
 assert errors[0, 0] > 0.1

@@ -2,8 +2,9 @@
 Unrolled against adjoint gradients
 ==================================
 
-Two ways to the gradient of an equilibrium. *Unrolling* differentiates k Picard steps, and must keep all k of them. The
-*adjoint* equation V = S ∘ (AᵀV + G) knows only the equilibrium, and is solved like the forward one.
+The gradient of an equilibrium can be computed in two ways. *Unrolling* differentiates k Picard steps, and must store
+all k iterates. The *adjoint* equation V = S ∘ (AᵀV + G) needs only the equilibrium, and is solved like the forward
+equation.
 
 Functions: `idl_ref.solve_adjoint`, `idl_ref.solve_equilibrium`. Page: :doc:`/gradients`. Paper: on training.
 """
@@ -17,17 +18,17 @@ rng = np.random.default_rng(0)
 n, m, longest = 40, 16, 60
 A = rng.standard_normal((n, n))
 A *= 0.4 / np.abs(A).sum(axis=1).max()
-A += 0.5 * np.eye(n)  # ‖A‖∞ ≤ 0.9, and slow enough to see
+A += 0.5 * np.eye(n)  # ‖A‖∞ ≤ 0.9, and the convergence is slow enough to be visible in the figure.
 Z, G = 0.3 * rng.standard_normal((2, n, m))
 
 exactly = idl_ref.SolveOptions(tol=0, max_iter=100_000)
 X = idl_ref.solve_equilibrium(A, Z, activation="tanh", options=exactly).X
-S = 1 - X**2  # φ′ at the equilibrium
+S = 1 - X**2  # The slopes φ′ at the equilibrium.
 truth = idl_ref.solve_adjoint(A, S, G, options=exactly).X @ X.T  # ∂A = V Xᵀ
 
 
 def unrolled(k):
-    """∂A of ⟨G, X_k⟩ for X_k = tanh(A X_{k−1} + Z), X_0 = 0, by going back through every step."""
+    """Return ∂A of ⟨G, X_k⟩ for X_k = tanh(A X_{k−1} + Z) and X_0 = 0, by backpropagation through all k steps."""
     path = [np.zeros_like(Z)]
     for _ in range(k):
         path.append(np.tanh(A @ path[-1] + Z))
@@ -40,7 +41,7 @@ def unrolled(k):
 
 
 def adjoint(k):
-    """∂A by k steps forward and k steps of the adjoint equation."""
+    """Return ∂A after k Picard steps for the forward equation and k Picard steps for the adjoint equation."""
     options = idl_ref.SolveOptions(tol=0, max_iter=k, method="picard", on_failure="ignore")
     X = idl_ref.solve_equilibrium(A, Z, activation="tanh", options=options).X
     return idl_ref.solve_adjoint(A, 1 - X**2, G, options=options).X @ X.T
@@ -60,8 +61,9 @@ right.set(xlabel="steps k", ylabel="numbers kept for the way back", title="Memor
 plt.show()
 
 # %%
-# Both converge to one gradient. The adjoint keeps X and S, however many steps there were: it need not even know how X
-# was found, so Anderson, Newton or a warm start can find it.
+# Both methods converge to the same gradient. The adjoint method stores X and S, whatever the number of steps is. It
+# does not depend on how X was found, so that X may come from Anderson acceleration, from Newton's method or from a warm
+# start.
 
 assert errors[unrolled][-1] < 1e-3 * errors[unrolled][0]
 assert errors[adjoint][-1] < 1e-3 * errors[adjoint][0]

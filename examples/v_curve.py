@@ -2,9 +2,9 @@
 The V-curve of a gradient check
 ===============================
 
-A central difference errs in two ways: by truncation, which grows as h², and by rounding, which grows as eps/h. Between
-them lies the best h, about eps^⅓, with ten good digits at most. The complex step subtracts nothing, and is good to the
-last digit.
+A central difference has two errors: the truncation error grows like h², and the rounding error grows like eps/h. The
+best h is between the two, at about eps^⅓, where the difference has at most ten correct digits. The complex step has no
+cancellation, and is accurate to rounding.
 
 Functions: `idl_ref.check_gradients`; `idl_ref.plots.v_curve` draws this curve for any model. Page: :doc:`/gradients`.
 """
@@ -26,7 +26,7 @@ errors, kinks, complex_error = difference_curve(model, U, labels, steps)
 
 
 def loose_difference(h, tol):
-    """Error of the same kind of difference, of one entry of B, when the forward solver stops early."""
+    """Return the relative error of a central difference for one entry of B, if the forward solver stops at tol."""
 
     def loss(shift):
         moved = idl_ref.ImplicitModel(4, 3, 20, activation="tanh", dtype="float64", seed=1)
@@ -52,10 +52,10 @@ axes.legend(loc="upper center", ncols=2, fontsize=9)
 plt.show()
 
 # %%
-# A loose solver puts a floor under the curve that no h can get below: the difference is then exact for the *truncated*
-# iteration, which is another function. So a check must solve to rounding, whatever the model's own tolerance, and
-# `check_gradients` does. At the right end ‖A‖∞ passes κ between −h and +h, where the scaling of A sets in: a kink,
-# which is reported and not judged.
+# If the solver stops at a loose tolerance, no h makes the error small: the difference then approximates the derivative
+# of the *truncated* iteration, which is a different function. A gradient check must therefore solve to rounding
+# accuracy, whatever the model's own tolerance is, and `check_gradients` does so. At the right end, ‖A‖∞ crosses κ
+# between −h and +h, where the scaling of A begins. This is a kink, which is reported and not judged.
 
 best = steps[errors.argmin()]
 assert 1e-7 < best < 1e-4

@@ -2,7 +2,8 @@
 Is the gradient right?
 ======================
 
-Two independent answers, central differences and the complex step, and a planted bug that both of them see.
+Central differences and the complex step are two independent checks of a gradient. Here they confirm correct gradients,
+and they detect a planted bug.
 
 Function: `idl_ref.check_gradients`. Page: :doc:`/gradients`. Paper: the section on training.
 """
@@ -18,12 +19,12 @@ U, labels = rng.standard_normal((6, 4)), rng.integers(0, 3, 6)
 reports = {}
 for f in (idl_ref.ImplicitFunctionInf, idl_ref.ImplicitFunctionRows, idl_ref.ImplicitFunctionTriu):
     model = idl_ref.ImplicitModel(4, 3, 8, f=f, bias=True, dtype="float64", seed=1)
-    model.parameters["A"] *= 8  # raw ‖A‖∞ far above κ: the gradient must go through f
+    model.parameters["A"] *= 8  # The raw ‖A‖∞ is far above κ, so that the gradient must include the derivative of f.
     reports[f.__name__] = report = idl_ref.check_gradients(model, U, labels)
     print(f"{f.__name__}:\n{report}\n")
     assert report.passed
 
-# torchidl differentiates as if the scaling of A were not there. Both checks notice.
+# torchidl differentiates as if A were not scaled. Both checks detect the wrong gradient of A.
 model = idl_ref.ImplicitModel(4, 3, 8, dtype="float64", seed=1, straight_through=True)
 model.parameters["A"] *= 8
 reports["straight through"] = report = idl_ref.check_gradients(model, U, labels)
@@ -40,7 +41,8 @@ axes.legend(fontsize=9)
 plt.show()
 
 # %%
-# One inner product checks a whole adjoint solve: ⟨V, Z̃⟩ = ⟨G, X̃⟩ for any tangent Z̃ of Z.
+# One inner product checks a whole adjoint solve. Let Z̃ be any change of Z, and X̃ the first-order change of X that it
+# causes. Then ⟨V, Z̃⟩ = ⟨G, X̃⟩.
 
 n, m, h = 30, 5, 1e-6
 A = rng.standard_normal((n, n))

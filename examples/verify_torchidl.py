@@ -1,7 +1,7 @@
-"""What torchidl 0.0.4 does differently, found and named by the conformance kit.
+"""This example verifies torchidl 0.0.4 with the conformance kit, which finds and names its differences.
 
-First it is given the tolerance and the limit of every problem; then it solves the slow equations as it comes, with at
-most 300 iterations. Needs torch and torchidl.
+In the first run, torchidl gets the tolerance and the iteration limit of each problem. In the second run, it solves the
+slowly converging equations with its default settings, which allow 300 iterations. The example needs torch and torchidl.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ SLOW = ["contraction-perron-0.99*", "contraction-permutation-0.99*", "contractio
 def main():
     missing = [name for name in ("torch", "torchidl") if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"nothing to verify: {' and '.join(missing)} not installed; pip install torch torchidl")
+        print(f"this example needs {' and '.join(missing)}, not installed here: pip install torch torchidl")
         return 0
     from backends.torchidl_as_it_is import TorchIdl
 
@@ -24,8 +24,8 @@ def main():
         report = check_backend(backend, groups)
         print(f"{report}\n")
         found |= {cause for cause, _ in report.causes}
-    assert any("straight-through" in cause for cause in found)  # ∂A of a dense A beyond the ball
-    assert any("300 iterations" in cause for cause in found)  # the slow equations, unsolved
+    assert any("straight-through" in cause for cause in found)  # ∂A is wrong for a dense A with ‖A‖∞ > κ.
+    assert any("300 iterations" in cause for cause in found)  # The slowly converging equations are not solved.
     return 0
 
 

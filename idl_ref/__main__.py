@@ -80,15 +80,17 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     data = "file with the arrays x_train, y_train, x_test, y_test; without it, the embedded 8×8 digits are used"
     add("--data", type=Path, metavar="FILE.npz", help=data)
     add("--hidden", type=int, default=64, metavar="N", help="size n of the hidden state")
-    add("--rank", type=int, metavar="R", help="make A = L Rᵀ, with L and R of R columns; without it, A is dense")
-    add("--f", choices=list(FUNCTIONS), default="inf", help="constraint that keeps A well posed")
+    add("--rank", type=int, metavar="R", help="number of columns of L and R in A = L Rᵀ; without it, A is dense")
+    constraint = "constraint that keeps the model well posed; none leaves A unconstrained"
+    add("--f", choices=list(FUNCTIONS), default="inf", help=constraint)
     add("--activation", choices=list(activations.TABLE), default="relu", help="activation φ")
     add("--epochs", type=int, default=20, metavar="E", help="number of passes over the training samples")
     add("--batch-size", type=int, default=32, metavar="M", help="number of samples per training step")
     rate = "learning rate of the first step; the rate then decreases to 0 along a half cosine"
     add("--lr", type=float, default=0.01, metavar="RATE", help=rate)
     add("--seed", type=int, default=0, metavar="S", help="seed of the initial weights and of the order of the samples")
-    add("--backend", choices=CHOICES, default="auto", help="solver of the equations; idl-ref info lists those here")
+    solver = "what solves the equations; idl-ref info lists what works here"
+    add("--backend", choices=CHOICES, default="auto", help=solver)
     add("--out", type=Path, default=Path(), metavar="DIR", help="folder for the files, created if it does not exist")
     parser.set_defaults(run=_train)
 
@@ -257,7 +259,8 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command `check`."""
     parser.description = (
         "Report whether a saved model is well posed, which error bound its hidden states have, and whether its "
-        "gradients agree with central differences and the complex step. The exit status is 1 if one of these fails."
+        "gradients agree with central differences and the complex step. The exit status is 1 if the model could not be "
+        "shown to be well posed, if a sample does not converge, or if a gradient is wrong."
     )
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file")

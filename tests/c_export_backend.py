@@ -17,16 +17,17 @@ import numpy as np
 from idl_ref import ImplicitFunction, ImplicitModel
 from idl_ref.export import export
 
-COMPILER = (shutil.which("gcc") or shutil.which("clang")) if os.name == "posix" else None  # Windows keeps a loaded file
+# Windows does not delete a file while it is loaded as a library, so that the test runs on POSIX systems only.
+COMPILER = (shutil.which("gcc") or shutil.which("clang")) if os.name == "posix" else None
 FLAGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O0", "-fPIC", "-shared"]
 CAPABILITIES = {"vjp": False, "X": False}
-MOST = 1e4  # of |U|: larger inputs are not declared, and may come back as not converged
+MOST = 1e4  # The largest |U| for which a model is exported; larger inputs may be reported as not converged.
 
 
 def answer(arrays, settings):
-    """{"Y": (q, m), "converged": (m,)} for effective weights and U in the paper's columns."""
+    """Return a dict with Y (q, m) and converged (m,), for effective weights and U with samples as columns."""
     low_rank = arrays.get("A") is None
-    if low_rank and arrays["L"].shape[1] == 0:  # A = 0: a model has rank 1 at least
+    if low_rank and arrays["L"].shape[1] == 0:  # Here A = 0, but a model has at least rank 1.
         arrays = {**arrays, "L": np.zeros((len(arrays["L"]), 1)), "R": np.zeros((len(arrays["R"]), 1))}
     (n, p), q = arrays["B"].shape, len(arrays["C"])
     model = ImplicitModel(
@@ -44,7 +45,7 @@ def answer(arrays, settings):
     )
     for name, parameter in model.parameters.items():
         parameter[...] = arrays[name]
-    U = np.array(arrays["U"].T, order="C")  # a sample after the other
+    U = np.array(arrays["U"].T, order="C")  # One sample after the other in memory.
     finite = U[np.isfinite(U)]
     high = min(MOST, max(1.0, float(np.abs(finite).max(initial=0.0))))
     Y, iterations = np.full((len(U), q), np.nan, U.dtype), np.zeros(len(U), int)
@@ -57,12 +58,13 @@ def answer(arrays, settings):
         run.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
         for j in range(len(U)):
             iterations[j] = run(U[j : j + 1].ctypes.data, 1, Y[j : j + 1].ctypes.data)
-    # Its bound is its own, derived from the weights: what took more than the case allows, counts as not converged.
+    # The exported code has its own iteration limit. A sample that took more iterations than the problem allows counts
+    # as not converged.
     return {"Y": Y.T, "converged": (iterations >= 0) & (iterations <= settings["max_iter"])}
 
 
 class CExport:
-    """For the runner in this process."""
+    """The backend for the conformance runner in this process."""
 
     name, capabilities = "C export", CAPABILITIES
 
@@ -71,7 +73,7 @@ class CExport:
 
 
 def serve():
-    """For the subprocess runner: JSON lines, and arrays in files."""
+    """Answer the subprocess runner, which sends requests as lines of JSON, and arrays in files."""
     for line in sys.stdin:
         request = json.loads(line)
         if request["op"] == "hello":
@@ -92,9 +94,9 @@ def _forward(folder, out):
     }
     try:
         given = answer(arrays, facts)
-    except ValueError as reason:  # the export refuses
+    except ValueError as reason:  # The export refuses this model.
         return {"error": str(reason)}
-    given["Y"].astype(dtype).tofile(out / "Y.bin")  # rows one after the other, whatever the order in memory
+    given["Y"].astype(dtype).tofile(out / "Y.bin")  # tofile writes in C order, whatever the order in memory is.
     given["converged"].astype(np.uint8).tofile(out / "converged.bin")
     return {"ok": True}
 

@@ -1,13 +1,14 @@
-"""Settings of Hypothesis, and the table of backends that the solver tests run over."""
+"""This file has the settings of Hypothesis, and the table of the backends with which the solver tests run."""
 
 import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-CUDA = os.environ.get("IDL_REF_CUDA", "")  # "sim": in the simulator, "ptx": by executing the compiled kernels
+# How the CUDA twin runs without a GPU: "sim" is Numba's simulator, "ptx" an interpreter of the compiled kernels.
+CUDA = os.environ.get("IDL_REF_CUDA", "")
 if CUDA == "sim":
-    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before anybody imports numba
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # This must be set before numba is imported.
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -15,8 +16,8 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 import idl_ref  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests import naive and strategies by their names
-collect_ignore = ["benchmarks", "ptx"]  # scripts that test_benchmarks.py runs; the interpreter of compiled kernels
+sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import naive and strategies
+collect_ignore = ["benchmarks", "ptx"]  # These folders hold scripts for test_benchmarks.py and the PTX interpreter.
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -26,7 +27,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 class Backend(NamedTuple):
-    """A row of the table: `tolerance` is what rounding may add, relative to the size of the answer."""
+    """One row of the table; `tolerance` is the rounding error that is allowed, relative to the size of the answer."""
 
     name: str
     dtype: type
@@ -37,24 +38,24 @@ PRECISIONS = ((np.float32, 2e-5), (np.float64, 1e-13))
 if CUDA == "sim":
     from idl_ref.backends.cuda import plans as cuda_plans
 
-    cuda_plans.FEW = cuda_plans.MANY = 4  # every simulated thread is one of Python's
+    cuda_plans.FEW = cuda_plans.MANY = 4  # The simulator runs each CUDA thread as a thread of Python, which is slow.
     cuda_plans.WIDTHS = (8, 4)
     sys.setswitchinterval(1e-4)
-    if hasattr(os, "sched_setaffinity"):  # threads that take turns do so three times as fast on one core
+    if hasattr(os, "sched_setaffinity"):  # On one core, these threads switch three times as fast.
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 elif CUDA == "ptx":
     from ptx.host import interpreted
 
     INTERPRETED = interpreted()
     DEVICE = INTERPRETED.__enter__()
-BACKENDS = [  # one row is enough for a backend that is not there
+BACKENDS = [  # A backend that is not available has one row, which is skipped.
     pytest.param(Backend(name, *row), marks=[pytest.mark.cuda] if name == "cuda" else [])
     for name, reason in idl_ref.available_backends().items()
     for row in (PRECISIONS if reason == "available" else PRECISIONS[:1])
 ]
-ALWAYS = (("hard_case",), ("active_sets",), ("do_not_fit",))  # n > 250
-# By PTX an instruction takes microseconds. What is left out runs kernels that another row of its test runs, too: "auto"
-# both Picard's and Anderson's; and columns that are not finite never meet φ.
+ALWAYS = (("hard_case",), ("active_sets",), ("do_not_fit",))  # These tests have n > 250, which takes too long.
+# The PTX interpreter takes microseconds per instruction. The rows left out here run kernels that other rows run too:
+# "auto" runs both Picard's and Anderson's kernel, and for columns that are not finite, the activation does not matter.
 LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS,
     ("finds_the_truth", "picard"), ("activation_finds_the_truth", "anderson"), ("rough_answer", "0.0001"),
     ("batch_mates", "picard"), ("batch_mates", "anderson"), ("batch_mates", "float64"),
@@ -63,19 +64,19 @@ LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS,
 
 
 def pytest_collection_modifyitems(items):
-    """Rows of the table that would take too long on a device that is only played."""
+    """Skip rows of the table that would take too long in the simulator or in the PTX interpreter."""
     for item in items:
         if not item.get_closest_marker("cuda"):
             continue
         if any(all(word in item.nodeid for word in words) for words in LEFT_OUT[CUDA]):
             item.add_marker(pytest.mark.skip(reason="not for the CUDA twin on the CPU"))
-        if CUDA == "sim":  # what overflows in a simulated thread warns, because np.errstate does not reach it
+        if CUDA == "sim":  # np.errstate does not apply to simulated threads, so that an overflow there gives a warning.
             item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
 
 
 @pytest.fixture(autouse=True)
 def nothing_noticed(request):
-    """No kernel of the CUDA twin does what the interpreter of its PTX reports."""
+    """Assert that the PTX interpreter reported no error of a kernel, such as a race, during a test."""
     yield
     if CUDA == "ptx" and request.node.get_closest_marker("cuda"):
         reports = list(DEVICE.reports)
@@ -85,7 +86,7 @@ def nothing_noticed(request):
 
 @pytest.fixture(scope="session", params=BACKENDS, ids=lambda b: f"{b.name}-{b.dtype.__name__}")
 def backend(request):
-    """Every backend that can be used here, in float32 and in float64."""
+    """Run a test for every backend that can be used here, in float32 and in float64."""
     reason = idl_ref.available_backends()[request.param.name]
     if reason != "available":
         pytest.skip(f"backend {request.param.name}: {reason}")

@@ -1,4 +1,4 @@
-"""Independent oracles: slow, literal, and importing nothing from the package that they check."""
+"""This module has independent oracles, which are slow and literal, and import nothing from the package under test."""
 
 import math
 from fractions import Fraction
@@ -13,7 +13,7 @@ LONG_EPS = float(np.finfo(np.longdouble).eps)
 
 
 def product(A, B):
-    """A B with three loops, in Python floats."""
+    """Return A B by three loops, in Python floats."""
     C = np.zeros((len(A), B.shape[1]))
     for i in range(C.shape[0]):
         for j in range(C.shape[1]):
@@ -23,10 +23,11 @@ def product(A, B):
 
 
 def _sigmoid(p):
+    """Return 1/(1 + exp(−p)) without overflow."""
     return 1 / (1 + math.exp(-p)) if p >= 0 else math.exp(p) / (1 + math.exp(p))
 
 
-SCALAR = {  # name -> (phi, slope), of one float
+SCALAR = {  # For each name, φ and its slope as functions of one float.
     "identity": (lambda p: p, lambda p: 1.0),
     "relu": (lambda p: p if p > 0 else 0.0, lambda p: 1.0 if p > 0 else 0.0),
     "leaky_relu": (lambda p: p if p > 0 else LEAK * p, lambda p: 1.0 if p > 0 else LEAK),
@@ -40,14 +41,16 @@ SCALAR = {  # name -> (phi, slope), of one float
 
 
 def _mirror(P):
+    """Return −P where the real part of P is negative, else P; for real P this is |P|."""
     return np.where(P.real < 0, -P, P)
 
 
 def _positive(P):
+    """Return P where its real part is positive, else 0."""
     return np.where(P.real > 0, P, 0)
 
 
-VECTOR = {  # name -> phi of an array: longdouble, or complex on the branch of the real part
+VECTOR = {  # For each name, φ of an array, longdouble or complex; the real part selects the smooth piece.
     "identity": lambda P: P,
     "relu": _positive,
     "leaky_relu": lambda P: np.where(P.real > 0, P, LEAK * P),
@@ -66,9 +69,9 @@ LIPSCHITZ = {name: 0.25 if name == "sigmoid" else 1.0 for name in SCALAR}
 
 
 def forward_truth(A, Z, activation, steps=20_000):
-    """X = phi(A X + Z) by Picard in longdouble, and a bound of its own error per column, in the ∞-norm.
+    """Solve X = φ(A X + Z) by Picard's iteration in longdouble, and bound the error of each column in the ∞-norm.
 
-    A (…, n, n), Z (…, n, m): leading axes are independent equations. The bound is inf where ||A||_inf is too large.
+    In A (…, n, n) and Z (…, n, m), leading axes stand for independent equations. The bound is inf if Lip(φ) ‖A‖∞ ≥ 1.
     """
     A, Z = np.asarray(A, np.longdouble), np.asarray(Z, np.longdouble)
     kappa = LIPSCHITZ[activation] * np.abs(A).sum(axis=-1).max(axis=-1)[..., None]
@@ -76,7 +79,7 @@ def forward_truth(A, Z, activation, steps=20_000):
 
 
 def adjoint_truth(A, S, G, steps=20_000):
-    """V = S ∘ (Aᵀ V + G) by Picard in longdouble, and a bound of its own error per column, in the 1-norm."""
+    """Solve V = S ∘ (Aᵀ V + G) like `forward_truth`, and bound the error of each column in the 1-norm."""
     A, S, G = (np.asarray(M, np.longdouble) for M in (A, S, G))
     At = np.swapaxes(A, -1, -2)
     kappa = np.abs(S).max(axis=-2) * np.abs(A).sum(axis=-1).max(axis=-1)[..., None]
@@ -84,6 +87,7 @@ def adjoint_truth(A, S, G, steps=20_000):
 
 
 def _picard(g, Z, kappa, norm, steps):
+    """Iterate X ← g(X) until the step stops shrinking, and bound the error of each column in the given norm."""
     X = np.zeros_like(Z)
     before, step = np.inf, 0.0
     for k in range(steps):
@@ -99,9 +103,10 @@ def _picard(g, Z, kappa, norm, steps):
 
 
 def rational_relu(A, z):
-    """The exact solution of x = max(0, A x + z), as Fractions; for ||A||_inf < 1 there is one and only one.
+    """Return the exact solution of x = max(0, A x + z) as Fractions; it exists and is unique if ‖A‖∞ < 1.
 
-    Murty's least-index rule: solve for a set of positive entries, flip the first entry that contradicts it.
+    Murty's least-index rule assumes a set of positive entries, solves for them, and moves the first entry that
+    contradicts the assumption into or out of the set.
     """
     n = len(z)
     A = [[Fraction(float(a)) for a in row] for row in A]
@@ -118,7 +123,7 @@ def rational_relu(A, z):
 
 
 def rational_solve(M, b):
-    """M x = b by Gauss–Jordan elimination, in Fractions."""
+    """Solve M x = b by Gauss–Jordan elimination, in Fractions."""
     n = len(b)
     rows = [[*map(Fraction, M[i]), Fraction(b[i])] for i in range(n)]
     for i in range(n):
@@ -133,6 +138,7 @@ def rational_solve(M, b):
 
 
 def _solve_positive(A, z, rows):
+    """Solve x = A x + z for the entries in `rows`; all other entries are 0."""
     x = [Fraction(0)] * len(z)
     solved = rational_solve([[int(i == j) - A[i][j] for j in rows] for i in rows], [z[i] for i in rows])
     for i, value in zip(rows, solved, strict=True):
@@ -141,28 +147,29 @@ def _solve_positive(A, z, rows):
 
 
 def rational_adjoint(A, s, g):
-    """The exact solution of v = s ∘ (Aᵀ v + g), as Fractions."""
+    """Return the exact solution of v = s ∘ (Aᵀ v + g) as Fractions."""
     n = len(g)
     A, s, g = [[Fraction(float(a)) for a in row] for row in A], [*map(Fraction, map(float, s))], [*map(float, g)]
     M = [[int(i == j) - s[i] * A[j][i] for j in range(n)] for i in range(n)]
     return rational_solve(M, [s[i] * Fraction(g[i]) for i in range(n)])
 
 
-# --- what keeps A well posed, for real and for complex arrays ---------------------------------------------------------
+# --- maps that keep A well posed, for real and for complex arrays -----------------------------------------------------
 
 
 def _size(A):
+    """Return |A|, and for complex A the branch that the real part selects."""
     return _mirror(np.asarray(A))
 
 
 def scale_to_norm(A, kappa):
-    """κ A / max(κ, ||A||_inf)."""
+    """Return κ A / max(κ, ‖A‖∞)."""
     nu = max((sum(row) for row in _size(A)), key=lambda total: total.real)
     return A * (kappa / nu) if nu.real > kappa else A
 
 
 def project_rows(A, kappa):
-    """Each row on the ℓ1 ball: entries leave the support one at a time, smallest first, until θ fits the rest."""
+    """Project each row on the ℓ1 ball: remove entries from the support, smallest first, until all exceed θ."""
     A = np.array(A)
     for i, row in enumerate(A.copy()):
         size = _size(row)
@@ -180,7 +187,7 @@ def project_rows(A, kappa):
 
 
 def project_l1(a, kappa):
-    """The nearest point of one row with Σ|a_j| ≤ κ: bisection for θ."""
+    """Return the nearest point of one row with Σ|a_j| ≤ κ, by bisection for θ."""
     size = np.abs(np.asarray(a, np.longdouble))
     if size.sum() <= kappa:
         return np.asarray(a, np.longdouble)
@@ -199,16 +206,16 @@ CONSTRAINTS = {
 }
 
 
-# --- a whole model, unrolled ------------------------------------------------------------------------------------------
+# --- a whole model with unrolled iterations ---------------------------------------------------------------------------
 
 
 def mse(Y, T):
-    """Mean of (Y − T)², samples as rows."""
+    """Return the mean of (Y − T)², with samples as rows."""
     return sum((y - t) ** 2 for y, t in zip(Y.ravel(), np.asarray(T).ravel(), strict=True)) / max(Y.size, 1)
 
 
 def cross_entropy(Y, labels):
-    """Mean of log Σ exp y − y_label, samples as rows."""
+    """Return the mean of log Σ exp y − y_label, with samples as rows."""
     total = 0
     for y, label in zip(Y, labels, strict=True):
         top = y[y.real.argmax()]
@@ -220,7 +227,10 @@ LOSSES = {"mse": mse, "cross_entropy": cross_entropy}
 
 
 def loss(parameters, U, targets, *, f, kappa, activation, loss, bias, steps):
-    """The loss of a model, from raw parameters, A or L, R; B; C; maybe D. U (m, p). Picard from 0, `steps` times."""
+    """Return the loss of a model with the given raw parameters, after `steps` Picard steps from 0.   U (m, p)
+
+    The parameters are A, or L and R; B; C; and D if the model has one.
+    """
     U = np.hstack([U, np.ones((len(U), 1))]) if bias else np.asarray(U)
     constrain = CONSTRAINTS[f]
     if "A" in parameters:
@@ -238,7 +248,7 @@ def loss(parameters, U, targets, *, f, kappa, activation, loss, bias, steps):
 
 
 def gradients(parameters, U, targets, **same):
-    """The derivative of `loss` by every entry of every parameter and of U (key "U"): the complex step."""
+    """Return the derivatives of `loss` with respect to all parameters and to U (key "U"), by the complex step."""
     h = 1e-30
     inputs = {**parameters, "U": np.asarray(U)}
     result = {name: np.zeros(value.shape) for name, value in inputs.items()}
@@ -252,6 +262,6 @@ def gradients(parameters, U, targets, **same):
 
 
 def complex_step(function, P):
-    """The slope of an entrywise function at every entry of P."""
+    """Return the derivative of an entrywise function at every entry of P, by the complex step."""
     h = 1e-30
     return function(np.asarray(P, float) + 1j * h).imag / h

@@ -1,7 +1,7 @@
-"""Toy problems for the Numba twin, which `test_numba_plain.py` runs in processes of their own:
+"""This script solves small problems with the Numba twin; `test_numba_plain.py` runs it in separate processes.
 
-NUMBA_DISABLE_JIT=1 python plain_solves.py VECTOR_BYTES GROUP   compare plain Python with the NumPy twin
-python plain_solves.py                                          print a hash of every answer, compiled or not
+NUMBA_DISABLE_JIT=1 python plain_solves.py VECTOR_BYTES GROUP   compares plain Python with the NumPy twin
+python plain_solves.py                                          prints a hash of every answer, compiled or not
 """
 
 import hashlib
@@ -22,7 +22,7 @@ KINDS = ("random", "hard", "far", "large")
 
 
 def use_vectors(size, group):
-    """Let the twin, which is not imported yet, have vectors of this many bytes, and this many columns of a product."""
+    """Set the vector size in bytes and the number of columns of a product, before the twin is imported."""
     path = Path(idl_ref.__file__).parent / "backends" / "numba" / "simd_plain.py"
     spec = importlib.util.spec_from_file_location(NAME, path)
     module = importlib.util.module_from_spec(spec)
@@ -33,7 +33,10 @@ def use_vectors(size, group):
 
 
 def matrix(kind, n, dtype, rng):
-    """A matrix or factors; "far" has an ∞-norm above 1 and a small Perron root, "large" has no small one."""
+    """Return a matrix, or a pair of factors for "low".
+
+    A "far" matrix has an ∞-norm above 1 and a Perron root below 1; a "large" one has both above 1.
+    """
     A = rng.standard_normal((n, n))
     if kind == "low":
         L, R = rng.standard_normal((2, n, 2))
@@ -53,13 +56,14 @@ def matrix(kind, n, dtype, rng):
 
 
 def options(dtype, **changes):
+    """Return options with a tolerance that suits the dtype."""
     return SolveOptions(**{"tol": 1e-5 if dtype == np.float32 else 1e-10, "on_failure": "ignore", **changes})
 
 
 def agree(case, plain, numpy_twin):
-    """Both answers are within their bounds, and columns end in the same way where the map contracts."""
+    """Assert that both answers are within their bounds, and that columns end with the same kind of status."""
     assert np.array_equal(plain.status == 3, numpy_twin.status == 3), (case, plain.status, numpy_twin.status)
-    if "large" in case:  # rounding alone decides whether and where such an iteration ends
+    if "large" in case:  # Whether and where such an iteration ends depends on rounding.
         return
     apart = np.abs(plain.X.astype(float) - numpy_twin.X).max(axis=0, initial=0.0)
     finite = np.isfinite(numpy_twin.error_bound)
@@ -72,19 +76,20 @@ def agree(case, plain, numpy_twin):
 
 
 def same(case, a, b):
-    """Bit for bit."""
+    """Assert that two solutions have the same bits."""
     for name in ("X", "status", "iterations", "step", "error_bound"):
         assert np.array_equal(getattr(a, name), getattr(b, name), equal_nan=True), (case, name)
 
 
 def both(case, solve, *arrays, **how):
+    """Solve with the Numba twin, compare the solution with that of the NumPy twin, and return it."""
     plain = solve(*arrays, backend="numba", **how)
     agree(case, plain, solve(*arrays, backend="numpy", **how))
     return plain
 
 
 def every_method():
-    """Forward and adjoint, dense and low rank, from zero and from a start, with a column that is not finite."""
+    """Solve by every method: forward and adjoint, dense and low rank, with and without a start, and with NaN."""
     for dtype, (kind, method) in itertools.product(
         DTYPES,
         [
@@ -110,7 +115,7 @@ def every_method():
 
 
 def every_activation():
-    """A of zeros: X is φ(Z). Newton takes slopes, too."""
+    """Compute φ(Z) as the solution for A = 0, and compute slopes, which Newton's method uses."""
     edges = [0.0, -0.0, 1.0, -1.0, 1e-30, -1e-30, 30.0, -30.0, 800.0, -800.0, 0.3, -0.3]
     for dtype, (name, row) in itertools.product(DTYPES, activations.TABLE.items()):
         Z = np.array(edges, dtype)[:, None]
@@ -127,7 +132,7 @@ def every_activation():
 
 
 def every_layout():
-    """Tiles, few columns of a wide array, Fortran order and strides: one answer, bit for bit."""
+    """Check that tiles, single columns, Fortran order and strides do not change a bit of the answer."""
     for dtype in DTYPES:
         rng = np.random.default_rng(1)
         A, Z = matrix("hard", 18, dtype, rng), rng.standard_normal((18, 11)).astype(dtype)
@@ -144,7 +149,7 @@ def every_layout():
 
 
 def every_product():
-    """Products over more than one block, and every number of panels."""
+    """Compute products with one and several blocks, and with every number of panels."""
     for n in (40, 70, 150):
         rng = np.random.default_rng(n)
         for A in (matrix("low", n, np.float32, rng), matrix("random", n, np.float32, rng)):
@@ -153,13 +158,13 @@ def every_product():
 
 
 def every_failure():
-    """Systems without a solution, and trial points that are refused."""
+    """Solve systems without a solution, and equations whose trial points are rejected."""
     singular, Z = np.eye(4), np.array([[1.0, -1.0, 0.5]] * 4)
     for A, method in itertools.product((singular, (singular[:, :1], singular[:, :1])), ("newton", "anderson")):
         both(("singular", method), solve_equilibrium, A, Z, options=options(np.float64, method=method, max_iter=30))
-    A = np.array([[1 - 2.0**-53]])  # δ overflows
+    A = np.array([[1 - 2.0**-53]])  # Newton's δ overflows for this matrix.
     both(("overflow",), solve_equilibrium, A, Z[:1] * 1e300, options=options(np.float64, method="newton", max_iter=30))
-    swap = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.5], [0.9, 0.9, 0.0]])  # its elimination exchanges rows
+    swap = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.5], [0.9, 0.9, 0.0]])  # Its elimination exchanges rows.
     both(("swap",), solve_equilibrium, swap, Z[:3], activation="identity", options=options(np.float64, method="newton"))
     rng = np.random.default_rng(5)
     A, Z = 4 * rng.standard_normal((12, 12)), rng.standard_normal((12, 6))
@@ -169,7 +174,7 @@ def every_failure():
 
 
 def one_sample():
-    """A frozen model: one sample in one call, what certifies it, and a slow one, which is left to the layer."""
+    """Check a frozen model: single samples, their certificates, and slow samples, which the layer solves."""
     for dtype, low_rank, scale in itertools.product(("float32", "float64"), (False, True), (1.0, 1.3)):
         answers = []
         for backend in ("numba", "numpy"):
@@ -178,7 +183,7 @@ def one_sample():
                 4, 3, 13, bias=True, dtype=dtype, seed=2, backend=backend, on_failure="ignore", kappa=0.95, **rank
             )
             for name in model.parameters.keys() & {"A", "L"}:
-                model.parameters[name] = scale * np.abs(model.parameters[name])  # slow
+                model.parameters[name] = scale * np.abs(model.parameters[name])  # These weights converge slowly.
             U = np.random.default_rng(1).standard_normal((3, 4))
             predictor = model.freeze()
             certified = predictor.certified(U[:1])
@@ -190,21 +195,21 @@ def one_sample():
 
 
 def compare(size, group):
-    """Every part of the twin as plain Python, with vectors of this size."""
+    """Check every part of the twin as plain Python, with vectors of the given size."""
     use_vectors(size, group)
     warnings.simplefilter("error")
     for run in (every_method, every_activation, every_layout, every_product, every_failure, one_sample):
         run()
     from idl_ref.backends.numba import kernels, simd_plain
 
-    assert kernels.picard.__wrapped__.__code__.co_filename.endswith("kernels.py")  # nothing is compiled
+    assert kernels.picard.__wrapped__.__code__.co_filename.endswith("kernels.py")  # The kernel is plain Python.
     assert size == simd_plain.VECTOR_BYTES
     assert group == kernels.GROUP
 
 
 def hashes():
-    """A hash of all that is answered for a problem."""
-    kernels = ((np.float32, "picard"), (np.float32, "newton"), (np.float64, "anderson"))  # few, because each compiles
+    """Print a hash of the whole solution of each problem."""
+    kernels = ((np.float32, "picard"), (np.float32, "newton"), (np.float64, "anderson"))  # Compiling more takes long.
     for (dtype, method), kind, name in itertools.product(
         kernels, ("random", "hard", "low"), ("relu", "tanh", "softplus", "elu")
     ):

@@ -1,6 +1,6 @@
-"""Hypothesis strategies: small equations of every kind, well posed with a drawn κ.
+"""This module has Hypothesis strategies for small equations of every kind, which are well posed with a drawn κ.
 
-Entries come from a seeded generator, so that examples are cheap; sizes, kinds and κ are what Hypothesis shrinks.
+Hypothesis draws and shrinks sizes, kinds and κ. Entries come from a seeded generator, which makes examples cheap.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ kinds = st.sampled_from(KINDS)
 
 
 def matrix(kind, n, kappa, rng, dtype=np.float64):
-    """A matrix (n, n) with ||A||_inf ≤ κ, reached but for rounding by every kind that has an entry to scale."""
+    """Return a matrix (n, n) with ‖A‖∞ = κ up to rounding, or a matrix of zeros."""
     A = {
         "random": lambda: rng.standard_normal((n, n)),
         "hard": lambda: _equal_rows(rng.uniform(0.1, 1, (n, n))),
@@ -36,7 +36,7 @@ def matrix(kind, n, kappa, rng, dtype=np.float64):
 
 
 def fit(A, kappa):
-    """A scaled to ||A||_inf = κ, a few roundings of float32 below it."""
+    """Scale A to ‖A‖∞ = κ, reduced by a few units of float32 rounding."""
     norm = np.abs(A).sum(axis=1).max()
     return A * (kappa / norm * (1 - 1e-6)) if norm > 0 else A
 
@@ -46,7 +46,7 @@ def _equal_rows(A):
 
 
 def pair(n, r, kappa, rng, dtype=np.float64):
-    """L, R (n, r) with max |L||R|ᵀ1 ≤ κ."""
+    """Return L and R (n, r) with max |L||R|ᵀ1 ≤ κ."""
     L, R = rng.standard_normal((2, n, r))
     norm = (np.abs(L) @ np.abs(R).T).sum(axis=1).max()
     return (L * (kappa / norm * (1 - 1e-6))).astype(dtype), R.astype(dtype)
@@ -54,7 +54,7 @@ def pair(n, r, kappa, rng, dtype=np.float64):
 
 @dataclass(frozen=True)
 class Equation:
-    """X = phi(A X + Z), with A = L Rᵀ where there is a pair, and a start X0; S and G for its adjoint."""
+    """The equation X = φ(A X + Z) with a start X0, and S and G for its adjoint; A = L Rᵀ if `pair` is (L, R)."""
 
     A: np.ndarray
     pair: tuple[np.ndarray, np.ndarray] | None
@@ -68,7 +68,7 @@ class Equation:
 
 @st.composite
 def equations(draw, kinds=kinds, dtypes=dtypes, activations=names, kappas=kappas, low_rank=False, positive_Z=False):
-    """An equation of float32 or float64 arrays; columns have different sizes."""
+    """Draw an equation of float32 or float64 arrays, whose columns have different magnitudes."""
     n, m, kind, kappa = draw(sizes), draw(batches), draw(kinds), draw(kappas)
     dtype, activation = draw(dtypes), draw(activations)
     r = draw(ranks) if low_rank else None

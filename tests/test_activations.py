@@ -27,7 +27,7 @@ def test_the_table_is_the_one_the_tests_know():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_phi_is_the_scalar_definition_to_8_ulps(name, dtype):
-    """ULPS of the certificate relies on it."""
+    """The constant ULPS of the certificate is valid only if this holds."""
     P = POINTS.astype(dtype)
     X = activations.get(name).phi(P)
     truth = np.array([naive.SCALAR[name][0](float(p)) for p in P])
@@ -48,7 +48,7 @@ def test_slope_is_the_scalar_definition(name, dtype):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_slope_is_the_complex_step_of_phi(name):
     row, P = activations.get(name), away_from_kinks(name)
-    P = P[P != 0]  # the branch of the real part is not defined by 0
+    P = P[P != 0]  # At 0, the real part does not select a smooth piece.
     np.testing.assert_allclose(row.slope(P), naive.complex_step(row.phi, P), rtol=1e-14, atol=1e-15)
     np.testing.assert_allclose(row.slope(P), naive.complex_step(naive.VECTOR[name], P), rtol=1e-14, atol=1e-15)
 
@@ -87,7 +87,7 @@ def test_lipschitz_constant_is_the_smallest(name):
 def test_nan_stays_nan_and_infinity_is_the_limit(name, dtype):
     row = activations.get(name)
     assert np.isnan(row.phi(np.array([np.nan, -np.nan], dtype))).all()
-    if name != "softsign":  # inf/inf
+    if name != "softsign":  # softsign(inf) is inf/inf.
         low, high = row.phi(np.array([-np.inf, np.inf], dtype))
         assert low == row.phi(np.array([-3e38], dtype))[0] or low == -np.inf
         assert high in (1, np.inf)

@@ -1,4 +1,4 @@
-"""The backward equation: truth, identities, and what it shares with the forward one."""
+"""These tests check the adjoint equation against the truth, by identities, and for properties of all equations."""
 
 from functools import cache
 
@@ -32,7 +32,7 @@ def error_1(V, truth):
 
 @cache
 def cases(dtype):
-    """A, S, G, truth and its error: easy, hard and unbalanced (one heavy row), ‖A‖∞ = 0.95."""
+    """Return A, S, G, the true V and its error, for easy, hard and unbalanced matrices A with ‖A‖∞ ≤ 0.95."""
     rng = np.random.default_rng(6)
     heavy = np.zeros((6, 6))
     heavy[0], heavy[1, 0] = 0.158, 0.1
@@ -67,7 +67,7 @@ def test_a_rough_answer_is_certified_too(backend, method, tol):
 @METHOD
 @given(equation=equations())
 def test_adjoint_identity(method, equation):
-    """⟨V, Z̃⟩ = ⟨G, X̃⟩ for the tangent X̃ = S ∘ (A X̃ + Z̃) of every Z̃."""
+    """For every tangent Z̃, ⟨V, Z̃⟩ = ⟨G, X̃⟩, where X̃ = S ∘ (A X̃ + Z̃)."""
     A, S, G = (M.astype(float) for M in (equation.A, equation.S, equation.G))
     V = solve_adjoint(A, S, G, options=options(method=method, tol=1e-15)).X
     tangent = np.random.default_rng(0).standard_normal(G.shape)
@@ -79,7 +79,7 @@ def test_adjoint_identity(method, equation):
 
 @given(equation=equations())
 def test_V_is_the_gradient_by_Z(equation):
-    """d⟨G, X(Z)⟩/dZ by the complex step through an unrolled forward solve."""
+    """V is d⟨G, X(Z)⟩/dZ, here computed by the complex step through an unrolled forward solve."""
     A, Z, G = (M.astype(float) for M in (equation.A, equation.Z, equation.G))
     row, phi = activations.get(equation.activation), naive.VECTOR[equation.activation]
     X = solve_equilibrium(A, Z, activation=row.name, options=options(tol=1e-15)).X
@@ -124,7 +124,7 @@ def test_low_rank_of_any_rank(r):
     for j in range(3):
         V = np.linalg.solve(np.eye(80) - S[:, j, None] * (R @ L.T), S[:, j] * G[:, j])
         np.testing.assert_allclose(solution.X[:, j], V, atol=1e-11)
-    if r <= 64:  # solved exactly: a proposal and its check
+    if r <= 64:  # An exact solve takes two applications, for the trial point and for its check.
         assert solution.iterations.max() <= 3
 
 
@@ -210,7 +210,7 @@ def test_a_nonfinite_input_stains_its_own_column_only(backend, method, place, ba
 @METHOD
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_expanding_equations_have_no_bound(method, dtype):
-    """A ≥ 0 with Perron root 1.5: Picard diverges; a linear solve may find the fixed point, but certifies nothing."""
+    """For A ≥ 0 with Perron root 1.5, Picard diverges; a linear solve may find a fixed point, but without a bound."""
     A = matrix("hard", 4, 1.5, np.random.default_rng(0), dtype)
     S, G = np.ones((2, 4, 2), dtype)
     solution = solve_adjoint(A, S, G, options=options(method=method, max_iter=50, tol=1e-4))

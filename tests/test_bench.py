@@ -1,4 +1,4 @@
-"""The bench command measures every row there is, and says why another is not there; its figures are not judged here."""
+"""The command bench measures every row that works here, and gives reasons for the others; figures are not judged."""
 
 import json
 

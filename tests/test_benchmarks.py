@@ -1,4 +1,4 @@
-"""The benchmark command runs from end to end; its figures are not judged here."""
+"""The benchmark command runs from beginning to end; these tests do not judge its figures."""
 
 import subprocess
 import sys

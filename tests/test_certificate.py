@@ -1,4 +1,4 @@
-"""The certificate against the truth: whatever the method, the tolerance and the limit, the error is below the bound."""
+"""The true error is at most the error bound, whatever the method, the tolerance and the iteration limit are."""
 
 from fractions import Fraction
 
@@ -11,11 +11,11 @@ from strategies import ACTIVATIONS, DTYPES, KINDS, fit, kinds, matrix, pair, ran
 from idl_ref import SolveOptions, activations, certificate, solve_adjoint, solve_equilibrium
 
 METHODS = ("auto", "picard", "anderson", "newton")
-SCALES = (1e-40, 1e-6, 1.0, 1.0, 1e3, 1e30)  # of a column; 1e-40 is subnormal in float32
+SCALES = (1e-40, 1e-6, 1.0, 1.0, 1e3, 1e30)  # The magnitudes of columns; 1e-40 is subnormal in float32.
 
 
 def draw(rng):
-    """A of any kind with κ up to 0.99, how to solve with it, and (n, m) arrays of very different columns."""
+    """Draw A with κ ≤ 0.99, options, and a function that draws (n, m) arrays with columns of different magnitudes."""
     n, m, dtype = rng.integers(1, 9), 2, DTYPES[rng.integers(2)]
     kappa = rng.choice([0.1, 0.6, 0.9, 0.99])
     if rng.random() < 0.2:
@@ -38,7 +38,7 @@ def draw(rng):
 
 
 def padded(arrays, shape):
-    """Small arrays in the corners of big zeros: one stack of equations, whose other unknowns do not meet these."""
+    """Stack arrays after padding them with zeros to one shape, which does not change the solutions of equations."""
     stack = np.zeros((len(arrays), *shape), np.longdouble)
     for big, small in zip(stack, arrays, strict=True):
         big[: small.shape[0], : small.shape[1]] = small
@@ -55,7 +55,7 @@ def assert_certified(solutions, truth, truth_error, norm):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_forward_error_is_below_the_bound(activation):
-    """117 drawn equations for each of the 9 activations: 1053 cases."""
+    """117 equations are drawn for each of the 9 activations, which makes 1053 cases."""
     rng = np.random.default_rng(ACTIVATIONS.index(activation))
     matrices, inputs, solutions = [], [], []
     for _ in range(117):
@@ -69,14 +69,14 @@ def test_forward_error_is_below_the_bound(activation):
 
 
 def test_adjoint_error_is_below_the_bound():
-    """1053 drawn cases; S and G are any, with columns of slopes below 1, and slopes of 0."""
+    """1053 cases are drawn, with arbitrary G, and with slopes S that are 0, 1 or between."""
     rng = np.random.default_rng(9)
     matrices, slopes, inputs, solutions = [], [], [], []
     for _ in range(1053):
         A, dense, options, columns = draw(rng)
         G, V0 = columns(), columns()
         S = (rng.random(G.shape) * (rng.random(G.shape) < 0.8)).astype(G.dtype)
-        S[:, 0] = S[:, 0] > 0.3  # those of relu
+        S[:, 0] = S[:, 0] > 0.3  # The slopes of relu are 0 and 1.
         matrices.append(dense)
         slopes.append(S)
         inputs.append(G)
@@ -86,10 +86,10 @@ def test_adjoint_error_is_below_the_bound():
 
 
 def test_adjoint_bound_uses_the_norm_of_A_not_that_of_its_transpose():
-    """‖A‖∞ = 0.96 and ‖Aᵀ‖∞ = 0.12: after one application from 0, the error is nearly κ/(1 − κ) in the 1-norm."""
+    """Here ‖A‖∞ = 0.96 and ‖Aᵀ‖∞ = 0.12, and after one application the error is almost κ/(1 − κ) in the 1-norm."""
     A = np.zeros((8, 8))
     A[0] = 0.12
-    A[1, 0] = 1e-3  # not triangular
+    A[1, 0] = 1e-3  # This entry makes A not triangular.
     S, G = np.ones((8, 1)), np.eye(8, 1)
     solution = solve_adjoint(A, S, G, options=SolveOptions(max_iter=1, method="picard", on_failure="ignore"))
     V = np.linalg.solve(np.eye(8) - A.T, G)
@@ -99,7 +99,7 @@ def test_adjoint_bound_uses_the_norm_of_A_not_that_of_its_transpose():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_exact_rational_truth_is_within_the_bound(dtype):
-    """No oracle but Fraction: relu equations and their adjoints."""
+    """The truth of relu equations and their adjoints comes from exact arithmetic with Fraction alone."""
     rng = np.random.default_rng(3)
     for trial in range(30):
         n = rng.integers(2, 8)
@@ -117,7 +117,7 @@ def test_exact_rational_truth_is_within_the_bound(dtype):
 
 
 def stretched(n, rng, spread=1.5):
-    """D A D⁻¹ with ‖A‖∞ = 0.7: Perron root at most 0.7, whatever the norm."""
+    """Return D A D⁻¹ with ‖A‖∞ = 0.7, whose Perron root is at most 0.7, although its norm may be large."""
     d = 10 ** rng.uniform(-spread, spread, n)
     return d[:, None] * fit(rng.standard_normal((n, n)), 0.7) / d
 
@@ -161,7 +161,7 @@ def test_sigmoid_allows_norms_up_to_4():
 
 @given(kind=kinds, n=sizes, r=ranks, seed=seeds)
 def test_bound_is_not_idle(kind, n, r, seed):
-    """In float64, with a step of 1e-15 and κ = 0.5, the bound is small too."""
+    """In float64, with a step of 1e-15 and κ = 0.5, the error bound is also small."""
     rng = np.random.default_rng(seed)
     for A in (matrix(kind, n, 0.5, rng), pair(n, r, 0.5, rng)):
         Z = rng.uniform(-1, 1, (n, 2))
@@ -221,7 +221,7 @@ def test_column_max_keeps_nan():
 
 def test_columns_of_slopes_above_1_are_certified_only_where_they_contract():
     A, G = np.full((2, 2), 0.2), np.ones((2, 2))
-    S = np.array([[2.0, 3.0], [2.0, 3.0]])  # κ = 0.8 and 1.2
+    S = np.array([[2.0, 3.0], [2.0, 3.0]])  # The two columns have κ = 0.8 and κ = 1.2.
     solution = solve_adjoint(A, S, G, options=SolveOptions(max_iter=500, on_failure="ignore"))
     V, slack = naive.adjoint_truth(A, S[:, :1], G[:, :1])
     assert abs(solution.X[:, :1] - V).sum() <= solution.error_bound[0] + slack[0] < 1e-3
@@ -229,7 +229,7 @@ def test_columns_of_slopes_above_1_are_certified_only_where_they_contract():
 
 
 def test_certifier_of_the_forward_map_is_the_formula():
-    """(κ step + ρ)/(1 − κ), with a ρ that is a few roundings."""
+    """The bound is (κ step + ρ)/(1 − κ), where ρ is a few units of rounding."""
     rng = np.random.default_rng(1)
     A = fit(rng.standard_normal((5, 5)), 0.8)
     X, Z = rng.standard_normal((2, 5, 3))

@@ -20,7 +20,7 @@ ROOT = Path(idl_ref.__file__).parents[1]
 
 
 def images(seed=0, m=60, shape=(4, 4)):
-    """Two classes that a mean tells apart, as uint8 images."""
+    """Return uint8 images of two classes with different mean brightness, and their labels."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, m).astype(np.uint8)
     return (rng.integers(0, 120, (m, *shape)) + 130 * y.reshape(-1, *[1] * len(shape))).astype(np.uint8), y
@@ -28,7 +28,7 @@ def images(seed=0, m=60, shape=(4, 4)):
 
 @pytest.fixture
 def data(tmp_path):
-    """A file in the layout of Keras' mnist.npz."""
+    """Write a data file with the array names of Keras' mnist.npz."""
     path = tmp_path / "data.npz"
     save(path)
     return path
@@ -42,7 +42,7 @@ def save(path, **changes):
 
 
 def run(capsys, *arguments):
-    """The exit status, standard output and standard error of a command that runs to its end."""
+    """Run a command, and return its exit status, its standard output and its standard error."""
     capsys.readouterr()
     status = main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
@@ -50,10 +50,10 @@ def run(capsys, *arguments):
 
 
 def refused(capsys, *arguments):
-    """One line on standard error, exit status 2, no traceback."""
+    """Assert that a command is refused with exit status 2 and one line on standard error, and return this line."""
     try:
         status, out, err = run(capsys, *arguments)
-    except SystemExit as left:  # argparse's own refusals
+    except SystemExit as left:  # argparse refuses invalid options by SystemExit.
         status, (out, err) = left.code, capsys.readouterr()
         err = err.splitlines()[-1] + "\n"
     assert status == 2
@@ -73,7 +73,7 @@ def shell(*arguments, cwd, **options):
 
 @pytest.fixture(autouse=True)
 def _few_pictures(request, monkeypatch):
-    """Drawing takes longer than all the rest; two tests look at the picture."""
+    """Omit the drawing, which takes longer than everything else, except in the two tests that check the picture."""
     if request.node.name not in ("test_train_on_images", "test_train_without_matplotlib"):
         monkeypatch.setattr("idl_ref.__main__._plot", lambda history, path: [])
 
@@ -260,7 +260,7 @@ def test_check_of_a_low_rank_model(tmp_path, data, capsys):
 
 @pytest.mark.parametrize("size", [1.5, 100.0])
 def test_check_of_an_ill_posed_model(tmp_path, capsys, size):
-    """X = relu(A X + B U) with a positive A of Perron root `size` runs off to infinity."""
+    """With a positive A of Perron root `size`, the iteration for X = relu(A X + B U) diverges to infinity."""
     model = ImplicitModel(3, 2, 4, ImplicitFunction, seed=0)
     model.parameters["A"][...] = size / 4
     model.parameters["B"][...] = 1
@@ -318,7 +318,7 @@ def test_as_a_module(tmp_path):
 
 
 def test_output_in_an_encoding_without_greek(tmp_path):
-    """A terminal or a pipe that is not UTF-8 does not end in a traceback."""
+    """Output to a terminal or a pipe whose encoding lacks Greek letters does not cause a traceback."""
     ImplicitModel(3, 2, 4, seed=0).save(tmp_path / "model.npz")
     done = shell("check", "model.npz", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
     assert "Traceback" not in done.stderr
@@ -414,7 +414,7 @@ def test_a_truncated_data_file(tmp_path, data, capsys):
 
 
 def test_a_damaged_data_file(tmp_path, data, capsys):
-    """One flipped bit ends in one line, or does no harm."""
+    """A flipped bit in a data file gives a message of one line, or has no effect."""
     whole = data.read_bytes()
     for position in range(0, len(whole), 41):
         damaged = bytearray(whole)

@@ -1,4 +1,4 @@
-"""A cascade is the composition of its models: outputs, gradients, statuses, files, refusals."""
+"""These tests check that a cascade is the composition of its models, in outputs, gradients, statuses and files."""
 
 import itertools
 from dataclasses import replace
@@ -30,7 +30,7 @@ def relative_error(Y, truth):
 
 
 def make(p, q, n, f=ImplicitFunctionInf, rank=None, seed=0, **settings):
-    """A float64 model solved to rounding; its raw weights lie outside the ball of `f`, if that has one."""
+    """Return a float64 model that solves to rounding, whose raw weights lie outside the ball of `f`, if `f` has one."""
     settings = {**EXACT, "kappa": 0.8, **settings}
     model = ImplicitModel(p, q, n, f=f, is_low_rank=rank is not None, rank=rank, seed=seed, **settings)
     if f is not ImplicitFunction:
@@ -97,7 +97,7 @@ def test_the_blocks_are_those_of_the_equation():
     [
         ({"no_D": True, "bias": True}, {"bias": True}, True),
         ({}, {"no_D": True, "bias": True}, True),
-        ({"bias": True}, {"no_D": True}, False),  # the bias of the outputs reaches them
+        ({"bias": True}, {"no_D": True}, False),  # The bias of the outputs of `first` affects Ŷ.
         ({}, {}, False),
     ],
 )
@@ -147,7 +147,7 @@ def test_outputs_are_certified_though_the_norm_is_above_one():
     second.parameters["B"] *= 100
     solution = cascade(second, first).equilibrium(np.ones((3, 3)))
     assert solution.converged
-    assert (solution.error_bound < 1e-6).all()  # finite: the Perron root shows the contraction
+    assert (solution.error_bound < 1e-6).all()  # The bound is finite, because the Perron root is below 1.
 
 
 def test_a_cascade_of_triangles_is_a_triangle():

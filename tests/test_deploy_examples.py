@@ -1,4 +1,4 @@
-"""The examples of deployment, around a model trained for them."""
+"""These tests run the examples of deployment with a small trained model."""
 
 import json
 import os
@@ -19,7 +19,7 @@ LAMBDA, C = ROOT / "examples" / "deploy_lambda", ROOT / "examples" / "deploy_c"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """model.npz, trained on the digits with two passes."""
+    """Return a folder with model.npz, which was trained on the digits for two epochs."""
     path = tmp_path_factory.mktemp("deploy")
     assert main(["train", "--epochs", "2", "--out", str(path)]) == 0
     return path

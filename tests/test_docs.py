@@ -1,4 +1,4 @@
-"""Every code block of the pages runs as it stands, every example ends in its own asserts, every link leads home."""
+"""Every code block of the pages runs unchanged, every example runs and asserts its claims, every link has a target."""
 
 import ast
 import importlib
@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SMALL = {"train_digits": ["3"], "hard_equilibrium": ["128"]}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
-WARNINGS = "error,ignore:FigureCanvasAgg is non-interactive"  # plt.show() shows what there is to show it on
+WARNINGS = "error,ignore:FigureCanvasAgg is non-interactive"  # plt.show() warns without a display.
 
 
 def blocks(page, language):
@@ -41,7 +41,7 @@ def test_code_blocks_run(page, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_newcomers_commands_run(tmp_path):
-    """All commands of "Start here" but the installation, one after the other in one folder."""
+    """All commands of "Start here" except the installation run one after the other in one folder."""
     commands = [block.strip() for block in blocks(DOCS / "start.md", "sh")]
     assert commands[0].startswith("pip install")
     program = shutil.which("idl-ref", path=str(Path(sys.executable).parent))

@@ -1,6 +1,6 @@
-"""Every public name is documented in numpydoc's form, with the parameters it has and an example that runs.
+"""Every public name is documented in numpydoc's form, with its actual parameters and an example.
 
-The examples run as doctests; here it is checked that there is one.
+The examples run as doctests; this file checks only that each name has one.
 """
 
 import importlib
@@ -26,11 +26,11 @@ MODULES = (
     "wellposed",
 )
 SECTIONS = ("Parameters", "Attributes", "Returns", "Raises", "Warns", "Notes", "Examples")
-OWN_USE = {"wellposed.magnitude"}  # called by this package alone
+OWN_USE = {"wellposed.magnitude"}  # Only this package calls these functions.
 
 
 def own(module):
-    """Public functions and classes that a module defines itself."""
+    """Yield the public functions and classes that a module defines itself, by name."""
     for name, value in vars(module).items():
         if not name.startswith("_") and callable(value) and getattr(value, "__module__", "") == module.__name__:
             yield f"{module.__name__}.{name}", value
@@ -52,7 +52,7 @@ WITH_EXAMPLES = (
 
 
 def sections(docstring):
-    """The body of each numpydoc section by its name; "" is what comes before the first."""
+    """Return the body of each numpydoc section by its name, and the text before the first section by the name ""."""
     lines, found, name = inspect.cleandoc(docstring).splitlines(), {"": []}, ""
     for i, line in enumerate(lines):
         if set(line) == {"-"} and line and lines[i - 1] in SECTIONS:
@@ -66,7 +66,7 @@ def sections(docstring):
 
 
 def documented(body):
-    """The names of a Parameters section, in order, without stars."""
+    """Return the names in a Parameters section, in order, without stars."""
     heads = re.findall(r"^(\S.*?)(?: : .*)?$", body, flags=re.M)
     return [name.strip().lstrip("*") for head in heads for name in head.split(",")]
 
@@ -76,7 +76,7 @@ def parameters(function):
 
 
 def handed_out(thing):
-    """A record, an error or another object that users get from a function and do not make."""
+    """Tell whether users get an object from a function and do not construct it, like a record or an error."""
     if not inspect.isclass(thing):
         return False
     record = {"Attributes"} <= sections(thing.__doc__).keys() and "Parameters" not in sections(thing.__doc__)
@@ -89,10 +89,10 @@ def names(table):
 
 @names(PUBLIC | INSIDE | METHODS)
 def test_there_is_a_docstring_that_begins_with_a_sentence(name, thing):
-    first = (inspect.getdoc(thing) or "").splitlines()  # an overridden method may take over what it overrides
+    first = (inspect.getdoc(thing) or "").splitlines()  # An overriding method may inherit the docstring.
     assert first, f"{name} has no docstring"
     assert 10 <= len(first[0]) <= 118
-    # a dataclass without a docstring gets its signature for one
+    # A dataclass without a docstring gets its signature as docstring.
     assert not first[0].startswith(f"{name.rpartition('.')[2]}(")
 
 
@@ -107,7 +107,7 @@ def test_parameters_are_those_of_the_signature(name, thing):
 def test_public_names_document_what_they_take(name, thing):
     found = sections(thing.__doc__)
     if handed_out(thing):
-        if is_dataclass(thing):  # its fields are what it is made of
+        if is_dataclass(thing):  # The parameters of a dataclass are its fields.
             assert documented(found["Attributes"]) == parameters(thing)
     elif parameters(thing) and not (inspect.isclass(thing) and issubclass(thing, Enum)):
         assert "Parameters" in found
@@ -128,7 +128,7 @@ def test_public_names_have_an_example(name, thing):
 
 def test_a_wrong_parameter_is_noticed():
     def f(a, b):
-        """Add.
+        """Add two numbers.
 
         Parameters
         ----------

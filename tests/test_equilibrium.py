@@ -1,4 +1,4 @@
-"""The forward equation: every backend against the truth, and what the solver promises for hard, odd and bad inputs."""
+"""These tests check the forward equation against the truth for every backend, and for hard, odd and bad inputs."""
 
 import warnings
 from functools import cache
@@ -28,7 +28,7 @@ def error_inf(X, truth):
 
 @cache
 def easy_and_hard(dtype):
-    """One matrix of each kind, and inputs; ‖A‖∞ = 0.95."""
+    """Return one matrix of each kind with ‖A‖∞ = 0.95, and inputs for it."""
     rng = np.random.default_rng(5)
     cases = [
         (matrix(kind, 6, 0.95, rng, dtype), rng.standard_normal((6, 3)).astype(dtype))
@@ -70,7 +70,7 @@ def test_the_equation_holds_and_the_start_does_not_matter(equation):
 
 @cache
 def hard_512():
-    """n = 512, A ≥ 0, every row sum 0.99, Z > 0: relu is linear there, and Picard needs more than 1,000 steps."""
+    """Return A ≥ 0 with all row sums 0.99, n = 512, and Z > 0: relu is linear, and Picard needs over 1,000 steps."""
     rng = np.random.default_rng(0)
     A = matrix("hard", 512, 0.99, rng) / (1 - 1e-6)
     Z = rng.uniform(0.1, 1, (512, 4))
@@ -78,7 +78,7 @@ def hard_512():
 
 
 def linear_truth(A, Z):
-    """(I − A)⁻¹ Z, refined with residuals in longdouble, and its own error."""
+    """Return (I − A)⁻¹ Z, refined with residuals in longdouble, and a bound of its error."""
     A, Z = A.astype(np.longdouble), Z.astype(np.longdouble)
     inverse = np.linalg.inv(np.eye(len(A)) - A.astype(float))
     X = (inverse @ Z.astype(float)).astype(np.longdouble)
@@ -106,7 +106,7 @@ def test_hard_case_takes_few_steps_and_is_certified(method, backend):
 
 @pytest.mark.parametrize("method", ["auto", "anderson"])
 def test_active_sets_that_change_on_the_way_do_not_stop_anderson(method, backend):
-    """A ≥ 0 with row sums 0.99 and Z of both signs: trials lead uphill for a while before they arrive."""
+    """For A ≥ 0 with row sums 0.99 and Z of both signs, trial points increase the step at first, then converge."""
     rng = np.random.default_rng(1)
     A = rng.random((256, 256))
     A *= 0.99 / A.sum(axis=1, keepdims=True)
@@ -114,7 +114,7 @@ def test_active_sets_that_change_on_the_way_do_not_stop_anderson(method, backend
     A, Z = (M.astype(backend.dtype) for M in (A, Z))
     solution = solve_equilibrium(A, Z, options=options(tol=3e-6, method=method), backend=backend.name)
     assert solution.converged
-    assert solution.iterations.max() <= 60  # Picard takes up to 1,000, and with 8 trials at a time it was 400
+    assert solution.iterations.max() <= 60  # Picard takes up to 1,000, and LEASH = 8 gave 400.
     assert solution.iterations.mean() <= 25
 
 
@@ -126,14 +126,15 @@ def test_picard_shows_its_larger_error_in_the_hard_case():
     assert 50 * solution.step[0] < error[0] <= solution.error_bound[0]
 
 
-# --- at the edge of the numbers ---------------------------------------------------------------------------------------
+# --- overflow and underflow -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["auto", "anderson", "newton"])
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 def test_a_trial_that_overflows_is_no_success(name, method):
     A, Z = np.array([[0.99, 0], [100, 0]], np.float32), np.array([[1e36], [-1e37]], np.float32)
-    solution = solve_equilibrium(A, Z, options=options(method=method), backend=name)  # x₂ is above the largest float32
+    # The second entry of the solution exceeds the largest float32.
+    solution = solve_equilibrium(A, Z, options=options(method=method), backend=name)
     assert solution.status.tolist() == [Status.NONFINITE]
     assert np.isnan(solution.X).all()
 
@@ -187,7 +188,7 @@ def test_relu_agrees_with_the_rational_solution(equation):
 @pytest.mark.parametrize("turn", [lambda A: A, lambda A: A.T.copy()], ids=["upper", "lower"])
 @pytest.mark.parametrize("method", ["auto", "substitution"])
 def test_strictly_triangular_is_one_exact_sweep(backend, method, turn):
-    """Whole numbers: nothing is rounded. The norm is far above 1."""
+    """With whole numbers nothing is rounded, so that the sweep is exact, although the norm is far above 1."""
     rng = np.random.default_rng(2)
     A = turn(np.triu(rng.integers(-3, 4, (7, 7)), 1).astype(backend.dtype))
     Z = rng.integers(-5, 6, (7, 3)).astype(backend.dtype)
@@ -241,13 +242,13 @@ def test_columns_do_not_depend_on_their_batch_mates(backend, method):
 
 
 def test_columns_that_turn_slow_at_different_times_keep_their_places():
-    """ "auto" lets them go from Picard one after the other."""
+    """With "auto", columns leave Picard's iteration for Anderson's at different times."""
     rng = np.random.default_rng(0)
     A = np.zeros((12, 12))
     A[:6, :6] = matrix("hard", 6, 0.97, rng)
     A[6:, 6:] = np.eye(6)[[1, 2, 3, 4, 5, 0]] * 0.3
     Z, X0 = rng.uniform(0.1, 1, (2, 12, 30))
-    Z[:6] *= 10.0 ** -rng.integers(0, 6, 30)  # when the slow part shows
+    Z[:6] *= 10.0 ** -rng.integers(0, 6, 30)  # This determines when the slow part dominates.
     X0[:6] = 0
     X, slack = naive.forward_truth(A, Z, "relu")
     solution = solve_equilibrium(A, Z, X0=X0, options=options())
@@ -257,7 +258,7 @@ def test_columns_that_turn_slow_at_different_times_keep_their_places():
 
 
 class Hostile:
-    """A proposal of points that are far off, for every column and always."""
+    """Always proposes trial points that are far from the solution, in all columns."""
 
     def propose(self, problem, X, P, G, good):
         return X + 1e3, np.ones(X.shape[1], bool)
@@ -297,7 +298,7 @@ def test_low_rank_is_the_dense_product(method, equation):
     product = L.astype(float) @ R.T.astype(float)
     X, slack = naive.forward_truth(product, equation.Z, equation.activation)
     assert low.converged
-    # the float64 product of float32 factors is exact to 1e-15, which moves X by 1e-15/(1 − κ)
+    # The float64 product of float32 factors has an error of about 1e-15, which changes X by at most 1e-15/(1 − κ).
     assert np.all(error_inf(low.X, X) <= low.error_bound + slack + 1e-13 * np.maximum(1, abs(X).max(axis=0)))
 
 
@@ -319,7 +320,7 @@ def test_warm_restart_takes_one_step(method, equation):
 @given(n=sizes, kind=kinds, kappa=kappas, seed=seeds)
 @settings(max_examples=25)
 def test_whatever_picard_solves_the_others_solve(method, n, kind, kappa, seed):
-    """Also beyond ‖A‖∞ < 1: stretched matrices and expanding ones."""
+    """This also holds for matrices with ‖A‖∞ ≥ 1, stretched and expanding ones."""
     rng = np.random.default_rng(seed)
     A = matrix(kind, n, kappa, rng) * rng.choice([1, 1, 3]) * 10 ** rng.uniform(-1, 1, (n, 1))
     Z = rng.standard_normal((n, 3))
@@ -384,7 +385,7 @@ def test_overflow_is_a_status_and_not_a_warning(method, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("power", [-0.95, -0.5, 0.5, 0.9])
 def test_columns_of_any_size_are_solved(method, dtype, power):
-    """relu is homogeneous: the same answer at another scale, up to where the dtype ends."""
+    """relu is homogeneous, so that scaled inputs have scaled solutions, as long as the dtype can represent them."""
     rng = np.random.default_rng(1)
     A, Z = matrix("hard", 5, 0.97, rng, dtype), rng.uniform(0.1, 1, (5, 3)).astype(dtype)
     size = dtype(float(np.finfo(dtype).max) ** power)
@@ -401,7 +402,7 @@ def test_columns_of_any_size_are_solved(method, dtype, power):
 @given(n=sizes, seed=seeds, zero=booleans())
 @settings(max_examples=40)
 def test_columns_on_their_way_to_0_do_not_stop_the_others(method, n, seed, zero):
-    """Differences whose squares underflow: no singular system may end the call. Both columns are float64."""
+    """Differences whose squares underflow may make a system singular, which must not end the call."""
     rng = np.random.default_rng(seed)
     A, Z, X0 = matrix("random", n, 0.9, rng), rng.standard_normal((n, 2)), rng.standard_normal((n, 2))
     Z[:, 1] *= 0 if zero else 1e-158
@@ -417,7 +418,7 @@ def test_columns_on_their_way_to_0_do_not_stop_the_others(method, n, seed, zero)
 @given(n=sizes, seed=seeds)
 @settings(max_examples=20)
 def test_no_solution_is_never_taken_for_one(method, dtype, n, seed):
-    """A ≥ 0 with Perron root 1.5 and Z > 0: x = max(0, A x + z) has no solution."""
+    """For A ≥ 0 with Perron root 1.5 and Z > 0, x = max(0, A x + z) has no solution."""
     rng = np.random.default_rng(seed)
     A, Z = matrix("hard", n, 1.5, rng, dtype), rng.uniform(0.1, 1, (n, 2)).astype(dtype)
     solution = solve_equilibrium(A, Z, options=options(method=method, max_iter=150, tol=3e-6))
@@ -441,7 +442,7 @@ def test_max_iter_1_is_one_application(backend, method):
 @METHOD
 @given(n=sizes, kind=kinds, kappa=kappas, max_iter=sizes, seed=seeds)
 def test_the_answer_is_an_application_of_the_map_and_the_limit_is_kept(method, n, kind, kappa, max_iter, seed):
-    """`step` is that of the last application: no trial point is ever handed out."""
+    """X is the result of the last application, and `step` its step: X is never a trial point."""
     rng = np.random.default_rng(seed)
     A, Z = matrix(kind, n, kappa, rng), rng.standard_normal((n, 3))
     solution = solve_equilibrium(A, Z, options=options(method=method, max_iter=max_iter))
@@ -657,7 +658,7 @@ def test_newton_is_exact_where_the_map_is_linear():
 
 
 def test_a_singular_newton_system_is_not_the_end_of_its_neighbours():
-    """The slope system of column 0 is singular at its start; those of the others are not."""
+    """Newton's system of column 0 is singular at its start; those of the other columns are not."""
     A = np.array([[1.0, 0.0], [0.0, 0.5]])
     Z = np.array([[-1.0, -1.0, -2.0], [1.0, 2.0, 3.0]])
     X0 = np.array([[5.0, 0.0, 0.0], [0.0, 0.0, 0.0]])

@@ -1,4 +1,4 @@
-"""Exported models: NumPy files and C sources give the library's answers, within the certificate."""
+"""Exported NumPy files and C sources give the answers of the library, up to the error bounds."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ from idl_ref.export import export
 from idl_ref.export.plan import FORMULAS
 from idl_ref.preprocessing import Standardise
 
-CC = (shutil.which("gcc") or shutil.which("clang")) if os.name == "posix" else None  # MinGW has no sanitizers
+CC = (shutil.which("gcc") or shutil.which("clang")) if os.name == "posix" else None  # MinGW lacks sanitizers.
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
 SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 MAIN = Path(__file__).parents[1] / "examples" / "deploy_c" / "main.c"
@@ -58,7 +58,7 @@ def make(case):
 
 
 def lower(model):
-    """The same model with its triangle below the diagonal."""
+    """Replace A of a model by its strict lower triangle, and return the model."""
     model.parameters["A"][...] = np.tril(model.parameters["A"], -1)
     return model
 
@@ -71,7 +71,7 @@ def samples(model, m=7):
 
 
 def allowed(model, U):
-    """How far an export may be from the library: its own certificate, and that of a step as long as it may be."""
+    """Return how far an export may be from the library: the sum of the library's bound and the export's bound."""
     predictor = model.freeze(raw=model.preprocessing is not None)
     prediction = predictor.certified(U)
     rows = U if model.preprocessing is None else model.preprocessing(U, model.dtype)
@@ -154,7 +154,7 @@ def test_numpy_needs_nothing_else_and_is_formatted(tmp_path):
 
 
 def build(directory, *flags):
-    """The example's program around an exported model."""
+    """Compile the program of the example with an exported model."""
     program = directory / "predict"
     command = [CC, *STRICT, *flags, "-I", str(directory), "-o", str(program), str(MAIN)]
     subprocess.run([*command, str(directory / "idl_model.c"), "-lm"], check=True, capture_output=True, timeout=120)
@@ -162,7 +162,7 @@ def build(directory, *flags):
 
 
 def run(program, U):
-    """Outputs, the largest number of iterations, and the program's status."""
+    """Run the program, and return its outputs, its largest number of iterations, and its exit status."""
     text = "\n".join(" ".join(f"{value:.17g}" for value in row) for row in U.tolist())
     done = subprocess.run([program], input=text, capture_output=True, text=True, timeout=60)
     Y = np.array([[float(value) for value in line.split()] for line in done.stdout.splitlines()])
@@ -221,7 +221,7 @@ def test_a_name_that_c_cannot_use_is_refused(tmp_path, to, name, message):
 @needs_cc
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_c(tmp_path, case):
-    """Strict C99, clean under the address and undefined-behaviour sanitizers, and right."""
+    """The export is strict C99 and gives right answers; address and undefined-behaviour sanitizers find nothing."""
     model = make(case)
     written = export(model, "c", tmp_path)
     text = (tmp_path / "idl_model.c").read_text(encoding="ascii")
@@ -237,9 +237,9 @@ def test_c(tmp_path, case):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_small_inputs_converge_too(tmp_path, activation, dtype):
-    """Their tolerance is smaller, relative to them; where φ(0) is not 0, relative to that."""
+    """The tolerance is relative to small inputs, or to φ(0) if φ(0) is not 0."""
     model = make({"activation": activation, "dtype": dtype, "no_D": True})
-    model.parameters["A"][...] = 1  # then all of the iterations are needed
+    model.parameters["A"][...] = 1  # Such an A needs all iterations.
     for high in (8.0, 1e-3):
         export(model, "numpy", tmp_path, (-high, high))
         predict = imported(tmp_path).predict
@@ -288,8 +288,8 @@ def test_c_tells_which_calls_failed(tmp_path, case, value):
 @pytest.mark.parametrize(
     ("case", "parameter", "value", "u"),
     [
-        ({}, "C", 3e38, 10.0),  # the outputs
-        ({"activation": "hardtanh", "no_D": True}, "B", 1e5, 1e35),  # B u, which hardtanh would hide
+        ({}, "C", 3e38, 10.0),  # The outputs overflow.
+        ({"activation": "hardtanh", "no_D": True}, "B", 1e5, 1e35),  # B u overflows, which hardtanh would hide.
         ({"f": ImplicitFunctionTriu}, "B", 1e20, 1e20),
     ],
 )
@@ -303,7 +303,7 @@ def test_c_notices_overflow(tmp_path, case, parameter, value, u):
 @needs_cc
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_bound_on_the_iterations_is_enough_and_nearly_needed(tmp_path, dtype):
-    """A ≥ 0 with equal rows, and the largest input: Picard takes as many steps as it ever can."""
+    """For A ≥ 0 with equal rows and the largest input, Picard takes the largest possible number of steps."""
     model = make({"kappa": 0.97, "dtype": dtype, "tol": 1e-5, "no_D": True})
     for name, value in (("A", 1.0), ("B", 0.1), ("C", 0.1)):
         model.parameters[name][...] = value
@@ -315,7 +315,7 @@ def test_the_bound_on_the_iterations_is_enough_and_nearly_needed(tmp_path, dtype
     exact = 0.1 * 13 * 1.0 / (1 - 0.97)
     assert np.abs(Y - exact).max() <= written.plan.error_bound
     assert written.plan.error_bound < (1.0 if dtype == "float64" else 10.0)
-    if dtype == "float64":  # far out of range, it is not promised and not claimed
+    if dtype == "float64":  # Far outside the range, convergence is neither guaranteed nor reported.
         assert run(program, np.full((1, 5), 2e4))[2] == 2
 
 
@@ -329,7 +329,7 @@ def test_the_header_says_what_the_arena_needs(tmp_path, case):
     assert int(macros["MAX_ITERATIONS"]) == (1 if plan.triangle else plan.iterations)
     assert float(macros["LOW"]) == plan.low
     n, r = plan.sizes[0], 3 if len(plan.factors) == 2 else None
-    if r:  # stays low rank
+    if r:  # The model keeps its low rank.
         assert int(macros["WEIGHT_BYTES"]) < plan.dtype.itemsize * (2 * 16 * n + 16 * 16 + 2 * 16 * n)
 
 
@@ -351,7 +351,7 @@ def test_numbers_are_exact():
             assert text.endswith("f") == (dtype == np.float32 and value != 0)
 
 
-# --- what cannot be exported, and the command -------------------------------------------------------------------------
+# --- models that cannot be exported, and the command ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("to", ["numpy", "c"])
@@ -372,7 +372,7 @@ def test_refusals(tmp_path, to):
 
 
 def test_a_perron_root_below_one_is_enough(tmp_path):
-    """‖A‖∞ = 2, but |A| has the Perron root 1/2."""
+    """A model with ‖A‖∞ = 2 can be exported, because |A| has the Perron root 1/2."""
     model = make({"f": ImplicitFunction, "hidden_dim": 2, "dtype": "float64"})
     model.parameters["A"][...] = [[0.0, 2.0], [0.125, 0.0]]
     plan = export(model, "numpy", tmp_path).plan

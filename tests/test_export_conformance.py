@@ -1,4 +1,4 @@
-"""The exported C passes the conformance kit: in this process, and through its subprocess runner."""
+"""The exported C code passes the conformance kit, in this process and through the subprocess runner."""
 
 import sys
 from pathlib import Path

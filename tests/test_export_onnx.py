@@ -1,4 +1,4 @@
-"""ONNX: what onnx checks and onnxruntime computes is what the library says."""
+"""The ONNX export passes the checker of onnx, and onnxruntime computes the answers of the library with it."""
 
 import sys
 
@@ -51,7 +51,7 @@ def test_rows_that_fail_are_nan(tmp_path, case, value):
 
 
 def test_a_state_that_overflows_is_nan(tmp_path):
-    """Z is 1e38, and X 33 times that."""
+    """Here Z is 1e38, and X is 33 times as large, so that X overflows in float32."""
     model = make({"kappa": 0.97, "activation": "identity", "no_D": True})
     model.parameters["A"][...], model.parameters["B"][...] = 1, 0.1
     U = np.array([[2e38] * 5, [1.0] * 5], np.float32)

@@ -32,7 +32,7 @@ def test_apply_transpose_and_norms_are_those_of_the_product(n, r, m, seed):
 
 @given(n=sizes, r=ranks, m=batches, seed=seeds)
 def test_gradients_are_directional_derivatives(n, r, m, seed):
-    """⟨V, (F + dF) X⟩ is linear in each factor: its gradient is exact."""
+    """⟨V, F X⟩ is linear in each factor, so that a finite change of a factor gives its exact gradient."""
     L, R, X, V, A = draw(n, r, m, seed)
     (G_A,) = fac.gradients((A,), X, V)
     np.testing.assert_allclose(G_A, naive.product(V, X.T), rtol=1e-12, atol=1e-13)
@@ -59,7 +59,7 @@ def test_triangle(n):
         assert fac.triangle((np.triu(ones, 1),)) == "upper"
         assert fac.triangle((np.tril(ones, -1),)) == "lower"
         assert fac.triangle((ones,)) is None
-    for i, j in np.ndindex(n, n):  # one entry, wherever it is
+    for i, j in np.ndindex(n, n):  # A has a single nonzero entry, at each place in turn.
         A = np.zeros((n, n))
         A[i, j] = np.nan if i + j == 2 else -1e-300
         assert fac.triangle((A,)) == ("upper" if i < j else "lower" if i > j else None)

@@ -1,4 +1,4 @@
-"""Every import goes down: a module may import only modules of lower floors. A new file needs a floor first."""
+"""A module may import only modules of lower floors; a new file must be added to the table of floors."""
 
 import ast
 from pathlib import Path
@@ -115,7 +115,7 @@ FLOORS = {
     "export.onnx": 25,
     "export": 26,
     "bench": 28,
-    "": 38,  # the package itself: the names and modules in it are imported when they are asked for
+    "": 38,  # The package itself imports its public names when they are first used.
     "__main__": 39,
 }
 FILES = {

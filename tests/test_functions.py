@@ -111,16 +111,16 @@ def test_active_set_changes_only_across_a_kink(name):
     A = np.array([[3.0, -0.5], [0.3, 0.4]])
     assert same(A, A * 1.001)
     crossed = [A / 4, A[::-1], A * [[1, -1], [1, 1]], A * [[1, 6.5], [1, 1]]]
-    if name == "inf":  # into the ball; another largest row; another sign
+    if name == "inf":  # The moves lead into the ball, to another largest row, and to another sign.
         assert [same(A, B) for B in crossed] == [False, False, False, True]
-    elif name == "rows":  # into the ball; another row outside; another support
+    elif name == "rows":  # The moves lead into the ball, to another row outside, and to another support.
         assert [same(A, B) for B in crossed] == [False, False, True, False]
     else:
         assert all(same(A, B) for B in crossed)
 
 
 def flow(parameters, U, targets, *, f, kappa, activation, loss, bias):
-    """U → Z → X → Y → G_Y → G → S → V → gradients, with this package's parts only, all in columns."""
+    """Compute loss and gradients step by step with the functions of this package, with samples as columns."""
     low_rank, row, options = "L" in parameters, activations.get(activation), SolveOptions(tol=1e-15, max_iter=5000)
     P, function = parameters, FUNCTIONS[f](kappa)
     raw = (P["L"], P["R"].T) if low_rank else (P["A"],)

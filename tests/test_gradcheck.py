@@ -23,7 +23,7 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", 
 
 
 def make(f=ImplicitFunctionInf, size=8.0, seed=0, low_rank=False, **settings):
-    """A model whose raw weights lie far outside the ball."""
+    """Return a model whose raw weights lie far outside the ball of `f`."""
     arguments = {"bias": True, "dtype": "float64", "is_low_rank": low_rank, "rank": 2 if low_rank else None, **settings}
     made = ImplicitModel(3, 2, 5, f, seed=seed, **arguments)
     for F in as_factors(made.parameters):
@@ -107,14 +107,14 @@ def test_a_transposed_gradient_is_found(monkeypatch):
 def test_a_wrong_factor_order_is_found(monkeypatch):
     def swapped(F, X, V):
         _, Rt = F
-        return V @ (Rt @ X).T, (Rt @ V) @ X.T  # Rᵀ V where Lᵀ V belongs
+        return V @ (Rt @ X).T, (Rt @ V) @ X.T  # Rᵀ V is wrong; it should be Lᵀ V.
 
     monkeypatch.setattr(factors, "gradients", swapped)
     assert wrong_rows(check(make(low_rank=True))) == {"R"}
 
 
 def plant_in_the_adjoint(monkeypatch, plant):
-    """Let every adjoint solve see what `plant` makes of its equation."""
+    """Let every adjoint solve use the equation that `plant` makes from its own."""
     right = Layer.adjoint
     monkeypatch.setattr(Layer, "adjoint", lambda layer, S, G: plant(right(layer, S, G)))
 
@@ -161,7 +161,7 @@ def test_a_small_error_in_one_entry_is_found(monkeypatch, relative):
 
 
 def test_an_error_in_an_entry_that_was_not_drawn_is_found(monkeypatch):
-    """One random direction covers every entry."""
+    """The random direction involves every entry."""
     right = factors.gradients
 
     def off(*arguments):
@@ -201,7 +201,7 @@ def test_a_gradient_that_is_not_finite_is_wrong(monkeypatch):
 
 
 def kinked(u):
-    """One hidden unit, A = 0, with preactivation u: a kink of relu, at distance u."""
+    """Return a model x = relu(0.25 x + u) with one hidden unit, an input u near the kink at 0, and a target."""
     made = ImplicitModel(1, 1, 1, no_D=True, dtype="float64", seed=0)
     made.parameters["A"][...] = 0.25
     made.parameters["B"][...] = 1
@@ -215,7 +215,7 @@ def test_a_kink_between_the_steps_is_reported_and_not_wrong(u):
     report = check_gradients(made, U, T, loss="mse")
     rows = {row.name: row for row in report.rows}
     assert rows["U"].kinks == 1
-    assert np.isnan(rows["U"].difference_error)  # differences would be wrong by half
+    assert np.isnan(rows["U"].difference_error)  # A central difference would be wrong by a factor 2.
     assert rows["U"].complex_error <= report.complex_tolerance
     assert "WRONG" not in verdicts(report).values()
     assert report.passed
@@ -224,14 +224,14 @@ def test_a_kink_between_the_steps_is_reported_and_not_wrong(u):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "hardtanh", "tanh"])
 def test_an_input_of_zeros_is_not_wrong(bias, activation):
-    """Without bias every preactivation sits exactly on the kink of relu."""
+    """Without a bias, every argument of relu is exactly at the kink."""
     made = make(bias=bias, activation=activation)
     report = check_gradients(made, np.zeros((4, 3)), [0, 1, 1, 0])
     assert "WRONG" not in verdicts(report).values(), str(report)
 
 
 def test_a_kink_of_the_constraint_is_not_wrong():
-    """‖A‖∞ = κ: the scaling sets in exactly here."""
+    """At ‖A‖∞ = κ, the scaling of A begins, which is a kink."""
     for f in (ImplicitFunctionInf, ImplicitFunctionRows):
         made = make(f, size=1.0)
         A = made.parameters["A"]
@@ -240,7 +240,7 @@ def test_a_kink_of_the_constraint_is_not_wrong():
 
 
 def test_zeros_in_A_are_not_wrong():
-    """|a| has a kink at 0, which the row that attains the norm feels."""
+    """|a| has a kink at 0, which affects the row that attains the norm."""
     for f in (ImplicitFunctionInf, ImplicitFunctionRows):
         made = make(f)
         made.parameters["A"][:, 1] = 0
@@ -329,7 +329,7 @@ def test_difference_curve_is_a_v():
 
 
 def test_the_oracle_does_not_use_what_it_checks(monkeypatch):
-    """With every gradient routine broken, differences and complex step still agree with each other."""
+    """If every gradient routine is broken, central differences and the complex step still agree with each other."""
     made, (U, T) = make(), data("mse")
     truth = check_gradients(made, U, T, loss="mse")
     assert truth.passed
@@ -339,4 +339,5 @@ def test_the_oracle_does_not_use_what_it_checks(monkeypatch):
     for name, value in oracle.values.items():
         E = np.random.default_rng(0).standard_normal(value.shape)
         difference, _ = oracle.difference({name: E}, 1e-6)
-        assert oracle.complex_step({name: E})[0] == pytest.approx(difference, rel=1e-6, abs=1e-9)  # eps/h
+        # The rounding error of the difference is about eps/h.
+        assert oracle.complex_step({name: E})[0] == pytest.approx(difference, rel=1e-6, abs=1e-9)

@@ -1,4 +1,4 @@
-"""Gradients of whole models against the complex step through an unrolled iteration; see `naive.gradients`."""
+"""These tests compare gradients of models with the complex step through an unrolled iteration, `naive.gradients`."""
 
 import itertools
 
@@ -26,7 +26,7 @@ from idl_ref.weights import Options, Weights, as_factors
 
 p, q, n, m, r = 3, 2, 5, 4, 2
 KAPPA = 0.5
-STEPS = 60  # 0.5**60 < 1e-18
+STEPS = 60  # After 60 steps with κ = 0.5, the error is below 0.5**60 < 1e-18.
 KINKS = {"relu": (0.0,), "leaky_relu": (0.0,), "hardtanh": (-1.0, 1.0)}
 LAYOUTS = [(f, low_rank) for f in FUNCTIONS for low_rank in (False, True) if FUNCTIONS[f].low_rank or not low_rank]
 CASES = [
@@ -40,7 +40,7 @@ CASES = [
 
 
 def make(f, low_rank=False, bias=False, no_D=False, activation="relu", kappa=KAPPA, size=8.0, seed=0, **settings):
-    """A float64 model solved to rounding, with raw ‖A‖∞, or ‖L‖∞ and ‖Rᵀ‖∞, of size · kappa."""
+    """Return a float64 model that solves to rounding, whose raw ‖A‖∞, or ‖L‖∞ and ‖Rᵀ‖∞, is size · kappa."""
     settings = {"dtype": "float64", "tol": 0, "grad_tol": 0, "mitr": 10_000, "grad_mitr": 10_000, **settings}
     sizes = [settings.pop(letter, default) for letter, default in (("p", p), ("q", q), ("n", n))]
     rank = settings.pop("r", r)
@@ -48,7 +48,7 @@ def make(f, low_rank=False, bias=False, no_D=False, activation="relu", kappa=KAP
         *sizes, FUNCTIONS[f], no_D, bias, kappa=kappa, is_low_rank=low_rank, rank=rank if low_rank else None,
         activation=activation, seed=seed, on_failure="raise", **settings,
     )  # fmt: skip
-    size = min(size, 0.9) if f == "none" else size  # nothing else keeps it well posed
+    size = min(size, 0.9) if f == "none" else size  # This f does not keep the model well posed.
     for F in as_factors(model.parameters):
         F *= size * kappa / max(np.abs(F).sum(axis=1).max(), 1e-30)
     return model
@@ -69,7 +69,7 @@ def expected(model, U, targets, loss, steps=STEPS, f=None, parameters=None):
 
 
 def assert_close(gradients, truth, allowed):
-    """Every entry is within `allowed` of the truth, relative to the largest entry of its gradient."""
+    """Assert that every gradient has an error of at most `allowed`, relative to its largest entry."""
     assert gradients.keys() == truth.keys()
     for name, G in gradients.items():
         assert G.shape == truth[name].shape
@@ -78,7 +78,7 @@ def assert_close(gradients, truth, allowed):
 
 
 def allowed_float32(n, kappa):
-    """Rounding of X reaches V through the slopes: 1/(1 − κ) for each of the two solves, (n + 8) roundings in each."""
+    """Return the float32 error that is allowed: n + 8 roundings in each of two solves, each amplified by 1/(1 − κ)."""
     return 4 * (n + 8) * float(np.finfo(np.float32).eps) / (1 - kappa) ** 2
 
 
@@ -118,11 +118,11 @@ def test_negative_entries_keep_their_sign_through_the_ball():
 
 @pytest.mark.parametrize(("f", "size"), [("inf", 1.0), ("inf", 8.0), ("rows", 1.0), ("rows", 8.0), ("none", 0.999999)])
 def test_hard_matrices(f, size):
-    """Nonnegative, every row sum κ = 0.99: Picard's rate is κ itself, and 4,000 steps are needed."""
+    """For a nonnegative A whose row sums are all κ = 0.99, Picard's rate is κ, and 4,000 steps are needed."""
     n = 3
     A = np.random.default_rng(3).random((n, n)) + 0.2
     A *= size * 0.99 / A.sum(axis=1, keepdims=True)
-    A[0] *= 1 + 1e-6 if f != "none" else 1  # one row attains the norm
+    A[0] *= 1 + 1e-6 if f != "none" else 1  # A single row attains the norm.
     U, targets = data("mse", m=2, p=1, q=1)
     U = np.abs(U) + 0.1
     truth = None
@@ -172,14 +172,14 @@ def test_any_model(layout, activation, loss, kappa, size, dtype, bias, no_D, siz
     truth = expected(model, U, targets, loss, steps=max(n, 120 if kappa > 0.5 else STEPS))
     allowed = 1e-9 if dtype == np.float64 else allowed_float32(n, kappa)
     for name, value in G.items():
-        scale = max(np.abs(truth[name]).max(), 0.1)  # entries of the data are of order one
+        scale = max(np.abs(truth[name]).max(), 0.1)  # The entries of the data are of order one.
         assert np.abs(value - truth[name]).max() <= allowed * scale, name
 
 
 @pytest.mark.parametrize("no_D", [False, True])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_adjoint_identity_of_the_whole_model(no_D, activation):
-    """⟨G_Y, Ỹ⟩ = Σ ⟨∂θ, θ̃⟩ + ⟨∂U, Ũ⟩ for every tangent, with Ỹ from an exact solve."""
+    """For all tangents, ⟨G_Y, Ỹ⟩ = Σ ⟨∂θ, θ̃⟩ + ⟨∂U, Ũ⟩, where Ỹ comes from an exact solve."""
     model = make("none", no_D=no_D, activation=activation)
     U, _ = data("mse")
     W, X = model.parameters, model.equilibrium(U).X
@@ -223,7 +223,7 @@ def test_straight_through_is_exact_inside_the_ball(f):
 
 
 def test_the_scaling_takes_the_radial_part_out():
-    """The loss does not change along A itself where ‖A‖∞ > κ: ⟨∂A, A⟩ = 0."""
+    """Where ‖A‖∞ > κ, the loss does not change if A is multiplied by a number, so that ⟨∂A, A⟩ = 0."""
     model = make("inf")
     U, targets = data("cross_entropy")
     G = model.loss_and_gradients(U, targets)[1]["A"]
@@ -266,7 +266,7 @@ def test_gradients_are_sums_over_samples():
 
 
 def test_the_flow_in_columns():
-    """A layer on its own, as a reader would use it."""
+    """A layer can be used without a model, with samples as columns."""
     rng = np.random.default_rng(0)
     A, B, C, U, G_Y = (rng.standard_normal(s) for s in ((n, n), (n, p), (q, n), (p, m), (q, m)))
     A *= 0.5 / np.abs(A).sum(axis=1).max()

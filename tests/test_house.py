@@ -1,4 +1,4 @@
-"""The picture of the house, docs/house.svg, is what docs/house.py writes; its layout keeps rooms and arrows apart."""
+"""The committed docs/house.svg is the output of docs/house.py, and rooms and arrows in it do not overlap."""
 
 import importlib
 import sys
@@ -71,7 +71,7 @@ def test_places_are_the_nearest_that_are_far_enough_apart(house, items):
     assert found[0] >= 0
     assert found[-1] <= 100 + 1e-9
     cost = sum(w * (x - target) ** 2 for x, target, w in zip(found, wanted, weights, strict=True))
-    for i in range(len(found)):  # no single place, nor all from one on, can be moved for the better
+    for i in range(len(found)):  # Moving one place, or all places before or after it, does not reduce the cost.
         for step in (-1e-3, 1e-3):
             for moved in ([i], range(i, len(found)), range(i + 1)):
                 other = [x + step if k in moved else x for k, x in enumerate(found)]

@@ -41,7 +41,7 @@ def assert_same(one, two):
 
 
 def refuse(path, words=None, memory=20e6):
-    """Loading raises FileFormatError, names the file, and allocates less than `memory` bytes."""
+    """Assert that loading raises FileFormatError, names the file, and allocates less than `memory` bytes."""
     tracemalloc.start()
     try:
         with pytest.raises(FileFormatError, match=words) as caught:
@@ -56,7 +56,7 @@ def refuse(path, words=None, memory=20e6):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A model file, its header and its arrays."""
+    """Return the path of a model file, its header and its arrays."""
     path = tmp_path / "model.npz"
     make().save(path)
     with np.load(path) as archive:
@@ -66,7 +66,7 @@ def saved(tmp_path):
 
 
 def forge(path, header, arrays, **keywords):
-    """A file like those that `save` writes, of anything."""
+    """Write a file in the format of `save` with an arbitrary header and arbitrary arrays."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     if path.suffix == ".npz":
         np.savez(path, header=np.frombuffer(text, np.uint8), **arrays, **keywords)
@@ -75,7 +75,7 @@ def forge(path, header, arrays, **keywords):
         path.write_bytes(numpy.save(arrays, metadata={"header": text.decode()}))
 
 
-# --- there and back ---------------------------------------------------------------------------------------------------
+# --- saving and loading -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -132,7 +132,7 @@ def test_names_outside_ascii(tmp_path):
     assert_same(idl_ref.load(path), make())
 
 
-# --- saving -----------------------------------------------------------------------------------------------------------
+# --- errors while saving ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["model", "model.pkl", "model.npy", "model.npz.gz", ".npz", "model.NPZ"])
@@ -482,7 +482,7 @@ def test_pickles_are_never_executed(saved, name):
 
 
 def npy(shape, data, dtype="<f4", text=None):
-    """The bytes of a .npy file that claims what it likes."""
+    """Return the bytes of a .npy file whose header may contradict its data."""
     text = text or f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode("latin1") + data
 
@@ -505,7 +505,7 @@ def members_of(arrays, **others):
 
 
 def test_an_array_that_claims_to_be_huge(saved):
-    """Settings and array agree on 10 GB that are not there: refused before memory is taken."""
+    """If settings and array header claim 10 GB that the file lacks, the file is refused before memory is allocated."""
     path, header, _ = saved
     n = 50_000
     header["settings"]["hidden_dim"] = n
@@ -525,7 +525,7 @@ def test_a_header_that_claims_to_be_huge(saved, count):
 
 
 def test_more_data_than_the_array_holds(saved):
-    """A member of the right shape with 50 MB of zeros behind it."""
+    """A member of the right shape is followed by 50 MB of zeros."""
     path, header, arrays = saved
     bomb = members_of(arrays)["A"] + bytes(50 << 20)
     forge_members(path, header, members_of(arrays, A=bomb), zipfile.ZIP_DEFLATED)
@@ -545,7 +545,7 @@ def test_less_data_than_the_array_holds(saved):
 
 @pytest.mark.parametrize("method", [8, 9, 12, 14, 93, 99])
 def test_a_compression_that_is_not_there(saved, method):
-    """The archive's directory says that stored members are compressed."""
+    """The list of members claims that members are compressed, although they are not."""
     path, *_ = saved
     content = bytearray(path.read_bytes())
     position = content.find(b"PK\x01\x02")
@@ -616,7 +616,7 @@ def test_compressed_archives_are_refused(saved):
 
 
 def test_sizes_and_places_of_64_bits(saved):
-    """As in an archive of more than 4 GB: 32-bit fields are full, and the numbers stand behind the names."""
+    """In an archive above 4 GB, the 32-bit fields are 0xFFFFFFFF, and 64-bit fields after the names hold the sizes."""
     path, _, arrays = saved
     content = path.read_bytes()
     size, place = struct.unpack("<II", content[-10:-2])
@@ -683,7 +683,7 @@ def test_errors_are_value_errors():
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite(saved, suffix, value):
-    """Forged with a checksum that agrees."""
+    """The checksum of the forged array is correct, so that only the check for finite numbers refuses the file."""
     path, header, arrays = saved
     arrays["B"][0, 1] = value
     header["crc32"]["B"] = zlib.crc32(arrays["B"].tobytes())
@@ -697,7 +697,8 @@ def test_a_long_list_of_members_is_not_even_read(saved):
     forge(path, header, {**arrays, **{f"E{i}": np.zeros(1) for i in range(20_000)}})
     # The list alone has 1.2e6 bytes, so that the memory limit shows that the list was not read.
     refuse(path, r"the list of members must have at most 65536 bytes; got \d+", memory=1e5)
-    forge(path, header, {**arrays, **{f"E{i}": np.zeros(0) for i in range(70_000)}})  # so many need the long record
+    # So many members need the 64-bit record.
+    forge(path, header, {**arrays, **{f"E{i}": np.zeros(0) for i in range(70_000)}})
     refuse(path, r"the list of members must have at most 65536 bytes; got \d+", memory=1e5)
 
 

@@ -1,7 +1,7 @@
-"""Model files made by Hypothesis: whatever stands in one, `load` returns a model or says what is wrong with the file.
+"""For any file that Hypothesis makes, `load` returns a model or raises an error that names the fault of the file.
 
-It takes less than a second of CPU time and less than 100 MB, and executes nothing. IDL_REF_FUZZ=10000 sets how many
-files are made.
+Loading takes less than a second of CPU time and less than 100 MB, and executes nothing. IDL_REF_FUZZ=10000 sets how
+many files are made.
 """
 
 import io
@@ -27,19 +27,19 @@ from idl_ref.preprocessing import Standardise
 
 COUNT = int(os.environ.get("IDL_REF_FUZZ", "1000"))
 FORBIDDEN = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"}
-WATCHED = []  # not empty while a file is read
+WATCHED = []  # This list is not empty while a file is read.
 
 
 def _hook(event, arguments):
     if WATCHED and (event in FORBIDDEN or (event == "exec" and arguments[0].co_filename == "<string>")):
-        WATCHED.append(event)  # the code of a module that is imported has the name of its file
+        WATCHED.append(event)  # Code of an imported module has the name of a file.
 
 
 sys.addaudithook(_hook)
 
 
 def whole_files():
-    """Valid files of different kinds, as bytes; in .safetensors too where that package is."""
+    """Return valid files of different kinds as bytes, also in .safetensors if that package is installed."""
     low_rank = {"is_low_rank": True, "rank": 2, "dtype": "float64"}
     kinds = {"bias": True}, low_rank, {"f": ImplicitFunctionTriu, "no_D": True}
     result = {".npz": [], ".safetensors": []}
@@ -98,7 +98,7 @@ def described(dtype, shape):
 
 @st.composite
 def forged_archives(draw, text, shapes):
-    """An .npz around a header, whose arrays describe themselves as the header wants it, or otherwise."""
+    """Draw an .npz archive with a given header, whose arrays may or may not agree with the header."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))) as target:
         target.writestr("header.npy", npy(described("|u1", (len(text),)), text))
@@ -112,7 +112,7 @@ def forged_archives(draw, text, shapes):
 
 @st.composite
 def forged_safetensors(draw, text, shapes):
-    """The same as a .safetensors."""
+    """Draw a .safetensors file with a given header, whose arrays may or may not agree with the header."""
     tensors = {"__metadata__": {"header": text.decode()}}
     for name, shape in shapes.items():
         offsets = draw(st.sampled_from([[0, 64], [0, 10**12], [64, 0]]))
@@ -125,7 +125,7 @@ def forged_safetensors(draw, text, shapes):
 
 @st.composite
 def hostile_files(draw):
-    """A suffix, and bytes: noise, a valid file with damage, or one put together anew around a forged header."""
+    """Draw a suffix and the bytes of a file: noise, a damaged valid file, or a file with a forged header."""
     suffix = draw(st.sampled_from(SUFFIXES))
     kind = draw(st.sampled_from(["noise", "damaged", "damaged", "forged", "forged"]))
     if kind == "noise":
@@ -151,11 +151,11 @@ def test_hostile_files(tmp_path_factory, file):
     path.write_bytes(content)
     message = ""
     tracemalloc.start()
-    start = time.thread_time()  # CPU time: waiting for a busy machine does not count
+    start = time.thread_time()  # CPU time does not include waiting on a busy machine.
     WATCHED.append("reading")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy's, about arrays that Python 2 might have written
+            warnings.simplefilter("ignore")  # NumPy warns of arrays that Python 2 wrote.
             model = idl_ref.load(path)
     except idl_ref.FileFormatError as reason:
         message = str(reason)

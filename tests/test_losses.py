@@ -45,7 +45,7 @@ def test_cross_entropy_takes_logits_of_any_size(dtype):
     value, G_Y = losses.cross_entropy(Y, np.array([0, 0, 2]))
     np.testing.assert_allclose(value, (0 + 2e4 + np.log(3)) / 3, rtol=1e-6)
     np.testing.assert_allclose(G_Y * 3, [[0, -1, 1 / 3], [0, 1, 1 / 3], [0, 0, -2 / 3]], atol=1e-7)
-    assert G_Y.dtype == dtype  # a number divided by an integer is float64 before NumPy 2
+    assert G_Y.dtype == dtype  # Before NumPy 2, dividing by an integer can give float64.
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -56,7 +56,7 @@ def draw(m=6, p=4, seed=1, dtype=np.float32):
 
 
 def hard(m=5, **settings):
-    """A model that Picard needs thousands of steps for: nonnegative, every row sum 0.99; and its U."""
+    """Return a nonnegative model whose row sums are all 0.99, which takes thousands of Picard steps, and inputs U."""
     model = ImplicitModel(3, 2, 6, seed=0, **settings)
     A = np.random.default_rng(0).random((6, 6)) + 0.1
     model.parameters["A"][...] = 0.99 * A / A.sum(axis=1, keepdims=True)
@@ -402,7 +402,7 @@ def test_outputs_solve_the_two_equations():
     np.testing.assert_allclose(model(U), (W["C"] @ X + W["D"] @ V.T).T, rtol=1e-12, atol=1e-13)
 
 
-# --- settings and parameters belong to the model ----------------------------------------------------------------------
+# --- each model has its own settings and parameters -------------------------------------------------------------------
 
 
 def test_two_models_share_nothing():
@@ -526,7 +526,7 @@ def test_seed_leaves_the_global_generator_alone():
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
-# --- when it does not converge ----------------------------------------------------------------------------------------
+# --- samples that do not converge -------------------------------------------------------------------------------------
 
 
 def pattern(equation, m, limit):
@@ -690,7 +690,7 @@ def test_low_rank_is_the_dense_model_of_the_product(f, size):
 
 @pytest.mark.parametrize("f", [ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunction])
 def test_low_rank_never_forms_the_product(f):
-    n = 20_000  # one n × n array of float32 has 1,600 MB
+    n = 20_000  # An n × n array of float32 would have 1,600 MB.
     model = ImplicitModel(10, 3, n, f, is_low_rank=True, rank=4, seed=0)
     U = draw(4, 10)
     tracemalloc.start()
@@ -752,7 +752,7 @@ def test_warnings_point_at_the_caller():
         assert caught[0].filename == __file__
 
 
-# --- the effective weights are kept while nothing changes -------------------------------------------------------------
+# --- the effective weights are cached while nothing changes -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("low_rank", [False, True])
@@ -764,11 +764,11 @@ def test_a_layer_is_prepared_once_until_something_changes(low_rank):
     for name in model.parameters:
         changed = copy.deepcopy(model)
         changed(U)
-        changed.parameters[name][0, 0] += 0.25  # in place
+        changed.parameters[name][0, 0] += 0.25  # The array is changed in place.
         fresh = ImplicitModel.from_parameters(changed.settings, copy.deepcopy(changed.parameters))
         np.testing.assert_array_equal(changed(U), fresh(U))
         assert not np.array_equal(changed(U), first)
-        changed.parameters[name] = model.parameters[name].copy()  # by name
+        changed.parameters[name] = model.parameters[name].copy()  # The array is replaced.
         np.testing.assert_array_equal(changed(U), first)
     model.settings = dataclasses.replace(model.settings, kappa=0.3)
     assert model.layer() is not layer

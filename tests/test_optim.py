@@ -7,7 +7,7 @@ from idl_ref import SGD
 
 
 def run(optimizer, gradients, w0=(1.0, -2.0), steps=None):
-    """The weights after each step, for gradients given in advance."""
+    """Return the weights after each step, for given gradients."""
     w = {"B": np.array(w0)}
     optimizer.start(steps if steps is not None else len(gradients))
     path = []
@@ -60,7 +60,7 @@ def test_cosine():
     np.testing.assert_allclose(path, by_hand(lambda t: 0.1 * (1 + math.cos(math.pi * t / 6)), 0.9), rtol=1e-13)
     assert optimizer.rate() == pytest.approx(0, abs=1e-16)
     optimizer.step({"B": np.zeros(2)}, {"B": np.ones(2)})
-    assert optimizer.rate() == pytest.approx(0, abs=1e-16)  # beyond the end it does not rise again
+    assert optimizer.rate() == pytest.approx(0, abs=1e-16)  # After the last step, the rate stays at 0.
     optimizer.start(2)
     assert optimizer.rate() == 0.2
     optimizer.start(0)

@@ -22,7 +22,7 @@ Z = np.random.default_rng(2).standard_normal((8, 5))
 
 
 def png(figure, tmp_path):
-    """The figure saves without a warning, and shows something."""
+    """Assert that saving the figure gives no warning, and that the picture is not empty."""
     from matplotlib.figure import Figure
 
     assert isinstance(figure, Figure)

@@ -1,4 +1,4 @@
-"""The frozen predictor: the model's answers, certified, immutable, safe for threads, forks, time and memory."""
+"""A predictor gives the model's answers with valid bounds; it is immutable, and safe with threads and after forks."""
 
 import copy
 import itertools
@@ -27,7 +27,7 @@ FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, Im
 
 
 def hard_model(backend, **settings):
-    """A ≥ 0 with row sums κ, and positive Z: Picard takes thousands of steps."""
+    """Return a model with A ≥ 0, row sums κ and positive Z, which takes thousands of Picard steps."""
     model = ImplicitModel(3, 2, 20, kappa=0.999, seed=1, backend=backend, **settings)
     model.parameters["A"][...] = 1
     for name in "BCD":
@@ -36,7 +36,7 @@ def hard_model(backend, **settings):
 
 
 def exact(model, U):
-    """Ŷ in float64 at a tolerance far below every bound."""
+    """Return Ŷ in float64, with a tolerance far below every bound."""
     settings = replace(
         model.settings, dtype="float64", tol=1e-15, mitr=100_000, method="auto", on_failure="raise", backend="numpy"
     )
@@ -108,14 +108,14 @@ def test_the_bound_is_infinite_where_nothing_contracts(twin):
     model.parameters["A"][...] = [[0.0, -1.5], [1.5, 0.0]]
     model.parameters["B"][...] = 1
     for m in (1, 2):
-        prediction = model.freeze().certified(np.full((m, 2), -1.0))  # relu: x = 0 is an equilibrium all the same
+        prediction = model.freeze().certified(np.full((m, 2), -1.0))  # With relu, x = 0 is an equilibrium.
         assert prediction.converged
         assert np.isinf(prediction.error_bound).all()
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock for the predictor that moves on by one second at each reading, whatever the machine does."""
+    """Replace the clock of the predictor by one that advances by one second at each reading."""
     readings = itertools.count()
     monkeypatch.setattr(predictor_module, "time", SimpleNamespace(perf_counter=lambda: float(next(readings))))
     return readings
@@ -145,14 +145,16 @@ def test_a_time_limit_returns_the_best_iterate_with_its_certificate(twin, m, clo
     ("seconds", "iterations"),
     [
         (0, [1]),
-        (2, [1]),  # an application takes a second: another one would leave no time for Ŷ
+        # An application takes one second, so that a second application would leave no time for Ŷ.
+        (2, [1]),
         (3, [1, 1]),
-        (4, [1, 2, 3, 2]),  # at two a second, four would fit into the last two seconds: one of them is left for Ŷ
+        # At two applications per second, four would fit into the last two seconds, but one is reserved for Ŷ.
+        (4, [1, 2, 3, 2]),
         (10, [1, 2, 4, 8, 16, 32, 64, 128, 255, 254]),
     ],
 )
 def test_a_time_limit_is_kept(twin, seconds, iterations, clock):
-    """Alternating signs: Picard would go on for ever; what is returned at the limit is its best iterate."""
+    """Picard's iteration oscillates without converging; at the time limit, the best iterate is returned."""
     model = ImplicitModel(
         2, 1, 2, ImplicitFunction, activation="identity", backend=twin, mitr=10**9, method="picard", seed=0
     )
@@ -160,7 +162,7 @@ def test_a_time_limit_is_kept(twin, seconds, iterations, clock):
     prediction = model.freeze().certified(np.ones((1, 2)), seconds)
     assert prediction.status[0] == idl_ref.Status.MAX_ITER
     assert prediction.iterations[0] == sum(iterations)
-    assert next(clock) == len(iterations) + 1  # readings: at the start, and after each run of iterations
+    assert next(clock) == len(iterations) + 1  # The clock is read at the start and after each chunk.
     assert len(iterations) <= max(seconds, 1)
     assert np.isfinite(prediction.Y).all()
 
@@ -247,11 +249,12 @@ def in_child(predictor, U, results):
 def test_after_a_fork(twin):
     predictor = ImplicitModel(6, 3, 300, backend=twin, seed=0).freeze()
     U = np.random.default_rng(0).standard_normal((500, 6)).astype(np.float32)
-    here = predictor(U[:1]), predictor(U)  # several threads have run
+    here = predictor(U[:1]), predictor(U)  # Several threads have run before the fork.
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of forking beside threads: that is the test
+        # Python 3.12 and later warn of a fork in a process with threads, which is what this test is about.
+        warnings.simplefilter("ignore", DeprecationWarning)
         children = [context.Process(target=in_child, args=[predictor, U, results]) for _ in range(3)]
         for child in children:
             child.start()
@@ -284,7 +287,7 @@ def test_memory_does_not_grow(twin, calls):
 
 
 def resident_bytes():
-    """Bytes of this process in memory; 0 where the system does not tell."""
+    """Return the resident memory of this process in bytes, or 0 if the system does not report it."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""What docs/stability.md calls stable is there, is documented, and is all that has an `__all__`."""
+"""The names that docs/stability.md calls stable exist and are documented, and no other name is in an `__all__`."""
 
 import importlib
 import inspect
@@ -32,7 +32,7 @@ NAMES = [f"{module}.{name}" for module, value in PUBLIC.items() for name in valu
 
 
 def value(name):
-    """What a dotted name stands for."""
+    """Return the object that a dotted name stands for."""
     module, _, last = name.rpartition(".")
     return getattr(PUBLIC[module], last)
 

@@ -1,4 +1,4 @@
-"""The teaching file against the library, and the labs: wrong as they are, right once their bug is fixed."""
+"""The teaching file agrees with the library; each lab is wrong as it stands, and right after its bug is fixed."""
 
 import ast
 import importlib
@@ -21,7 +21,7 @@ DIGITS = Path(idl_ref.__file__).parent / "data" / "digits.npz"
 
 
 def module(path, source=None):
-    """A file, or a changed source of it, as a module that nothing else sees."""
+    """Load a file, or a changed source of it, as a separate module."""
     spec = importlib.util.spec_from_file_location(f"teaching_{path.stem}", path)
     loaded = importlib.util.module_from_spec(spec)
     exec(compile(source or path.read_text(encoding="utf-8"), path.name, "exec"), loaded.__dict__)
@@ -34,7 +34,7 @@ def lesson():
 
 
 def pair(lesson, size=1.0, n=12):
-    """The lesson's model and the library's, with the same weights."""
+    """Return a model of the lesson and a model of the library with the same weights."""
     ours = lesson.Model(p=5, q=3, n=n, seed=1)
     ours.weights["A"] *= size
     theirs = idl_ref.ImplicitModel(4, 3, n, bias=True, dtype="float64", tol=1e-12, grad_tol=1e-12, mitr=10_000)
@@ -55,7 +55,7 @@ def test_the_file_is_short_and_imports_numpy_alone():
     assert [ast.unparse(node) for node in imports] == ["import numpy as np"]
 
 
-@pytest.mark.parametrize("size", [1.0, 20.0])  # inside the ball and outside
+@pytest.mark.parametrize("size", [1.0, 20.0])  # The weights are inside or outside the ball.
 def test_outputs_and_gradients_are_the_librarys(lesson, size):
     ours, theirs, U, labels = pair(lesson, size)
     assert (lesson.norm_inf(ours.weights["A"]) > 0.99) == (size > 1)
@@ -97,7 +97,7 @@ def test_its_gradient_check_sees_a_bug():
 
 # --- labs -------------------------------------------------------------------------------------------------------------
 
-FIXES = {  # lab -> what is wrong, what is right. Look here when you have found it.
+FIXES = {  # For each lab, its wrong line and the correct one. These are the solutions of the exercises.
     1: ("S * (times(problem, V) + G)", "S * (common.times_transposed(problem, V) + G)"),
     2: ("slope(problem.activation, X)", "slope(problem.activation, times(problem, X) + problem.B @ U)"),
     3: ("np.abs(X - before).mean()", "np.abs(X - before).max(initial=0)"),
@@ -126,7 +126,7 @@ def fixed(k):
     return text.replace(wrong, right).replace("import numpy as np", "import common\nimport numpy as np", 1)
 
 
-NAMED = {  # what the kit says to each
+NAMED = {  # The cause that the conformance kit reports for each lab.
     1: "adjoint not transposed",
     2: "φ′ taken at X in place of A X + Z",
     3: "",

@@ -9,7 +9,7 @@ P, Q, N, R, M = 4, 3, 6, 2, 5
 
 
 def state(low_rank=False, bias=False, no_D=False, size=6.0, dtype=np.float64):
-    """Weights as training with torchidl leaves them: ‖A‖∞ far above κ."""
+    """Return weights as training with torchidl produces them, with ‖A‖∞ far above κ."""
     rng = np.random.default_rng(0)
     p = P + bias
     shapes = {"L": (N, R), "R": (N, R)} if low_rank else {"A": (N, N)}
@@ -30,7 +30,7 @@ def scaled(A, kappa):
 
 
 def torchidl_forward(state, U, f="inf", bias=False, kappa=0.99, mitr=3000, tol=1e-13):
-    """What torchidl computes, as its source has it: Picard from 0, the iterate before the last one returned."""
+    """Compute what torchidl computes: Picard's iteration from 0, which returns the last but one iterate."""
     U = U.T
     if bias:
         U = np.vstack([U, np.ones((1, U.shape[1]))])
@@ -77,7 +77,7 @@ def test_weights_stay_raw_and_are_copied(low_rank):
 
 
 def test_low_rank_without_f_takes_the_scaled_factors_over():
-    """torchidl scales L and R whatever f is; our ImplicitFunction leaves them alone."""
+    """torchidl scales L and R for every f, whereas our ImplicitFunction leaves them unchanged."""
     weights = state(low_rank=True)
     model = ImplicitModel.from_torchidl(weights, f=ImplicitFunction, kappa=0.7, tol=1e-13)
     assert model.f is ImplicitFunction
@@ -164,7 +164,7 @@ def test_settings_that_contradict_the_weights_are_refused(settings, words):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("f", ["ImplicitFunctionInf", "ImplicitFunctionTriu", "ImplicitFunction"])
 def test_against_torchidl_itself(low_rank, bias, f):
-    """Outputs and every gradient, where torch and torchidl are installed."""
+    """Outputs and all gradients agree with torchidl, where torch and torchidl are installed."""
     torch = pytest.importorskip("torch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -173,7 +173,7 @@ def test_against_torchidl_itself(low_rank, bias, f):
 
         theirs = getattr(implicit_function, f)
         if low_rank and f == "ImplicitFunctionTriu":
-            return  # torchidl takes the triangle of L Rᵀ, which ours refuses
+            return  # torchidl uses the triangle of L Rᵀ, which our library refuses.
         rank = R if low_rank else None
         torch.manual_seed(0)
         torch_model = torchidl.ImplicitModel(

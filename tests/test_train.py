@@ -35,7 +35,7 @@ def make(f=ImplicitFunctionInf, **settings):
 
 
 def slow(**settings):
-    """A model whose solves cannot converge in the iterations that it is given; and its data."""
+    """Return a model whose solves cannot converge within its iteration limit, and data for it."""
     model = make(mitr=2, grad_mitr=2, tol=1e-12, grad_tol=1e-12, method="picard", **settings)
     model.parameters["A"][...] = 0.99 / 12
     return model, *moons()
@@ -115,7 +115,7 @@ def test_inputs_are_left_alone():
 
 
 def test_digits_to_97_percent():
-    """The command line's defaults."""
+    """The settings are the defaults of the command line."""
     x_train, y_train, x_test, y_test = datasets.digits()
     preprocessing = Standardise.fit(x_train)
     model = ImplicitModel(64, 10, 64, bias=True, seed=0)
@@ -123,7 +123,8 @@ def test_digits_to_97_percent():
         model, preprocessing(x_train), y_train, optimizer=SGD(0.05, schedule="cosine"), epochs=20, batch_size=32,
         progress=False,
     )  # fmt: skip
-    assert max(most for _, most in history.forward_iterations + history.adjoint_iterations) <= 15  # so it is fast
+    # Few iterations make training fast.
+    assert max(most for _, most in history.forward_iterations + history.adjoint_iterations) <= 15
     loss, accuracy = train.evaluate(model, preprocessing(x_test), y_test)
     assert accuracy >= 0.97
     assert loss < 0.15
@@ -172,7 +173,7 @@ def test_rows_are_feasible_after_each_step(monkeypatch):
     fit(model, *moons(), epochs=5, batch_size=16, optimizer=SGD(0.5), progress=False)
     assert len(seen) == 5 * 8
     assert max(seen) <= 0.6
-    assert max(seen) > 0.59  # and the ball is felt
+    assert max(seen) > 0.59  # The constraint is active in some steps.
     np.testing.assert_array_equal(model.parameters["A"], model.effective()["A"])
 
 
@@ -231,12 +232,12 @@ def test_ctrl_c_returns_the_history(monkeypatch, steps, progress):
 
 
 def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
-    """An epoch whose validation was cut off is not half in the history."""
+    """If validation is interrupted, the history does not contain a part of that epoch."""
     evaluate, calls = train.evaluate, []
 
     def interrupted(*arguments, **keywords):
         calls.append(1)
-        if len(calls) == 2:  # in the second epoch
+        if len(calls) == 2:  # This is the second epoch.
             raise KeyboardInterrupt
         return evaluate(*arguments, **keywords)
 

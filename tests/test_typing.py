@@ -1,6 +1,6 @@
-"""What type checkers make of the public face: a user's script passes `mypy --strict`, and no promise is Any.
+"""A script that uses the public names passes `mypy --strict`, and no public name has the type Any.
 
-.ci/run checks the script against the installed wheel, too, with mypy and with pyright.
+.ci/run also checks the script against the installed wheel, with mypy and with pyright.
 """
 
 import os
@@ -52,7 +52,7 @@ HEAD = "import numpy as np\nimport idl_ref\nmodel, x = idl_ref.ImplicitModel(2, 
 
 @pytest.fixture(scope="module")
 def mypy(tmp_path_factory):
-    """`mypy --strict` on a program: its exit status and what it says. One cache serves all calls."""
+    """Run `mypy --strict` on a program, and return its exit status and its output. All calls share one cache."""
     folder = tmp_path_factory.mktemp("mypy")
 
     def check(program):

@@ -1,4 +1,4 @@
-"""The border: weights, named parameters, and what is kept while they stay as they are."""
+"""These tests check weights, named parameters, and the cache for layers."""
 
 import copy
 import pickle
@@ -13,7 +13,7 @@ from idl_ref.weights import Kept, Options, Parametrisation, Weights, as_factors,
 
 
 def test_the_constant_feature_is_appended_where_there_is_a_bias():
-    U = np.arange(6, dtype=np.float32).reshape(2, 3)  # two features of three samples
+    U = np.arange(6, dtype=np.float32).reshape(2, 3)  # The columns are three samples with two features.
     weights = Weights((np.ones((1, 1), np.float32),), np.ones((1, 2), np.float32), np.ones((1, 1), np.float32))
     layer = Layer(weights, activations.get("relu"), Options(SolveOptions(), SolveOptions()))
     assert layer.inputs(U) is U

@@ -15,7 +15,7 @@ MAP = pytest.mark.parametrize("name", MAPS)
 
 
 def raw(n, k, seed, dtype=np.float64):
-    """Rows inside and outside the ball, some zeros, some ties."""
+    """Draw rows inside and outside the ball, with some zeros and some ties."""
     rng = np.random.default_rng(seed)
     A = rng.standard_normal((n, k)) * 10.0 ** rng.uniform(-2, 1, (n, 1))
     A[rng.random((n, k)) < 0.2] = 0
@@ -54,7 +54,7 @@ def test_permutation_has_root_1(n, seed):
 
 @given(n=sizes, seed=seeds)
 def test_weighted_cycle_has_the_geometric_mean(n, seed):
-    """Plain power steps would go round for ever."""
+    """Power steps without a shift would cycle for this matrix."""
     weights = np.random.default_rng(seed).uniform(0.1, 2, n)
     assert_bracket(np.roll(np.diag(weights), 1, axis=1), np.exp(np.log(weights).mean()))
 
@@ -74,7 +74,8 @@ def test_reducible_matrix_has_the_largest_root_of_its_blocks(first, second, seed
     A = np.zeros((n, n))
     A[:first, :first] = matrix("hard", first, 0.5, rng)
     A[first:, first:] = matrix("hard", second, 0.9, rng)
-    A[:first, first:] = 100 * rng.standard_normal((first, second))  # one way only: it does not count
+    # The edges of this block lead in one direction only, and form no cycle.
+    A[:first, first:] = 100 * rng.standard_normal((first, second))
     order = rng.permutation(n)
     assert_bracket(A[np.ix_(order, order)], 0.9 * (1 - 1e-6))
 
@@ -197,7 +198,7 @@ def test_projection_is_the_nearest_point(dtype, n, k, kappa, seed):
 @pytest.mark.parametrize("kappa", [0.5, 0.99, 5.0])
 @given(n=sizes, k=sizes, seed=seeds)
 def test_pullbacks_are_complex_steps(name, kappa, n, k, seed):
-    """Of the map itself and of the naive one; random entries stay off the kinks."""
+    """Pullbacks agree with complex steps of the map and of the naive map; random entries avoid the kinks."""
     rng = np.random.default_rng(seed)
     A, G = rng.standard_normal((2, n, k))
     expected, own = np.zeros((2, n, k))

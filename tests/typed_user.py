@@ -1,4 +1,4 @@
-"""What a user writes, as type checkers see it: `mypy --strict` and pyright in strict mode accept every line."""
+"""This script uses the public names like a user; `mypy --strict` and pyright in strict mode accept every line."""
 
 # pyright: strict
 from __future__ import annotations
@@ -17,7 +17,7 @@ Array = NDArray[np.floating[Any]]
 
 
 class Mine:
-    """A backend for the conformance kit."""
+    """A minimal backend for the conformance kit."""
 
     name = "mine"
     capabilities: Mapping[str, Any] = {"activations": ("relu",), "low_rank": False}

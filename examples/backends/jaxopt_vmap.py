@@ -1,4 +1,6 @@
-"""A backend on jaxopt: its fixed-point iteration, column by column, with its implicit differentiation.
+"""This backend uses jaxopt: its fixed-point iteration solves each column, and its implicit differentiation the adjoint.
+
+The conformance kit runs it by
 
 idl-ref conformance run --backend examples.backends.jaxopt_vmap:Jaxopt
 """
@@ -31,10 +33,11 @@ PHI = {
 
 
 class Jaxopt:
-    """jaxopt's FixedPointIteration under vmap over columns; the adjoint by its LU solve.
+    """Solves the columns by jaxopt's FixedPointIteration under vmap, and the adjoint equation by jaxopt's LU solver.
 
-    It compiles for every new shape, which takes a second or two each time. XLA sets subnormal numbers to zero. jaxopt
-    measures a step by a root of a sum of squares: in float32 those of 1e-30 and 1e+30 leave the range.
+    Each new shape is compiled, which takes one or two seconds. XLA replaces subnormal numbers by zero. jaxopt measures
+    a step by the root of a sum of squares; in float32, squares of numbers like 1e-30 underflow, and those of 1e+30
+    overflow.
     """
 
     name = "jaxopt"
@@ -52,7 +55,7 @@ class Jaxopt:
         self._vjp = jax.jit(self._pullback, static_argnames=static)
 
     def _solve(self, W: Any, z: Any, x0: Any, activation: str, tol: float, max_iter: int) -> Any:
-        """One column: x and its last step."""
+        """Solve one column, and return x and whether the iteration converged."""
         phi = PHI[activation]
         apply = (lambda x, W: W["A"] @ x) if "A" in W else (lambda x, W: W["L"] @ (W["R"].T @ x))
         size = jax.lax.stop_gradient(jnp.abs(z).max())
@@ -65,7 +68,7 @@ class Jaxopt:
         return x, state.error <= jnp.maximum(stop, 8 * jnp.finfo(z.dtype).eps * jnp.abs(x).max())
 
     def _effective(self, M: Any, f: str, kappa: float, straight_through: bool) -> Any:
-        """What `f` makes of a raw factor."""
+        """Return the effective factor that `f` makes from a raw factor M."""
         stopped = jax.lax.stop_gradient
         if f == "none":
             return M
@@ -82,6 +85,7 @@ class Jaxopt:
         return stopped(mapped) + (M - stopped(M)) if straight_through else mapped
 
     def _model(self, W: Any, X0: Any, activation: str, tol: float, max_iter: int, f: tuple[Any, ...]) -> Any:
+        """Return Y, X and which columns converged, for the weights and inputs in W."""
         if "A" in W:
             W = W | {"A": self._effective(W["A"], *f)}
         else:
@@ -92,24 +96,26 @@ class Jaxopt:
         return Y, X, converged
 
     def _pullback(self, W: Any, X0: Any, G_Y: Any, **settings: Any) -> Any:
+        """Return the gradients of everything in W."""
         _, pull = jax.vjp(lambda W: self._model(W, X0, **settings)[0], W)
         return pull(G_Y)[0]
 
     def _inputs(self, p: Problem) -> tuple[Any, Any, dict[str, Any]]:
+        """Return weights and inputs, the start, and the settings of a problem, in the form that JAX takes."""
         W = {name: jnp.asarray(np.ascontiguousarray(M)) for name, M in p.arrays.items()}
         X0 = W.pop("X0", jnp.zeros((p.B.shape[0], p.U.shape[1]), p.dtype))
         f = (p.f, p.kappa, p.straight_through)
         return W, X0, {"activation": p.activation, "tol": p.tol, "max_iter": p.max_iter, "f": f}
 
     def forward(self, p: Problem) -> dict[str, Any]:
-        """{"Y", "X", "converged"}."""
+        """Return a dict with Y, X and the bool array converged."""
         with jax.enable_x64(True):
             W, X0, settings = self._inputs(p)
             Y, X, converged = self._forward(W, X0, **settings)
             return {"Y": np.asarray(Y), "X": np.asarray(X), "converged": np.asarray(converged)}
 
     def vjp(self, p: Problem, G_Y: np.ndarray) -> dict[str, np.ndarray]:
-        """{"A"} or {"L", "R"}, "B", "C", "D", "U"."""
+        """Return a dict with the gradients of A, or of L and R, and of B, C, D and U."""
         with jax.enable_x64(True):
             W, X0, settings = self._inputs(p)
             return {name: np.asarray(G) for name, G in self._vjp(W, X0, np.ascontiguousarray(G_Y), **settings).items()}

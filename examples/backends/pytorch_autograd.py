@@ -1,4 +1,6 @@
-"""A backend in PyTorch, as somebody would write one: autograd, and a fixed point for its backward pass.
+"""This backend in PyTorch uses autograd, and solves the adjoint equation by a fixed-point iteration in a backward hook.
+
+The conformance kit runs it by
 
 idl-ref conformance run --backend examples.backends.pytorch_autograd:TorchAutograd
 """
@@ -27,16 +29,17 @@ PHI = {
 
 
 class TorchAutograd:
-    """Picard iteration without a graph, one application with one, and a hook that solves the adjoint equation.
+    """Solves by Picard's iteration, and differentiates by autograd with a hook that solves the adjoint equation.
 
-    `f` is written in PyTorch too and differentiated by autograd: no pullback is written by hand.
+    The iteration runs without an autograd graph. One further application of the map is recorded in a graph. `f` is
+    written in PyTorch too, so that autograd differentiates it, and no pullback is written by hand.
     """
 
     name = "PyTorch autograd"
     capabilities: Any = {"X0": True, "f": ("inf", "rows", "triu"), "straight_through": True}  # noqa: RUF012
 
     def _iterate(self, g: Any, Z: Any, X: Any, p: Problem) -> tuple[Any, Any]:
-        """X, and which columns converged."""
+        """Iterate X ← g(X), and return X and which columns converged."""
         eps = float(np.finfo(p.dtype).eps)
         if X.numel() == 0:
             return X, torch.ones(X.shape[1], dtype=torch.bool)
@@ -52,10 +55,11 @@ class TorchAutograd:
         return X, done & ~lost
 
     def _tensors(self, p: Problem) -> dict[str, Any]:
+        """Return the arrays of a problem as tensors, by name."""
         return {name: torch.tensor(np.ascontiguousarray(M)) for name, M in p.arrays.items()}
 
     def _effective(self, p: Problem, M: Any) -> Any:
-        """What `f` makes of a raw factor."""
+        """Return the effective factor that `f` makes from a raw factor M."""
         if p.f == "none":
             return M
         if p.f == "triu":
@@ -64,18 +68,22 @@ class TorchAutograd:
         return mapped.detach() + (M - M.detach()) if p.straight_through else mapped
 
     def _scaled(self, M: Any, kappa: float) -> Any:
+        """Scale M to the ∞-norm κ if its norm is larger."""
         norm = M.abs().sum(1).max(0).values
         return M * (kappa / norm) if norm > kappa else M
 
     def _projected(self, M: Any, kappa: float) -> Any:
-        """Rows outside the ℓ1 ball: |a| shrinks by θ, the largest over k of (sum of the k largest − κ)/k."""
+        """Project each row a on the ℓ1 ball of radius κ.
+
+        In a row outside the ball, |a| is reduced by θ, which is the maximum over k of (sum of the k largest |a| − κ)/k.
+        """
         size = M.abs()
         counts = torch.arange(1, M.shape[1] + 1, dtype=M.dtype)
         theta = ((size.sort(1, descending=True).values.cumsum(1) - kappa) / counts).max(1, keepdim=True).values
         return torch.where(theta > 0, M.sign() * (size - theta).clamp(min=0), M)
 
     def _solve(self, p: Problem, W: dict[str, Any]) -> tuple[Any, Any, Any]:
-        """The map as a function of X, and its fixed point."""
+        """Return the map g as a function of X, its fixed point, and which columns converged."""
         Z = W["B"] @ W["U"]
         factors = [self._effective(p, M) for M in ((W["A"],) if "A" in W else (W["L"], W["R"].T))]
         apply = (lambda X: factors[0] @ X) if "A" in W else (lambda X: factors[0] @ (factors[1] @ X))
@@ -86,17 +94,18 @@ class TorchAutograd:
         return (lambda X: phi(apply(X) + Z)), X, converged
 
     def _readout(self, W: dict[str, Any], X: Any) -> Any:
+        """Return Y = C X + D U."""
         return W["C"] @ X + (W["D"] @ W["U"] if "D" in W else 0)
 
     def forward(self, p: Problem) -> dict[str, Any]:
-        """{"Y", "X", "converged"}."""
+        """Return a dict with Y, X and the bool array converged."""
         W = self._tensors(p)
         _, X, converged = self._solve(p, W)
         Y = self._readout(W, X)
         return {"Y": Y.numpy(), "X": X.numpy(), "converged": converged.numpy()}
 
     def vjp(self, p: Problem, G_Y: np.ndarray) -> dict[str, np.ndarray]:
-        """{"A"} or {"L", "R"}, "B", "C", "D", "U"."""
+        """Return a dict with the gradients of A, or of L and R, and of B, C, D and U."""
         W = {name: M.requires_grad_(name != "X0") for name, M in self._tensors(p).items()}
         g, X, _ = self._solve(p, W)
         attached = g(X)

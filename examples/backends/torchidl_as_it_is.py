@@ -1,4 +1,6 @@
-"""torchidl 0.0.4 as a backend, through its own model class; examples/verify_torchidl.py reads the report.
+"""This backend is torchidl 0.0.4, used through its own model class; examples/verify_torchidl.py reads the report.
+
+The conformance kit runs it by
 
 idl-ref conformance run --backend examples.backends.torchidl_as_it_is:TorchIdl
 """
@@ -19,17 +21,17 @@ F = {"none": ImplicitFunction, "inf": ImplicitFunctionInf, "triu": ImplicitFunct
 
 
 class TorchIdl:
-    """torchidl as it is, through its model class.
+    """Runs the unchanged torchidl through its model class.
 
     Parameters
     ----------
     defaults : bool
-        Keep its own mitr = 300 and tol = 3e-6; else it is given those of each problem.
+        Keep torchidl's defaults, mitr = 300 and tol = 3e-6; otherwise use the limits of each problem.
 
     Notes
     -----
-    It gives Y alone, knows relu alone, and maps by "inf" and "triu". Effective weights go through its base function,
-    and for low rank with a radius that leaves them as they are.
+    torchidl returns only Y, has only the activation relu, and offers the functions f "inf" and "triu". A problem with
+    effective weights uses its base class ImplicitFunction, and for low rank a radius so large that nothing is scaled.
     """
 
     capabilities: Any = {"activations": ["relu"], "f": ["inf", "triu"], "X": False, "X0": True, "phi0": 0.0}  # noqa: RUF012
@@ -39,9 +41,10 @@ class TorchIdl:
         self.name = "torchidl" + (" with its defaults" if defaults else "")
 
     def _model(self, p: Problem) -> Any:
+        """Return a torchidl model with the weights of a problem."""
         n, features, q, _ = p.sizes
         rank = None if p.L is None else p.L.shape[1]
-        f = F["none" if rank is not None and p.f == "inf" else p.f]  # low rank is scaled whatever f is
+        f = F["none" if rank is not None and p.f == "inf" else p.f]  # torchidl scales L and R for every f.
         limits: dict[str, Any] = {}
         if not self.defaults:
             limits = {"mitr": p.max_iter, "grad_mitr": p.max_iter, "tol": p.tol, "grad_tol": p.tol}
@@ -50,10 +53,10 @@ class TorchIdl:
         if rank is not None:
             limits |= {"is_low_rank": True, "rank": rank}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's, of how torchidl makes its function
+            warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch warns of how torchidl defines its function.
             model: Any = torchidl.ImplicitModel(features, q, n, f=f, no_D=p.D is None, kappa=kappa, **limits).to(kind)
         if p.D is None:
-            model.D = model.D.to(kind)  # neither a parameter nor a buffer: `to` leaves it behind
+            model.D = model.D.to(kind)  # D is neither a parameter nor a buffer, so that `to` above ignored it.
         with torch.no_grad():
             for name, M in p.arrays.items():
                 if name not in ("U", "X0"):
@@ -61,16 +64,17 @@ class TorchIdl:
         return model
 
     def _run(self, p: Problem) -> tuple[Any, Any, Any]:
+        """Return the model, its inputs U with samples as rows, and its outputs."""
         rows = {name: torch.tensor(np.ascontiguousarray(p.arrays[name].T)) for name in ("U", "X0") if name in p.arrays}
         model, U = self._model(p), rows["U"].requires_grad_()
         return model, U, model(U, rows.get("X0"))
 
     def forward(self, p: Problem) -> dict[str, Any]:
-        """{"Y"}."""
+        """Return a dict with Y."""
         return {"Y": self._run(p)[2].detach().numpy().T}
 
     def vjp(self, p: Problem, G_Y: np.ndarray) -> dict[str, np.ndarray]:
-        """The gradients of its parameters, and of U."""
+        """Return a dict with the gradients of the parameters and of U."""
         model, U, Y = self._run(p)
         Y.backward(torch.tensor(np.ascontiguousarray(G_Y.T)))
         out = {name: W.grad.numpy() for name, W in model.named_parameters()}

@@ -1,28 +1,30 @@
-"""A function for AWS Lambda, or anything that calls handler(event, context): NumPy and an exported model, nothing else.
+"""This function answers requests in AWS Lambda, or in any service that calls handler(event, context).
 
-    idl-ref export model.npz --to numpy -o package      writes package/predict.py and package/weights.npz
+It needs only NumPy and an exported model. These commands build the archive, whose handler is "handler.handler":
+
+    idl-ref export model.npz --to numpy -o package      # writes package/predict.py and package/weights.npz
     cp handler.py package
     pip install --target package --platform manylinux2014_x86_64 --only-binary :all: numpy
-    cd package && zip -r ../function.zip .              handler: handler.handler
+    cd package && zip -r ../function.zip .
 
-The body of a request is JSON, {"samples": [[…], …]}, one list of numbers per sample; so is the answer, {"outputs": …,
-"labels": …}. What is wrong with a request is answered with status 400.
+The body of a request is the JSON text {"samples": [[…], …]}, with one list of numbers per sample. The body of the
+answer is {"outputs": …, "labels": …}. A request that is not valid is answered with status 400 and {"error": …}.
 """
 
 import json
 
 import numpy as np
-from predict import predict  # loaded once, when the container starts
+from predict import predict  # The import loads the weights once, when the container starts.
 
-MOST = 1000  # samples in a request
+MOST = 1000  # The largest number of samples in a request.
 
 
 def handler(event, context=None):
-    """One request."""
+    """Answer one request."""
     try:
         samples = json.loads(event["body"])["samples"]
         if not isinstance(samples, list) or len(samples) > MOST:
-            raise ValueError(f"samples must be a list of at most {MOST}")
+            raise ValueError(f"samples must be a list of at most {MOST} samples")
         outputs = predict(np.asarray(samples, dtype=float))
     except (KeyError, TypeError, ValueError, RuntimeError) as reason:
         return _answer(400, {"error": f"{type(reason).__name__}: {reason}"})
@@ -30,4 +32,5 @@ def handler(event, context=None):
 
 
 def _answer(status, body):
+    """Return an answer in the form that AWS Lambda expects."""
     return {"statusCode": status, "headers": {"Content-Type": "application/json"}, "body": json.dumps(body)}

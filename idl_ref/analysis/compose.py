@@ -56,9 +56,9 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
 
     Notes
     -----
-    |A| is block triangular, so that its Perron root is the larger one of those of |A₂| and |A₁|. A cascade of models
-    that are well posed by their Perron roots is therefore well posed, and `idl_ref.wellposed.perron_root` proves it for
-    the result. The norm ‖A‖∞ may be above 1, because B₂C₁ can be arbitrarily large.
+    The matrix |A| is block triangular, so that its Perron root is the larger one of those of |A₂| and |A₁|. A cascade
+    of models that are well posed by their Perron roots is therefore well posed, and `idl_ref.wellposed.perron_root`
+    shows it for the result. The norm ‖A‖∞ may be above 1, because B₂C₁ can be arbitrarily large.
     A low-rank A₁ or A₂ is multiplied out, so that the result is dense, with n² entries.
     Cost: 2 (n₂ + q₂) q₁ (n₁ + p) flops in float64, and 2 n² r flops for a low-rank A; each entry is rounded once to the
     dtype. An iteration of the result takes 2 (n₂ + n₁)² m flops, one iteration of both models 2 (n₂² + n₁²) m flops.
