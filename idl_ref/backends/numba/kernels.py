@@ -74,7 +74,7 @@ def apply(F1, F2, M, starts, stride, small, count, n, r, skip):
     if skip:
         copy(M, g, z, filled(count, GROUP) * stride)
     elif r > 0:
-        no = stride - stride  # For the literal 0, which has a type of its own, Numba would compile `product` again.
+        no = stride - stride  # A literal 0 would trigger a second specialisation of `product`.
         product(F2, r, n, M, x, stride, t, no, t + small, small, count)
         product(F1, n, r, M, t + small, small, z, stride, g, stride, count)
     else:
