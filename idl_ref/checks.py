@@ -52,7 +52,7 @@ def stream(value: Any) -> Any:
         return value
     raise TypeError(
         "stream must be a stream of numba.cuda, an object with __cuda_stream__, or a number as in "
-        f"__cuda_array_interface__, where 1 is the default stream; got {value!r}: leave it out for the default stream."
+        f"__cuda_array_interface__, 1 for the default stream; got {value!r}: leave it out for that one."
     )
 
 
@@ -60,8 +60,8 @@ def place(backend: str, stream: Any, *arrays: Any) -> None:
     """Refuse a stream, and arrays on a device, for a backend that computes on the host."""
     if stream is not None and backend != "cuda":
         raise ValueError(
-            f'stream needs backend="cuda"; got backend={backend!r}: '
-            'leave stream out of SolveOptions, or pass backend="cuda".'
+            f'stream is for backend="cuda"; got backend={backend!r}: '
+            'leave it out of SolveOptions, or pass backend="cuda".'
         )
     for array in arrays:
         if type(array) is OnDevice and backend != "cuda":
