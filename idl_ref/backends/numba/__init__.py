@@ -1,4 +1,4 @@
-"""The Numba twin: the solvers compiled for the CPU, on threads; it inherits the rest from the NumPy twin."""
+"""The Numba twin has solvers that are compiled for the CPU, and inherits everything else from the NumPy twin."""
 
 from idl_ref.backends.numba.layer import Layer as Layer
 from idl_ref.backends.numba.layer import warmup as warmup

@@ -1,4 +1,7 @@
-"""Columns of a tile, compiled for the Numba twin: copies, norms, and what follows a product. All arrays are flat."""
+"""This module has compiled functions of one column: copies, norms, and the steps that follow a product.
+
+A column begins at an index of the flat array M, and `end` is its length, filled up with zeros to a multiple of ROWS.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from idl_ref.backends.numba.functions import largest, phi, total
 
 @compiled
 def copy(M, target, source, end):
-    """A column into another one."""
+    """Copy the column that begins at `source` to `target`."""
     vec.separate()
     for i in range(0, end, vec.lanes(M)):
         vec.store(M, target + i, vec.load(M, source + i))
@@ -19,7 +22,7 @@ def copy(M, target, source, end):
 
 @compiled
 def norms(M, a, b, end):
-    """‖a − b‖∞ and ‖a − b‖₁ of two columns; b < 0 stands for zeros."""
+    """Return ‖a − b‖∞ and ‖a − b‖₁ of two columns; if b < 0, b stands for a column of zeros."""
     vec.separate()
     top = vec.splat(M, 0.0)
     sums = top
@@ -34,7 +37,7 @@ def norms(M, a, b, end):
 
 @compiled
 def finish(M, g, x, s, n, end, code):
-    """P -> G = S ∘ f(P) in place;   ‖G − X‖∞ and ‖G‖∞, NaN if an entry is."""
+    """Replace P by G = S ∘ f(P), and return ‖G − X‖∞ and ‖G‖∞; a norm is NaN if one of its entries is NaN."""
     vec.separate()
     lanes = vec.lanes(M)
     if code > RELU:  # that and the identity are done on the way

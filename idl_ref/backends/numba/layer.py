@@ -1,7 +1,8 @@
-"""The Numba twin: solvers compiled for the CPU, tile by tile of columns, on as many threads as pay.
+"""This module has the layer of the Numba twin, whose solvers are compiled for the CPU.
 
-The answer of a column depends neither on its batch mates nor on the tile width or the number of threads: every sum has
-one order, and columns never meet.
+A kernel solves a tile, which is a group of columns, and several threads share the tiles of a large problem. The answer
+of a column depends neither on the other columns of the batch, nor on the width of the tiles, nor on the number of
+threads, because every sum has a fixed order and no operation mixes two columns.
 """
 
 from __future__ import annotations
@@ -25,35 +26,40 @@ from idl_ref.backends.numpy import layer as definition
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import Options, Weights
 
-PARALLEL_FLOPS = 15e6  # of one application, from which several threads pay: waking one takes 0.1 ms
-ENTRY_FLOPS = 40  # what φ, the step and the norms of one entry cost, in flops of a product
-TILE = 64  # columns of a tile at most
-TILE_BYTES = 3 << 19  # of all that is kept of the columns of a tile at most: it stays in the L2 cache
-KEPT = {"auto": 3, "picard": 3, "substitution": 3, "newton": 5, "anderson": 5 + kernels.HISTORY}  # vectors of a column
+# Several threads are used if one application takes more flops than this. To wake a thread takes 0.1 ms.
+PARALLEL_FLOPS = 15e6
+# The activation, the step and the norms of one entry take as long as this many flops of a product.
+ENTRY_FLOPS = 40
+# A tile has at most TILE columns, and all vectors of its columns take at most TILE_BYTES, so that they stay in the L2
+# cache. KEPT is the number of vectors that a method needs for each column.
+TILE = 64
+TILE_BYTES = 3 << 19
+KEPT = {"auto": 3, "picard": 3, "substitution": 3, "newton": 5, "anderson": 5 + kernels.HISTORY}
 
-
-Flat = tuple[np.ndarray, int, int]  # a matrix as a flat array, and how far apart its rows and its columns are
-NOTHING: dict[np.dtype, Flat] = {dtype: (np.empty(0, dtype), 0, 0) for dtype in checks.FLOAT_DTYPES}  # for None
-Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # see `blank`
+Flat = tuple[np.ndarray, int, int]  # The entries of a matrix, and the distances between its rows and its columns.
+NOTHING: dict[np.dtype, Flat] = {
+    dtype: (np.empty(0, dtype), 0, 0) for dtype in checks.FLOAT_DTYPES
+}  # The form of None.
+Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # The arrays that `blank` allocates.
 
 
 class Prepared(NamedTuple):
-    """What a solve needs besides its columns: computed once for as long as the factors stay as they are."""
+    """The data of a solve that do not depend on its columns. A layer computes them once for each of its equations."""
 
-    asked: str  # the method by its name in the options …
-    method: str  # … and the one that it stands for
-    r: int  # 0 for a dense A
-    code: int  # of the activation
-    F1: np.ndarray  # the factors in panels
-    F2: np.ndarray  # empty for a dense A
-    roundings: tuple[float, ...]  # a Rounding, as a plain tuple, which Numba takes faster
-    flops: int  # of one application to one column
+    asked: str  # the method that the options name
+    method: str  # the method that this name stands for
+    r: int  # the rank, or 0 for a dense A
+    code: int  # the code of the activation
+    F1: np.ndarray  # the first factor, packed in panels
+    F2: np.ndarray  # the second factor, packed in panels; empty for a dense A
+    roundings: tuple[float, ...]  # a Rounding as a plain tuple, which a kernel receives faster than a named one
+    flops: int  # the flops of one application to one column
 
 
 def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
-    """Choose the method and pack the factors; what is known of them already, for another method, is taken over.
+    """Choose the method and pack the factors; `known`, prepared for another method, saves packing them again.
 
-    Packing bounds ‖A‖∞ on the way: |F₁| |F₂| … 1, for the adjoint |… F₂ F₁|ᵀ 1.
+    Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its largest entry bounds ‖A‖∞.
     """
     factors, activation, S, _ = equation
     adjoint = S is not None
@@ -61,7 +67,7 @@ def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
     if known is not None:
         return known._replace(asked=asked, method=method)
     dtype = factors[0].dtype
-    weights = NOTHING[dtype][0]  # stands for ones
+    weights = NOTHING[dtype][0]  # An empty array stands for ones.
     panels, terms, flops, largest = [weights, weights], ROWS, ENTRY_FLOPS * factors[0].shape[0], 0.0
     for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
         height, width = factors[i].shape
@@ -72,7 +78,7 @@ def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
         terms += height + width
         flops += 2 * height * width
     norm = methods.norm_bound(largest, terms, dtype, len(factors) > 1)
-    if not norm < 1:  # the certificate then depends on the exact value
+    if not norm < 1:  # The certificate then depends on the exact value.
         norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
     r = factors[0].shape[1] if len(factors) == 2 else 0
     roundings = tuple(certificate.rounding(factors, activation, dtype, norm))
@@ -84,14 +90,15 @@ class Layer(definition.Layer):
 
     Notes
     -----
-    The product F x sums over k in one order for every number of columns, tile width and thread count: answers are
-    equal bit for bit. X comes back in Fortran order, a column per sample contiguous.
+    The product F x sums over k in the same order for every number of columns, tile width and number of threads, so that
+    answers are equal bit for bit. X is returned in Fortran order: the entries of each column are contiguous.
     """
 
     sample_class = OneSample
-    _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # forward and adjoint, when they are needed
+    _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # for the forward and the adjoint equation
 
     def solve(self, equation: Equation, X0: np.ndarray | None = None, options: SolveOptions | None = None) -> Solution:
+        """Solve an equation of this layer by compiled kernels; the NumPy twin describes the parameters."""
         factors, _, S, Z = equation
         (n, m), adjoint = Z.shape, S is not None
         options = options or self.options[adjoint]
@@ -113,14 +120,14 @@ class Layer(definition.Layer):
             solve_columns("anderson", prepared, some, X[slow].T, options, rest)
             X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(left, n), *rest[1:]
         step, bound = numbers[kernels.STEP], numbers[kernels.BOUND]
-        if not prepared.roundings[0] < 1:  # κ ≥ 1: the norm of A alone shows no contraction
+        if not prepared.roundings[0] < 1:  # The norm of A alone then shows no contraction.
             numerator, kappa, lipschitz = numbers[kernels.EXCESS :]
             forward = fac.transpose(factors) if adjoint else factors
             bound = certificate.divide(numerator, kappa, lipschitz, forward, adjoint)
         return Solution(X.T, status, iterations, step, bound)
 
     def prepare(self) -> None:
-        """Compile what a forward solve can need, by solving for one column of zeros."""
+        """Compile the kernels that a forward solve can call, by solving the equation for one column of zeros."""
         method, options = self.method(), self.options.forward
         zeros = np.zeros((len(self.weights.factors[0]), 1), self.weights.B.dtype)
         for needed in (method, "anderson") if method == "auto" else (method,):
@@ -128,23 +135,26 @@ class Layer(definition.Layer):
 
 
 def flat(array: np.ndarray) -> Flat:
-    """The matrix in the form that kernels read; it is copied only where it has to be."""
+    """Return a matrix in the form that kernels read. It is copied only if its memory is read-only or not contiguous."""
     flags = array.flags
     if flags.f_contiguous and flags.behaved and not flags.c_contiguous:
         return array.T.reshape(-1), 1, array.shape[0]
-    if not flags.carray:  # Numba would compile a second kernel for arrays with gaps, and a third for read-only ones
+    if not flags.carray:  # Numba would compile another kernel for arrays with gaps, and one more for read-only arrays.
         array = np.array(array, order="C")
     return array.reshape(-1), array.shape[1], 1
 
 
 def transposed(F: np.ndarray) -> np.ndarray:
-    """The columns of a factor, one after the other."""
+    """Return the entries of a factor in column-major order, as a flat array."""
     return np.array(F.T, order="C").reshape(-1)
 
 
 def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple[int, int]:
-    """How many threads pay, and the columns of a tile: enough to use each entry of A often, few enough for the cache,
-    and as many tiles for every thread."""
+    """Return the number of threads that save time, and the number of columns of a tile.
+
+    A tile is wide, so that each entry of A is used often, but its vectors fit into the cache. All threads get the same
+    number of tiles.
+    """
     if m == 1:
         return 1, 1
     workers = numba.get_num_threads() if m * flops > PARALLEL_FLOPS else 1
@@ -159,24 +169,24 @@ def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple
 
 
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
-    """What the kernels write: x column by column (m n,), status (m,), iterations (m,), the rows STEP … LIPSCHITZ."""
+    """Return the arrays that kernels write: the columns x (m n,), status (m,), iterations (m,), and numbers (5, m)."""
     return np.empty(m * n, dtype), np.empty(m, np.int8), iterations, np.empty((5, m))
 
 
 def solve_columns(
     method: str, p: Prepared, equation: Equation, X0: np.ndarray | None, options: SolveOptions, answer: Answer
 ) -> int:
-    """Every column by one method, into `answer`, whose iterations are counted on from what stands there.
+    """Solve all columns by one method and write the results to `answer`, whose iterations are added to.
 
-    "auto" is Picard, which leaves slow columns with the status SLOW; the number of these columns is returned.
+    Here "auto" means Picard, which gives up slow columns with the status SLOW. The number of these columns is returned.
     """
     factors, _, S, Z = equation
     (n, m), nothing = Z.shape, NOTHING[Z.dtype]
-    if method == "substitution" and X0 is not None:  # it needs no start, but a start that is not finite is reported
+    if method == "substitution" and X0 is not None:  # Only a start that is not finite has an effect.
         Z = np.where(np.isfinite(X0).all(axis=0), Z, Z.dtype.type(np.nan))
     Z, z_down, z_right = flat(Z)
     S, s_down, s_right = nothing if S is None else flat(S)
-    skip = int(X0 is None and math.isfinite(p.roundings[0]))  # A·0 = 0, unless A holds NaN or inf
+    skip = int(X0 is None and math.isfinite(p.roundings[0]))  # A·0 = 0, unless A has an entry NaN or inf.
     X0, x_down, x_right = nothing if X0 is None else flat(X0)
     where = (z_down, z_right, s_down, s_right, x_down, x_right)
     tol, max_iter = float(options.tol), min(int(options.max_iter), methods.ENDLESS)
@@ -200,7 +210,7 @@ def solve_columns(
 
 
 def warmup(dtype: np.dtype) -> None:
-    """Compile every kernel for one dtype, by one small solve with each."""
+    """Compile every kernel for one dtype by solving a small equation with each of them."""
     half, shift = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype)
     Z = np.ones((2, 2), dtype)
     for A, method in ((half, "picard"), (half, "anderson"), (half, "newton"), (shift, "substitution")):

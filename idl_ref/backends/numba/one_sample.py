@@ -1,8 +1,8 @@
-"""One sample from U to Ŷ in a single compiled call: Z = B U, Picard's steps, Ŷ = C X + D U, and the measured norms.
+"""This module computes the outputs of one sample in a single compiled call: Z = B U, Picard's steps, Ŷ = C X + D U.
 
-`Layer.forward` serves any number of columns and every method, and spends most of its time for one sample in Python.
-Here the weights are packed once, the scratch arrays exist already, and one call does everything. A sample that is slow,
-not finite or at the iteration limit is left to `Layer.forward`.
+The call also measures the norms that the error bound needs. `Layer.forward` serves any number of columns and every
+method, and spends most of its time for one sample in Python. Here the weights are packed once, and scratch arrays are
+reused. If a sample is slow, not finite or at the iteration limit, `Layer.forward` must solve it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from idl_ref.certificate import ROUNDED
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import Weights
 
-N, R, P, Q, BIAS, CODE, MAX_ITER, SLOW_STEPS, B, F1, F2, CD, END = range(13)  # of sizes; from B on, where in W
-VECTORS = 5  # zeros, x, g, z, and t or y: all with room for the longest
+# The entries of `sizes`. Those from B to END are the places in W where the packed matrices begin, and where W ends.
+N, R, P, Q, BIAS, CODE, MAX_ITER, SLOW_STEPS, B, F1, F2, CD, END = range(13)
+VECTORS = 5  # The scratch array M has room for zeros, x, g, z, and t or y, each as long as the longest of them.
 LAST_SUCCESS, SLOW_RATIO, STEPS_LEFT = max(CONVERGED, PRECISION_LIMIT), methods.SLOW, methods.STEPS_LEFT
 left = compiled(methods.steps_left)
 
 
 @compiled
 def iterate(F1, F2, M, sizes, numbers, x, g, z, t, zeros):
-    """x ← g(x) from x = 0 until the sample is done or is left; how it ended, and where the answer stands."""
+    """Iterate x ← g(x) from x = 0 until the sample is done or given up; return its status and the place of x."""
     vec.separate()
     n, r, end, eps = sizes[N], sizes[R], filled(sizes[N], ROWS), float(np.finfo(M.dtype).eps)
     z_norm, no = numbers[Z_NORM], n - n
@@ -38,7 +39,7 @@ def iterate(F1, F2, M, sizes, numbers, x, g, z, t, zeros):
     limit = max(numbers[TOL] * min(z_norm, 1.0), ROUNDED * eps * z_norm)
     while ended == GOES_ON:
         if count == 0:
-            copy(M, g, z, end)  # A·0 = 0
+            copy(M, g, z, end)  # The first application needs no product, because A·0 = 0.
         elif r > 0:
             product(F2, r, n, M, x, no, zeros, no, t, no, 1)
             product(F1, n, r, M, t, no, z, no, g, no, 1)
@@ -59,7 +60,10 @@ def iterate(F1, F2, M, sizes, numbers, x, g, z, t, zeros):
 
 @entry
 def predict(U, Y, W, M, sizes, numbers):
-    """Y (1, q) for U (1, p); true if the sample converged. W holds B, the factors of A, and [C D], each packed."""
+    """Write Ŷ (1, q) for U (1, p) to Y, and return whether the sample converged.
+
+    W holds B, the factors of A, and [C D], each packed. `numbers` receives the measured norms.
+    """
     n, r, p, q, width = sizes[N], sizes[R], sizes[P], sizes[Q], sizes[P] + sizes[BIAS]
     wide, no = filled(max(n, max(q, r)), ROWS), n - n
     zeros = boundary(M)
@@ -85,12 +89,12 @@ def predict(U, Y, W, M, sizes, numbers):
 
 
 def packed_size(height: int, width: int) -> int:
-    """Numbers that the panels of a factor take, with ROWS to spare, so that they can start at an aligned address."""
+    """Return the size of an array for the panels of a factor, with ROWS to spare for an aligned start."""
     return methods.filled(height, ROWS) * width + ROWS
 
 
 class OneSample:
-    """Weights packed for `predict`; it keeps scratch arrays for as many calls as ever ran at once."""
+    """Computes the outputs of one sample; it keeps a scratch array for each call that ever ran at the same time."""
 
     def __init__(self, weights: Weights, activation: Activation, options: SolveOptions, impatient: bool) -> None:
         factors, B, C, _, bias = weights
@@ -100,7 +104,7 @@ class OneSample:
         starts = np.cumsum([0, *(packed_size(*F.shape) for F in matrices)])
         self.W, self.tol = np.zeros(starts[-1], B.dtype), options.tol
         for first, last, F in zip(starts, starts[1:], matrices, strict=False):
-            if F.size:  # packed where it stays, because panels begin at an aligned address
+            if F.size:  # Panels begin at an aligned address, so that W must not move after packing.
                 ones, sums = np.empty(0, B.dtype), np.empty(methods.filled(len(F), ROWS), B.dtype)
                 entries = np.array(F, order="C").reshape(-1)
                 pack(entries, F.shape[1], 1, *F.shape, self.W[first:last], False, ones, sums)
@@ -108,15 +112,16 @@ class OneSample:
         self.sizes = np.array([n, r, p, q, bias, activation.code, limit, patience, *starts], np.int64)
         self.room = VECTORS * methods.filled(max(n, q, r), ROWS) + n + width + 2 * ROWS
         self.free = [self._scratch()]
-        self(np.zeros((1, p), B.dtype), np.empty((1, q), B.dtype))  # compiles
+        self(np.zeros((1, p), B.dtype), np.empty((1, q), B.dtype))  # This call compiles the kernel.
 
     def _scratch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Allocate the scratch array M and the array `numbers` of one call."""
         numbers = np.zeros(TOL + 1)
         numbers[TOL] = self.tol
         return np.empty(self.room, self.W.dtype), numbers
 
     def __call__(self, U: np.ndarray, Y: np.ndarray, measured: np.ndarray | None = None) -> bool:
-        """The same as in the NumPy twin; the lines are repeated, because sharing them would cost one more call."""
+        """Do the same as in the NumPy twin; the lines are repeated, because sharing them would cost one more call."""
         try:
             mine = self.free.pop()
         except IndexError:

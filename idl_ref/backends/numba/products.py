@@ -1,13 +1,14 @@
-"""Packed factors and their products with contiguous columns, compiled for the Numba twin.
+"""This module has compiled functions that pack factors, and multiply them with contiguous columns.
 
-A panel is LANES rows of a factor, packed: F[p·LANES + l, k] stands at (p K + k)·LANES + l behind the boundary of a
-vector. A column has `end` entries, n and zeros up to a multiple of ROWS. All arrays are flat.
+A panel holds LANES rows of a factor with K columns: the entry F[p·LANES + l, k] is at (p K + k)·LANES + l, counted from
+the first aligned element of the array. A column has n entries, and zeros up to a multiple of ROWS. All arrays are flat.
 
-Every product is a chain of fused multiply-adds,
+Every sum is a chain of fused multiply-adds that starts at 0, and is then added to the sum of the earlier terms:
 
-    p_i = fma(a_ik, x_k, p_i),   k = k0, k0 + 1, …, k1 − 1,      from 0, and then added to what was there before,
+    p_i = fma(a_ik, x_k, p_i)   for k = k0, k0 + 1, …, k1 − 1.
 
-one lane per row i, whatever the number of columns, so that an answer does not depend on which kernel computed it.
+Each row i has a lane of its own, in kernels for any number of columns. An answer therefore does not depend on the
+kernel that computed it.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ filled = compiled(methods.filled)
 
 @compiled
 def boundary(array):
-    """The first index at which `array` is aligned to the size of a vector, at most LANES − 1."""
+    """Return the first index at which `array` is aligned to the size of a vector; it is at most LANES − 1."""
     return (-vec.address(array) & (VECTOR_BYTES - 1)) // (VECTOR_BYTES // vec.lanes(array))
 
 
 @compiled
 def fill(M, first, end, value):
-    """M[first : end] = value, from one boundary of a vector to another."""
+    """Set M[first : end] to a value; the length must be a multiple of LANES."""
     vec.separate()
     for i in range(first, end, vec.lanes(M)):
         vec.store(M, i, vec.splat(M, value))
@@ -71,10 +72,11 @@ def gather(source, start, down, right, M, o, apart, rows, columns, height, width
 
 @entry
 def pack(F, down, right, rows, columns, packed, by_columns, weights, sums):
-    """F (rows, columns), its entries `down` and `right` apart, in panels; sums = |F| weights, or |F|ᵀ weights, and the
-    largest of them, NaN if there is one.
+    """Write F (rows, columns) to `packed` in panels, and |F| weights, or |F|ᵀ weights with `by_columns`, to `sums`.
 
-    The sums are rounded in the dtype of F. weights, ones if it is empty, and sums are filled up to a multiple of ROWS.
+    Returns the largest of the sums, or NaN if one of them is NaN. `down` and `right` are the distances between the rows
+    and between the columns of F. An empty `weights` stands for ones. `weights` and `sums` have zeros up to a multiple
+    of ROWS, and the sums are rounded in the dtype of F.
     """
     lanes = vec.lanes(packed)
     for k in range(len(sums)):
@@ -246,9 +248,10 @@ product_2xg = product_2x8 if GROUP == 8 else product_2x4
 
 @compiled
 def product(F, rows, inner, M, x, x_apart, s, s_apart, g, g_apart, count):
-    """G = S + F X for `count` columns of M that begin at x, s and g, `apart` from each other; F (rows, inner) packed.
+    """Compute G = S + F X for `count` columns of M; F (rows, inner) is packed.
 
-    A few columns more may be computed, up to a multiple of GROUP: there must be room for them.
+    The columns of X, S and G begin at x, s and g, at the distances x_apart, s_apart and g_apart. The number of computed
+    columns is rounded up to a multiple of GROUP, and M must have room for them.
     """
     vec.separate()
     lanes = vec.lanes(F)

@@ -1,8 +1,8 @@
-"""Threads that sleep when there is nothing to do, and share the tiles of a solve.
+"""This module has the threads that share the tiles of a solve, and sleep while there is nothing to do.
 
-`prange` is not used: the threads of OpenMP go on spinning when their work is done, as do those of BLAS, and a training
-step, in which both want the same cores, took many times as long. The threads here sleep. Any number of callers may
-share them, and a forked child starts its own.
+The kernels do not use Numba's `prange`, because threads of OpenMP spin for some time after their work is done, as those
+of BLAS do. In a training step both need the same cores, and the step took many times as long. The threads of this
+module may serve any number of callers at once, and a forked child starts threads of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The training step of the NumPy twin, with the layer of this one."""
+"""This module has the trainer of the Numba twin, which takes the steps of the NumPy twin with compiled solvers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from idl_ref.backends.numpy import trainer as definition
 
 
 class Trainer(definition.Trainer):
-    """Takes the training steps of one model, its equations solved by compiled kernels."""
+    """Takes the training steps of one model; compiled kernels solve its equations."""
 
     layer_class = Layer

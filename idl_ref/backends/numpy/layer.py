@@ -145,9 +145,9 @@ class Layer:
             G_U += D.T @ G_Y
         return G_U[:-1] if bias else G_U
 
-    def method(self, options: SolveOptions | None = None) -> str:
+    def method(self) -> str:
         """Return the method by which the forward equation is solved; for "auto", it depends on A."""
-        return methods.choose((options or self.options.forward).method, self.weights.factors, False)
+        return methods.choose(self.options.forward.method, self.weights.factors, False)
 
     def prepare(self) -> None:
         """Prepare for serving, so that the first call is as fast as later ones: a compiled twin compiles here."""
