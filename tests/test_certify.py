@@ -199,7 +199,7 @@ def test_a_rescaled_equation_has_the_bound_of_the_weighted_norm():
 
 def test_strictly_triangular_equations_have_finite_bounds(backend):
     (name, dtype, _), rng = backend, np.random.default_rng(3)
-    n = 20 if name == "cuda" else 200
+    n = 8 if name == "cuda" else 200
     A = np.triu(rng.standard_normal((n, n)) * 4 / np.sqrt(n), 1).astype(dtype)
     Z = rng.standard_normal((n, 2)).astype(dtype)
     for M, side in ((A, np.triu), (A.T, np.tril)):
@@ -293,6 +293,17 @@ def test_monotone_equations_have_a_bound():
             assert (solution.error_bound < 1e-2).all()
 
 
+def test_the_bound_of_a_monotone_equation_is_nearly_attained():
+    """Here e and (2 I − Aᵀ) r have about the same direction, and the Perron root of |A| is 1.001."""
+    A, Z = np.array([[0.99, 0.011], [-0.011, 0.99]]), np.array([[3.0], [5.0]])
+    X = np.linalg.solve(np.eye(2) - A, Z)
+    error = np.array([[3e-3], [4e-3]])
+    assert resolvent_norm((A,), 1.0) == np.inf
+    bound = certify(A, Z, X + error, activation="identity")
+    assert (bound >= error).all()
+    assert (bound <= 1.6 * np.linalg.norm(error)).all()
+
+
 def test_adjoints_of_monotone_equations_have_a_bound_for_slopes_up_to_1():
     rng = np.random.default_rng(6)
     A, G = monotone_matrix(rng, 6, 0.2), rng.standard_normal((6, 3))
@@ -346,6 +357,26 @@ def test_columns_of_an_adjoint_have_their_own_slopes():
     bound = certify(A, G, V + np.array([[1e-3], [0]]), S=S)
     np.testing.assert_allclose(bound[:, :2], [[1e-3, 1e-3], [0, 3e-3]], atol=1e-12)
     assert np.isinf(bound[:, 2]).all()
+
+
+@given(n=seeds.map(lambda seed: 1 + seed % 6), seed=seeds)
+def test_every_product_and_difference_is_rounded_to_the_safe_side(n, seed):
+    """By exact arithmetic: `reach` is not below |F| w or |F|ᵀ w, and `margin` is not above v − c ∘ (|F| v) − d."""
+    rng = np.random.default_rng(seed)
+    A = pair(n, 2, 0.9, rng) if seed % 3 == 0 else rng.standard_normal((n, n)) * 10.0 ** rng.integers(-9, 1, (n, n))
+    V, D = rng.random((2, n, 1)) * 10.0 ** rng.choice([-310, -12, 0], (2, n, 1))
+    c = rng.random((n, 1))
+    factors = (A[0], A[1].T) if isinstance(A, tuple) else (A,)
+    e = entrywise.frame(Equation(factors, activations.get("relu"), None, D), D)
+    size = rational(tuple(abs(F) for F in A) if isinstance(A, tuple) else abs(A))
+    v, d, slope = ([Fraction(float(entry)) for entry in column[:, 0]] for column in (V, D, c))
+    product = [sum(a * b for a, b in zip(row, v, strict=True)) for row in size]
+    transposed = [sum(a * b for a, b in zip(row, v, strict=True)) for row in zip(*size, strict=True)]
+    reach, back, margin = e.reach(V), e.reach(V, transposed=True), entrywise.margin(e, c, V, D)
+    for i in range(n):
+        assert product[i] <= Fraction(reach[i, 0])
+        assert transposed[i] <= Fraction(back[i, 0])
+        assert v[i] - slope[i] * product[i] - d[i] >= Fraction(margin[i, 0])
 
 
 def test_a_nearly_singular_resolvent_is_not_below_the_truth():
