@@ -140,7 +140,7 @@ def test_no_bound_is_below_the_rational_truth():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_no_bound_is_below_the_rational_truth_in_many_cases(seed):
-    assert sweep(seed, 1200) > 2000
+    assert sweep(seed, 600) > 1000
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -234,6 +234,11 @@ def test_no_bound_exceeds_the_range_of_phi(backend, activation):
         bound = forward(A, Z, activation=activation, options=options, backend=name).error_bound
         assert bound[0] <= (high - low) * (1 + 1e-5)
         assert bound[1] == np.inf
+    # The answer may be the start of the iteration, which need not be a value of φ.
+    Z, start = np.zeros((3, 1), dtype), np.full((3, 1), -80, dtype)
+    once = SolveOptions(max_iter=1, method="picard", on_failure="ignore")
+    solution = forward(A, Z, activation=activation, X0=start, options=once, backend=name)
+    assert abs(solution.X).max() <= solution.error_bound[0]  # One of the equilibria is 0, or in [0, 1] for sigmoid.
     # An adjoint equation has no such limit.
     assert adjoint(A, np.ones_like(Z), Z, options=SHARP, backend=name).error_bound[0] == np.inf
 
