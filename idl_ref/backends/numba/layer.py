@@ -97,13 +97,12 @@ class Layer(definition.Layer):
     sample_class = OneSample
     _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # for the forward and the adjoint equation
 
-    def solve(self, equation: Equation, X0: np.ndarray | None = None, options: SolveOptions | None = None) -> Solution:
-        """Solve an equation of this layer by compiled kernels; the NumPy twin describes the parameters."""
+    def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
+        """Solve an equation of this layer by compiled kernels."""
         factors, _, S, Z = equation
         (n, m), adjoint = Z.shape, S is not None
-        options = options or self.options[adjoint]
         if n == 0 or m == 0 or factors[-1].size == 0 or options.method not in methods.COMPILED:
-            return super().solve(equation, X0, options)
+            return super().iterate(equation, X0, options)
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.asked != options.method:
             prepared = prepare(equation, options.method, prepared)
