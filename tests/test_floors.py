@@ -26,6 +26,7 @@ FLOORS = {
     "functions": 4,
     # the border
     "weights": 5,
+    "labels": 6,
     "backends.equation": 5,
     "backends.methods": 5,
     # the twins, each from the bottom: the definition, compiled for the CPU, on a CUDA device
