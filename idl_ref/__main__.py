@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import idl_ref
-from idl_ref import activations, bench, checks, datasets, export, labels, train, wellposed
+from idl_ref import activations, bench, checks, classes, datasets, export, labels, train, wellposed
 from idl_ref.backends import CHOICES, resolve
 from idl_ref.conformance import command as conformance
 from idl_ref.functions import FUNCTIONS
@@ -104,13 +104,15 @@ def _train(options: argparse.Namespace) -> int:
     """Run the command `train`."""
     resolve(options.backend)
     x_train, y_train, x_test, y_test = datasets.digits() if options.data is None else _labelled(options.data)
+    found = classes.find("y_train", y_train)
+    classes.index("y_test", y_test, found)
     per_feature = STANDARDISE[options.standardise]
     if options.data is None and per_feature is None:
         per_feature = False  # The rows of the digits are images, whose pixels have one common scale.
     preprocessing = Standardise.fit(x_train, per_feature)
     model = ImplicitModel(
         input_dim=math.prod(x_train.shape[1:]),
-        output_dim=int(y_train.max()) + 1,
+        output_dim=len(found),
         hidden_dim=options.hidden,
         f=FUNCTIONS[options.f],
         bias=True,
@@ -120,11 +122,10 @@ def _train(options: argparse.Namespace) -> int:
         seed=options.seed,
         backend=options.backend,
     )
-    model.preprocessing = preprocessing
-    checks.labels("y_test", y_test, len(x_test), model.output_dim)
+    model.preprocessing, model.classes = preprocessing, found
     optimizer = SGD(options.lr, schedule="cosine")
     options.out.mkdir(parents=True, exist_ok=True)
-    print(f"{model}: {len(x_train)} training samples, {len(x_test)} test samples")
+    print(f"{model}: {len(x_train)} training samples of {len(found)} classes, {len(x_test)} test samples")
     before = train.measure(model, x_train, y_train)
     try:
         history = train.fit(
@@ -211,15 +212,17 @@ def _predict(options: argparse.Namespace) -> int:
     x, y = _samples(model, options.data)
     forward = model.forward_pass(x)
     Y, known = forward.Y.T, labels.has_class(forward)
+    found = np.arange(model.output_dim) if model.classes is None else model.classes
     predicted, failed = Y.argmax(axis=1), int((~known).sum())
-    words = [str(label) if ok else "" for label, ok in zip(predicted, known, strict=True)]
+    words = [str(label) if ok else "" for label, ok in zip(found[predicted].tolist(), known, strict=True)]
+    right = None if y is None else (predicted == classes.index("y_test", y, found)) & known
     if options.out is not None:
         labels.write_table(options.out, words, Y)
     else:
         shown = " ".join(label or "(failed)" for label in words[:40])
         print(shown + (f" … ({len(words)} in all)" if len(words) > 40 else ""))
-    if y is not None and len(y):
-        print(labels.accuracy(float(((predicted == y) & known).mean()), failed, len(y)))
+    if right is not None and right.size:
+        print(labels.accuracy(float(right.mean()), failed, right.size))
     if options.out is not None:
         print(f"wrote {options.out}")
     if failed:
@@ -264,7 +267,8 @@ def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"{path} must hold {', '.join(names)}; got {', '.join(found) or 'no arrays'}.")
-    x_train, y_train, x_test, y_test = (checks.real_array(name, found[name]) for name in names)
+    x_train, x_test = (checks.real_array(name, found[name]) for name in ("x_train", "x_test"))
+    y_train, y_test = found["y_train"], found["y_test"]
     for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
         if x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
             raise ValueError(
@@ -275,10 +279,6 @@ def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
         raise ValueError(f"x_train and x_test must have samples of one shape; got {x_train.shape} and {x_test.shape}.")
     if not len(x_train):
         raise ValueError(f"x_train must hold at least one sample; got {x_train.shape} in {path}.")
-    if y_train.dtype.kind not in "iu" or y_train.min() < 0:
-        raise ValueError(
-            f"y_train must be whole-number labels 0, 1, 2, …; got {y_train.dtype}, the smallest being {y_train.min()}."
-        )
     return x_train, y_train, x_test, y_test
 
 
@@ -346,7 +346,9 @@ def _check(options: argparse.Namespace) -> int:
     )
     well_posed = root.upper < limit and solution.converged
     if solution.converged:
-        report = check_gradients(model, U, rng.integers(0, model.output_dim, len(U)), entries=options.entries)
+        targets = rng.integers(0, model.output_dim, len(U))
+        targets = targets if model.classes is None else model.classes[targets]
+        report = check_gradients(model, U, targets, entries=options.entries)
         print(report)
         gradients = "ok" if report.passed else "WRONG"
     else:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations, checks, losses, preprocessing
+from idl_ref import activations, checks, classes, losses, preprocessing
 from idl_ref.backends import twin
 from idl_ref.backends.numpy import Trainer
 from idl_ref.factors import norm_inf
@@ -293,6 +293,7 @@ def _inputs_and_targets(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return checked and preprocessed inputs (m, p), and checked targets in the form that the loss takes."""
     U = preprocessing.inputs(name, U, model.input_dim, model.dtype, model.preprocessing)
+    targets = classes.encoded(loss, targets, model.classes)
     return U, losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
 
 

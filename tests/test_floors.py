@@ -12,6 +12,7 @@ FLOORS = {
     # words
     "_version": 0,
     "checks": 0,
+    "classes": 0,
     "npz": 0,
     # mathematics
     "activations": 1,
