@@ -12,6 +12,7 @@ FLOORS = {
     # words
     "_version": 0,
     "checks": 0,
+    "classes": 0,
     "npz": 0,
     # mathematics
     "activations": 1,
@@ -26,6 +27,7 @@ FLOORS = {
     "functions": 4,
     # the border
     "weights": 5,
+    "labels": 6,
     "backends.equation": 5,
     "backends.methods": 5,
     "backends.entrywise": 6,
@@ -67,6 +69,7 @@ FLOORS = {
     "equilibrium": 17,
     "settings": 17,
     "torchidl": 17,
+    "interface": 18,
     "predictor": 18,
     "model": 19,
     # training
