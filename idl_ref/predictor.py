@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from idl_ref import activations, checks
-from idl_ref.backends import resolve
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM
 from idl_ref.certificate import OutputBound, column_max
+from idl_ref.choices import TwinName
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
 from idl_ref.solution import Status, report
@@ -101,7 +101,7 @@ class Predictor:
     settings: Settings
     preprocessing: Standardise | None
     raw: bool
-    backend: str
+    backend: TwinName
     weights: Mapping[str, np.ndarray]
 
     def __init__(
@@ -109,7 +109,7 @@ class Predictor:
     ) -> None:
         if checks.flag("raw", raw) and preprocessing is None:
             raise ValueError("raw=True needs a model with preprocessing; got a model without: leave out raw=True.")
-        backend = resolve(settings.backend)
+        backend = settings.resolved_backend()
         if backend == "cuda":
             raise ValueError(
                 'freeze() needs a backend that computes on the CPU; got backend="cuda": '

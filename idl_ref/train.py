@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations, checks, losses
-from idl_ref.backends import twin
+from idl_ref import activations, checks, losses, optim
 from idl_ref.backends.numpy import Trainer
+from idl_ref.choices import Loss
 from idl_ref.factors import norm_inf
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
@@ -90,7 +90,7 @@ def fit(
     U: Any,
     targets: Any,
     *,
-    loss: str = "cross_entropy",
+    loss: Loss = "cross_entropy",
     optimizer: SGD | None = None,
     epochs: int = 10,
     batch_size: int = 64,
@@ -162,12 +162,15 @@ def fit(
     U = checks.samples("U", U, "p", model.input_dim, model.dtype)
     m = len(U)
     T = losses.check_targets(loss, targets, m, model.output_dim, model.dtype)
+    if not m:
+        raise ValueError(f"U must hold at least one sample to train on; got shape {U.shape}: pass samples as rows.")
+    checks.finite("U", U)
     checks.integer("epochs", epochs, 0)
     checks.integer("batch_size", batch_size, 1)
     checks.integer("seed", seed, 0)
     if validation is not None:
         validation = _check_validation(model, validation, loss)
-    optimizer = SGD() if optimizer is None else optimizer
+    optimizer = optim.checked(optimizer)
     optimizer.start(epochs * -(-m // batch_size))
     rng = np.random.default_rng(seed)
     history, completed = History(), 0
@@ -195,7 +198,7 @@ def fit(
     return history
 
 
-def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_entropy") -> tuple[float, float | None]:
+def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: Loss = "cross_entropy") -> tuple[float, float | None]:
     """Return the mean loss over a data set, and the accuracy for cross_entropy, else None.
 
     Parameters
@@ -276,7 +279,7 @@ def _trainer(model: ImplicitModel, loss: str, optimizer: SGD) -> Trainer:
     """Return the trainer of the model's backend."""
     model.effective_weights()  # This call refuses parameters of a wrong shape or dtype.
     s, phi = model.settings, activations.get(model.activation)
-    return twin(s.backend).Trainer(model.parameters, s.parametrisation, phi, s.options, loss, optimizer)
+    return s.twin().Trainer(model.parameters, s.parametrisation, phi, s.options, loss, optimizer)
 
 
 class _Epoch(NamedTuple):
