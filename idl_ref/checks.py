@@ -134,7 +134,7 @@ def _is_number(entry: Any) -> bool:
 
 def shown(value: Any) -> str:
     """Return a value as text that fits into a message: printable, and with at most 60 characters."""
-    text = repr(value)
+    text = repr(value.item() if isinstance(value, np.generic) else value)
     text = text if text.isprintable() else ascii(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
@@ -277,20 +277,19 @@ def finite(name: str, array: np.ndarray) -> np.ndarray:
 def targets(name: str, value: Any, m: int, q: int, dtype: Any) -> np.ndarray:
     """Return continuous targets, with samples as rows, as an array of shape (m, q)."""
     array = real_array(name, value, dtype)
-    if array.shape != (m, q):
+    if array.ndim != 2 or array.shape[1] != q:
         way_out = "samples are rows."
         if array.shape == (m,) and q == 1:
             way_out = f"use numpy.reshape({name}, (-1, 1))."
         elif array.shape == (m,) and np.asarray(value).dtype.kind in "iu":
             way_out = 'for class labels use loss="cross_entropy".'
         elif array.shape == (m,):
-            way_out = "each sample has one number here, which fits a model with output_dim=1."
+            way_out = "one number per sample needs a model with output_dim=1, and the shape (m, 1)."
         elif array.shape == (q, m):
             way_out = f"samples are rows, so numpy.transpose({name}) may be what was meant."
-        raise ValueError(
-            f"{name} must have shape {(m, q)}, one row per sample and one column per output; got {array.shape}: "
-            f"{way_out}"
-        )
+        raise ValueError(f"{name} must have shape (m, q) with q = {q}; got {array.shape}: {way_out}")
+    if len(array) != m:
+        raise ValueError(f"{name} must have shape {(m, q)}, one row per sample; got {array.shape}.")
     return finite(name, array)
 
 
@@ -299,14 +298,12 @@ def labels(name: str, value: Any, m: int, q: int) -> np.ndarray:
     array = _as_array(name, value)
     if array.size == 0 and array.ndim == 1:
         array = array.astype(np.intp)
-    if array.shape != (m,):
-        raise ValueError(
-            f"{name} must have shape {(m,)}, one label per sample; got {array.shape}: {_label_of_each(name, array, m)}."
-        )
+    way_out = "" if array.shape == (m,) else f": {_label_of_each(name, array, m)}"
     if array.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name} must be whole-number class labels; got dtype {array.dtype}{_whole_labels(name, array)}."
-        )
+        got = f"dtype {array.dtype}" + (f" of shape {array.shape}{way_out}" if way_out else _whole_labels(name, array))
+        raise TypeError(f"{name} must be whole-number class labels; got {got}.")
+    if way_out:
+        raise ValueError(f"{name} must have shape {(m,)}, one label per sample; got {array.shape}{way_out}.")
     if m and (array.min() < 0 or array.max() >= q):
         low, high, distinct = int(array.min()), int(array.max()), len(np.unique(array))
         way_out = f"renumber the labels by numpy.unique({name}, return_inverse=True)[1]"
@@ -347,6 +344,6 @@ def _whole_labels(name: str, array: np.ndarray) -> str:
         try:
             np.unique(array)
         except TypeError:
-            return f", with labels that have no order: use labels of one kind, as in numpy.asarray({name}, dtype=str)"
+            return f", with labels that have no order: use labels of one kind, by numpy.asarray({name}, dtype=str)"
         return f", such as {shown(array[0])}: use classes, {name} = numpy.unique({name}, return_inverse=True)"
     return ": number the classes 0, 1, 2, …"

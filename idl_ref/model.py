@@ -51,7 +51,7 @@ class ImplicitModel(Configured):
     rank : int, optional
         The rank of A, 1 ≤ rank ≤ n, which must be given if and only if is_low_rank is true.
     activation : str or Activation
-        The name of φ: relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity; or one of your own.
+        The name of φ: relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity; or an Activation.
     dtype : {"float32", "float64"}
         The dtype of parameters and results, to which inputs are converted.
     seed : int, optional

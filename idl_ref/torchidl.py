@@ -60,7 +60,7 @@ def _check_names(state_dict: Any) -> None:
                 f"if name.startswith({prefix!r})}}."
             )
     for name, value in state_dict.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and {"B", "C"} <= {str(inner).rpartition(".")[2] for inner in value}:
             way_out = f"pass the mapping in it, state_dict[{name!r}]."
     raise ValueError(f"state_dict must hold A (or L and R), B, C and perhaps D; got {sorted(names)[:9]}: {way_out}")
 

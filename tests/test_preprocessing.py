@@ -67,7 +67,7 @@ def test_scale_is_positive_and_finite(scale):
 
 @pytest.mark.parametrize("mean", [np.nan, np.inf, -np.inf, "1", None, True])
 def test_mean_is_finite(mean):
-    with pytest.raises((ValueError, TypeError), match="mean must be a number"):
+    with pytest.raises((ValueError, TypeError), match="mean must be a finite number"):
         Standardise(mean, 1.0)
 
 
