@@ -125,9 +125,9 @@ class Activation:
 
         A φ of a user's takes real arrays only, so that φ(P) + i φ′(P) Q takes its place, which is exact to O(Q²).
         """
-        return (
-            self if self.code != OWN else _row(self.name, OWN, _Continued(self), self.slope, self.lipschitz, self.kinks)
-        )
+        if self.code != OWN:
+            return self
+        return _row(self.name, OWN, _Continued(self), self.slope, self.lipschitz, self.kinks)
 
 
 class _Continued:

@@ -132,7 +132,8 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        Arrays of a wrong shape or dtype, an unknown loss, or a number outside its range.
+        Arrays of a wrong shape or dtype, no samples, inputs or targets that are not finite, an unknown loss, a number
+        outside its range, or an optimizer that is not an SGD.
     FloatingPointError
         The loss or a gradient is not finite. The message names the epoch and the batch, and the model keeps the weights
         that it had before this batch.

@@ -45,7 +45,9 @@ ARCTAN = Activation("arctan", np.arctan, arctan_slope, 1.0)
 SWISH = Activation("scaled_swish", swish, swish_slope, 1.0)  # It decreases for arguments below −1.28.
 SINE = Activation("sine", np.sin, np.cos, 1.0)  # It oscillates.
 RAMP = Activation("ramp", lambda P: np.maximum(P - 1, 0) / 2, lambda P: (P > 1).astype(P.dtype) / 2, 0.5, (1.0,))
-OWN = [ARCTAN, SWISH, SINE, RAMP]
+# numpy.hypot takes no complex numbers.
+ROOT = Activation("root", lambda P: P / np.hypot(1, P), lambda P: np.hypot(1, P) ** -3.0, 1.0)
+OWN = [ARCTAN, SWISH, SINE, RAMP, ROOT]
 names = pytest.mark.parametrize("own", OWN, ids=str)
 
 
