@@ -170,6 +170,23 @@ def test_the_error_bound_holds(own, dtype, method):
     assert V.converged
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_columns_that_end_at_the_rounding_error_are_solved(dtype):
+    """With tol = 0, every column ends there. Where φ decreases, the slopes of the adjoint equation are negative."""
+    shifted = Activation("shifted", lambda P: np.arctan(P) - 5, arctan_slope, 1.0)  # φ(0) is negative.
+    rng = np.random.default_rng(2)
+    A = rng.standard_normal((8, 8))
+    A = (0.99 / np.abs(A).sum(axis=1).max() * A).astype(dtype)
+    for own in (*OWN, shifted):
+        Z, X0 = (size * rng.standard_normal((8, 200)).astype(dtype) for size in (100 if own is SINE else 2, 20))
+        for method in ("auto", "picard"):
+            options = SolveOptions(tol=0, max_iter=3000, method=method, on_failure="ignore")
+            solution = solve_equilibrium(A, Z, X0=X0, activation=own, options=options)
+            assert solution.converged, (own, method)
+            S = own.slope(A @ solution.X + Z)
+            assert solve_adjoint(A, S, np.ones_like(Z), options=options, backend="numpy").converged, (own, method)
+
+
 @names
 def test_gradients_are_right_and_checked(own):
     model = ImplicitModel(4, 3, 9, activation=own, dtype="float64", seed=3, bias=True)
