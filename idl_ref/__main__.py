@@ -14,7 +14,8 @@ import numpy as np
 
 import idl_ref
 from idl_ref import activations, bench, checks, classes, datasets, export, labels, train, wellposed
-from idl_ref.backends import CHOICES, resolve
+from idl_ref.backends import resolve
+from idl_ref.choices import BACKENDS
 from idl_ref.conformance import command as conformance
 from idl_ref.functions import FUNCTIONS
 from idl_ref.gradcheck import check_gradients
@@ -22,10 +23,16 @@ from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
 from idl_ref.preprocessing import Standardise
 
-_Help = argparse.ArgumentDefaultsHelpFormatter
 DIVERGED = 2.0  # A training has diverged if it makes the loss this many times larger than that of equal outputs.
 STANDARDISE = {"auto": None, "features": True, "all": False}  # The argument per_feature of Standardise.fit.
 REFUSED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError)
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default value of an option in its help, unless the option is left out by default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,7 +102,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--lr", type=float, default=0.01, metavar="RATE", help=rate)
     add("--seed", type=int, default=0, metavar="S", help="seed of the initial weights and of the order of the samples")
     solver = "what solves the equations; idl-ref info lists what works here"
-    add("--backend", choices=CHOICES, default="auto", help=solver)
+    add("--backend", choices=BACKENDS, default="auto", help=solver)
     add("--out", type=Path, default=Path(), metavar="DIR", help="folder for the files, created if it does not exist")
     parser.set_defaults(run=_train)
 
@@ -293,6 +300,11 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except (MemoryError, PermissionError):
         raise
     except Exception as reason:  # Malformed bytes make zipfile and NumPy raise many kinds of exceptions.
+        if "allow_pickle" in str(reason):
+            raise ValueError(
+                f"{path} must be a .npz file of numeric arrays; got an array of Python objects: before numpy.savez, "
+                "convert it with numpy.asarray(…, dtype=float) or, if it holds labels, with dtype=str."
+            ) from None
         raise ValueError(
             f"{path} must be a .npz file of numeric arrays; got a file that NumPy cannot read "
             f"({type(reason).__name__}): write it with numpy.savez."

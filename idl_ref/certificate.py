@@ -191,7 +191,7 @@ class Certifier:
         For z = 0 and φ(0) = 0, for example, the solution is 0, and Picard's iteration from another start would decay
         for ever.
         """
-        lipschitz, at_zero = self.lipschitz(S, Z.shape[1]), float(self.activation.phi(np.zeros(1))[0])
+        lipschitz, at_zero = self.lipschitz(S, Z.shape[1]), abs(float(self.activation.phi(np.zeros(1))[0]))
         sizes = (np.abs(M).astype(np.float64) for M in (X0, Z))
         with np.errstate(over="ignore", invalid="ignore"):
             x, z = (M.sum(axis=0) if self.adjoint else M.max(axis=0, initial=0.0) for M in sizes)

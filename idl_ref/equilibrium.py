@@ -11,8 +11,10 @@ import numpy as np
 
 from idl_ref import activations, checks
 from idl_ref import factors as fac
+from idl_ref.activations import Activation
 from idl_ref.backends import entrywise, twin
 from idl_ref.backends.equation import Equation
+from idl_ref.choices import ActivationName, Backend
 from idl_ref.solution import Solution, SolveOptions, report
 from idl_ref.weights import Options, Weights
 
@@ -23,10 +25,10 @@ def solve_equilibrium(
     A: Any,
     Z: Any,
     *,
-    activation: str = "relu",
+    activation: ActivationName | Activation = "relu",
     X0: Any = None,
     options: SolveOptions = SolveOptions(),
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Solution:
     """Solve the equilibrium equation X = φ(A X + Z).
 
@@ -37,8 +39,8 @@ def solve_equilibrium(
     Z : (n, m) array
         The constant term, one column per sample; Z = B U in a model. With backend="cuda", Z may also be an array on the
         device, of any library with `__cuda_array_interface__`; X is then an array on the device too.
-    activation : str
-        The name of φ in the activation table.
+    activation : str or Activation
+        The name of φ in the activation table, or an activation of your own, for which backend="auto" is numpy.
     X0 : (n, m) array, optional
         The start of the iteration; 0 if not given.
     options : SolveOptions
@@ -82,9 +84,12 @@ def solve_equilibrium(
     >>> bool(solution.error_bound[0] < 2e-12)
     True
     """
+    _check_options(options)
     factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
+    phi = activations.get(activation)
+    backend = activations.backend_for(phi, backend)
     checks.place(backend, options.stream, *factors, Z, X0)
-    layer = twin(backend).Layer(Weights.of(factors), activations.get(activation), Options(options, options))
+    layer = twin(backend).Layer(Weights.of(factors), phi, Options(options, options))
     solution = layer.solve(layer.equation(Z), X0)
     return report(solution, factors, options, "forward", "max_iter")
 
@@ -96,12 +101,13 @@ def solve_adjoint(
     *,
     V0: Any = None,
     options: SolveOptions = SolveOptions(),
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Solution:
     """Solve the adjoint equation V = S ∘ (Aᵀ V + G).
 
     Let ℓ be a function of the equilibrium X. If S = φ′(A X + Z) are the slopes at X, and G = ∂ℓ/∂X, then the solution
-    is V = ∂ℓ/∂Z. The gradients of the weights follow from V: ∂A = V Xᵀ and ∂B = V Uᵀ.
+    is V = ∂ℓ/∂Z. The gradients of the weights follow from V: ∂A = V Xᵀ and ∂B = V Uᵀ. The activation enters by its
+    slopes only, so that every backend also solves the equation for an activation of your own.
 
     Parameters
     ----------
@@ -149,6 +155,7 @@ def solve_adjoint(
     >>> solution.X.round(6).ravel()
     array([0.8, 0.4])
     """
+    _check_options(options)
     factors, (S, G, V0) = fac.check_equation(A, S=S, G=G, V0=V0)
     checks.place(backend, options.stream, *factors, S, G, V0)
     layer = twin(backend).Layer(Weights.of(factors), activations.get("identity"), Options(options, options))
@@ -156,7 +163,7 @@ def solve_adjoint(
     return report(solution, factors, options, "adjoint", "max_iter")
 
 
-def certify(A: Any, Z: Any, X: Any, *, activation: str = "relu", S: Any = None) -> np.ndarray:
+def certify(A: Any, Z: Any, X: Any, *, activation: ActivationName | Activation = "relu", S: Any = None) -> np.ndarray:
     """Bound the error of every entry of an approximate equilibrium X, whichever program computed it.
 
     Parameters
@@ -212,3 +219,10 @@ def certify(A: Any, Z: Any, X: Any, *, activation: str = "relu", S: Any = None) 
     if any(isinstance(array, checks.OnDevice) for array in (*factors, S, Z, X)):
         raise ValueError("A, Z, X and S must be in the memory of the host; got an array on a CUDA device: copy it.")
     return entrywise.enclose(equation, X)
+
+
+def _check_options(options: Any) -> None:
+    """Refuse options that are not SolveOptions."""
+    if not isinstance(options, SolveOptions):
+        way_out = "SolveOptions(**options)" if isinstance(options, dict) else "SolveOptions(tol=…, max_iter=…)"
+        raise TypeError(f"options must be SolveOptions; got {checks.shown(options)}: pass {way_out}.")

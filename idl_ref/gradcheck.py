@@ -21,6 +21,7 @@ from idl_ref import activations, checks, classes, losses, preprocessing
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy.trials import Newton
 from idl_ref.certificate import resolvent_norm
+from idl_ref.choices import Loss
 from idl_ref.model import ImplicitModel
 from idl_ref.weights import as_factors
 
@@ -108,7 +109,7 @@ class GradientReport:
 
 
 def check_gradients(
-    model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_entropy", entries: int = 64, seed: int = 0
+    model: ImplicitModel, U: Any, targets: Any, *, loss: Loss = "cross_entropy", entries: int = 64, seed: int = 0
 ) -> GradientReport:
     """Compare every gradient of `model` with central differences and with the complex step.
 
@@ -169,7 +170,7 @@ def check_gradients(
 
 
 def difference_curve(
-    model: ImplicitModel, U: Any, targets: Any, steps: np.ndarray, *, loss: str = "cross_entropy", seed: int = 0
+    model: ImplicitModel, U: Any, targets: Any, steps: np.ndarray, *, loss: Loss = "cross_entropy", seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the relative errors of a directional derivative for several steps h of the central difference.
 
@@ -229,7 +230,7 @@ class _Oracle:
         U = preprocessing.inputs("U", U, model.input_dim, dtype, pre).astype(np.float64)
         model = ImplicitModel.from_parameters(self.whole.settings, self.whole.parameters)
         self.model, self.values = model, {**model.parameters, "U": U}
-        self.activation = activations.get(model.activation)
+        self.activation = activations.get(model.activation).for_complex_step()
         self.f = model.settings.parametrisation.function
         self.loss = losses.get(loss)
         self.targets = losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)

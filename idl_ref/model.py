@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from idl_ref import activations, checks, classes, io
+from idl_ref.activations import Activation
+from idl_ref.choices import ActivationName, Backend, Dtype, Loss, Method, OnFailure
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.interface import Interface, certified, checked, described, layout, restore
 from idl_ref.predictor import Predictor
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ImplicitModel", "load"]
 
 
+@checks.renamed(max_iter="mitr, and grad_mitr for the adjoint equation", maxiter="mitr")
 class ImplicitModel(Interface):
     """An implicit model: its hidden states X solve X = φ(A X + B U), and its outputs are Ŷ = C X + D U.
 
@@ -48,8 +51,8 @@ class ImplicitModel(Interface):
         Use A = L Rᵀ with L and R of shape (n, rank). The product is never formed.
     rank : int, optional
         The rank of A, 1 ≤ rank ≤ n, which must be given if and only if is_low_rank is true.
-    activation : str
-        The name of φ: relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
+    activation : str or Activation
+        The name of φ: relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity; or an Activation.
     dtype : {"float32", "float64"}
         The dtype of parameters and results, to which inputs are converted.
     seed : int, optional
@@ -115,12 +118,12 @@ class ImplicitModel(Interface):
         is_low_rank: bool = False,
         rank: int | None = None,
         *,
-        activation: str = "relu",
-        dtype: Any = "float32",
+        activation: ActivationName | Activation = "relu",
+        dtype: Dtype = "float32",
         seed: int | None = None,
-        backend: str = "auto",
-        method: str = "auto",
-        on_failure: str = "warn",
+        backend: Backend = "auto",
+        method: Method = "auto",
+        on_failure: OnFailure = "warn",
         straight_through: bool = False,
     ) -> None:
         self.settings: Settings = Settings(
@@ -259,7 +262,7 @@ class ImplicitModel(Interface):
 
         return forward.Y.T, pullback
 
-    def loss_and_gradients(self, U: Any, targets: Any, loss: str = "cross_entropy") -> tuple[float, Gradients]:
+    def loss_and_gradients(self, U: Any, targets: Any, loss: Loss = "cross_entropy") -> tuple[float, Gradients]:
         """Return the loss ℓ(Ŷ, targets) and a dict of its gradients, as the pullback of `vjp` returns them.
 
         Parameters
@@ -326,7 +329,7 @@ class ImplicitModel(Interface):
         Raises
         ------
         ValueError
-            Another ending, parameters that are not finite or have a wrong shape, or a class `f` that is not of idl_ref.
+            Another ending, parameters that are not finite or have a wrong shape, or an f or activation of your own.
         """
         self.effective_weights()  # This call refuses parameters that `load` could not restore.
         header, arrays = described(self)

@@ -12,9 +12,9 @@ import numpy as np
 
 from idl_ref import activations, checks
 from idl_ref import preprocessing as first
-from idl_ref.backends import resolve
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM
 from idl_ref.certificate import OutputBound, column_max
+from idl_ref.choices import TwinName
 from idl_ref.classes import checked
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
@@ -103,7 +103,7 @@ class Predictor:
     settings: Settings
     preprocessing: Standardise | None
     classes: np.ndarray | None
-    backend: str
+    backend: TwinName
     weights: Mapping[str, np.ndarray]
 
     def __init__(
@@ -113,7 +113,7 @@ class Predictor:
         preprocessing: Standardise | None = None,
         classes: np.ndarray | None = None,
     ) -> None:
-        backend = resolve(settings.backend)
+        backend = settings.resolved_backend()
         if backend == "cuda":
             raise ValueError(
                 'freeze() needs a backend that computes on the CPU; got backend="cuda": '

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 import numpy as np
 
 from idl_ref import activations, checks, wellposed
-from idl_ref.backends import CHOICES, twin
-from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf
-from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
+from idl_ref.activations import Activation
+from idl_ref.backends import Twin, resolve, twin
+from idl_ref.choices import BACKENDS, METHODS, ON_FAILURE, ActivationName, Backend, Method, OnFailure, TwinName
+from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf, without_overrides
+from idl_ref.solution import SolveOptions
 from idl_ref.weights import Options, Parametrisation, Weights
 
 if TYPE_CHECKING:
@@ -46,11 +48,11 @@ class Settings:
     kappa: float = 0.99
     is_low_rank: bool = False
     rank: int | None = None
-    activation: str = "relu"
-    dtype: Any = "float32"
-    backend: str = "auto"
-    method: str = "auto"
-    on_failure: str = "warn"
+    activation: ActivationName | Activation = "relu"
+    dtype: Any = "float32"  # a Dtype for the constructor, and a numpy.dtype afterwards
+    backend: Backend = "auto"
+    method: Method = "auto"
+    on_failure: OnFailure = "warn"
     straight_through: bool = False
 
     def __post_init__(self) -> None:
@@ -61,7 +63,9 @@ class Settings:
         for name in ("no_D", "bias", "is_low_rank"):
             self._set(name, checks.flag(name, getattr(self, name)))
         self._set("dtype", checks.model_dtype(self.dtype))
-        checks.choice("backend", self.backend, CHOICES)
+        self._set("activation", activations.by_name(self.activation))
+        checks.choice("backend", self.backend, BACKENDS)
+        activations.backend_for(activations.get(self.activation), self.backend)
         checks.choice("method", self.method, METHODS)
         checks.choice("on_failure", self.on_failure, ON_FAILURE)
         self._set("rank", self._checked_rank())
@@ -98,6 +102,7 @@ class Settings:
         f = self.f
         if not (isinstance(f, type) and issubclass(f, ImplicitFunction)):
             raise TypeError(f"f must be a subclass of idl_ref.ImplicitFunction; got {f!r}: pass the class itself.")
+        without_overrides(f, lambda cls: not issubclass(cls, ImplicitFunction) or cls in FUNCTIONS.values())
         if self.is_low_rank and not f.low_rank:
             raise ValueError(
                 f"f={f.__name__} needs a dense A, because the triangle of L Rᵀ is not a product of such factors; "
@@ -125,7 +130,15 @@ class Settings:
 
     def layer(self, weights: Weights) -> Layer:
         """Return a layer with the given weights, of the twin that `backend` stands for."""
-        return twin(self.backend).Layer(weights, activations.get(self.activation), self.options)
+        return self.twin().Layer(weights, activations.get(self.activation), self.options)
+
+    def resolved_backend(self) -> TwinName:
+        """Return the backend that computes, which is never "auto"; it is numpy for an activation of a user's."""
+        return resolve(activations.backend_for(activations.get(self.activation), self.backend))
+
+    def twin(self) -> Twin:
+        """Return the twin that computes."""
+        return twin(activations.backend_for(activations.get(self.activation), self.backend))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter by name."""
@@ -152,6 +165,11 @@ class Settings:
                 f"a file can name only the four ImplicitFunction classes of idl_ref; got f={self.f.__name__}: "
                 "use one of these classes to save the model."
             )
+        way_out = (
+            "store the parameters by numpy.savez(path, **model.parameters), and restore the model by "
+            "ImplicitModel.from_parameters(settings, dict(numpy.load(path))) with the same Settings"
+        )
+        activations.built_in(self.activation, "a saved model", way_out)
         return {**asdict(self), "f": self.f.name, "dtype": self.dtype.name}
 
     @classmethod
@@ -201,9 +219,9 @@ class Configured:
     kappa: Setting[float] = Setting()
     is_low_rank: Setting[bool] = Setting()
     rank: Setting[int | None] = Setting()
-    activation: Setting[str] = Setting()
+    activation: Setting[ActivationName | Activation] = Setting()
     dtype: Setting[np.dtype] = Setting()
-    backend: Setting[str] = Setting()
-    method: Setting[str] = Setting()
-    on_failure: Setting[str] = Setting()
+    backend: Setting[Backend] = Setting()
+    method: Setting[Method] = Setting()
+    on_failure: Setting[OnFailure] = Setting()
     straight_through: Setting[bool] = Setting()

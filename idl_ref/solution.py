@@ -12,12 +12,9 @@ import numpy as np
 
 from idl_ref import checks
 from idl_ref import factors as fac
+from idl_ref.choices import CERTIFICATES, METHODS, ON_FAILURE, Certificate, Method, OnFailure
 
 __all__ = ["ConvergenceWarning", "NotConvergedError", "Solution", "SolveOptions", "Status"]
-
-METHODS = ("auto", "picard", "anderson", "newton", "substitution")
-ON_FAILURE = ("warn", "raise", "ignore")
-CERTIFICATES = ("fast", "sharp")
 
 
 class Status(IntEnum):
@@ -85,6 +82,7 @@ def warn(message: str) -> None:
     warnings.warn(message, ConvergenceWarning, stacklevel=level)
 
 
+@checks.renamed(mitr="max_iter", maxiter="max_iter")
 @dataclass(frozen=True)
 class SolveOptions:
     """How to solve a fixed-point equation.
@@ -129,11 +127,11 @@ class SolveOptions:
 
     tol: float = 3e-6
     max_iter: int = 300
-    method: str = "auto"
+    method: Method = "auto"
     tile: int | None = None
-    on_failure: str = "warn"
+    on_failure: OnFailure = "warn"
     stream: Any = field(default=None, repr=False)
-    certificate: str = "fast"
+    certificate: Certificate = "fast"
 
     def __post_init__(self) -> None:
         checks.number("tol", self.tol, 0)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations, checks, classes, losses, preprocessing
-from idl_ref.backends import twin
+from idl_ref import activations, checks, classes, losses, optim, preprocessing
 from idl_ref.backends.numpy import Trainer
+from idl_ref.choices import Loss
 from idl_ref.factors import norm_inf
 from idl_ref.labels import has_class
 from idl_ref.model import ImplicitModel
@@ -92,7 +92,7 @@ def fit(
     U: Any,
     targets: Any,
     *,
-    loss: str = "cross_entropy",
+    loss: Loss = "cross_entropy",
     optimizer: SGD | None = None,
     epochs: int = 10,
     batch_size: int = 64,
@@ -134,7 +134,8 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        Arrays of a wrong shape or dtype, an unknown loss, or a number outside its range.
+        Arrays of a wrong shape or dtype, no samples, inputs or targets that are not finite, an unknown loss, a number
+        outside its range, or an optimizer that is not an SGD.
     FloatingPointError
         The loss or a gradient is not finite. The message names the epoch and the batch, and the model keeps the weights
         that it had before this batch.
@@ -163,12 +164,15 @@ def fit(
     """
     U, T = _inputs_and_targets(model, "U", U, targets, loss)
     m = len(U)
+    if not m:
+        raise ValueError(f"U must hold at least one sample to train on; got shape {U.shape}: pass samples as rows.")
+    checks.finite("U", U)
     checks.integer("epochs", epochs, 0)
     checks.integer("batch_size", batch_size, 1)
     checks.integer("seed", seed, 0)
     if validation is not None:
         validation = _check_validation(model, validation, loss)
-    optimizer = SGD() if optimizer is None else optimizer
+    optimizer = optim.checked(optimizer)
     optimizer.start(epochs * -(-m // batch_size))
     rng = np.random.default_rng(seed)
     history, completed = History(), 0
@@ -196,7 +200,7 @@ def fit(
     return history
 
 
-def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_entropy") -> tuple[float, float | None]:
+def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: Loss = "cross_entropy") -> tuple[float, float | None]:
     """Return the mean loss over a data set, and the accuracy for cross_entropy, else None.
 
     Parameters
@@ -314,7 +318,7 @@ def _trainer(model: ImplicitModel, loss: str, optimizer: SGD) -> Trainer:
     """Return the trainer of the model's backend."""
     model.effective_weights()  # This call refuses parameters of a wrong shape or dtype.
     s, phi = model.settings, activations.get(model.activation)
-    return twin(s.backend).Trainer(model.parameters, s.parametrisation, phi, s.options, loss, optimizer)
+    return s.twin().Trainer(model.parameters, s.parametrisation, phi, s.options, loss, optimizer)
 
 
 class _Epoch(NamedTuple):

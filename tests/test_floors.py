@@ -11,7 +11,9 @@ ROOT = Path(idl_ref.__file__).parent
 FLOORS = {
     # words
     "_version": 0,
+    "activation_checks": 0,
     "checks": 0,
+    "choices": 0,
     "classes": 0,
     "npz": 0,
     # mathematics

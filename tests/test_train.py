@@ -199,13 +199,14 @@ def test_epochs_0_and_m_0_and_large_batches():
     model = make()
     before = copied(model)
     assert fit(model, *moons(), epochs=0, progress=False) == History()
-    history = fit(model, np.zeros((0, 2)), [], epochs=2, progress=False)
-    assert history.loss == [0.0, 0.0]
+    for show in (True, False):
+        with pytest.raises(ValueError, match=r"U must hold at least one sample to train on; got shape \(0, 2\)"):
+            fit(model, np.zeros((0, 2)), [], epochs=2, progress=show)
     assert_same(model.parameters, before)
     history = fit(model, *moons(10), epochs=2, batch_size=1000, progress=False)
     assert len(history.loss) == 2
     for show in (True, False):
-        fit(model, np.zeros((0, 2)), [], epochs=1, validation=(np.zeros((0, 2)), []), progress=show)
+        fit(model, *moons(10), epochs=1, validation=(np.zeros((0, 2)), []), progress=show)
 
 
 def interrupt_after(monkeypatch, steps):
@@ -249,11 +250,20 @@ def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
 
 def test_a_loss_that_is_not_finite(recwarn):
     model, (U, y) = make(on_failure="ignore"), moons(64)
-    U[40, 0] = np.nan
+    U[:] = 1e38  # B U overflows.
     before = copied(model)
     with pytest.raises(FloatingPointError, match=r"^epoch 1, batch 1: the loss is nan\. Lower the learning rate"):
-        fit(model, U, y, batch_size=64, progress=False)
+        fit(model, 3 * U, y, batch_size=64, progress=False)
     assert_same(model.parameters, before)
+
+
+def test_inputs_that_are_not_finite_are_refused_before_training():
+    model, (U, y) = make(on_failure="ignore"), moons(64)
+    U[40, 0], U[50] = np.nan, np.inf
+    with pytest.raises(ValueError, match=r"^U must be finite; got NaN or inf in 2 of 64 samples, .* sample 40"):
+        fit(model, U, y, progress=False)
+    usable = np.isfinite(U).all(axis=1)
+    fit(model, U[usable], y[usable], epochs=1, progress=False)
 
 
 def test_divergence_names_epoch_and_batch_and_keeps_finite_weights():

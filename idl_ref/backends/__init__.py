@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from idl_ref import checks
+from idl_ref.choices import BACKENDS, TWINS, Backend, Dtype, TwinName
 
 __all__ = ["available_backends", "warmup"]
 
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
     from idl_ref.backends.numpy import Layer, Trainer
 
 AVAILABLE = "available"
-PREFERENCE = ("numba", "numpy")  # "auto" takes the first of these that is available; cuda must be requested by name.
-NAMES = ("numpy", "numba", "cuda")
-CHOICES = ("auto", *NAMES)
+# "auto" takes the first of these that is available; cuda must be requested by name.
+PREFERENCE: tuple[TwinName, ...] = ("numba", "numpy")
 
 
 class Twin(NamedTuple):
@@ -51,7 +51,7 @@ def available_backends() -> dict[str, str]:
     >>> available_backends()["numpy"]
     'available'
     """
-    return {name: _reason(name) for name in NAMES}
+    return {name: _reason(name) for name in TWINS}
 
 
 def _reason(name: str) -> str:
@@ -75,9 +75,9 @@ def _runs_as_plain_python() -> bool:
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
-def resolve(name: str) -> str:
+def resolve(name: Backend) -> TwinName:
     """Return the backend that `name` stands for, or raise ValueError with the reason if it cannot be used here."""
-    checks.choice("backend", name, CHOICES)
+    checks.choice("backend", name, BACKENDS)
     if name == "auto":  # "auto" does not test for cuda, because that test imports numba.cuda.
         plain = _runs_as_plain_python()
         return next(twin for twin in PREFERENCE if _reason(twin) == AVAILABLE and not (twin == "numba" and plain))
@@ -88,7 +88,7 @@ def resolve(name: str) -> str:
 
 
 @cache
-def twin(name: str) -> Twin:
+def twin(name: Backend) -> Twin:
     """Import and return the twin that `name` stands for."""
     name = resolve(name)
     if name == "numba":
@@ -104,7 +104,7 @@ def twin(name: str) -> Twin:
     return Twin(numpy.Layer, numpy.Trainer, numpy.warmup)
 
 
-def warmup(dtypes: Iterable[str] = ("float32", "float64"), backend: str = "numba") -> None:
+def warmup(dtypes: Iterable[Dtype] = ("float32", "float64"), backend: Backend = "numba") -> None:
     """Compile a backend ahead of its first solve, and cache the compiled code on disk if the folder is writable.
 
     Parameters

@@ -9,6 +9,7 @@ import numpy as np
 
 from idl_ref import certificate
 from idl_ref import factors as fac
+from idl_ref.choices import Method
 
 # A compiled twin solves by these methods itself, and leaves all others to the NumPy twin.
 COMPILED = ("auto", "picard", "anderson", "newton", "substitution")
@@ -44,8 +45,8 @@ STALE = 16
 
 
 def choose(
-    method: str, factors: fac.Factors, adjoint: bool, triangle: Callable[[fac.Factors], str | None] = fac.triangle
-) -> str:
+    method: Method, factors: fac.Factors, adjoint: bool, triangle: Callable[[fac.Factors], str | None] = fac.triangle
+) -> Method:
     """Return the method that `method` stands for, and refuse a method that does not fit A.
 
     `triangle` tells which strict triangle holds all nonzero entries of A. It is called only if the answer matters, that

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from idl_ref import checks
+from idl_ref.choices import TARGETS, Target
 from idl_ref.export import plan
 from idl_ref.model import ImplicitModel
 
 __all__ = ["Export", "export"]
-
-TARGETS = ("numpy", "c", "onnx")
 
 
 class Export(NamedTuple):
@@ -25,7 +24,7 @@ class Export(NamedTuple):
 
 def export(
     model: ImplicitModel,
-    to: str,
+    to: Target,
     directory: str | os.PathLike[str],
     bounds: tuple[float, float] | None = None,
     name: str | None = None,

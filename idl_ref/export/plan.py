@@ -124,6 +124,7 @@ def make(model: ImplicitModel, bounds: tuple[float, float] | None = None) -> Pla
     ValueError if a weight is not finite, or if the number of iterations cannot be bounded.
     """
     s, P = model.settings, model.parameters
+    activation = activations.built_in(s.activation, "an exported model", "serve this one in Python, by model.freeze()")
     factors, phi = model.effective_weights().factors, activations.get(s.activation)
     for name, F in [*(("A", F) for F in factors), *((name, P[name]) for name in "BCD" if name in P)]:
         if not np.isfinite(F).all():
@@ -133,13 +134,13 @@ def make(model: ImplicitModel, bounds: tuple[float, float] | None = None) -> Pla
     (B, b), (D, d) = (_split(P.get(name), s.bias) for name in "BD")
     assert B is not None
     return Plan(
-        factors, B, P["C"], D, b, d, s.activation, s.tol, model.preprocessing, low, high, fac.triangle(factors), *reach
+        factors, B, P["C"], D, b, d, activation, s.tol, model.preprocessing, low, high, fac.triangle(factors), *reach
     )
 
 
 def _reach(model: ImplicitModel, factors: fac.Factors, phi: activations.Activation, u: float) -> tuple[int, float]:
     """The fields `iterations` and `error_bound` of the plan, valid for every input with |u| ≤ `u`."""
-    P, formula, eps = model.parameters, FORMULAS[model.activation], float(np.finfo(model.dtype).eps)
+    P, formula, eps = model.parameters, FORMULAS[phi.name], float(np.finfo(model.dtype).eps)
     bound, triangle = OutputBound.of(factors, P["B"], P["C"], P.get("D"), phi), fac.triangle(factors) is not None
     largest = np.full(P["B"].shape[1], u)
     if model.bias:

@@ -22,6 +22,7 @@ from idl_ref.backends.cuda.states import SLOW
 from idl_ref.backends.cuda.trials import HISTORY
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy import layer as definition
+from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import Options, Weights
 
@@ -290,8 +291,9 @@ def certify(
 def warmup(dtype: np.dtype) -> None:
     """Compile the kernels of small dense and of low-rank equations for one dtype, by solving two columns with each."""
     half, shift, L = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype), np.ones((2, 1), dtype) / 4
-    guarded = [(factors, method) for factors in ((half,), (L, L.T)) for method in ("picard", "anderson", "newton")]
-    for factors, method in (*guarded, ((shift,), "substitution")):
+    iterative: tuple[Method, ...] = ("picard", "anderson", "newton")
+    cases: list[tuple[fac.Factors, Method]] = [(F, method) for F in ((half,), (L, L.T)) for method in iterative]
+    for factors, method in [*cases, ((shift,), "substitution")]:
         options = SolveOptions(method=method)
         layer = Layer(Weights.of(factors), activations.get("relu"), Options(options, options))
         layer.solve(layer.equation(np.ones((2, 2), dtype)))

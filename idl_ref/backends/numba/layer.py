@@ -23,6 +23,7 @@ from idl_ref.backends.numba import kernels, threads
 from idl_ref.backends.numba.one_sample import OneSample, packed_size
 from idl_ref.backends.numba.products import GROUP, ROWS, pack
 from idl_ref.backends.numpy import layer as definition
+from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import Options, Weights
 
@@ -56,7 +57,7 @@ class Prepared(NamedTuple):
     flops: int  # the flops of one application to one column
 
 
-def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
+def prepare(equation: Equation, asked: Method, known: Prepared | None) -> Prepared:
     """Choose the method and pack the factors; `known`, prepared for another method, saves packing them again.
 
     Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its largest entry bounds ‖A‖∞.
@@ -226,7 +227,8 @@ def warmup(dtype: np.dtype) -> None:
     """Compile every kernel for one dtype by solving a small equation with each of them."""
     half, shift = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype)
     Z = np.ones((2, 2), dtype)
-    for A, method in ((half, "picard"), (half, "anderson"), (half, "newton"), (shift, "substitution")):
+    methods_used: tuple[Method, ...] = ("picard", "anderson", "newton", "substitution")
+    for A, method in zip((half, half, half, shift), methods_used, strict=True):
         options = SolveOptions(method=method)
         layer = Layer(Weights.of((A,)), get("relu"), Options(options, options))
         layer.solve(layer.equation(Z))

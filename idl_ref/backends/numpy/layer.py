@@ -23,6 +23,7 @@ from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy.one_sample import OneSample
 from idl_ref.backends.numpy.solve import solve
 from idl_ref.certificate import Certifier
+from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Weights
 
@@ -164,7 +165,7 @@ class Layer:
             G_U += D.T @ G_Y
         return G_U[:-1] if bias else G_U
 
-    def method(self) -> str:
+    def method(self) -> Method:
         """Return the method by which the forward equation is solved; for "auto", it depends on A."""
         return methods.choose(self.options.forward.method, self.weights.factors, False)
 
