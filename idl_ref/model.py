@@ -13,7 +13,7 @@ from idl_ref import checks, io
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise
-from idl_ref.settings import Configured, Settings, layout
+from idl_ref.settings import Configured, Settings, layout_with
 from idl_ref.solution import Solution, report
 from idl_ref.weights import ForwardPass, Gradients, Kept, Weights, by_name
 
@@ -332,18 +332,21 @@ class ImplicitModel(Configured):
         io.write(path, {"settings": self.settings.plain(), "preprocessing": preprocessing}, self.parameters)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ImplicitModel:
+    def load(cls, path: str | os.PathLike[str], **own: Any) -> ImplicitModel:
         """Return the model that `save` wrote to a file. Nothing in the file is executed.
 
         Parameters
         ----------
         path : str or path
             The name of the file.
+        **own
+            Settings that replace those of the file: mitr, grad_mitr, tol, grad_tol, method, on_failure or backend. The
+            backend is "auto" if it is not given, whatever backend the model was made with.
 
         Raises
         ------
         FileFormatError
-            The file is damaged, inconsistent, or not a model file. FileFormatError is a ValueError.
+            The file is damaged, inconsistent, or not a model file, or asks for more than 100,000 iterations.
 
         Examples
         --------
@@ -353,8 +356,8 @@ class ImplicitModel(Configured):
         ...     load(f"{folder}/model.npz")
         ImplicitModel(4, 3, 20, f=ImplicitFunctionInf, kappa=0.99, activation="relu", dtype="float32")
         """
-        header, arrays = io.read(path, layout)
-        model = cls.from_parameters(Settings.from_plain(header["settings"]), arrays)
+        header, arrays = io.read(path, layout_with(own))
+        model = cls.from_parameters(Settings.from_plain(header["settings"], own), arrays)
         if header["preprocessing"] is not None:
             model.preprocessing = Standardise(**header["preprocessing"])
         return model
