@@ -7,12 +7,12 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 import idl_ref
-from idl_ref import activations, bench, checks, datasets, export, train, wellposed
+from idl_ref import activations, bench, checks, datasets, export, npz, train, wellposed
 from idl_ref.backends import CHOICES, resolve
 from idl_ref.conformance import command as conformance
 from idl_ref.functions import FUNCTIONS
@@ -22,7 +22,14 @@ from idl_ref.optim import SGD
 from idl_ref.preprocessing import Standardise
 
 _Help = argparse.ArgumentDefaultsHelpFormatter
-REFUSED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError)
+REFUSED = (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error messages are safe to print, whatever names of files the arguments hold."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(checks.printable(message))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,13 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()  # The reader of our output has closed the pipe. This keeps Python from printing a traceback.
         return 0
     except REFUSED as reason:
-        print(f"idl-ref: error: {' '.join(str(reason).split()) or type(reason).__name__}", file=sys.stderr)
+        print(f"idl-ref: error: {checks.printable(reason) or type(reason).__name__}", file=sys.stderr)
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="idl-ref",
         description="Train and use implicit models, whose hidden state X solves the equation X = φ(A X + B U).",
         epilog="Start with: idl-ref train    (without arguments it trains on handwritten digits for a few seconds)",
@@ -137,7 +144,7 @@ def _train(options: argparse.Namespace) -> int:
     if len(U_test):
         _, accuracy = train.evaluate(model, U_test, y_test)
         print(f"test accuracy: {100 * (accuracy or 0.0):.2f} %")
-    print(f"wrote {', '.join(map(str, written))}")
+    print(f"wrote {checks.printable(', '.join(map(str, written)))}")
     return 0
 
 
@@ -184,7 +191,7 @@ def _predict(options: argparse.Namespace) -> int:
     if y is not None and len(y):
         print(f"accuracy: {100 * float((predicted == y).mean()):.2f} %")
     if options.out is not None:
-        print(f"wrote {options.out}")
+        print(f"wrote {checks.printable(options.out)}")
     return 0
 
 
@@ -199,9 +206,7 @@ def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.nd
             )
         y: np.ndarray | None = labels
     else:
-        arrays = _arrays(path)
-        if "x_test" not in arrays:
-            raise ValueError(f"{path} must hold x_test; got {', '.join(arrays) or 'no arrays'}.")
+        arrays = npz.arrays(path, ["x_test"], ["y_test"])
         x, y = arrays["x_test"], arrays.get("y_test")
         if x.ndim < 2 or (y is not None and y.shape != (len(x),)):
             got = f"{x.shape}" + ("" if y is None else f" and {y.shape}")
@@ -216,10 +221,7 @@ def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.nd
 def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return x_train, y_train, x_test and y_test of a data file, and refuse arrays that do not fit together."""
     names = ("x_train", "y_train", "x_test", "y_test")
-    found = _arrays(path)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"{path} must hold {', '.join(names)}; got {', '.join(found) or 'no arrays'}.")
+    found = npz.arrays(path, names)
     x_train, y_train, x_test, y_test = (checks.real_array(name, found[name]) for name in names)
     for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
         if x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
@@ -236,23 +238,6 @@ def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
             f"y_train must be whole-number labels 0, 1, 2, …; got {y_train.dtype}, the smallest being {y_train.min()}."
         )
     return x_train, y_train, x_test, y_test
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return all arrays of a .npz file by name; `train` and `predict` use the names of Keras' mnist.npz."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
-    try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            return {name: archive[name] for name in archive.files}
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as reason:  # Malformed bytes make zipfile and NumPy raise many kinds of exceptions.
-        raise ValueError(
-            f"{path} must be a .npz file of numeric arrays; got a file that NumPy cannot read "
-            f"({type(reason).__name__}): write it with numpy.savez."
-        ) from None
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -316,7 +301,7 @@ def _info(options: argparse.Namespace) -> int:
     for package in ("numpy", "numba", "scipy", "matplotlib", "tqdm", "safetensors"):
         print(f"{package:<12}{_version(package)}")
     for name, state in idl_ref.available_backends().items():
-        print(f"backend {name:<8}{state}")
+        print(f"backend {name:<8}{checks.printable(state)}")
     print(f"backend auto is {resolve('auto')}")
     return 0
 

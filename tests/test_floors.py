@@ -12,13 +12,13 @@ FLOORS = {
     # words
     "_version": 0,
     "checks": 0,
-    "npz": 0,
+    "npz": 1,
     # mathematics
     "activations": 1,
     "losses": 1,
     "factors": 1,
     "preprocessing": 1,
-    "io": 1,
+    "io": 2,
     "optim": 1,
     "solution": 2,
     "certificate": 3,

@@ -128,7 +128,7 @@ def test_settings_of_a_solver_can_replace_those_of_the_file(tmp_path):
     loaded = idl_ref.load(path, mitr=10**6, grad_mitr=3, tol=1e-4, method="picard", on_failure="raise")
     changes = {"mitr": 10**6, "grad_mitr": 3, "tol": 1e-4, "method": "picard", "on_failure": "raise"}
     assert loaded.settings == replace(make().settings, **changes)
-    with pytest.raises(TypeError, match="load takes the settings mitr, .*; got dtype, kappa: leave it out"):
+    with pytest.raises(TypeError, match=r"load takes the settings mitr, .*; got dtype, kappa: leave it out"):
         idl_ref.load(path, kappa=0.5, dtype="float64")
     for own, words in (({"mitr": 0}, "mitr must be"), ({"backend": "tpu"}, "backend must be one of")):
         with pytest.raises(ValueError, match=words) as caught:
@@ -715,6 +715,25 @@ def test_a_safetensors_header_that_claims_to_be_huge(tmp_path):
     for size in (1 << 21, 1 << 40, (1 << 64) - 1):
         path.write_bytes(struct.pack("<Q", size) + b"{}" + bytes(1000))
         refuse(path, r"the header of the file must have at most 1048576 bytes; got \d+")
+
+
+def test_a_safetensors_file_is_read_and_not_mapped(tmp_path, monkeypatch):
+    """Access to a mapped file that somebody shortens in the meantime kills the process with SIGBUS."""
+    safetensors = pytest.importorskip("safetensors")
+    path = tmp_path / "model.safetensors"
+    ImplicitModel(3, 2, 200, seed=0).save(path)
+    parse, whole = idl_ref.io._parse, path.read_bytes()
+
+    def shorten(text):
+        os.truncate(path, len(whole) // 2)
+        return parse(text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors, "safe_open", None)
+        patch.setattr(idl_ref.io, "_parse", shorten)
+        refuse(path, "damaged")
+    path.write_bytes(whole + b"0")
+    refuse(path, "damaged")
 
 
 def test_errors_are_value_errors():

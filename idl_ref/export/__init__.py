@@ -132,5 +132,5 @@ def _run(options: argparse.Namespace) -> int:
         promise += f"; arena {arena:,} bytes, weights {weights:,} bytes"
     print(promise)
     for path in written.files:
-        print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+        print(f"wrote {checks.printable(path)} ({path.stat().st_size:,} bytes)")
     return 0
