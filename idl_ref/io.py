@@ -22,13 +22,14 @@ from idl_ref.npz import FileFormatError
 
 __all__ = ["FileFormatError"]
 
-FORMAT, VERSION = "idl_ref model", 1
+FORMAT, VERSION = "idl_ref model", 2
+READABLE = (1, 2)  # The versions that this module reads; in version 1, the header held the preprocessing.
 HEADER_LIMIT = 1 << 20  # The largest size of a header in bytes.
 HEADER = "header"
 
 Arrays = dict[str, np.ndarray]
 Layout = dict[str, tuple[int, ...]]  # The shape of every array by its name.
-Describe = Callable[[dict[str, Any]], tuple[Layout, np.dtype]]  # Takes a header to the layout and the dtype.
+Describe = Callable[[dict[str, Any]], tuple[Layout, dict[str, np.dtype]]]  # Takes a header to shapes and dtypes.
 
 
 def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
@@ -60,7 +61,7 @@ def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays
 def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any], Arrays]:
     """Return the header and the arrays of a model file.
 
-    `layout` computes from the header the shapes and the dtype that the arrays must have.
+    `layout` computes from the header the shapes and the dtypes that the arrays must have.
 
     Raises
     ------
@@ -103,9 +104,10 @@ def _parse(text: bytes | str) -> dict[str, Any]:
         raise FileFormatError("the file is not a model of idl_ref: its header is not JSON.") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise FileFormatError(f'the file is not a model of idl_ref: the format in its header is not "{FORMAT}".')
-    if header.get("version") != VERSION:
+    if type(header.get("version")) is not int or header["version"] not in READABLE:
         raise FileFormatError(
-            f"the format version must be {VERSION} for this idl_ref; got {header.get('version')!r}: update idl_ref."
+            f"the format version must be 1 or {VERSION} for this idl_ref; "
+            f"got {header.get('version')!r}: update idl_ref."
         )
     return header
 
@@ -136,11 +138,11 @@ def _read_npz(stream: BinaryIO, layout: Describe) -> tuple[dict, Arrays]:
     if HEADER not in members:
         raise FileFormatError("the file is not a model of idl_ref: it has no header.")
     header = _parse(_read_header(stream, members[HEADER]))
-    shapes, dtype = layout(header)
+    shapes, dtypes = layout(header)
     _check_names(set(members) - {HEADER}, shapes)
     for name, shape in shapes.items():
         found = npz.describe(stream, members[name])
-        _check_array(name, found[0], found[2], shape, dtype)
+        _check_array(name, found[0], found[2], shape, dtypes[name])
     return header, {name: npz.read(stream, members[name]) for name in shapes}
 
 
@@ -185,12 +187,12 @@ def _read_safetensors(package: Any, stream: BinaryIO, layout: Describe) -> tuple
         raise FileFormatError(f"the header of the file must have at most {HEADER_LIMIT} bytes; got {size}.")
     listed = json.loads(stream.read(size))
     header = _parse((listed.pop("__metadata__", None) or {}).get(HEADER, ""))
-    shapes, dtype = layout(header)
+    shapes, dtypes = layout(header)
     _check_names(set(listed), shapes)
-    code = {"float32": "F32", "float64": "F64"}[dtype.name]
+    codes, length = {"float32": "F32", "float64": "F64"}, 8 + size
     for name, shape in shapes.items():
-        _check_array(name, tuple(listed[name]["shape"]), listed[name]["dtype"], shape, code)
-    length = 8 + size + dtype.itemsize * sum(map(math.prod, shapes.values()))
+        _check_array(name, tuple(listed[name]["shape"]), listed[name]["dtype"], shape, codes[dtypes[name].name])
+        length += dtypes[name].itemsize * math.prod(shape)
     stream.seek(0)
     arrays = package.numpy.load(stream.read(length + 1))
     return header, {name: arrays[name] for name in shapes}

@@ -12,8 +12,6 @@ import numpy as np
 from idl_ref import activations, checks, wellposed
 from idl_ref.backends import CHOICES, twin
 from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf
-from idl_ref.io import Describe, FileFormatError, Layout
-from idl_ref.preprocessing import Standardise
 from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
 from idl_ref.weights import Options, Parametrisation, Weights
 
@@ -221,24 +219,3 @@ class Configured:
     method: Setting[str] = Setting()
     on_failure: Setting[str] = Setting()
     straight_through: Setting[bool] = Setting()
-
-
-def layout_with(own: Mapping[str, Any]) -> Describe:
-    """Return the function that computes from a header which shapes and which dtype the arrays of the file must have.
-
-    `own` are settings that the caller of `load` gives in the place of those in the file; they are checked at once.
-    """
-    if others := own.keys() - SOLVING:
-        raise TypeError(f"load takes the settings {', '.join(SOLVING)}; got {', '.join(sorted(others))}: leave it out.")
-    Settings(1, 1, 1, **own)
-
-    def layout(header: dict[str, Any]) -> tuple[Layout, np.dtype]:
-        try:
-            settings = Settings.from_plain(header["settings"], own)
-            if header["preprocessing"] is not None:
-                Standardise(**header["preprocessing"])
-        except (KeyError, TypeError, ValueError) as reason:
-            raise FileFormatError(f"the settings in the file are not those of a model: {reason}") from None
-        return settings.shapes(), settings.dtype
-
-    return layout

@@ -67,15 +67,14 @@ def samples(model, m=7):
     rng = np.random.default_rng(0)
     U = rng.standard_normal((m, model.input_dim)) * 10.0 ** rng.integers(-2, 1, (m, 1))
     pre = model.preprocessing
-    return (U if pre is None else U * pre.scale + pre.mean).astype(model.dtype)
+    return (U if pre is None else pre.inverse(U)).astype(model.dtype)
 
 
 def allowed(model, U):
     """Return how far an export may be from the library: the sum of the library's bound and the export's bound."""
-    predictor = model.freeze(raw=model.preprocessing is not None)
+    predictor = model.freeze()
     prediction = predictor.certified(U)
-    rows = U if model.preprocessing is None else model.preprocessing(U, model.dtype)
-    forward = model.forward_pass(rows)
+    forward = model.forward_pass(U)
     u, z, x = (np.abs(M).max(axis=0).astype(np.float64) for M in (forward.U, forward.Z, forward.solution.X))
     scale = np.maximum(z, FORMULAS[model.activation].at_zero)
     step = stopping_step(model.tol, scale, x * (1 + 1e-5), float(np.finfo(model.dtype).eps))

@@ -13,6 +13,7 @@ FLOORS = {
     "_version": 0,
     "checks": 0,
     "npz": 1,
+    "classes": 0,
     # mathematics
     "activations": 1,
     "losses": 1,
@@ -26,6 +27,7 @@ FLOORS = {
     "functions": 4,
     # the border
     "weights": 5,
+    "labels": 6,
     "backends.equation": 5,
     "backends.methods": 5,
     # the twins, each from the bottom: the definition, compiled for the CPU, on a CUDA device
@@ -66,6 +68,7 @@ FLOORS = {
     "equilibrium": 17,
     "settings": 17,
     "torchidl": 17,
+    "interface": 18,
     "predictor": 18,
     "model": 19,
     # training

@@ -276,7 +276,7 @@ def source(plan: Plan) -> str:
         phi=formula.c.replace("{f}", "f" if plan.dtype == np.float32 else ""),
         vectors=PRODUCT + ("" if plan.triangle else NORM.format(**sizes, states=n)),
         solve=_sweep(plan) if plan.triangle else _picard(plan),
-        input="U[i]" if pre is None else f"(U[i] - {literal(pre.mean)}) / {literal(pre.scale)}",
+        input="U[i]" if pre is None else f"(U[i] - {literal(float(pre.mean))}) / {literal(float(pre.scale))}",
         b="0" if plan.b is None else "b[i]",
         d="0" if plan.d is None else "d[i]",
         D="" if plan.D is None else D,

@@ -88,7 +88,7 @@ def source(plan: Plan) -> str:
         equilibrium = PICARD.format(product=product, at_zero=repr(plan.formula.at_zero))
         constants = f"EPS = np.finfo(DTYPE).eps\nTOL, ITERATIONS = {plan.tol!r}, {plan.iterations}\n"
     if (pre := plan.preprocessing) is not None:
-        constants += f"MEAN, SCALE = DTYPE({pre.mean!r}), DTYPE({pre.scale!r})\n"
+        constants += f"MEAN, SCALE = DTYPE({float(pre.mean)!r}), DTYPE({float(pre.scale)!r})\n"
     predict = PREDICT.format(
         p=p,
         q=q,

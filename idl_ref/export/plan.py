@@ -184,7 +184,12 @@ def _split(F: np.ndarray | None, bias: bool) -> tuple[np.ndarray | None, np.ndar
 
 def _range(bounds: tuple[float, float] | None, pre: Standardise | None) -> tuple[float, float, float]:
     """The ends of the range before preprocessing, and the largest |u| after preprocessing."""
-    mean, scale = (0.0, 1.0) if pre is None else (pre.mean, pre.scale)
+    if pre is not None and pre.mean.ndim:
+        raise ValueError(
+            "a model can be exported if its preprocessing has one mean and one scale for all features; got one per "
+            "feature: fit it with Standardise.fit(x_train, per_feature=False)."
+        )
+    mean, scale = (0.0, 1.0) if pre is None else (float(pre.mean), float(pre.scale))
     if bounds is None:
         return mean - DEFAULT_RANGE * scale, mean + DEFAULT_RANGE * scale, DEFAULT_RANGE * (1 + 1e-6)
     low = checks.number("low end of the range", bounds[0], -np.inf)
