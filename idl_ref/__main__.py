@@ -8,12 +8,12 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 import idl_ref
-from idl_ref import activations, bench, checks, classes, datasets, export, labels, train, wellposed
+from idl_ref import activations, bench, checks, classes, datasets, export, labels, npz, train, wellposed
 from idl_ref.backends import resolve
 from idl_ref.choices import BACKENDS
 from idl_ref.conformance import command as conformance
@@ -25,7 +25,14 @@ from idl_ref.preprocessing import Standardise
 
 DIVERGED = 2.0  # A training has diverged if it makes the loss this many times larger than that of equal outputs.
 STANDARDISE = {"auto": None, "features": True, "all": False}  # The argument per_feature of Standardise.fit.
-REFUSED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError)
+REFUSED = (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error messages are safe to print, whatever names of files the arguments hold."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(checks.printable(message))
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -53,13 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()  # The reader of our output has closed the pipe. This keeps Python from printing a traceback.
         return 0
     except REFUSED as reason:
-        print(f"idl-ref: error: {' '.join(str(reason).split()) or type(reason).__name__}", file=sys.stderr)
+        print(f"idl-ref: error: {checks.printable(reason) or type(reason).__name__}", file=sys.stderr)
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="idl-ref",
         description="Train and use implicit models, whose hidden state X solves the equation X = φ(A X + B U).",
         epilog="Start with: idl-ref train    (without arguments it trains on handwritten digits for a few seconds)",
@@ -159,7 +166,7 @@ def _train(options: argparse.Namespace) -> int:
     written += [options.out / "history.json", *_plot(history, options.out / "training.png")]
     if len(x_test):
         print(f"test {labels.accuracy(test.accuracy or 0.0, test.failed, len(x_test))}")
-    print(f"wrote {', '.join(map(str, written))}")
+    print(f"wrote {checks.printable(', '.join(map(str, written)))}")
     faults = _faults(history, before, after, diverged)
     print("\n".join(faults), end="\n" if faults else "")
     return 1 if faults or test.failed else 0
@@ -231,7 +238,7 @@ def _predict(options: argparse.Namespace) -> int:
     if right is not None and right.size:
         print(labels.accuracy(float(right.mean()), failed, right.size))
     if options.out is not None:
-        print(f"wrote {options.out}")
+        print(f"wrote {checks.printable(options.out)}")
     if failed:
         first = int(np.argmin(known))
         print(
@@ -252,9 +259,7 @@ def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.nd
             )
         y: np.ndarray | None = digits
     else:
-        arrays = _arrays(path)
-        if "x_test" not in arrays:
-            raise ValueError(f"{path} must hold x_test; got {', '.join(arrays) or 'no arrays'}.")
+        arrays = npz.arrays(path, ["x_test"], ["y_test"])
         x, y = arrays["x_test"], arrays.get("y_test")
         if x.ndim < 2 or (y is not None and y.shape != (len(x),)):
             got = f"{x.shape}" + ("" if y is None else f" and {y.shape}")
@@ -270,10 +275,7 @@ def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.nd
 def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return x_train, y_train, x_test and y_test of a data file, and refuse arrays that do not fit together."""
     names = ("x_train", "y_train", "x_test", "y_test")
-    found = _arrays(path)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"{path} must hold {', '.join(names)}; got {', '.join(found) or 'no arrays'}.")
+    found = npz.arrays(path, names)
     x_train, x_test = (checks.real_array(name, found[name]) for name in ("x_train", "x_test"))
     y_train, y_test = found["y_train"], found["y_test"]
     for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
@@ -287,28 +289,6 @@ def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     if not len(x_train):
         raise ValueError(f"x_train must hold at least one sample; got {x_train.shape} in {path}.")
     return x_train, y_train, x_test, y_test
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return all arrays of a .npz file by name; `train` and `predict` use the names of Keras' mnist.npz."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
-    try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            return {name: archive[name] for name in archive.files}
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as reason:  # Malformed bytes make zipfile and NumPy raise many kinds of exceptions.
-        if "allow_pickle" in str(reason):
-            raise ValueError(
-                f"{path} must be a .npz file of numeric arrays; got an array of Python objects: before numpy.savez, "
-                "convert it with numpy.asarray(…, dtype=float) or, if it holds labels, with dtype=str."
-            ) from None
-        raise ValueError(
-            f"{path} must be a .npz file of numeric arrays; got a file that NumPy cannot read "
-            f"({type(reason).__name__}): write it with numpy.savez."
-        ) from None
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -375,7 +355,7 @@ def _info(options: argparse.Namespace) -> int:
     for package in ("numpy", "numba", "scipy", "matplotlib", "tqdm", "safetensors"):
         print(f"{package:<12}{_version(package)}")
     for name, state in idl_ref.available_backends().items():
-        print(f"backend {name:<8}{state}")
+        print(f"backend {name:<8}{checks.printable(state)}")
     print(f"backend auto is {resolve('auto')}")
     return 0
 

@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
     print(table(figures))
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        print(f"wrote {options.json}")
+        print(f"wrote {checks.printable(options.json)}")
     return 0
 
 

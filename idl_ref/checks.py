@@ -17,6 +17,17 @@ Word = TypeVar("Word", bound=str)
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+def printable(text: Any) -> str:
+    """Return text of foreign origin as one line that is safe to print, and to write into a report or into XML.
+
+    Runs of whitespace become single spaces. Every other character that cannot be printed becomes its escape sequence:
+    control characters, which a terminal would obey, marks that reverse the direction of the text, and lone surrogates,
+    which no file in UTF-8 can hold.
+    """
+    line = " ".join(str(text).split())
+    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 class OnDevice:
     """A view of an array in the memory of a CUDA device, from any library with `__cuda_array_interface__`.
 
@@ -211,8 +222,15 @@ def integer(name: str, value: Any, low: int, high: int | None = None, why: str =
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must {rule}; got {value!r}.{why and ' ' + why}")
     if value < low or (high is not None and value > high):
-        raise ValueError(f"{name} must {rule}; got {value}.{why and ' ' + why}")
+        raise ValueError(f"{name} must {rule}; got {_shortened(int(value))}.{why and ' ' + why}")
     return int(value)
+
+
+def _shortened(value: Any) -> str:
+    """Return a number as text; an integer of more than a hundred digits is told by its size in bits."""
+    if isinstance(value, int) and value.bit_length() > 333:
+        return f"an integer with {value.bit_length()} bits"
+    return repr(value)
 
 
 def number(name: str, value: Any, low: float, below: float = math.inf, why: str = "") -> float:
@@ -221,9 +239,13 @@ def number(name: str, value: Any, low: float, below: float = math.inf, why: str 
     rule += f" and < {below:g}" if below < math.inf else ""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must {rule}; got {value!r}.{why and ' ' + why}")
-    if not (low <= value < below):  # The comparison is negated so that NaN is refused.
-        raise ValueError(f"{name} must {rule}; got {value!r}.{why and ' ' + why}")
-    return float(value)
+    try:
+        result = float(value)
+    except OverflowError:  # A Python integer may exceed every number of float64.
+        result = math.copysign(math.inf, value > 0 or -1)
+    if not (low <= result < below):  # The comparison is negated so that NaN is refused.
+        raise ValueError(f"{name} must {rule}; got {_shortened(value)}.{why and ' ' + why}")
+    return result
 
 
 def renamed(**right_names: str) -> Callable[[type[T]], type[T]]:

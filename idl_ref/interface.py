@@ -13,9 +13,11 @@ from idl_ref import classes
 from idl_ref import preprocessing as first
 from idl_ref.activations import Activation
 from idl_ref.certificate import OutputBound, column_max
-from idl_ref.io import FileFormatError, Layout
+from idl_ref.checks import printable
+from idl_ref.io import Describe, FileFormatError, Layout
+from idl_ref.npz import MESSAGE_LIMIT
 from idl_ref.preprocessing import Standardise
-from idl_ref.settings import Configured, Settings
+from idl_ref.settings import SOLVING, Configured, Settings
 from idl_ref.solution import Solution
 from idl_ref.weights import ForwardPass
 
@@ -102,16 +104,29 @@ def restore(path: Any, model: Interface, header: Mapping[str, Any], arrays: Mapp
         model.preprocessing = None if kind is None else Standardise(**kind)
         model.classes = classes.restored(header.get("classes"), model.settings.output_dim)
     except (TypeError, ValueError) as reason:
-        raise FileFormatError(f"{path}: the preprocessing or the classes do not fit the model: {reason}") from None
+        text = f"{path}: the preprocessing or the classes do not fit the model: {reason}"
+        raise FileFormatError(printable(text)[:MESSAGE_LIMIT]) from None
 
 
-def layout(header: dict[str, Any]) -> tuple[Layout, dict[str, np.dtype]]:
+def layout_with(own: Mapping[str, Any]) -> Describe:
+    """Return the function `layout` for settings that the caller of `load` gives in the place of those in the file.
+
+    These settings are checked at once.
+    """
+    if others := own.keys() - SOLVING:
+        raise TypeError(f"load takes the settings {', '.join(SOLVING)}; got {', '.join(sorted(others))}: leave it out.")
+    Settings(1, 1, 1, **own)
+    return lambda header: layout(header, own)
+
+
+def layout(header: dict[str, Any], own: Mapping[str, Any]) -> tuple[Layout, dict[str, np.dtype]]:
     """Return the shapes and the dtypes that the arrays of a file must have according to its header.
 
-    A header of version 1 holds mean and scale themselves, as numbers.
+    `own` are settings that replace those in the header. A header of version 1 holds mean and scale themselves, as
+    numbers.
     """
     try:
-        settings, kind = Settings.from_plain(header["settings"]), header["preprocessing"]
+        settings, kind = Settings.from_plain(header["settings"], own), header["preprocessing"]
         shapes = settings.shapes()
         dtypes = dict.fromkeys(shapes, settings.dtype)
         if header["version"] == 1:

@@ -13,7 +13,7 @@ from idl_ref import activations, checks, classes, io
 from idl_ref.activations import Activation
 from idl_ref.choices import ActivationName, Backend, Dtype, Loss, Method, OnFailure
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
-from idl_ref.interface import Interface, certified, checked, described, layout, restore
+from idl_ref.interface import Interface, certified, checked, described, layout_with, restore
 from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
@@ -336,18 +336,20 @@ class ImplicitModel(Interface):
         io.write(path, header, self.parameters | arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ImplicitModel:
+    def load(cls, path: str | os.PathLike[str], **own: Any) -> ImplicitModel:
         """Return the model that `save` wrote to a file. Nothing in the file is executed.
 
         Parameters
         ----------
         path : str or path
             The name of the file.
+        **own
+            What replaces settings of the file: mitr, grad_mitr, tol, grad_tol, method, on_failure, backend="auto".
 
         Raises
         ------
         FileFormatError
-            The file is damaged, inconsistent, or not a model file. FileFormatError is a ValueError.
+            The file is damaged, inconsistent, or not a model file, or asks for more than 100,000 iterations.
 
         Examples
         --------
@@ -357,8 +359,8 @@ class ImplicitModel(Interface):
         ...     load(f"{folder}/model.npz")
         ImplicitModel(4, 3, 20, f=ImplicitFunctionInf, kappa=0.99, activation="relu", dtype="float32")
         """
-        header, arrays = io.read(path, layout)
-        settings = Settings.from_plain(header["settings"])
+        header, arrays = io.read(path, layout_with(own))
+        settings = Settings.from_plain(header["settings"], own)
         model = cls.from_parameters(settings, {name: arrays[name] for name in settings.shapes()})
         restore(path, model, header, arrays)
         return model

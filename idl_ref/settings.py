@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings"]
 
+FILE_ITERATIONS = 100_000  # The largest mitr and grad_mitr that a file may ask for.
+# The settings that say how equations are solved, and nothing about the model. `load` may replace those of a file.
+SOLVING = ("mitr", "grad_mitr", "tol", "grad_tol", "backend", "method", "on_failure")
 INITIAL_NORM = 0.75  # The initial ∞-norm of A, or of L and Rᵀ, in units of kappa; it lies inside the ball of `f`.
 
 T = TypeVar("T")
@@ -173,12 +176,21 @@ class Settings:
         return {**asdict(self), "f": self.f.name, "dtype": self.dtype.name}
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Settings:
-        """Return the settings that `plain` wrote, and raise ValueError or TypeError for any other value."""
+    def from_plain(cls, values: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Settings:
+        """Return the settings that `plain` wrote, and raise ValueError or TypeError for any other value.
+
+        The backend in `values` tells which one the model was made with. The settings ask for "auto", because the model
+        must also work on machines that do not have that backend. `own` are settings that replace those in `values`.
+        """
+        own = own or {}
         names = {field.name for field in fields(cls)}
         if not isinstance(values, Mapping) or set(values) != names:
             raise ValueError(f"settings must have the names {sorted(names)}; got {sorted(values)[:9]}.")
-        return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)]})
+        checks.choice("backend", values["backend"], BACKENDS)
+        for name in [name for name in ("mitr", "grad_mitr") if name not in own]:
+            why = f"A file may not ask for more iterations: idl_ref.load(path, {name}=…) sets a number of your own."
+            checks.integer(name, values[name], 1, FILE_ITERATIONS, why)
+        return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)], "backend": "auto", **own})
 
 
 class Setting(Generic[T]):

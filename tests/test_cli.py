@@ -426,8 +426,8 @@ def test_a_damaged_data_file(tmp_path, data, capsys):
 
 def test_an_array_file_is_no_data_file(tmp_path, trained, capsys):
     np.save(tmp_path / "x.npy", np.zeros(3))
-    assert "must be a .npz file" in refused(capsys, "train", "--data", tmp_path / "x.npy")
-    assert "must be a .npz file" in refused(capsys, "predict", trained, "--data", tmp_path / "x.npy")
+    assert "not an .npz file" in refused(capsys, "train", "--data", tmp_path / "x.npy")
+    assert "not an .npz file" in refused(capsys, "predict", trained, "--data", tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ def available_backends() -> dict[str, str]:
 
     Notes
     -----
-    The look for a CUDA device imports numba.cuda, where numba-cuda is installed.
+    A backend counts as available only if it has run here: the twin is imported, and a small function is compiled and
+    called. An installed package that does not work, such as a numba that refuses this version of NumPy, is a reason.
+    The first call imports numba, and numba.cuda where numba-cuda is installed.
 
     Examples
     --------
@@ -59,12 +61,37 @@ def _reason(name: str) -> str:
     if name == "numpy":
         return AVAILABLE
     if name == "numba":
-        return AVAILABLE if find_spec("numba") else 'numba is not installed; pip install "idl-ref[numba]"'
+        return _numba_reason() or AVAILABLE
     if not (find_spec("numba") and find_spec("numba_cuda")):
         return 'numba-cuda is not installed; pip install "idl-ref[cuda]"'
-    from idl_ref.backends.cuda import api
+    try:
+        from idl_ref.backends import cuda  # noqa: F401 (This import shows that every module of the twin can be used.)
+        from idl_ref.backends.cuda import api
 
-    return api.reason() or AVAILABLE
+        return api.reason() or AVAILABLE
+    except Exception as reason:  # A package that is installed but broken raises any kind of exception.
+        return f"numba.cuda is installed but does not work: {_shown(reason)}"
+
+
+@cache
+def _numba_reason() -> str:
+    """Return why the Numba twin cannot compute here; "" if it can. The answer holds for the whole process."""
+    if not find_spec("numba"):
+        return 'numba is not installed; pip install "idl-ref[numba]"'
+    try:
+        from idl_ref.backends import numba  # noqa: F401 (This import shows that every module of the twin can be used.)
+        from idl_ref.backends.numba.compiling import double
+
+        if double(21) != 42:
+            return "numba is installed but computes wrong results"
+    except Exception as reason:  # SystemError, ImportError, AttributeError …: a broken package raises anything.
+        return f"numba is installed but does not work: {_shown(reason)}"
+    return ""
+
+
+def _shown(reason: Exception) -> str:
+    """Return the kind of an exception and the first 200 characters of its message, on one line."""
+    return f"{type(reason).__name__}: {checks.printable(str(reason))[:200]}"
 
 
 def _runs_as_plain_python() -> bool:

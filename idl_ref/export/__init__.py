@@ -131,5 +131,5 @@ def _run(options: argparse.Namespace) -> int:
         promise += f"; arena {arena:,} bytes, weights {weights:,} bytes"
     print(promise)
     for path in written.files:
-        print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+        print(f"wrote {checks.printable(path)} ({path.stat().st_size:,} bytes)")
     return 0
