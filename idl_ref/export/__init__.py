@@ -76,7 +76,7 @@ def export(
     checks.choice("to", to, TARGETS)
     if name is not None and to != "c":
         raise ValueError(f'name is for to="c", whose names meet in one program; got to={to!r}: leave name out.')
-    made = plan.make(model, bounds)
+    made = plan.make(model, to, bounds)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     return Export(_write(made, to, folder, "idl" if name is None else name), made)
@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace) -> int:
     written = export(model, options.to, options.out, options.range, options.name)
     made = written.plan
     print(model)
-    promise = f"for inputs in [{made.low:g}, {made.high:g}]: {made.promise(sweeps=options.to != 'onnx')}"
+    promise = f"for inputs in {made.inputs.text()}: {made.promise()}"
     if options.to == "c":
         from idl_ref.export import c
 
