@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import sys
 from importlib import metadata
@@ -22,6 +23,7 @@ from idl_ref.optim import SGD
 from idl_ref.preprocessing import Standardise
 
 _Help = argparse.ArgumentDefaultsHelpFormatter
+STANDARDISE = {"auto": None, "features": True, "all": False}  # The argument per_feature of Standardise.fit.
 REFUSED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError)
 
 
@@ -86,6 +88,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--activation", choices=list(activations.TABLE), default="relu", help="activation φ")
     add("--epochs", type=int, default=20, metavar="E", help="number of passes over the training samples")
     add("--batch-size", type=int, default=32, metavar="M", help="number of samples per training step")
+    scales = "one mean and scale per feature, or one for all; auto is one for all for images, else per feature"
+    add("--standardise", choices=list(STANDARDISE), default="auto", help=scales)
     rate = "learning rate of the first step; the rate then decreases to 0 along a half cosine"
     add("--lr", type=float, default=0.01, metavar="RATE", help=rate)
     add("--seed", type=int, default=0, metavar="S", help="seed of the initial weights and of the order of the samples")
@@ -99,10 +103,12 @@ def _train(options: argparse.Namespace) -> int:
     """Run the command `train`."""
     resolve(options.backend)
     x_train, y_train, x_test, y_test = datasets.digits() if options.data is None else _labelled(options.data)
-    preprocessing = Standardise.fit(x_train)
-    U, U_test = preprocessing(x_train), preprocessing(x_test)
+    per_feature = STANDARDISE[options.standardise]
+    if options.data is None and per_feature is None:
+        per_feature = False  # The rows of the digits are images, whose pixels have one common scale.
+    preprocessing = Standardise.fit(x_train, per_feature)
     model = ImplicitModel(
-        input_dim=U.shape[1],
+        input_dim=math.prod(x_train.shape[1:]),
         output_dim=int(y_train.max()) + 1,
         hidden_dim=options.hidden,
         f=FUNCTIONS[options.f],
@@ -114,18 +120,18 @@ def _train(options: argparse.Namespace) -> int:
         backend=options.backend,
     )
     model.preprocessing = preprocessing
-    checks.labels("y_test", y_test, len(U_test), model.output_dim)
+    checks.labels("y_test", y_test, len(x_test), model.output_dim)
     optimizer = SGD(options.lr, schedule="cosine")
     options.out.mkdir(parents=True, exist_ok=True)
-    print(f"{model}: {len(U)} training samples, {len(U_test)} test samples")
+    print(f"{model}: {len(x_train)} training samples, {len(x_test)} test samples")
     history = train.fit(
         model,
-        U,
+        x_train,
         y_train,
         optimizer=optimizer,
         epochs=options.epochs,
         batch_size=options.batch_size,
-        validation=(U_test, y_test) if len(U_test) else None,
+        validation=(x_test, y_test) if len(x_test) else None,
         seed=options.seed,
     )
     if history.interrupted:
@@ -134,8 +140,8 @@ def _train(options: argparse.Namespace) -> int:
     model.save(written[0])
     history.save(written[1])
     written += _plot(history, options.out / "training.png")
-    if len(U_test):
-        _, accuracy = train.evaluate(model, U_test, y_test)
+    if len(x_test):
+        _, accuracy = train.evaluate(model, x_test, y_test)
         print(f"test accuracy: {100 * (accuracy or 0.0):.2f} %")
     print(f"wrote {', '.join(map(str, written))}")
     return 0
@@ -189,7 +195,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return preprocessed inputs U (m, p), and their labels (m,) where the data has any."""
+    """Return samples x (m, …) that the model takes, and their labels (m,) where the data has any."""
     if path is None:
         _, _, x, labels = datasets.digits()
         if model.input_dim != x.shape[1]:
@@ -209,8 +215,9 @@ def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.nd
                 f"x_test must be samples of shape (m, …) and y_test, if there is one, labels of shape (m,); "
                 f"got {got} in {path}."
             )
-    U = model.preprocessing(x, model.dtype) if model.preprocessing is not None else x.reshape(len(x), -1)
-    return checks.samples("x_test", U, "p", model.input_dim, model.dtype), y
+    x = checks.real_array("x_test", x)
+    rows = x.reshape(len(x), math.prod(x.shape[1:]))
+    return checks.samples("x_test", rows, "p", model.input_dim, x.dtype), y
 
 
 def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -281,7 +288,8 @@ def _check(options: argparse.Namespace) -> int:
     checks.integer("--samples", options.samples, 1)
     rng = np.random.default_rng(0)
     if options.data is None and model.input_dim != 64:
-        U = rng.standard_normal((options.samples, model.input_dim))
+        U, pre = rng.standard_normal((options.samples, model.input_dim)), model.preprocessing
+        U = U if pre is None else pre.inverse(U)
     else:
         U = _samples(model, options.data)[0][: options.samples]
     weights = model.effective_weights()

@@ -15,6 +15,9 @@ arithmetic, at its true equilibrium. In the ∞-norm,
     z = B u        is rounded by at most  ζ = γ ‖B‖ ‖u‖
     ‖x* − x̂‖  ≤   (κ·step + ρ + Lip(φ) ζ) / (1 − κ)
     ‖y* − ŷ‖  ≤   ‖C‖ ‖x* − x̂‖ + γ (‖C‖ ‖x̂‖ + ‖D‖ ‖u‖)
+
+If u itself is computed, as (U − mean)/scale in float64 and then rounded, it differs from the exact u by at most
+(ε + 3·2⁻⁵³)|u|, where ε is the unit roundoff of the dtype. The number ε + 3·2⁻⁵³ is then added to γ.
 """
 
 from __future__ import annotations
@@ -182,16 +185,26 @@ class OutputBound:
 
     @classmethod
     def of(
-        cls, factors: fac.Factors, B: np.ndarray, C: np.ndarray, D: np.ndarray | None, activation: Activation
+        cls,
+        factors: fac.Factors,
+        B: np.ndarray,
+        C: np.ndarray,
+        D: np.ndarray | None,
+        activation: Activation,
+        preprocessed: bool = False,
     ) -> OutputBound:
-        """Compute the constants from the effective weights of a model."""
+        """Compute the constants from the effective weights of a model; `preprocessed` tells that u is computed too."""
         r = Certifier(factors, activation, False, B.dtype).rounding
         kappa = r.lipschitz * r.norm
         amplification = 1 / (1 - kappa) if kappa < 1 else resolvent_norm(factors, r.lipschitz)
         terms, (_, tiny) = (B.shape[1] + 2, sum(C.shape) + B.shape[1] + 3), limits(B.dtype)
         gamma_z, gamma_y = (k * r.unit / (1 - k * r.unit) for k in terms)
         norm_B, norm_C, norm_D = (0.0 if F is None else fac.norm_inf((F,)) * SAFETY for F in (B, C, D))
-        return cls(r, amplification, norm_B, norm_C, norm_D, gamma_z, gamma_y, tiny * terms[1])
+        underflow = tiny * terms[1]
+        if preprocessed:
+            of_u = r.unit + 3 * 2.0**-53
+            gamma_z, gamma_y, underflow = gamma_z + of_u, gamma_y + of_u, underflow + tiny * (norm_B + norm_D)
+        return cls(r, amplification, norm_B, norm_C, norm_D, gamma_z, gamma_y, underflow)
 
     def state(self, step: Number, x: Number, z: Number, g: Number, u: Number) -> Number:
         """Bound ‖x* − ĝ‖ from the norms of ĝ − x̂, x̂, z, ĝ and u."""

@@ -21,14 +21,15 @@ from idl_ref.npz import FileFormatError
 
 __all__ = ["FileFormatError"]
 
-FORMAT, VERSION = "idl_ref model", 1
+FORMAT, VERSION = "idl_ref model", 2
+READABLE = (1, 2)  # The versions that this module reads; in version 1, the header held the preprocessing.
 HEADER_LIMIT = 1 << 20  # The largest size of a header in bytes.
 MESSAGE_LIMIT = 600  # The largest length of a message in characters, because a message may quote text of the file.
 HEADER = "header"
 
 Arrays = dict[str, np.ndarray]
 Layout = dict[str, tuple[int, ...]]  # The shape of every array by its name.
-Describe = Callable[[dict[str, Any]], tuple[Layout, np.dtype]]  # Takes a header to the layout and the dtype.
+Describe = Callable[[dict[str, Any]], tuple[Layout, dict[str, np.dtype]]]  # Takes a header to shapes and dtypes.
 
 
 def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
@@ -59,7 +60,7 @@ def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays
 def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any], Arrays]:
     """Return the header and the arrays of a model file.
 
-    `layout` computes from the header the shapes and the dtype that the arrays must have.
+    `layout` computes from the header the shapes and the dtypes that the arrays must have.
 
     Raises
     ------
@@ -107,9 +108,10 @@ def _parse(text: bytes | str) -> dict[str, Any]:
         raise FileFormatError("the file is not a model of idl_ref: its header is not JSON.") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise FileFormatError(f'the file is not a model of idl_ref: the format in its header is not "{FORMAT}".')
-    if header.get("version") != VERSION:
+    if type(header.get("version")) is not int or header["version"] not in READABLE:
         raise FileFormatError(
-            f"the format version must be {VERSION} for this idl_ref; got {header.get('version')!r}: update idl_ref."
+            f"the format version must be 1 or {VERSION} for this idl_ref; "
+            f"got {header.get('version')!r}: update idl_ref."
         )
     return header
 
@@ -142,11 +144,11 @@ def _read_npz(path: str, layout: Describe) -> tuple[dict, Arrays]:
             if HEADER not in members:
                 raise FileFormatError("the file is not a model of idl_ref: it has no header.")
             header = _parse(_read_header(stream, members[HEADER]))
-            shapes, dtype = layout(header)
+            shapes, dtypes = layout(header)
             _check_names(set(members) - {HEADER}, shapes)
             for name, shape in shapes.items():
                 found = npz.describe(stream, members[name])
-                _check_array(name, found[0], found[2], shape, dtype)
+                _check_array(name, found[0], found[2], shape, dtypes[name])
             return header, {name: npz.read(stream, members[name]) for name in shapes}
     except FileFormatError:
         raise
@@ -194,12 +196,12 @@ def _read_safetensors(path: str, layout: Describe) -> tuple[dict, Arrays]:
             raise FileFormatError(f"the header of the file must have at most {HEADER_LIMIT} bytes; got {size}.")
         with package.safe_open(path, framework="numpy") as archive:
             header = _parse((archive.metadata() or {}).get(HEADER, ""))
-            shapes, dtype = layout(header)
+            shapes, dtypes = layout(header)
             _check_names(set(archive.keys()), shapes)
-            code = {"float32": "F32", "float64": "F64"}[dtype.name]
+            codes = {name: {"float32": "F32", "float64": "F64"}[dtype.name] for name, dtype in dtypes.items()}
             for name, shape in shapes.items():
                 part = archive.get_slice(name)
-                _check_array(name, tuple(part.get_shape()), part.get_dtype(), shape, code)
+                _check_array(name, tuple(part.get_shape()), part.get_dtype(), shape, codes[name])
             return header, {name: archive.get_tensor(name) for name in shapes}
     except package.SafetensorError as reason:
         raise FileFormatError(f"the file is damaged or not a .safetensors file ({reason}).") from None

@@ -12,8 +12,6 @@ import numpy as np
 from idl_ref import activations, checks, wellposed
 from idl_ref.backends import CHOICES, twin
 from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf
-from idl_ref.io import FileFormatError, Layout
-from idl_ref.preprocessing import Standardise
 from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
 from idl_ref.weights import Options, Parametrisation, Weights
 
@@ -209,14 +207,3 @@ class Configured:
     method: Setting[str] = Setting()
     on_failure: Setting[str] = Setting()
     straight_through: Setting[bool] = Setting()
-
-
-def layout(header: dict[str, Any]) -> tuple[Layout, np.dtype]:
-    """Return the shapes and the dtype that the arrays of a file must have according to its header."""
-    try:
-        settings = Settings.from_plain(header["settings"])
-        if header["preprocessing"] is not None:
-            Standardise(**header["preprocessing"])
-    except (KeyError, TypeError, ValueError) as reason:
-        raise FileFormatError(f"the settings in the file are not those of a model: {reason}") from None
-    return settings.shapes(), settings.dtype

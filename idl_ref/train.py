@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations, checks, losses
+from idl_ref import activations, checks, losses, preprocessing
 from idl_ref.backends import twin
 from idl_ref.backends.numpy import Trainer
 from idl_ref.factors import norm_inf
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
-from idl_ref.solution import NotConvergedError, warn
+from idl_ref.solution import NotConvergedError, report, warn
 from idl_ref.wellposed import perron_root
 
 __all__ = ["History", "evaluate", "fit"]
@@ -107,7 +107,7 @@ def fit(
     model : ImplicitModel
         The model, whose parameters are changed.
     U : (m, p) array
-        Inputs, one sample per row.
+        Inputs, one sample per row. With a preprocessing, they are raw samples, and may have shape (m, …).
     targets : (m,) whole numbers for "cross_entropy", (m, q) array for "mse"
         The labels or the desired outputs.
     loss : {"cross_entropy", "mse"}
@@ -159,9 +159,8 @@ def fit(
     >>> history.accuracy[-1] > 0.9
     True
     """
-    U = checks.samples("U", U, "p", model.input_dim, model.dtype)
+    U, T = _inputs_and_targets(model, "U", U, targets, loss)
     m = len(U)
-    T = losses.check_targets(loss, targets, m, model.output_dim, model.dtype)
     checks.integer("epochs", epochs, 0)
     checks.integer("batch_size", batch_size, 1)
     checks.integer("seed", seed, 0)
@@ -183,7 +182,7 @@ def fit(
                     trainer.update_host()
                 _record_norms(model, history)
                 if validation is not None:
-                    value, accuracy = evaluate(model, *validation, loss=loss)
+                    value, accuracy = _evaluate(model, *validation, loss)
                     history.validation_loss.append(value)
                     if accuracy is not None:
                         history.validation_accuracy.append(accuracy)
@@ -209,13 +208,18 @@ def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_e
     accuracy : float or None
         The fraction of samples whose largest output is that of their label.
     """
-    U = checks.samples("U", U, "p", model.input_dim, model.dtype)
-    T = losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
+    return _evaluate(model, *_inputs_and_targets(model, "U", U, targets, loss), loss)
+
+
+def _evaluate(model: ImplicitModel, U: np.ndarray, T: np.ndarray, loss: str) -> tuple[float, float | None]:
+    """Do the same as `evaluate` for inputs and targets that are checked already, and preprocessed."""
+    layer, options = model.layer(), model.settings.options.forward
     total, hits = 0.0, 0
     for j in range(0, len(U), CHUNK):
         chunk = slice(j, j + CHUNK)
-        Y = model(U[chunk]).T
-        t = T[..., chunk]
+        forward = layer.forward(U[chunk].T)
+        report(forward.solution, forward.weights.factors, options, "forward", "mitr")
+        Y, t = forward.Y, T[..., chunk]
         total += float(losses.get(loss)(Y, t)[0]) * Y.shape[1]
         hits += _hits(loss, Y, t)
     m = max(len(U), 1)
@@ -258,13 +262,20 @@ class Progress:
             print(f"epoch {epoch}/{self.epochs}: {text}, {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
-def _check_validation(model: ImplicitModel, validation: Any, loss: str) -> tuple[np.ndarray, Any]:
+def _inputs_and_targets(
+    model: ImplicitModel, name: str, U: Any, targets: Any, loss: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return checked and preprocessed inputs (m, p), and checked targets in the form that the loss takes."""
+    U = preprocessing.inputs(name, U, model.input_dim, model.dtype, model.preprocessing)
+    return U, losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
+
+
+def _check_validation(model: ImplicitModel, validation: Any, loss: str) -> tuple[np.ndarray, np.ndarray]:
     """Check validation data before the first epoch, so that an error does not cost the time of an epoch."""
     if not isinstance(validation, (tuple, list)) or len(validation) != 2:
         raise ValueError(f"validation must be a pair (U, targets); got {type(validation).__name__}: pass a tuple.")
-    U = checks.samples("validation U", validation[0], "p", model.input_dim, model.dtype)
-    losses.check_targets(loss, validation[1], len(U), model.output_dim, model.dtype)
-    return U, validation[1]
+    U, targets = validation
+    return _inputs_and_targets(model, "validation U", U, targets, loss)
 
 
 def _hits(loss: str, Y: np.ndarray, t: np.ndarray) -> int:

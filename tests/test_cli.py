@@ -104,7 +104,7 @@ def test_train_with_no_arguments(tmp_path):
     model = idl_ref.load(tmp_path / "model.npz")
     x_train, _, x_test, y_test = idl_ref.datasets.digits()
     assert model.preprocessing.mean == pytest.approx(x_train.mean(), rel=1e-5)
-    share = (model(model.preprocessing(x_test)).argmax(axis=1) == y_test).mean()
+    share = (model(x_test).argmax(axis=1) == y_test).mean()
     assert f"{100 * share:.2f}" == accuracy[1]
     done = shell("predict", "model.npz", cwd=tmp_path)
     assert f"accuracy: {accuracy[1]} %" in done.stdout
@@ -199,7 +199,7 @@ def test_ctrl_c_elsewhere_leaves_quietly(trained, capsys, monkeypatch):
 def test_predict(trained, data, capsys):
     model = idl_ref.load(trained)
     x, y = images(1, 20)
-    predicted = model(model.preprocessing(x)).argmax(axis=1)
+    predicted = model(x).argmax(axis=1)
     status, out, err = run(capsys, "predict", trained, "--data", data)
     assert (status, err) == (0, "")
     assert out.splitlines() == [
@@ -215,7 +215,7 @@ def test_predict_writes_a_table(trained, data, tmp_path, capsys):
     assert path.read_text(encoding="utf-8").splitlines()[0] == "sample,label,y0,y1"
     table = np.loadtxt(path, delimiter=",", skiprows=1)
     model = idl_ref.load(trained)
-    Y = model(model.preprocessing(images(1, 20)[0]))
+    Y = model(images(1, 20)[0])
     np.testing.assert_array_equal(table[:, 0], np.arange(20))
     np.testing.assert_array_equal(table[:, 1], Y.argmax(axis=1))
     np.testing.assert_array_equal(table[:, 2:].astype(np.float32), Y)

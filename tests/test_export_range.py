@@ -115,11 +115,13 @@ def make(seed):
     if rng.integers(2):
         return model, None
     ends = np.sort(rng.choice([-1, 1], 2) * 10.0 ** rng.uniform(-3, 3, 2))
-    return model, tuple((mean + scale * end) if np.ndim(mean) else float(mean + scale * end) for end in ends)
+    return model, tuple(mean + scale * end for end in ends)
 
 
 def preprocessing(rng, p):
-    return float(10.0 ** rng.uniform(-3, 5)), float(10.0 ** rng.uniform(-2, 3))
+    """A mean and a scale, one for all features or one per feature."""
+    shape = p if rng.integers(2) else None
+    return 10.0 ** rng.uniform(-3, 5, shape), 10.0 ** rng.uniform(-2, 3, shape)
 
 
 def samples(made, m, seed):
@@ -134,9 +136,10 @@ def samples(made, m, seed):
     U = np.where(kind == 3, np.linspace(0, 1, m)[:, None] * np.where(low + high > 0, high, low), U)
     U = np.where((kind == 4) & corners, rng.choice([0.0, 1e-40, 1e-310, -1e-38], (m, p)), U)
     U = np.clip(U, low, high).astype(dtype)
-    # A cast may leave the range by a rounding.
+    # A cast may leave the range by a rounding, and there may be no number of the dtype in a narrow range.
     U = np.where(U.astype(float) < low, np.nextafter(U, dtype.type(np.inf)), U)
-    return np.where(U.astype(float) > high, np.nextafter(U, dtype.type(-np.inf)), U)
+    U = np.where(U.astype(float) > high, np.nextafter(U, dtype.type(-np.inf)), U)
+    return U[(np.clip(U, low, high) == U).all(axis=1)]
 
 
 # --- what an export answers, and what is exact ------------------------------------------------------------------------
@@ -153,16 +156,20 @@ def outputs(folder, to, made, U):
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
         return session.run(None, {"U": U})[0]
-    library = folder / "model.so"
-    flags = ["-std=c99", "-O1", "-fPIC", "-shared"]
-    command = [COMPILER, *flags, "-o", str(library), str(folder / "idl_model.c"), "-lm"]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    run, Y = ctypes.CDLL(str(library)).idl_predict, np.empty((len(U), made.sizes[2]), U.dtype)
+    run, Y = compiled(folder).idl_predict, np.empty((len(U), made.sizes[2]), U.dtype)
     run.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
     most = run(U.ctypes.data, len(U), Y.ctypes.data)
     assert (most == -1) == np.isnan(Y).any()
     assert most <= made.iterations
     return Y
+
+
+def compiled(folder, name="idl"):
+    library = folder / "model.so"
+    flags = ["-std=c99", "-O1", "-fPIC", "-shared"]
+    command = [COMPILER, *flags, "-o", str(library), str(folder / f"{name}_model.c"), "-lm"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return ctypes.CDLL(str(library))
 
 
 def exact(model, U):
@@ -197,7 +204,7 @@ def trial(seed, to, m, checked):
         made = export(model, to, folder, bounds).plan
         U = samples(made, m, seed)
         Y = outputs(folder, to, made, U)
-    some = np.linspace(0, m - 1, min(m, checked)).astype(int)
+    some = np.linspace(0, len(U) - 1, min(len(U), checked)).astype(int)
     truth, known = exact(model, U[some])
     error = np.abs(Y[some] - truth)[known].max(initial=0.0)
     return made, int((~np.isfinite(Y)).any(axis=1).sum()), float(error / made.error_bound), known.mean()
@@ -291,6 +298,33 @@ def test_batch_mates_do_not_change_whether_a_sample_converges(tmp_path, to):
     alone = np.vstack([answered(tmp_path, model, to, u[None])[0] for u in U])
     np.testing.assert_array_equal(Y, alone)
     assert np.isnan(Y).ravel().tolist() == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize("mean", [1000000.3, [1000000.3, -0.5, 20]], ids=["one", "per feature"])
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_large_mean_costs_no_digits(tmp_path, to, mean):
+    """In float32, u is the exact (U − mean)/scale to its last digit, because the difference is taken in float64."""
+    model = ImplicitModel(3, 2, 9, dtype="float32", seed=0, backend="numpy")
+    model.preprocessing = Standardise(mean, np.ones(np.shape(mean)))
+    U = (mean + np.random.default_rng(0).uniform(-7.9, 7.9, (50, 3))).astype(np.float32)
+    Y, made = answered(tmp_path, model, to, U)
+    error = np.abs(Y - exact(model, U)[0]).max()
+    assert error <= made.error_bound
+    assert error < 2e-5
+    np.testing.assert_allclose(Y, model(U), atol=2e-5)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+def test_ranges_per_feature_are_arrays_in_c(tmp_path):
+    model = ImplicitModel(2, 1, 3, seed=0)
+    model.preprocessing = Standardise([1e6, 0.25], [1, 2])
+    header = export(model, "c", tmp_path, name="my").files[0].read_text(encoding="ascii")
+    assert "extern const double my_low[MY_INPUTS], my_high[MY_INPUTS];" in header
+    assert "MY_LOW" not in header
+    assert "For inputs in [my_low[j], my_high[j]]" in header
+    library, pair = compiled(tmp_path, "my"), ctypes.c_double * 2
+    assert list(pair.in_dll(library, "my_low")) == [999992.0, -15.75]
+    assert list(pair.in_dll(library, "my_high")) == [1000008.0, 16.25]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ FLOORS = {
     "equilibrium": 17,
     "settings": 17,
     "torchidl": 17,
+    "interface": 18,
     "predictor": 18,
     "model": 19,
     # training

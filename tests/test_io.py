@@ -95,7 +95,7 @@ def test_round_trip_is_bitwise(tmp_path, suffix, settings):
         pytest.importorskip("safetensors")
     model = make(**settings)
     model.parameters["B"][0, :2] = np.finfo(model.dtype).smallest_subnormal, -0.0
-    for preprocessing in (model.preprocessing, None):
+    for preprocessing in (model.preprocessing, Standardise([1.7e9, 0.1, -3.0], [1, 2, 0.3]), None):
         model.preprocessing = preprocessing
         model.save(tmp_path / f"model{suffix}")
         loaded = idl_ref.load(str(tmp_path / f"model{suffix}"))
@@ -340,9 +340,12 @@ def test_foreign_safetensors(tmp_path):
         (b"[]", 'the format in its header is not "idl_ref model"'),
         (b"null", 'the format in its header is not "idl_ref model"'),
         (b'{"format": "onnx"}', 'the format in its header is not "idl_ref model"'),
-        (b'{"format": "idl_ref model"}', "the format version must be 1 .* got None: update idl_ref"),
-        (b'{"format": "idl_ref model", "version": 2}', "the format version must be 1 .* got 2: update idl_ref"),
-        (b'{"format": "idl_ref model", "version": "1"}', "the format version must be 1 .* got '1': update idl_ref"),
+        (b'{"format": "idl_ref model"}', "the format version must be 1 or 2 .* got None: update idl_ref"),
+        (b'{"format": "idl_ref model", "version": 3}', "the format version must be 1 or 2 .* got 3: update idl_ref"),
+        (
+            b'{"format": "idl_ref model", "version": "1"}',
+            "the format version must be 1 or 2 .* got '1': update",
+        ),
         (b'{"format": "idl_ref model", "version": 1}', "the settings in the file are not those of a model"),
     ],
 )
@@ -436,6 +439,50 @@ def test_tampered_preprocessing(saved, value):
     path, header, arrays = saved
     forge(path, {**header, "preprocessing": value}, arrays)
     refuse(path, "the settings in the file are not those of a model")
+    arrays = {name: W for name, W in arrays.items() if name not in ("mean", "scale")}
+    crc = {name: header["crc32"][name] for name in arrays}
+    forge(path, {**header, "version": 1, "preprocessing": value, "crc32": crc}, arrays)
+    refuse(path, "the settings in the file are not those of a model")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("mean", "scale", "words"),
+    [
+        (np.nan, 1.0, "mean must be finite"),
+        (0.0, np.inf, "scale must be finite"),
+        (0.0, 0.0, "the preprocessing does not fit the model: scale must be a finite number ≥"),
+        (0.0, -1.0, "the preprocessing does not fit the model: scale must be a finite number ≥"),
+        (0.0, 1e-320, "the preprocessing does not fit the model: scale must be a finite number ≥"),
+        (1e300, 1.0, "the preprocessing does not fit the model: mean and scale must be normal numbers"),
+        (0.0, 1e-300, "the preprocessing does not fit the model: mean and scale must be normal numbers"),
+        (np.float32(0), 1.0, r"mean must have shape \(1,\) and dtype (float64|F64); got"),
+        ([0.0, 1.0], 1.0, r"mean must have shape \(1,\)"),
+    ],
+)
+def test_tampered_constants(saved, suffix, mean, scale, words):
+    path, header, arrays = saved
+    arrays |= {"mean": np.atleast_1d(mean), "scale": np.atleast_1d(scale)}
+    header["crc32"] |= {name: zlib.crc32(arrays[name].tobytes()) for name in ("mean", "scale")}
+    path = path.with_suffix(suffix)
+    forge(path, header, arrays)
+    refuse(path, words)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("preprocessing", [{"mean": 0.1, "scale": 3.3}, None])
+def test_files_of_version_1(saved, suffix, preprocessing):
+    """In a file of version 1, the header holds mean and scale as numbers."""
+    path, header, arrays = saved
+    arrays = {name: W for name, W in arrays.items() if name not in ("mean", "scale")}
+    crc = {name: header["crc32"][name] for name in arrays}
+    path = path.with_suffix(suffix)
+    forge(path, {**header, "version": 1, "preprocessing": preprocessing, "crc32": crc}, arrays)
+    model = make()
+    model.preprocessing = preprocessing and Standardise(**preprocessing)
+    assert_same(idl_ref.load(path), model)
+    forge(path, {**header, "version": 1, "preprocessing": {"mean": [0.1] * 3, "scale": 1.0}, "crc32": crc}, arrays)
+    refuse(path, "mean and scale must be numbers")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

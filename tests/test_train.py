@@ -117,15 +117,15 @@ def test_inputs_are_left_alone():
 def test_digits_to_97_percent():
     """The settings are the defaults of the command line."""
     x_train, y_train, x_test, y_test = datasets.digits()
-    preprocessing = Standardise.fit(x_train)
     model = ImplicitModel(64, 10, 64, bias=True, seed=0)
+    model.preprocessing = Standardise.fit(x_train, per_feature=False)
     history = fit(
-        model, preprocessing(x_train), y_train, optimizer=SGD(0.05, schedule="cosine"), epochs=20, batch_size=32,
+        model, x_train, y_train, optimizer=SGD(0.05, schedule="cosine"), epochs=20, batch_size=32,
         progress=False,
     )  # fmt: skip
     # Few iterations make training fast.
     assert max(most for _, most in history.forward_iterations + history.adjoint_iterations) <= 15
-    loss, accuracy = train.evaluate(model, preprocessing(x_test), y_test)
+    loss, accuracy = train.evaluate(model, x_test, y_test)
     assert accuracy >= 0.97
     assert loss < 0.15
     assert max(history.norm) <= 0.99
@@ -233,7 +233,7 @@ def test_ctrl_c_returns_the_history(monkeypatch, steps, progress):
 
 def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
     """If validation is interrupted, the history does not contain a part of that epoch."""
-    evaluate, calls = train.evaluate, []
+    evaluate, calls = train._evaluate, []
 
     def interrupted(*arguments, **keywords):
         calls.append(1)
@@ -241,7 +241,7 @@ def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
             raise KeyboardInterrupt
         return evaluate(*arguments, **keywords)
 
-    monkeypatch.setattr(train, "evaluate", interrupted)
+    monkeypatch.setattr(train, "_evaluate", interrupted)
     history = fit(make(), *moons(64), epochs=5, validation=moons(20), progress=False)
     assert history.interrupted
     assert len(history.loss) == len(history.validation_loss) == len(history.seconds) == 1

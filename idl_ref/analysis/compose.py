@@ -92,9 +92,8 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
     }
     if not settings.no_D:
         named["D"] = D2 @ D1
-    model = ImplicitModel.from_parameters(settings, {name: W.astype(settings.dtype) for name, W in named.items()})
-    model.preprocessing = first.preprocessing
-    return model
+    parameters = {name: W.astype(settings.dtype) for name, W in named.items()}
+    return ImplicitModel.from_parameters(settings, parameters, first.preprocessing)
 
 
 def _check(second: ImplicitModel, first: ImplicitModel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,8 +83,8 @@ def weights(plan: Plan) -> dict[str, np.ndarray]:
         used = [A[i, i + 1 :] if plan.triangle == "upper" else A[i, :i] for i in rows]
         arrays["A"] = np.concatenate([*used, np.zeros(int(len(A) == 1), A.dtype)])  # C has no array without entries.
     pre = plan.preprocessing
-    if pre is not None and np.ndim(pre.mean):
-        arrays |= {"MEAN": np.asarray(pre.mean, np.float64), "SCALE": np.asarray(pre.scale, np.float64)}
+    if pre is not None and pre.mean.ndim:
+        arrays |= {"MEAN": pre.mean, "SCALE": pre.scale}
     return arrays
 
 
@@ -127,8 +128,8 @@ def _input(plan: Plan) -> str:
     pre = plan.preprocessing
     if pre is None:
         return "U[i]"
-    mean, scale = (number(float(v), np.dtype(np.float64)) if np.ndim(v) == 0 else "" for v in (pre.mean, pre.scale))
-    return f"(real)(((double)U[i] - {mean or 'MEAN[i]'}) / {scale or 'SCALE[i]'})"
+    mean, scale = ("MEAN[i]", "SCALE[i]") if pre.mean.ndim else (number(v, v.dtype) for v in (pre.mean, pre.scale))
+    return f"(real)(((double)U[i] - {mean}) / {scale})"
 
 
 def _picard(plan: Plan) -> str:
@@ -186,7 +187,7 @@ def array(name: str, values: np.ndarray, kind: str | None = None) -> str:
     return f"{kind} {name}[{len(texts)}] = {{\n    " + ",\n    ".join(lines) + "};\n"
 
 
-def number(value: float, dtype: np.dtype) -> str:
+def number(value: Any, dtype: np.dtype) -> str:
     """A finite number as a hexadecimal constant of C99, which is exact."""
     rounded = float(dtype.type(value))
     if not math.isfinite(rounded):

@@ -41,7 +41,7 @@ class Inputs(NamedTuple):
 
 def make(bounds: Any, pre: Standardise | None, p: int, dtype: np.dtype) -> Inputs:
     """The declared range for a model with p inputs; ValueError if the dtype cannot hold it."""
-    mean, scale = (np.zeros(()), np.ones(())) if pre is None else (np.asarray(pre.mean), np.asarray(pre.scale))
+    mean, scale = (np.zeros(()), np.ones(())) if pre is None else (pre.mean, pre.scale)
     normal("mean", mean, np.dtype(np.float64))
     normal("scale", scale, np.dtype(np.float64))
     with np.errstate(over="ignore"):

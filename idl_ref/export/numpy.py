@@ -97,7 +97,7 @@ def source(plan: Plan) -> str:
         equilibrium = _picard(plan)
         constants = f"EPS, TOL, ITERATIONS = np.finfo(DTYPE).eps, {decimal(plan.tol)}, {plan.iterations}\n"
     pre = plan.preprocessing
-    if pre is not None and np.ndim(pre.mean) == 0:
+    if pre is not None and pre.mean.ndim == 0:
         constants += f"MEAN, SCALE = {decimal(pre.mean)}, {decimal(pre.scale)}\n"
     rows = f"U.reshape(len(U), {p})"
     predict = PREDICT.format(
@@ -146,8 +146,8 @@ def arrays(plan: Plan) -> dict[str, np.ndarray]:
     pre, own = plan.preprocessing, plan.weights
     if not plan.triangle:
         own |= {"LIMIT": plan.limit}
-    if pre is not None and np.ndim(pre.mean):
-        own |= {"MEAN": np.asarray(pre.mean), "SCALE": np.asarray(pre.scale)}
+    if pre is not None and pre.mean.ndim:
+        own |= {"MEAN": pre.mean, "SCALE": pre.scale}
     return own
 
 
