@@ -8,7 +8,8 @@ It needs only NumPy and an exported model. These commands build the archive, who
     cd package && zip -r ../function.zip .
 
 The body of a request is the JSON text {"samples": [[…], …]}, with one list of numbers per sample. The body of the
-answer is {"outputs": …, "labels": …}. A request that is not valid is answered with status 400 and {"error": …}.
+answer is {"outputs": …, "labels": …}, with null in both for a sample that failed, because it was not finite or far out
+of the range that predict.py declares. A request that is not valid is answered with status 400 and {"error": …}.
 """
 
 import json
@@ -26,9 +27,11 @@ def handler(event, context=None):
         if not isinstance(samples, list) or len(samples) > MOST:
             raise ValueError(f"samples must be a list of at most {MOST} samples")
         outputs = predict(np.asarray(samples, dtype=float))
-    except (KeyError, TypeError, ValueError, RuntimeError) as reason:
+    except (KeyError, TypeError, ValueError) as reason:
         return _answer(400, {"error": f"{type(reason).__name__}: {reason}"})
-    return _answer(200, {"outputs": outputs.tolist(), "labels": outputs.argmax(axis=1).tolist()})
+    rows = [None if np.isnan(row).any() else row for row in outputs]
+    labels = [None if row is None else int(row.argmax()) for row in rows]
+    return _answer(200, {"outputs": [None if row is None else row.tolist() for row in rows], "labels": labels})
 
 
 def _answer(status, body):

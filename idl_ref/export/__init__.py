@@ -27,7 +27,7 @@ def export(
     model: ImplicitModel,
     to: str,
     directory: str | os.PathLike[str],
-    bounds: tuple[float, float] | None = None,
+    bounds: tuple[Any, Any] | None = None,
     name: str | None = None,
 ) -> Export:
     """Write a model, preprocessing included, as code that runs without this library.
@@ -40,8 +40,9 @@ def export(
     directory : path
         The folder for the files. It is made if it does not exist; files of these names in it are replaced.
     bounds : (low, high), optional
-        The range of the inputs, before preprocessing, for which the number of iterations and the error of the outputs
-        are bounded. Default: 8 standard deviations around the mean if the model standardises its inputs, else −8 … 8.
+        The range of the inputs, before preprocessing, as two numbers or two arrays (p,). Inside it, no sample fails,
+        and the number of iterations and the error of the outputs are bounded. Default: 8 standard deviations around
+        the mean, for each feature its own, if the model standardises its inputs, else −8 … 8.
     name : str, optional
         For "c": what the files, and all that the header declares, are called in the place of idl, so that a program
         can hold several models.
@@ -49,12 +50,13 @@ def export(
     Returns
     -------
     Export
-        `files`, and `plan` with `iterations` and `error_bound`.
+        `files`, and `plan` with `iterations` and `error_bound`, those of the target.
 
     Raises
     ------
     ValueError
-        If a weight is not finite, or if the number of iterations cannot be bounded.
+        If a weight is not finite, if the number of iterations cannot be bounded by 100,000, if numbers may overflow
+        inside the range, or if the dtype cannot hold `tol` or the ends of the range.
     ImportError
         If `to` is "onnx" and the package onnx is not installed.
 
@@ -62,7 +64,8 @@ def export(
     -----
     The exported code finds hidden states by Picard's iteration, whatever `method` the model has, because its number of
     iterations can be bounded beforehand; NumPy and C code makes one sweep if A is strictly triangular. Outputs agree
-    with those of the model within the error bounds of both.
+    with those of the model within the error bounds of both. The outputs of a sample that fails, because it is not
+    finite or out of range, are NaN, and those of other samples are not touched.
 
     Examples
     --------
