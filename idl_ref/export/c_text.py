@@ -142,11 +142,11 @@ SIZES = """
 static void add_sizes(const real *restrict W, size_t rows, size_t columns, const real *restrict x, real *restrict y)
 {
     size_t i, j;
-    for (j = 0; j < columns; j++, W += rows) {
-        const real size = x[j] < 0 ? -x[j] : x[j];
-        for (i = 0; i < rows; i++)
-            y[i] += (W[i] < 0 ? -W[i] : W[i]) * size;
-    }
+    for (j = 0; j < columns; j++, W += rows)
+        for (i = 0; i < rows; i++) {
+            const real term = W[i] * x[j], other = -term;
+            y[i] += term < other ? other : term; /* the maximum, which needs no branch */
+        }
 }
 """
 

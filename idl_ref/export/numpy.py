@@ -20,7 +20,8 @@ def equilibrium(Z):
     done = ~finite
     for k in range(1, ITERATIONS + 1):
         G = phi({product} + Z)
-        step, X, limit = np.abs(G - X), np.where(done, X, G), asked
+        step, limit = np.abs(G - X), asked
+        X = np.where(done, X, G) if done.any() else G
         if k == ITERATIONS:  # Inside the range, no step is larger after so many iterations.
             limit = np.maximum(asked, LIMIT[:, None])
         elif k % {every} == 0:  # Rounding explains a step of 4 eps times the sizes of the terms of its row.
