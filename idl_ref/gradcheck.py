@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, checks, losses, preprocessing
+from idl_ref import activations, checks, classes, losses, preprocessing
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy.trials import Newton
 from idl_ref.certificate import resolvent_norm
@@ -156,6 +156,7 @@ def check_gradients(
     """
     checks.integer("entries", entries, 1)
     _, configured = model.loss_and_gradients(U, targets, loss)
+    targets = classes.encoded(loss, targets, model.classes)
     oracle = _Oracle(model, U, targets, loss)
     gradients = oracle.gradients(U, targets, loss)
     if model.preprocessing is not None:
@@ -195,6 +196,7 @@ def difference_curve(
     complex_error : float
         Relative error of the complex step.
     """
+    targets = classes.encoded(loss, targets, model.classes)
     oracle = _Oracle(model, U, targets, loss)
     gradients = oracle.gradients(U, targets, loss)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))

@@ -1,13 +1,15 @@
-"""This module has what surrounds the equations of a model: the preprocessing, checks of its parameters, and files."""
+"""This module has what surrounds the equations of a model: preprocessing, classes, checks of parameters, and files."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from idl_ref import classes
 from idl_ref import preprocessing as first
 from idl_ref.activations import Activation
 from idl_ref.certificate import OutputBound, column_max
@@ -17,14 +19,17 @@ from idl_ref.settings import Configured, Settings
 from idl_ref.solution import Solution
 from idl_ref.weights import ForwardPass
 
+MOST_CLASSES = 1 << 19  # The largest length of the classes in a header, half of what the header may have.
 CONSTANTS = ("mean", "scale")  # A file holds the preprocessing as two arrays of these names.
 SHAPES = {"one for all": (1,), "one per feature": None}  # The form of these arrays; None stands for (p,).
 
 
 class Interface(Configured):
-    """The base of a model: its settings, and the preprocessing of its raw inputs."""
+    """The base of a model: its settings, the preprocessing of its raw inputs, and the classes of its outputs."""
 
-    _preprocessing: Standardise | None = None  # The value of the class stands for models that never had one.
+    # The values of the class stand for models that never had others.
+    _preprocessing: Standardise | None = None
+    _classes: np.ndarray | None = None
 
     @property
     def preprocessing(self) -> Standardise | None:
@@ -37,6 +42,18 @@ class Interface(Configured):
     @preprocessing.setter
     def preprocessing(self, value: Standardise | None) -> None:
         self._preprocessing = first.attached(value, self.settings.input_dim, self.settings.dtype)
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """The label of each output (q,), which are whole numbers, truth values or names; None for 0 … q − 1.
+
+        With classes, targets for cross_entropy are such labels. Assign an array or a list, or None.
+        """
+        return self._classes
+
+    @classes.setter
+    def classes(self, value: Any) -> None:
+        self._classes = None if value is None else classes.checked("classes", value, self.settings.output_dim)
 
 
 def checked(settings: Settings, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -64,6 +81,11 @@ def certified(forward: ForwardPass, activation: Activation, preprocessed: bool) 
 def described(model: Interface) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return what a file holds beside the parameters of a model: the header, and the arrays of the preprocessing."""
     header: dict[str, Any] = {"settings": model.settings.plain(), "preprocessing": None}
+    header["classes"] = classes.plain(model.classes)
+    if (size := len(json.dumps(header["classes"]))) > MOST_CLASSES:
+        raise ValueError(
+            f"classes must have at most {MOST_CLASSES} characters in a file; got {size}: use shorter names."
+        )
     if (pre := model.preprocessing) is None:
         return header, {}
     header["preprocessing"] = "one per feature" if pre.mean.ndim else "one for all"
@@ -71,15 +93,16 @@ def described(model: Interface) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def restore(path: Any, model: Interface, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Give a model the preprocessing of the file at `path` that it is loaded from."""
+    """Give a model the preprocessing and the classes of the file at `path` that it is loaded from."""
     kind = header["preprocessing"]
     if isinstance(kind, str):
         mean, scale = (arrays[name].reshape(() if SHAPES[kind] else -1) for name in CONSTANTS)
         kind = {"mean": mean, "scale": scale}
     try:
         model.preprocessing = None if kind is None else Standardise(**kind)
+        model.classes = classes.restored(header.get("classes"), model.settings.output_dim)
     except (TypeError, ValueError) as reason:
-        raise FileFormatError(f"{path}: the preprocessing does not fit the model: {reason}") from None
+        raise FileFormatError(f"{path}: the preprocessing or the classes do not fit the model: {reason}") from None
 
 
 def layout(header: dict[str, Any]) -> tuple[Layout, dict[str, np.dtype]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idl_ref import activations, checks, io
+from idl_ref import activations, checks, classes, io
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.interface import Interface, certified, checked, described, layout, restore
 from idl_ref.predictor import Predictor
@@ -72,6 +72,8 @@ class ImplicitModel(Interface):
         The dtype of the parameters.
     preprocessing : Standardise or None
         The first layer u = (U − mean)/scale. Every method and every export applies it to its inputs U, which are raw.
+    classes : (q,) array or None
+        The labels that the outputs stand for, which targets for cross_entropy then hold; None for 0 … q − 1.
 
     Raises
     ------
@@ -220,7 +222,7 @@ class ImplicitModel(Interface):
 
         ValueError is raised for weights that are not finite, and for backend="cuda".
         """
-        return Predictor(self.settings, self.effective_weights(), self.preprocessing)
+        return Predictor(self.settings, self.effective_weights(), self.preprocessing, self.classes)
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 
@@ -278,6 +280,8 @@ class ImplicitModel(Interface):
 
         s, layer = self.settings, self.layer()
         forward = self._reported(layer, U)
+        if self._classes is not None:
+            targets = classes.encoded(loss, targets, self._classes)
         T = losses.check_targets(loss, targets, forward.Y.shape[1], s.output_dim, s.dtype)
         value, G_Y = losses.LOSSES[loss](forward.Y, T)
         return float(value), self._gradients(layer, forward, G_Y)

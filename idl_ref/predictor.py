@@ -15,6 +15,7 @@ from idl_ref import preprocessing as first
 from idl_ref.backends import resolve
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM
 from idl_ref.certificate import OutputBound, column_max
+from idl_ref.classes import checked
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
 from idl_ref.solution import Status, report
@@ -71,6 +72,8 @@ class Predictor:
         The effective weights, which are copied.
     preprocessing : Standardise, optional
         The preprocessing of the model, which is applied to the inputs.
+    classes : (q,) array, optional
+        The classes of the model.
 
     Attributes
     ----------
@@ -99,10 +102,17 @@ class Predictor:
 
     settings: Settings
     preprocessing: Standardise | None
+    classes: np.ndarray | None
     backend: str
     weights: Mapping[str, np.ndarray]
 
-    def __init__(self, settings: Settings, weights: Weights, preprocessing: Standardise | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        weights: Weights,
+        preprocessing: Standardise | None = None,
+        classes: np.ndarray | None = None,
+    ) -> None:
         backend = resolve(settings.backend)
         if backend == "cuda":
             raise ValueError(
@@ -111,6 +121,7 @@ class Predictor:
             )
         self.settings, self.backend = settings, backend
         self.preprocessing = first.attached(preprocessing, settings.input_dim, settings.dtype)
+        self.classes = None if classes is None else checked("classes", classes, settings.output_dim)
         factors, B, C, D, bias = weights
         named = {name: _frozen(name, W) for name, W in (("B", B), ("C", C), ("D", D)) if W is not None}
         self.weights, self._answer = MappingProxyType(named), (1, settings.output_dim)
@@ -129,7 +140,7 @@ class Predictor:
         raise AttributeError(f"a Predictor cannot be changed; got del {name}.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Predictor, (self.settings, self.layer.weights, self.preprocessing)
+        return Predictor, (self.settings, self.layer.weights, self.preprocessing, self.classes)
 
     def __repr__(self) -> str:
         s = self.settings

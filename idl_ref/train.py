@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations, checks, losses, preprocessing
+from idl_ref import activations, checks, classes, losses, preprocessing
 from idl_ref.backends import twin
 from idl_ref.backends.numpy import Trainer
 from idl_ref.factors import norm_inf
+from idl_ref.labels import has_class
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
 from idl_ref.solution import NotConvergedError, report, warn
+from idl_ref.weights import ForwardPass
 from idl_ref.wellposed import perron_root
 
 __all__ = ["History", "evaluate", "fit"]
@@ -182,7 +184,7 @@ def fit(
                     trainer.update_host()
                 _record_norms(model, history)
                 if validation is not None:
-                    value, accuracy = _evaluate(model, *validation, loss)
+                    value, accuracy, _ = _measure(model, *validation, loss)
                     history.validation_loss.append(value)
                     if accuracy is not None:
                         history.validation_accuracy.append(accuracy)
@@ -206,24 +208,48 @@ def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_e
     -------
     loss : float
     accuracy : float or None
-        The fraction of samples whose largest output is that of their label.
+        The fraction of samples whose largest output is that of their label. A sample that did not converge, or whose
+        outputs are not finite, counts as wrong.
     """
-    return _evaluate(model, *_inputs_and_targets(model, "U", U, targets, loss), loss)
+    value, accuracy, _ = _measure(model, *_inputs_and_targets(model, "U", U, targets, loss), loss)
+    return value, accuracy
 
 
-def _evaluate(model: ImplicitModel, U: np.ndarray, T: np.ndarray, loss: str) -> tuple[float, float | None]:
-    """Do the same as `evaluate` for inputs and targets that are checked already, and preprocessed."""
+class Measured(NamedTuple):
+    """The mean loss and the accuracy over a data set, and the number of samples that failed."""
+
+    loss: float
+    accuracy: float | None  # None for a loss that does not classify
+    failed: int
+
+
+def measure(model: ImplicitModel, U: Any, targets: Any, loss: str = "cross_entropy") -> Measured:
+    """Return what `evaluate` returns, and the number of samples that did not converge or whose outputs are not finite.
+
+    They cause neither a warning nor an exception.
+    """
+    return _measure(model, *_inputs_and_targets(model, "U", U, targets, loss), loss, quiet=True)
+
+
+def _measure(model: ImplicitModel, U: np.ndarray, T: np.ndarray, loss: str, quiet: bool = False) -> Measured:
+    """Do the same as `measure` for inputs and targets that are checked already, and preprocessed.
+
+    Unless `quiet` is true, warn or raise an exception for samples that failed, as the model's on_failure says.
+    """
     layer, options = model.layer(), model.settings.options.forward
-    total, hits = 0.0, 0
+    total, hits, answered = 0.0, 0, 0
     for j in range(0, len(U), CHUNK):
         chunk = slice(j, j + CHUNK)
         forward = layer.forward(U[chunk].T)
-        report(forward.solution, forward.weights.factors, options, "forward", "mitr")
-        Y, t = forward.Y, T[..., chunk]
-        total += float(losses.get(loss)(Y, t)[0]) * Y.shape[1]
-        hits += _hits(loss, Y, t)
+        if not quiet:
+            report(forward.solution, forward.weights.factors, options, "forward", "mitr")
+        t = T[..., chunk]
+        with np.errstate(over="ignore", invalid="ignore"):  # A failed sample makes the loss NaN, which is returned.
+            total += float(losses.get(loss)(forward.Y, t)[0]) * forward.Y.shape[1]
+        hits += _hits(loss, forward, t)
+        answered += int(has_class(forward).sum())
     m = max(len(U), 1)
-    return total / m, hits / m if loss == "cross_entropy" else None
+    return Measured(total / m, hits / m if loss == "cross_entropy" else None, len(U) - answered)
 
 
 class Progress:
@@ -267,6 +293,7 @@ def _inputs_and_targets(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return checked and preprocessed inputs (m, p), and checked targets in the form that the loss takes."""
     U = preprocessing.inputs(name, U, model.input_dim, model.dtype, model.preprocessing)
+    targets = classes.encoded(loss, targets, model.classes)
     return U, losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
 
 
@@ -278,9 +305,9 @@ def _check_validation(model: ImplicitModel, validation: Any, loss: str) -> tuple
     return _inputs_and_targets(model, "validation U", U, targets, loss)
 
 
-def _hits(loss: str, Y: np.ndarray, t: np.ndarray) -> int:
+def _hits(loss: str, forward: ForwardPass, t: np.ndarray) -> int:
     """Return the number of correctly classified samples; 0 for a loss that does not classify."""
-    return int((Y.argmax(axis=0) == t).sum()) if loss == "cross_entropy" else 0
+    return int(((forward.Y.argmax(axis=0) == t) & has_class(forward)).sum()) if loss == "cross_entropy" else 0
 
 
 def _trainer(model: ImplicitModel, loss: str, optimizer: SGD) -> Trainer:
@@ -320,7 +347,7 @@ def _run_epoch(model: ImplicitModel, trainer: Trainer, epoch: _Epoch, history: H
                 f"epoch {epoch.number}, batch {number}: {failed.sum()} samples not converged.", worse
             )
         total += value * len(batch)
-        hits += _hits(epoch.loss, forward.Y, t)
+        hits += _hits(epoch.loss, forward, t)
         seen += len(batch)
         unconverged += int(failed.sum())
         iterations[0].append(forward.solution.iterations)

@@ -306,7 +306,7 @@ def test_a_twin_touches_these_files_and_no_others(tmp_path):
 
 CONTRACTS = {"model.ImplicitModel.__init__", "train.fit"}  # the parameters that design and users rely on
 KERNELS = re.compile(
-    r"backends\.(numba\.(columns|trials|kernels|one_sample|products|functions|simd|simd_plain)|cuda\.)"
+    r"backends\.(numba\.(columns|trials|kernels|rounded|one_sample|products|functions|simd|simd_plain)|cuda\.)"
 )
 
 

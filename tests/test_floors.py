@@ -12,6 +12,7 @@ FLOORS = {
     # words
     "_version": 0,
     "checks": 0,
+    "classes": 0,
     "npz": 0,
     # mathematics
     "activations": 1,
@@ -26,11 +27,13 @@ FLOORS = {
     "functions": 4,
     # the border
     "weights": 5,
+    "labels": 6,
     "backends.equation": 5,
     "backends.methods": 5,
     # the twins, each from the bottom: the definition, compiled for the CPU, on a CUDA device
     "backends.numpy.trials": 6,
     "backends.numpy.one_sample": 6,
+    "backends.numpy.ledger": 6,
     "backends.numpy.solve": 7,
     "backends.numpy.layer": 8,
     "backends.numpy.trainer": 9,
@@ -41,8 +44,9 @@ FLOORS = {
     "backends.numba.compiling": 7,
     "backends.numba.functions": 8,
     "backends.numba.products": 9,
-    "backends.numba.columns": 10,
+    "backends.numba.columns": 9,
     "backends.numba.trials": 10,
+    "backends.numba.rounded": 10,
     "backends.numba.kernels": 11,
     "backends.numba.one_sample": 12,
     "backends.numba.layer": 13,

@@ -233,7 +233,7 @@ def test_ctrl_c_returns_the_history(monkeypatch, steps, progress):
 
 def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
     """If validation is interrupted, the history does not contain a part of that epoch."""
-    evaluate, calls = train._evaluate, []
+    evaluate, calls = train._measure, []
 
     def interrupted(*arguments, **keywords):
         calls.append(1)
@@ -241,7 +241,7 @@ def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
             raise KeyboardInterrupt
         return evaluate(*arguments, **keywords)
 
-    monkeypatch.setattr(train, "_evaluate", interrupted)
+    monkeypatch.setattr(train, "_measure", interrupted)
     history = fit(make(), *moons(64), epochs=5, validation=moons(20), progress=False)
     assert history.interrupted
     assert len(history.loss) == len(history.validation_loss) == len(history.seconds) == 1
@@ -377,3 +377,22 @@ def test_history_is_saved_as_json(tmp_path):
     assert History(**read).norm == history.norm
     History().save(str(path))
     assert json.loads(path.read_text(encoding="utf-8"))["loss"] == []
+
+
+def test_failed_samples_are_never_right():
+    """A sample that does not converge, or whose outputs are not finite, counts as wrong in every accuracy."""
+    U, y = moons(40)
+    model = make(on_failure="ignore", mitr=1, tol=0.0, grad_mitr=1)
+    model.parameters["D"][...] *= 100  # The outputs hardly depend on the hidden states, and many would be right.
+    measured = train.measure(model, U, (model(U).argmax(axis=1)))
+    assert measured.failed == 40
+    assert measured.accuracy == 0
+    history = fit(model, U, y, epochs=1, optimizer=SGD(0.0), validation=(U, y), progress=False)
+    assert history.accuracy == history.validation_accuracy == [0.0]
+    model, U = make(on_failure="ignore"), U.copy()
+    U[::2] = np.nan
+    measured = train.measure(model, U, np.zeros(40, int))
+    assert measured.failed == 20
+    assert measured.accuracy <= 0.5
+    assert np.isnan(measured.loss)
+    assert train.evaluate(model, U, np.zeros(40, int))[1] == measured.accuracy
