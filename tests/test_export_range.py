@@ -8,6 +8,7 @@ A outside the ball with a Perron root below 1, and any tolerance. As a program, 
 
 import argparse
 import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -206,6 +207,8 @@ def trial(seed, to, m, checked):
         U = samples(made, m, seed)
         Y = outputs(folder, to, made, U)
     some = np.linspace(0, len(U) - 1, min(len(U), checked)).astype(int)
+    if not len(U):  # A narrow range may hold no number of the dtype.
+        return made, 0, 0.0, 1.0
     truth, known = exact(model, U[some])
     error = np.abs(Y[some] - truth)[known].max(initial=0.0)
     return made, int((~np.isfinite(Y)).any(axis=1).sum()), float(error / made.error_bound), known.mean()
@@ -326,6 +329,25 @@ def test_ranges_per_feature_are_arrays_in_c(tmp_path):
     library, pair = compiled(tmp_path, "my"), ctypes.c_double * 2
     assert list(pair.in_dll(library, "my_low")) == [999992.0, -15.75]
     assert list(pair.in_dll(library, "my_high")) == [1000008.0, 16.25]
+
+
+@pytest.mark.parametrize("labels", [["IDL_idl_", 'é "\\n"?!', "*/ 9"], [1990, -5, 0]], ids=["names", "numbers"])
+@pytest.mark.parametrize("to", TARGETS)
+def test_the_labels_of_the_outputs_are_exported(tmp_path, to, labels):
+    model = ImplicitModel(2, 3, 4, seed=0)
+    model.classes = labels
+    export(model, to, tmp_path, name="my" if to == "c" else None)
+    if to == "numpy":
+        found = imported(tmp_path).CLASSES.tolist()
+    elif to == "onnx":
+        import onnx
+
+        (prop,) = onnx.load(tmp_path / "model.onnx").metadata_props
+        found = json.loads(prop.value)
+    else:
+        strings = (ctypes.c_char_p * 3).in_dll(compiled(tmp_path, "my"), "my_classes")
+        found, labels = [text.decode() for text in strings], [str(label) for label in labels]
+    assert found == labels
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ of the range that predict.py declares. A request that is not valid is answered w
 import json
 
 import numpy as np
-from predict import predict  # The import loads the weights once, when the container starts.
+from predict import CLASSES, predict  # The import loads the weights once, when the container starts.
 
 MOST = 1000  # The largest number of samples in a request.
 
@@ -30,8 +30,13 @@ def handler(event, context=None):
     except (KeyError, TypeError, ValueError) as reason:
         return _answer(400, {"error": f"{type(reason).__name__}: {reason}"})
     rows = [None if np.isnan(row).any() else row for row in outputs]
-    labels = [None if row is None else int(row.argmax()) for row in rows]
+    labels = [None if row is None else _label(int(row.argmax())) for row in rows]
     return _answer(200, {"outputs": [None if row is None else row.tolist() for row in rows], "labels": labels})
+
+
+def _label(number):
+    """Return the label of an output, which is its number in a model without classes."""
+    return number if CLASSES is None else CLASSES[number].item()
 
 
 def _answer(status, body):

@@ -51,7 +51,7 @@ def header(plan: Plan) -> str:
         n=n,
         iterations=plan.iterations,
         range=f"#define IDL_LOW ({low})\n#define IDL_HIGH ({high})\n" if uniform else "",
-        per_feature="" if uniform else "\nextern const double idl_low[IDL_INPUTS], idl_high[IDL_INPUTS];\n",
+        constants=_declarations(plan),
         error_bound=upward(plan.error_bound, 4),
         arena_bytes=arena_bytes,
         weight_bytes=weight_bytes,
@@ -59,6 +59,14 @@ def header(plan: Plan) -> str:
         raw="" if plan.preprocessing is None else ", not yet standardised",
         real=REAL[plan.dtype.name],
     )
+
+
+def _declarations(plan: Plan) -> str:
+    """The declarations of the constants that a caller may read."""
+    lines = ["extern const double idl_low[IDL_INPUTS], idl_high[IDL_INPUTS];"] if plan.inputs.low.ndim else []
+    if plan.classes is not None:
+        lines.append("extern const char *const idl_classes[IDL_OUTPUTS]; /* the labels of the outputs, in UTF-8 */")
+    return "".join(f"\n{line}" for line in lines) + ("\n" if lines else "")
 
 
 def arena(plan: Plan) -> dict[str, int]:
@@ -107,6 +115,9 @@ def source(plan: Plan) -> str:
     if plan.inputs.low.ndim:
         ends = {"idl_low": plan.inputs.low, "idl_high": plan.inputs.high}
         constants += [array(name, values, "const double") for name, values in ends.items()]
+    if plan.classes is not None:
+        labels = ", ".join(string(str(label)) for label in plan.classes.tolist())
+        constants.append(f"const char *const idl_classes[IDL_OUTPUTS] = {{{labels}}};\n")
     D = f"            add_product(D, {sizes['Q']}, IDL_INPUTS, a->u, a->y);\n"
     return SOURCE.format(
         **sizes,
@@ -185,6 +196,12 @@ def array(name: str, values: np.ndarray, kind: str | None = None) -> str:
     lines = [", ".join(texts[i : i + 8]) for i in range(0, len(texts), 8)]
     kind = kind or f"static const {REAL[values.dtype.name]}"
     return f"{kind} {name}[{len(texts)}] = {{\n    " + ",\n    ".join(lines) + "};\n"
+
+
+def string(text: str) -> str:
+    """A text as a constant of C in UTF-8; all but letters and digits are escaped, so that it is never read as C."""
+    plain = [chr(byte) if re.fullmatch("[A-Za-z0-9]", chr(byte)) else f"\\{byte:03o}" for byte in text.encode()]
+    return '"' + "".join(plain) + '"'
 
 
 def number(value: Any, dtype: np.dtype) -> str:

@@ -31,7 +31,7 @@ typedef {real} idl_real;
 typedef struct {{
     idl_real {arena};
 }} idl_arena;
-{per_feature}
+{constants}
 /* U holds m samples of IDL_INPUTS numbers{raw}, one after the other; Y holds m times IDL_OUTPUTS numbers.
  * Returns the largest number of iterations that a sample took, 0 for m = 0, or -1 if a sample failed, because it was
  * not finite or out of range. The outputs of such a sample are NaN; those of the other samples are valid. */

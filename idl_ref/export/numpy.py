@@ -64,7 +64,7 @@ def predict(U):
 FILE = '''\
 """A trained model: {equations}.
 
-This file needs NumPy, and weights.npz beside it. predict(U) takes samples as rows and returns their outputs.
+This file needs NumPy, and weights.npz beside it. predict(U) takes samples as rows and returns their outputs{labels}.
 For inputs in {range}: {promise}.
 Written by idl_ref {version}.
 """
@@ -100,6 +100,8 @@ def source(plan: Plan) -> str:
     pre = plan.preprocessing
     if pre is not None and pre.mean.ndim == 0:
         constants += f"MEAN, SCALE = {decimal(pre.mean)}, {decimal(pre.scale)}\n"
+    if plan.classes is None:
+        constants += "CLASSES = None\n"
     rows = f"U.reshape(len(U), {p})"
     predict = PREDICT.format(
         p=p,
@@ -117,6 +119,7 @@ def source(plan: Plan) -> str:
         range=plan.inputs.text(),
         promise=plan.promise(),
         version=__version__,
+        labels="" if plan.classes is None else ", whose labels are CLASSES",
         names=", ".join(names),
         quoted=", ".join(f'"{name}"' for name in names),
         dtype=plan.dtype.name,
@@ -149,7 +152,7 @@ def arrays(plan: Plan) -> dict[str, np.ndarray]:
         own |= {"LIMIT": plan.limit}
     if pre is not None and pre.mean.ndim:
         own |= {"MEAN": pre.mean, "SCALE": pre.scale}
-    return own
+    return own if plan.classes is None else own | {"CLASSES": plan.classes}
 
 
 def write(plan: Plan, directory: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,8 @@ def model(plan: Plan) -> Any:
         producer_name="idl_ref",
         producer_version=__version__,
     )
+    if plan.classes is not None:
+        helper.set_model_props(made, {"classes": json.dumps(plan.classes.tolist())})
     onnx.checker.check_model(made, full_check=True)
     return made
 

@@ -115,6 +115,7 @@ class Plan:
     lipschitz: float
     tol: float
     preprocessing: Standardise | None
+    classes: np.ndarray | None  # (q,), the labels of the outputs
     inputs: inputs.Inputs
     triangle: str | None  # "upper" or "lower" if the target makes one sweep, because A is strictly triangular
     iterations: int  # the number of Picard iterations that suffices
@@ -184,8 +185,8 @@ def make(model: ImplicitModel, to: str, bounds: Any = None) -> Plan:
     box = inputs.make(bounds, model.preprocessing, s.input_dim, model.dtype)
     triangle = None if to == "onnx" else fac.triangle(factors)  # A Loop of ONNX has no rows to go through.
     made = Plan(
-        factors, B, P["C"], D, b, d, s.activation, phi.lipschitz, s.tol, model.preprocessing, box, triangle,
-        0, np.zeros(len(B)), 0.0,
+        factors, B, P["C"], D, b, d, s.activation, phi.lipschitz, s.tol, model.preprocessing, model.classes, box,
+        triangle, 0, np.zeros(len(B)), 0.0,
     )  # fmt: skip
     return _completed(made, to)
 
