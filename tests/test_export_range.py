@@ -125,6 +125,16 @@ def test_a_large_mean_costs_no_digits(tmp_path, to, mean):
     np.testing.assert_allclose(Y, model(U), atol=2e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_rounding_of_the_preprocessing_belongs_to_the_bound(tmp_path, dtype):
+    """With A = 0 and B = C = 1, the output is u, which is rounded where it is computed."""
+    model = of(0.0, dtype=dtype)
+    given = export(model, "numpy", tmp_path, (-8, 8)).plan.error_bound
+    model.preprocessing = Standardise(0.0, 1.0)
+    computed = export(model, "numpy", tmp_path, (-8, 8)).plan.error_bound
+    assert computed >= given + 8 * (np.finfo(dtype).eps / 2 + 3 * 2.0**-53) * (1 - 1e-6)
+
+
 @pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 def test_ranges_per_feature_are_arrays_in_c(tmp_path):
     model = ImplicitModel(2, 1, 3, seed=0)
