@@ -210,9 +210,9 @@ METHOD = {
             '''def halfway(equation: Equation, X: np.ndarray, ledger: Ledger) -> None:
     """X ← (X + g(X)) / 2 until each column is done."""
     while ledger.index.size:
-        G = equation.apply(X)[1]
-        alive = ledger.settle(equation, X, G, column_max(G - X))
-        equation, X = equation.take(alive), ((X + G) / 2)[:, alive]
+        application = equation.at(X)
+        alive = ledger.settle(application)
+        equation, X = equation.take(alive), ((X + application.G) / 2)[:, alive]
 
 
 def substitution(''',

@@ -27,9 +27,8 @@ from idl_ref.backends.numba.rounded import SCRATCH, rounded
 from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
 
 excess, norms_rounding = compiled(certificate.excess), compiled(certificate.norms_rounding)
-asked_step, hopeless, steps_left = (
-    compiled(function) for function in (certificate.asked_step, methods.hopeless, methods.steps_left)
-)
+asked_step, enough, window = compiled(certificate.asked_step), compiled(methods.enough), compiled(methods.window)
+hopeless, steps_left = compiled(methods.hopeless), compiled(methods.steps_left)
 Rounding, STALE = certificate.Rounding, methods.STALE
 
 # The members of `Status`, and two more: the column is not done yet; the column is left to another method.
@@ -97,6 +96,27 @@ def outcome(step, z_norm, trial, count, asked, max_iter):
 
 
 @compiled
+def judge(F1, F2, M, places, shape, measured, c, progress, limits, earlier, roundings):
+    """The status of a column after an application, and the step at which it is converged.
+
+    places, shape, measured, earlier: as `rounded` takes them. progress: the smallest step of each column, and how many
+    applications ago it was; c is the place of the column in them. limits: whether x is a trial point, how many
+    applications there were, tol and max_iter.
+    """
+    (step, _, z_norm), (lowest, stale), (trial, count, tol, max_iter) = measured, progress, limits
+    asked = asked_step(tol, z_norm, roundings.tiny)
+    stale[c] = 0 if step < lowest[c] else stale[c] + 1
+    lowest[c] = min(step, lowest[c])
+    ended = outcome(step, z_norm, trial, count, asked, max_iter)
+    if ended in (GOES_ON, MAX_ITER):
+        if rounded(F1, F2, M, places, shape, measured, stale[c], earlier, asked, roundings):
+            ended = PRECISION_LIMIT
+        elif earlier >= 0 and stale[c] >= STALE and stale[c] & (stale[c] - 1) == 0:
+            copy(M, earlier, places[1], shape[3])
+    return ended, asked
+
+
+@compiled
 def conclude(M, places, n, end, ended, measured, roundings, j, answer):
     """Write the answer of a column, or NaN, and its certificate: in the ∞-norm, for the adjoint in the 1-norm.
 
@@ -130,12 +150,12 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
 def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer):
     """x ← g(x) for the columns first … last − 1, each until it is done, or was slow for `slow_steps` steps in a row.
 
-    sizes: n, r (0 for one factor), activation, max_iter, the number of applications after which a column leaves in any
-    case, slow_steps, and 1 if the first product, A·0, can be left out.
+    sizes: n, r (0 for one factor), activation, max_iter, slow_steps, and 1 if the first product, A·0, can be left out.
     levels: tol, and the ratio of two steps from which on the second one is slow. Returns how many columns were slow.
     """
-    n, r, code, max_iter, enough, slow_steps, skip = sizes
+    n, r, code, max_iter, slow_steps, skip = sizes
     (tol, slow), roundings = levels, Rounding(*roundings)
+    most = enough(max_iter) if slow_steps < methods.ENDLESS else methods.ENDLESS
     w = last - first
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride = end + ROWS
@@ -158,19 +178,12 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
             s = z + block + at if adjoint else -1
             step, top = finish(M, g + at, x + at, s, n, end, code)
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
-            asked = asked_step(tol, z_norm[a], roundings.tiny)
-            ended = outcome(step, z_norm[a], False, iterations[j], asked, max_iter)
+            places, measured = (x + at, g + at, z + at, s, scratch), (step, top, z_norm[a])
+            limits = False, iterations[j], tol, max_iter
+            ended, _ = judge(F1, F2, M, places, shape, measured, a, (lowest, stale), limits, kept + at, roundings)
             slowed[a] = slowed[a] + 1 if step > slow * before[a] else 0
             before[a] = step
-            stale[a] = 0 if step < lowest[a] else stale[a] + 1
-            lowest[a] = min(step, lowest[a])
-            places, measured = (x + at, g + at, z + at, s, scratch), (step, top, z_norm[a])
-            if ended in (GOES_ON, MAX_ITER):
-                if rounded(F1, F2, M, places, shape, measured, stale[a], kept + at, asked, roundings):
-                    ended = PRECISION_LIMIT
-                elif stale[a] >= STALE and stale[a] & (stale[a] - 1) == 0:
-                    copy(M, kept + at, g + at, end)
-            if ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= enough):
+            if ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= most):
                 ended = SLOW
                 left += 1
             if ended != GOES_ON:
@@ -195,10 +208,17 @@ TRIAL, TRIED, PATIENCE, WAIT, SLOT, KNOWN = range(6)
 
 
 @compiled
-def judge(step, best, state, decrease, leash, respite):
-    """Whether the trial points since the last good one are given up. TRIED is 0 if x itself is a good point."""
+def refuse(M, step, best, c, state, base, g, end, rules):
+    """Whether the trial points since the last good one are given up. If x is a good point, g is kept at `base`.
+
+    rules: the ratio of the steps of good points, leash and respite.
+    """
     vec.separate()
-    good = state[TRIAL] == 0 or step <= decrease * best
+    decrease, leash, respite = rules
+    good = state[TRIAL] == 0 or step <= decrease * best[c]
+    if good:
+        best[c] = min(best[c], step)
+        copy(M, base, g, end)
     state[TRIED] = 0 if good else state[TRIED] + 1
     refused = not good and (state[TRIED] >= leash or not math.isfinite(step))
     state[WAIT] = state[PATIENCE] if refused else max(state[WAIT] - 1, 0)
@@ -206,6 +226,20 @@ def judge(step, best, state, decrease, leash, respite):
         state[PATIENCE] *= respite
         state[KNOWN] = 0
     return refused
+
+
+@compiled
+def slower(best, mark, c, asked, rounds, count, max_iter, other):
+    """Whether column c, after `count` applications, is left to another method of the cost `other`.
+
+    It is judged after every window of applications. best, mark: the smallest step, and that of one window before.
+    """
+    if other < math.inf and count >= enough(max_iter):
+        return True
+    if (rounds - 1) % window(max_iter) != 0:
+        return False
+    before, mark[c] = mark[c], best[c]
+    return rounds > 1 and hopeless(window(max_iter) * steps_left(best[c], before, asked), max_iter - count, other)
 
 
 @compiled
@@ -226,13 +260,12 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
     """Trial points that are kept only if they bring the step down, as `safeguarded` in the NumPy twin defines.
 
     They are Newton's where Lt holds the columns of the first factor, and Anderson's where it is None.
-    sizes: as for `picard`, with leash, respite and window instead of slow_steps. levels: tol, the ratio of the steps,
-    and the cost of another method. Returns how many columns were left to that.
+    sizes: as for `picard`, with leash and respite instead of slow_steps. levels: tol, the ratio of the steps, and the
+    cost of another method, inf if there is none. Returns how many columns were left to that.
     """
-    n, r, code, max_iter, enough, leash, respite, window, skip = sizes
-    (tol, decrease, other), roundings = levels, Rounding(*roundings)
-    w = last - first
-    end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
+    n, r, code, max_iter, leash, respite, skip = sizes
+    (tol, decrease, other), roundings, w = levels, Rounding(*roundings), last - first
+    end, small, room, rules = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP), (decrease, leash, respite)
     stride, eps = end + ROWS, 2 * roundings.unit
     block, adjoint = room * stride, columns[1].size > 0
     remembered = 0 if Lt is not None else HISTORY * w
@@ -240,16 +273,13 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
     x, count, iterations, shape, rounds, left = boundary(M), w, answer[2], (n, r, code, end), 0, 0
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
     scratch = history + remembered * stride
-    t = scratch + stride
-    more = t + (room + 1) * small
+    t, more = scratch + stride, scratch + stride + (room + 1) * small
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
-    stale = np.zeros(w, np.int64)
-    z_norm, best, lowest, mark = np.empty(w), np.empty(w), np.empty(w), np.empty(w)
+    stale, z_norm, best, lowest, mark = np.zeros(w, np.int64), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
     if Lt is not None:
-        k = n if r == 0 else r
-        J, delta = np.empty((k, k), F1.dtype), np.empty(n, F1.dtype)
-        N = np.zeros(filled(r + 1, GROUP) * (stride + small) + small, F1.dtype)
+        k, product_size = n if r == 0 else r, filled(r + 1, GROUP) * (stride + small) + small
+        system = np.empty((k, k), F1.dtype), np.empty(n, F1.dtype), np.zeros(product_size, F1.dtype)
     else:
         gram, H, gamma = np.empty((w, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH)
     load(columns, where, first, M, x, w, room, n, stride, z_norm)
@@ -266,29 +296,13 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
             if Lt is not None:
                 copy(M, scratch, g + at, end)  # `finish` replaces P by G.
             step, top = finish(M, g + at, x + at, s, n, end, code)
-            asked = asked_step(tol, z_norm[a], roundings.tiny)
-            ended, refused = outcome(step, z_norm[a], state[TRIAL] > 0, iterations[j], asked, max_iter), False
-            stale[c] = 0 if step < lowest[c] else stale[c] + 1
-            lowest[c] = min(step, lowest[c])
             places, measured = (x + at, g + at, z + at, s, more), (step, top, z_norm[a])
-            if ended in (GOES_ON, MAX_ITER) and rounded(
-                F1, F2, M, places, shape, measured, stale[c], -1, asked, roundings
-            ):
-                ended = PRECISION_LIMIT
-            if ended == GOES_ON:
-                refused = judge(step, best[c], state, decrease, leash, respite)
-                if state[TRIED] == 0:
-                    best[c] = min(best[c], step)
-                    copy(M, base + at, g + at, end)
-                leaves = iterations[j] >= enough
-                if (rounds - 1) % window == 0:
-                    needed = window * steps_left(best[c], mark[c], asked) if rounds > 1 else 0.0
-                    leaves = leaves or hopeless(needed, max_iter - iterations[j], other)
-                    mark[c] = best[c]
-                if leaves:
-                    ended = SLOW
-                    left += 1
-                    copy(M, g + at, base + at, end)
+            limits = state[TRIAL] > 0, iterations[j], tol, max_iter
+            ended, asked = judge(F1, F2, M, places, shape, measured, c, (lowest, stale), limits, -1, roundings)
+            refused = ended == GOES_ON and refuse(M, step, best, c, state, base + at, places[1], end, rules)
+            if ended == GOES_ON and slower(best, mark, c, asked, rounds, iterations[j], max_iter, other):
+                ended, left = SLOW, left + 1
+                copy(M, g + at, base + at, end)
             if ended != GOES_ON:
                 conclude(M, places, n, end, ended, measured, roundings, j, answer)
                 count -= 1  # The last column takes the place of this one.
@@ -298,7 +312,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
                 continue
             ready = False
             if Lt is not None:
-                ready = newton(M, x + at, g + at, scratch, s, n, r, code, F2, Lt, (J, delta, N))
+                ready = newton(M, x + at, g + at, scratch, s, n, r, code, F2, Lt, system)
             elif not refused:
                 h = history + HISTORY * c * stride
                 ready = extrapolate(M, x + at, g + at, h, scratch, state, end, stride, eps, (gram[c], H, gamma))

@@ -54,6 +54,7 @@ class Prepared(NamedTuple):
     F2: np.ndarray  # the second factor, packed in panels; empty for a dense A
     roundings: tuple[float, ...]  # a Rounding as a plain tuple, which a kernel receives faster than a named one
     flops: int  # the flops of one application to one column
+    newton_cost: float  # the cost of Newton's method for one column, in applications
 
 
 def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
@@ -82,7 +83,9 @@ def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
         norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
     r = factors[0].shape[1] if len(factors) == 2 else 0
     roundings = tuple(certificate.rounding(factors, activation, dtype, norm))
-    return Prepared(asked, method, r, activation.code, panels[0], panels[1], roundings, flops)
+    return Prepared(
+        asked, method, r, activation.code, panels[0], panels[1], roundings, flops, methods.newton_cost(factors)
+    )
 
 
 class Layer(definition.Layer):
@@ -204,10 +207,6 @@ def solve_columns(
     where = (z_down, z_right, s_down, s_right, x_down, x_right)
     tol, max_iter = float(options.tol), min(int(options.max_iter), methods.ENDLESS)
     workers, tile = tiles(m, KEPT[method] * n * Z.itemsize, options, p.flops)
-    steps = methods.SLOW_STEPS if method == "auto" else methods.ENDLESS
-    other = methods.newton_cost(factors) if p.method == "auto" and method == "anderson" else math.inf
-    leaves = method == "auto" or other < math.inf  # another method can continue
-    enough = methods.enough(max_iter) if leaves else methods.ENDLESS
     kernel: Callable[..., int]
     arguments: tuple
     if method == "substitution":
@@ -215,11 +214,12 @@ def solve_columns(
         kernel = kernels.substitute
         arguments = transposed(factors[0]), p.F1, (Z, S), kind, where, tol, p.roundings
     elif method in ("anderson", "newton"):
-        rules = n, p.r, p.code, max_iter, enough, methods.LEASH, methods.RESPITE, methods.window(max_iter), skip
+        rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
+        other = p.newton_cost if p.method == "auto" and method == "anderson" else math.inf
         levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
         kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, (Z, S, X0), rules, where, levels, p.roundings)
     else:
-        sizes = n, p.r, p.code, max_iter, enough, steps, skip
+        sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS, skip
         kernel, arguments = kernels.picard, (p.F1, p.F2, (Z, S, X0), sizes, where, (tol, methods.SLOW), p.roundings)
     if m <= tile:
         return kernel(0, m, *arguments, answer)
