@@ -18,7 +18,7 @@ from idl_ref import checks
 
 __all__ = ["Standardise"]
 
-CHUNK = 1 << 20  # This many entries are converted to float64 at a time.
+CHUNK = 1 << 16  # This many entries are converted to float64 at a time, so that they stay in the cache.
 TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -119,7 +119,10 @@ class Standardise:
             mean = rows.mean(axis=axis, dtype=np.float64)
             largest = np.maximum(high - mean, mean - low)  # Deviations are divided by it, so that no square overflows.
             largest = np.where(largest > 0, largest, 1.0)
-            squares = sum(np.square((part - mean) / largest).sum(axis=axis) for part in _parts(rows))
+            squares: Any = 0.0
+            for part in _parts(rows):
+                u = np.subtract(part, mean, dtype=np.float64)
+                squares = squares + np.square(np.divide(u, largest, out=u), out=u).sum(axis=axis)
             scale = largest * np.sqrt(squares / (rows.size if axis is None else len(rows)))
         constant = low == high
         return cls(np.where(constant, low, mean), np.where(constant | (scale < TINY), 1.0, scale))
@@ -143,11 +146,14 @@ class Standardise:
 
     def _applied(self, rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """Return (rows − mean) / scale, computed in float64 and then rounded to the dtype.   (m, p) -> (m, p)"""
-        result = np.empty(rows.shape, dtype)
         with np.errstate(over="ignore", invalid="ignore"):  # The status of a sample reports overflow, not a warning.
-            first = 0
+            if rows.size <= CHUNK:
+                u = np.subtract(rows, self.mean, dtype=np.float64)
+                return np.divide(u, self.scale, out=u).astype(dtype, copy=False)
+            result, first = np.empty(rows.shape, dtype), 0
             for part in _parts(rows):
-                result[first : first + len(part)] = (part - self.mean) / self.scale
+                u = np.subtract(part, self.mean, dtype=np.float64)
+                result[first : first + len(part)] = np.divide(u, self.scale, out=u)
                 first += len(part)
         return result
 
@@ -255,10 +261,10 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 
 def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield consecutive rows in float64, at most CHUNK entries at a time.   (m, p)"""
+    """Yield parts of consecutive rows, with at most CHUNK entries each, or one row.   (m, p)"""
     height = max(1, CHUNK // max(1, rows.shape[1]))
     for j in range(0, len(rows), height):
-        yield rows[j : j + height].astype(np.float64, copy=False)
+        yield rows[j : j + height]
 
 
 def _largest(values: np.ndarray) -> float:

@@ -396,3 +396,11 @@ def test_failed_samples_are_never_right():
     assert measured.accuracy <= 0.5
     assert np.isnan(measured.loss)
     assert train.evaluate(model, U, np.zeros(40, int))[1] == measured.accuracy
+
+
+def test_samples_whose_outputs_overflow_have_failed_although_they_converged():
+    U, y = moons(40)
+    model = make()
+    model.parameters["D"][...] = 3e38
+    assert model.forward_pass(10 + np.abs(U)).solution.converged
+    assert train.measure(model, 10 + np.abs(U), y).failed == 40
