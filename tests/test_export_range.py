@@ -125,6 +125,18 @@ def test_a_large_mean_costs_no_digits(tmp_path, to, mean):
     np.testing.assert_allclose(Y, model(U), atol=2e-5)
 
 
+def test_a_range_between_two_neighbours_is_refused(tmp_path):
+    """NumPy code takes U in float64, in which the same range holds many numbers."""
+    model = of(0.5)
+    model.preprocessing = Standardise(1.7e9 + 50, 1.0)
+    for to in ("c", "onnx"):
+        with pytest.raises(ValueError, match=r"must hold a number of the dtype of U; got .*neighbours in float32"):
+            export(model, to, tmp_path)
+    export(model, "numpy", tmp_path)
+    u = imported(tmp_path).predict([[1.7e9 + 53]]).item() / 2
+    assert abs(u - 3) < 1e-5
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_rounding_of_the_preprocessing_belongs_to_the_bound(tmp_path, dtype):
     """With A = 0 and B = C = 1, the output is u, which is rounded where it is computed."""

@@ -39,8 +39,8 @@ class Inputs(NamedTuple):
         return f"{ends[0]} … {ends[1]}, one range per feature"
 
 
-def make(bounds: Any, pre: Standardise | None, p: int, dtype: np.dtype) -> Inputs:
-    """The declared range for a model with p inputs; ValueError if the dtype cannot hold it."""
+def make(bounds: Any, pre: Standardise | None, p: int, dtype: np.dtype, given: np.dtype) -> Inputs:
+    """The declared range for a model with p inputs, which are given in a dtype; ValueError if that cannot hold it."""
     mean, scale = (np.zeros(()), np.ones(())) if pre is None else (pre.mean, pre.scale)
     normal("mean", mean, np.dtype(np.float64))
     normal("scale", scale, np.dtype(np.float64))
@@ -54,6 +54,15 @@ def make(bounds: Any, pre: Standardise | None, p: int, dtype: np.dtype) -> Input
         below, above = (low - mean) / scale, (high - mean) / scale
     for name, end in (("low end of the range", low), ("high end of the range", high)):
         normal(name, end, dtype)
+    first = np.asarray(low, given)
+    first = np.where(first < low, np.nextafter(first, given.type(np.inf)), first)
+    if not np.all(first <= high):
+        j = int(np.argmax(np.atleast_1d(first > high)))
+        ends = ", ".join(f"{np.atleast_1d(end)[j]:.15g}" for end in (low, high))
+        raise ValueError(
+            f"the range of each input must hold a number of the dtype of U; got [{ends}], between two neighbours in "
+            f"{given}: use dtype='float64', or subtract an offset before."
+        )
     centre, unit = (below + above) / 2, limits(dtype)[0] / 2
     largest = np.maximum(np.abs(below), np.abs(above))
     rounding = 0 * largest if pre is None else SAFETY * (unit + AFFINE) * largest + limits(dtype)[1]

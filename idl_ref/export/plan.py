@@ -182,7 +182,8 @@ def make(model: ImplicitModel, to: str, bounds: Any = None) -> Plan:
     inputs.normal("tol", s.tol, model.dtype)
     (B, b), (D, d) = (_split(P.get(name), s.bias) for name in "BD")
     assert B is not None
-    box = inputs.make(bounds, model.preprocessing, s.input_dim, model.dtype)
+    given = np.dtype(np.float64) if to == "numpy" else model.dtype  # NumPy code takes U in any dtype.
+    box = inputs.make(bounds, model.preprocessing, s.input_dim, model.dtype, given)
     triangle = None if to == "onnx" else fac.triangle(factors)  # A Loop of ONNX has no rows to go through.
     made = Plan(
         factors, B, P["C"], D, b, d, s.activation, phi.lipschitz, s.tol, model.preprocessing, model.classes, box,
