@@ -117,7 +117,10 @@ FLOORS = {
     "conformance.command": 36,
     "conformance": 37,
     # deployment
+    "export.inputs": 23,
+    "export.majorant": 23,
     "export.plan": 24,
+    "export.c_text": 24,
     "export.numpy": 25,
     "export.c": 25,
     "export.onnx": 25,
