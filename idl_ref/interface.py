@@ -80,8 +80,8 @@ def certified(forward: ForwardPass, activation: Activation, preprocessed: bool) 
     return replace(forward.solution, error_bound=np.where(np.isfinite(error), error, np.inf))
 
 
-def described(model: Interface) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return what a file holds beside the parameters of a model: the header, and the arrays of the preprocessing."""
+def described(model: Interface, parameters: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what a file holds: the header, and the arrays of the parameters and of the preprocessing."""
     header: dict[str, Any] = {"settings": model.settings.plain(), "preprocessing": None}
     header["classes"] = classes.plain(model.classes)
     if (size := len(json.dumps(header["classes"]))) > MOST_CLASSES:
@@ -89,9 +89,9 @@ def described(model: Interface) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"classes must have at most {MOST_CLASSES} characters in a file; got {size}: use shorter names."
         )
     if (pre := model.preprocessing) is None:
-        return header, {}
+        return header, parameters
     header["preprocessing"] = "one per feature" if pre.mean.ndim else "one for all"
-    return header, {"mean": pre.mean.reshape(-1), "scale": pre.scale.reshape(-1)}
+    return header, parameters | {"mean": pre.mean.reshape(-1), "scale": pre.scale.reshape(-1)}
 
 
 def restore(path: Any, model: Interface, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

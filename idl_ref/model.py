@@ -332,8 +332,7 @@ class ImplicitModel(Interface):
             Another ending, parameters that are not finite or have a wrong shape, or an f or activation of your own.
         """
         self.effective_weights()  # This call refuses parameters that `load` could not restore.
-        header, arrays = described(self)
-        io.write(path, header, self.parameters | arrays)
+        io.write(path, *described(self, self.parameters))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **own: Any) -> ImplicitModel:

@@ -7,7 +7,8 @@ side by side. The solvers take what belongs together as tuples:
 columns     Z, S and X0, flat. S and X0 are empty where there is none.
 where       How far apart the rows and the columns of Z, of S and of X0 are.
 roundings   The fields of a `certificate.Rounding`.
-answer      x column by column, status, iterations, and numbers (5, m), whose rows are STEP … LIPSCHITZ.
+answer      x column by column, status, iterations, and numbers (5, m), whose rows are STEP … LIPSCHITZ; and a flag that
+            ends the solver before its columns are done, where it is not 0.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
     The answer is g; where the map is no contraction, it is x, whose change was judged.
     """
     vec.separate()
-    out, status, _, numbers = answer
+    out, status, _, numbers, _ = answer
     (x, g, z, s, _), (step, top, z_norm) = places, measured
     status[j], numbers[STEP, j] = ended, step + (z_norm - z_norm)  # The step is NaN where z_norm is.
     x_norm, g_norm = norms(M, x, -end, end)[0], top
@@ -167,7 +168,7 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
         index[c], before[c], lowest[c], slowed[c], stale[c] = first + c, math.inf, math.inf, 0, 0
         asked[c] = asked_step(tol, z_norm[c], roundings.tiny)
     fill(M, t, t + small, 0.0)
-    while count > 0:
+    while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
         skip = 0
         for a in range(count - 1, -1, -1):
@@ -287,7 +288,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
     best, lowest, mark = np.empty(w), np.empty(w), np.empty(w)
     if Lt is not None:
         k, width, products = (n, end, 0) if r == 0 else (r, small, filled(r + 1, GROUP) * (stride + small) + small)
-        system = np.empty((k + 1) * width, F1.dtype), np.zeros(end, F1.dtype), np.zeros(products, F1.dtype)
+        system = np.empty((k + 1) * width, F1.dtype), np.zeros(end, F1.dtype), np.zeros(products, F1.dtype), answer[4]
     else:
         gram, H, gamma = np.empty((w, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH)
     load(columns, where, first, M, x, w, room, n, stride, z_norm)
@@ -295,7 +296,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
         index[c], slot[c], states[c, PATIENCE], best[c], lowest[c] = first + c, c, 1, math.inf, math.inf
         asked[c] = asked_step(tol, z_norm[c], roundings.tiny)
     fill(M, t, t + small, 0.0)
-    while count > 0:
+    while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
         skip, rounds = 0, rounds + 1
         for a in range(count - 1, -1, -1):

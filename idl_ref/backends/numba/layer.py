@@ -8,6 +8,7 @@ threads, because every sum has a fixed order and no operation mixes two columns.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,7 +42,7 @@ Flat = tuple[np.ndarray, int, int]  # The entries of a matrix, and the distances
 NOTHING: dict[np.dtype, Flat] = {
     dtype: (np.empty(0, dtype), 0, 0) for dtype in checks.FLOAT_DTYPES
 }  # The form of None.
-Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # The arrays that `blank` allocates.
+Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # The arrays that `blank` allocates.
 
 
 class Prepared(NamedTuple):
@@ -116,7 +117,7 @@ class Layer(definition.Layer):
             for method in ("anderson", "newton"):
                 if left:
                     left = self._solve_slow(method, prepared, equation, options, answer)
-        X, status, iterations, numbers = answer[0].reshape(m, n), *answer[1:]
+        X, status, iterations, numbers = answer[0].reshape(m, n), *answer[1:4]
         step, bound = numbers[kernels.STEP], numbers[kernels.BOUND]
         if not prepared.roundings[0] < 1:  # The norm of A alone then shows no contraction.
             numerator, kappa, lipschitz = numbers[kernels.EXCESS :]
@@ -128,7 +129,7 @@ class Layer(definition.Layer):
         self, method: str, prepared: Prepared, equation: Equation, options: SolveOptions, answer: Answer
     ) -> int:
         """Continue with the columns of the status SLOW by another method, and return how many are slow again."""
-        X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:]
+        X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:4]
         slow = np.flatnonzero(status == kernels.SLOW)
         if slow.size == status.size:
             return solve_columns(method, prepared, equation, X.T, options, answer)
@@ -136,7 +137,7 @@ class Layer(definition.Layer):
         S, Z = equation.S, equation.Z
         some = equation._replace(S=None if S is None else S.T[slow].T, Z=Z.T[slow].T)
         left = solve_columns(method, prepared, some, X[slow].T, options, rest)
-        X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:]
+        X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:4]
         return left
 
     def prepare(self) -> None:
@@ -182,8 +183,11 @@ def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple
 
 
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
-    """Return the arrays that kernels write: the columns x (m n,), status (m,), iterations (m,), and numbers (5, m)."""
-    return np.empty(m * n, dtype), np.empty(m, np.int8), iterations, np.empty((5, m))
+    """Return the arrays that kernels write: the columns x (m n,), status (m,), iterations (m,), and numbers (5, m).
+
+    The last array is a flag that ends kernels before they are done, where it is not 0.
+    """
+    return np.empty(m * n, dtype), np.empty(m, np.int8), iterations, np.empty((5, m)), np.zeros(1, np.int64)
 
 
 def solve_columns(
@@ -218,9 +222,11 @@ def solve_columns(
     else:
         sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS, skip
         kernel, arguments = kernels.picard, (p.F1, p.F2, (Z, S, X0), sizes, where, (tol, methods.SLOW), p.roundings)
-    if m <= tile:
+    work = m * max_iter * (p.flops + (n**3 if method == "newton" and not p.r else 0))
+    patient = work > min(m, 5) * threads.LONG_FLOPS and threading.current_thread() is threading.main_thread()
+    if m <= tile and not patient:
         return kernel(0, m, *arguments, answer)
-    return threads.share(kernel, workers, tile, m, *arguments, answer)
+    return threads.share(kernel, workers, tile, m, patient, *arguments, answer)
 
 
 def warmup(dtype: np.dtype) -> None:

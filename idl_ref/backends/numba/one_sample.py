@@ -28,6 +28,7 @@ from idl_ref.backends.numba.kernels import (
 )
 from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
 from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, STALE
+from idl_ref.backends.numba.threads import LONG_FLOPS
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, readout
 from idl_ref.certificate import Certifier, Rounding
 from idl_ref.solution import SolveOptions
@@ -133,7 +134,9 @@ class OneSample:
                 entries = np.array(F, order="C").reshape(-1)
                 pack(entries, F.shape[1], 1, *F.shape, self.W[first:last], False, ones, sums)
         self.roundings = tuple(Certifier(factors, activation, False, B.dtype).rounding)
-        limit, patience = min(options.max_iter, methods.ENDLESS), methods.SLOW_STEPS if impatient else methods.ENDLESS
+        # A sample that takes longer goes to `Layer.forward`, which can be interrupted.
+        limit = min(options.max_iter, int(LONG_FLOPS / (2 * max(F.size for F in factors) + n)))
+        patience = methods.SLOW_STEPS if impatient else methods.ENDLESS
         self.sizes = np.array([n, r, p, q, bias, activation.code, limit, patience, *starts], np.int64)
         self.room = VECTORS * methods.filled(max(n, q, r), ROWS) + n + width + 2 * ROWS
         self.free = [self._scratch()]

@@ -45,8 +45,8 @@ def solve_small(H, b, size):
 
 
 @compiled
-def solve_system(J, stride, b, size):
-    """Solve J y = b by elimination with row exchanges; y replaces b. Returns False if J is singular.
+def solve_system(J, stride, b, size, stop):
+    """Solve J y = b by elimination with row exchanges; y replaces b. Returns False if J is singular, or if stop[0] ≠ 0.
 
     The columns of J are contiguous and begin `stride` apart, a multiple of ROWS. b has `stride` entries as well, and J
     has room for one more column, which holds the multipliers of a step.
@@ -58,7 +58,7 @@ def solve_system(J, stride, b, size):
         for i in range(k + 1, size):
             if abs(J[column + i]) > abs(J[column + pivot]):
                 pivot = i
-        if not abs(J[column + pivot]) > 0:
+        if vec.fresh(stop) != 0 or not abs(J[column + pivot]) > 0:
             return False
         if pivot != k:
             for j in range(column, factors, stride):
@@ -168,10 +168,11 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, system):
     """x ← x + δ with (I − S F₁ F₂ …) δ = f, f = g − x, S = S ∘ f′(p). Returns False if δ is not finite.
 
     Low rank: (I − F₂ S F₁) w = F₂ f,  δ = f + S ∘ F₁ w, with F₂ packed in F and the rows of F₁ᵀ in Lt.
-    system: room for a matrix of n or r columns and one more, for δ, and for what `newton_low_rank` multiplies.
+    system: room for a matrix of n or r columns and one more, for δ, and for what `newton_low_rank` multiplies; and the
+    flag that ends a solver.
     """
     vec.separate()
-    (J, delta, T), width = system, filled(n if r == 0 else r, ROWS)
+    (J, delta, T, stop), width = system, filled(n if r == 0 else r, ROWS)
     for i in range(0, n, vec.lanes(M)):
         vec.store(M, p + i, slope(vec.load(M, p + i), code))
     for i in range(n):
@@ -185,11 +186,11 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, system):
             for i in range(n, width):
                 J[j * width + i] = 0
             J[j * width + j] += 1
-        if not solve_system(J, width, delta, n):
+        if not solve_system(J, width, delta, n, stop):
             return False
     else:
         w = newton_low_rank(M, p, n, r, F, Lt, J, delta, T)
-        if not solve_system(J, width, T[w : w + width], r):
+        if not solve_system(J, width, T[w : w + width], r, stop):
             return False
         for b in range(r):
             for i in range(n):
