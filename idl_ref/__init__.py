@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         weights,
         wellposed,
     )
-    from idl_ref.equilibrium import solve_adjoint, solve_equilibrium
+    from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
     from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
     from idl_ref.gradcheck import check_gradients
     from idl_ref.io import FileFormatError
@@ -60,6 +60,7 @@ __all__ = [
     "available_backends",
     "backends",
     "certificate",
+    "certify",
     "check_gradients",
     "conformance",
     "datasets",
@@ -86,9 +87,9 @@ def _import_name(name: str) -> None:
     """Bind `name`, if it is a public class or function, as a global of this package."""
     global SGD, ConvergenceWarning, FileFormatError, History, ImplicitFunction, ImplicitFunctionInf
     global ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel, NotConvergedError, Prediction, Predictor
-    global Solution, SolveOptions, Status, check_gradients, fit, load, solve_adjoint, solve_equilibrium
-    if name in ("solve_adjoint", "solve_equilibrium"):
-        from idl_ref.equilibrium import solve_adjoint, solve_equilibrium
+    global Solution, SolveOptions, Status, certify, check_gradients, fit, load, solve_adjoint, solve_equilibrium
+    if name in ("certify", "solve_adjoint", "solve_equilibrium"):
+        from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
     elif name.startswith("ImplicitFunction"):
         from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
     elif name == "check_gradients":

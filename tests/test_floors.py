@@ -30,6 +30,7 @@ FLOORS = {
     "labels": 6,
     "backends.equation": 5,
     "backends.methods": 5,
+    "backends.entrywise": 6,
     # the twins, each from the bottom: the definition, compiled for the CPU, on a CUDA device
     "backends.numpy.trials": 6,
     "backends.numpy.one_sample": 6,

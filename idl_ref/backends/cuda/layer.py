@@ -214,11 +214,16 @@ class Layer(definition.Layer):
             self._packed = (self._packed[0], packed) if adjoint else (packed, self._packed[1])
         return packed
 
-    def solve(self, equation: Equation, X0: Any = None, options: SolveOptions | None = None) -> Solution:
-        """Solve `equation` or `adjoint` of this layer on the device; the NumPy twin describes the parameters."""
+    @staticmethod
+    def on_host(equation: Equation, X: Any) -> tuple[Equation, np.ndarray]:
+        """Return an equation and its answer, copied from the device where they are there."""
+        S, Z, X = on_host(equation.S, equation.Z, X)
+        return Equation(on_host(*equation.factors), equation.activation, S, Z), X
+
+    def iterate(self, equation: Equation, X0: Any, options: SolveOptions) -> Solution:
+        """Solve `equation` or `adjoint` of this layer on the device."""
         factors, activation, S, Z = equation
         adjoint = S is not None
-        options = options or self.options[adjoint]
         (n, m), stream, dtype = Z.shape, api.stream(options.stream), np.dtype(Z.dtype)
         if n == 0 or m == 0 or 0 in factors[-1].shape or options.method not in methods.COMPILED:
             return self._solve_on_host(equation, X0, options)
@@ -254,7 +259,7 @@ class Layer(definition.Layer):
         factors, activation, S, Z = equation
         S_here, Z_here, X0_here = on_host(S, Z, X0)
         here = Equation(on_host(*factors), activation, S_here, Z_here)
-        solution, stream = super().solve(here, X0_here, options), api.stream(options.stream)
+        solution, stream = super().iterate(here, X0_here, options), api.stream(options.stream)
         return replace(solution, X=returned(by_rows(api.upload(solution.X, stream), *Z.shape), Z, stream))
 
 

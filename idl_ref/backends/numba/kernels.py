@@ -23,16 +23,17 @@ from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.functions import phi
 from idl_ref.backends.numba.products import GROUP, ROWS, boundary, fill, filled, gather, product
-from idl_ref.backends.numba.rounded import SCRATCH, rounded
+from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, contraction, rounded
 from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
 
 excess, norms_rounding = compiled(certificate.excess), compiled(certificate.norms_rounding)
 asked_step, enough, window = compiled(certificate.asked_step), compiled(methods.enough), compiled(methods.window)
-hopeless, steps_left = compiled(methods.hopeless), compiled(methods.steps_left)
+slower, steps_left = compiled(methods.slower), compiled(methods.steps_left)
 Rounding, STALE = certificate.Rounding, methods.STALE
 
 # The members of `Status`, and two more: the column is not done yet; the column is left to another method.
-CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = 0, 1, 2, 3, 4, 5
+# A column is doubtful as long as it is not known whether rounding explains its change.
+CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW, DOUBTFUL = 0, 1, 2, 3, 4, 5, 6
 STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)  # BOUND is EXCESS / (1 − KAPPA) for κ < 1, inf otherwise.
 
 
@@ -86,34 +87,29 @@ def apply(F1, F2, M, starts, stride, small, count, n, r, skip):
 
 
 @compiled
-def outcome(step, z_norm, trial, count, asked, max_iter):
-    """The status of a column after `count` applications of the map, if rounding has no part in it."""
+def outcome(step, z_norm, noise, stale, trial, count, asked, max_iter):
+    """The status of a column after `count` applications, or DOUBTFUL if rounding may keep it from getting better.
+
+    This is computed for every column and application, so that it takes numbers only. noise: what rounding may add to
+    the largest entry. stale: how many applications ago the smallest step was. asked: the step of a converged column.
+    """
     if math.isnan(z_norm) or not (math.isfinite(step) or trial):
         return NONFINITE
-    if math.isfinite(step) and step <= asked:
+    if step <= asked:
         return CONVERGED
+    if stale >= STALE or step <= noise:
+        return DOUBTFUL
     return MAX_ITER if count >= max_iter else GOES_ON
 
 
 @compiled
-def judge(F1, F2, M, places, shape, measured, c, progress, limits, earlier, roundings):
-    """The status of a column after an application, and the step at which it is converged.
-
-    places, shape, measured, earlier: as `rounded` takes them. progress: the smallest step of each column, and how many
-    applications ago it was; c is the place of the column in them. limits: whether x is a trial point, how many
-    applications there were, tol and max_iter.
-    """
-    (step, _, z_norm), (lowest, stale), (trial, count, tol, max_iter) = measured, progress, limits
-    asked = asked_step(tol, z_norm, roundings.tiny)
-    stale[c] = 0 if step < lowest[c] else stale[c] + 1
-    lowest[c] = min(step, lowest[c])
-    ended = outcome(step, z_norm, trial, count, asked, max_iter)
-    if ended in (GOES_ON, MAX_ITER):
-        if rounded(F1, F2, M, places, shape, measured, stale[c], earlier, asked, roundings):
-            ended = PRECISION_LIMIT
-        elif earlier >= 0 and stale[c] >= STALE and stale[c] & (stale[c] - 1) == 0:
-            copy(M, earlier, places[1], shape[3])
-    return ended, asked
+def resolve(F1, F2, M, places, shape, measured, stale, earlier, asked, roundings, spent):
+    """The status of a DOUBTFUL column, `spent` if rounding does not explain its change; see `rounded`."""
+    if rounded(F1, F2, M, places, shape, measured, stale, earlier, asked, roundings):
+        return PRECISION_LIMIT
+    if earlier >= 0 and stale >= STALE and stale & (stale - 1) == 0:
+        copy(M, earlier, places[1], shape[3])
+    return spent
 
 
 @compiled
@@ -165,10 +161,11 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
     g, z, kept, t, count, left = x + block, x + 2 * block, x + 4 * block, x + 5 * block, w, 0
     scratch = t + (room + 1) * small
     index, slowed, stale = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w, np.int64)
-    z_norm, before, lowest = np.empty(w), np.empty(w), np.empty(w)
+    z_norm, asked, before, lowest, eps = np.empty(w), np.empty(w), np.empty(w), np.empty(w), 2 * roundings.unit
     load(columns, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
         index[c], before[c], lowest[c], slowed[c], stale[c] = first + c, math.inf, math.inf, 0, 0
+        asked[c] = asked_step(tol, z_norm[c], roundings.tiny)
     fill(M, t, t + small, 0.0)
     while count > 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
@@ -178,9 +175,15 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
             s = z + block + at if adjoint else -1
             step, top = finish(M, g + at, x + at, s, n, end, code)
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
+            stale[a] = 0 if step < lowest[a] else stale[a] + 1
+            lowest[a] = min(step, lowest[a])
+            noise = ROUNDED * eps * (z_norm[a] if z_norm[a] > top else top)
+            ended = outcome(step, z_norm[a], noise, stale[a], False, iterations[j], asked[a], max_iter)
             places, measured = (x + at, g + at, z + at, s, scratch), (step, top, z_norm[a])
-            limits = False, iterations[j], tol, max_iter
-            ended, _ = judge(F1, F2, M, places, shape, measured, a, (lowest, stale), limits, kept + at, roundings)
+            if ended == DOUBTFUL:
+                spent = MAX_ITER if iterations[j] >= max_iter else GOES_ON
+                earlier = kept + at
+                ended = resolve(F1, F2, M, places, shape, measured, stale[a], earlier, asked[a], roundings, spent)
             slowed[a] = slowed[a] + 1 if step > slow * before[a] else 0
             before[a] = step
             if ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= most):
@@ -190,7 +193,7 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
                 conclude(M, places, n, end, ended, measured, roundings, j, answer)
                 count -= 1  # The last column takes the place of this one.
                 index[a], z_norm[a], before[a], slowed[a] = index[count], z_norm[count], before[count], slowed[count]
-                lowest[a], stale[a] = lowest[count], stale[count]
+                asked[a], lowest[a], stale[a] = asked[count], lowest[count], stale[count]
                 copy(M, g + at, g + count * stride, end)
                 if stale[a] >= STALE:
                     copy(M, kept + at, kept + count * stride, end)
@@ -229,17 +232,21 @@ def refuse(M, step, best, c, state, base, g, end, rules):
 
 
 @compiled
-def slower(best, mark, c, asked, rounds, count, max_iter, other):
-    """Whether column c, after `count` applications, is left to another method of the cost `other`.
+def leaves(M, s, end, best, mark, c, limit, counts, other, roundings):
+    """Whether column c is left to another method of the cost `other`; `methods.slower` is asked after every window.
 
-    It is judged after every window of applications. best, mark: the smallest step, and that of one window before.
+    best, mark: the smallest step, and that of one window before. limit: the step at which the column would be done.
+    counts: the applications of this method, those of the column, and the largest number of them.
     """
+    rounds, count, max_iter = counts
     if other < math.inf and count >= enough(max_iter):
         return True
     if (rounds - 1) % window(max_iter) != 0:
         return False
     before, mark[c] = mark[c], best[c]
-    return rounds > 1 and hopeless(window(max_iter) * steps_left(best[c], before, asked), max_iter - count, other)
+    anderson = window(max_iter) * steps_left(best[c], before, limit)
+    picard = steps_left(best[c], best[c] / contraction(M, s, end, roundings), limit)
+    return rounds > 1 and slower(anderson, picard, other)
 
 
 @compiled
@@ -276,15 +283,17 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
     t, more = scratch + stride, scratch + stride + (room + 1) * small
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
-    stale, z_norm, best, lowest, mark = np.zeros(w, np.int64), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
+    stale, z_norm, asked = np.zeros(w, np.int64), np.empty(w), np.empty(w)
+    best, lowest, mark = np.empty(w), np.empty(w), np.empty(w)
     if Lt is not None:
-        k, product_size = n if r == 0 else r, filled(r + 1, GROUP) * (stride + small) + small
-        system = np.empty((k, k), F1.dtype), np.empty(n, F1.dtype), np.zeros(product_size, F1.dtype)
+        k, width, products = (n, end, 0) if r == 0 else (r, small, filled(r + 1, GROUP) * (stride + small) + small)
+        system = np.empty((k + 1) * width, F1.dtype), np.zeros(end, F1.dtype), np.zeros(products, F1.dtype)
     else:
         gram, H, gamma = np.empty((w, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH)
     load(columns, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
         index[c], slot[c], states[c, PATIENCE], best[c], lowest[c] = first + c, c, 1, math.inf, math.inf
+        asked[c] = asked_step(tol, z_norm[c], roundings.tiny)
     fill(M, t, t + small, 0.0)
     while count > 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
@@ -297,12 +306,19 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
                 copy(M, scratch, g + at, end)  # `finish` replaces P by G.
             step, top = finish(M, g + at, x + at, s, n, end, code)
             places, measured = (x + at, g + at, z + at, s, more), (step, top, z_norm[a])
-            limits = state[TRIAL] > 0, iterations[j], tol, max_iter
-            ended, asked = judge(F1, F2, M, places, shape, measured, c, (lowest, stale), limits, -1, roundings)
+            stale[c] = 0 if step < lowest[c] else stale[c] + 1
+            lowest[c] = min(step, lowest[c])
+            noise = ROUNDED * eps * (z_norm[a] if z_norm[a] > top else top)
+            ended = outcome(step, z_norm[a], noise, stale[c], state[TRIAL] > 0, iterations[j], asked[c], max_iter)
+            if ended == DOUBTFUL:
+                spent = MAX_ITER if iterations[j] >= max_iter else GOES_ON
+                ended = resolve(F1, F2, M, places, shape, measured, stale[c], -1, asked[c], roundings, spent)
             refused = ended == GOES_ON and refuse(M, step, best, c, state, base + at, places[1], end, rules)
-            if ended == GOES_ON and slower(best, mark, c, asked, rounds, iterations[j], max_iter, other):
-                ended, left = SLOW, left + 1
-                copy(M, g + at, base + at, end)
+            if ended == GOES_ON:
+                counts, limit = (rounds, iterations[j], max_iter), max(asked[c], noise)
+                if leaves(M, s, end, best, mark, c, limit, counts, other, roundings):
+                    ended, left = SLOW, left + 1
+                    copy(M, g + at, base + at, end)
             if ended != GOES_ON:
                 conclude(M, places, n, end, ended, measured, roundings, j, answer)
                 count -= 1  # The last column takes the place of this one.

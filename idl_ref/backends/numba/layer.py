@@ -54,7 +54,6 @@ class Prepared(NamedTuple):
     F2: np.ndarray  # the second factor, packed in panels; empty for a dense A
     roundings: tuple[float, ...]  # a Rounding as a plain tuple, which a kernel receives faster than a named one
     flops: int  # the flops of one application to one column
-    newton_cost: float  # the cost of Newton's method for one column, in applications
 
 
 def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
@@ -83,9 +82,7 @@ def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
         norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
     r = factors[0].shape[1] if len(factors) == 2 else 0
     roundings = tuple(certificate.rounding(factors, activation, dtype, norm))
-    return Prepared(
-        asked, method, r, activation.code, panels[0], panels[1], roundings, flops, methods.newton_cost(factors)
-    )
+    return Prepared(asked, method, r, activation.code, panels[0], panels[1], roundings, flops)
 
 
 class Layer(definition.Layer):
@@ -100,13 +97,12 @@ class Layer(definition.Layer):
     sample_class = OneSample
     _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # for the forward and the adjoint equation
 
-    def solve(self, equation: Equation, X0: np.ndarray | None = None, options: SolveOptions | None = None) -> Solution:
-        """Solve an equation of this layer by compiled kernels; the NumPy twin describes the parameters."""
+    def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
+        """Solve an equation of this layer by compiled kernels."""
         factors, _, S, Z = equation
         (n, m), adjoint = Z.shape, S is not None
-        options = options or self.options[adjoint]
         if n == 0 or m == 0 or factors[-1].size == 0 or options.method not in methods.COMPILED:
-            return super().solve(equation, X0, options)
+            return super().iterate(equation, X0, options)
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.asked != options.method:
             prepared = prepare(equation, options.method, prepared)
@@ -215,7 +211,7 @@ def solve_columns(
         arguments = transposed(factors[0]), p.F1, (Z, S), kind, where, tol, p.roundings
     elif method in ("anderson", "newton"):
         rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
-        other = p.newton_cost if p.method == "auto" and method == "anderson" else math.inf
+        other = methods.newton_cost(factors) if p.method == "auto" and method == "anderson" else math.inf
         levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
         kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, (Z, S, X0), rules, where, levels, p.roundings)
     else:

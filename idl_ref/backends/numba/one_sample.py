@@ -15,9 +15,19 @@ from idl_ref.activations import Activation
 from idl_ref.backends import methods
 from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
-from idl_ref.backends.numba.kernels import CONVERGED, GOES_ON, MAX_ITER, PRECISION_LIMIT, SLOW, asked_step, outcome
+from idl_ref.backends.numba.kernels import (
+    CONVERGED,
+    DOUBTFUL,
+    GOES_ON,
+    MAX_ITER,
+    PRECISION_LIMIT,
+    SLOW,
+    asked_step,
+    outcome,
+    resolve,
+)
 from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
-from idl_ref.backends.numba.rounded import SCRATCH, STALE, rounded
+from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, STALE
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, readout
 from idl_ref.certificate import Certifier, Rounding
 from idl_ref.solution import SolveOptions
@@ -52,11 +62,12 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
             product(F1, n, n, M, x, no, z, no, g, no, 1)
         step, top = finish(M, g, x, -1, n, end, code)
         count += 1
-        ended = outcome(step, z_norm, False, count, asked, sizes[LIMIT])
-        if ended in (GOES_ON, MAX_ITER):
+        noise = ROUNDED * 2 * roundings.unit * (z_norm if z_norm > top else top)
+        ended = outcome(step, z_norm, noise, 0, False, count, asked, sizes[LIMIT])
+        if ended == DOUBTFUL:
             columns, measured = (x, g, z, -1, scratch), (step, top, z_norm)
-            if rounded(F1, F2, M, columns, (n, r, code, end), measured, 0, -1, asked, roundings):
-                ended = PRECISION_LIMIT
+            spent = MAX_ITER if count >= sizes[LIMIT] else GOES_ON
+            ended = resolve(F1, F2, M, columns, (n, r, code, end), measured, 0, -1, asked, roundings, spent)
         slowed = slowed + 1 if step > SLOW_RATIO * before else 0
         stale = 0 if step < lowest else stale + 1
         stuck = slowed >= sizes[SLOW_STEPS] and left(step, before, asked) > STEPS_LEFT

@@ -71,6 +71,12 @@ def explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings):
 
 
 @compiled
+def contraction(M, s, end, roundings):
+    """The contraction factor of a column: Lip(φ)‖A‖∞, for the adjoint max(S)‖A‖∞; s < 0 for the forward equation."""
+    return (norms(M, s, -end, end)[0] if s >= 0 else roundings.lipschitz) * roundings.norm
+
+
+@compiled
 def rounded(F1, F2, M, places, sizes, measured, stale, earlier, asked, roundings):
     """Whether rounding keeps a column from getting better, as `Ledger.rounded` in the NumPy twin defines.
 
@@ -83,8 +89,7 @@ def rounded(F1, F2, M, places, sizes, measured, stale, earlier, asked, roundings
         return True
     if earlier < 0 or stale <= STALE:
         return False
-    slope = norms(M, places[3], -end, end)[0] if places[3] >= 0 else roundings.lipschitz
-    contracts = slope * roundings.norm < 1
+    contracts = contraction(M, places[3], end, roundings) < 1
     if not (contracts and norms(M, places[1], earlier, end)[0] <= limit):
         return False
     return explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings)

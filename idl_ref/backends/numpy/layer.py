@@ -18,7 +18,7 @@ import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.activations import Activation, get
-from idl_ref.backends import methods
+from idl_ref.backends import entrywise, methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy.one_sample import OneSample
 from idl_ref.backends.numpy.solve import solve
@@ -90,6 +90,20 @@ class Layer:
         Cost of an iteration: 2 n² m flops for a dense A, 4 n r m flops for rank r.
         """
         options = options or self.options[equation.S is not None]
+        solution = self.iterate(equation, X0, options)
+        if options.certificate == "sharp":
+            return entrywise.sharpened(solution, *self.on_host(equation, solution.X))
+        if equation.activation.name in entrywise.RANGES and entrywise.exceeds_range(solution, equation):
+            return entrywise.capped(solution, *self.on_host(equation, solution.X))
+        return solution
+
+    @staticmethod
+    def on_host(equation: Equation, X: np.ndarray) -> tuple[Equation, np.ndarray]:
+        """Return an equation and its answer with all arrays in the memory of the host."""
+        return equation, X
+
+    def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
+        """Solve an equation, with an error bound from norms alone; each twin has its own solvers."""
         return solve(equation, X0, options, self.certifier(equation))
 
     def certifier(self, equation: Equation) -> Certifier:
