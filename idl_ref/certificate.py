@@ -32,13 +32,13 @@ import numpy as np
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
 
-__all__ = ["Certifier", "resolvent_norm"]
+__all__ = ["Certifier", "asked_step", "resolvent_norm"]
 
 ULPS = 16  # The computed value of every activation differs from the exact value by at most 16 units of rounding.
 # A change of an entry is due to rounding if ROUNDED·eps relative to |A||x̂| + |z| and to |ĝ| explains it.
 ROUNDED = 4
-# Where an iteration makes no progress any more, a change is also due to rounding if it is at most STALLED times ρ, the
-# bound of the rounding error of one application.
+# Where an iteration makes no progress any more, a change is also due to rounding if STALLED·γ relative to |A||x̂| + |z|
+# explains it, where γ bounds the rounding of every order of summation.
 STALLED = 2
 Number = Any  # A float, or an array of floats.
 SAFETY = 1 + 1e-9  # This factor covers the rounding of this module's own float64 arithmetic.
@@ -49,13 +49,9 @@ def column_max(X: np.ndarray) -> np.ndarray:
     return np.abs(X).max(axis=0, initial=0.0)
 
 
-def asked_step(tol: Number, z_norm: Number, tiny: float) -> Number:
-    """Return the step at which a column is CONVERGED: tol·min(1, ‖z‖∞).
-
-    Where ‖z‖∞ is below the smallest normal number, this is the smallest normal number, because subnormal numbers have
-    no relative accuracy.
-    """
-    return np.maximum(tol * np.minimum(1.0, z_norm), tiny * (z_norm < tiny))
+def asked_step(tol: Number, z_norm: Number) -> Number:
+    """Return the step at which a column is CONVERGED: tol·min(1, ‖z‖∞)."""
+    return tol * np.minimum(1.0, z_norm)
 
 
 def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:

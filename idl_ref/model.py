@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from idl_ref import activations, checks, classes, io
 from idl_ref.activations import Activation
+from idl_ref.backends.numpy import Layer
 from idl_ref.choices import ActivationName, Backend, Dtype, Loss, Method, OnFailure
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.interface import Interface, certified, checked, described, layout_with, restore
@@ -19,9 +20,6 @@ from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
 from idl_ref.solution import Solution, report
 from idl_ref.weights import ForwardPass, Gradients, Kept, Weights, by_name
-
-if TYPE_CHECKING:
-    from idl_ref.backends.numpy import Layer
 
 __all__ = ["ImplicitModel", "load"]
 

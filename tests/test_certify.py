@@ -265,7 +265,7 @@ def test_the_steepest_slope_of_an_interval_is_an_upper_bound(activation):
 
 
 def test_an_activation_that_is_not_in_the_table_counts_with_its_lipschitz_constant():
-    other = activations.Activation("tanh", activations.TANH, np.sin, np.cos, lipschitz=1.0)
+    other = activations._row("tanh", activations.TANH, np.sin, np.cos)
     assert entrywise.steepest(other, np.full(2, 5.0), np.full(2, 6.0)).tolist() == [1, 1]
     equation = Equation((np.full((1, 1), 0.5),), other, None, np.ones((1, 1)))
     X = np.full((1, 1), 40.0)

@@ -328,7 +328,7 @@ def test_arrays_on_the_device_give_an_answer_on_the_device(foreign, low_rank):
 
 def test_the_warning_for_arrays_on_the_device_does_not_need_the_norm_of_a(foreign):
     A, Z = hard(6, 2, np.float32)
-    with pytest.warns(idl_ref.ConvergenceWarning, match='try method="anderson", or check ‖A‖∞\\.$'):
+    with pytest.warns(idl_ref.ConvergenceWarning, match='try method="auto", or check ‖A‖∞\\.$'):
         solve_equilibrium(
             foreign(A), foreign(Z), options=SolveOptions(max_iter=3, method="picard"), backend="cuda"
         )  # fmt: skip

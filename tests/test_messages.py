@@ -406,8 +406,7 @@ def test_objects_in_a_data_file(tmp_path, capsys):
     arrays = {"x_train": x.astype(object), "y_train": y, "x_test": x, "y_test": y}
     np.savez(tmp_path / "data.npz", **arrays)
     assert main(["train", "--data", str(tmp_path / "data.npz"), "--out", str(tmp_path)]) == 2
-    assert (
-        "got an array of Python objects: before numpy.savez, convert it with numpy.asarray" in capsys.readouterr().err
-    )
+    message = capsys.readouterr().err
+    assert "got an array of Python objects as x_train: before numpy.savez, convert it with numpy.asarray" in message
     np.savez(tmp_path / "data.npz", **(arrays | {"x_train": np.asarray(arrays["x_train"], dtype=float)}))
     assert main(["train", "--data", str(tmp_path / "data.npz"), "--out", str(tmp_path), "--epochs", "1"]) == 0

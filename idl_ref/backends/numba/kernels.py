@@ -88,7 +88,7 @@ def apply(F1, F2, M, starts, stride, small, count, n, r, skip):
 
 
 @compiled
-def outcome(step, z_norm, noise, stale, trial, count, asked, max_iter):
+def outcome(step, z_norm, noise, stale, trial, count, asked, max_iter, tiny):
     """The status of a column after `count` applications, or DOUBTFUL if rounding may keep it from getting better.
 
     This is computed for every column and application, so that it takes numbers only. noise: what rounding may add to
@@ -100,17 +100,25 @@ def outcome(step, z_norm, noise, stale, trial, count, asked, max_iter):
         return CONVERGED
     if stale >= STALE or step <= noise:
         return DOUBTFUL
-    return MAX_ITER if count >= max_iter else GOES_ON
+    return spent(step, count, max_iter, tiny)
 
 
 @compiled
-def resolve(F1, F2, M, places, shape, measured, stale, earlier, asked, roundings, spent):
-    """The status of a DOUBTFUL column, `spent` if rounding does not explain its change; see `rounded`."""
+def spent(step, count, max_iter, tiny):
+    """The status of a column that is not done. At the limit, a step below the smallest normal number counts as none."""
+    if count < max_iter:
+        return GOES_ON
+    return PRECISION_LIMIT if step < tiny else MAX_ITER
+
+
+@compiled
+def resolve(F1, F2, M, places, shape, measured, stale, earlier, asked, roundings, counts):
+    """The status of a DOUBTFUL column; see `rounded`. counts: the number of applications, and the largest number."""
     if rounded(F1, F2, M, places, shape, measured, stale, earlier, asked, roundings):
         return PRECISION_LIMIT
     if earlier >= 0 and stale >= STALE and stale & (stale - 1) == 0:
         copy(M, earlier, places[1], shape[3])
-    return spent
+    return spent(measured[0], counts[0], counts[1], roundings.tiny)
 
 
 @compiled
@@ -163,10 +171,11 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
     scratch = t + (room + 1) * small
     index, slowed, stale = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w, np.int64)
     z_norm, asked, before, lowest, eps = np.empty(w), np.empty(w), np.empty(w), np.empty(w), 2 * roundings.unit
+    tiny = roundings.tiny
     load(columns, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
         index[c], before[c], lowest[c], slowed[c], stale[c] = first + c, math.inf, math.inf, 0, 0
-        asked[c] = asked_step(tol, z_norm[c], roundings.tiny)
+        asked[c] = asked_step(tol, z_norm[c])
     fill(M, t, t + small, 0.0)
     while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
@@ -176,15 +185,13 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
             s = z + block + at if adjoint else -1
             step, top = finish(M, g + at, x + at, s, n, end, code)
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
-            stale[a] = 0 if step < lowest[a] else stale[a] + 1
-            lowest[a] = min(step, lowest[a])
+            lowest[a], stale[a] = min(step, lowest[a]), 0 if step < lowest[a] else stale[a] + 1
             noise = ROUNDED * eps * (z_norm[a] if z_norm[a] > top else top)
-            ended = outcome(step, z_norm[a], noise, stale[a], False, iterations[j], asked[a], max_iter)
+            ended = outcome(step, z_norm[a], noise, stale[a], False, iterations[j], asked[a], max_iter, tiny)
             places, measured = (x + at, g + at, z + at, s, scratch), (step, top, z_norm[a])
             if ended == DOUBTFUL:
-                spent = MAX_ITER if iterations[j] >= max_iter else GOES_ON
-                earlier = kept + at
-                ended = resolve(F1, F2, M, places, shape, measured, stale[a], earlier, asked[a], roundings, spent)
+                counts, earlier = (iterations[j], max_iter), kept + at
+                ended = resolve(F1, F2, M, places, shape, measured, stale[a], earlier, asked[a], roundings, counts)
             slowed[a] = slowed[a] + 1 if step > slow * before[a] else 0
             before[a] = step
             if ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= most):
@@ -233,13 +240,13 @@ def refuse(M, step, best, c, state, base, g, end, rules):
 
 
 @compiled
-def leaves(M, s, end, best, mark, c, limit, counts, other, roundings):
+def leaves(M, s, end, best, mark, c, limits, other, roundings):
     """Whether column c is left to another method of the cost `other`; `methods.slower` is asked after every window.
 
-    best, mark: the smallest step, and that of one window before. limit: the step at which the column would be done.
-    counts: the applications of this method, those of the column, and the largest number of them.
+    best, mark: the smallest step, and that of one window before. limits: the step at which the column would be done,
+    the applications of this method, those of the column, and the largest number of them.
     """
-    rounds, count, max_iter = counts
+    limit, rounds, count, max_iter = limits
     if other < math.inf and count >= enough(max_iter):
         return True
     if (rounds - 1) % window(max_iter) != 0:
@@ -263,6 +270,19 @@ def extrapolate(M, x, g, h, f, state, end, stride, eps, least_squares):
     return anderson(M, x, g, h, f, slot, known, end, stride, DAMPING * eps, least_squares)
 
 
+@compiled
+def propose(M, places, f, history, state, shape, F2, Lt, systems, stride, eps, c):
+    """Write a trial point to x: Newton's where Lt is not None, and then f holds A x + z; otherwise Anderson's.
+
+    Returns False where there is none. history: where those of all columns begin; c: the place of the column in it.
+    """
+    (x, g, _, s, _), (n, r, code, end), (system, (gram, H, gamma)) = places, shape, systems
+    if Lt is not None:
+        return newton(M, x, g, f, s, n, r, code, F2, Lt, system)
+    h = history + HISTORY * c * stride
+    return extrapolate(M, x, g, h, f, state, end, stride, eps, (gram[c], H, gamma))
+
+
 @entry
 def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, answer):
     """Trial points that are kept only if they bring the step down, as `safeguarded` in the NumPy twin defines.
@@ -274,27 +294,25 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
     n, r, code, max_iter, leash, respite, skip = sizes
     (tol, decrease, other), roundings, w = levels, Rounding(*roundings), last - first
     end, small, room, rules = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP), (decrease, leash, respite)
-    stride, eps = end + ROWS, 2 * roundings.unit
-    block, adjoint = room * stride, columns[1].size > 0
-    remembered = 0 if Lt is not None else HISTORY * w
-    M = np.empty(5 * block + (remembered + 1 + SCRATCH) * stride + (room + 2) * small + ROWS, F1.dtype)
+    stride, eps, tiny = end + ROWS, 2 * roundings.unit, roundings.tiny
+    block, adjoint, kept = room * stride, columns[1].size > 0, w if Lt is None else 0
+    M = np.empty(5 * block + (HISTORY * kept + 1 + SCRATCH) * stride + (room + 2) * small + ROWS, F1.dtype)
     x, count, iterations, shape, rounds, left = boundary(M), w, answer[2], (n, r, code, end), 0, 0
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
-    scratch = history + remembered * stride
+    scratch = history + HISTORY * kept * stride
     t, more = scratch + stride, scratch + stride + (room + 1) * small
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
     stale, z_norm, asked = np.zeros(w, np.int64), np.empty(w), np.empty(w)
     best, lowest, mark = np.empty(w), np.empty(w), np.empty(w)
-    if Lt is not None:
-        k, width, products = (n, end, 0) if r == 0 else (r, small, filled(r + 1, GROUP) * (stride + small) + small)
-        system = np.empty((k + 1) * width, F1.dtype), np.zeros(end, F1.dtype), np.zeros(products, F1.dtype), answer[4]
-    else:
-        gram, H, gamma = np.empty((w, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH)
+    k, width = (n, end) if r == 0 else (r, small)
+    room_J, room_F = ((k + 1) * width, filled(r + 1, GROUP) * (stride + small) + small) if Lt is not None else (0, 0)
+    system = np.empty(room_J, F1.dtype), np.zeros(end, F1.dtype), np.zeros(room_F, F1.dtype), answer[4]
+    systems = system, (np.empty((kept, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH))
     load(columns, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
         index[c], slot[c], states[c, PATIENCE], best[c], lowest[c] = first + c, c, 1, math.inf, math.inf
-        asked[c] = asked_step(tol, z_norm[c], roundings.tiny)
+        asked[c] = asked_step(tol, z_norm[c])
     fill(M, t, t + small, 0.0)
     while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
@@ -307,19 +325,16 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
                 copy(M, scratch, g + at, end)  # `finish` replaces P by G.
             step, top = finish(M, g + at, x + at, s, n, end, code)
             places, measured = (x + at, g + at, z + at, s, more), (step, top, z_norm[a])
-            stale[c] = 0 if step < lowest[c] else stale[c] + 1
-            lowest[c] = min(step, lowest[c])
+            lowest[c], stale[c] = min(step, lowest[c]), 0 if step < lowest[c] else stale[c] + 1
             noise = ROUNDED * eps * (z_norm[a] if z_norm[a] > top else top)
-            ended = outcome(step, z_norm[a], noise, stale[c], state[TRIAL] > 0, iterations[j], asked[c], max_iter)
+            limits = max(asked[c], noise), rounds, iterations[j], max_iter
+            ended = outcome(step, z_norm[a], noise, stale[c], state[TRIAL] > 0, iterations[j], asked[c], max_iter, tiny)
             if ended == DOUBTFUL:
-                spent = MAX_ITER if iterations[j] >= max_iter else GOES_ON
-                ended = resolve(F1, F2, M, places, shape, measured, stale[c], -1, asked[c], roundings, spent)
+                ended = resolve(F1, F2, M, places, shape, measured, stale[c], -1, asked[c], roundings, limits[2:])
             refused = ended == GOES_ON and refuse(M, step, best, c, state, base + at, places[1], end, rules)
-            if ended == GOES_ON:
-                counts, limit = (rounds, iterations[j], max_iter), max(asked[c], noise)
-                if leaves(M, s, end, best, mark, c, limit, counts, other, roundings):
-                    ended, left = SLOW, left + 1
-                    copy(M, g + at, base + at, end)
+            if ended == GOES_ON and leaves(M, s, end, best, mark, c, limits, other, roundings):
+                ended, left = SLOW, left + 1
+                copy(M, g + at, base + at, end)
             if ended != GOES_ON:
                 conclude(M, places, n, end, ended, measured, roundings, j, answer)
                 count -= 1  # The last column takes the place of this one.
@@ -327,14 +342,11 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
                 for buffer in range(x, history, block):
                     copy(M, buffer + at, buffer + count * stride, end)
                 continue
-            ready = False
-            if Lt is not None:
-                ready = newton(M, x + at, g + at, scratch, s, n, r, code, F2, Lt, system)
-            elif not refused:
-                h = history + HISTORY * c * stride
-                ready = extrapolate(M, x + at, g + at, h, scratch, state, end, stride, eps, (gram[c], H, gamma))
+            ready = not refused and propose(
+                M, places, scratch, history, state, shape, F2, Lt, systems, stride, eps, c
+            )  # fmt: skip
             # The last application must not be that of a trial point, which may be a bad one.
-            state[TRIAL] = ready and not refused and state[WAIT] == 0 and iterations[j] < max_iter - 1
+            state[TRIAL] = ready and state[WAIT] == 0 and iterations[j] < max_iter - 1
             if state[TRIAL] == 0:
                 state[TRIED] = 0
                 copy(M, x + at, base + at, end)
@@ -374,7 +386,7 @@ def substitute(first, last, A, packed, columns, sizes, where, tol, roundings, an
         z_norm = norms(M, z, -end, end)[0]
         finite = math.isfinite(z_norm) and (s < 0 or math.isfinite(norms(M, s, -end, end)[0]))
         step, top = finish(M, g, x, s, n, end, code)
-        ended = CONVERGED if step <= asked_step(tol, z_norm, roundings.tiny) else PRECISION_LIMIT
+        ended = CONVERGED if step <= asked_step(tol, z_norm) else PRECISION_LIMIT
         if not math.isfinite(step) or not finite:
             ended = NONFINITE
         answer[2][first + c] = 1 if finite else 0

@@ -19,7 +19,6 @@ from idl_ref.backends.numba.kernels import (
     CONVERGED,
     DOUBTFUL,
     GOES_ON,
-    MAX_ITER,
     PRECISION_LIMIT,
     SLOW,
     asked_step,
@@ -52,7 +51,7 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
     x, g, z, t, zeros, scratch = places
     n, r, code, end, z_norm, no = sizes[N], sizes[R], sizes[CODE], filled(sizes[N], ROWS), numbers[Z_NORM], sizes[N] * 0
     slowed, stale, before, lowest, count, ended = 0, 0, math.inf, math.inf, 0, GOES_ON
-    asked = asked_step(numbers[TOL], z_norm, roundings.tiny)
+    asked = asked_step(numbers[TOL], z_norm)
     while ended == GOES_ON:
         if count == 0:
             copy(M, g, z, end)  # The first application needs no product, because A·0 = 0.
@@ -64,11 +63,11 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
         step, top = finish(M, g, x, -1, n, end, code)
         count += 1
         noise = ROUNDED * 2 * roundings.unit * (z_norm if z_norm > top else top)
-        ended = outcome(step, z_norm, noise, 0, False, count, asked, sizes[LIMIT])
+        ended = outcome(step, z_norm, noise, 0, False, count, asked, sizes[LIMIT], roundings.tiny)
         if ended == DOUBTFUL:
             columns, measured = (x, g, z, -1, scratch), (step, top, z_norm)
-            spent = MAX_ITER if count >= sizes[LIMIT] else GOES_ON
-            ended = resolve(F1, F2, M, columns, (n, r, code, end), measured, 0, -1, asked, roundings, spent)
+            counts, shape = (count, sizes[LIMIT]), (n, r, code, end)
+            ended = resolve(F1, F2, M, columns, shape, measured, 0, -1, asked, roundings, counts)
         slowed = slowed + 1 if step > SLOW_RATIO * before else 0
         stale = 0 if step < lowest else stale + 1
         stuck = slowed >= sizes[SLOW_STEPS] and left(step, before, asked) > STEPS_LEFT

@@ -58,14 +58,15 @@ class Ledger:
         broken = ~finite if trial is None else ~finite & ~trial
         leaving = done | broken | (self.iterations[index] >= self.options.max_iter)
         if leaving.any():
-            status = np.where(done, Status.PRECISION_LIMIT, Status.MAX_ITER)
+            # At the iteration limit, a step below the smallest normal number counts as none.
+            status = np.where(done | (step < self.tiny), Status.PRECISION_LIMIT, Status.MAX_ITER)
             status[converged], status[broken] = Status.CONVERGED, Status.NONFINITE
             self.close(application.take(leaving), leaving, status[leaving])
         return ~leaving
 
     def asked(self, equation: Equation) -> np.ndarray:
         """Return the step at which each column of an equation is converged.   -> (k,)"""
-        return asked_step(self.options.tol, column_max(equation.Z), self.tiny)
+        return asked_step(self.options.tol, column_max(equation.Z))
 
     def noise(self, application: Application) -> np.ndarray:
         """Return ROUNDED·eps·max(‖z‖∞, ‖g‖∞), what rounding may add to the largest entry of each column.   -> (k,)"""
@@ -87,7 +88,7 @@ class Ledger:
         stale = self.stale[self.index]
         stalled = stale >= methods.STALE
         noise = self.noise(application)
-        limit = np.where(stalled, noise * np.sqrt(self.eps) / (ROUNDED * self.eps), noise)
+        limit = np.where(stalled, np.maximum(noise * np.sqrt(self.eps) / (ROUNDED * self.eps), self.tiny), noise)
         rounded = self._explained(application, X, running & (application.step() <= limit), stalled)
         if picard and stalled.any():
             earlier = self.earlier[:, self.index]
