@@ -124,7 +124,7 @@ def allowance(b, e, c, i, j, p, size, g):
     if b.N[SINCE * b.w + c] >= STALE:
         level, ulps = e.levels.gamma, number(STALLED * ULPS) / number(2) * e.levels.eps
     z = e.Z.array[offset(e.Z, i, j)]
-    delta = level * (size + abs(z)) + e.levels.tiny / number(2)
+    delta = level * size + level * abs(z) + e.levels.tiny / number(2)
     change = phi(p + z + delta, e.out, e.code) - phi(p + z - delta, e.out, e.code)
     if adjoint(e):
         change *= e.S.array[offset(e.S, i, j)]
