@@ -164,7 +164,7 @@ def test_parts_of_shared_memory_do_not_overlap_and_are_aligned():
         for kind in ("shared", "streamed", "low_rank", "large"):
             for method in ("picard", "anderson"):
                 for w in cuda_plans.WIDTHS:
-                    places = cuda_plans.places(kind, method, 37, 5, w, 128, itemsize)
+                    places = cuda_plans.places(kind, method, 37, 5, w, itemsize)
                     assert list(places) == sorted(places)
                     assert all(place * itemsize % 16 == 0 for place in places)
                     assert places.state * itemsize >= cuda_plans.INTEGERS * w * 4

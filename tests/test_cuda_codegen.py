@@ -82,7 +82,7 @@ def test_every_kernel_is_recorded():
             assert {f"picard_{kind}_{width}", f"guarded_{kind}_{width}"} <= names
     for module in (cuda_kernels, cuda_newton, cuda_training.algebra):
         for name, value in vars(module).items():
-            if isinstance(value, type(cuda_kernels.pack)) and not value.targetoptions.get("device"):
+            if isinstance(value, type(cuda_kernels.apply)) and not value.targetoptions.get("device"):
                 assert name in names
 
 

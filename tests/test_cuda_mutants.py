@@ -24,7 +24,7 @@ from idl_ref.backends.cuda import layer as cuda_  # noqa: E402
 from idl_ref.backends.cuda import plans as cuda_plans  # noqa: E402
 
 PACKAGE = sys.modules["idl_ref.backends.cuda"]
-CHAIN = ("columns", "states", "trials", "kernels", "newton")  # Each module imports only those before it.
+CHAIN = ("columns", "states", "trials", "rounded", "kernels", "newton")  # Each module imports only those before it.
 
 
 def load(changed, old, new):
@@ -44,11 +44,15 @@ def load(changed, old, new):
     return {"kernels": sys.modules["idl_ref.backends.cuda.kernels"], "newton": module}
 
 
-def run(kernels=None, method="picard", low_rank=False):
-    """Solve on two blocks, the second one with unused columns. Return what is reported, and the largest error."""
+def run(kernels=None, method="picard", low_rank=False, kappa=0.9):
+    """Solve on two blocks, the second one with unused columns. Return what is reported, and the largest error.
+
+    The column that is 0 ends before the others. With a small κ, all columns reach the rounding error.
+    """
     rng, n = np.random.default_rng(1), 11 if method == "newton" else 29
-    A = pair(n, 5, 0.9, rng, np.float32) if low_rank else matrix("random", n, 0.9, rng, np.float32)
+    A = pair(n, 5, kappa, rng, np.float32) if low_rank else matrix("random", n, kappa, rng, np.float32)
     Z = rng.standard_normal((n, 7)).astype(np.float32)
+    Z[:, 1] = 0
     options = SolveOptions(method=method, max_iter=4, on_failure="ignore", tol=0)
     expected = solve_equilibrium(A, Z, options=options, backend="numpy").X
     with interpreted() as device, mock.patch.multiple(cuda_, **(kernels or {"kernels": cuda_.kernels})):
@@ -72,8 +76,8 @@ def planted():
 @pytest.mark.parametrize("low_rank", [False, True])
 @pytest.mark.parametrize("method", ["picard", "anderson", "newton"])
 def test_nothing_is_reported_of_the_kernels_without_a_bug(planted, method, low_rank):
-    for kernels in (None, planted("", "", "")):
-        reports, error = run(kernels, method, low_rank)
+    for kernels, kappa in ((None, 0.9), (None, 0.01), (planted("", "", ""), 1.2)):
+        reports, error = run(kernels, method, low_rank, kappa)
         assert reports == set()
         assert error < 1e-4
 
@@ -81,7 +85,9 @@ def test_nothing_is_reported_of_the_kernels_without_a_bug(planted, method, low_r
 # Each case: the module, a part of its source, the buggy replacement, what must be reported, arguments of `run`.
 RACE = "shared race"
 SURVEY = "    survey(b, e, V)\n"
-FINISH = "                finish(b, e, X, P, X, row, min(last, n))\n"
+PRODUCT = "            cuda.syncthreads()\n            b = here(e, w)\n            finish(b, e, X, P, P)\n"
+JUDGE = "            cuda.syncthreads()\n            judge(b, e, True, F1, F2,"
+SYNC = "            cuda.syncthreads()\n"
 VOTE = """        goes_on = settle_picard(b, e, c)
     running = cuda.syncthreads_count(goes_on)
 """
@@ -91,21 +97,30 @@ DIVERGENT = VOTE.replace(
     "    else:\n        running = cuda.syncthreads_count(0)\n",
 )
 MOVE = "    move(b, e, V, P, H)\n    cuda.syncthreads()\n"
+INNER = "            inner_sums(b, e, F2, X, W)\n            cuda.syncthreads()\n"
+ANSWER = "    deliver(b, e, V, P)\n    cuda.syncthreads()\n    return running\n"
 JOIN = "    cuda.syncthreads()\n    join_slices("
 CASES = {
     "no barrier after the start": ("kernels", SURVEY + "    cuda.syncthreads()\n", SURVEY, RACE, {}),
     "no barrier after the product": (
         "kernels",
-        "                cuda.syncthreads()\n" + FINISH,
-        FINISH,
+        PRODUCT + JUDGE,
+        PRODUCT.replace(SYNC, "") + JUDGE,
         RACE,
         {},
     ),
-    "no barrier before the vote": (
-        "kernels",
-        FINISH + "                cuda.syncthreads()\n",
-        FINISH,
-        RACE,
+    "no barrier before the columns are judged": ("kernels", JUDGE, JUDGE.replace(SYNC, ""), RACE, {}),
+    "no barrier between the inner sums and the rows": (
+        "kernels", INNER, INNER.replace(SYNC, ""), RACE, {"low_rank": True, "kappa": 0.01},
+    ),
+    "no barrier before an answer is overwritten": (
+        "kernels", ANSWER, ANSWER.replace("    cuda.syncthreads()\n", ""), RACE, {"kappa": 1.2},
+    ),
+    "an earlier iterate that was not kept": (
+        "rounded",
+        "        if math.isfinite(step) and step > asked(b, e, c):\n",
+        "        if math.isfinite(step) and step > asked(b, e, c):\n            N[SINCE * w + c] = STALE + 1\n",
+        "read of uninitialised global memory",
         {},
     ),
     "no barrier between the slices and their sum": (
@@ -116,24 +131,30 @@ CASES = {
     ),
     "the product overwrites the tile that is still read": (
         "kernels",
-        "sweep(b, Rows(b.M, e.places.f), end, end, X, P, first, last)",
-        "sweep(b, Rows(b.M, e.places.f), end, end, X, X, first, last)",
+        "sweep(b, Rows(b.M, e.places.f), end, end, X, P, 0, end)",
+        "sweep(b, Rows(b.M, e.places.f), end, end, X, X, 0, end)",
         RACE,
         {},
     ),
     "different barriers in two branches": ("kernels", VOTE, DIVERGENT, "threads wait at different barriers", {}),
     "some threads leave before a barrier": (
         "kernels",
-        "        while running > 0:\n            if kind == LOW_RANK:\n",
-        "        while running > 0 and b.tid < 96:\n            if kind == LOW_RANK:\n",
+        "        while running > 0:\n            b = here(e, w)\n            X, P =",
+        "        while running > 0 and b.tid < 96:\n            b = here(e, w)\n            X, P =",
         "barrier without the threads that have exited",
         {},
     ),
-    "no guard for the rows": ("kernels", "row, min(last, n))", "row, last)", "global access outside", {}),
+    "no guard for the rows": (
+        "states",
+        "while i < e.n:\n            value = entry(",
+        "while i < e.end:\n            value = entry(",
+        "global access outside",
+        {},
+    ),
     "no guard for the columns": (
         "states",
-        "if c < b.used and (control == ENDED or control == BROKEN):  # noqa: SIM109",
-        "if c < b.used + 1 and (control == ENDED or control == BROKEN or c == b.used):",
+        "if c < b.used and (LEFT < control < GOOD or control == NOTED):",
+        "if c < b.used + 1 and (LEFT < control < GOOD or control == NOTED or c == b.used):",
         "global access outside",
         {},
     ),
@@ -149,13 +170,13 @@ CASES = {
     ),
     "two blocks write one column": (
         "states",
-        "j, i = e.columns[b.first + c], lane\n",
-        "j, i = e.columns[c], lane\n",
+        "            j = e.columns[b.first + c]\n",
+        "            j = e.columns[c]\n",
         "global word written by two blocks",
         {},
     ),
     "no barrier between copying the state and reducing the norms": (
-        "newton",
+        "kernels",
         "        keep(b, e, kept, True)\n        cuda.syncthreads()\n",
         "        keep(b, e, kept, True)\n",
         RACE,

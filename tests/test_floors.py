@@ -61,6 +61,7 @@ FLOORS = {
     "backends.cuda.states": 8,
     "backends.cuda.algebra": 8,
     "backends.cuda.trials": 9,
+    "backends.cuda.rounded": 9,
     "backends.cuda.kernels": 10,
     "backends.cuda.newton": 11,
     "backends.cuda.layer": 12,

@@ -6,9 +6,11 @@ are numbers of the dtype. Kernels without shared memory run with one thread per 
 
 from __future__ import annotations
 
+from idl_ref.backends.cuda import plans
 from idl_ref.backends.cuda.api import cuda, device, kernel
 from idl_ref.backends.cuda.columns import larger, offset, slope
 
+filled = device(plans.filled)
 TILE = 16  # A block of `multiply` computes TILE × TILE entries of the product, one per thread.
 
 
@@ -233,3 +235,42 @@ def descend(W, G, V, levels, nesterov):
         velocity = levels[1] * v[e] + g
         v[e] = velocity
         w[e] -= levels[0] * (g + levels[1] * velocity if nesterov > 0 else velocity)
+
+
+# --- preparation of a factor ------------------------------------------------------------------------------------------
+
+
+@kernel
+def pack(F, packed):
+    """Pack the matrix F: entry (i, k) goes to packed[k·height + i], and the padding gets zeros.
+
+    height and width are the numbers of rows and columns, rounded up to multiples of UNIT. The threads of the grid take
+    the entries in order, so that writes are coalesced.
+    """
+    rows, columns = F.shape
+    height, width = filled(rows), filled(columns)
+    e = cuda.grid(1)
+    while e < height * width:
+        i, k = e % height, e // height
+        packed[e] = F.array[offset(F, i, k)] if i < rows and k < columns else packed.dtype.type(0)
+        e += cuda.gridsize(1)
+
+
+@kernel
+def row_sums(F, weights, sums, sides):
+    """sums_i = Σ_k |F_ik| weights_k, and on which sides of the diagonal row i has nonzero entries; one thread per row.
+
+    An empty `weights` stands for ones. sides_i is 1 if an entry is on or above the diagonal, plus 2 if one is on or
+    below.
+    """
+    rows, columns = F.shape
+    i = cuda.grid(1)
+    if i < rows:
+        total = sums.dtype.type(0)
+        above = below = 0
+        for k in range(columns):
+            value = F.array[offset(F, i, k)]
+            total += abs(value) * (weights[k] if weights.size > 0 else sums.dtype.type(1))
+            if value != sums.dtype.type(0):
+                above, below = (1 if k >= i else above), (2 if k <= i else below)
+        sums[i], sides[i] = total, above + below

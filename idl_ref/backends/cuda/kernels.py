@@ -11,27 +11,35 @@ from functools import cache
 
 from numba.core.types import int32
 
-from idl_ref.backends.cuda import plans
-from idl_ref.backends.cuda.api import cuda, device, kernel, load4, renew, store4
-from idl_ref.backends.cuda.columns import join_slices, offset, sweep, sweep_slices
-from idl_ref.backends.cuda.plans import APPLY_ROWS, INTEGERS, KEPT, LANES, REALS, WIDE, Rows, Team
+from idl_ref.backends.cuda.api import cuda, device, kernel, renew
+from idl_ref.backends.cuda.columns import join_slices, sweep, sweep_slices
+from idl_ref.backends.cuda.plans import APPLY_ROWS, INTEGERS, LANES, REALS, WIDE, Rows, Team
+from idl_ref.backends.cuda.rounded import CHANGE, RETURN, consider, inner_sums, left_of
 from idl_ref.backends.cuda.states import (
     CONTROL,
+    DOUBT,
     GOOD,
+    REFUSED,
     begin,
     block_of,
     close_substitute,
     column_of,
+    copy,
     deliver,
     entry,
     finish,
+    keep,
+    leave,
     measure,
+    restart,
     sum_of,
     survey,
 )
 from idl_ref.backends.cuda.trials import (
     HISTORY,
+    attempt,
     compare,
+    deliver_base,
     extrapolate,
     move,
     remember,
@@ -41,7 +49,6 @@ from idl_ref.backends.cuda.trials import (
 
 SHARED, STREAMED, LOW_RANK = range(3)
 KINDS = {"shared": SHARED, "streamed": STREAMED, "low_rank": LOW_RANK}  # by the names in plans.TABLE
-filled = device(plans.filled)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -52,15 +59,6 @@ def here(e, w):
     """Return the `Block` of the calling thread, for tiles of w columns: block number t works on tile number t."""
     M, N = cuda.shared.array(0, e.out.dtype), cuda.shared.array(0, int32)
     return block_of(N, M, e, w, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
-
-
-@device
-def copy(b, S, T, size):
-    """Copy `size` numbers, a multiple of four, from S to T by 16-byte loads and stores; all threads of the block."""
-    i = 4 * b.tid
-    while i < size:
-        store4(T.array, T.at + i, load4(S.array, S.at + i))
-        i += 4 * b.threads
 
 
 @device
@@ -80,41 +78,81 @@ def start(b, e, V):
     if b.tid < b.used:
         goes_on = begin(b, e, b.tid)
     running = cuda.syncthreads_count(goes_on)
-    deliver(b, e, V)
+    restart(b, e, V)
+    deliver(b, e, V, V)
+    cuda.syncthreads()
     return running
 
 
 @device
-def narrow(b, e, F2):
+def narrow(b, e, F2, X):
     """T = Rᵀ X (narrow, w) in shared memory, from its SLICES partial sums, which are stored behind T."""
-    height, T = e.narrow, Rows(b.M, e.places.t)
-    slices = Rows(b.M, e.places.t + height * b.w)
-    sweep_slices(b, F2, height, e.end, Rows(b.M, e.places.x), slices)
+    height, T, slices = e.narrow, Rows(b.M, e.places.t), behind(b, e)
+    sweep_slices(b, F2, height, e.end, X, slices)
     cuda.syncthreads()
     join_slices(b, slices, height * b.w, T)
     cuda.syncthreads()
 
 
 @device
-def image(b, e, kind, F1, first, last):
-    """P = A X, or L T with T = Rᵀ X, for the rows first ≤ i < last. A is read from shared memory or from F1."""
-    X, P, end = Rows(b.M, e.places.x), Rows(b.M, e.places.p), e.end
-    if kind == SHARED:
-        sweep(b, Rows(b.M, e.places.f), end, end, X, P, first, last)
-    elif kind == STREAMED:
-        sweep(b, Rows(F1, 0), end, end, X, P, first, last)
-    else:
-        sweep(b, Rows(F1, 0), end, e.narrow, Rows(b.M, e.places.t), P, first, last)
+def behind(b, e):
+    """Return the room behind T in shared memory, 8·narrow rows of w in kernels for a low rank."""
+    return Rows(b.M, e.places.t + e.narrow * b.w)
 
 
 @device
-def close_picard(b, e, V):
-    """Close the columns that are done, and deliver their answers from V (end, w). Return how many columns go on."""
+def image(b, e, kind, F1, X, P):
+    """P = A X, or L T with T = Rᵀ X, for tiles (end, w) in shared memory. A is read from shared memory or from F1."""
+    end = e.end
+    if kind == SHARED:
+        sweep(b, Rows(b.M, e.places.f), end, end, X, P, 0, end)
+    elif kind == STREAMED:
+        sweep(b, Rows(F1, 0), end, end, X, P, 0, end)
+    else:
+        sweep(b, Rows(F1, 0), end, e.narrow, Rows(b.M, e.places.t), P, 0, end)
+
+
+@device
+def judge(b, e, picard, F1, F2, r, X, G, W):
+    """Count an application, and decide for every column whether rounding explains its change, as `rounded` describes.
+
+    After the call, thread c may read DOUBT of column c. Products are computed only for tiles with a column in doubt.
+    """
+    doubt, c = 0, renew(b.tid)
+    if c < b.used:
+        doubt = consider(b, e, c, picard)
+    if cuda.syncthreads_count(doubt) > 0:
+        if r > 0:
+            inner_sums(b, e, F2, X, W)
+            cuda.syncthreads()
+        join_rows(b, left_of(b, e, F1, r, X, G, W))
+
+
+@device
+def join_rows(b, left):
+    """DOUBT of every column becomes 1 if one of its bits is `left` in all rows, else 0; all threads of the block."""
+    N, w = b.N, b.w
+    for c in range(b.used):
+        if N[DOUBT * w + c] > 0:
+            mine = renew(b.tid) % w == c
+            changes = cuda.syncthreads_count(1 if mine and left % RETURN != CHANGE else 0)
+            returns = cuda.syncthreads_count(1 if mine and left < RETURN else 0)
+            if b.tid == c:
+                N[DOUBT * w + c] = 1 if changes == 0 or returns == 0 else 0
+
+
+@device
+def close_picard(b, e, V, P):
+    """Close the columns that are done, and deliver their answers. Return how many columns go on.
+
+    V and P (end, w) hold the points x and their images g(x).
+    """
     goes_on, c = 0, renew(b.tid)
     if c < b.used:
         goes_on = settle_picard(b, e, c)
     running = cuda.syncthreads_count(goes_on)
-    deliver(b, e, V)
+    deliver(b, e, V, P)
+    cuda.syncthreads()
     return running
 
 
@@ -128,7 +166,8 @@ def close_guarded(b, e, V, P, H):
     if c < b.used:
         goes_on = settle_guarded(b, e, c)
     running = cuda.syncthreads_count(goes_on)
-    deliver(b, e, P)
+    deliver(b, e, V, P)
+    deliver_base(b, e, H)
     remember(b, e, V, P, H)
     cuda.syncthreads()
     compare(b, e, H)
@@ -150,29 +189,29 @@ def close_guarded(b, e, V, P, H):
 def picard(name, w):
     """Return the kernel of Picard, x ← g(x), of the kind `name` for tiles of w columns.
 
-    Each column iterates until it is done, or was slow for `slow_steps` steps in a row. F1 and F2: the packed factors.
+    Each column iterates until it is done or left to another method. F1 and F2: the packed factors. The tiles X and P
+    exchange their places in every iteration, because the points x are needed until the columns are judged.
     """
     kind = KINDS[name]
 
     def solve(F1, F2, e):
-        b, n, end = here(e, w), e.n, e.end
-        X, P = Rows(b.M, e.places.x), Rows(b.M, e.places.p)
-        block = b.threads // (w // 4) * 8 if kind == LOW_RANK else end
+        b, end, x, p = here(e, w), e.end, e.places.x, e.places.p
         if kind == SHARED:
             copy(b, Rows(F1, 0), Rows(b.M, e.places.f), end * end)
-        running = start(b, e, X)
+        running = start(b, e, Rows(b.M, x))
         while running > 0:
+            b = here(e, w)
+            X, P = Rows(b.M, x), Rows(b.M, p)
             if kind == LOW_RANK:
-                narrow(b, e, F2)
-            row = 0
-            while row < end:
-                last = min(row + block, end)
-                image(b, e, kind, F1, row, last)
-                cuda.syncthreads()
-                finish(b, e, X, P, X, row, min(last, n))
-                cuda.syncthreads()
-                row += block
-            running = close_picard(b, e, X)
+                narrow(b, e, F2, X)
+            image(b, e, kind, F1, X, P)
+            cuda.syncthreads()
+            b = here(e, w)
+            finish(b, e, X, P, P)
+            cuda.syncthreads()
+            judge(b, e, True, F1, F2, e.r if kind == LOW_RANK else 0, X, P, behind(b, e))
+            running = close_picard(b, e, X, P)
+            x, p = p, x
 
     solve.__name__ = solve.__qualname__ = f"picard_{name}_{w}"
     return kernel(solve)
@@ -188,7 +227,7 @@ def guarded(name, w):
     kind = KINDS[name]
 
     def solve(F1, F2, H, e):
-        b, n, end = here(e, w), e.n, e.end
+        b, end = here(e, w), e.end
         X, P = Rows(b.M, e.places.x), Rows(b.M, e.places.p)
         if kind == SHARED:
             copy(b, Rows(F1, 0), Rows(b.M, e.places.f), end * end)
@@ -196,12 +235,13 @@ def guarded(name, w):
         while running > 0:
             b = here(e, w)
             if kind == LOW_RANK:
-                narrow(b, e, F2)
-            image(b, e, kind, F1, 0, end)
+                narrow(b, e, F2, X)
+            image(b, e, kind, F1, X, P)
             cuda.syncthreads()
             b = here(e, w)
-            finish(b, e, X, P, P, 0, n)
+            finish(b, e, X, P, P)
             cuda.syncthreads()
+            judge(b, e, False, F1, F2, e.r if kind == LOW_RANK else 0, X, P, behind(b, e))
             running = close_guarded(b, e, X, P, Rows(H, cuda.blockIdx.x * HISTORY * end * w))
 
     solve.__name__ = solve.__qualname__ = f"guarded_{name}_{w}"
@@ -210,6 +250,7 @@ def guarded(name, w):
 
 # --- one step per launch, for tiles that do not fit into shared memory ------------------------------------------------
 # X and P hold all tiles in global memory, (tiles, end, WIDE). The state of the columns is also there between launches.
+# W is room for `rounded.judge`, (tiles, 2·narrow, WIDE); empty for a dense A.
 
 
 @kernel
@@ -228,25 +269,9 @@ def apply(F, X, P, sizes, running):
 
 
 @device
-def keep(b, e, kept, back):
-    """Copy the state of the columns of a tile from shared memory to `kept`, or with `back` the other way round."""
-    w, tile = b.w, b.first // b.w
-    N, integers = Rows(b.N, 0), Rows(kept.integers, tile * INTEGERS * w)
-    M, reals = Rows(b.M, e.places.state), Rows(kept.reals, tile * KEPT * w)
-    if back:
-        copy(b, integers, N, INTEGERS * w)
-        copy(b, reals, M, KEPT * w)
-    else:
-        copy(b, N, integers, INTEGERS * w)
-        copy(b, M, reals, KEPT * w)
-
-
-@device
-def leave(b, e, kept, running):
-    """Copy the state of the tile to `kept`, and with it how many of its columns go on, at the end of a kernel."""
-    keep(b, e, kept, False)
-    if b.tid == 0:
-        kept.running[b.first // b.w] = running
+def room(e, W):
+    """Return the part of W for the tile of this block."""
+    return Rows(W, cuda.blockIdx.x * 2 * e.narrow * WIDE)
 
 
 @kernel
@@ -254,26 +279,26 @@ def open_tiles(X, e, kept):
     """Copy the start into X and set the state of all columns; one block for each tile."""
     b = here(e, WIDE)
     running = start(b, e, Rows(X, cuda.blockIdx.x * e.end * WIDE))
-    cuda.syncthreads()
     leave(b, e, kept, running)
 
 
 @kernel
-def step_picard(X, P, e, kept):
-    """Complete one step of Picard after P = A X: X ← S ∘ φ(P + Z), and close the columns that are done.
+def step_picard(F1, F2, X, P, W, e, kept):
+    """Complete one step of Picard after P = A X: P ← S ∘ φ(P + Z), and close the columns that are done.
 
-    One block for each tile; tiles whose columns are all done are skipped.
+    The host exchanges X and P for the next step. One block for each tile; tiles whose columns are all done are skipped.
     """
     b, at = here(e, WIDE), cuda.blockIdx.x * e.end * WIDE
     if kept.running[cuda.blockIdx.x] > 0:
         keep(b, e, kept, True)
-        finish(b, e, Rows(X, at), Rows(P, at), Rows(X, at), 0, e.n)
+        finish(b, e, Rows(X, at), Rows(P, at), Rows(P, at))
         cuda.syncthreads()
-        leave(b, e, kept, close_picard(b, e, Rows(X, at)))
+        judge(b, e, True, F1, F2, e.r, Rows(X, at), Rows(P, at), room(e, W))
+        leave(b, e, kept, close_picard(b, e, Rows(X, at), Rows(P, at)))
 
 
 @kernel
-def step_guarded(X, P, H, e, kept):
+def step_guarded(F1, F2, X, P, H, W, e, kept):
     """Complete one step of Anderson after P = A X: the next points in X, and close the columns that are done.
 
     H holds the histories, (tiles, end, HISTORY, WIDE). One block for each tile; tiles that are done are skipped.
@@ -281,9 +306,40 @@ def step_guarded(X, P, H, e, kept):
     b, at = here(e, WIDE), cuda.blockIdx.x * e.end * WIDE
     if kept.running[cuda.blockIdx.x] > 0:
         keep(b, e, kept, True)
-        finish(b, e, Rows(X, at), Rows(P, at), Rows(P, at), 0, e.n)
+        finish(b, e, Rows(X, at), Rows(P, at), Rows(P, at))
         cuda.syncthreads()
+        judge(b, e, False, F1, F2, e.r, Rows(X, at), Rows(P, at), room(e, W))
         running = close_guarded(b, e, Rows(X, at), Rows(P, at), Rows(H, HISTORY * at))
+        leave(b, e, kept, running)
+
+
+@kernel
+def step_newton(F1, F2, X, P, G, base, W, e, kept):
+    """Compute G = g(X) after P = A X, close the columns that are done, and decide which others take a trial point.
+
+    One block for each tile; tiles whose columns are all done are skipped. `base` receives g(last good point), from
+    where Picard goes on.
+    """
+    b, w, at = here(e, WIDE), WIDE, cuda.blockIdx.x * e.end * WIDE
+    if kept.running[cuda.blockIdx.x] > 0:
+        keep(b, e, kept, True)
+        cuda.syncthreads()
+        finish(b, e, Rows(X, at), Rows(P, at), Rows(G, at))
+        measure(b, e, Rows(X, at))
+        cuda.syncthreads()
+        judge(b, e, False, F1, F2, e.r, Rows(X, at), Rows(G, at), room(e, W))
+        goes_on = 0
+        if b.tid < b.used:
+            goes_on = settle_guarded(b, e, b.tid)
+            if goes_on > 0:
+                attempt(b, e, b.tid, b.N[CONTROL * w + b.tid] != REFUSED)
+        running = cuda.syncthreads_count(goes_on)
+        deliver(b, e, Rows(X, at), Rows(G, at))
+        item = b.tid
+        while item < e.n * w:
+            if b.N[CONTROL * w + item % w] == GOOD:
+                base[at + item] = G[at + item]
+            item += b.threads
         leave(b, e, kept, running)
 
 
@@ -321,49 +377,10 @@ def substitute(F1, X, P, upper, e):
         cuda.syncthreads()
     sweep(b, Rows(F1, 0), end, end, Rows(X, x), Rows(P, x), 0, end)
     cuda.syncthreads()
-    finish(b, e, Rows(X, x), Rows(P, x), Rows(P, x), 0, n)
+    finish(b, e, Rows(X, x), Rows(P, x), Rows(P, x))
     measure(b, e, Rows(X, x))
     cuda.syncthreads()
     if b.tid < b.used and b.N[CONTROL * w + b.tid] == GOOD:
         close_substitute(b, e, b.tid)
     cuda.syncthreads()
-    deliver(b, e, Rows(P, x))
-
-
-# --- preparation of a factor ------------------------------------------------------------------------------------------
-
-
-@kernel
-def pack(F, packed):
-    """Pack the matrix F: entry (i, k) goes to packed[k·height + i], and the padding gets zeros.
-
-    height and width are the numbers of rows and columns, rounded up to multiples of UNIT. The threads of the grid take
-    the entries in order, so that writes are coalesced.
-    """
-    rows, columns = F.shape
-    height, width = filled(rows), filled(columns)
-    e = cuda.grid(1)
-    while e < height * width:
-        i, k = e % height, e // height
-        packed[e] = F.array[offset(F, i, k)] if i < rows and k < columns else packed.dtype.type(0)
-        e += cuda.gridsize(1)
-
-
-@kernel
-def row_sums(F, weights, sums, sides):
-    """sums_i = Σ_k |F_ik| weights_k, and on which sides of the diagonal row i has nonzero entries; one thread per row.
-
-    An empty `weights` stands for ones. sides_i is 1 if an entry is on or above the diagonal, plus 2 if one is on or
-    below.
-    """
-    rows, columns = F.shape
-    i = cuda.grid(1)
-    if i < rows:
-        total = sums.dtype.type(0)
-        above = below = 0
-        for k in range(columns):
-            value = F.array[offset(F, i, k)]
-            total += abs(value) * (weights[k] if weights.size > 0 else sums.dtype.type(1))
-            if value != sums.dtype.type(0):
-                above, below = (1 if k >= i else above), (2 if k <= i else below)
-        sums[i], sides[i] = total, above + below
+    deliver(b, e, Rows(X, x), Rows(P, x))

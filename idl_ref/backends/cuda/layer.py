@@ -15,9 +15,9 @@ from idl_ref import activations, certificate
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
 from idl_ref.backends import methods
-from idl_ref.backends.cuda import api, kernels, newton, plans
+from idl_ref.backends.cuda import algebra, api, kernels, newton, plans
 from idl_ref.backends.cuda.api import Matrix, by_rows, matrix, on_device
-from idl_ref.backends.cuda.plans import INTEGERS, KEPT, LANES, Kept, Plan, Task, filled
+from idl_ref.backends.cuda.plans import INTEGERS, KEPT, LANES, Kept, Levels, Plan, Task, filled
 from idl_ref.backends.cuda.states import SLOW
 from idl_ref.backends.cuda.trials import HISTORY
 from idl_ref.backends.equation import Equation
@@ -41,17 +41,17 @@ class Packed(NamedTuple):
 
     d_F1: Any  # the first factor, packed, on the device
     d_F2: Any  # the second factor, likewise; empty for a dense A
-    norm: float  # an upper bound of ‖A‖∞ of the forward A, also for the adjoint
+    rounding: certificate.Rounding  # with an upper bound of ‖A‖∞ of the forward A, also for the adjoint
     triangle: str | None  # "upper" or "lower" if A is dense and strictly triangular, else None
 
 
-def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
+def pack(factors: fac.Factors, activation: Activation, adjoint: bool, stream: Any) -> Packed:
     """Pack the factors on the device, bound ‖A‖∞ of the forward A by |A| 1 ≤ |F₁| |F₂| … 1, and look for a triangle."""
     dtype = factors[0].dtype
     matrices: Any = tuple(matrix(F, dtype, stream) for F in factors)
     packed = [api.empty(filled(F.shape[0]) * filled(F.shape[1]), dtype, stream) for F in matrices]
     for F, d_packed in zip(matrices, packed, strict=True):
-        api.launch(kernels.pack, min(1024, -(-d_packed.size // 128)), 128, 0, stream, F, d_packed)
+        api.launch(algebra.pack, min(1024, -(-d_packed.size // 128)), 128, 0, stream, F, d_packed)
     d_nothing = d_sums = api.empty(0, dtype, stream)
     forward: Any = fac.transpose(matrices) if adjoint else matrices
     for F in reversed(forward):
@@ -67,16 +67,18 @@ def pack(factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
     if not norm < 1:  # The certificate then depends on the exact value, which is computed on the host.
         norm = fac.norm_inf(forward_factors(factors, adjoint))
     d_F1, d_F2 = [*packed, d_nothing][:2]
-    return Packed(d_F1, d_F2, norm, triangle)
+    # `certificate.rounding` reads the entries of L and R, which may be on the device.
+    rounding = certificate.rounding(on_host(*factors) if len(factors) > 1 else factors, activation, dtype, norm)
+    return Packed(d_F1, d_F2, rounding, triangle)
 
 
 def row_sums(F: Matrix, d_weights: Any, stream: Any = 0) -> tuple[Any, Any]:
     """Return Σ_k |F_ik| w_k of every row of F and the sides of the diagonal with nonzero entries, on the device.
 
-    An empty `d_weights` stands for ones; `kernels.row_sums` defines the sides.
+    An empty `d_weights` stands for ones; `algebra.row_sums` defines the sides.
     """
     d_sums, d_sides = (api.empty(F.shape[0], kind, stream) for kind in (F.dtype, np.int32))
-    api.launch(kernels.row_sums, -(-F.shape[0] // 128), 128, 0, stream, F, d_weights, d_sums, d_sides)
+    api.launch(algebra.row_sums, -(-F.shape[0] // 128), 128, 0, stream, F, d_weights, d_sums, d_sides)
     return d_sums, d_sides
 
 
@@ -105,29 +107,64 @@ class DeviceEquation(NamedTuple):
     X0: Matrix  # (n, m); empty to start from 0
     options: SolveOptions
     stream: Any
+    other: float  # the cost of Newton's method in applications, where "auto" may turn to it; inf elsewhere
+
+
+def steepest(norm: float, dtype: np.dtype) -> Any:
+    """Return the largest number s of a dtype with s·‖A‖∞ < 1, as `certify` computes this product; −1 if there is none.
+
+    The kernels thereby know exactly in which columns the certificate takes g for a contraction.
+    """
+    if not norm < np.inf:
+        return dtype.type(-1)
+    limits = np.finfo(dtype)
+    s = limits.max if norm * float(limits.max) < 1 else dtype.type(min(1 / norm, float(limits.max)))
+    while not float(s) * norm < 1:
+        s = np.nextafter(s, dtype.type(0))
+    while s < limits.max and float(np.nextafter(s, limits.max)) * norm < 1:
+        s = np.nextafter(s, limits.max)
+    return s
+
+
+def levels(method: str, e: DeviceEquation) -> Levels:
+    """Return the numbers that steer an iteration by this method, as scalars of the dtype."""
+    rounding, activation, dtype = e.packed.rounding, e.activation, e.Z.dtype
+    numbers = Levels(
+        tol=min(float(e.options.tol), rounding.largest),
+        ratio=methods.DECREASE if method in ("anderson", "newton") else methods.SLOW,
+        other=e.other if method == "anderson" else np.inf,
+        eps=2 * rounding.unit,
+        tiny=rounding.tiny,
+        gamma=min(certificate.STALLED * rounding.gamma, 1.0),
+        lipschitz=rounding.lipschitz,
+        steepest=steepest(rounding.norm, dtype),
+        gap=max(1 - rounding.norm, -rounding.largest),
+        at_zero=float(activation.phi(np.zeros(1))[0]),
+    )
+    return Levels(*(dtype.type(number) for number in numbers))
 
 
 def solve_columns(method: str, e: DeviceEquation, index: np.ndarray, answer: tuple[Any, Any, Any, Any]) -> None:
     """Solve the columns `index` by one method, and write into the arrays `answer`: out, status, iterations, numbers.
 
-    "auto" stands for Picard, which stops at columns that converge slowly and gives them the status SLOW.
+    "auto" stands for Picard. It gives columns that converge slowly the status SLOW, and so does "anderson" if Newton's
+    method can continue.
     """
     (n, m), r, dtype, options = e.Z.shape, e.r, e.Z.dtype, e.options
     limit = api.shared_limit()
     plan = plans.plan(method, (n, r, len(index)), dtype.itemsize, limit, api.multiprocessors(), options.tile)
     plans.check(plan, limit)
-    slow_steps = methods.SLOW_STEPS if method == "auto" else methods.ENDLESS
-    ratio = methods.DECREASE if method in ("anderson", "newton") else methods.SLOW
-    levels = options.tol, ratio, np.finfo(dtype).eps, e.activation.lipschitz
-    tol, ratio, eps, lipschitz = (dtype.type(level) for level in levels)
+    max_iter, numbers = min(int(options.max_iter), LONGEST), levels(method, e)
+    slow_steps = methods.SLOW_STEPS if method == "auto" else LONGEST
+    enough = methods.enough(max_iter) if method == "auto" or numbers.other < np.inf else LONGEST
     task = Task(
         e.Z,
         e.S,
         e.X0,
         api.upload(index.astype(np.int32), e.stream),
-        *(n, r, filled(n), filled(r), m, e.activation.code, min(int(options.max_iter), LONGEST), slow_steps),
-        *(tol, ratio, eps, lipschitz),
-        plans.places(plan.kind, method, n, r, plan.width, plan.threads, dtype.itemsize),
+        *(n, r, filled(n), filled(r), m, e.activation.code, max_iter, slow_steps, enough, methods.window(max_iter)),
+        numbers,
+        plans.places(plan.kind, method, n, r, plan.width, dtype.itemsize),
         *answer,
     )
     run = _at_once if method == "substitution" or plan.kind != "large" else _large
@@ -174,13 +211,13 @@ def _large(method: str, e: DeviceEquation, plan: Plan, task: Task) -> None:
         blocks = -(-rows // plans.APPLY_ROWS)
         launch(kernels.apply, grid * blocks, 0, d_F, d_from, d_to, (rows, inner, blocks), kept.running)
 
-    d_X, d_P, d_T = tiles(task.end), tiles(task.end), tiles(task.narrow)
+    d_X, d_P, d_T, d_W = tiles(task.end), tiles(task.end), tiles(task.narrow), tiles(2 * task.narrow)
     launch(kernels.open_tiles, grid, plan.shared, d_X, task, kept)
     often, step, more = CHECK, kernels.step_picard, []
     if method == "anderson":
         step, more = kernels.step_guarded, [tiles(HISTORY * task.end)]
     elif method == "newton":
-        often, step, more = CHECK_NEWTON, newton.step_newton, [tiles(task.end), tiles(task.end)]
+        often, step, more = CHECK_NEWTON, kernels.step_newton, [tiles(task.end), tiles(task.end)]
         system = (r or task.n) * ((r or task.n) + 1)
         systems = max(1, min(task.columns.size, ROOM // (system * dtype.itemsize)))
         d_J = api.empty(systems * system, dtype, e.stream)
@@ -189,7 +226,9 @@ def _large(method: str, e: DeviceEquation, plan: Plan, task: Task) -> None:
             if r:
                 product(e.packed.d_F2, task.narrow, task.end, d_X, d_T)
             product(e.packed.d_F1, task.end, task.narrow if r else task.end, d_T if r else d_X, d_P)
-            launch(step, grid, plan.shared, d_X, d_P, *more, task, kept)
+            launch(step, grid, plan.shared, *e.packed[:2], d_X, d_P, *more, d_W, task, kept)
+            if step is kernels.step_picard:
+                d_X, d_P = d_P, d_X
             if method == "newton":
                 shared = 2 * LANES * dtype.itemsize
                 launch(newton.solve_systems, systems, shared, *e.packed[:2], d_X, d_P, *more, d_J, task, kept)
@@ -207,11 +246,11 @@ class Layer(definition.Layer):
 
     _packed: tuple[Packed | None, Packed | None] = (None, None)  # forward and adjoint, packed when first needed
 
-    def packed(self, factors: fac.Factors, adjoint: bool, stream: Any) -> Packed:
+    def packed(self, factors: fac.Factors, activation: Activation, adjoint: bool, stream: Any) -> Packed:
         """Return the packed factors of the forward or the adjoint equation, and pack them at the first call."""
         packed = self._packed[adjoint]
         if packed is None:
-            packed = pack(factors, adjoint, stream)
+            packed = pack(factors, activation, adjoint, stream)
             self._packed = (self._packed[0], packed) if adjoint else (packed, self._packed[1])
         return packed
 
@@ -228,7 +267,7 @@ class Layer(definition.Layer):
         (n, m), stream, dtype = Z.shape, api.stream(options.stream), np.dtype(Z.dtype)
         if n == 0 or m == 0 or 0 in factors[-1].shape or options.method not in methods.COMPILED:
             return self._solve_on_host(equation, X0, options)
-        packed = self.packed(factors, adjoint, stream)
+        packed = self.packed(factors, activation, adjoint, stream)
         method = methods.choose(options.method, factors, adjoint, lambda _: packed.triangle)
         d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
         if method == "substitution" and X0 is not None:
@@ -237,7 +276,8 @@ class Layer(definition.Layer):
             Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
             d_Z, d_X0 = (matrix(array, dtype, stream) for array in (np.where(finite, Z_here, dtype.type(np.nan)), None))
         r = factors[0].shape[1] if len(factors) > 1 else 0
-        given = DeviceEquation(packed, r, activation, d_S, d_Z, d_X0, options, stream)
+        other = methods.newton_cost(factors) if method == "auto" else np.inf
+        given = DeviceEquation(packed, r, activation, d_S, d_Z, d_X0, options, stream, other)
         answer = d_out, d_status, d_iterations, d_numbers = (
             api.empty(n * m, dtype, stream),
             api.empty(m, np.int32, stream),
@@ -247,12 +287,13 @@ class Layer(definition.Layer):
         X = by_rows(d_out, n, m)
         solve_columns(method, given, np.arange(m), answer)
         status = api.download(d_status, stream)
-        if (slow := np.flatnonzero(status == SLOW)).size:
-            solve_columns("anderson", given._replace(X0=X), slow, answer)
-            status = api.download(d_status, stream)
+        for slower in ("anderson", "newton"):
+            if (slow := np.flatnonzero(status == SLOW)).size:
+                solve_columns(slower, given._replace(X0=X), slow, answer)
+                status = api.download(d_status, stream)
         iterations = api.download(d_iterations, stream).astype(np.intp)
         numbers = api.download(d_numbers, stream).reshape(6, m).astype(np.float64)
-        bound = certify(factors, activation, packed.norm, adjoint, numbers, dtype)
+        bound = certify(factors, packed.rounding, adjoint, numbers)
         return Solution(returned(X, Z, stream), status.astype(np.int8), iterations, numbers[0].copy(), bound)
 
     def _solve_on_host(self, equation: Equation, X0: Any, options: SolveOptions) -> Solution:
@@ -271,14 +312,9 @@ def returned(X: Matrix, Z: Any, stream: Any) -> Any:
     return X.array.reshape(*X.shape) if on_device(Z) else X.download(stream)
 
 
-def certify(
-    factors: fac.Factors, activation: Activation, norm: float, adjoint: bool, numbers: np.ndarray, dtype: np.dtype
-) -> np.ndarray:
+def certify(factors: fac.Factors, rounding: certificate.Rounding, adjoint: bool, numbers: np.ndarray) -> np.ndarray:
     """Return the error bound of every column from the norms that the kernels recorded.   numbers (6, m) -> (m,)"""
     _, change, x, z, g, lipschitz = numbers
-    if len(factors) > 1:  # `certificate.rounding` reads the entries of L and R, which may be on the device
-        factors = on_host(*factors)
-    rounding = certificate.rounding(factors, activation, dtype, norm)
     kappa, entries = lipschitz * rounding.norm, factors[0].shape[0] if adjoint else 1
     with np.errstate(over="ignore", invalid="ignore"):
         numerator = certificate.excess(kappa, lipschitz, change, x, z, g, entries, rounding)

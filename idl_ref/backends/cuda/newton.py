@@ -1,64 +1,17 @@
-"""The two kernels of Newton: the epilogue of a step, and the linear systems, one per column, for the trial points.
+"""The second kernel of Newton: the linear systems, one per column, for the trial points.
 
-`trials.Newton` of the NumPy twin defines the trial points, `solve.safeguarded` the iteration. As for the other kernels
-with one step per launch, the tiles are in global memory, X, P, G and base (tiles, end, WIDE), and `kernels.apply`
-computes P = A X before each step.
+`trials.Newton` of the NumPy twin defines the trial points, `solve.safeguarded` the iteration. The first kernel,
+`kernels.step_newton`, completes a step. The tiles X, P, G and base (tiles, end, WIDE) are in global memory.
 """
 
 from __future__ import annotations
 
 import math
 
-from numba.core.types import int32
-
 from idl_ref.backends.cuda.api import cuda, device, kernel
 from idl_ref.backends.cuda.columns import offset, slope
-from idl_ref.backends.cuda.kernels import keep, leave
 from idl_ref.backends.cuda.plans import INTEGERS, LANES, WIDE, Rows
-from idl_ref.backends.cuda.states import (
-    CONTROL,
-    GOOD,
-    REFUSED,
-    TRIAL,
-    TRIED,
-    adjoint,
-    block_of,
-    deliver,
-    finish,
-    measure,
-)
-from idl_ref.backends.cuda.trials import attempt, settle_guarded
-
-
-@kernel
-def step_newton(X, P, G, base, e, kept):
-    """Compute G = g(X) after P = A X, close the columns that are done, and decide which others take a trial point.
-
-    One block for each tile; tiles whose columns are all done are skipped. `base` receives g(last good point), from
-    where Picard goes on.
-    """
-    M, N = cuda.shared.array(0, X.dtype), cuda.shared.array(0, int32)
-    b = block_of(N, M, e, WIDE, cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x)
-    w, at = WIDE, cuda.blockIdx.x * e.end * WIDE
-    if kept.running[cuda.blockIdx.x] > 0:
-        keep(b, e, kept, True)
-        cuda.syncthreads()
-        finish(b, e, Rows(X, at), Rows(P, at), Rows(G, at), 0, e.n)
-        measure(b, e, Rows(X, at))
-        cuda.syncthreads()
-        goes_on = 0
-        if b.tid < b.used:
-            goes_on = settle_guarded(b, e, b.tid)
-            if goes_on > 0:
-                attempt(b, e, b.tid, N[CONTROL * w + b.tid] != REFUSED)
-        running = cuda.syncthreads_count(goes_on)
-        deliver(b, e, Rows(G, at))
-        item = b.tid
-        while item < e.n * w:
-            if N[CONTROL * w + item % w] == GOOD:
-                base[at + item] = G[at + item]
-            item += b.threads
-        leave(b, e, kept, running)
+from idl_ref.backends.cuda.states import CONTROL, GOOD, TRIAL, TRIED, adjoint
 
 
 @kernel

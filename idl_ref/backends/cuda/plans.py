@@ -15,7 +15,7 @@ UNIT = 8  # The rows of tiles and of packed factors are padded with zeros to a m
 LANES = 16
 SLICES = 8  # The sums over n in Rᵀ X are split into SLICES partial sums, also in an order that nothing else changes.
 # Rows of the state of a column, which is stored as integers and as reals of the dtype; `states` names the rows.
-INTEGERS, REALS = 8, 5 + DEPTH + 2 * DEPTH * DEPTH
+INTEGERS, REALS = 11, 7 + DEPTH + 2 * DEPTH * DEPTH
 # Rows of reals that kernels with one step per launch keep in between: the state and the partial norms ‖x‖∞ and ‖x‖₁.
 KEPT = REALS + 2 * LANES
 # How many quantities of a column are reduced at the same time, each with LANES partial results in shared memory.
@@ -52,7 +52,7 @@ class Places(NamedTuple):
     state: int  # the reals of the state: REALS rows of w
     partials: int  # the partial reductions: LANES rows of w for each quantity
     x: int  # the tile X (end, w), in kernels that keep it in shared memory
-    p: int  # the product P: (end, w), or as many rows as the threads compute at a time
+    p: int  # the product P (end, w), which g(x) overwrites
     t: int  # low rank: Rᵀ X (narrow, w), then its SLICES partial sums
     f: int  # "shared": A, packed (end, end)
     size: int  # of everything
@@ -68,20 +68,19 @@ class Plan(NamedTuple):
     shared: int  # bytes of shared memory of a block
 
 
-def places(kind: str, method: str, n: int, r: int, w: int, threads: int, itemsize: int) -> Places:
+def places(kind: str, method: str, n: int, r: int, w: int, itemsize: int) -> Places:
     """Return the layout of the shared memory of a block for tiles of w columns.
 
-    Picard with a low-rank A needs room only for the 8 × 4 entries of P that each thread computes at a time, because X
-    can be overwritten row by row once Rᵀ X is known. The other kernels that keep X in shared memory hold all rows of P.
+    The kernels that keep X in shared memory keep g(X) there as well, because the change g(x) − x of a column is judged
+    row by row.
     """
     end, narrow, mixing = filled(n), filled(r), method == "anderson"
     state = INTEGERS * w * 4 // itemsize
     partials = state + REALS * w
     x = partials + (ANDERSON_QUANTITIES if mixing else QUANTITIES) * LANES * w
     resident = kind != "large"
-    in_place = kind == "low_rank" and not mixing
     p = x + (end * w if resident else 0)
-    t = p + (0 if not resident else threads * 32 if in_place else end * w)
+    t = p + (end * w if resident else 0)
     f = t + ((1 + SLICES) * narrow * w if kind == "low_rank" else 0)
     size = f + (end * end if kind == "shared" else 0)
     return Places(state, partials, x, p, t, f, size)
@@ -130,7 +129,7 @@ def _fixed(kind: str, method: str, sizes: tuple[int, int, int], w: int, itemsize
     """Return the plan for one kind of kernel and one tile width, whether or not the device has the shared memory."""
     n, r, m = sizes
     threads = max(w, FEW if filled(n) * w <= FEW * 32 else MANY)  # at least w, because thread c judges column c
-    shared = places(kind, method, n, r, w, threads, itemsize).size * itemsize
+    shared = places(kind, method, n, r, w, itemsize).size * itemsize
     return Plan(kind, w, threads, -(-m // w), shared)
 
 
@@ -147,10 +146,25 @@ def check(plan: Plan, limit: int) -> None:
 # A named tuple costs a kernel nothing: numba.cuda passes its fields as separate parameters and drops the unused ones.
 
 
+class Levels(NamedTuple):
+    """The numbers that steer an iteration, as scalars of the dtype."""
+
+    tol: Any
+    ratio: Any  # SLOW for Picard and DECREASE for trial points, from `methods`
+    other: Any  # the cost of another method in applications; inf if there is none
+    eps: Any  # the distance from 1 to the next number of the dtype
+    tiny: Any  # the smallest normal number of the dtype
+    gamma: Any  # STALLED times the bound of the relative error of the inner products, both from `certificate`
+    lipschitz: Any  # of the activation
+    steepest: Any  # g is a contraction in the columns whose slope s has s·‖A‖∞ < 1: s is at most this number
+    gap: Any  # 1 − ‖A‖∞
+    at_zero: Any  # φ(0)
+
+
 class Task(NamedTuple):
     """One equation, which of its columns are to be solved, and the arrays that receive the answer.
 
-    Z, S and X0 are of type `api.Matrix`; tol, ratio, eps and lipschitz are scalars of their dtype.
+    Z, S and X0 are of type `api.Matrix`.
     """
 
     Z: Any  # (n, m)
@@ -164,13 +178,12 @@ class Task(NamedTuple):
     m: int  # columns of Z
     code: int  # of the activation, see `activations`
     max_iter: int
-    slow_steps: int  # After this many slow steps in a row Picard stops and leaves the column to Anderson.
-    tol: Any
-    ratio: Any  # SLOW for Picard and DECREASE for trial points, from `methods`
-    eps: Any  # the distance from 1 to the next number of the dtype
-    lipschitz: Any  # of the activation
+    slow_steps: int  # After this many slow steps in a row Picard stops and leaves the column to another method.
+    enough: int  # After this many applications a column is left to another method in any case, if there is one.
+    window: int  # after how many applications Anderson's method is compared with another method
+    levels: Levels
     places: Places
-    out: Any  # (n, m), row by row: receives the solution
+    out: Any  # (n, m), row by row: receives the solution, and before that an earlier iterate of Picard
     status: Any  # (m,) int32
     iterations: Any  # (m,) int32; kernels add to the counts that are already there
     numbers: Any  # (6, m), row by row: the rows STEP … LIPSCHITZ of `states`, for the certificate

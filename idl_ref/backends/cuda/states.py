@@ -17,29 +17,34 @@ from __future__ import annotations
 
 import math
 
-from idl_ref.backends.cuda.api import device, renew
+from idl_ref.backends.cuda.api import device, load4, renew, store4
 from idl_ref.backends.cuda.columns import larger, norms, offset, phi
-from idl_ref.backends.cuda.plans import DEPTH, LANES, Block
+from idl_ref.backends.cuda.plans import DEPTH, INTEGERS, KEPT, LANES, Block, Rows
+from idl_ref.backends.methods import STALE
 from idl_ref.certificate import ROUNDED
 
 # Rows of the integers: COUNT is the number of applications so far; TRIED that of trial points in a row that were not
 # good, for Picard that of slow steps in a row; TRIAL is 1 if the current point is a trial point; WAIT is how many
 # Picard steps are left before the next trial point, and PATIENCE what WAIT is set to when trial points are given up;
 # SLOT is the place of the oldest difference in Anderson's history, which the next one overwrites; KNOWN is 1 if the
-# history holds the point before.
-COUNT, TRIED, TRIAL, PATIENCE, WAIT, SLOT, KNOWN, CONTROL = range(8)
-# Values of CONTROL. The column was already done before this application (OUT), or has just ended with an answer (ENDED)
-# or with NaN (BROKEN). Otherwise it goes on from a point that is good (GOOD) or not yet good (BAD), or its trial points
-# are given up (REFUSED). Every column that goes on has a value ≥ GOOD.
-OUT, ENDED, BROKEN, GOOD, BAD, REFUSED = range(6)
+# history holds the point before; ROUND is the number of applications by this method, and SINCE that of applications
+# since the smallest step; DOUBT says which changes rounding may explain, and then whether it does so (see `rounded`).
+COUNT, TRIED, TRIAL, PATIENCE, WAIT, SLOT, KNOWN, CONTROL, ROUND, SINCE, DOUBT = range(11)
+# Values of CONTROL. The column was already done before this application (OUT), or has just ended: with the answer
+# g(last good point) (LEFT), g(x) (ENDED), x (HELD) or NaN (BROKEN). Otherwise it goes on from a point that is good
+# (GOOD, or NOTED if g(x) is to be kept as an earlier iterate) or not yet good (BAD), or its trial points are given up
+# (REFUSED). Every column that goes on has a value ≥ GOOD.
+OUT, LEFT, ENDED, HELD, BROKEN, GOOD, NOTED, BAD, REFUSED = range(9)
 # Rows of the reals: ‖z‖∞; ‖z‖ and ‖x‖ in the norm of the certificate; SLOPE is Lip(φ), for the adjoint max |s|; BEST is
-# the smallest step so far, for Picard the step before; then Anderson's γ, its matrix ΔFᵀ ΔF, and room for its system.
-Z_TOP, Z_NORM, X_NORM, SLOPE, BEST, WEIGHTS, GRAM, SYSTEM = 0, 1, 2, 3, 4, 5, 5 + DEPTH, 5 + DEPTH + DEPTH * DEPTH
+# the smallest step of a good point so far, for Picard the step before; LOWEST is the smallest step so far; MARK is BEST
+# of one window of applications before; then Anderson's γ, its matrix ΔFᵀ ΔF, and room for its system.
+Z_TOP, Z_NORM, X_NORM, SLOPE, BEST, LOWEST, MARK, WEIGHTS = range(8)
+GRAM, SYSTEM = WEIGHTS + DEPTH, WEIGHTS + DEPTH + DEPTH * DEPTH
 # Quantities that are reduced: ‖x‖∞ and ‖x‖₁, which are kept until the next point, then ‖g − x‖∞, ‖g‖∞, ‖g − x‖₁, ‖g‖₁.
 X_TOP, X_SIZE, TOP_STEP, G_TOP, SUM_STEP, G_SIZE = range(6)
 # The quantities that `survey` reduces before the first application, beside those of x: ‖z‖∞, ‖z‖₁ and max |s|.
 START_Z_TOP, START_Z_SIZE, START_SLOPE = 2, 3, 4
-# The values of `Status`, then two more: the column goes on, and Picard was too slow and leaves it to Anderson.
+# The values of `Status`, then two more: the column goes on, and the column is left to another method.
 CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = range(6)
 # Rows of `Task.numbers`: the step ‖g − x‖∞; then ‖g − x‖, ‖x‖, ‖z‖ and ‖g‖ in the norm of the certificate, which is the
 # 1-norm for the adjoint and otherwise the ∞-norm; then SLOPE.
@@ -88,6 +93,37 @@ def adjoint(e):
     return e.S.array.size > 0
 
 
+@device
+def copy(b, S, T, size):
+    """Copy `size` numbers, a multiple of four, from S to T by 16-byte loads and stores; all threads of the block."""
+    i = 4 * b.tid
+    while i < size:
+        store4(T.array, T.at + i, load4(S.array, S.at + i))
+        i += 4 * b.threads
+
+
+@device
+def keep(b, e, kept, back):
+    """Copy the state of the columns of a tile from shared memory to `kept`, or with `back` the other way round."""
+    w, tile = b.w, b.first // b.w
+    N, integers = Rows(b.N, 0), Rows(kept.integers, tile * INTEGERS * w)
+    M, reals = Rows(b.M, e.places.state), Rows(kept.reals, tile * KEPT * w)
+    if back:
+        copy(b, integers, N, INTEGERS * w)
+        copy(b, reals, M, KEPT * w)
+    else:
+        copy(b, N, integers, INTEGERS * w)
+        copy(b, M, reals, KEPT * w)
+
+
+@device
+def leave(b, e, kept, running):
+    """Copy the state of the tile to `kept`, and with it how many of its columns go on, at the end of a kernel."""
+    keep(b, e, kept, False)
+    if b.tid == 0:
+        kept.running[b.first // b.w] = running
+
+
 # --- the start --------------------------------------------------------------------------------------------------------
 
 
@@ -117,25 +153,60 @@ def survey(b, e, V):
 def begin(b, e, c):
     """Set the state of column c before its first application; thread c. Return 1 if the column goes on, else 0.
 
-    A column whose z, s or start is not finite ends here, with the status NONFINITE.
+    A column whose z, s or start is not finite ends here, with the status NONFINITE. DOUBT becomes 1 if the start has to
+    be replaced by 0.
     """
     N, Q, q, w, j = b.N, b.M, e.places.state, b.w, column_of(b, e, c)
     x_top, z_top, slope = top_of(b, e, X_TOP, c), top_of(b, e, START_Z_TOP, c), top_of(b, e, START_SLOPE, c)
     Q[q + Z_TOP * w + c] = z_top
     Q[q + Z_NORM * w + c] = sum_of(b, e, START_Z_SIZE, c) if adjoint(e) else z_top
     Q[q + X_NORM * w + c] = sum_of(b, e, X_SIZE, c) if adjoint(e) else x_top
-    Q[q + SLOPE * w + c] = slope if adjoint(e) else e.lipschitz
-    Q[q + BEST * w + c] = Q.dtype.type(math.inf)
+    Q[q + SLOPE * w + c] = slope if adjoint(e) else e.levels.lipschitz
+    for k in (BEST, LOWEST, MARK):
+        Q[q + k * w + c] = Q.dtype.type(math.inf)
     N[COUNT * w + c] = e.iterations[j]
     N[PATIENCE * w + c] = 1
     if math.isfinite(z_top) and math.isfinite(slope) and math.isfinite(x_top):
         N[CONTROL * w + c] = GOOD
+        if far(b, e, c):
+            N[DOUBT * w + c] = 1
+            Q[q + X_NORM * w + c] = Q.dtype.type(0)
         return 1
     N[CONTROL * w + c] = BROKEN
     e.status[j] = NONFINITE
     for k in range(6):
         e.numbers[k * e.m + j] = Q.dtype.type(math.nan)
     return 0
+
+
+@device
+def contracts(b, e, c):
+    """Whether g is known to be a contraction for column c, by exactly the κ of the certificate."""
+    return b.M[e.places.state + SLOPE * b.w + c] <= e.levels.steepest
+
+
+@device
+def far(b, e, c):
+    """Whether 0 is nearer to the solution of column c than its start is; `Certifier.start` explains the rule."""
+    Q, q, w, one, two = b.M, e.places.state + c, b.w, b.M.dtype.type(1), b.M.dtype.type(2)
+    s, x, z = Q[q + SLOPE * w], Q[q + X_NORM * w], Q[q + Z_NORM * w]
+    distance = (one - s) + s * e.levels.gap  # 1 − κ without cancellation
+    return contracts(b, e, c) and math.isfinite(x) and distance * x > two * (s * z + e.levels.at_zero)
+
+
+@device
+def restart(b, e, V):
+    """Replace by 0 the starts in the tile V (end, w) that are `far`, and their partial norms; all threads."""
+    M, w, apart = b.M, b.w, LANES * b.w
+    item = renew(b.tid)
+    while item < apart:
+        c, i, a = item % w, item // w, e.places.partials + item
+        if b.N[DOUBT * w + c] > 0:
+            M[a + X_TOP * apart] = M[a + X_SIZE * apart] = M.dtype.type(0)
+            while i < e.n:
+                V.array[V.at + i * w + c] = M.dtype.type(0)
+                i += LANES
+        item += b.threads
 
 
 # --- an application of g ----------------------------------------------------------------------------------------------
@@ -151,11 +222,10 @@ def entry(p, e, i, j):
 
 
 @device
-def finish(b, e, V, P, T, i0, i1):
-    """T = S ∘ φ(P + Z) in the rows i0 ≤ i < i1, and the partial norms of T − V and of T over the rows 0 ≤ i < i1.
+def finish(b, e, V, P, T):
+    """T = S ∘ φ(P + Z), and the partial norms of T − V and of T; all threads of the block.
 
-    All threads of the block. V and T are tiles (end, w); P (i1 − i0, w) has row i0 first. T may be V, and P if i0 = 0.
-    Successive calls for blocks of rows, from i0 = 0 on, accumulate the norms of whole columns.
+    V, P and T are tiles (end, w), and T may be P.
     """
     M, w, apart = b.M, b.w, LANES * b.w
     item = renew(b.tid)
@@ -163,11 +233,9 @@ def finish(b, e, V, P, T, i0, i1):
         c, lane, a = item % w, item // w, e.places.partials + TOP_STEP * apart + item
         j = column_of(b, e, c)
         step = top = change = size = M.dtype.type(0)
-        if i0 > 0:
-            step, top, change, size = M[a], M[a + apart], M[a + 2 * apart], M[a + 3 * apart]
-        i = i0 + lane
-        while i < i1:
-            value = entry(P.array[P.at + (i - i0) * w + c], e, i, j)
+        i = lane
+        while i < e.n:
+            value = entry(P.array[P.at + i * w + c], e, i, j)
             difference = abs(value - V.array[V.at + i * w + c])
             step, top = larger(difference, step), larger(abs(value), top)
             change += difference
@@ -192,18 +260,33 @@ def measure(b, e, V):
 
 
 @device
-def outcome(b, e, c, step, top, trial):
-    """Return the status of column c after an application, or GOES_ON; thread c.
+def asked(b, e, c):
+    """Return the step at which column c is converged; `certificate.asked_step` defines it."""
+    z_top, zero, one = b.M[e.places.state + Z_TOP * b.w + c], b.M.dtype.type(0), b.M.dtype.type(1)
+    return max(e.levels.tol * min(one, z_top), e.levels.tiny if z_top < e.levels.tiny else zero)
 
-    step: ‖g − x‖∞, top: ‖g‖∞, trial: whether x is a trial point, where a step that is not finite is no failure. The
-    column is done if its step is at most `certificate.stopping_step`.
+
+@device
+def small(b, e, c):
+    """Return the step from which on column c is judged row by row: a change that is small against the whole column."""
+    eps, size = e.levels.eps, max(b.M[e.places.state + Z_TOP * b.w + c], top_of(b, e, G_TOP, c))
+    if b.N[SINCE * b.w + c] >= STALE:
+        return b.M.dtype.type(math.sqrt(eps)) * size
+    return b.M.dtype.type(ROUNDED) * eps * size
+
+
+@device
+def outcome(b, e, c, step, trial):
+    """Return the status of column c after an application that `rounded.judge` has judged, or GOES_ON; thread c.
+
+    step: ‖g − x‖∞, trial: whether x is a trial point, where a step that is not finite is no failure.
     """
-    tol, eps, z_top = e.tol, e.eps, b.M[e.places.state + Z_TOP * b.w + c]
-    one, rounded = b.M.dtype.type(1), b.M.dtype.type(ROUNDED)
-    if math.isfinite(step) and step <= max(tol * min(one, z_top), rounded * eps * max(z_top, top)):
-        return CONVERGED if step <= tol else PRECISION_LIMIT
     if not math.isfinite(step) and not trial:
         return NONFINITE
+    if math.isfinite(step) and step <= asked(b, e, c):
+        return CONVERGED
+    if b.N[DOUBT * b.w + c] > 0:
+        return PRECISION_LIMIT
     return MAX_ITER if b.N[COUNT * b.w + c] >= e.max_iter else GOES_ON
 
 
@@ -216,9 +299,13 @@ def hold(b, e, c):
 
 @device
 def close(b, e, c, ended, step, top):
-    """Record how column c ended: its status, its iterations, and the norms that its certificate needs; thread c."""
+    """Record how column c ended: its status, its iterations, and the norms that its certificate needs; thread c.
+
+    The answer is g(x). Where g is no contraction, it may enlarge the error of x, so that x is the answer.
+    """
     j, m, numbers, known = column_of(b, e, c), e.m, e.numbers, e.places.state + c
-    b.N[CONTROL * b.w + c] = BROKEN if ended == NONFINITE else ENDED
+    answer = ENDED if ended == SLOW or contracts(b, e, c) else HELD
+    b.N[CONTROL * b.w + c] = BROKEN if ended == NONFINITE else answer
     e.status[j], e.iterations[j] = ended, b.N[COUNT * b.w + c]
     numbers[STEP * m + j], numbers[CHANGE * m + j] = step, sum_of(b, e, SUM_STEP, c) if adjoint(e) else step
     numbers[X * m + j], numbers[Z * m + j] = b.M[known + X_NORM * b.w], b.M[known + Z_NORM * b.w]
@@ -230,7 +317,7 @@ def close(b, e, c, ended, step, top):
 def close_substitute(b, e, c):
     """End column c after substitution; thread c. The answer is exact up to rounding, which the step measures."""
     step, top = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c)
-    ended = CONVERGED if step <= e.tol else PRECISION_LIMIT
+    ended = CONVERGED if step <= asked(b, e, c) else PRECISION_LIMIT
     if not math.isfinite(step):
         ended = NONFINITE
     b.N[COUNT * b.w + c] = 1
@@ -239,19 +326,21 @@ def close_substitute(b, e, c):
 
 
 @device
-def deliver(b, e, V):
-    """Copy the answers of the columns that have just ended from the tile V (end, w) to `Task.out`; all threads.
+def deliver(b, e, V, P):
+    """Copy the answers of the columns that have just ended from the tiles V or P (end, w) to `Task.out`; all threads.
 
-    A column that is BROKEN gets NaN. The threads read CONTROL, so a barrier must follow before it changes.
+    V holds the points x and P their images g(x). A column that is BROKEN gets NaN. `Task.out` also keeps the earlier
+    iterates of the columns that are NOTED. The threads read CONTROL, so a barrier must follow before it changes.
     """
-    n, m, w = e.n, e.m, b.w
+    m, w = e.m, b.w
     item = renew(b.tid)
     while item < LANES * w:
-        c, lane = item % w, item // w
+        c, i = item % w, item // w
         control = b.N[CONTROL * w + c]
-        if c < b.used and (control == ENDED or control == BROKEN):  # noqa: SIM109
-            j, i = e.columns[b.first + c], lane
-            while i < n:
-                e.out[i * m + j] = V.array[V.at + i * w + c] if control == ENDED else b.M.dtype.type(math.nan)
+        if c < b.used and (LEFT < control < GOOD or control == NOTED):
+            j = e.columns[b.first + c]
+            while i < e.n:
+                value = V.array[V.at + i * w + c] if control == HELD else P.array[P.at + i * w + c]
+                e.out[i * m + j] = b.M.dtype.type(math.nan) if control == BROKEN else value
                 i += LANES
         item += b.threads

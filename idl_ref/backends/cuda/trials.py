@@ -26,9 +26,14 @@ from idl_ref.backends.cuda.states import (
     GOOD,
     GRAM,
     KNOWN,
+    LEFT,
+    MARK,
+    NOTED,
     OUT,
     PATIENCE,
     REFUSED,
+    ROUND,
+    SINCE,
     SLOT,
     SLOW,
     SYSTEM,
@@ -41,13 +46,14 @@ from idl_ref.backends.cuda.states import (
     X_SIZE,
     X_TOP,
     adjoint,
+    asked,
     close,
     hold,
     outcome,
     sum_of,
     top_of,
 )
-from idl_ref.backends.methods import DAMPING, LEASH, RESPITE
+from idl_ref.backends.methods import ANDERSON_RATE, DAMPING, LEASH, RESPITE, STALE
 
 # The vectors of a history: g(last good point), where Picard goes on; f = g − x and g of the point before; then the
 # DEPTH columns of ΔF and those of ΔG.
@@ -60,23 +66,24 @@ CHANGED, LENGTH, SQUARES, PRODUCTS = 0, 1, 2, 2 + DEPTH
 
 @device
 def settle_picard(b, e, c):
-    """Count one application of Picard to column c, and close the column if it is done. Return 1 if it goes on, else 0.
+    """Close column c if it is done after an application of Picard. Return 1 if it goes on, else 0.
 
-    A column is also closed, with the status SLOW, after `slow_steps` slow steps in a row. A column that ended before
-    this application only becomes OUT, so that its answer is not delivered again.
+    A column is also closed, with the status SLOW, after `slow_steps` slow steps in a row or `enough` applications. A
+    column that ended before this application only becomes OUT, so that its answer is not delivered again. The iterates
+    that `rounded.judge` compares with later ones are NOTED: they lie longer and longer ago, as no period is known.
     """
     N, Q, q, w = b.N, b.M, e.places.state, b.w
-    if N[CONTROL * w + c] != GOOD:
+    if N[CONTROL * w + c] < GOOD:
         N[CONTROL * w + c] = OUT
         return 0
-    step, top = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c)
-    N[COUNT * w + c] += 1
-    ended = outcome(b, e, c, step, top, False)
-    N[TRIED * w + c] = N[TRIED * w + c] + 1 if step > e.ratio * Q[q + BEST * w + c] else 0
+    step, top, since = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c), N[SINCE * w + c]
+    ended = outcome(b, e, c, step, False)
+    N[TRIED * w + c] = N[TRIED * w + c] + 1 if step > e.levels.ratio * Q[q + BEST * w + c] else 0
     Q[q + BEST * w + c] = step
-    if ended == GOES_ON and N[TRIED * w + c] >= e.slow_steps:
+    if ended == GOES_ON and (N[TRIED * w + c] >= e.slow_steps or N[COUNT * w + c] >= e.enough):
         ended = SLOW
     if ended == GOES_ON:
+        N[CONTROL * w + c] = NOTED if since >= STALE and since & (since - 1) == 0 else GOOD
         Q[q + X_NORM * w + c] = sum_of(b, e, G_SIZE, c) if adjoint(e) else top
         return 1
     close(b, e, c, ended, step, top)
@@ -85,10 +92,10 @@ def settle_picard(b, e, c):
 
 @device
 def settle_guarded(b, e, c):
-    """Count one application at a point that may be a trial point; otherwise as `settle_picard`.
+    """Close column c if it is done after an application at a point that may be a trial point; see `settle_picard`.
 
     CONTROL becomes GOOD, BAD or REFUSED. A REFUSED column returns to its last good point, and takes PATIENCE steps of
-    Picard before its next trial point.
+    Picard before its next trial point. A column that is left to another method is closed with the status SLOW.
     """
     N, Q, q, w = b.N, b.M, e.places.state, b.w
     if N[CONTROL * w + c] < GOOD:
@@ -96,13 +103,12 @@ def settle_guarded(b, e, c):
         return 0
     step, top = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c)
     trial = N[TRIAL * w + c] > 0
-    N[COUNT * w + c] += 1
-    ended = outcome(b, e, c, step, top, trial)
+    ended = outcome(b, e, c, step, trial)
     if ended != GOES_ON:
         hold(b, e, c)
         close(b, e, c, ended, step, top)
         return 0
-    good = not trial or step <= e.ratio * Q[q + BEST * w + c]
+    good = not trial or step <= e.levels.ratio * Q[q + BEST * w + c]
     N[TRIED * w + c] = 0 if good else N[TRIED * w + c] + 1
     refused = not good and (N[TRIED * w + c] >= LEASH or not math.isfinite(step))
     N[WAIT * w + c] = N[PATIENCE * w + c] if refused else max(N[WAIT * w + c] - 1, 0)
@@ -111,7 +117,51 @@ def settle_guarded(b, e, c):
     if good:
         Q[q + BEST * w + c] = min(Q[q + BEST * w + c], step)
     N[CONTROL * w + c] = REFUSED if refused else GOOD if good else BAD
+    if hopeless(b, e, c):
+        hold(b, e, c)
+        close(b, e, c, SLOW, step, top)
+        if not good:
+            N[CONTROL * w + c] = LEFT
+        return 0
     return 1
+
+
+@device
+def hopeless(b, e, c):
+    """Whether column c is left to another method; `ledger.Leavers` of the NumPy twin and `methods` define the rule."""
+    N, Q, q, w = b.N, b.M, e.places.state, b.w
+    leaves = N[COUNT * w + c] >= e.enough
+    if (N[ROUND * w + c] - 1) % e.window == 0:
+        best, mark, other = Q[q + BEST * w + c], Q[q + MARK * w + c], e.levels.other
+        if N[ROUND * w + c] > 1 and math.isfinite(other):
+            needed = Q.dtype.type(e.window) * steps_left(best, mark, asked(b, e, c), Q)
+            left, rate = Q.dtype.type(e.max_iter - N[COUNT * w + c]), Q.dtype.type(ANDERSON_RATE)
+            leaves = leaves or needed > left or rate * needed > other
+        Q[q + MARK * w + c] = best
+    return leaves
+
+
+@device
+def steps_left(step, before, limit, like):
+    """Estimate how many more steps are needed, in the dtype of the array `like`; `methods.steps_left` explains it."""
+    zero = like.dtype.type(0)
+    if zero < step and step < before and limit > zero:
+        return like.dtype.type(math.log(limit / step)) / like.dtype.type(math.log(step / before))
+    return like.dtype.type(math.inf)
+
+
+@device
+def deliver_base(b, e, H):
+    """Copy g(last good point) of the columns that are LEFT to `Task.out`; all threads of the block."""
+    w = b.w
+    item = renew(b.tid)
+    while item < LANES * w:
+        c, i = item % w, item // w
+        if c < b.used and b.N[CONTROL * w + c] == LEFT:
+            while i < e.n:
+                e.out[i * e.m + e.columns[b.first + c]] = H.array[H.at + (i * HISTORY + BASE) * w + c]
+                i += LANES
+        item += b.threads
 
 
 @device
@@ -230,7 +280,7 @@ def mix(b, e, c):
     An empty slot gets γ = 0. Return False if a pivot is not positive, or if every slot is empty.
     """
     Q, w, q = b.M, b.w, e.places.state + c
-    zero, one, damping = Q.dtype.type(0), Q.dtype.type(1), Q.dtype.type(DAMPING) * e.eps
+    zero, one, damping = Q.dtype.type(0), Q.dtype.type(1), Q.dtype.type(DAMPING) * e.levels.eps
     gram, system, weights = q + GRAM * w, q + SYSTEM * w, q + WEIGHTS * w
     size = scale(b, e, LENGTH, c)
     some = False
