@@ -92,7 +92,7 @@ def test_answers_are_bitwise_the_same_for_every_number_of_threads(method, eager_
     instead(monkeypatch, lambda kernel, *arguments: ran.add(threading.get_ident()) or kernel(*arguments))
     monkeypatch.setattr(numba_.numba, "get_num_threads", lambda: 1)
     serial = solve(A, Z, method)
-    assert ran == {threading.get_ident()}
+    assert len(ran) == 1
     for threads in (2, 3, 7):
         monkeypatch.setattr(numba_.numba, "get_num_threads", lambda threads=threads: threads)
         for tile in (None, 1, 13):

@@ -38,7 +38,9 @@ class Application(NamedTuple):
         (_, activation, S, Z), X, P, G = self
         r = certifier.rounding
         gamma = np.where(stalled, STALLED * r.gamma, ROUNDED * 2 * r.unit)
-        delta = gamma * (fac.apply(certifier.sizes, np.abs(X).astype(np.float64)) + np.abs(Z)) + r.tiny
+        # A product that underflows is rounded by less than the smallest subnormal number, which is tiny·eps.
+        underflow = 2 * r.unit * r.underflow
+        delta = gamma * (fac.apply(certifier.sizes, np.abs(X).astype(np.float64)) + np.abs(Z)) + underflow
         changes = activation.change(P, delta) / 2
         allowed = (changes if S is None else np.abs(S) * changes) + ROUNDED * 2 * r.unit * np.abs(G)
         return np.where(np.isfinite(allowed), allowed, -1.0)  # An overflow explains nothing.

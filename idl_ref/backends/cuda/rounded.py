@@ -123,7 +123,7 @@ def allowance(b, e, c, i, j, p, size, g):
     number, ulps = b.M.dtype.type, b.M.dtype.type(ROUNDED) * e.levels.eps
     level = e.levels.gamma if b.N[SINCE * b.w + c] >= STALE else ulps
     z = e.Z.array[offset(e.Z, i, j)]
-    delta = level * size + level * abs(z) + e.levels.tiny
+    delta = level * size + level * abs(z) + number(e.n + e.r + 2) * e.levels.tiny * e.levels.eps
     change = phi(p + z + delta, e.out, e.code) - phi(p + z - delta, e.out, e.code)
     change /= number(2)
     if adjoint(e):

@@ -57,7 +57,7 @@ def explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings):
     for i in range(0, end, vec.lanes(M)):
         g_i, p_i = vec.load(M, g + i), vec.load(M, p + i)
         terms = vec.add(vec.load(M, size + i), vec.magnitude(vec.load(M, z + i)))
-        delta = vec.fma(vec.splat(M, gamma), terms, vec.splat(M, roundings.tiny))
+        delta = vec.fma(vec.splat(M, gamma), terms, vec.splat(M, 2 * roundings.unit * roundings.underflow))
         change = vec.subtract(phi(vec.add(p_i, delta), code), phi(vec.subtract(p_i, delta), code))
         change = vec.multiply(half, change)
         if s >= 0:
