@@ -29,10 +29,14 @@ import numpy as np
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
 
-__all__ = ["Certifier", "resolvent_norm", "stopping_step"]
+__all__ = ["Certifier", "resolvent_norm"]
 
 ULPS = 16  # The computed value of every activation differs from the exact value by at most 16 units of rounding.
-ROUNDED = 4  # A step of at most this many times eps·max(‖z‖∞, ‖x‖∞) is as small as rounding allows.
+# A change of an entry is due to rounding if ROUNDED·eps relative to |A||x̂| + |z| and to |ĝ| explains it.
+ROUNDED = 4
+# Where an iteration makes no progress any more, a change is also due to rounding if it is at most STALLED times ρ, the
+# bound of the rounding error of one application.
+STALLED = 2
 Number = Any  # A float, or an array of floats.
 SAFETY = 1 + 1e-9  # This factor covers the rounding of this module's own float64 arithmetic.
 
@@ -42,9 +46,13 @@ def column_max(X: np.ndarray) -> np.ndarray:
     return np.abs(X).max(axis=0, initial=0.0)
 
 
-def stopping_step(tol: float, z_norm: np.ndarray, x_norm: np.ndarray, eps: float) -> np.ndarray:
-    """Return the step at which a column stops, max(tol·min(1, ‖z‖∞), 4·eps·max(‖z‖∞, ‖x‖∞)).   (m,) -> (m,)"""
-    return np.maximum(tol * np.minimum(1.0, z_norm), ROUNDED * eps * np.maximum(z_norm, x_norm))
+def asked_step(tol: Number, z_norm: Number, tiny: float) -> Number:
+    """Return the step at which a column is CONVERGED: tol·min(1, ‖z‖∞).
+
+    Where ‖z‖∞ is below the smallest normal number, this is the smallest normal number, because subnormal numbers have
+    no relative accuracy.
+    """
+    return np.maximum(tol * np.minimum(1.0, z_norm), tiny * (z_norm < tiny))
 
 
 def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
@@ -83,6 +91,8 @@ class Rounding(NamedTuple):
     gamma: float  # a bound of the relative error of the inner products, for any order of summation
     unit: float  # the unit roundoff, half the distance from 1 to the next number
     underflow: float  # a bound of the absolute error of a sum whose terms underflow
+    tiny: float  # the smallest normal number
+    largest: float  # the largest number
 
 
 @cache
@@ -99,7 +109,8 @@ def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm
     norm *= 1 + sums * sys.float_info.epsilon
     # F₁ multiplies an underflow error of F₂ x by at most ‖F₁‖, which is in either norm at most the sum of all |F₁|.
     enlarged = max(1.0, float(np.abs(factors[0]).sum(dtype=np.float64))) if len(factors) > 1 else 1.0
-    return Rounding(norm, activation.lipschitz, k * unit / (1 - k * unit), unit, k * tiny * enlarged)
+    gamma, largest = k * unit / (1 - k * unit), float(np.finfo(dtype).max)
+    return Rounding(norm, activation.lipschitz, gamma, unit, k * tiny * enlarged, tiny, largest)
 
 
 def norms_rounding(entries: int, unit: float) -> float:
@@ -137,17 +148,41 @@ class Certifier:
         # The adjoint equation needs ‖Aᵀ‖₁, which is ‖A‖∞, so that the factors of A are kept in both cases.
         self.forward_factors: fac.Factors = fac.transpose(factors) if adjoint else factors
         self.adjoint: bool = adjoint
+        self.activation: Activation = activation
+        self.sizes: fac.Factors = tuple(np.abs(F).astype(np.float64) for F in factors)
         self.rounding: Rounding = rounding(factors, activation, dtype, fac.norm_inf(self.forward_factors))
+
+    def kappa(self, S: np.ndarray | None, m: int) -> np.ndarray:
+        """Return the contraction factor of each column: Lip(φ)‖A‖∞, or max(S)‖A‖∞ in the adjoint equation.   -> (m,)"""
+        return self.lipschitz(S, m) * self.rounding.norm
+
+    def lipschitz(self, S: np.ndarray | None, m: int) -> np.ndarray:
+        """Return the Lipschitz constant of each column's function: Lip(φ), or max(S) in the adjoint equation.   (m,)"""
+        return np.full(m, self.rounding.lipschitz) if S is None else column_max(S).astype(np.float64)
+
+    def start(self, X0: np.ndarray, S: np.ndarray | None, Z: np.ndarray) -> np.ndarray:
+        """Return X0 with zeros in the columns in which 0 is nearer to the solution than X0 is.   all (n, m)
+
+        A solution of a contraction has ‖x*‖ ≤ ‖g(0)‖/(1 − κ). If ‖x₀‖ is more than twice as large, then 0 is nearer.
+        For z = 0 and φ(0) = 0, for example, the solution is 0, and Picard's iteration from another start would decay
+        for ever.
+        """
+        lipschitz, at_zero = self.lipschitz(S, Z.shape[1]), float(self.activation.phi(np.zeros(1))[0])
+        sizes = (np.abs(M).astype(np.float64) for M in (X0, Z))
+        with np.errstate(over="ignore", invalid="ignore"):
+            x, z = (M.sum(axis=0) if self.adjoint else M.max(axis=0, initial=0.0) for M in sizes)
+            kappa = lipschitz * self.rounding.norm
+            far = (kappa < 1) & ((1 - kappa) * x > 2 * SAFETY * (lipschitz * z + at_zero)) & (x < np.inf)
+        return np.where(far, 0, X0) if far.any() else X0
 
     def bound(self, X: np.ndarray, G: np.ndarray, S: np.ndarray | None, Z: np.ndarray) -> np.ndarray:
         """Return (κ·step + ρ) / (1 − κ) for each column, with x̂ in X and ĝ in G.   all (n, k) -> (k,)"""
         X, G, Z = (M.astype(np.float64, copy=False) for M in (X, G, Z))
         if self.adjoint:
-            lipschitz = np.ones(X.shape[1]) if S is None else column_max(S).astype(np.float64)
             step, x, z, g = (np.abs(M).sum(axis=0) for M in (G - X, X, Z, G))
         else:
-            lipschitz = np.full(X.shape[1], self.rounding.lipschitz)
             step, x, z, g = (column_max(M) for M in (G - X, X, Z, G))
+        lipschitz = self.lipschitz(S, X.shape[1])
         kappa = lipschitz * self.rounding.norm
         entries = X.shape[0] if self.adjoint else 1
         numerator = excess(kappa, lipschitz, step, x, z, g, entries, self.rounding)

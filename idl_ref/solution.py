@@ -48,7 +48,7 @@ class Status(IntEnum):
 
 _SENTENCES = {
     Status.CONVERGED: "the last step is at most tol",
-    Status.PRECISION_LIMIT: "the last step is above tol, but as small as rounding in this dtype allows",
+    Status.PRECISION_LIMIT: "the last step is above tol, but in every row as small as rounding in this dtype allows",
     Status.MAX_ITER: "the iteration limit was reached before the step was small enough",
     Status.NONFINITE: "an input is not finite, or the iteration overflowed; the column is NaN",
 }
@@ -91,15 +91,16 @@ class SolveOptions:
     Parameters
     ----------
     tol : float
-        Tolerance for the step, which is the largest change of an entry of a column in one iteration. A column stops
-        when step ≤ max(tol·min(1, ‖z‖∞), 4·eps·max(‖z‖∞, ‖x‖∞)). The limit is thus smaller for small inputs, and never
-        below the rounding error.
+        Tolerance for the step, which is the largest change of an entry of a column in one iteration. A column is
+        CONVERGED when step ≤ tol·min(1, ‖z‖∞), which is smaller for small inputs. It stops as well, as PRECISION_LIMIT,
+        when in every row the rounding of |A||x| + |z| explains the change, so that it can get no better.
     max_iter : int
         Largest number of applications of the map for each column.
     method : {"auto", "picard", "anderson", "newton", "substitution"}
         "auto" is substitution for a strictly triangular A. For other A, it is Picard's iteration, which is replaced by
-        Anderson acceleration in the columns that converge slowly. In the adjoint equation of a low-rank A, "auto" is an
-        exact solve of an r × r system for each column.
+        Anderson acceleration in the columns that converge slowly, and by Newton's method where that is expected to need
+        less time than Anderson acceleration. In the adjoint equation of a low-rank A, "auto" is an exact solve of an
+        r × r system for each column.
     tile : int, optional
         Number of columns that are solved together; None lets the backend choose. The tile changes memory and speed, and
         does not change the answer.
@@ -145,7 +146,9 @@ class Solution:
     Attributes
     ----------
     X : (n, m) array
-        The result of the last application of the map g, one column per sample. A NONFINITE column holds NaN.
+        The result of the last application of the map g, one column per sample. Where g is not known to be a
+        contraction, this is the argument x̂ of the last application, whose change was judged. A NONFINITE column holds
+        NaN.
     status : (m,) int8 array
         The `Status` of each column.
     iterations : (m,) int array
@@ -234,10 +237,12 @@ def report(solution: Solution, factors: fac.Factors, options: SolveOptions, equa
         on_host = not any(isinstance(F, checks.OnDevice) for F in factors)
         worst = late[np.argmax(solution.step[late])]
         norm = f" {'=' if len(factors) == 1 else '≤'} {fac.norm_inf(factors):.4f}" if on_host else ""
+        step = solution.step[worst]
+        limit = "tol" if step > options.tol else "tol·‖z‖∞ with tol ="
+        other = {"auto": ', try method="newton",', "newton": ""}.get(options.method, ', try method="auto",')
         parts.append(
             f"{late.size} of {m} samples not converged after {options.max_iter} iterations (worst: sample {worst}, "
-            f"step {solution.step[worst]:.1e} > tol {options.tol:.0e}). Raise {limit_name}, try "
-            f'method="anderson", or check ‖A‖∞{norm}.'
+            f"step {step:.1e} > {limit} {options.tol:.0e}). Raise {limit_name}{other} or check ‖A‖∞{norm}."
         )
     broken = np.flatnonzero(solution.status == Status.NONFINITE)
     if broken.size:

@@ -210,9 +210,9 @@ METHOD = {
             '''def halfway(equation: Equation, X: np.ndarray, ledger: Ledger) -> None:
     """X ← (X + g(X)) / 2 until each column is done."""
     while ledger.index.size:
-        G = equation.apply(X)[1]
-        alive = ledger.settle(equation, X, G, column_max(G - X))
-        equation, X = equation.take(alive), ((X + G) / 2)[:, alive]
+        application = equation.at(X)
+        alive = ledger.settle(application)
+        equation, X = equation.take(alive), ((X + application.G) / 2)[:, alive]
 
 
 def substitution(''',
@@ -306,7 +306,7 @@ def test_a_twin_touches_these_files_and_no_others(tmp_path):
 
 CONTRACTS = {"model.ImplicitModel.__init__", "train.fit"}  # the parameters that design and users rely on
 KERNELS = re.compile(
-    r"backends\.(numba\.(columns|trials|kernels|one_sample|products|functions|simd|simd_plain)|cuda\.)"
+    r"backends\.(numba\.(columns|trials|kernels|rounded|one_sample|products|functions|simd|simd_plain)|cuda\.)"
 )
 
 

@@ -207,11 +207,13 @@ def test_resolvent_norm_is_infinite_for_perron_roots_of_1_and_more(A):
         assert certificate.resolvent_norm((A,), 1.0) == np.inf
 
 
-def test_stopping_step_is_tightened_for_small_inputs_and_never_below_rounding():
-    z, x = np.array([10.0, 1e-3, 0.0, 1.0, 1.0]), np.array([1.0, 1.0, 2.0, 1e12, 5.0])
-    expected = [1e-6, 1e-9, 8e-16, 4e-4, 1e-6]
-    np.testing.assert_allclose(certificate.stopping_step(1e-6, z, x, 1e-16), expected, rtol=1e-14)
-    np.testing.assert_allclose(certificate.stopping_step(0.0, z, x, 1e-16)[[0, 4]], [4e-15, 2e-15], rtol=1e-14)
+def test_the_asked_step_is_tightened_for_small_inputs_and_normal_for_subnormal_ones():
+    tiny = np.finfo(np.float64).tiny
+    z = np.array([10.0, 1e-3, 1.0, tiny, tiny / 2, 0.0])
+    np.testing.assert_array_equal(
+        certificate.asked_step(1e-6, z, tiny), [1e-6, 1e-3 * 1e-6, 1e-6, tiny * 1e-6, tiny, tiny]
+    )
+    np.testing.assert_array_equal(certificate.asked_step(0.0, z, tiny), [0, 0, 0, 0, tiny, tiny])
 
 
 def test_column_max_keeps_nan():

@@ -12,6 +12,7 @@ from strategies import ACTIVATIONS, DTYPES, equations, kappas, kinds, matrix, se
 
 import idl_ref
 from idl_ref import ConvergenceWarning, NotConvergedError, SolveOptions, Status, solve_equilibrium
+from idl_ref.backends.methods import NEWTON_LIMIT
 from idl_ref.backends.numpy import trials
 
 ITERATIVE = ("auto", "picard", "anderson", "newton")
@@ -633,9 +634,9 @@ def test_methods_that_do_not_fit_are_refused(backend):
         with pytest.raises(ValueError, match=message):
             solve_equilibrium(A, Z, options=SolveOptions(method=method), backend=backend.name)
 
-    big = np.zeros((257, 257), backend.dtype)
+    big = np.zeros((NEWTON_LIMIT + 1, NEWTON_LIMIT + 1), backend.dtype)
     message = (
-        r'method "newton" solves an n × n system per sample and needs n ≤ 256, .* got n = 257: use method="anderson"'
+        r'method "newton" solves an n × n system per sample and needs n ≤ 2048, .* got n = 2049: use method="auto"'
     )
     refused(big, "newton", message)
     triangular = 'method "substitution" needs a strictly triangular A; got '

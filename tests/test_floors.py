@@ -31,6 +31,7 @@ FLOORS = {
     # the twins, each from the bottom: the definition, compiled for the CPU, on a CUDA device
     "backends.numpy.trials": 6,
     "backends.numpy.one_sample": 6,
+    "backends.numpy.ledger": 6,
     "backends.numpy.solve": 7,
     "backends.numpy.layer": 8,
     "backends.numpy.trainer": 9,
@@ -41,8 +42,9 @@ FLOORS = {
     "backends.numba.compiling": 7,
     "backends.numba.functions": 8,
     "backends.numba.products": 9,
-    "backends.numba.columns": 10,
+    "backends.numba.columns": 9,
     "backends.numba.trials": 10,
+    "backends.numba.rounded": 10,
     "backends.numba.kernels": 11,
     "backends.numba.one_sample": 12,
     "backends.numba.layer": 13,

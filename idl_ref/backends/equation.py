@@ -8,6 +8,40 @@ import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
+from idl_ref.certificate import ROUNDED, STALLED, ULPS, Certifier
+
+
+class Application(NamedTuple):
+    """One application of the right-hand side to X: P = F₁ F₂ … X + Z and G = S ∘ f(P).   X, P, G (n, m)"""
+
+    equation: Equation
+    X: np.ndarray
+    P: np.ndarray
+    G: np.ndarray
+
+    def take(self, columns: np.ndarray | slice) -> Application:
+        """Return the application to the given columns only."""
+        return Application(self.equation.take(columns), *(M[:, columns] for M in self[1:]))
+
+    def step(self) -> np.ndarray:
+        """Return ‖G − X‖∞ of each column, which is NaN if the column contains NaN.   -> (m,)"""
+        return np.abs(self.G - self.X).max(axis=0, initial=0.0)
+
+    def allowance(self, certifier: Certifier, stalled: np.ndarray) -> np.ndarray:
+        """Return, entry by entry, the largest change ĝ − x̂ that rounding explains.   stalled (k,) -> (n, k)
+
+        The computed p = A x̂ + z differs from the exact value by at most δ, which is γ(|A||x̂| + |z|) row by row, so that
+        a large entry of z does not excuse the other rows. Since φ is monotone, φ(p + δ) − φ(p − δ) bounds what δ does
+        to ĝ; where φ saturates, this is nearly 0. `stalled` says which columns make no progress any more.
+        """
+        (_, activation, S, Z), X, P, G = self
+        r = certifier.rounding
+        gamma = np.where(stalled, STALLED * r.gamma, ROUNDED * 2 * r.unit)
+        ulps = np.where(stalled, STALLED * ULPS * r.unit, ROUNDED * 2 * r.unit)
+        delta = gamma * (fac.apply(certifier.sizes, np.abs(X).astype(np.float64)) + np.abs(Z)) + r.tiny / 2
+        changes = activation.phi(P + delta) - activation.phi(P - delta)
+        allowed = (changes if S is None else S * changes) + ulps * np.abs(G)
+        return np.where(np.isfinite(allowed), allowed, -1.0)  # An overflow explains nothing.
 
 
 class Equation(NamedTuple):
@@ -39,6 +73,10 @@ class Equation(NamedTuple):
         P = fac.apply(self.factors, X) + self.Z
         G = self.activation.phi(P)
         return P, G if self.S is None else self.S * G
+
+    def at(self, X: np.ndarray) -> Application:
+        """Apply the right-hand side to X.   X (n, m)"""
+        return Application(self, X, *self.apply(X))
 
     def slopes(self, P: np.ndarray) -> np.ndarray:
         """Return S ∘ f′(P), the derivative of the right-hand side with respect to P.   (n, m)"""

@@ -13,7 +13,12 @@ from idl_ref import factors as fac
 # A compiled twin solves by these methods itself, and leaves all others to the NumPy twin.
 COMPILED = ("auto", "picard", "anderson", "newton", "substitution")
 # Dense Newton solves an n × n system per column and step, and is refused for larger n.
-NEWTON_LIMIT = 256
+NEWTON_LIMIT = 2048
+# The cost of Newton's method is estimated by NEWTON_STEPS steps, whose flops take NEWTON_RATE times as long as those of
+# the product of a tile. An application with Anderson's trial point costs ANDERSON_RATE times as much as Picard's.
+NEWTON_STEPS = 4
+NEWTON_RATE = 4
+ANDERSON_RATE = 4
 # Up to this rank, "auto" solves the adjoint equation of A = L Rᵀ exactly, by an r × r system per column.
 DIRECT_RANK = 64
 # This is more than the steps of any column: plain Picard never gives a slow column up.
@@ -34,6 +39,8 @@ DECREASE = 0.9
 # failure for RESPITE times as many: 1, 4, 16, … steps.
 LEASH = 16
 RESPITE = 4
+# An iteration is stale if no step was smaller than the smallest one in this many applications.
+STALE = 16
 
 
 def choose(
@@ -55,7 +62,7 @@ def choose(
     if method == "newton" and not low_rank and n > NEWTON_LIMIT:
         raise ValueError(
             f'method "newton" solves an n × n system per sample and needs n ≤ {NEWTON_LIMIT}, or a low-rank A; '
-            f'got n = {n}: use method="anderson".'
+            f'got n = {n}: use method="auto".'
         )
     return method
 
@@ -69,6 +76,35 @@ def steps_left(step: float, before: float, limit: float) -> float:
     if not 0 < step < before:
         return math.inf
     return math.log(limit / step) / math.log(step / before) if limit > 0 else math.inf
+
+
+def window(max_iter: int) -> int:
+    """Return after how many applications of Anderson's method "auto" judges again whether Newton's method is better."""
+    return max(1, min(LEASH, max_iter // 4))
+
+
+def enough(max_iter: int) -> int:
+    """Return after how many applications "auto" turns to the next method in any case, so that Newton's has a chance."""
+    return max_iter - min(LEASH, max_iter // 2)
+
+
+def newton_cost(factors: fac.Factors) -> float:
+    """Return the cost of Newton's method for one column, in applications of the map; inf if the method is refused.
+
+    An application takes 2 n² flops for a dense A, 4 n r for rank r. A step takes 2/3 n³, or 2 n r² + 2/3 r³.
+    """
+    n, width = factors[0].shape
+    if len(factors) == 1:
+        return NEWTON_STEPS * NEWTON_RATE * n / 3 if n <= NEWTON_LIMIT else math.inf
+    return NEWTON_STEPS * NEWTON_RATE * (width / 2 + width * width / (6 * max(n, 1)))
+
+
+def hopeless(needed: float, left: int, other: float) -> bool:
+    """Tell whether Anderson's method is expected to need more applications than are left, or than `other` costs.
+
+    `needed` is the estimate of `steps_left`, and `other` is the cost of Newton's method, inf if there is none.
+    """
+    return other < math.inf and (needed > left or ANDERSON_RATE * needed > other)
 
 
 def filled(entries: int, unit: int) -> int:

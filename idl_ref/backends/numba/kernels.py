@@ -17,17 +17,21 @@ import math
 import numpy as np
 
 from idl_ref import certificate
+from idl_ref.backends import methods
 from idl_ref.backends.methods import DAMPING, DEPTH
 from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.functions import phi
 from idl_ref.backends.numba.products import GROUP, ROWS, boundary, fill, filled, gather, product
+from idl_ref.backends.numba.rounded import SCRATCH, rounded
 from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
 
 excess, norms_rounding = compiled(certificate.excess), compiled(certificate.norms_rounding)
-ROUNDED, Rounding = certificate.ROUNDED, certificate.Rounding
+asked_step, enough, window = compiled(certificate.asked_step), compiled(methods.enough), compiled(methods.window)
+hopeless, steps_left = compiled(methods.hopeless), compiled(methods.steps_left)
+Rounding, STALE = certificate.Rounding, methods.STALE
 
-# The members of `Status`, and two more: the column is not done yet; the column is left to Anderson.
+# The members of `Status`, and two more: the column is not done yet; the column is left to another method.
 CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = 0, 1, 2, 3, 4, 5
 STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)  # BOUND is EXCESS / (1 − KAPPA) for κ < 1, inf otherwise.
 
@@ -82,14 +86,34 @@ def apply(F1, F2, M, starts, stride, small, count, n, r, skip):
 
 
 @compiled
-def outcome(step, top, z_norm, trial, count, tol, max_iter, eps):
-    """The status of a column after `count` applications of the map."""
+def outcome(step, z_norm, trial, count, asked, max_iter):
+    """The status of a column after `count` applications of the map, if rounding has no part in it."""
     if math.isnan(z_norm) or not (math.isfinite(step) or trial):
         return NONFINITE
-    asked, rounded = tol * z_norm if z_norm < 1 else tol, ROUNDED * eps * (z_norm if z_norm > top else top)
-    if math.isfinite(step) and (step <= asked or step <= rounded):
-        return CONVERGED if step <= tol else PRECISION_LIMIT
+    if math.isfinite(step) and step <= asked:
+        return CONVERGED
     return MAX_ITER if count >= max_iter else GOES_ON
+
+
+@compiled
+def judge(F1, F2, M, places, shape, measured, c, progress, limits, earlier, roundings):
+    """The status of a column after an application, and the step at which it is converged.
+
+    places, shape, measured, earlier: as `rounded` takes them. progress: the smallest step of each column, and how many
+    applications ago it was; c is the place of the column in them. limits: whether x is a trial point, how many
+    applications there were, tol and max_iter.
+    """
+    (step, _, z_norm), (lowest, stale), (trial, count, tol, max_iter) = measured, progress, limits
+    asked = asked_step(tol, z_norm, roundings.tiny)
+    stale[c] = 0 if step < lowest[c] else stale[c] + 1
+    lowest[c] = min(step, lowest[c])
+    ended = outcome(step, z_norm, trial, count, asked, max_iter)
+    if ended in (GOES_ON, MAX_ITER):
+        if rounded(F1, F2, M, places, shape, measured, stale[c], earlier, asked, roundings):
+            ended = PRECISION_LIMIT
+        elif earlier >= 0 and stale[c] >= STALE and stale[c] & (stale[c] - 1) == 0:
+            copy(M, earlier, places[1], shape[3])
+    return ended, asked
 
 
 @compiled
@@ -97,10 +121,11 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
     """Write the answer of a column, or NaN, and its certificate: in the ∞-norm, for the adjoint in the 1-norm.
 
     places: where x, g, z and s of the column begin, s < 0 for the forward equation. measured: ‖g − x‖∞, ‖g‖∞, ‖z‖∞.
+    The answer is g; where the map is no contraction, it is x, whose change was judged.
     """
     vec.separate()
     out, status, _, numbers = answer
-    (x, g, z, s), (step, top, z_norm) = places, measured
+    (x, g, z, s, _), (step, top, z_norm) = places, measured
     status[j], numbers[STEP, j] = ended, step + (z_norm - z_norm)  # The step is NaN where z_norm is.
     x_norm, g_norm = norms(M, x, -end, end)[0], top
     lipschitz, entries = roundings.lipschitz, 1
@@ -114,11 +139,11 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
     bound = numerator / (1 - kappa) if kappa < 1 and ended != NONFINITE else math.inf
     numbers[BOUND, j] = bound if math.isfinite(bound) else math.inf
     numbers[EXCESS, j], numbers[KAPPA, j], numbers[LIPSCHITZ, j] = numerator, kappa, lipschitz
-    place, whole = j * n, n & -vec.lanes(M)
+    place, whole, result = j * n, n & -vec.lanes(M), g if kappa < 1 or ended == SLOW else x
     for i in range(0, whole, vec.lanes(M)):
-        vec.store(out, place + i, vec.load(M, g + i))
+        vec.store(out, place + i, vec.load(M, result + i))
     for i in range(0 if ended == NONFINITE else whole, n):
-        out[place + i] = math.nan if ended == NONFINITE else M[g + i]
+        out[place + i] = math.nan if ended == NONFINITE else M[result + i]
 
 
 @entry
@@ -130,17 +155,20 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
     """
     n, r, code, max_iter, slow_steps, skip = sizes
     (tol, slow), roundings = levels, Rounding(*roundings)
+    most = enough(max_iter) if slow_steps < methods.ENDLESS else methods.ENDLESS
     w = last - first
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride = end + ROWS
     block, adjoint = room * stride, columns[1].size > 0
-    M, eps, iterations = np.empty(4 * block + (room + 1) * small + ROWS, F1.dtype), 2 * roundings.unit, answer[2]
-    x = boundary(M)
-    g, z, t, count, left = x + block, x + 2 * block, x + 4 * block, w, 0
-    index, slowed, z_norm, before = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w), np.empty(w)
+    M = np.empty(5 * block + (room + 2) * small + SCRATCH * stride + ROWS, F1.dtype)
+    x, iterations, shape = boundary(M), answer[2], (n, r, code, end)
+    g, z, kept, t, count, left = x + block, x + 2 * block, x + 4 * block, x + 5 * block, w, 0
+    scratch = t + (room + 1) * small
+    index, slowed, stale = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w, np.int64)
+    z_norm, before, lowest = np.empty(w), np.empty(w), np.empty(w)
     load(columns, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
-        index[c], before[c], slowed[c] = first + c, math.inf, 0
+        index[c], before[c], lowest[c], slowed[c], stale[c] = first + c, math.inf, math.inf, 0, 0
     fill(M, t, t + small, 0.0)
     while count > 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
@@ -150,18 +178,22 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
             s = z + block + at if adjoint else -1
             step, top = finish(M, g + at, x + at, s, n, end, code)
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
-            ended = outcome(step, top, z_norm[a], False, iterations[j], tol, max_iter, eps)
+            places, measured = (x + at, g + at, z + at, s, scratch), (step, top, z_norm[a])
+            limits = False, iterations[j], tol, max_iter
+            ended, _ = judge(F1, F2, M, places, shape, measured, a, (lowest, stale), limits, kept + at, roundings)
             slowed[a] = slowed[a] + 1 if step > slow * before[a] else 0
             before[a] = step
-            if ended == GOES_ON and slowed[a] >= slow_steps:
+            if ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= most):
                 ended = SLOW
                 left += 1
             if ended != GOES_ON:
-                places = x + at, g + at, z + at, s
-                conclude(M, places, n, end, ended, (step, top, z_norm[a]), roundings, j, answer)
+                conclude(M, places, n, end, ended, measured, roundings, j, answer)
                 count -= 1  # The last column takes the place of this one.
                 index[a], z_norm[a], before[a], slowed[a] = index[count], z_norm[count], before[count], slowed[count]
+                lowest[a], stale[a] = lowest[count], stale[count]
                 copy(M, g + at, g + count * stride, end)
+                if stale[a] >= STALE:
+                    copy(M, kept + at, kept + count * stride, end)
                 copy(M, z + at, z + count * stride, end)
                 if adjoint:
                     copy(M, s, z + block + count * stride, end)
@@ -176,10 +208,17 @@ TRIAL, TRIED, PATIENCE, WAIT, SLOT, KNOWN = range(6)
 
 
 @compiled
-def judge(step, best, state, decrease, leash, respite):
-    """Whether the trial points since the last good one are given up. TRIED is 0 if x itself is a good point."""
+def refuse(M, step, best, c, state, base, g, end, rules):
+    """Whether the trial points since the last good one are given up. If x is a good point, g is kept at `base`.
+
+    rules: the ratio of the steps of good points, leash and respite.
+    """
     vec.separate()
-    good = state[TRIAL] == 0 or step <= decrease * best
+    decrease, leash, respite = rules
+    good = state[TRIAL] == 0 or step <= decrease * best[c]
+    if good:
+        best[c] = min(best[c], step)
+        copy(M, base, g, end)
     state[TRIED] = 0 if good else state[TRIED] + 1
     refused = not good and (state[TRIED] >= leash or not math.isfinite(step))
     state[WAIT] = state[PATIENCE] if refused else max(state[WAIT] - 1, 0)
@@ -187,6 +226,20 @@ def judge(step, best, state, decrease, leash, respite):
         state[PATIENCE] *= respite
         state[KNOWN] = 0
     return refused
+
+
+@compiled
+def slower(best, mark, c, asked, rounds, count, max_iter, other):
+    """Whether column c, after `count` applications, is left to another method of the cost `other`.
+
+    It is judged after every window of applications. best, mark: the smallest step, and that of one window before.
+    """
+    if other < math.inf and count >= enough(max_iter):
+        return True
+    if (rounds - 1) % window(max_iter) != 0:
+        return False
+    before, mark[c] = mark[c], best[c]
+    return rounds > 1 and hopeless(window(max_iter) * steps_left(best[c], before, asked), max_iter - count, other)
 
 
 @compiled
@@ -207,36 +260,35 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
     """Trial points that are kept only if they bring the step down, as `safeguarded` in the NumPy twin defines.
 
     They are Newton's where Lt holds the columns of the first factor, and Anderson's where it is None.
-    sizes: as for `picard`, with leash and respite instead of slow_steps. levels: tol, and the ratio of the steps.
+    sizes: as for `picard`, with leash and respite instead of slow_steps. levels: tol, the ratio of the steps, and the
+    cost of another method, inf if there is none. Returns how many columns were left to that.
     """
     n, r, code, max_iter, leash, respite, skip = sizes
-    (tol, decrease), roundings = levels, Rounding(*roundings)
-    w = last - first
-    end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
+    (tol, decrease, other), roundings, w = levels, Rounding(*roundings), last - first
+    end, small, room, rules = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP), (decrease, leash, respite)
     stride, eps = end + ROWS, 2 * roundings.unit
     block, adjoint = room * stride, columns[1].size > 0
     remembered = 0 if Lt is not None else HISTORY * w
-    M = np.empty(5 * block + (remembered + 1) * stride + (room + 1) * small + ROWS, F1.dtype)
-    x, count, iterations = boundary(M), w, answer[2]
+    M = np.empty(5 * block + (remembered + 1 + SCRATCH) * stride + (room + 2) * small + ROWS, F1.dtype)
+    x, count, iterations, shape, rounds, left = boundary(M), w, answer[2], (n, r, code, end), 0, 0
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
     scratch = history + remembered * stride
-    t = scratch + stride
+    t, more = scratch + stride, scratch + stride + (room + 1) * small
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
-    z_norm, best = np.empty(w), np.empty(w)
+    stale, z_norm, best, lowest, mark = np.zeros(w, np.int64), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
     if Lt is not None:
-        k = n if r == 0 else r
-        J, delta = np.empty((k, k), F1.dtype), np.empty(n, F1.dtype)
-        N = np.zeros(filled(r + 1, GROUP) * (stride + small) + small, F1.dtype)
+        k, product_size = n if r == 0 else r, filled(r + 1, GROUP) * (stride + small) + small
+        system = np.empty((k, k), F1.dtype), np.empty(n, F1.dtype), np.zeros(product_size, F1.dtype)
     else:
         gram, H, gamma = np.empty((w, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH)
     load(columns, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
-        index[c], slot[c], states[c, PATIENCE], best[c] = first + c, c, 1, math.inf
+        index[c], slot[c], states[c, PATIENCE], best[c], lowest[c] = first + c, c, 1, math.inf, math.inf
     fill(M, t, t + small, 0.0)
     while count > 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
-        skip = 0
+        skip, rounds = 0, rounds + 1
         for a in range(count - 1, -1, -1):
             c, j, at = slot[a], index[a], a * stride
             s, state = z + block + at if adjoint else -1, states[slot[a]]
@@ -244,22 +296,23 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
             if Lt is not None:
                 copy(M, scratch, g + at, end)  # `finish` replaces P by G.
             step, top = finish(M, g + at, x + at, s, n, end, code)
-            ended = outcome(step, top, z_norm[a], state[TRIAL] > 0, iterations[j], tol, max_iter, eps)
+            places, measured = (x + at, g + at, z + at, s, more), (step, top, z_norm[a])
+            limits = state[TRIAL] > 0, iterations[j], tol, max_iter
+            ended, asked = judge(F1, F2, M, places, shape, measured, c, (lowest, stale), limits, -1, roundings)
+            refused = ended == GOES_ON and refuse(M, step, best, c, state, base + at, places[1], end, rules)
+            if ended == GOES_ON and slower(best, mark, c, asked, rounds, iterations[j], max_iter, other):
+                ended, left = SLOW, left + 1
+                copy(M, g + at, base + at, end)
             if ended != GOES_ON:
-                places = x + at, g + at, z + at, s
-                conclude(M, places, n, end, ended, (step, top, z_norm[a]), roundings, j, answer)
+                conclude(M, places, n, end, ended, measured, roundings, j, answer)
                 count -= 1  # The last column takes the place of this one.
                 index[a], slot[a], z_norm[a] = index[count], slot[count], z_norm[count]
                 for buffer in range(x, history, block):
                     copy(M, buffer + at, buffer + count * stride, end)
                 continue
-            refused = judge(step, best[c], state, decrease, leash, respite)
-            if state[TRIED] == 0:
-                best[c] = min(best[c], step)
-                copy(M, base + at, g + at, end)
             ready = False
             if Lt is not None:
-                ready = newton(M, x + at, g + at, scratch, s, n, r, code, F2, Lt, (J, delta, N))
+                ready = newton(M, x + at, g + at, scratch, s, n, r, code, F2, Lt, system)
             elif not refused:
                 h = history + HISTORY * c * stride
                 ready = extrapolate(M, x + at, g + at, h, scratch, state, end, stride, eps, (gram[c], H, gamma))
@@ -268,7 +321,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
             if state[TRIAL] == 0:
                 state[TRIED] = 0
                 copy(M, x + at, base + at, end)
-    return 0
+    return left
 
 
 @entry
@@ -304,10 +357,10 @@ def substitute(first, last, A, packed, columns, sizes, where, tol, roundings, an
         z_norm = norms(M, z, -end, end)[0]
         finite = math.isfinite(z_norm) and (s < 0 or math.isfinite(norms(M, s, -end, end)[0]))
         step, top = finish(M, g, x, s, n, end, code)
-        ended = CONVERGED if step <= tol else PRECISION_LIMIT
+        ended = CONVERGED if step <= asked_step(tol, z_norm, roundings.tiny) else PRECISION_LIMIT
         if not math.isfinite(step) or not finite:
             ended = NONFINITE
         answer[2][first + c] = 1 if finite else 0
         j, step = first + c, step if finite else math.nan
-        conclude(M, (x, g, z, s), n, end, ended, (step, top, z_norm), roundings, j, answer)
+        conclude(M, (x, g, z, s, 0), n, end, ended, (step, top, z_norm), roundings, j, answer)
     return 0

@@ -54,6 +54,7 @@ class Prepared(NamedTuple):
     F2: np.ndarray  # the second factor, packed in panels; empty for a dense A
     roundings: tuple[float, ...]  # a Rounding as a plain tuple, which a kernel receives faster than a named one
     flops: int  # the flops of one application to one column
+    newton_cost: float  # the cost of Newton's method for one column, in applications
 
 
 def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
@@ -82,7 +83,9 @@ def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
         norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
     r = factors[0].shape[1] if len(factors) == 2 else 0
     roundings = tuple(certificate.rounding(factors, activation, dtype, norm))
-    return Prepared(asked, method, r, activation.code, panels[0], panels[1], roundings, flops)
+    return Prepared(
+        asked, method, r, activation.code, panels[0], panels[1], roundings, flops, methods.newton_cost(factors)
+    )
 
 
 class Layer(definition.Layer):
@@ -109,22 +112,35 @@ class Layer(definition.Layer):
             prepared = prepare(equation, options.method, prepared)
             self._prepared = (self._prepared[0], prepared) if adjoint else (prepared, self._prepared[1])
         answer = blank(n, m, Z.dtype, np.zeros(m, np.intp))
+        if X0 is not None:
+            X0 = self.certifier(equation).start(X0, S, Z)
         left = solve_columns(prepared.method, prepared, equation, X0, options, answer)
+        if prepared.method == "auto":
+            for method in ("anderson", "newton"):
+                if left:
+                    left = self._solve_slow(method, prepared, equation, options, answer)
         X, status, iterations, numbers = answer[0].reshape(m, n), *answer[1:]
-        if left == m:
-            solve_columns("anderson", prepared, equation, X.T, options, answer)
-        elif left:
-            slow = np.flatnonzero(status == kernels.SLOW)
-            rest = blank(n, left, Z.dtype, iterations[slow])
-            some = equation._replace(S=None if S is None else S.T[slow].T, Z=Z.T[slow].T)
-            solve_columns("anderson", prepared, some, X[slow].T, options, rest)
-            X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(left, n), *rest[1:]
         step, bound = numbers[kernels.STEP], numbers[kernels.BOUND]
         if not prepared.roundings[0] < 1:  # The norm of A alone then shows no contraction.
             numerator, kappa, lipschitz = numbers[kernels.EXCESS :]
             forward = fac.transpose(factors) if adjoint else factors
             bound = certificate.divide(numerator, kappa, lipschitz, forward, adjoint)
         return Solution(X.T, status, iterations, step, bound)
+
+    def _solve_slow(
+        self, method: str, prepared: Prepared, equation: Equation, options: SolveOptions, answer: Answer
+    ) -> int:
+        """Continue with the columns of the status SLOW by another method, and return how many are slow again."""
+        X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:]
+        slow = np.flatnonzero(status == kernels.SLOW)
+        if slow.size == status.size:
+            return solve_columns(method, prepared, equation, X.T, options, answer)
+        rest = blank(X.shape[1], slow.size, X.dtype, iterations[slow])
+        S, Z = equation.S, equation.Z
+        some = equation._replace(S=None if S is None else S.T[slow].T, Z=Z.T[slow].T)
+        left = solve_columns(method, prepared, some, X[slow].T, options, rest)
+        X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:]
+        return left
 
     def prepare(self) -> None:
         """Compile the kernels that a forward solve can call, by solving the equation for one column of zeros."""
@@ -199,7 +215,8 @@ def solve_columns(
         arguments = transposed(factors[0]), p.F1, (Z, S), kind, where, tol, p.roundings
     elif method in ("anderson", "newton"):
         rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
-        levels, Lt = (tol, methods.DECREASE), transposed(factors[0]) if method == "newton" else None
+        other = p.newton_cost if p.method == "auto" and method == "anderson" else math.inf
+        levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
         kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, (Z, S, X0), rules, where, levels, p.roundings)
     else:
         sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS, skip

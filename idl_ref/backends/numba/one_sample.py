@@ -15,28 +15,33 @@ from idl_ref.activations import Activation
 from idl_ref.backends import methods
 from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
-from idl_ref.backends.numba.kernels import CONVERGED, GOES_ON, PRECISION_LIMIT, SLOW, outcome
+from idl_ref.backends.numba.kernels import CONVERGED, GOES_ON, MAX_ITER, PRECISION_LIMIT, SLOW, asked_step, outcome
 from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
+from idl_ref.backends.numba.rounded import SCRATCH, STALE, rounded
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, readout
-from idl_ref.certificate import ROUNDED
+from idl_ref.certificate import Certifier, Rounding
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import Weights
 
 # The entries of `sizes`. Those from B to END are the places in W where the packed matrices begin, and where W ends.
-N, R, P, Q, BIAS, CODE, MAX_ITER, SLOW_STEPS, B, F1, F2, CD, END = range(13)
-VECTORS = 5  # The scratch array M has room for zeros, x, g, z, and t or y, each as long as the longest of them.
+N, R, P, Q, BIAS, CODE, LIMIT, SLOW_STEPS, B, F1, F2, CD, END = range(13)
+# The scratch array M has room for zeros, x, g, z, t or y, and what `rounded` needs, all as long as the longest of them.
+VECTORS = 5 + SCRATCH + 1
 LAST_SUCCESS, SLOW_RATIO, STEPS_LEFT = max(CONVERGED, PRECISION_LIMIT), methods.SLOW, methods.STEPS_LEFT
 left = compiled(methods.steps_left)
 
 
 @compiled
-def iterate(F1, F2, M, sizes, numbers, x, g, z, t, zeros):
-    """Iterate x ← g(x) from x = 0 until the sample is done or given up; return its status and the place of x."""
+def iterate(F1, F2, M, sizes, numbers, places, roundings):
+    """Iterate x ← g(x) from x = 0 until the sample is done or given up; return its status and the place of x.
+
+    places: where x, g, z, t, zeros and the scratch columns of `rounded` begin.
+    """
     vec.separate()
-    n, r, end, eps = sizes[N], sizes[R], filled(sizes[N], ROWS), float(np.finfo(M.dtype).eps)
-    z_norm, no = numbers[Z_NORM], n - n
-    slowed, before, count, ended = 0, math.inf, 0, GOES_ON
-    limit = max(numbers[TOL] * min(z_norm, 1.0), ROUNDED * eps * z_norm)
+    x, g, z, t, zeros, scratch = places
+    n, r, code, end, z_norm, no = sizes[N], sizes[R], sizes[CODE], filled(sizes[N], ROWS), numbers[Z_NORM], sizes[N] * 0
+    slowed, stale, before, lowest, count, ended = 0, 0, math.inf, math.inf, 0, GOES_ON
+    asked = asked_step(numbers[TOL], z_norm, roundings.tiny)
     while ended == GOES_ON:
         if count == 0:
             copy(M, g, z, end)  # The first application needs no product, because A·0 = 0.
@@ -45,13 +50,19 @@ def iterate(F1, F2, M, sizes, numbers, x, g, z, t, zeros):
             product(F1, n, r, M, t, no, z, no, g, no, 1)
         else:
             product(F1, n, n, M, x, no, z, no, g, no, 1)
-        step, top = finish(M, g, x, -1, n, end, sizes[CODE])
+        step, top = finish(M, g, x, -1, n, end, code)
         count += 1
-        ended = outcome(step, top, z_norm, False, count, numbers[TOL], sizes[MAX_ITER], eps)
+        ended = outcome(step, z_norm, False, count, asked, sizes[LIMIT])
+        if ended in (GOES_ON, MAX_ITER):
+            columns, measured = (x, g, z, -1, scratch), (step, top, z_norm)
+            if rounded(F1, F2, M, columns, (n, r, code, end), measured, 0, -1, asked, roundings):
+                ended = PRECISION_LIMIT
         slowed = slowed + 1 if step > SLOW_RATIO * before else 0
-        if ended == GOES_ON and slowed >= sizes[SLOW_STEPS] and left(step, before, limit) > STEPS_LEFT:
+        stale = 0 if step < lowest else stale + 1
+        stuck = slowed >= sizes[SLOW_STEPS] and left(step, before, asked) > STEPS_LEFT
+        if ended == GOES_ON and (stuck or stale >= STALE):
             ended = SLOW
-        before = step
+        before, lowest = step, min(step, lowest)
         x, g = g, x
     numbers[STEP], numbers[G_NORM], numbers[ITERATIONS] = step, top, count
     numbers[X_NORM] = norms(M, g, -end, end)[0]
@@ -59,7 +70,7 @@ def iterate(F1, F2, M, sizes, numbers, x, g, z, t, zeros):
 
 
 @entry
-def predict(U, Y, W, M, sizes, numbers):
+def predict(U, Y, W, M, sizes, numbers, roundings):
     """Write Ŷ (1, q) for U (1, p) to Y, and return whether the sample converged.
 
     W holds B, the factors of A, and [C D], each packed. `numbers` receives the measured norms.
@@ -67,7 +78,7 @@ def predict(U, Y, W, M, sizes, numbers):
     n, r, p, q, width = sizes[N], sizes[R], sizes[P], sizes[Q], sizes[P] + sizes[BIAS]
     wide, no = filled(max(n, max(q, r)), ROWS), n - n
     zeros = boundary(M)
-    x, z, t, joint = zeros + wide, zeros + 3 * wide, zeros + 4 * wide, zeros + 5 * wide
+    x, z, t, joint = zeros + wide, zeros + 3 * wide, zeros + 4 * wide, zeros + VECTORS * wide
     for i in range(zeros, x + wide):
         M[i] = 0
     u, u_norm = joint + n, float(sizes[BIAS])
@@ -79,7 +90,9 @@ def predict(U, Y, W, M, sizes, numbers):
         M[u + p] = 1
     product(W[sizes[B] : sizes[F1]], n, width, M, u, no, zeros, no, z, no, 1)
     numbers[U_NORM], numbers[Z_NORM] = u_norm, norms(M, z, -filled(n, ROWS), filled(n, ROWS))[0]
-    ended, x = iterate(W[sizes[F1] : sizes[F2]], W[sizes[F2] : sizes[CD]], M, sizes, numbers, x, x + wide, z, t, zeros)
+    places = x, x + wide, z, t, zeros, zeros + 5 * wide
+    first, second = W[sizes[F1] : sizes[F2]], W[sizes[F2] : sizes[CD]]
+    ended, x = iterate(first, second, M, sizes, numbers, places, Rounding(*roundings))
     for i in range(n):
         M[joint + i] = M[x + i]
     product(W[sizes[CD] : sizes[END]], q, n + width, M, joint, no, zeros, no, t, no, 1)
@@ -108,6 +121,7 @@ class OneSample:
                 ones, sums = np.empty(0, B.dtype), np.empty(methods.filled(len(F), ROWS), B.dtype)
                 entries = np.array(F, order="C").reshape(-1)
                 pack(entries, F.shape[1], 1, *F.shape, self.W[first:last], False, ones, sums)
+        self.roundings = tuple(Certifier(factors, activation, False, B.dtype).rounding)
         limit, patience = min(options.max_iter, methods.ENDLESS), methods.SLOW_STEPS if impatient else methods.ENDLESS
         self.sizes = np.array([n, r, p, q, bias, activation.code, limit, patience, *starts], np.int64)
         self.room = VECTORS * methods.filled(max(n, q, r), ROWS) + n + width + 2 * ROWS
@@ -126,7 +140,7 @@ class OneSample:
             mine = self.free.pop()
         except IndexError:
             mine = self._scratch()
-        done = predict(U, Y, self.W, mine[0], self.sizes, mine[1])
+        done = predict(U, Y, self.W, mine[0], self.sizes, mine[1], self.roundings)
         if measured is not None:
             measured[:] = mine[1]
         self.free.append(mine)

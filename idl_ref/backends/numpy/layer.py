@@ -89,13 +89,18 @@ class Layer:
         -----
         Cost of an iteration: 2 n² m flops for a dense A, 4 n r m flops for rank r.
         """
+        options = options or self.options[equation.S is not None]
+        return solve(equation, X0, options, self.certifier(equation))
+
+    def certifier(self, equation: Equation) -> Certifier:
+        """Return the certifier of the forward or of the adjoint equation of this layer."""
         adjoint = equation.S is not None
         certifier = self._certifiers[adjoint]
         if certifier is None:
             with np.errstate(over="ignore", invalid="ignore"):
                 certifier = Certifier(equation.factors, equation.activation, adjoint, equation.Z.dtype)
             self._certifiers = (self._certifiers[0], certifier) if adjoint else (certifier, self._certifiers[1])
-        return solve(equation, X0, options or self.options[adjoint], certifier)
+        return certifier
 
     def forward(self, U: np.ndarray, X0: np.ndarray | None = None) -> ForwardPass:
         """Compute Z = B U, X = φ(A X + Z), Y = C X + D U.   U (p, m) without the constant feature, X0 (n, m)"""
@@ -153,12 +158,14 @@ class Layer:
         """Prepare for serving, so that the first call is as fast as later ones: a compiled twin compiles here."""
 
     def one_sample(self) -> Callable[..., bool] | None:
-        """Return a faster function for single samples, or None if the method is neither Picard's nor "auto".
+        """Return a faster function for single samples, or None if it does not apply.
 
-        The function takes U (1, p) and Y (1, q), fills Y, and returns whether the sample converged; see OneSample.
+        It applies if the method is Picard's or "auto" and the map is a contraction. The function takes U (1, p) and
+        Y (1, q), fills Y, and returns whether the sample converged; see OneSample.
         """
-        method = self.method()
-        if method not in ("auto", "picard") or not self.weights.factors[-1].size:
+        method, factors = self.method(), self.weights.factors
+        contracts = self.activation.lipschitz * fac.norm_inf(factors) < 1
+        if method not in ("auto", "picard") or not factors[-1].size or not contracts:
             return None
         return self.sample_class(self.weights, self.activation, self.options.forward, method == "auto")
 

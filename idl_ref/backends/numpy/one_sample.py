@@ -1,7 +1,7 @@
 """This module takes one sample from U to Ŷ by Picard's iteration on vectors, without the bookkeeping of a batch.
 
-A sample that converges slowly, is not finite or reaches the iteration limit is not solved here; the caller then uses
-`Layer.forward`.
+A sample that converges slowly, makes no progress, is not finite or reaches the iteration limit is not solved here; the
+caller then uses `Layer.forward`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 
 from idl_ref.activations import Activation
 from idl_ref.backends import methods
-from idl_ref.certificate import ROUNDED
+from idl_ref.backends.equation import Application, Equation
+from idl_ref.certificate import ROUNDED, Certifier, asked_step, limits
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import Weights
 
@@ -37,7 +38,8 @@ class OneSample:
     def __init__(self, weights: Weights, activation: Activation, options: SolveOptions, impatient: bool) -> None:
         self.weights, self.activation, self.options, self.impatient = weights, activation, options, impatient
         self.readout = readout(weights)
-        self.eps = float(np.finfo(weights.B.dtype).eps)
+        self.certifier = Certifier(weights.factors, activation, False, weights.B.dtype)
+        self.eps, self.tiny = limits(weights.B.dtype)
         self.free = [self._scratch()]
 
     def _scratch(self) -> tuple[np.ndarray, ...]:
@@ -71,25 +73,34 @@ class OneSample:
         F, phi, options = self.weights.factors, self.activation.phi, self.options
         n, u = len(z), xu[len(z) :]
         z_norm = norm(self.weights.B.dot(u, z), d)
-        asked, rounded = options.tol * min(1.0, z_norm), ROUNDED * self.eps
-        x, g = np.zeros_like(z), phi(z)  # The first application needs no product, because A·0 = 0.
-        slow, before, count = 0, math.inf, 1
+        asked = float(asked_step(options.tol, z_norm, self.tiny))
+        x, p, g = np.zeros_like(z), z, phi(z)  # The first application needs no product, because A·0 = 0.
+        slow, stale, before, lowest, count = 0, 0, math.inf, math.inf, 1
         while True:
             step, top = norm(np.subtract(g, x, out=d), d), norm(g, d)
-            done = step <= asked or step <= rounded * max(z_norm, top)
+            done = step <= asked
+            if not done and step <= ROUNDED * self.eps * max(z_norm, top):
+                done = self._explained(p, x, g, z, asked)
             slow = slow + 1 if step > methods.SLOW * before else 0
-            if done or not step < math.inf or count >= options.max_iter:
+            stale = 0 if step < lowest else stale + 1
+            if done or not step < math.inf or count >= options.max_iter or stale >= methods.STALE:
                 break
-            limit = max(asked, rounded * z_norm)
             stuck = self.impatient and slow >= methods.SLOW_STEPS
-            if stuck and methods.steps_left(step, before, limit) > methods.STEPS_LEFT:
+            if stuck and methods.steps_left(step, before, asked) > methods.STEPS_LEFT:
                 break
-            before, x, count = step, g, count + 1
+            before, lowest, x, count = step, min(step, lowest), g, count + 1
             p = F[0].dot(x if len(F) == 1 else F[1].dot(x, t))
             g = phi(np.add(p, z, out=p))
         xu[:n] = g
         numbers[:TOL] = step, norm(x, d), z_norm, top, norm(u, e), count
         return done and step < math.inf
+
+    def _explained(self, p: np.ndarray, x: np.ndarray, g: np.ndarray, z: np.ndarray, asked: float) -> bool:
+        """Tell whether tol or rounding explains the change of every row, as in a batch."""
+        X, P, G, Z = (v[:, None] for v in (x, p, g, z))
+        equation = Equation(self.weights.factors, self.activation, None, Z)
+        allowed = Application(equation, X, P, G).allowance(self.certifier, np.zeros(1, bool))
+        return bool((np.abs(G - X) <= np.maximum(allowed, asked)).all())
 
 
 def norm(v: np.ndarray, scratch: np.ndarray) -> float:

@@ -1,0 +1,90 @@
+"""This module judges whether rounding explains a change of a column; `Certifier.allowance` defines when it does."""
+
+from __future__ import annotations
+
+import math
+
+from idl_ref import certificate
+from idl_ref.backends import methods
+from idl_ref.backends.numba.columns import norms
+from idl_ref.backends.numba.compiling import compiled, vec
+from idl_ref.backends.numba.functions import largest, phi
+from idl_ref.backends.numba.products import ROWS, boundary, filled, product
+
+ROUNDED, STALLED, ULPS, STALE = certificate.ROUNDED, certificate.STALLED, certificate.ULPS, methods.STALE
+SCRATCH = 3  # the number of columns that `explained` needs besides the column of F₂ x
+
+
+@compiled
+def magnitudes(F, rows, inner, M, x, g):
+    """g_i = Σ_k |F_ik| x_k for a packed F (rows, inner) and one column x ≥ 0."""
+    vec.separate()
+    lanes = vec.lanes(F)
+    for row in range(0, filled(rows, ROWS), lanes):
+        sums, panel = vec.splat(F, 0.0), boundary(F) + row * inner
+        for k in range(inner):
+            sums = vec.fma(vec.magnitude(vec.load(F, panel + k * lanes)), vec.broadcast(M, x + k), sums)
+        vec.store(M, g + row, sums)
+
+
+@compiled
+def explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings):
+    """Whether tol or rounding explains the change from the column `earlier` to g in every row, as in the NumPy twin.
+
+    places: where x, g, z and s of the column begin, s < 0 for the forward equation, and where there is room for SCRATCH
+    columns and a column of F₂ x. sizes: n, r, the code of the activation, and `end`, the length of a filled column.
+    """
+    vec.separate()
+    (x, g, z, s, room), (n, r, code, end) = places, sizes
+    size, p, t, no = room, room + end, room + 2 * end, n - n
+    for i in range(0, end, vec.lanes(M)):
+        vec.store(M, t + i, vec.magnitude(vec.load(M, x + i)))
+    if r > 0:
+        small = room + SCRATCH * end
+        magnitudes(F2, r, n, M, t, small)
+        magnitudes(F1, n, r, M, small, size)
+        for i in range(0, end, vec.lanes(M)):
+            vec.store(M, t + i, vec.splat(M, 0.0))
+        product(F2, r, n, M, x, no, t, no, small, no, 1)
+        product(F1, n, r, M, small, no, z, no, p, no, 1)
+    else:
+        magnitudes(F1, n, n, M, t, size)
+        product(F1, n, n, M, x, no, z, no, p, no, 1)
+    gamma, ulps = ROUNDED * 2 * roundings.unit, ROUNDED * 2 * roundings.unit
+    if stalled:
+        gamma, ulps = STALLED * roundings.gamma, STALLED * ULPS * roundings.unit
+    zero, one, none = vec.splat(M, 0.0), vec.splat(M, 1.0), vec.splat(M, -1.0)
+    least, top, worst = vec.splat(M, asked), vec.splat(M, roundings.largest), vec.splat(M, 0.0)
+    for i in range(0, end, vec.lanes(M)):
+        g_i, p_i = vec.load(M, g + i), vec.load(M, p + i)
+        terms = vec.add(vec.load(M, size + i), vec.magnitude(vec.load(M, z + i)))
+        delta = vec.fma(vec.splat(M, gamma), terms, vec.splat(M, roundings.tiny / 2))
+        change = vec.subtract(phi(vec.add(p_i, delta), code), phi(vec.subtract(p_i, delta), code))
+        if s >= 0:
+            change = vec.multiply(vec.load(M, s + i), change)
+        allowed = vec.fma(vec.splat(M, ulps), vec.magnitude(g_i), change)
+        allowed = vec.select(vec.at_most(allowed, top), allowed, none)  # An overflow explains nothing.
+        allowed = vec.select(vec.at_most(allowed, least), least, allowed)
+        moved = vec.magnitude(vec.subtract(g_i, vec.load(M, earlier + i)))
+        worst = vec.larger(vec.select(vec.at_most(moved, allowed), zero, one), worst)
+    return largest(worst) == 0
+
+
+@compiled
+def rounded(F1, F2, M, places, sizes, measured, stale, earlier, asked, roundings):
+    """Whether rounding keeps a column from getting better, as `Ledger.rounded` in the NumPy twin defines.
+
+    measured: ‖g − x‖∞, ‖g‖∞ and ‖z‖∞. `earlier` is the place of an earlier iterate of Picard's iteration, or −1.
+    """
+    (step, top, z_norm), end = measured, sizes[3]
+    stalled, eps = stale >= STALE, 2 * roundings.unit
+    limit = (math.sqrt(eps) if stalled else ROUNDED * eps) * (z_norm if z_norm > top else top)
+    if step <= limit and explained(F1, F2, M, places, sizes, places[0], stalled, asked, roundings):
+        return True
+    if earlier < 0 or stale <= STALE:
+        return False
+    slope = norms(M, places[3], -end, end)[0] if places[3] >= 0 else roundings.lipschitz
+    contracts = slope * roundings.norm < 1
+    if not (contracts and norms(M, places[1], earlier, end)[0] <= limit):
+        return False
+    return explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings)

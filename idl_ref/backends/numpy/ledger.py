@@ -1,0 +1,157 @@
+"""This module keeps the results of the columns of an equation, and decides which columns are done."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from idl_ref.backends import methods
+from idl_ref.backends.equation import Application, Equation
+from idl_ref.certificate import ROUNDED, Certifier, asked_step, column_max, limits
+from idl_ref.solution import Solution, SolveOptions, Status
+
+
+class Ledger:
+    """The results of all columns. `index` holds the columns that still run, in the order of the running arrays."""
+
+    def __init__(self, equation: Equation, options: SolveOptions, certifier: Certifier) -> None:
+        n, m = equation.Z.shape
+        self.options = options
+        self.eps, self.tiny = limits(equation.Z.dtype)
+        self.certifier = certifier
+        self.X = np.full((n, m), np.nan, equation.Z.dtype)
+        self.status = np.full(m, Status.NONFINITE, np.int8)
+        self.iterations = np.zeros(m, np.intp)
+        self.step = np.full(m, np.nan)
+        self.error_bound = np.full(m, np.inf)
+        self.index = np.arange(m)
+        self.lowest = np.full(m, np.inf)  # the smallest step so far
+        self.stale = np.zeros(m, np.intp)  # the number of applications since the smallest step
+        self.earlier = np.full((n, m), np.nan, equation.Z.dtype)  # an iterate to which Picard's iteration may return
+
+    def start(self, equation: Equation, X: np.ndarray) -> tuple[Equation, np.ndarray]:
+        """Return the equation and the start without columns that are not finite, whose status remains NONFINITE."""
+        finite = np.isfinite(equation.Z).all(axis=0) & np.isfinite(X).all(axis=0)
+        if equation.S is not None:
+            finite &= np.isfinite(equation.S).all(axis=0)
+        self.index = self.index[finite]
+        return (equation, X) if finite.all() else (equation.take(finite), X[:, finite])
+
+    def begin(self, X: np.ndarray) -> Leavers:
+        """Start an iteration for the running columns, in which no step has been seen yet."""
+        self.lowest[self.index], self.stale[self.index] = np.inf, 0
+        return Leavers(self, X)
+
+    def settle(self, application: Application, trial: np.ndarray | None = None) -> np.ndarray:
+        """Count one application G = g(X), close the columns that end, and tell which continue.   -> (k,) bool
+
+        `trial` tells in which columns X is a trial point; None means Picard's iteration, in which no X is one. A trial
+        point whose G overflows does not end its column.
+        """
+        index, step = self.index, application.step()
+        self.iterations[index] += 1
+        lower = step < self.lowest[index]
+        self.lowest[index] = np.where(lower, step, self.lowest[index])
+        self.stale[index] = np.where(lower, 0, self.stale[index] + 1)
+        finite = np.isfinite(step)
+        converged = finite & (step <= self.asked(application.equation))
+        done = converged | self._rounded(application, finite & ~converged, trial is None)
+        broken = ~finite if trial is None else ~finite & ~trial
+        leaving = done | broken | (self.iterations[index] >= self.options.max_iter)
+        if leaving.any():
+            status = np.where(done, Status.PRECISION_LIMIT, Status.MAX_ITER)
+            status[converged], status[broken] = Status.CONVERGED, Status.NONFINITE
+            self.close(application.take(leaving), leaving, status[leaving])
+        return ~leaving
+
+    def asked(self, equation: Equation) -> np.ndarray:
+        """Return the step at which each column of an equation is converged.   -> (k,)"""
+        return asked_step(self.options.tol, column_max(equation.Z), self.tiny)
+
+    def contracts(self, equation: Equation) -> np.ndarray:
+        """Tell in which columns of an equation g is known to be a contraction.   -> (k,) bool"""
+        return self.certifier.kappa(equation.S, equation.Z.shape[1]) < 1
+
+    def _rounded(self, application: Application, running: np.ndarray, picard: bool) -> np.ndarray:
+        """Tell which of the running columns rounding keeps from getting better.   -> (k,) bool
+
+        In such a column, rounding explains the change of every row. The change is judged where the step is small
+        against the largest entry of the column, and where no step has been smaller in the last STALE applications. In
+        Picard's iteration, the change since an earlier iterate is judged as well: if g is a contraction, an iteration
+        x ← g(x) + ρ that comes back to where it was is at most (I − Lip(φ)|A|)⁻¹ρ away from x*, and remains so.
+        """
+        equation, X, _, G = application
+        stale = self.stale[self.index]
+        stalled = stale >= methods.STALE
+        size = np.maximum(column_max(equation.Z), column_max(G))
+        limit = np.where(stalled, np.sqrt(self.eps), ROUNDED * self.eps) * size
+        rounded = self._explained(application, X, running & (application.step() <= limit), stalled)
+        if picard and stalled.any():
+            earlier = self.earlier[:, self.index]
+            back = (stale > methods.STALE) & self.contracts(equation) & (column_max(G - earlier) <= limit)
+            rounded |= self._explained(application, earlier, running & back, stalled)
+            store = stalled & (stale & (stale - 1) == 0)  # A longer and longer time ago, as the period is not known.
+            self.earlier[:, self.index[store]] = G[:, store]
+        return rounded
+
+    def _explained(
+        self, application: Application, earlier: np.ndarray, columns: np.ndarray, stalled: np.ndarray
+    ) -> np.ndarray:
+        """Tell in which of the given columns tol or rounding explains the change from `earlier` to G.   -> (k,) bool"""
+        explained = np.zeros(columns.size, bool)
+        if columns.any():
+            part = application.take(columns)
+            allowed = np.maximum(part.allowance(self.certifier, stalled[columns]), self.asked(part.equation))
+            explained[columns] = (np.abs(part.G - earlier[:, columns]) <= allowed).all(axis=0)
+        return explained
+
+    def close(self, application: Application, leaving: np.ndarray, status: np.ndarray) -> None:
+        """Record the results of the columns that leave; `application` and `status` hold only those columns."""
+        (equation, X, _, G), columns = application, self.index[leaving]
+        # Where g is no contraction, it may enlarge the error of x̂, so that x̂ is the answer.
+        answer = np.where(self.contracts(equation), G, X)
+        self.X[:, columns] = np.where(status == Status.NONFINITE, np.nan, answer)
+        self.status[columns] = status
+        self.step[columns] = application.step()
+        self.error_bound[columns] = self.certifier.bound(X, G, equation.S, equation.Z)
+        self.index = self.index[~leaving]
+
+    def solution(self) -> Solution:
+        """Return the recorded results."""
+        return Solution(self.X, self.status, self.iterations, self.step, self.error_bound)
+
+
+class Leavers:
+    """The columns that leave an iteration before they end, because another method shall continue with them."""
+
+    def __init__(self, ledger: Ledger, X: np.ndarray) -> None:
+        self.ledger = ledger
+        self.index, self.X = [ledger.index[:0]], [X[:, :0]]
+
+    def add(self, X: np.ndarray, alive: np.ndarray, leaving: np.ndarray) -> np.ndarray:
+        """Let columns leave that are alive, and are slow or near the iteration limit.   -> (k,) bool: which stay"""
+        ledger = self.ledger
+        leaving = alive & leaving
+        leaving[alive] |= ledger.iterations[ledger.index] >= methods.enough(ledger.options.max_iter)
+        gone = leaving[alive]
+        self.index.append(ledger.index[gone])
+        self.X.append(X[:, leaving])
+        ledger.index = ledger.index[~gone]
+        return alive & ~leaving
+
+    def slower(
+        self, equation: Equation, best: np.ndarray, mark: np.ndarray, alive: np.ndarray, other: float
+    ) -> np.ndarray:
+        """Tell which columns are expected to need more time than another method of the cost `other`.   -> (k,) bool
+
+        `best` is the smallest step of each column, and `mark` that of one window of applications before.
+        """
+        ledger, slower = self.ledger, np.zeros(best.size, bool)
+        asked, max_iter = ledger.asked(equation), ledger.options.max_iter
+        for j, column in zip(np.flatnonzero(alive), ledger.index, strict=True):
+            needed = methods.window(max_iter) * methods.steps_left(best[j], mark[j], asked[j])
+            slower[j] = methods.hopeless(needed, max_iter - ledger.iterations[column], other)
+        return slower
+
+    def join(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of all columns that left, and their iterates."""
+        return np.concatenate(self.index), np.concatenate(self.X, axis=1)
