@@ -76,7 +76,7 @@ class Point:
         near = {name: v * (1 + NEAR * rng.uniform(-1, 1, v.shape)) for name, v in self.loss.values.items()}
         U = near.pop("U")
         try:
-            return Point(ImplicitModel.from_parameters(self.loss.model.settings, near), U, targets, loss)
+            return Point(type(self.loss.model).from_parameters(self.loss.model.settings, near), U, targets, loss)
         except NotConvergedError:
             return None
 

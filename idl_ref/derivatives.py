@@ -62,7 +62,7 @@ def doubled(model: ImplicitModel, method: str | None = None) -> ImplicitModel:
         method=method or model.method,
     )
     parameters = {name: value.astype(np.float64) for name, value in model.parameters.items()}
-    return ImplicitModel.from_parameters(settings, parameters)
+    return type(model).from_parameters(settings, parameters)
 
 
 class LossFunction:
@@ -198,7 +198,7 @@ class LossFunction:
     def _at(self, moved: Values) -> tuple[float, bool]:
         """Return the loss at another point, and whether that point lies on another smooth piece than θ."""
         parameters = {name: value for name, value in moved.items() if name != "U"}
-        forward = ImplicitModel.from_parameters(self.model.settings, parameters).forward_pass(moved["U"], self.X.T)
+        forward = type(self.model).from_parameters(self.model.settings, parameters).forward_pass(moved["U"], self.X.T)
         equation = Equation(forward.weights.factors, self.activation, None, forward.Z)
         X = self._polished(forward.solution.require().X, equation)
         active = self._active(moved, equation.apply(X)[0])

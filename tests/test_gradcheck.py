@@ -243,6 +243,15 @@ def test_a_huge_resolvent_excuses_nothing():
         assert wrong_rows(check(made)) == {"A"}
 
 
+def test_the_gradients_of_a_subclass_are_checked():
+    class Wrong(ImplicitModel):
+        def _gradients(self, *arguments):
+            return {name: G * (1 + 1e-3 * (name == "B")) for name, G in super()._gradients(*arguments).items()}
+
+    made = make()
+    assert wrong_rows(check(Wrong.from_parameters(made.settings, made.parameters))) == {"B"}
+
+
 @pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_no_planted_error_passes(count):
     verdicts, missed = sweep_planted(count, seed=count)
