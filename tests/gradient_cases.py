@@ -204,7 +204,7 @@ FORMULAS = (
     (ImplicitFunctionInf, "_pull", lambda f, F, G: G),
     (ImplicitFunctionRows, "_pull", lambda f, F, G: G),
     (ImplicitFunctionTriu, "_pull", lambda f, F, G: G),
-    (ImplicitFunctionInf, "_pull", lambda f, F, G: G * min(1, f.kappa / wellposed.norm_inf(F))),
+    (ImplicitFunctionInf, "_pull", lambda f, F, G: G * (f.kappa / max(f.kappa, wellposed.norm_inf(F)))),
 )
 RIGHT = factors.gradients
 
