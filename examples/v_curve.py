@@ -55,7 +55,7 @@ plt.show()
 # If the solver stops at a loose tolerance, no h makes the error small: the difference then approximates the derivative
 # of the *truncated* iteration, which is a different function. A gradient check must therefore solve to rounding
 # accuracy, whatever the model's own tolerance is, and `check_gradients` does so. At the right end, ‖A‖∞ crosses κ
-# between −h and +h, where the scaling of A begins. This is a kink, which is reported and not judged.
+# between −h and +h, where the scaling of A begins. Such a kink makes the difference wrong, but not the gradient.
 
 best = steps[errors.argmin()]
 assert 1e-7 < best < 1e-4

@@ -295,8 +295,8 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command `check`."""
     parser.description = (
         "Report whether a saved model is well posed, which error bound its hidden states have, and whether its "
-        "gradients agree with central differences and the complex step. The exit status is 1 if the model could not be "
-        "shown to be well posed, if a sample does not converge, or if a gradient is wrong."
+        "gradients agree with the complex step and central differences. The exit status is 1 if the model could not be "
+        "shown to be well posed, if a sample does not converge, or if a gradient is wrong or cannot be judged."
     )
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file")
@@ -342,7 +342,7 @@ def _check(options: argparse.Namespace) -> int:
         targets = targets if model.classes is None else model.classes[targets]
         report = check_gradients(model, U, targets, entries=options.entries)
         print(report)
-        gradients = "ok" if report.passed else "WRONG"
+        gradients = report.verdict
     else:
         gradients = "not checked, because not every sample converged"
     print(f"well-posedness: {'ok' if well_posed else 'NOT SHOWN'}; gradients: {gradients}")

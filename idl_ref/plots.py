@@ -14,8 +14,9 @@ from idl_ref import activations, checks
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
 from idl_ref.choices import ActivationName, Loss, Method
+from idl_ref.comparison import STEP
 from idl_ref.equilibrium import solve_equilibrium
-from idl_ref.gradcheck import STEP, difference_curve
+from idl_ref.gradcheck import difference_curve
 from idl_ref.model import ImplicitModel
 from idl_ref.solution import SolveOptions
 from idl_ref.train import History

@@ -238,8 +238,13 @@ def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.nda
 
 def _row_sums(A: np.ndarray) -> np.ndarray:
     """Return Σⱼ |A_ij| in float64, inf where the sum overflows.   A (n, k) -> (n,)"""
+    size = magnitude(A)
     with np.errstate(over="ignore"):
-        return magnitude(A).sum(axis=1)
+        if (
+            size.dtype.kind == "c"
+        ):  # NumPy adds complex numbers in another order; the real parts decide which row is taken.
+            return size.real.sum(axis=1) + 1j * size.imag.sum(axis=1)
+        return size.sum(axis=1)
 
 
 def _scale(A: np.ndarray, nu: float, kappa: float) -> np.number:

@@ -280,6 +280,17 @@ def test_check_of_wrong_gradients(trained, capsys, monkeypatch):
     assert out.rstrip().endswith("well-posedness: ok; gradients: WRONG")
 
 
+def test_check_that_cannot_tell(tmp_path, capsys):
+    """For n = 1 and ‖A‖∞ > κ, the effective A is ±κ, so that only rounding remains of the gradient of the raw A."""
+    model = ImplicitModel(3, 2, 1, bias=True, activation="tanh", seed=0)
+    model.parameters["A"][...] = 8
+    model.save(tmp_path / "model.npz")
+    status, out, _ = run(capsys, "check", tmp_path / "model.npz")
+    assert status == 1
+    assert "cannot tell for A: rounding may change this gradient by more than 1e-6 of its largest entry: check" in out
+    assert out.rstrip().endswith("well-posedness: ok; gradients: cannot tell")
+
+
 def test_check_of_a_straight_through_model(tmp_path, capsys):
     model = ImplicitModel(3, 2, 4, straight_through=True, seed=0)
     model.parameters["A"] *= 8

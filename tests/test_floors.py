@@ -78,9 +78,11 @@ FLOORS = {
     # training
     "train": 20,
     # leaves
-    "gradcheck": 20,
+    "derivatives": 20,
+    "comparison": 21,
+    "gradcheck": 22,
     "datasets": 20,
-    "plots": 21,
+    "plots": 23,
     # theory as code, on top of the model
     "analysis.compose": 20,
     "analysis": 21,

@@ -48,6 +48,23 @@ def test_cross_entropy_takes_logits_of_any_size(dtype):
     assert G_Y.dtype == dtype  # Before NumPy 2, dividing by an integer can give float64.
 
 
+@pytest.mark.parametrize("gap", [1.0, 40.0, 80.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_confident_sample_keeps_its_digits(dtype, gap):
+    """The softmax of the label is 1 − 2 exp(−gap) + …, which rounds to 1 for a gap of 40."""
+    Y = np.array([[0.0, 0.0], [gap, gap], [0.0, 0.0]], dtype)
+    value, G_Y = losses.cross_entropy(Y, np.array([1, 0]))
+    rest = 2 * np.exp(-gap)
+    other = rest / 2
+    right = np.array([[other, -1 - other], [-rest, 1], [other, other]]) / (1 + rest)
+    np.testing.assert_allclose(2 * G_Y, right, rtol=8 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(2 * value, 2 * np.log1p(rest) + gap, rtol=8 * np.finfo(dtype).eps)
+    alone, _ = losses.cross_entropy(Y[:, :1], np.array([1]))
+    np.testing.assert_allclose(alone, np.log1p(rest), rtol=8 * np.finfo(dtype).eps)
+    slope = losses.cross_entropy(Y + 1e-30j * np.eye(3, 2), np.array([1, 0]))[0].imag / 1e-30
+    np.testing.assert_allclose(slope, (right[0, 0] + right[1, 1]) / 2, rtol=1e-13)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("loss", losses.LOSSES)
 def test_no_samples_cost_nothing(loss, dtype):
