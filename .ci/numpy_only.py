@@ -33,7 +33,7 @@ with tempfile.TemporaryDirectory() as folder:
 
     model = idl_ref.load(path)
     _, _, x_test, y_test = idl_ref.datasets.digits()
-    accuracy = (model(model.preprocessing(x_test)).argmax(axis=1) == y_test).mean()
+    accuracy = (model(x_test).argmax(axis=1) == y_test).mean()
     assert accuracy >= 0.97, accuracy
 
     shown = (
@@ -68,8 +68,7 @@ with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.npz")
         model = idl_ref.load(Path(folder) / "model.npz")
         samples = rng.standard_normal((4, 5)).astype(dtype)
-        U = samples if model.preprocessing is None else model.preprocessing(samples, dtype)
-        Y, predictor = model(U), model.freeze(raw=flag)
+        Y, predictor = model(samples), model.freeze()
         bound = 2 * predictor.certified(samples).error_bound.max() + 1e-5  # an export takes other steps
         assert np.abs(predictor(samples) - Y).max() <= bound
         assert np.abs(predictor(samples[:1]) - Y[:1]).max() <= bound

@@ -6,6 +6,7 @@ ORDER = (
     "cobweb",
     "residuals",
     "certificate",
+    "certified_answers",
     "iterations_and_kappa",
     "spectrum",
     "hard_equilibrium",

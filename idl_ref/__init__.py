@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         weights,
         wellposed,
     )
-    from idl_ref.equilibrium import solve_adjoint, solve_equilibrium
+    from idl_ref.activations import Activation
+    from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
     from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
     from idl_ref.gradcheck import check_gradients
     from idl_ref.io import FileFormatError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SGD",
+    "Activation",
     "ConvergenceWarning",
     "FileFormatError",
     "History",
@@ -60,6 +62,7 @@ __all__ = [
     "available_backends",
     "backends",
     "certificate",
+    "certify",
     "check_gradients",
     "conformance",
     "datasets",
@@ -84,11 +87,13 @@ __all__ = [
 
 def _import_name(name: str) -> None:
     """Bind `name`, if it is a public class or function, as a global of this package."""
-    global SGD, ConvergenceWarning, FileFormatError, History, ImplicitFunction, ImplicitFunctionInf
+    global SGD, Activation, ConvergenceWarning, FileFormatError, History, ImplicitFunction, ImplicitFunctionInf
     global ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel, NotConvergedError, Prediction, Predictor
-    global Solution, SolveOptions, Status, check_gradients, fit, load, solve_adjoint, solve_equilibrium
-    if name in ("solve_adjoint", "solve_equilibrium"):
-        from idl_ref.equilibrium import solve_adjoint, solve_equilibrium
+    global Solution, SolveOptions, Status, certify, check_gradients, fit, load, solve_adjoint, solve_equilibrium
+    if name == "Activation":
+        from idl_ref.activations import Activation
+    elif name in ("certify", "solve_adjoint", "solve_equilibrium"):
+        from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
     elif name.startswith("ImplicitFunction"):
         from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
     elif name == "check_gradients":

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 import idl_ref
-from idl_ref import activations, bench, checks, datasets, export, train, wellposed
-from idl_ref.backends import CHOICES, resolve
+from idl_ref import activations, bench, checks, classes, datasets, export, labels, npz, train, wellposed
+from idl_ref.backends import resolve
+from idl_ref.choices import BACKENDS
 from idl_ref.conformance import command as conformance
 from idl_ref.functions import FUNCTIONS
 from idl_ref.gradcheck import check_gradients
@@ -21,8 +23,23 @@ from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
 from idl_ref.preprocessing import Standardise
 
-_Help = argparse.ArgumentDefaultsHelpFormatter
-REFUSED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError)
+DIVERGED = 2.0  # A training has diverged if it makes the loss this many times larger than that of equal outputs.
+STANDARDISE = {"auto": None, "features": True, "all": False}  # The argument per_feature of Standardise.fit.
+REFUSED = (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error messages are safe to print, whatever names of files the arguments hold."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(checks.printable(message))
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default value of an option in its help, unless the option is left out by default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,13 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()  # The reader of our output has closed the pipe. This keeps Python from printing a traceback.
         return 0
     except REFUSED as reason:
-        print(f"idl-ref: error: {' '.join(str(reason).split()) or type(reason).__name__}", file=sys.stderr)
+        print(f"idl-ref: error: {checks.printable(reason) or type(reason).__name__}", file=sys.stderr)
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="idl-ref",
         description="Train and use implicit models, whose hidden state X solves the equation X = φ(A X + B U).",
         epilog="Start with: idl-ref train    (without arguments it trains on handwritten digits for a few seconds)",
@@ -86,11 +103,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--activation", choices=list(activations.TABLE), default="relu", help="activation φ")
     add("--epochs", type=int, default=20, metavar="E", help="number of passes over the training samples")
     add("--batch-size", type=int, default=32, metavar="M", help="number of samples per training step")
+    scales = "one mean and scale per feature, or one for all; auto is one for all for images, else per feature"
+    add("--standardise", choices=list(STANDARDISE), default="auto", help=scales)
     rate = "learning rate of the first step; the rate then decreases to 0 along a half cosine"
     add("--lr", type=float, default=0.01, metavar="RATE", help=rate)
     add("--seed", type=int, default=0, metavar="S", help="seed of the initial weights and of the order of the samples")
     solver = "what solves the equations; idl-ref info lists what works here"
-    add("--backend", choices=CHOICES, default="auto", help=solver)
+    add("--backend", choices=BACKENDS, default="auto", help=solver)
     add("--out", type=Path, default=Path(), metavar="DIR", help="folder for the files, created if it does not exist")
     parser.set_defaults(run=_train)
 
@@ -99,11 +118,15 @@ def _train(options: argparse.Namespace) -> int:
     """Run the command `train`."""
     resolve(options.backend)
     x_train, y_train, x_test, y_test = datasets.digits() if options.data is None else _labelled(options.data)
-    preprocessing = Standardise.fit(x_train)
-    U, U_test = preprocessing(x_train), preprocessing(x_test)
+    found = classes.find("y_train", y_train)
+    classes.index("y_test", y_test, found)
+    per_feature = STANDARDISE[options.standardise]
+    if options.data is None and per_feature is None:
+        per_feature = False  # The rows of the digits are images, whose pixels have one common scale.
+    preprocessing = Standardise.fit(x_train, per_feature)
     model = ImplicitModel(
-        input_dim=U.shape[1],
-        output_dim=int(y_train.max()) + 1,
+        input_dim=math.prod(x_train.shape[1:]),
+        output_dim=len(found),
         hidden_dim=options.hidden,
         f=FUNCTIONS[options.f],
         bias=True,
@@ -113,32 +136,58 @@ def _train(options: argparse.Namespace) -> int:
         seed=options.seed,
         backend=options.backend,
     )
-    model.preprocessing = preprocessing
-    checks.labels("y_test", y_test, len(U_test), model.output_dim)
+    model.preprocessing, model.classes = preprocessing, found
     optimizer = SGD(options.lr, schedule="cosine")
     options.out.mkdir(parents=True, exist_ok=True)
-    print(f"{model}: {len(U)} training samples, {len(U_test)} test samples")
-    history = train.fit(
-        model,
-        U,
-        y_train,
-        optimizer=optimizer,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        validation=(U_test, y_test) if len(U_test) else None,
-        seed=options.seed,
-    )
-    if history.interrupted:
-        print(f"interrupted after {len(history.loss)} epochs; the model is saved with the weights it has now")
-    written = [options.out / "model.npz", options.out / "history.json"]
-    model.save(written[0])
-    history.save(written[1])
-    written += _plot(history, options.out / "training.png")
-    if len(U_test):
-        _, accuracy = train.evaluate(model, U_test, y_test)
-        print(f"test accuracy: {100 * (accuracy or 0.0):.2f} %")
-    print(f"wrote {', '.join(map(str, written))}")
-    return 0
+    print(f"{model}: {len(x_train)} training samples of {len(found)} classes, {len(x_test)} test samples")
+    before = train.measure(model, x_train, y_train)
+    try:
+        history = train.fit(
+            model,
+            x_train,
+            y_train,
+            optimizer=optimizer,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            validation=(x_test, y_test) if len(x_test) else None,
+            seed=options.seed,
+        )
+    except FloatingPointError as reason:
+        print(f"idl-ref: error: {reason} The training diverged, and no model was written.", file=sys.stderr)
+        return 1
+    after, test = (train.measure(model, *data) for data in ((x_train, y_train), (x_test, y_test)))
+    diverged = not after.loss <= DIVERGED * max(before.loss, math.log(model.output_dim))  # This is true for NaN.
+    written = [] if diverged else [options.out / "model.npz"]
+    if not diverged:
+        model.save(written[0])
+        if history.interrupted:
+            print(f"interrupted after {len(history.loss)} epochs; the model is saved with the weights it has now")
+    history.save(options.out / "history.json")
+    written += [options.out / "history.json", *_plot(history, options.out / "training.png")]
+    if len(x_test):
+        print(f"test {labels.accuracy(test.accuracy or 0.0, test.failed, len(x_test))}")
+    print(f"wrote {checks.printable(', '.join(map(str, written)))}")
+    faults = _faults(history, before, after, diverged)
+    print("\n".join(faults), end="\n" if faults else "")
+    return 1 if faults or test.failed else 0
+
+
+def _faults(history: train.History, before: train.Measured, after: train.Measured, diverged: bool) -> list[str]:
+    """Return sentences about what went wrong in a training."""
+    found = []
+    if unconverged := sum(history.unconverged[-1:]):
+        found.append(
+            f"{unconverged} samples did not converge in the last epoch, forward or adjoint, so that its gradients are "
+            "inexact: choose another --f than none, or lower --lr."
+        )
+    if diverged:
+        found.append(
+            f"the training diverged: the loss of the training samples was {before.loss:.3g} before it and is "
+            f"{after.loss:.3g} now. model.npz was not written: lower --lr."
+        )
+    elif after.failed:
+        found.append(f"{after.failed} training samples have no answer with the final weights: lower --lr.")
+    return found
 
 
 def _plot(history: train.History, path: Path) -> list[Path]:
@@ -158,12 +207,15 @@ def _plot(history: train.History, path: Path) -> list[Path]:
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command `predict`."""
-    parser.description = "Predict labels with a saved model; the preprocessing stored in it is applied first."
+    parser.description = (
+        "Predict labels with a saved model. A sample that does not converge, or is not finite, has no label, and then "
+        "the exit status is 1."
+    )
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file that train wrote")
     data = "file with the array x_test, and y_test if accuracy is to be shown; without it, the digits' test set is used"
     add("--data", type=Path, metavar="FILE.npz", help=data)
-    table = "write a table with the columns sample, label and the outputs y0, y1, …, one row per sample"
+    table = "write a table with the columns sample, label and the outputs y0, y1, …; a sample that failed has no label"
     add("--out", type=Path, metavar="FILE.csv", help=table)
     parser.set_defaults(run=_predict)
 
@@ -171,37 +223,43 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 def _predict(options: argparse.Namespace) -> int:
     """Run the command `predict`."""
     model = idl_ref.load(options.model)
-    U, y = _samples(model, options.data)
-    Y = model(U)
-    predicted = Y.argmax(axis=1)
+    x, y = _samples(model, options.data)
+    forward = model.forward_pass(x)
+    Y, known = forward.Y.T, labels.has_class(forward)
+    found = np.arange(model.output_dim) if model.classes is None else model.classes
+    predicted, failed = Y.argmax(axis=1), int((~known).sum())
+    words = [str(label) if ok else "" for label, ok in zip(found[predicted].tolist(), known, strict=True)]
+    right = None if y is None else (predicted == classes.index("y_test", y, found)) & known
     if options.out is not None:
-        columns = np.column_stack([np.arange(len(Y)), predicted, Y])
-        header = ",".join(["sample", "label", *(f"y{i}" for i in range(model.output_dim))])
-        formats = ["%d", "%d"] + ["%.9g"] * model.output_dim
-        np.savetxt(options.out, columns, fmt=formats, delimiter=",", header=header, comments="")
+        labels.write_table(options.out, words, Y)
     else:
-        print(" ".join(map(str, predicted[:40])) + (f" … ({len(predicted)} in all)" if len(predicted) > 40 else ""))
-    if y is not None and len(y):
-        print(f"accuracy: {100 * float((predicted == y).mean()):.2f} %")
+        shown = " ".join(label or "(failed)" for label in words[:40])
+        print(shown + (f" … ({len(words)} in all)" if len(words) > 40 else ""))
+    if right is not None and right.size:
+        print(labels.accuracy(float(right.mean()), failed, right.size))
     if options.out is not None:
-        print(f"wrote {options.out}")
-    return 0
+        print(f"wrote {checks.printable(options.out)}")
+    if failed:
+        first = int(np.argmin(known))
+        print(
+            f"{failed} of {len(words)} samples failed and have no label; the first is sample {first}: "
+            f"{labels.reason(forward.solution.status[first])}."
+        )
+    return 1 if failed else 0
 
 
 def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return preprocessed inputs U (m, p), and their labels (m,) where the data has any."""
+    """Return samples x (m, …) that the model takes, and their labels (m,) where the data has any."""
     if path is None:
-        _, _, x, labels = datasets.digits()
+        _, _, x, digits = datasets.digits()
         if model.input_dim != x.shape[1]:
             raise ValueError(
                 f"--data is needed, because the model takes {model.input_dim} features; "
                 f"got the embedded digits, which have {x.shape[1]}: pass a file with x_test."
             )
-        y: np.ndarray | None = labels
+        y: np.ndarray | None = digits
     else:
-        arrays = _arrays(path)
-        if "x_test" not in arrays:
-            raise ValueError(f"{path} must hold x_test; got {', '.join(arrays) or 'no arrays'}.")
+        arrays = npz.arrays(path, ["x_test"], ["y_test"])
         x, y = arrays["x_test"], arrays.get("y_test")
         if x.ndim < 2 or (y is not None and y.shape != (len(x),)):
             got = f"{x.shape}" + ("" if y is None else f" and {y.shape}")
@@ -209,18 +267,17 @@ def _samples(model: ImplicitModel, path: Path | None) -> tuple[np.ndarray, np.nd
                 f"x_test must be samples of shape (m, …) and y_test, if there is one, labels of shape (m,); "
                 f"got {got} in {path}."
             )
-    U = model.preprocessing(x, model.dtype) if model.preprocessing is not None else x.reshape(len(x), -1)
-    return checks.samples("x_test", U, "p", model.input_dim, model.dtype), y
+    x = checks.real_array("x_test", x)
+    rows = x.reshape(len(x), math.prod(x.shape[1:]))
+    return checks.samples("x_test", rows, "p", model.input_dim, x.dtype), y
 
 
 def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return x_train, y_train, x_test and y_test of a data file, and refuse arrays that do not fit together."""
     names = ("x_train", "y_train", "x_test", "y_test")
-    found = _arrays(path)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"{path} must hold {', '.join(names)}; got {', '.join(found) or 'no arrays'}.")
-    x_train, y_train, x_test, y_test = (checks.real_array(name, found[name]) for name in names)
+    found = npz.arrays(path, names)
+    x_train, x_test = (checks.real_array(name, found[name]) for name in ("x_train", "x_test"))
+    y_train, y_test = found["y_train"], found["y_test"]
     for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
         if x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
             raise ValueError(
@@ -231,28 +288,7 @@ def _labelled(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
         raise ValueError(f"x_train and x_test must have samples of one shape; got {x_train.shape} and {x_test.shape}.")
     if not len(x_train):
         raise ValueError(f"x_train must hold at least one sample; got {x_train.shape} in {path}.")
-    if y_train.dtype.kind not in "iu" or y_train.min() < 0:
-        raise ValueError(
-            f"y_train must be whole-number labels 0, 1, 2, …; got {y_train.dtype}, the smallest being {y_train.min()}."
-        )
     return x_train, y_train, x_test, y_test
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return all arrays of a .npz file by name; `train` and `predict` use the names of Keras' mnist.npz."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
-    try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            return {name: archive[name] for name in archive.files}
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as reason:  # Malformed bytes make zipfile and NumPy raise many kinds of exceptions.
-        raise ValueError(
-            f"{path} must be a .npz file of numeric arrays; got a file that NumPy cannot read "
-            f"({type(reason).__name__}): write it with numpy.savez."
-        ) from None
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -281,7 +317,8 @@ def _check(options: argparse.Namespace) -> int:
     checks.integer("--samples", options.samples, 1)
     rng = np.random.default_rng(0)
     if options.data is None and model.input_dim != 64:
-        U = rng.standard_normal((options.samples, model.input_dim))
+        U, pre = rng.standard_normal((options.samples, model.input_dim)), model.preprocessing
+        U = U if pre is None else pre.inverse(U)
     else:
         U = _samples(model, options.data)[0][: options.samples]
     weights = model.effective_weights()
@@ -301,7 +338,9 @@ def _check(options: argparse.Namespace) -> int:
     )
     well_posed = root.upper < limit and solution.converged
     if solution.converged:
-        report = check_gradients(model, U, rng.integers(0, model.output_dim, len(U)), entries=options.entries)
+        targets = rng.integers(0, model.output_dim, len(U))
+        targets = targets if model.classes is None else model.classes[targets]
+        report = check_gradients(model, U, targets, entries=options.entries)
         print(report)
         gradients = "ok" if report.passed else "WRONG"
     else:
@@ -316,7 +355,7 @@ def _info(options: argparse.Namespace) -> int:
     for package in ("numpy", "numba", "scipy", "matplotlib", "tqdm", "safetensors"):
         print(f"{package:<12}{_version(package)}")
     for name, state in idl_ref.available_backends().items():
-        print(f"backend {name:<8}{state}")
+        print(f"backend {name:<8}{checks.printable(state)}")
     print(f"backend auto is {resolve('auto')}")
     return 0
 

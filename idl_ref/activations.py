@@ -10,48 +10,146 @@ the smooth piece of φ, and the analytic continuation of that piece is evaluated
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import numpy as np
 
 from idl_ref import checks
+from idl_ref.choices import ActivationName, Backend
 
 __all__ = ["Activation", "get"]
 
 LEAK = 0.01  # The slope of leaky_relu for negative arguments.
 # Compiled kernels select an activation by these codes. The Numba twin relies on IDENTITY < RELU < all others.
 IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, ELU, HARDTANH, SOFTSIGN = range(9)
+OWN = -1  # The code of an activation that is not in the table. No compiled kernel has it.
+
+Function = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Activation:
-    """One row of the activation table: a function φ and what solvers and certificates need to know of it.
+    """An activation φ of your own, for models and equations on the NumPy backend; also a row of the activation table.
 
-    Attributes
+    Parameters
     ----------
     name : str
-        The name by which users choose the activation.
-    code : int
-        The number by which compiled kernels choose the activation.
+        The name in messages, which consists of letters, digits and underscores, and is not that of a built-in
+        activation.
     phi, slope : callable
-        φ and φ′, applied entry by entry. At a kink, `slope` is the smaller of the two one-sided slopes, so that
-        φ′(0) = 0 for relu.
+        φ and φ′, which take a NumPy array, float32 or float64, of any shape, and return a new array of the same shape
+        and dtype, entry by entry. φ(NaN) must be NaN. The computed φ(p) must differ from the exact value by at most
+        16 u |φ(p)| + u Lip(φ) |p|, with the unit of rounding u = 2⁻²⁴ in float32 and 2⁻⁵³ in float64, because error
+        bounds rely on this. At a kink, `slope` should be the smaller of the two one-sided slopes, as it is for relu,
+        whose φ′(0) is 0.
     lipschitz : float
-        The Lipschitz constant Lip(φ): the smallest c with |φ(a) − φ(b)| ≤ c |a − b| for all a, b. It is at most 1.
+        The Lipschitz constant Lip(φ), 0 < Lip(φ) ≤ 1: the smallest c with |φ(a) − φ(b)| ≤ c |a − b| for all a, b. A
+        larger c makes error bounds larger.
     kinks : tuple of float
-        The arguments at which φ′ jumps.
+        The arguments at which φ′ jumps. `check_gradients` avoids differences across them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The name is taken, or a check on several thousand points of all magnitudes shows that φ or φ′ is not what is
+        claimed. Such checks can miss what happens between the points.
+
+    Notes
+    -----
+    backend="auto" is numpy for an activation of your own; the other backends and all exports refuse it. A model with it
+    can be pickled and copied if its functions can, that is, if a module defines them by name. `ImplicitModel.save`
+    refuses it, because a file holds no functions, and says how to store the parameters.
+
+    Examples
+    --------
+    >>> from idl_ref import solve_equilibrium
+    >>> arctan = Activation("arctan", np.arctan, lambda P: 1 / (1 + P * P), lipschitz=1.0)
+    >>> print(solve_equilibrium([[0.5]], [[1.0]], activation=arctan).X.round(4))
+    [[0.9796]]
     """
 
     name: str
-    code: int
-    phi: Callable[[np.ndarray], np.ndarray]
-    slope: Callable[[np.ndarray], np.ndarray]
-    lipschitz: float = 1.0
+    phi: Function = field(repr=False)
+    slope: Function = field(repr=False)
+    lipschitz: float
     kinks: tuple[float, ...] = ()
+    code: int = field(default=OWN, init=False, repr=False)  # the number by which compiled kernels choose φ
+
+    def __post_init__(self) -> None:
+        name = self.name
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"the name of an activation must consist of letters, digits and _; got {name!r}.")
+        if name in TABLE:
+            raise ValueError(
+                f"the name of your activation must not be that of a built-in one; got {name!r}: choose another name, "
+                f'or pass activation="{name}" to use the built-in activation.'
+            )
+        for which, function in (("phi", self.phi), ("slope", self.slope)):
+            if not callable(function):
+                raise TypeError(f"{which} must be a function of an array; got {function!r}.")
+        if not isinstance(self.kinks, (tuple, list)):
+            raise TypeError(f"kinks must be a tuple of numbers; got {self.kinks!r}: one kink is kinks=(0.0,).")
+        kinks = tuple(checks.number("a kink", kink, -np.inf) for kink in self.kinks)
+        lipschitz = checks.number("lipschitz", self.lipschitz, 0, why="It is a bound of the slope, 0 < Lip(φ) ≤ 1.")
+        if not 0 < lipschitz <= 1:
+            raise ValueError(
+                f"lipschitz must be above 0 and at most 1; got {lipschitz:g}: divide phi and slope by the steepest "
+                "slope of phi, so that ‖A‖∞ < 1 makes the model well posed."
+            )
+        object.__setattr__(self, "kinks", kinks)
+        object.__setattr__(self, "lipschitz", lipschitz)
+        from idl_ref import activation_checks  # Imported here because built-in activations do not need it.
+
+        activation_checks.check(name, self.phi, self.slope, lipschitz, kinks)
+
+    def __str__(self) -> str:
+        return self.name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return get, (self.name,)  # Unpickling returns the row of the table, because lambdas cannot be pickled.
+        if self.code != OWN:
+            return get, (self.name,)  # Unpickling returns the row of the table, because lambdas cannot be pickled.
+        return Activation, (self.name, self.phi, self.slope, self.lipschitz, self.kinks)
+
+    def change(self, P: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """Return a bound of |φ(a) − φ(b)| for all a and b between P − δ and P + δ, without its own rounding.
+
+        Built-in activations do not decrease, so that this is φ(P + δ) − φ(P − δ). A user's activation may oscillate.
+        """
+        if self.code == OWN:
+            return 2 * self.lipschitz * delta
+        return self.phi(P + delta) - self.phi(P - delta)
+
+    def for_complex_step(self) -> Activation:
+        """Return the same activation with a φ that also takes P + iQ for tiny Q; built-in activations do so already.
+
+        A φ of a user's takes real arrays only, so that φ(P) + i φ′(P) Q takes its place, which is exact to O(Q²).
+        """
+        if self.code != OWN:
+            return self
+        return _row(self.name, OWN, _Continued(self), self.slope, self.lipschitz, self.kinks)
+
+
+class _Continued:
+    """The φ of an activation for real and complex arrays."""
+
+    def __init__(self, activation: Activation) -> None:
+        self.activation = activation
+
+    def __call__(self, P: np.ndarray) -> np.ndarray:
+        if not np.iscomplexobj(P):
+            return self.activation.phi(P)
+        real = np.ascontiguousarray(P.real)
+        return self.activation.phi(real) + 1j * (self.activation.slope(real) * P.imag)
+
+
+def _row(
+    name: str, code: int, phi: Function, slope: Function, lipschitz: float = 1.0, kinks: tuple[float, ...] = ()
+) -> Activation:
+    """Return a row of the table without the checks of the constructor, which the tests make in its place."""
+    row = object.__new__(Activation)
+    vars(row).update(name=name, phi=phi, slope=slope, lipschitz=lipschitz, kinks=kinks, code=code)
+    return row
 
 
 def _step(condition: np.ndarray, P: np.ndarray) -> np.ndarray:
@@ -95,21 +193,21 @@ def _elu(P: np.ndarray) -> np.ndarray:
 TABLE: dict[str, Activation] = {
     row.name: row
     for row in (
-        Activation("identity", IDENTITY, lambda P: P, np.ones_like),
-        Activation("relu", RELU, lambda P: np.maximum(P, 0), lambda P: _step(P > 0, P), kinks=(0.0,)),
-        Activation("leaky_relu", LEAKY_RELU, lambda P: np.maximum(P, LEAK * P), _leaky_relu_slope, kinks=(0.0,)),
-        Activation("tanh", TANH, np.tanh, _tanh_slope),
-        Activation("sigmoid", SIGMOID, _sigmoid, _sigmoid_slope, lipschitz=0.25),
-        Activation("softplus", SOFTPLUS, lambda P: np.maximum(P, 0) + np.log1p(np.exp(-_mirror(P))), _sigmoid),
-        Activation("elu", ELU, _elu, lambda P: np.exp(np.minimum(P, 0))),
-        Activation(
+        _row("identity", IDENTITY, lambda P: P, np.ones_like),
+        _row("relu", RELU, lambda P: np.maximum(P, 0), lambda P: _step(P > 0, P), kinks=(0.0,)),
+        _row("leaky_relu", LEAKY_RELU, lambda P: np.maximum(P, LEAK * P), _leaky_relu_slope, kinks=(0.0,)),
+        _row("tanh", TANH, np.tanh, _tanh_slope),
+        _row("sigmoid", SIGMOID, _sigmoid, _sigmoid_slope, lipschitz=0.25),
+        _row("softplus", SOFTPLUS, lambda P: np.maximum(P, 0) + np.log1p(np.exp(-_mirror(P))), _sigmoid),
+        _row("elu", ELU, _elu, lambda P: np.exp(np.minimum(P, 0))),
+        _row(
             "hardtanh",
             HARDTANH,
             lambda P: np.minimum(np.maximum(P, -1), 1),
             lambda P: _step(np.abs(P) < 1, P),
             kinks=(-1.0, 1.0),
         ),
-        Activation("softsign", SOFTSIGN, lambda P: P / (1 + _mirror(P)), lambda P: 1 / (1 + np.abs(P)) ** 2),
+        _row("softsign", SOFTSIGN, lambda P: P / (1 + _mirror(P)), lambda P: 1 / (1 + np.abs(P)) ** 2),
     )
 }
 
@@ -121,8 +219,9 @@ def get(name: Any) -> Activation:
 
     Parameters
     ----------
-    name : str
-        relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
+    name : str or Activation
+        relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity. An Activation is returned as it
+        is.
 
     Returns
     -------
@@ -138,6 +237,8 @@ def get(name: Any) -> Activation:
     >>> get("relu").phi(np.array([-1.0, 2.0])), get("sigmoid").lipschitz
     (array([0., 2.]), 0.25)
     """
+    if isinstance(name, Activation):
+        return name
     if isinstance(name, str) and name in TABLE:
         return TABLE[name]
     if isinstance(name, str) and name.lower() in EXPANSIVE:
@@ -145,4 +246,37 @@ def get(name: Any) -> Activation:
             f"activation must be non-expansive; got {name!r}, whose slope reaches {EXPANSIVE[name.lower()]}, "
             'so that ‖A‖∞ < 1 would not make the model well posed: use "softplus", "elu" or "relu".'
         )
+    if callable(name) or isinstance(name, type):
+        raise TypeError(
+            f"activation must be a name or an Activation; got {name!r}: pass idl_ref.Activation(name, phi, slope, "
+            "lipschitz) with this function as phi and its derivative as slope."
+        )
     return TABLE[checks.choice("activation", name, TABLE)]
+
+
+def by_name(activation: Any) -> ActivationName | Activation:
+    """Return the name of a built-in activation, given by name or as a row of the table, or a user's Activation."""
+    row = get(activation)
+    return row if row.code == OWN else checks.choice("activation", row.name, get_args(ActivationName))
+
+
+def backend_for(activation: Activation, backend: Backend) -> Backend:
+    """Return the backend that computes with an activation: for a user's, "auto" is numpy, and others are refused."""
+    if activation.code != OWN or backend not in ("auto", "numba", "cuda"):
+        return backend
+    if backend == "auto":
+        return "numpy"
+    raise ValueError(
+        f"backend {backend!r} has the built-in activations only; got the activation {activation.name!r} of your own: "
+        'use backend="numpy" or backend="auto".'
+    )
+
+
+def built_in(activation: ActivationName | Activation, what: str, way_out: str) -> ActivationName:
+    """Return the name of a built-in activation, and refuse a user's Activation; `what` cannot have it."""
+    if isinstance(activation, str):
+        return activation
+    raise ValueError(
+        f"{what} must have a built-in activation, because a file holds no Python functions; got the activation "
+        f"{activation.name!r} of your own: {way_out}."
+    )

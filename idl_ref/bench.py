@@ -85,7 +85,7 @@ LIBRARY = """\
 from dataclasses import replace
 model = idl_ref.load({path!r})
 model.settings = replace(model.settings, backend={backend!r})
-predict = model.freeze(raw=model.preprocessing is not None)"""
+predict = model.freeze()"""
 FILE = """\
 import sys
 sys.path.insert(0, {folder!r})
@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
     print(table(figures))
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        print(f"wrote {options.json}")
+        print(f"wrote {checks.printable(options.json)}")
     return 0
 
 
@@ -154,7 +154,7 @@ def _samples(model: ImplicitModel) -> np.ndarray:
     """Draw MANY inputs that are normally distributed after the preprocessing of the model, and return them raw."""
     U = np.random.default_rng(0).standard_normal((MANY, model.input_dim))
     pre = model.preprocessing
-    return (U if pre is None else U * pre.scale + pre.mean).astype(model.dtype)
+    return (U if pre is None else pre.inverse(U)).astype(model.dtype)
 
 
 def _python(program: str) -> str:

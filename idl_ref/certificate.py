@@ -15,6 +15,9 @@ arithmetic, at its true equilibrium. In the ∞-norm,
     z = B u        is rounded by at most  ζ = γ ‖B‖ ‖u‖
     ‖x* − x̂‖  ≤   (κ·step + ρ + Lip(φ) ζ) / (1 − κ)
     ‖y* − ŷ‖  ≤   ‖C‖ ‖x* − x̂‖ + γ (‖C‖ ‖x̂‖ + ‖D‖ ‖u‖)
+
+If u itself is computed, as (U − mean)/scale in float64 and then rounded, it differs from the exact u by at most
+(ε + 3·2⁻⁵³)|u|, where ε is the unit roundoff of the dtype. The number ε + 3·2⁻⁵³ is then added to γ.
 """
 
 from __future__ import annotations
@@ -29,13 +32,13 @@ import numpy as np
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
 
-__all__ = ["Certifier", "resolvent_norm"]
+__all__ = ["Certifier", "asked_step", "resolvent_norm"]
 
 ULPS = 16  # The computed value of every activation differs from the exact value by at most 16 units of rounding.
 # A change of an entry is due to rounding if ROUNDED·eps relative to |A||x̂| + |z| and to |ĝ| explains it.
 ROUNDED = 4
-# Where an iteration makes no progress any more, a change is also due to rounding if it is at most STALLED times ρ, the
-# bound of the rounding error of one application.
+# Where an iteration makes no progress any more, a change is also due to rounding if STALLED·γ relative to |A||x̂| + |z|
+# explains it, where γ bounds the rounding of every order of summation.
 STALLED = 2
 Number = Any  # A float, or an array of floats.
 SAFETY = 1 + 1e-9  # This factor covers the rounding of this module's own float64 arithmetic.
@@ -46,13 +49,9 @@ def column_max(X: np.ndarray) -> np.ndarray:
     return np.abs(X).max(axis=0, initial=0.0)
 
 
-def asked_step(tol: Number, z_norm: Number, tiny: float) -> Number:
-    """Return the step at which a column is CONVERGED: tol·min(1, ‖z‖∞).
-
-    Where ‖z‖∞ is below the smallest normal number, this is the smallest normal number, because subnormal numbers have
-    no relative accuracy.
-    """
-    return np.maximum(tol * np.minimum(1.0, z_norm), tiny * (z_norm < tiny))
+def asked_step(tol: Number, z_norm: Number) -> Number:
+    """Return the step at which a column is CONVERGED: tol·min(1, ‖z‖∞)."""
+    return tol * np.minimum(1.0, z_norm)
 
 
 def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
@@ -66,13 +65,12 @@ def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
     F[0] = lipschitz * F[0]
     if not all(np.isfinite(f).all() for f in F):
         return np.inf
+    side = fac.triangle(factors)
+    if side is not None:
+        return triangular_resolvent_norm(F[0], side == "upper")
     ones = np.ones(F[0].shape[0])
     try:
-        if len(F) == 1:
-            v = np.linalg.solve(np.eye(ones.size) - F[0], ones)
-        else:
-            L, Rt = F
-            v = ones + L @ np.linalg.solve(np.eye(Rt.shape[0]) - Rt @ L, Rt @ ones)
+        v = resolve(tuple(F), ones[:, None])[:, 0]
     except np.linalg.LinAlgError:
         return np.inf
     Fv = fac.apply(tuple(F), v)
@@ -81,6 +79,28 @@ def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
     if not (np.all(v > 0) and np.all(w > 0)):
         return np.inf
     return float(v.max(initial=1.0) / w.min(initial=1.0)) * (1 + 2 * sys.float_info.epsilon)
+
+
+def resolve(factors: fac.Factors, E: np.ndarray) -> np.ndarray:
+    """Return (I − F₁ F₂ …)⁻¹ E, computed in r dimensions for two factors.   E (n, m) -> (n, m)"""
+    if len(factors) == 1:
+        return np.linalg.solve(np.eye(len(E)) - factors[0], E)
+    L, Rt = factors
+    return E + L @ np.linalg.solve(np.eye(len(Rt)) - Rt @ L, Rt @ E)
+
+
+def triangular_resolvent_norm(F: np.ndarray, upper: bool) -> float:
+    """Return an upper bound of ‖(I − F)⁻¹‖∞ for a strictly triangular F ≥ 0, the largest vᵢ = 1 + Σⱼ F_ij vⱼ.
+
+    All terms are nonnegative, so that each row multiplies the relative error of v by at most 1 + γ.
+    """
+    n = len(F)
+    v = np.ones(n)
+    for i in range(n - 1, -1, -1) if upper else range(n):
+        known = slice(i + 1, n) if upper else slice(0, i)
+        v[i] += F[i, known] @ v[known]
+    norm = float(v.max(initial=1.0)) * SAFETY * float(np.exp(n * (n + 4) * sys.float_info.epsilon))
+    return norm if np.isfinite(norm) else np.inf
 
 
 class Rounding(NamedTuple):
@@ -167,7 +187,7 @@ class Certifier:
         For z = 0 and φ(0) = 0, for example, the solution is 0, and Picard's iteration from another start would decay
         for ever.
         """
-        lipschitz, at_zero = self.lipschitz(S, Z.shape[1]), float(self.activation.phi(np.zeros(1))[0])
+        lipschitz, at_zero = self.lipschitz(S, Z.shape[1]), abs(float(self.activation.phi(np.zeros(1))[0]))
         sizes = (np.abs(M).astype(np.float64) for M in (X0, Z))
         with np.errstate(over="ignore", invalid="ignore"):
             x, z = (M.sum(axis=0) if self.adjoint else M.max(axis=0, initial=0.0) for M in sizes)
@@ -217,16 +237,26 @@ class OutputBound:
 
     @classmethod
     def of(
-        cls, factors: fac.Factors, B: np.ndarray, C: np.ndarray, D: np.ndarray | None, activation: Activation
+        cls,
+        factors: fac.Factors,
+        B: np.ndarray,
+        C: np.ndarray,
+        D: np.ndarray | None,
+        activation: Activation,
+        preprocessed: bool = False,
     ) -> OutputBound:
-        """Compute the constants from the effective weights of a model."""
+        """Compute the constants from the effective weights of a model; `preprocessed` tells that u is computed too."""
         r = Certifier(factors, activation, False, B.dtype).rounding
         kappa = r.lipschitz * r.norm
         amplification = 1 / (1 - kappa) if kappa < 1 else resolvent_norm(factors, r.lipschitz)
         terms, (_, tiny) = (B.shape[1] + 2, sum(C.shape) + B.shape[1] + 3), limits(B.dtype)
         gamma_z, gamma_y = (k * r.unit / (1 - k * r.unit) for k in terms)
         norm_B, norm_C, norm_D = (0.0 if F is None else fac.norm_inf((F,)) * SAFETY for F in (B, C, D))
-        return cls(r, amplification, norm_B, norm_C, norm_D, gamma_z, gamma_y, tiny * terms[1])
+        underflow = tiny * terms[1]
+        if preprocessed:
+            of_u = r.unit + 3 * 2.0**-53
+            gamma_z, gamma_y, underflow = gamma_z + of_u, gamma_y + of_u, underflow + tiny * (norm_B + norm_D)
+        return cls(r, amplification, norm_B, norm_C, norm_D, gamma_z, gamma_y, underflow)
 
     def state(self, step: Number, x: Number, z: Number, g: Number, u: Number) -> Number:
         """Bound ‖x* − ĝ‖ from the norms of ĝ − x̂, x̂, z, ĝ and u."""

@@ -14,6 +14,7 @@ For A = L Rᵀ of low rank, the map is applied to L and to Rᵀ, so that ‖A‖
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -212,6 +213,32 @@ class ImplicitFunctionRows(ImplicitFunction):
 
     def _pull(self, F: np.ndarray, G: np.ndarray) -> np.ndarray:
         return wellposed.project_rows_pullback(F, self.kappa, G)
+
+
+# A class that was written for torchidl may define these names, which nothing here uses. The sentences say what
+# takes their place in this library.
+_METHODS = {
+    ("phi", "dphi"): "pass activation=idl_ref.Activation(name, phi, slope, lipschitz), with functions of NumPy arrays",
+    ("forward", "backward", "inn_pred", "inn_pred_grad", "set_parameters"): (
+        "override effective and pullback, which map A and its gradient, and pass mitr, tol, … to ImplicitModel"
+    ),
+}
+_SETTINGS = {("kappa", "mitr", "grad_mitr", "tol", "grad_tol"): "pass kappa, mitr, tol, … to ImplicitModel"}
+
+
+def without_overrides(f: type, known: Callable[[type], bool], way_out: str = "") -> None:
+    """Refuse a class that defines names of torchidl's classes, which would be ignored, outside of the `known` classes.
+
+    With `way_out`, which takes the place of other ways out, only methods are looked at: torchidl itself stores the
+    settings of a model on the class.
+    """
+    defined = {name for cls in f.__mro__ if not known(cls) for name in vars(cls)}
+    for names, own_way_out in (_METHODS if way_out else _METHODS | _SETTINGS).items():
+        if found := [name for name in names if name in defined]:
+            raise TypeError(
+                f"f must be a class that maps the raw A to the effective A; got f={f.__name__} with "
+                f"{' and '.join(found)}, which would be ignored: {way_out or own_way_out}."
+            )
 
 
 FUNCTIONS: dict[str, type[ImplicitFunction]] = {

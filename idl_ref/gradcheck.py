@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, checks, losses
+from idl_ref import activations, checks, classes, losses, preprocessing
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy.trials import Newton
 from idl_ref.certificate import resolvent_norm
+from idl_ref.choices import Loss
 from idl_ref.model import ImplicitModel
 from idl_ref.weights import as_factors
 
@@ -108,7 +109,7 @@ class GradientReport:
 
 
 def check_gradients(
-    model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_entropy", entries: int = 64, seed: int = 0
+    model: ImplicitModel, U: Any, targets: Any, *, loss: Loss = "cross_entropy", entries: int = 64, seed: int = 0
 ) -> GradientReport:
     """Compare every gradient of `model` with central differences and with the complex step.
 
@@ -155,10 +156,12 @@ def check_gradients(
     (True, ['A', 'B', 'C', 'D', 'U'])
     """
     checks.integer("entries", entries, 1)
-    U = checks.samples("U", U, "p", model.input_dim, model.dtype)
     _, configured = model.loss_and_gradients(U, targets, loss)
-    oracle = _Oracle(model, U.astype(np.float64), targets, loss)
-    _, gradients = oracle.model.loss_and_gradients(oracle.values["U"], targets, loss)
+    targets = classes.encoded(loss, targets, model.classes)
+    oracle = _Oracle(model, U, targets, loss)
+    gradients = oracle.gradients(U, targets, loss)
+    if model.preprocessing is not None:
+        configured["U"] = configured["U"] * model.preprocessing.scale
     allowed = DIFFERENCE_TOLERANCE * oracle.magnification, COMPLEX_TOLERANCE * oracle.magnification
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     names = oracle.values
@@ -167,7 +170,7 @@ def check_gradients(
 
 
 def difference_curve(
-    model: ImplicitModel, U: Any, targets: Any, steps: np.ndarray, *, loss: str = "cross_entropy", seed: int = 0
+    model: ImplicitModel, U: Any, targets: Any, steps: np.ndarray, *, loss: Loss = "cross_entropy", seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the relative errors of a directional derivative for several steps h of the central difference.
 
@@ -194,8 +197,9 @@ def difference_curve(
     complex_error : float
         Relative error of the complex step.
     """
-    oracle = _Oracle(model, checks.samples("U", U, "p", model.input_dim, np.float64), targets, loss)
-    _, gradients = oracle.model.loss_and_gradients(oracle.values["U"], targets, loss)
+    targets = classes.encoded(loss, targets, model.classes)
+    oracle = _Oracle(model, U, targets, loss)
+    gradients = oracle.gradients(U, targets, loss)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     direction = {name: rng.standard_normal(value.shape) for name, value in oracle.model.parameters.items()}
     truth = sum(float(np.vdot(gradients[name], E)) for name, E in direction.items())
@@ -209,16 +213,24 @@ def doubled(model: ImplicitModel) -> ImplicitModel:
         model.settings, dtype="float64", tol=0.0, grad_tol=0.0, mitr=100_000, grad_mitr=100_000, on_failure="raise"
     )
     parameters = {name: value.astype(np.float64) for name, value in model.parameters.items()}
-    return ImplicitModel.from_parameters(settings, parameters)
+    return ImplicitModel.from_parameters(settings, parameters, model.preprocessing)
 
 
 class _Oracle:
-    """Evaluates the loss as a function of the parameters and U, in float64 and complex128, and detects kinks."""
+    """Evaluates the loss as a function of the parameters and U, in float64 and complex128, and detects kinks.
 
-    def __init__(self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: str) -> None:
-        model = doubled(model)
+    With a preprocessing, the U of this class are the standardised inputs, so that one step h suits all features. The
+    derivatives by the raw inputs are these derivatives divided by the scale.
+    """
+
+    def __init__(self, model: ImplicitModel, U: Any, targets: Any, loss: str) -> None:
+        self.whole, pre = doubled(model), model.preprocessing
+        # Without a preprocessing, the inputs are first rounded to the dtype of the model, as the model does.
+        dtype = model.dtype if pre is None else self.whole.dtype
+        U = preprocessing.inputs("U", U, model.input_dim, dtype, pre).astype(np.float64)
+        model = ImplicitModel.from_parameters(self.whole.settings, self.whole.parameters)
         self.model, self.values = model, {**model.parameters, "U": U}
-        self.activation = activations.get(model.activation)
+        self.activation = activations.get(model.activation).for_complex_step()
         self.f = model.settings.parametrisation.function
         self.loss = losses.get(loss)
         self.targets = losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
@@ -232,6 +244,12 @@ class _Oracle:
         if not np.isfinite(self.magnification):  # Without a bound of the amplification, no extra rounding is allowed.
             self.magnification = 1.0
         self.rounding = LOSS_ROUNDING * self.magnification * abs(float(self.loss(base.Y, self.targets)[0]))
+
+    def gradients(self, U: Any, targets: Any, loss: str) -> Values:
+        """Return the gradients of the model, with that of U for the standardised inputs of this class."""
+        pre = self.whole.preprocessing
+        _, gradients = self.whole.loss_and_gradients(self.values["U"] if pre is None else U, targets, loss)
+        return gradients if pre is None else gradients | {"U": gradients["U"] * pre.scale}
 
     def difference(self, direction: Mapping[str, np.ndarray], h: float) -> tuple[float, bool]:
         """Return (ℓ(θ + hE) − ℓ(θ − hE)) / 2h, and whether a kink lies between the two points."""

@@ -9,6 +9,7 @@ and be finite.
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable
@@ -16,19 +17,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from idl_ref import npz
+from idl_ref import checks, npz
 from idl_ref.npz import FileFormatError
 
 __all__ = ["FileFormatError"]
 
-FORMAT, VERSION = "idl_ref model", 1
+FORMAT, VERSION = "idl_ref model", 2
+READABLE = (1, 2)  # The versions that this module reads; in version 1, the header held the preprocessing.
 HEADER_LIMIT = 1 << 20  # The largest size of a header in bytes.
-MESSAGE_LIMIT = 600  # The largest length of a message in characters, because a message may quote text of the file.
 HEADER = "header"
 
 Arrays = dict[str, np.ndarray]
 Layout = dict[str, tuple[int, ...]]  # The shape of every array by its name.
-Describe = Callable[[dict[str, Any]], tuple[Layout, np.dtype]]  # Takes a header to the layout and the dtype.
+Describe = Callable[[dict[str, Any]], tuple[Layout, dict[str, np.dtype]]]  # Takes a header to shapes and dtypes.
 
 
 def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
@@ -44,7 +45,8 @@ def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays
     header = json.dumps({"format": FORMAT, "version": VERSION, **settings, "crc32": checksums}, ensure_ascii=False)
     writer = _WRITERS[_kind(str(target))]
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"cannot save {target}: there is no folder {target.parent}.")
+        shown, folder = checks.printable(target), checks.printable(target.parent)
+        raise FileNotFoundError(f"cannot save {shown}: there is no folder {folder}.")
     draft = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
         with draft.open("xb") as stream:
@@ -59,7 +61,7 @@ def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays
 def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any], Arrays]:
     """Return the header and the arrays of a model file.
 
-    `layout` computes from the header the shapes and the dtype that the arrays must have.
+    `layout` computes from the header the shapes and the dtypes that the arrays must have.
 
     Raises
     ------
@@ -69,21 +71,16 @@ def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any]
         The file cannot be opened.
     """
     source = os.fspath(path)
-    reader = _READERS[_kind(source)]
-    if not os.path.isfile(source):
-        raise FileNotFoundError(f"there is no file {source}.")
-    try:
-        header, arrays = reader(source, layout)
+    suffix = _kind(source)
+    package = _safetensors() if suffix == ".safetensors" else None
+    with npz.reading(source, f"a {suffix} file") as stream:
+        header, arrays = _read_npz(stream, layout) if package is None else _read_safetensors(package, stream, layout)
         if header.get("crc32") != {name: _checksum(array) for name, array in arrays.items()}:
             raise FileFormatError("the file is damaged: the checksums of its arrays do not agree.")
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise FileFormatError(f"{name} must be finite; got NaN or inf: the training has diverged.")
-        return header, arrays
-    except FileFormatError as reason:
-        text = str(reason)
-        text = text if len(text) <= MESSAGE_LIMIT else f"{text[:MESSAGE_LIMIT]} …"
-        raise FileFormatError(f"{source}: {text}") from None
+    return header, arrays
 
 
 def _kind(path: str) -> str:
@@ -107,9 +104,10 @@ def _parse(text: bytes | str) -> dict[str, Any]:
         raise FileFormatError("the file is not a model of idl_ref: its header is not JSON.") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise FileFormatError(f'the file is not a model of idl_ref: the format in its header is not "{FORMAT}".')
-    if header.get("version") != VERSION:
+    if type(header.get("version")) is not int or header["version"] not in READABLE:
         raise FileFormatError(
-            f"the format version must be {VERSION} for this idl_ref; got {header.get('version')!r}: update idl_ref."
+            f"the format version must be 1 or {VERSION} for this idl_ref; "
+            f"got {header.get('version')!r}: update idl_ref."
         )
     return header
 
@@ -134,24 +132,18 @@ def _write_npz(stream: BinaryIO, header: str, arrays: Arrays) -> None:
     np.savez(stream, **{HEADER: text, **arrays})  # type: ignore[arg-type]
 
 
-def _read_npz(path: str, layout: Describe) -> tuple[dict, Arrays]:
+def _read_npz(stream: BinaryIO, layout: Describe) -> tuple[dict, Arrays]:
     """Return the header and the arrays of an .npz file."""
-    try:
-        with open(path, "rb") as stream:
-            members = npz.members(stream)
-            if HEADER not in members:
-                raise FileFormatError("the file is not a model of idl_ref: it has no header.")
-            header = _parse(_read_header(stream, members[HEADER]))
-            shapes, dtype = layout(header)
-            _check_names(set(members) - {HEADER}, shapes)
-            for name, shape in shapes.items():
-                found = npz.describe(stream, members[name])
-                _check_array(name, found[0], found[2], shape, dtype)
-            return header, {name: npz.read(stream, members[name]) for name in shapes}
-    except FileFormatError:
-        raise
-    except Exception as reason:  # Malformed bytes make NumPy raise many kinds of exceptions.
-        raise FileFormatError(f"the file is damaged or not an .npz file ({type(reason).__name__}).") from None
+    members = npz.members(stream)
+    if HEADER not in members:
+        raise FileFormatError("the file is not a model of idl_ref: it has no header.")
+    header = _parse(_read_header(stream, members[HEADER]))
+    shapes, dtypes = layout(header)
+    _check_names(set(members) - {HEADER}, shapes)
+    for name, shape in shapes.items():
+        found = npz.describe(stream, members[name])
+        _check_array(name, found[0], found[2], shape, dtypes[name])
+    return header, {name: npz.read(stream, members[name]) for name in shapes}
 
 
 def _read_header(stream: BinaryIO, member: npz.Member) -> bytes:
@@ -184,26 +176,26 @@ def _write_safetensors(stream: BinaryIO, header: str, arrays: Arrays) -> None:
     stream.write(_safetensors().numpy.save(contiguous, metadata={HEADER: header}))
 
 
-def _read_safetensors(path: str, layout: Describe) -> tuple[dict, Arrays]:
-    """Return the header and the arrays of a .safetensors file."""
-    package = _safetensors()
-    try:
-        with open(path, "rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-        if size > HEADER_LIMIT:
-            raise FileFormatError(f"the header of the file must have at most {HEADER_LIMIT} bytes; got {size}.")
-        with package.safe_open(path, framework="numpy") as archive:
-            header = _parse((archive.metadata() or {}).get(HEADER, ""))
-            shapes, dtype = layout(header)
-            _check_names(set(archive.keys()), shapes)
-            code = {"float32": "F32", "float64": "F64"}[dtype.name]
-            for name, shape in shapes.items():
-                part = archive.get_slice(name)
-                _check_array(name, tuple(part.get_shape()), part.get_dtype(), shape, code)
-            return header, {name: archive.get_tensor(name) for name in shapes}
-    except package.SafetensorError as reason:
-        raise FileFormatError(f"the file is damaged or not a .safetensors file ({reason}).") from None
+def _read_safetensors(package: Any, stream: BinaryIO, layout: Describe) -> tuple[dict, Arrays]:
+    """Return the header and the arrays of a .safetensors file.
+
+    The file is read, not mapped into memory: access to a mapped file that somebody shortens kills the process. The
+    JSON at its start is checked before the arrays are read.
+    """
+    size = int.from_bytes(stream.read(8), "little")
+    if size > HEADER_LIMIT:
+        raise FileFormatError(f"the header of the file must have at most {HEADER_LIMIT} bytes; got {size}.")
+    listed = json.loads(stream.read(size))
+    header = _parse((listed.pop("__metadata__", None) or {}).get(HEADER, ""))
+    shapes, dtypes = layout(header)
+    _check_names(set(listed), shapes)
+    codes, length = {"float32": "F32", "float64": "F64"}, 8 + size
+    for name, shape in shapes.items():
+        _check_array(name, tuple(listed[name]["shape"]), listed[name]["dtype"], shape, codes[dtypes[name].name])
+        length += dtypes[name].itemsize * math.prod(shape)
+    stream.seek(0)
+    arrays = package.numpy.load(stream.read(length + 1))
+    return header, {name: arrays[name] for name in shapes}
 
 
 _WRITERS = {".npz": _write_npz, ".safetensors": _write_safetensors}
-_READERS = {".npz": _read_npz, ".safetensors": _read_safetensors}

@@ -103,4 +103,4 @@ def check_targets(loss: str, targets: Any, m: int, q: int, dtype: np.dtype) -> n
         checks.choice("loss", loss, LOSSES)
     if loss == "cross_entropy":
         return checks.labels("targets", targets, m, q)
-    return checks.samples("targets", targets, "q", q, dtype, rows=m).T
+    return checks.targets("targets", targets, m, q, dtype).T

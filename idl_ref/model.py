@@ -5,25 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from idl_ref import checks, io
+from idl_ref import activations, checks, classes, io
+from idl_ref.activations import Activation
+from idl_ref.backends.numpy import Layer
+from idl_ref.choices import ActivationName, Backend, Dtype, Loss, Method, OnFailure
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
+from idl_ref.interface import Interface, certified, checked, described, layout_with, restore
 from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise
-from idl_ref.settings import Configured, Settings, layout
+from idl_ref.settings import Settings
 from idl_ref.solution import Solution, report
 from idl_ref.weights import ForwardPass, Gradients, Kept, Weights, by_name
-
-if TYPE_CHECKING:
-    from idl_ref.backends.numpy import Layer
 
 __all__ = ["ImplicitModel", "load"]
 
 
-class ImplicitModel(Configured):
+@checks.renamed(max_iter="mitr, and grad_mitr for the adjoint equation", maxiter="mitr")
+class ImplicitModel(Interface):
     """An implicit model: its hidden states X solve X = φ(A X + B U), and its outputs are Ŷ = C X + D U.
 
     Parameters
@@ -47,8 +49,8 @@ class ImplicitModel(Configured):
         Use A = L Rᵀ with L and R of shape (n, rank). The product is never formed.
     rank : int, optional
         The rank of A, 1 ≤ rank ≤ n, which must be given if and only if is_low_rank is true.
-    activation : str
-        The name of φ: relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
+    activation : str or Activation
+        The name of φ: relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity; or an Activation.
     dtype : {"float32", "float64"}
         The dtype of parameters and results, to which inputs are converted.
     seed : int, optional
@@ -70,7 +72,9 @@ class ImplicitModel(Configured):
     dtype : numpy.dtype
         The dtype of the parameters.
     preprocessing : Standardise or None
-        The preprocessing of raw data; files store it and `idl-ref predict` applies it, but not `forward`.
+        The first layer u = (U − mean)/scale. Every method and every export applies it to its inputs U, which are raw.
+    classes : (q,) array or None
+        The labels that the outputs stand for, which targets for cross_entropy then hold; None for 0 … q − 1.
 
     Raises
     ------
@@ -112,12 +116,12 @@ class ImplicitModel(Configured):
         is_low_rank: bool = False,
         rank: int | None = None,
         *,
-        activation: str = "relu",
-        dtype: Any = "float32",
+        activation: ActivationName | Activation = "relu",
+        dtype: Dtype = "float32",
         seed: int | None = None,
-        backend: str = "auto",
-        method: str = "auto",
-        on_failure: str = "warn",
+        backend: Backend = "auto",
+        method: Method = "auto",
+        on_failure: OnFailure = "warn",
         straight_through: bool = False,
     ) -> None:
         self.settings: Settings = Settings(
@@ -127,14 +131,16 @@ class ImplicitModel(Configured):
         if seed is not None:
             checks.integer("seed", seed, 0)
         self.parameters: dict[str, np.ndarray] = self.settings.initial_parameters(np.random.default_rng(seed))
-        self.preprocessing: Standardise | None = None
         self._kept: Kept[Layer] = Kept()
 
     @classmethod
-    def from_parameters(cls, settings: Settings, parameters: dict[str, np.ndarray]) -> ImplicitModel:
+    def from_parameters(
+        cls, settings: Settings, parameters: dict[str, np.ndarray], preprocessing: Standardise | None = None
+    ) -> ImplicitModel:
         """Return a model whose parameters are the given arrays themselves, not copies."""
         model = cls.__new__(cls)
-        model.settings, model.parameters, model.preprocessing, model._kept = settings, parameters, None, Kept()
+        model.settings, model.parameters, model._kept = settings, parameters, Kept()
+        model.preprocessing = preprocessing
         return model
 
     def __repr__(self) -> str:
@@ -156,7 +162,7 @@ class ImplicitModel(Configured):
         Parameters
         ----------
         U : (m, p) array
-            Inputs, one sample per row.
+            Inputs, one sample per row. With a preprocessing, they are raw samples, and may have shape (m, …).
         X0 : (m, n) array, optional
             Hidden states at which the solver starts, one sample per row; 0 if not given.
 
@@ -172,7 +178,8 @@ class ImplicitModel(Configured):
     def equilibrium(self, U: Any, X0: Any = None) -> Solution:
         """Solve X = φ(A X + B U), and return X (n, m), whose columns are samples, with their statuses and error bounds.
 
-        The arguments and exceptions are those of `forward`. The error bounds are in the ∞-norm of a column.
+        The arguments and exceptions are those of `forward`. The error bounds are in the ∞-norm of a column, and include
+        the rounding of B U and of the preprocessing.
 
         Examples
         --------
@@ -181,19 +188,22 @@ class ImplicitModel(Configured):
         >>> solution.X.shape, solution.converged
         ((20, 5), True)
         """
-        return self._reported(self.layer(), U, X0).solution
+        forward, activation = self._reported(self.layer(), U, X0), activations.get(self.activation)
+        return certified(forward, activation, self._preprocessing is not None)
 
     def forward_pass(self, U: Any, X0: Any = None) -> ForwardPass:
         """Return U, Z = B U, the solution X and the outputs Y = C X + D U, with samples as columns.
 
-        The arguments are those of `forward`. Only the status of the solution tells that a sample did not converge.
+        The arguments are those of `forward`, and U is returned as it is after the preprocessing. Only the status of the
+        solution tells that a sample did not converge.
         """
         return self.layer().forward(*self._columns(U, X0))
 
     def _columns(self, U: Any, X0: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """Check U (m, p) and X0 (m, n), and return their transposes, which have samples as columns."""
-        s = self.settings
-        U = checks.samples("U", U, "p", s.input_dim, s.dtype)
+        """Check U (m, p) and X0 (m, n), and return the preprocessed U and X0, with samples as columns."""
+        s, first = self.settings, self._preprocessing
+        p, dtype = s.input_dim, s.dtype
+        U = checks.samples("U", U, "p", p, dtype) if first is None else first.inputs("U", U, p, dtype)
         if X0 is not None:
             X0 = checks.samples("X0", X0, "n", s.hidden_dim, s.dtype, rows=len(U)).T
         return U.T, X0
@@ -208,17 +218,12 @@ class ImplicitModel(Configured):
         """Return the layer for the effective weights, which is cached until a setting or a parameter changes."""
         return self._kept.get(self.settings, self.parameters, lambda: self.settings.layer(self.effective_weights()))
 
-    def freeze(self, raw: bool = False) -> Predictor:
+    def freeze(self) -> Predictor:
         """Return an immutable, thread-safe copy of the model for serving, after the backend has compiled for it.
 
-        ValueError is raised for weights that are not finite, backend="cuda", and raw=True without preprocessing.
-
-        Parameters
-        ----------
-        raw : bool
-            Let the Predictor take raw samples, to which it applies the model's `preprocessing`.
+        ValueError is raised for weights that are not finite, and for backend="cuda".
         """
-        return Predictor(self.settings, self.effective_weights(), self.preprocessing, raw)
+        return Predictor(self.settings, self.effective_weights(), self.preprocessing, self.classes)
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 
@@ -226,7 +231,8 @@ class ImplicitModel(Configured):
         """Return Ŷ (m, q), and a function that takes G_Y = ∂ℓ/∂Ŷ (m, q) to the gradients of all parameters and of U.
 
         The adjoint equation V = S ∘ (Aᵀ V + Cᵀ G_Y) with S = φ′(A X + B U) gives ∂A = V Xᵀ, ∂B = V Uᵀ, ∂C = G_Y Xᵀ,
-        ∂D = G_Y Uᵀ and ∂U = Bᵀ V + Dᵀ G_Y, where samples are columns. Arguments and exceptions are those of `forward`.
+        ∂D = G_Y Uᵀ and ∂U = Bᵀ V + Dᵀ G_Y, where samples are columns. With a preprocessing, ∂U is divided by its scale.
+        Arguments and exceptions are those of `forward`.
 
         Returns
         -------
@@ -244,7 +250,7 @@ class ImplicitModel(Configured):
         >>> {name: G.shape for name, G in pullback(np.ones((4, 1))).items()}
         {'A': (3, 3), 'B': (3, 2), 'C': (1, 3), 'U': (4, 2)}
         """
-        then = ImplicitModel.from_parameters(self.settings, deepcopy(self.parameters))
+        then = ImplicitModel.from_parameters(self.settings, deepcopy(self.parameters), self.preprocessing)
         layer = then.layer()
         forward = then._reported(layer, U, X0)
 
@@ -254,7 +260,7 @@ class ImplicitModel(Configured):
 
         return forward.Y.T, pullback
 
-    def loss_and_gradients(self, U: Any, targets: Any, loss: str = "cross_entropy") -> tuple[float, Gradients]:
+    def loss_and_gradients(self, U: Any, targets: Any, loss: Loss = "cross_entropy") -> tuple[float, Gradients]:
         """Return the loss ℓ(Ŷ, targets) and a dict of its gradients, as the pullback of `vjp` returns them.
 
         Parameters
@@ -275,6 +281,8 @@ class ImplicitModel(Configured):
 
         s, layer = self.settings, self.layer()
         forward = self._reported(layer, U)
+        if self._classes is not None:
+            targets = classes.encoded(loss, targets, self._classes)
         T = losses.check_targets(loss, targets, forward.Y.shape[1], s.output_dim, s.dtype)
         value, G_Y = losses.LOSSES[loss](forward.Y, T)
         return float(value), self._gradients(layer, forward, G_Y)
@@ -284,7 +292,10 @@ class ImplicitModel(Configured):
         backward = layer.backward(forward, G_Y, inputs=True)
         report(backward.solution, forward.weights.factors, self.settings.options.adjoint, "adjoint", "grad_mitr")
         raw = self.settings.parametrisation.pullback(self.parameters, backward)
-        return raw if backward.U is None else raw | {"U": backward.U.T}
+        if backward.U is not None:
+            first = self._preprocessing
+            raw["U"] = backward.U.T if first is None else first.pullback(backward.U.T)
+        return raw
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
@@ -294,16 +305,7 @@ class ImplicitModel(Configured):
 
     def effective_weights(self) -> Weights:
         """Return the effective parameters with A as factors; raise ValueError for a wrong shape or dtype."""
-        P, shapes = self.parameters, self.settings.shapes()
-        if extra := P.keys() - shapes.keys():
-            raise ValueError(f"parameters must be {', '.join(shapes)}; got also {', '.join(extra)}: delete the latter.")
-        for name, shape in shapes.items():
-            W = P.get(name)
-            if not isinstance(W, np.ndarray) or W.shape != shape or W.dtype != self.dtype:
-                got = f"{W.shape} {W.dtype}" if isinstance(W, np.ndarray) else "none" if W is None else repr(W)
-                way_out = f"set its entries, model.parameters[{name!r}][...] = …"
-                raise ValueError(f"parameter {name} must be {shape} {self.dtype}; got {got}: {way_out}")
-        return self.settings.parametrisation.weights(P)
+        return self.settings.parametrisation.weights(checked(self.settings, self.parameters))
 
     def project(self) -> None:
         """Project the raw A, or L and R, in place if `f` is ImplicitFunctionRows; otherwise do nothing.
@@ -325,25 +327,26 @@ class ImplicitModel(Configured):
         Raises
         ------
         ValueError
-            Another ending, parameters that are not finite or have a wrong shape, or a class `f` that is not of idl_ref.
+            Another ending, parameters that are not finite or have a wrong shape, or an f or activation of your own.
         """
         self.effective_weights()  # This call refuses parameters that `load` could not restore.
-        preprocessing = None if self.preprocessing is None else self.preprocessing.settings()
-        io.write(path, {"settings": self.settings.plain(), "preprocessing": preprocessing}, self.parameters)
+        io.write(path, *described(self, self.parameters))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ImplicitModel:
+    def load(cls, path: str | os.PathLike[str], **own: Any) -> ImplicitModel:
         """Return the model that `save` wrote to a file. Nothing in the file is executed.
 
         Parameters
         ----------
         path : str or path
             The name of the file.
+        **own
+            What replaces settings of the file: mitr, grad_mitr, tol, grad_tol, method, on_failure, backend="auto".
 
         Raises
         ------
         FileFormatError
-            The file is damaged, inconsistent, or not a model file. FileFormatError is a ValueError.
+            The file is damaged, inconsistent, or not a model file, or asks for more than 100,000 iterations.
 
         Examples
         --------
@@ -353,10 +356,10 @@ class ImplicitModel(Configured):
         ...     load(f"{folder}/model.npz")
         ImplicitModel(4, 3, 20, f=ImplicitFunctionInf, kappa=0.99, activation="relu", dtype="float32")
         """
-        header, arrays = io.read(path, layout)
-        model = cls.from_parameters(Settings.from_plain(header["settings"]), arrays)
-        if header["preprocessing"] is not None:
-            model.preprocessing = Standardise(**header["preprocessing"])
+        header, arrays = io.read(path, layout_with(own))
+        settings = Settings.from_plain(header["settings"], own)
+        model = cls.from_parameters(settings, {name: arrays[name] for name in settings.shapes()})
+        restore(path, model, header, arrays)
         return model
 
     @classmethod

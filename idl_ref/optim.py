@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from idl_ref import checks
+from idl_ref.choices import SCHEDULES, Schedule
 
 __all__ = ["SGD"]
 
-SCHEDULES = ("constant", "cosine")
 
-
+@checks.renamed(lr="learning_rate")
 class SGD:
     """Updates parameters by stochastic gradient descent with momentum.
 
@@ -60,7 +61,7 @@ class SGD:
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 0.0,
-        schedule: str = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         self.learning_rate: float = checks.number("learning_rate", learning_rate, 0)
         self.momentum: float = checks.number("momentum", momentum, 0, 1)
@@ -68,7 +69,7 @@ class SGD:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum > 0; got momentum=0: set momentum, or nesterov=False.")
         self.weight_decay: float = checks.number("weight_decay", weight_decay, 0)
-        self.schedule: str = checks.choice("schedule", schedule, SCHEDULES)
+        self.schedule: Schedule = checks.choice("schedule", schedule, SCHEDULES)
         self._total: int | None = None
         self._taken = 0
         self._velocity: dict[str, np.ndarray] = {}
@@ -110,3 +111,16 @@ class SGD:
             v *= self.momentum
             v += g
             w -= rate * (g + self.momentum * v if self.nesterov else v)
+
+
+def checked(optimizer: Any) -> SGD:
+    """Return an optimizer for a training: the given SGD, or SGD() for None. Anything else is refused."""
+    if optimizer is None:
+        return SGD()
+    if isinstance(optimizer, SGD):
+        return optimizer
+    raise TypeError(
+        f"optimizer must be an SGD, or None for SGD(); got {checks.shown(optimizer)}: use optimizer=SGD(0.05, "
+        "momentum=0.9), or write your own training loop with model.loss_and_gradients, whose gradients suit every "
+        "optimizer."
+    )

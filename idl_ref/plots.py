@@ -12,6 +12,8 @@ import numpy as np
 
 from idl_ref import activations, checks
 from idl_ref import factors as fac
+from idl_ref.activations import Activation
+from idl_ref.choices import ActivationName, Loss, Method
 from idl_ref.equilibrium import solve_equilibrium
 from idl_ref.gradcheck import STEP, difference_curve
 from idl_ref.model import ImplicitModel
@@ -108,8 +110,8 @@ def residuals(
     A: Any,
     Z: Any,
     *,
-    activation: str = "relu",
-    methods: Sequence[str] = ("picard", "anderson", "newton", "auto"),
+    activation: ActivationName | Activation = "relu",
+    methods: Sequence[Method] = ("picard", "anderson", "newton", "auto"),
     max_iter: int = 60,
 ) -> Figure:
     """Plot the largest step ‖g(x) − x‖∞ of all columns against the iterations, for each method, and the line κᵏ.
@@ -254,7 +256,7 @@ def sparsity(A: Any) -> Figure:
     return figure
 
 
-def v_curve(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_entropy", seed: int = 0) -> Figure:
+def v_curve(model: ImplicitModel, U: Any, targets: Any, *, loss: Loss = "cross_entropy", seed: int = 0) -> Figure:
     """Plot the relative error of a central difference against its step h.
 
     Rounding dominates for small steps, on the left, and truncation and kinks dominate for large steps, on the right.

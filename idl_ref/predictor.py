@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from idl_ref import activations, checks
-from idl_ref.backends import resolve
+from idl_ref import preprocessing as first
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM
 from idl_ref.certificate import OutputBound, column_max
+from idl_ref.choices import TwinName
+from idl_ref.classes import checked
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
 from idl_ref.solution import Status, report
@@ -69,9 +71,9 @@ class Predictor:
     weights : Weights
         The effective weights, which are copied.
     preprocessing : Standardise, optional
-        The preprocessing of the model.
-    raw : bool
-        Apply the preprocessing to inputs.
+        The preprocessing of the model, which is applied to the inputs.
+    classes : (q,) array, optional
+        The classes of the model.
 
     Attributes
     ----------
@@ -83,7 +85,7 @@ class Predictor:
     Raises
     ------
     ValueError
-        Weights that are not finite, backend="cuda", or raw=True without preprocessing.
+        Weights that are not finite, or backend="cuda".
 
     Examples
     --------
@@ -100,28 +102,32 @@ class Predictor:
 
     settings: Settings
     preprocessing: Standardise | None
-    raw: bool
-    backend: str
+    classes: np.ndarray | None
+    backend: TwinName
     weights: Mapping[str, np.ndarray]
 
     def __init__(
-        self, settings: Settings, weights: Weights, preprocessing: Standardise | None = None, raw: bool = False
+        self,
+        settings: Settings,
+        weights: Weights,
+        preprocessing: Standardise | None = None,
+        classes: np.ndarray | None = None,
     ) -> None:
-        if checks.flag("raw", raw) and preprocessing is None:
-            raise ValueError("raw=True needs a model with preprocessing; got a model without: leave out raw=True.")
-        backend = resolve(settings.backend)
+        backend = settings.resolved_backend()
         if backend == "cuda":
             raise ValueError(
                 'freeze() needs a backend that computes on the CPU; got backend="cuda": '
                 'use model.settings = dataclasses.replace(model.settings, backend="auto").'
             )
-        self.settings, self.preprocessing, self.raw, self.backend = settings, preprocessing, raw, backend
+        self.settings, self.backend = settings, backend
+        self.preprocessing = first.attached(preprocessing, settings.input_dim, settings.dtype)
+        self.classes = None if classes is None else checked("classes", classes, settings.output_dim)
         factors, B, C, D, bias = weights
         named = {name: _frozen(name, W) for name, W in (("B", B), ("C", C), ("D", D)) if W is not None}
         self.weights, self._answer = MappingProxyType(named), (1, settings.output_dim)
         own = Weights(tuple([_frozen("A", F) for F in factors]), named["B"], named["C"], named.get("D"), bias)
         self.layer = settings.layer(own)
-        self._bound = OutputBound.of(*own[:4], activations.get(settings.activation))
+        self._bound = OutputBound.of(*own[:4], activations.get(settings.activation), preprocessing is not None)
         self.layer.prepare()
         self._one = self.layer.one_sample()  # This must be the last assignment: after it, __setattr__ refuses others.
 
@@ -134,7 +140,7 @@ class Predictor:
         raise AttributeError(f"a Predictor cannot be changed; got del {name}.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Predictor, (self.settings, self.layer.weights, self.preprocessing, self.raw)
+        return Predictor, (self.settings, self.layer.weights, self.preprocessing, self.classes)
 
     def __repr__(self) -> str:
         s = self.settings
@@ -146,7 +152,7 @@ class Predictor:
         Parameters
         ----------
         U : (m, p) array
-            Inputs; raw samples of shape (m, …) if the model was frozen with raw=True.
+            Inputs. For a model with preprocessing, they are raw samples, and may have shape (m, …).
 
         Raises
         ------
@@ -181,7 +187,7 @@ class Predictor:
         Parameters
         ----------
         U : (m, p) array
-            Inputs; raw samples of shape (m, …) if the model was frozen with raw=True.
+            Inputs. For a model with preprocessing, they are raw samples, and may have shape (m, …).
         seconds : float, optional
             A time limit. The iteration stops if the next iterations are expected to take longer than the time that is
             left, judged by the speed of the iterations so far; the best iterate of each sample is then returned. At
@@ -230,11 +236,8 @@ class Predictor:
         return Prediction(forward.Y.T, bound, solution.status, solution.iterations, solution.step)
 
     def _rows(self, U: Any) -> np.ndarray:
-        """Return U (m, p) in the model's dtype, preprocessed if `raw`, and C-contiguous if it is one sample."""
-        s = self.settings
-        if self.raw and self.preprocessing is not None:
-            U = self.preprocessing(U, s.dtype)
-        U = checks.samples("U", U, "p", s.input_dim, s.dtype)
+        """Return U (m, p), preprocessed and in the model's dtype, and C-contiguous if it is one sample."""
+        U = first.inputs("U", U, self.settings.input_dim, self.settings.dtype, self.preprocessing)
         return U if len(U) != 1 or U.flags.carray else np.array(U, order="C")
 
     def _within(self, U: np.ndarray, start: float, deadline: float) -> ForwardPass:

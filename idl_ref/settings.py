@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 import numpy as np
 
 from idl_ref import activations, checks, wellposed
-from idl_ref.backends import CHOICES, twin
-from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf
-from idl_ref.io import FileFormatError, Layout
-from idl_ref.preprocessing import Standardise
-from idl_ref.solution import METHODS, ON_FAILURE, SolveOptions
+from idl_ref.activations import Activation
+from idl_ref.backends import Twin, resolve, twin
+from idl_ref.choices import BACKENDS, METHODS, ON_FAILURE, ActivationName, Backend, Method, OnFailure, TwinName
+from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf, without_overrides
+from idl_ref.solution import SolveOptions
 from idl_ref.weights import Options, Parametrisation, Weights
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings"]
 
+FILE_ITERATIONS = 100_000  # The largest mitr and grad_mitr that a file may ask for.
+# The settings that say how equations are solved, and nothing about the model. `load` may replace those of a file.
+SOLVING = ("mitr", "grad_mitr", "tol", "grad_tol", "backend", "method", "on_failure")
 INITIAL_NORM = 0.75  # The initial ∞-norm of A, or of L and Rᵀ, in units of kappa; it lies inside the ball of `f`.
 
 T = TypeVar("T")
@@ -48,11 +51,11 @@ class Settings:
     kappa: float = 0.99
     is_low_rank: bool = False
     rank: int | None = None
-    activation: str = "relu"
-    dtype: Any = "float32"
-    backend: str = "auto"
-    method: str = "auto"
-    on_failure: str = "warn"
+    activation: ActivationName | Activation = "relu"
+    dtype: Any = "float32"  # a Dtype for the constructor, and a numpy.dtype afterwards
+    backend: Backend = "auto"
+    method: Method = "auto"
+    on_failure: OnFailure = "warn"
     straight_through: bool = False
 
     def __post_init__(self) -> None:
@@ -63,7 +66,9 @@ class Settings:
         for name in ("no_D", "bias", "is_low_rank"):
             self._set(name, checks.flag(name, getattr(self, name)))
         self._set("dtype", checks.model_dtype(self.dtype))
-        checks.choice("backend", self.backend, CHOICES)
+        self._set("activation", activations.by_name(self.activation))
+        checks.choice("backend", self.backend, BACKENDS)
+        activations.backend_for(activations.get(self.activation), self.backend)
         checks.choice("method", self.method, METHODS)
         checks.choice("on_failure", self.on_failure, ON_FAILURE)
         self._set("rank", self._checked_rank())
@@ -100,6 +105,7 @@ class Settings:
         f = self.f
         if not (isinstance(f, type) and issubclass(f, ImplicitFunction)):
             raise TypeError(f"f must be a subclass of idl_ref.ImplicitFunction; got {f!r}: pass the class itself.")
+        without_overrides(f, lambda cls: not issubclass(cls, ImplicitFunction) or cls in FUNCTIONS.values())
         if self.is_low_rank and not f.low_rank:
             raise ValueError(
                 f"f={f.__name__} needs a dense A, because the triangle of L Rᵀ is not a product of such factors; "
@@ -127,7 +133,15 @@ class Settings:
 
     def layer(self, weights: Weights) -> Layer:
         """Return a layer with the given weights, of the twin that `backend` stands for."""
-        return twin(self.backend).Layer(weights, activations.get(self.activation), self.options)
+        return self.twin().Layer(weights, activations.get(self.activation), self.options)
+
+    def resolved_backend(self) -> TwinName:
+        """Return the backend that computes, which is never "auto"; it is numpy for an activation of a user's."""
+        return resolve(activations.backend_for(activations.get(self.activation), self.backend))
+
+    def twin(self) -> Twin:
+        """Return the twin that computes."""
+        return twin(activations.backend_for(activations.get(self.activation), self.backend))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter by name."""
@@ -154,15 +168,29 @@ class Settings:
                 f"a file can name only the four ImplicitFunction classes of idl_ref; got f={self.f.__name__}: "
                 "use one of these classes to save the model."
             )
+        way_out = (
+            "store the parameters by numpy.savez(path, **model.parameters), and restore the model by "
+            "ImplicitModel.from_parameters(settings, dict(numpy.load(path))) with the same Settings"
+        )
+        activations.built_in(self.activation, "a saved model", way_out)
         return {**asdict(self), "f": self.f.name, "dtype": self.dtype.name}
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Settings:
-        """Return the settings that `plain` wrote, and raise ValueError or TypeError for any other value."""
+    def from_plain(cls, values: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Settings:
+        """Return the settings that `plain` wrote, and raise ValueError or TypeError for any other value.
+
+        The backend in `values` tells which one the model was made with. The settings ask for "auto", because the model
+        must also work on machines that do not have that backend. `own` are settings that replace those in `values`.
+        """
+        own = own or {}
         names = {field.name for field in fields(cls)}
         if not isinstance(values, Mapping) or set(values) != names:
             raise ValueError(f"settings must have the names {sorted(names)}; got {sorted(values)[:9]}.")
-        return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)]})
+        checks.choice("backend", values["backend"], BACKENDS)
+        for name in [name for name in ("mitr", "grad_mitr") if name not in own]:
+            why = f"A file may not ask for more iterations: idl_ref.load(path, {name}=…) sets a number of your own."
+            checks.integer(name, values[name], 1, FILE_ITERATIONS, why)
+        return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)], "backend": "auto", **own})
 
 
 class Setting(Generic[T]):
@@ -203,20 +231,9 @@ class Configured:
     kappa: Setting[float] = Setting()
     is_low_rank: Setting[bool] = Setting()
     rank: Setting[int | None] = Setting()
-    activation: Setting[str] = Setting()
+    activation: Setting[ActivationName | Activation] = Setting()
     dtype: Setting[np.dtype] = Setting()
-    backend: Setting[str] = Setting()
-    method: Setting[str] = Setting()
-    on_failure: Setting[str] = Setting()
+    backend: Setting[Backend] = Setting()
+    method: Setting[Method] = Setting()
+    on_failure: Setting[OnFailure] = Setting()
     straight_through: Setting[bool] = Setting()
-
-
-def layout(header: dict[str, Any]) -> tuple[Layout, np.dtype]:
-    """Return the shapes and the dtype that the arrays of a file must have according to its header."""
-    try:
-        settings = Settings.from_plain(header["settings"])
-        if header["preprocessing"] is not None:
-            Standardise(**header["preprocessing"])
-    except (KeyError, TypeError, ValueError) as reason:
-        raise FileFormatError(f"the settings in the file are not those of a model: {reason}") from None
-    return settings.shapes(), settings.dtype

@@ -12,11 +12,9 @@ import numpy as np
 
 from idl_ref import checks
 from idl_ref import factors as fac
+from idl_ref.choices import CERTIFICATES, METHODS, ON_FAILURE, Certificate, Method, OnFailure
 
 __all__ = ["ConvergenceWarning", "NotConvergedError", "Solution", "SolveOptions", "Status"]
-
-METHODS = ("auto", "picard", "anderson", "newton", "substitution")
-ON_FAILURE = ("warn", "raise", "ignore")
 
 
 class Status(IntEnum):
@@ -84,6 +82,7 @@ def warn(message: str) -> None:
     warnings.warn(message, ConvergenceWarning, stacklevel=level)
 
 
+@checks.renamed(mitr="max_iter", maxiter="max_iter")
 @dataclass(frozen=True)
 class SolveOptions:
     """How to solve a fixed-point equation.
@@ -110,6 +109,10 @@ class SolveOptions:
         The stream on which backend="cuda" queues copies and kernels: a stream of numba.cuda, any object with
         `__cuda_stream__`, or a number as in `__cuda_array_interface__`; None is the default stream. A solve waits for
         the stream, because it returns statuses to the host. Other backends refuse a stream.
+    certificate : {"fast", "sharp"}
+        How `error_bound` is computed. "fast" uses norms that the solver knows, and costs almost nothing. "sharp" is the
+        largest entry of the bounds of `certify`, or their sum in the adjoint equation. It can be 10⁵ times smaller in
+        float32, and costs about as much as ten iterations and one LU decomposition of I − Lip(φ)|A|.
 
     Raises
     ------
@@ -119,15 +122,16 @@ class SolveOptions:
     Examples
     --------
     >>> SolveOptions(tol=1e-9, method="anderson")
-    SolveOptions(tol=1e-09, max_iter=300, method='anderson', tile=None, on_failure='warn')
+    SolveOptions(tol=1e-09, max_iter=300, method='anderson', tile=None, on_failure='warn', certificate='fast')
     """
 
     tol: float = 3e-6
     max_iter: int = 300
-    method: str = "auto"
+    method: Method = "auto"
     tile: int | None = None
-    on_failure: str = "warn"
+    on_failure: OnFailure = "warn"
     stream: Any = field(default=None, repr=False)
+    certificate: Certificate = "fast"
 
     def __post_init__(self) -> None:
         checks.number("tol", self.tol, 0)
@@ -137,6 +141,7 @@ class SolveOptions:
             checks.integer("tile", self.tile, 1)
         checks.choice("on_failure", self.on_failure, ON_FAILURE)
         checks.stream(self.stream)
+        checks.choice("certificate", self.certificate, CERTIFICATES)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations, checks, losses
-from idl_ref.backends import twin
+from idl_ref import activations, checks, classes, losses, optim, preprocessing
 from idl_ref.backends.numpy import Trainer
+from idl_ref.choices import Loss
 from idl_ref.factors import norm_inf
+from idl_ref.labels import has_class
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
-from idl_ref.solution import NotConvergedError, warn
+from idl_ref.solution import NotConvergedError, report, warn
+from idl_ref.weights import ForwardPass
 from idl_ref.wellposed import perron_root
 
 __all__ = ["History", "evaluate", "fit"]
@@ -90,7 +92,7 @@ def fit(
     U: Any,
     targets: Any,
     *,
-    loss: str = "cross_entropy",
+    loss: Loss = "cross_entropy",
     optimizer: SGD | None = None,
     epochs: int = 10,
     batch_size: int = 64,
@@ -107,7 +109,7 @@ def fit(
     model : ImplicitModel
         The model, whose parameters are changed.
     U : (m, p) array
-        Inputs, one sample per row.
+        Inputs, one sample per row. With a preprocessing, they are raw samples, and may have shape (m, …).
     targets : (m,) whole numbers for "cross_entropy", (m, q) array for "mse"
         The labels or the desired outputs.
     loss : {"cross_entropy", "mse"}
@@ -132,7 +134,8 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        Arrays of a wrong shape or dtype, an unknown loss, or a number outside its range.
+        Arrays of a wrong shape or dtype, no samples, inputs or targets that are not finite, an unknown loss, a number
+        outside its range, or an optimizer that is not an SGD.
     FloatingPointError
         The loss or a gradient is not finite. The message names the epoch and the batch, and the model keeps the weights
         that it had before this batch.
@@ -159,15 +162,17 @@ def fit(
     >>> history.accuracy[-1] > 0.9
     True
     """
-    U = checks.samples("U", U, "p", model.input_dim, model.dtype)
+    U, T = _inputs_and_targets(model, "U", U, targets, loss)
     m = len(U)
-    T = losses.check_targets(loss, targets, m, model.output_dim, model.dtype)
+    if not m:
+        raise ValueError(f"U must hold at least one sample to train on; got shape {U.shape}: pass samples as rows.")
+    checks.finite("U", U)
     checks.integer("epochs", epochs, 0)
     checks.integer("batch_size", batch_size, 1)
     checks.integer("seed", seed, 0)
     if validation is not None:
         validation = _check_validation(model, validation, loss)
-    optimizer = SGD() if optimizer is None else optimizer
+    optimizer = optim.checked(optimizer)
     optimizer.start(epochs * -(-m // batch_size))
     rng = np.random.default_rng(seed)
     history, completed = History(), 0
@@ -183,7 +188,7 @@ def fit(
                     trainer.update_host()
                 _record_norms(model, history)
                 if validation is not None:
-                    value, accuracy = evaluate(model, *validation, loss=loss)
+                    value, accuracy, _ = _measure(model, *validation, loss)
                     history.validation_loss.append(value)
                     if accuracy is not None:
                         history.validation_accuracy.append(accuracy)
@@ -195,7 +200,7 @@ def fit(
     return history
 
 
-def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_entropy") -> tuple[float, float | None]:
+def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: Loss = "cross_entropy") -> tuple[float, float | None]:
     """Return the mean loss over a data set, and the accuracy for cross_entropy, else None.
 
     Parameters
@@ -207,19 +212,48 @@ def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: str = "cross_e
     -------
     loss : float
     accuracy : float or None
-        The fraction of samples whose largest output is that of their label.
+        The fraction of samples whose largest output is that of their label. A sample that did not converge, or whose
+        outputs are not finite, counts as wrong.
     """
-    U = checks.samples("U", U, "p", model.input_dim, model.dtype)
-    T = losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
-    total, hits = 0.0, 0
+    value, accuracy, _ = _measure(model, *_inputs_and_targets(model, "U", U, targets, loss), loss)
+    return value, accuracy
+
+
+class Measured(NamedTuple):
+    """The mean loss and the accuracy over a data set, and the number of samples that failed."""
+
+    loss: float
+    accuracy: float | None  # None for a loss that does not classify
+    failed: int
+
+
+def measure(model: ImplicitModel, U: Any, targets: Any, loss: str = "cross_entropy") -> Measured:
+    """Return what `evaluate` returns, and the number of samples that did not converge or whose outputs are not finite.
+
+    They cause neither a warning nor an exception.
+    """
+    return _measure(model, *_inputs_and_targets(model, "U", U, targets, loss), loss, quiet=True)
+
+
+def _measure(model: ImplicitModel, U: np.ndarray, T: np.ndarray, loss: str, quiet: bool = False) -> Measured:
+    """Do the same as `measure` for inputs and targets that are checked already, and preprocessed.
+
+    Unless `quiet` is true, warn or raise an exception for samples that failed, as the model's on_failure says.
+    """
+    layer, options = model.layer(), model.settings.options.forward
+    total, hits, answered = 0.0, 0, 0
     for j in range(0, len(U), CHUNK):
         chunk = slice(j, j + CHUNK)
-        Y = model(U[chunk]).T
+        forward = layer.forward(U[chunk].T)
+        if not quiet:
+            report(forward.solution, forward.weights.factors, options, "forward", "mitr")
         t = T[..., chunk]
-        total += float(losses.get(loss)(Y, t)[0]) * Y.shape[1]
-        hits += _hits(loss, Y, t)
+        with np.errstate(over="ignore", invalid="ignore"):  # A failed sample makes the loss NaN, which is returned.
+            total += float(losses.get(loss)(forward.Y, t)[0]) * forward.Y.shape[1]
+        hits += _hits(loss, forward, t)
+        answered += int(has_class(forward).sum())
     m = max(len(U), 1)
-    return total / m, hits / m if loss == "cross_entropy" else None
+    return Measured(total / m, hits / m if loss == "cross_entropy" else None, len(U) - answered)
 
 
 class Progress:
@@ -258,25 +292,33 @@ class Progress:
             print(f"epoch {epoch}/{self.epochs}: {text}, {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
-def _check_validation(model: ImplicitModel, validation: Any, loss: str) -> tuple[np.ndarray, Any]:
+def _inputs_and_targets(
+    model: ImplicitModel, name: str, U: Any, targets: Any, loss: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return checked and preprocessed inputs (m, p), and checked targets in the form that the loss takes."""
+    U = preprocessing.inputs(name, U, model.input_dim, model.dtype, model.preprocessing)
+    targets = classes.encoded(loss, targets, model.classes)
+    return U, losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
+
+
+def _check_validation(model: ImplicitModel, validation: Any, loss: str) -> tuple[np.ndarray, np.ndarray]:
     """Check validation data before the first epoch, so that an error does not cost the time of an epoch."""
     if not isinstance(validation, (tuple, list)) or len(validation) != 2:
         raise ValueError(f"validation must be a pair (U, targets); got {type(validation).__name__}: pass a tuple.")
-    U = checks.samples("validation U", validation[0], "p", model.input_dim, model.dtype)
-    losses.check_targets(loss, validation[1], len(U), model.output_dim, model.dtype)
-    return U, validation[1]
+    U, targets = validation
+    return _inputs_and_targets(model, "validation U", U, targets, loss)
 
 
-def _hits(loss: str, Y: np.ndarray, t: np.ndarray) -> int:
+def _hits(loss: str, forward: ForwardPass, t: np.ndarray) -> int:
     """Return the number of correctly classified samples; 0 for a loss that does not classify."""
-    return int((Y.argmax(axis=0) == t).sum()) if loss == "cross_entropy" else 0
+    return int(((forward.Y.argmax(axis=0) == t) & has_class(forward)).sum()) if loss == "cross_entropy" else 0
 
 
 def _trainer(model: ImplicitModel, loss: str, optimizer: SGD) -> Trainer:
     """Return the trainer of the model's backend."""
     model.effective_weights()  # This call refuses parameters of a wrong shape or dtype.
     s, phi = model.settings, activations.get(model.activation)
-    return twin(s.backend).Trainer(model.parameters, s.parametrisation, phi, s.options, loss, optimizer)
+    return s.twin().Trainer(model.parameters, s.parametrisation, phi, s.options, loss, optimizer)
 
 
 class _Epoch(NamedTuple):
@@ -309,7 +351,7 @@ def _run_epoch(model: ImplicitModel, trainer: Trainer, epoch: _Epoch, history: H
                 f"epoch {epoch.number}, batch {number}: {failed.sum()} samples not converged.", worse
             )
         total += value * len(batch)
-        hits += _hits(epoch.loss, forward.Y, t)
+        hits += _hits(epoch.loss, forward, t)
         seen += len(batch)
         unconverged += int(failed.sum())
         iterations[0].append(forward.solution.iterations)

@@ -56,7 +56,7 @@ BACKENDS = [  # A backend that is not available has one row, which is skipped.
 ALWAYS = (("hard_case",), ("active_sets",), ("do_not_fit",))  # These tests have n > 250, which takes too long.
 # The PTX interpreter takes microseconds per instruction. The rows left out here run kernels that other rows run too:
 # "auto" runs both Picard's and Anderson's kernel, and for columns that are not finite, the activation does not matter.
-LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS,
+LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS, ("test_certify",),
     ("finds_the_truth", "picard"), ("activation_finds_the_truth", "anderson"), ("rough_answer", "0.0001"),
     ("batch_mates", "picard"), ("batch_mates", "anderson"), ("batch_mates", "float64"),
     ("permutations_and_tiles", "picard"), ("permutations_and_tiles", "float64", "anderson"),

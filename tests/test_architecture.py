@@ -113,13 +113,14 @@ def run(folder, script):
 
 
 ACTIVATION = {
+    "choices.py": [('"hardtanh", "softsign"', '"hardtanh", "softsign", "half_relu"')],
     "activations.py": [
         ("HARDTANH, SOFTSIGN = range(9)", "HARDTANH, SOFTSIGN, HALF_RELU = range(10)"),
         (
-            '        Activation("softsign",',
-            '        Activation("half_relu", HALF_RELU, lambda P: np.maximum(P, 0) / 2,\n'
+            '        _row("softsign",',
+            '        _row("half_relu", HALF_RELU, lambda P: np.maximum(P, 0) / 2,\n'
             "                   lambda P: _step(P > 0, P) / 2, lipschitz=0.5, kinks=(0.0,)),\n"
-            '        Activation("softsign",',
+            '        _row("softsign",',
         ),
     ],
     "backends/numba/functions.py": [
@@ -198,7 +199,7 @@ def test_an_activation_touches_these_files_and_no_others(tmp_path):
 
 
 METHOD = {
-    "solution.py": [('"newton", "substitution")', '"newton", "substitution", "halfway")')],
+    "choices.py": [('"newton", "substitution"]', '"newton", "substitution", "halfway"]')],
     "backends/numpy/solve.py": [
         (
             '        elif method == "newton":\n',
@@ -210,9 +211,9 @@ METHOD = {
             '''def halfway(equation: Equation, X: np.ndarray, ledger: Ledger) -> None:
     """X ← (X + g(X)) / 2 until each column is done."""
     while ledger.index.size:
-        G = equation.apply(X)[1]
-        alive = ledger.settle(equation, X, G, column_max(G - X))
-        equation, X = equation.take(alive), ((X + G) / 2)[:, alive]
+        application = equation.at(X)
+        alive = ledger.settle(application)
+        equation, X = equation.take(alive), ((X + application.G) / 2)[:, alive]
 
 
 def substitution(''',
@@ -240,8 +241,8 @@ def test_a_method_touches_these_files_and_no_others(tmp_path):
 
 
 TWIN = {
+    "choices.py": [('Literal["numpy", "numba", "cuda"]', 'Literal["numpy", "numba", "cuda", "exact"]')],
     "backends/__init__.py": [
-        ('NAMES = ("numpy", "numba", "cuda")', 'NAMES = ("numpy", "numba", "cuda", "exact")'),
         (
             '    if name == "numpy":\n        return AVAILABLE\n',
             '    if name in ("numpy", "exact"):\n        return AVAILABLE\n',

@@ -207,13 +207,9 @@ def test_resolvent_norm_is_infinite_for_perron_roots_of_1_and_more(A):
         assert certificate.resolvent_norm((A,), 1.0) == np.inf
 
 
-def test_the_asked_step_is_tightened_for_small_inputs_and_normal_for_subnormal_ones():
-    tiny = np.finfo(np.float64).tiny
-    z = np.array([10.0, 1e-3, 1.0, tiny, tiny / 2, 0.0])
-    np.testing.assert_array_equal(
-        certificate.asked_step(1e-6, z, tiny), [1e-6, 1e-3 * 1e-6, 1e-6, tiny * 1e-6, tiny, tiny]
-    )
-    np.testing.assert_array_equal(certificate.asked_step(0.0, z, tiny), [0, 0, 0, 0, tiny, tiny])
+def test_the_asked_step_is_tightened_for_small_inputs():
+    z = np.array([10.0, 1e-3, 1.0, 0.0])
+    np.testing.assert_array_equal(certificate.asked_step(1e-6, z), [1e-6, 1e-3 * 1e-6, 1e-6, 0])
 
 
 def test_column_max_keeps_nan():

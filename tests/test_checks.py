@@ -146,5 +146,5 @@ def test_labels():
         checks.labels("targets", [True, False], 2, 3)
     with pytest.raises(ValueError, match=r"got \(2, 1\)"):
         checks.labels("targets", [[0], [1]], 2, 3)
-    with pytest.raises(ValueError, match=r"targets must be labels in 0 … 2, because .* 3 outputs; got -1 … 3: raise"):
+    with pytest.raises(ValueError, match=r"targets must be labels in 0 … 2, .* 3 outputs; got -1 … 3: renumber"):
         checks.labels("targets", [-1, 3], 2, 3)

@@ -26,8 +26,7 @@ def folder(tmp_path_factory):
 
 
 def expected(folder, x):
-    model = idl_ref.load(folder / "model.npz")
-    return model(model.preprocessing(x, model.dtype))
+    return idl_ref.load(folder / "model.npz")(x)
 
 
 def test_lambda(folder):
@@ -35,7 +34,8 @@ def test_lambda(folder):
     assert main(["export", str(folder / "model.npz"), "--to", "numpy", "-o", str(package)]) == 0
     shutil.copy(LAMBDA / "handler.py", package)
     _, _, x, _ = idl_ref.datasets.digits()
-    bodies = [{"samples": x[:9].tolist()}, {"samples": [[1, 2]]}, {"samples": "x"}, {"samples": [[0] * 64] * 1001}, {}]
+    bodies = [{"samples": x[:9].tolist()}, {"samples": [x[0].tolist(), [float("nan")] * 64]}]
+    bodies += [{"samples": [[1, 2]]}, {"samples": "x"}, {"samples": [[0] * 64] * 1001}, {}]
     events = [{"body": json.dumps(body)} for body in bodies]
     code = (
         "import json, sys, handler\n"
@@ -47,7 +47,10 @@ def test_lambda(folder):
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, cwd=package, input=json.dumps(events), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    good, *bad = json.loads(done.stdout)
+    good, half, *bad = json.loads(done.stdout)
+    assert half["statusCode"] == 200
+    assert json.loads(half["body"])["labels"] == [json.loads(good["body"])["labels"][0], None]
+    assert json.loads(half["body"])["outputs"][1] is None
     answer, Y = json.loads(good["body"]), expected(folder, x[:9])
     assert good["statusCode"] == 200
     np.testing.assert_allclose(answer["outputs"], Y, atol=1e-3)

@@ -484,7 +484,7 @@ def test_a_success_has_the_step_that_was_promised(equation):
 SLOW = np.array([[0.0, 0.9], [0.9, 0.0]])
 FAILURE = (
     r"^forward: 3 of 4 samples not converged after 5 iterations \(worst: sample 2, step 1\.3e\+00 > tol 3e-06\)\. "
-    r"Raise max_iter, try method=\"anderson\", or check ‖A‖∞ = 0\.9000\.$"
+    r"Raise max_iter, try method=\"auto\", or check ‖A‖∞ = 0\.9000\.$"
 )
 SLOW_Z = np.array([[1.0, 0.0, 2.0, 1.0]] * 2)
 

@@ -11,14 +11,17 @@ ROOT = Path(idl_ref.__file__).parent
 FLOORS = {
     # words
     "_version": 0,
+    "activation_checks": 0,
     "checks": 0,
-    "npz": 0,
+    "choices": 0,
+    "npz": 1,
+    "classes": 0,
     # mathematics
     "activations": 1,
     "losses": 1,
     "factors": 1,
     "preprocessing": 1,
-    "io": 1,
+    "io": 2,
     "optim": 1,
     "solution": 2,
     "certificate": 3,
@@ -26,8 +29,10 @@ FLOORS = {
     "functions": 4,
     # the border
     "weights": 5,
+    "labels": 6,
     "backends.equation": 5,
     "backends.methods": 5,
+    "backends.entrywise": 6,
     # the twins, each from the bottom: the definition, compiled for the CPU, on a CUDA device
     "backends.numpy.trials": 6,
     "backends.numpy.one_sample": 6,
@@ -67,6 +72,7 @@ FLOORS = {
     "equilibrium": 17,
     "settings": 17,
     "torchidl": 17,
+    "interface": 18,
     "predictor": 18,
     "model": 19,
     # training
@@ -112,7 +118,10 @@ FLOORS = {
     "conformance.command": 36,
     "conformance": 37,
     # deployment
+    "export.inputs": 23,
+    "export.majorant": 23,
     "export.plan": 24,
+    "export.c_text": 24,
     "export.numpy": 25,
     "export.c": 25,
     "export.onnx": 25,

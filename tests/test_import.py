@@ -87,7 +87,7 @@ def test_all_is_sorted_and_unique():
 def test_the_public_face():
     promised = {
         *("ImplicitModel", "load", "solve_equilibrium", "solve_adjoint", "SolveOptions", "Solution", "Status", "SGD"),
-        *("fit", "History", "check_gradients", "datasets", "available_backends"),
+        *("fit", "History", "certify", "check_gradients", "datasets", "available_backends"),
         *("ConvergenceWarning", "NotConvergedError"),
         *("ImplicitFunction", "ImplicitFunctionInf", "ImplicitFunctionTriu", "ImplicitFunctionRows"),
     }

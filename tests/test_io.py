@@ -6,6 +6,7 @@ import sys
 import tracemalloc
 import zipfile
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def make(**settings):
 
 
 def assert_same(one, two):
-    assert one.settings == two.settings
+    assert replace(one.settings, backend="auto") == replace(two.settings, backend="auto")
     assert one.preprocessing == two.preprocessing
     assert one.parameters.keys() == two.parameters.keys()
     for name, value in one.parameters.items():
@@ -85,7 +86,7 @@ def forge(path, header, arrays, **keywords):
         {},
         {"no_D": True, "bias": True, "dtype": "float64"},
         {"is_low_rank": True, "rank": 2, "kappa": 0.1, "f": ImplicitFunctionRows},
-        {"f": ImplicitFunctionTriu, "activation": "tanh", "tol": 0.1 + 0.2, "grad_tol": 1e-300, "mitr": 10**9},
+        {"f": ImplicitFunctionTriu, "activation": "tanh", "tol": 0.1 + 0.2, "grad_tol": 1e-300, "mitr": 10**5},
         {"f": ImplicitFunction, "method": "anderson", "backend": "numpy", "on_failure": "raise", "grad_mitr": 1},
         {"f": ImplicitFunctionInf, "straight_through": True, "kappa": 3.9, "activation": "sigmoid"},
     ],
@@ -95,13 +96,44 @@ def test_round_trip_is_bitwise(tmp_path, suffix, settings):
         pytest.importorskip("safetensors")
     model = make(**settings)
     model.parameters["B"][0, :2] = np.finfo(model.dtype).smallest_subnormal, -0.0
-    for preprocessing in (model.preprocessing, None):
+    for preprocessing in (model.preprocessing, Standardise([1.7e9, 0.1, -3.0], [1, 2, 0.3]), None):
         model.preprocessing = preprocessing
         model.save(tmp_path / f"model{suffix}")
         loaded = idl_ref.load(str(tmp_path / f"model{suffix}"))
         assert_same(loaded, model)
         assert all(value.flags.writeable for value in loaded.parameters.values())
     assert os.listdir(tmp_path) == [f"model{suffix}"]
+
+
+def test_a_file_asks_for_the_backend_that_works_here(tmp_path):
+    """What is made with one backend is served where another one works; the file tells which one it was."""
+    path = tmp_path / "model.npz"
+    for backend in ("auto", "numpy", "numba", "cuda"):
+        make(backend=backend).save(path)
+        with np.load(path) as archive:
+            assert json.loads(archive["header"].tobytes())["settings"]["backend"] == backend
+        loaded = idl_ref.load(path)
+        assert loaded.backend == "auto"
+        assert loaded(np.ones((2, 3))).shape == (2, 2)
+        assert idl_ref.load(path, backend="numpy").freeze().backend == "numpy"
+
+
+def test_settings_of_a_solver_can_replace_those_of_the_file(tmp_path):
+    path = tmp_path / "model.npz"
+    make(mitr=10**15, grad_mitr=10**6, tol=1e-5).save(path)
+    for own, name in (({}, "mitr"), ({"mitr": 7}, "grad_mitr"), ({"grad_mitr": 7}, "mitr")):
+        words = rf"{name} must be .* at most 100000; got 10+\. .*: idl_ref\.load\(path, {name}=…\) sets a number"
+        with pytest.raises(FileFormatError, match=f": {words}"):
+            idl_ref.load(path, **own)
+    loaded = idl_ref.load(path, mitr=10**6, grad_mitr=3, tol=1e-4, method="picard", on_failure="raise")
+    changes = {"mitr": 10**6, "grad_mitr": 3, "tol": 1e-4, "method": "picard", "on_failure": "raise"}
+    assert loaded.settings == replace(make().settings, **changes)
+    with pytest.raises(TypeError, match=r"load takes the settings mitr, .*; got dtype, kappa: leave it out"):
+        idl_ref.load(path, kappa=0.5, dtype="float64")
+    for own, words in (({"mitr": 0}, "mitr must be"), ({"backend": "tpu"}, "backend must be one of")):
+        with pytest.raises(ValueError, match=words) as caught:
+            idl_ref.load(path, **own)
+        assert not isinstance(caught.value, FileFormatError)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -340,9 +372,12 @@ def test_foreign_safetensors(tmp_path):
         (b"[]", 'the format in its header is not "idl_ref model"'),
         (b"null", 'the format in its header is not "idl_ref model"'),
         (b'{"format": "onnx"}', 'the format in its header is not "idl_ref model"'),
-        (b'{"format": "idl_ref model"}', "the format version must be 1 .* got None: update idl_ref"),
-        (b'{"format": "idl_ref model", "version": 2}', "the format version must be 1 .* got 2: update idl_ref"),
-        (b'{"format": "idl_ref model", "version": "1"}', "the format version must be 1 .* got '1': update idl_ref"),
+        (b'{"format": "idl_ref model"}', "the format version must be 1 or 2 .* got None: update idl_ref"),
+        (b'{"format": "idl_ref model", "version": 3}', "the format version must be 1 or 2 .* got 3: update idl_ref"),
+        (
+            b'{"format": "idl_ref model", "version": "1"}',
+            "the format version must be 1 or 2 .* got '1': update",
+        ),
         (b'{"format": "idl_ref model", "version": 1}', "the settings in the file are not those of a model"),
     ],
 )
@@ -394,7 +429,14 @@ def test_a_header_that_is_too_long(saved):
         ("no_D", True),
         ("no_D", 0),
         ("mitr", 0),
+        ("mitr", 10**15),
+        ("grad_mitr", 10**5 + 1),
+        ("grad_mitr", 10**400),
+        ("hidden_dim", 10**400),
         ("tol", float("inf")),
+        ("tol", 10**400),
+        ("grad_tol", 10**4000),
+        ("kappa", -(10**400)),
         ("activation", "gelu"),
         ("activation", {}),
         ("backend", "tpu"),
@@ -430,12 +472,58 @@ def test_settings_that_are_none(saved, value):
         {"mean": float("nan"), "scale": 1},
         {"mean": float("-inf"), "scale": 1},
         {"mean": 0, "scale": 1, "more": 2},
+        {"mean": 10**400, "scale": 1},
+        {"mean": 0, "scale": 10**400},
     ],
 )
 def test_tampered_preprocessing(saved, value):
     path, header, arrays = saved
     forge(path, {**header, "preprocessing": value}, arrays)
     refuse(path, "the settings in the file are not those of a model")
+    arrays = {name: W for name, W in arrays.items() if name not in ("mean", "scale")}
+    crc = {name: header["crc32"][name] for name in arrays}
+    forge(path, {**header, "version": 1, "preprocessing": value, "crc32": crc}, arrays)
+    refuse(path, "the settings in the file are not those of a model")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("mean", "scale", "words"),
+    [
+        (np.nan, 1.0, "mean must be finite"),
+        (0.0, np.inf, "scale must be finite"),
+        (0.0, 0.0, "the preprocessing or the classes do not fit the model: scale must be a finite number ≥"),
+        (0.0, -1.0, "the preprocessing or the classes do not fit the model: scale must be a finite number ≥"),
+        (0.0, 1e-320, "the preprocessing or the classes do not fit the model: scale must be a finite number ≥"),
+        (1e300, 1.0, "the preprocessing or the classes do not fit the model: mean and scale must be normal numbers"),
+        (0.0, 1e-300, "the preprocessing or the classes do not fit the model: mean and scale must be normal numbers"),
+        (np.float32(0), 1.0, r"mean must have shape \(1,\) and dtype (float64|F64); got"),
+        ([0.0, 1.0], 1.0, r"mean must have shape \(1,\)"),
+    ],
+)
+def test_tampered_constants(saved, suffix, mean, scale, words):
+    path, header, arrays = saved
+    arrays |= {"mean": np.atleast_1d(mean), "scale": np.atleast_1d(scale)}
+    header["crc32"] |= {name: zlib.crc32(arrays[name].tobytes()) for name in ("mean", "scale")}
+    path = path.with_suffix(suffix)
+    forge(path, header, arrays)
+    refuse(path, words)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("preprocessing", [{"mean": 0.1, "scale": 3.3}, None])
+def test_files_of_version_1(saved, suffix, preprocessing):
+    """In a file of version 1, the header holds mean and scale as numbers."""
+    path, header, arrays = saved
+    arrays = {name: W for name, W in arrays.items() if name not in ("mean", "scale")}
+    crc = {name: header["crc32"][name] for name in arrays}
+    path = path.with_suffix(suffix)
+    forge(path, {**header, "version": 1, "preprocessing": preprocessing, "crc32": crc}, arrays)
+    model = make()
+    model.preprocessing = preprocessing and Standardise(**preprocessing)
+    assert_same(idl_ref.load(path), model)
+    forge(path, {**header, "version": 1, "preprocessing": {"mean": [0.1] * 3, "scale": 1.0}, "crc32": crc}, arrays)
+    refuse(path, "mean and scale must be numbers")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -674,6 +762,25 @@ def test_a_safetensors_header_that_claims_to_be_huge(tmp_path):
     for size in (1 << 21, 1 << 40, (1 << 64) - 1):
         path.write_bytes(struct.pack("<Q", size) + b"{}" + bytes(1000))
         refuse(path, r"the header of the file must have at most 1048576 bytes; got \d+")
+
+
+def test_a_safetensors_file_is_read_and_not_mapped(tmp_path, monkeypatch):
+    """Access to a mapped file that somebody shortens in the meantime kills the process with SIGBUS."""
+    safetensors = pytest.importorskip("safetensors")
+    path = tmp_path / "model.safetensors"
+    ImplicitModel(3, 2, 200, seed=0).save(path)
+    parse, whole = idl_ref.io._parse, path.read_bytes()
+
+    def shorten(text):
+        os.truncate(path, len(whole) // 2)
+        return parse(text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors, "safe_open", None)
+        patch.setattr(idl_ref.io, "_parse", shorten)
+        refuse(path, "damaged")
+    path.write_bytes(whole + b"0")
+    refuse(path, "damaged")
 
 
 def test_errors_are_value_errors():

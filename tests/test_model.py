@@ -533,7 +533,7 @@ def pattern(equation, m, limit):
     return (
         rf"^{equation}: {m} of {m} samples not converged after {limit} iterations \(worst: sample \d+, step "
         r"\d\.\de[-+]\d\d > tol 3e-06\)\. "
-        rf"Raise .*{'mitr' if equation == 'forward' else 'grad_mitr'}.*, try method=\"anderson\", or check "
+        rf"Raise .*{'mitr' if equation == 'forward' else 'grad_mitr'}.*, try method=\"auto\", or check "
         r"‖A‖∞ = 0\.99\d\d\.$"
     )
 

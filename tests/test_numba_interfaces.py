@@ -15,7 +15,7 @@ import idl_ref
 numba = pytest.importorskip("numba")
 from llvmlite import binding, ir  # noqa: E402
 from numba import types  # noqa: E402
-from numba.core import cgutils, compiler, config, cpu, dispatcher  # noqa: E402
+from numba.core import caching, cgutils, compiler, config, cpu  # noqa: E402
 from numba.core.registry import cpu_target  # noqa: E402
 from numba.extending import intrinsic, models  # noqa: E402
 
@@ -27,16 +27,21 @@ USED = {  # the name of an object in simd.py and compiling.py, what it is, and t
     "builder": (
         ir.IRBuilder,
         "add and_ bitcast call extract_element fadd fcmp_ordered fdiv fmul fneg fsub function gep icmp_unsigned "
-        "insert_element load mul module neg ptrtoint select shl shuffle_vector store trunc udiv",
+        "insert_element load load_atomic mul module neg ptrtoint select shl shuffle_vector store trunc udiv",
     ),
     "context": (cpu_target.target_context, "get_dummy_value get_value_type make_array"),
     "ir": (ir, "Constant FloatType FunctionType IntType Undefined VectorType"),
     "binding": (binding, "get_host_cpu_features"),
     "cgutils": (cgutils, "get_or_insert_function"),
     "config": (config, "CPU_FEATURES CPU_NAME DISABLE_JIT"),
-    "types": (types, "Type intp void"),
+    "types": (types, "Type int64 intp void"),
     "models": (models, "PrimitiveModel"),
-    "kernel": (dispatcher.Dispatcher, "compile"),
+    "kernel": (numba.njit(lambda: 0), "compile _cache"),
+    "self": (compiling.Cache(lambda: 0), "_cache_file _impl _index_key flush"),
+    "self._cache_file": (compiling.Cache(lambda: 0)._cache_file, "load save"),
+    "self._impl": (compiling.Cache(lambda: 0)._impl, "check_cachable locator rebuild reduce"),
+    "self._impl.locator": (compiling.Cache(lambda: 0)._impl.locator, "ensure_cache_path"),
+    "super()": (caching.FunctionCache, "_load_overload _save_overload load_overload save_overload"),
 }
 EXTENDING = ("intrinsic", "models", "register_model")
 
@@ -44,7 +49,7 @@ EXTENDING = ("intrinsic", "models", "register_model")
 def attributes(name):
     """What is taken from an object of this name, as `name.attribute` or by getattr(name, "attribute")."""
     found = set()
-    for file in ("simd.py", "compiling.py"):
+    for file in ("compiling.py",) if name.startswith(("self", "super")) else ("simd.py", "compiling.py"):
         for node in ast.walk(ast.parse((ROOM / file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == name:
                 found.add(node.attr)
@@ -74,6 +79,7 @@ def test_what_is_imported_is_named_here():
             found |= {f"{module}.{name}" if module else name for name in names}
     public = {"numba", "numba.njit", "numba.types", *(f"numba.extending.{name}" for name in EXTENDING)}
     private = {"llvmlite.binding", "llvmlite.ir", "numba.config", "numba.core.cgutils", "numba.core.config"}
+    private |= {"numba.core.caching.FunctionCache", "numba.core.serialize.dumps"}
     assert {name for name in found if name.split(".")[0] in ("numba", "llvmlite")} == public | private
 
 

@@ -20,7 +20,6 @@ from strategies import ACTIVATIONS
 import idl_ref
 from idl_ref import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
 from idl_ref import predictor as predictor_module
-from idl_ref.preprocessing import Standardise
 
 TWINS = [name for name in ("numpy", "numba") if idl_ref.available_backends()[name] == "available"]
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
@@ -165,17 +164,6 @@ def test_a_time_limit_is_kept(twin, seconds, iterations, clock):
     assert next(clock) == len(iterations) + 1  # The clock is read at the start and after each chunk.
     assert len(iterations) <= max(seconds, 1)
     assert np.isfinite(prediction.Y).all()
-
-
-def test_raw_samples_are_preprocessed():
-    model = ImplicitModel(4, 2, 8, seed=0)
-    with pytest.raises(ValueError, match="raw=True needs a model with preprocessing"):
-        model.freeze(raw=True)
-    images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
-    model.preprocessing = Standardise.fit(images)
-    U = model.preprocessing(images)
-    np.testing.assert_array_equal(model.freeze(raw=True)(images), model.freeze()(U))
-    np.testing.assert_array_equal(model.freeze(raw=True)(images[:1]), model.freeze()(U[:1]))
 
 
 def test_inputs_in_any_layout_and_of_any_kind():

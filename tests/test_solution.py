@@ -16,7 +16,7 @@ def solution(*status, bounds=None):
 
 def test_options_have_the_seeds_defaults():
     options = SolveOptions()
-    assert dataclasses.astuple(options) == (3e-6, 300, "auto", None, "warn", None)
+    assert dataclasses.astuple(options) == (3e-6, 300, "auto", None, "warn", None, "fast")
     assert pickle.loads(pickle.dumps(options)) == options
 
 

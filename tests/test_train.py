@@ -117,15 +117,15 @@ def test_inputs_are_left_alone():
 def test_digits_to_97_percent():
     """The settings are the defaults of the command line."""
     x_train, y_train, x_test, y_test = datasets.digits()
-    preprocessing = Standardise.fit(x_train)
     model = ImplicitModel(64, 10, 64, bias=True, seed=0)
+    model.preprocessing = Standardise.fit(x_train, per_feature=False)
     history = fit(
-        model, preprocessing(x_train), y_train, optimizer=SGD(0.05, schedule="cosine"), epochs=20, batch_size=32,
+        model, x_train, y_train, optimizer=SGD(0.05, schedule="cosine"), epochs=20, batch_size=32,
         progress=False,
     )  # fmt: skip
     # Few iterations make training fast.
     assert max(most for _, most in history.forward_iterations + history.adjoint_iterations) <= 15
-    loss, accuracy = train.evaluate(model, preprocessing(x_test), y_test)
+    loss, accuracy = train.evaluate(model, x_test, y_test)
     assert accuracy >= 0.97
     assert loss < 0.15
     assert max(history.norm) <= 0.99
@@ -199,13 +199,14 @@ def test_epochs_0_and_m_0_and_large_batches():
     model = make()
     before = copied(model)
     assert fit(model, *moons(), epochs=0, progress=False) == History()
-    history = fit(model, np.zeros((0, 2)), [], epochs=2, progress=False)
-    assert history.loss == [0.0, 0.0]
+    for show in (True, False):
+        with pytest.raises(ValueError, match=r"U must hold at least one sample to train on; got shape \(0, 2\)"):
+            fit(model, np.zeros((0, 2)), [], epochs=2, progress=show)
     assert_same(model.parameters, before)
     history = fit(model, *moons(10), epochs=2, batch_size=1000, progress=False)
     assert len(history.loss) == 2
     for show in (True, False):
-        fit(model, np.zeros((0, 2)), [], epochs=1, validation=(np.zeros((0, 2)), []), progress=show)
+        fit(model, *moons(10), epochs=1, validation=(np.zeros((0, 2)), []), progress=show)
 
 
 def interrupt_after(monkeypatch, steps):
@@ -233,7 +234,7 @@ def test_ctrl_c_returns_the_history(monkeypatch, steps, progress):
 
 def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
     """If validation is interrupted, the history does not contain a part of that epoch."""
-    evaluate, calls = train.evaluate, []
+    evaluate, calls = train._measure, []
 
     def interrupted(*arguments, **keywords):
         calls.append(1)
@@ -241,7 +242,7 @@ def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
             raise KeyboardInterrupt
         return evaluate(*arguments, **keywords)
 
-    monkeypatch.setattr(train, "evaluate", interrupted)
+    monkeypatch.setattr(train, "_measure", interrupted)
     history = fit(make(), *moons(64), epochs=5, validation=moons(20), progress=False)
     assert history.interrupted
     assert len(history.loss) == len(history.validation_loss) == len(history.seconds) == 1
@@ -249,11 +250,20 @@ def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
 
 def test_a_loss_that_is_not_finite(recwarn):
     model, (U, y) = make(on_failure="ignore"), moons(64)
-    U[40, 0] = np.nan
+    U[:] = 1e38  # B U overflows.
     before = copied(model)
     with pytest.raises(FloatingPointError, match=r"^epoch 1, batch 1: the loss is nan\. Lower the learning rate"):
-        fit(model, U, y, batch_size=64, progress=False)
+        fit(model, 3 * U, y, batch_size=64, progress=False)
     assert_same(model.parameters, before)
+
+
+def test_inputs_that_are_not_finite_are_refused_before_training():
+    model, (U, y) = make(on_failure="ignore"), moons(64)
+    U[40, 0], U[50] = np.nan, np.inf
+    with pytest.raises(ValueError, match=r"^U must be finite; got NaN or inf in 2 of 64 samples, .* sample 40"):
+        fit(model, U, y, progress=False)
+    usable = np.isfinite(U).all(axis=1)
+    fit(model, U[usable], y[usable], epochs=1, progress=False)
 
 
 def test_divergence_names_epoch_and_batch_and_keeps_finite_weights():
@@ -377,3 +387,30 @@ def test_history_is_saved_as_json(tmp_path):
     assert History(**read).norm == history.norm
     History().save(str(path))
     assert json.loads(path.read_text(encoding="utf-8"))["loss"] == []
+
+
+def test_failed_samples_are_never_right():
+    """A sample that does not converge, or whose outputs are not finite, counts as wrong in every accuracy."""
+    U, y = moons(40)
+    model = make(on_failure="ignore", mitr=1, tol=0.0, grad_mitr=1)
+    model.parameters["D"][...] *= 100  # The outputs hardly depend on the hidden states, and many would be right.
+    measured = train.measure(model, U, (model(U).argmax(axis=1)))
+    assert measured.failed == 40
+    assert measured.accuracy == 0
+    history = fit(model, U, y, epochs=1, optimizer=SGD(0.0), validation=(U, y), progress=False)
+    assert history.accuracy == history.validation_accuracy == [0.0]
+    model, U = make(on_failure="ignore"), U.copy()
+    U[::2] = np.nan
+    measured = train.measure(model, U, np.zeros(40, int))
+    assert measured.failed == 20
+    assert measured.accuracy <= 0.5
+    assert np.isnan(measured.loss)
+    assert train.evaluate(model, U, np.zeros(40, int))[1] == measured.accuracy
+
+
+def test_samples_whose_outputs_overflow_have_failed_although_they_converged():
+    U, y = moons(40)
+    model = make()
+    model.parameters["D"][...] = 3e38
+    assert model.forward_pass(10 + np.abs(U)).solution.converged
+    assert train.measure(model, 10 + np.abs(U), y).failed == 40

@@ -47,7 +47,24 @@ def trained() -> idl_ref.ImplicitModel:
     return model
 
 
+def slope(P: Array) -> Array:
+    return 1 / (1 + P * P)
+
+
+def choices() -> None:
+    """Every word is typed, and so are NumPy's ways to name a dtype."""
+    for dtype in (np.float32, np.float64, float, np.dtype("float32"), np.dtype(np.float64), np.ones(2).dtype):
+        model = idl_ref.ImplicitModel(2, 2, 4, dtype=dtype, activation="tanh", method="newton", on_failure="raise")
+        print(model.dtype, model.activation, model.method)
+    arctan = idl_ref.Activation("arctan", np.arctan, slope, lipschitz=1.0)
+    model = idl_ref.ImplicitModel(2, 2, 4, activation=arctan, dtype="float64", backend="numpy")
+    print(idl_ref.solve_equilibrium([[0.5]], [[1.0]], activation=arctan).X, model, arctan.kinks)
+    options = idl_ref.SolveOptions(method="anderson", on_failure="ignore")
+    print(idl_ref.solve_adjoint([[0.5]], [[1.0]], [[1.0]], options=options, backend="numpy").converged)
+
+
 def main() -> None:
+    choices()
     model, x = trained(), np.ones((3, 2), np.float32)
     kappa: float = model.kappa
     rank: int | None = model.rank

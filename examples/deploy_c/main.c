@@ -4,7 +4,7 @@
  *     cc -std=c99 -O2 -o predict main.c idl_model.c -lm
  *     ./predict < samples.txt
  *
- * Returns 0, or 1 if the input is not a whole number of samples, or 2 if one of them had no equilibrium. */
+ * Returns 0, or 1 if the input is not a whole number of samples, or 2 if one of them failed; its outputs are nan. */
 #include <stdio.h>
 
 #include "idl_model.h"

@@ -45,7 +45,7 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
         mitr and grad_mitr are the sums of those of the two models, because X₂ converges after X₁. tol and grad_tol are
         the smaller ones, and kappa, which ImplicitFunction does not use, is the larger one. backend, method and
         on_failure are those of the two models if they agree, else the defaults; "substitution" becomes "auto", which
-        uses substitution if A is triangular. preprocessing is that of `first`.
+        uses substitution if A is triangular. preprocessing is that of `first`, and classes are those of `second`.
 
     Raises
     ------
@@ -92,8 +92,9 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
     }
     if not settings.no_D:
         named["D"] = D2 @ D1
-    model = ImplicitModel.from_parameters(settings, {name: W.astype(settings.dtype) for name, W in named.items()})
-    model.preprocessing = first.preprocessing
+    parameters = {name: W.astype(settings.dtype) for name, W in named.items()}
+    model = ImplicitModel.from_parameters(settings, parameters, first.preprocessing)
+    model.classes = second.classes
     return model
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from idl_ref import checks
+from idl_ref.choices import BACKENDS, TWINS, Backend, Dtype, TwinName
 
 __all__ = ["available_backends", "warmup"]
 
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
     from idl_ref.backends.numpy import Layer, Trainer
 
 AVAILABLE = "available"
-PREFERENCE = ("numba", "numpy")  # "auto" takes the first of these that is available; cuda must be requested by name.
-NAMES = ("numpy", "numba", "cuda")
-CHOICES = ("auto", *NAMES)
+# "auto" takes the first of these that is available; cuda must be requested by name.
+PREFERENCE: tuple[TwinName, ...] = ("numba", "numpy")
 
 
 class Twin(NamedTuple):
@@ -44,14 +44,16 @@ def available_backends() -> dict[str, str]:
 
     Notes
     -----
-    The look for a CUDA device imports numba.cuda, where numba-cuda is installed.
+    A backend counts as available only if it has run here: the twin is imported, and a small function is compiled and
+    called. An installed package that does not work, such as a numba that refuses this version of NumPy, is a reason.
+    The first call imports numba, and numba.cuda where numba-cuda is installed.
 
     Examples
     --------
     >>> available_backends()["numpy"]
     'available'
     """
-    return {name: _reason(name) for name in NAMES}
+    return {name: _reason(name) for name in TWINS}
 
 
 def _reason(name: str) -> str:
@@ -59,12 +61,37 @@ def _reason(name: str) -> str:
     if name == "numpy":
         return AVAILABLE
     if name == "numba":
-        return AVAILABLE if find_spec("numba") else 'numba is not installed; pip install "idl-ref[numba]"'
+        return _numba_reason() or AVAILABLE
     if not (find_spec("numba") and find_spec("numba_cuda")):
         return 'numba-cuda is not installed; pip install "idl-ref[cuda]"'
-    from idl_ref.backends.cuda import api
+    try:
+        from idl_ref.backends import cuda  # noqa: F401 (This import shows that every module of the twin can be used.)
+        from idl_ref.backends.cuda import api
 
-    return api.reason() or AVAILABLE
+        return api.reason() or AVAILABLE
+    except Exception as reason:  # A package that is installed but broken raises any kind of exception.
+        return f"numba.cuda is installed but does not work: {_shown(reason)}"
+
+
+@cache
+def _numba_reason() -> str:
+    """Return why the Numba twin cannot compute here; "" if it can. The answer holds for the whole process."""
+    if not find_spec("numba"):
+        return 'numba is not installed; pip install "idl-ref[numba]"'
+    try:
+        from idl_ref.backends import numba  # noqa: F401 (This import shows that every module of the twin can be used.)
+        from idl_ref.backends.numba.compiling import double
+
+        if double(21) != 42:
+            return "numba is installed but computes wrong results"
+    except Exception as reason:  # SystemError, ImportError, AttributeError …: a broken package raises anything.
+        return f"numba is installed but does not work: {_shown(reason)}"
+    return ""
+
+
+def _shown(reason: Exception) -> str:
+    """Return the kind of an exception and the first 200 characters of its message, on one line."""
+    return f"{type(reason).__name__}: {checks.printable(str(reason))[:200]}"
 
 
 def _runs_as_plain_python() -> bool:
@@ -75,9 +102,9 @@ def _runs_as_plain_python() -> bool:
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
-def resolve(name: str) -> str:
+def resolve(name: Backend) -> TwinName:
     """Return the backend that `name` stands for, or raise ValueError with the reason if it cannot be used here."""
-    checks.choice("backend", name, CHOICES)
+    checks.choice("backend", name, BACKENDS)
     if name == "auto":  # "auto" does not test for cuda, because that test imports numba.cuda.
         plain = _runs_as_plain_python()
         return next(twin for twin in PREFERENCE if _reason(twin) == AVAILABLE and not (twin == "numba" and plain))
@@ -88,7 +115,7 @@ def resolve(name: str) -> str:
 
 
 @cache
-def twin(name: str) -> Twin:
+def twin(name: Backend) -> Twin:
     """Import and return the twin that `name` stands for."""
     name = resolve(name)
     if name == "numba":
@@ -104,7 +131,7 @@ def twin(name: str) -> Twin:
     return Twin(numpy.Layer, numpy.Trainer, numpy.warmup)
 
 
-def warmup(dtypes: Iterable[str] = ("float32", "float64"), backend: str = "numba") -> None:
+def warmup(dtypes: Iterable[Dtype] = ("float32", "float64"), backend: Backend = "numba") -> None:
     """Compile a backend ahead of its first solve, and cache the compiled code on disk if the folder is writable.
 
     Parameters

@@ -8,7 +8,7 @@ import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
-from idl_ref.certificate import ROUNDED, STALLED, ULPS, Certifier
+from idl_ref.certificate import ROUNDED, STALLED, Certifier
 
 
 class Application(NamedTuple):
@@ -31,16 +31,18 @@ class Application(NamedTuple):
         """Return, entry by entry, the largest change ĝ − x̂ that rounding explains.   stalled (k,) -> (n, k)
 
         The computed p = A x̂ + z differs from the exact value by at most δ, which is γ(|A||x̂| + |z|) row by row, so that
-        a large entry of z does not excuse the other rows. Since φ is monotone, φ(p + δ) − φ(p − δ) bounds what δ does
-        to ĝ; where φ saturates, this is nearly 0. `stalled` says which columns make no progress any more.
+        a large entry of z does not excuse the other rows. The mean slope of a built-in, monotone φ over the interval
+        between p − δ and p + δ, times δ, is what δ does to ĝ; where φ saturates, this is nearly 0. For a user's φ, it
+        is Lip(φ) δ. `stalled` says which columns make no progress any more.
         """
         (_, activation, S, Z), X, P, G = self
         r = certifier.rounding
         gamma = np.where(stalled, STALLED * r.gamma, ROUNDED * 2 * r.unit)
-        ulps = np.where(stalled, STALLED * ULPS * r.unit, ROUNDED * 2 * r.unit)
-        delta = gamma * (fac.apply(certifier.sizes, np.abs(X).astype(np.float64)) + np.abs(Z)) + r.tiny / 2
-        changes = activation.phi(P + delta) - activation.phi(P - delta)
-        allowed = (changes if S is None else S * changes) + ulps * np.abs(G)
+        # A product that underflows is rounded by less than the smallest subnormal number, which is tiny·eps.
+        underflow = 2 * r.unit * r.underflow
+        delta = gamma * (fac.apply(certifier.sizes, np.abs(X).astype(np.float64)) + np.abs(Z)) + underflow
+        changes = activation.change(P, delta) / 2
+        allowed = (changes if S is None else np.abs(S) * changes) + ROUNDED * 2 * r.unit * np.abs(G)
         return np.where(np.isfinite(allowed), allowed, -1.0)  # An overflow explains nothing.
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from idl_ref import certificate
 from idl_ref import factors as fac
+from idl_ref.choices import Method
 
 # A compiled twin solves by these methods itself, and leaves all others to the NumPy twin.
 COMPILED = ("auto", "picard", "anderson", "newton", "substitution")
@@ -17,7 +18,7 @@ NEWTON_LIMIT = 2048
 # The cost of Newton's method is estimated by NEWTON_STEPS steps, whose flops take NEWTON_RATE times as long as those of
 # the product of a tile. An application with Anderson's trial point costs ANDERSON_RATE times as much as Picard's.
 NEWTON_STEPS = 4
-NEWTON_RATE = 4
+NEWTON_RATE = 12
 ANDERSON_RATE = 4
 # Up to this rank, "auto" solves the adjoint equation of A = L Rᵀ exactly, by an r × r system per column.
 DIRECT_RANK = 64
@@ -44,8 +45,8 @@ STALE = 16
 
 
 def choose(
-    method: str, factors: fac.Factors, adjoint: bool, triangle: Callable[[fac.Factors], str | None] = fac.triangle
-) -> str:
+    method: Method, factors: fac.Factors, adjoint: bool, triangle: Callable[[fac.Factors], str | None] = fac.triangle
+) -> Method:
     """Return the method that `method` stands for, and refuse a method that does not fit A.
 
     `triangle` tells which strict triangle holds all nonzero entries of A. It is called only if the answer matters, that
@@ -89,22 +90,25 @@ def enough(max_iter: int) -> int:
 
 
 def newton_cost(factors: fac.Factors) -> float:
-    """Return the cost of Newton's method for one column, in applications of the map; inf if the method is refused.
+    """Estimate the cost of Newton's method for one column, in applications of the map; inf if the method is refused.
 
-    An application takes 2 n² flops for a dense A, 4 n r for rank r. A step takes 2/3 n³, or 2 n r² + 2/3 r³.
+    An application takes 2 n² flops for a dense A, 4 n r for rank r. A step takes n² flops for the matrix and n w² for
+    its elimination, where w is the mean number of nonzeros of a row of A; for rank r, it takes 2 n r² + 2/3 r³.
     """
-    n, width = factors[0].shape
-    if len(factors) == 1:
-        return NEWTON_STEPS * NEWTON_RATE * n / 3 if n <= NEWTON_LIMIT else math.inf
-    return NEWTON_STEPS * NEWTON_RATE * (width / 2 + width * width / (6 * max(n, 1)))
+    n, r = factors[0].shape
+    if len(factors) > 1:
+        return NEWTON_STEPS * NEWTON_RATE * (r / 2 + r * r / (6 * max(n, 1)))
+    width = np.count_nonzero(factors[0]) / max(n, 1)
+    return NEWTON_STEPS * NEWTON_RATE * (1 + width * width / max(n, 1)) / 2 if n <= NEWTON_LIMIT else math.inf
 
 
-def hopeless(needed: float, left: int, other: float) -> bool:
-    """Tell whether Anderson's method is expected to need more applications than are left, or than `other` costs.
+def slower(anderson: float, picard: float, other: float) -> bool:
+    """Tell whether a column is expected to need more time than another method of the cost `other`.
 
-    `needed` is the estimate of `steps_left`, and `other` is the cost of Newton's method, inf if there is none.
+    `anderson` and `picard` are the applications that these methods are expected to need, by `steps_left`: Anderson's if
+    its steps go on to shrink as in the last window, Picard's if its steps shrink by κ.
     """
-    return other < math.inf and (needed > left or ANDERSON_RATE * needed > other)
+    return min(ANDERSON_RATE * anderson, picard) > other
 
 
 def filled(entries: int, unit: int) -> int:

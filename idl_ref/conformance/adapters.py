@@ -9,6 +9,7 @@ import numpy as np
 from idl_ref import activations
 from idl_ref.backends import resolve, twin
 from idl_ref.backends.numpy import Layer
+from idl_ref.choices import Backend, Method, TwinName
 from idl_ref.conformance.bugs.plain import Plain
 from idl_ref.conformance.truth.backend import EVERYTHING
 from idl_ref.conformance.truth.problem import Arrays, Problem
@@ -30,10 +31,10 @@ class IdlRef:
 
     capabilities = EVERYTHING
     name: str
-    backend: str
-    method: str
+    backend: TwinName
+    method: Method
 
-    def __init__(self, backend: str = "auto", method: str = "auto") -> None:
+    def __init__(self, backend: Backend = "auto", method: Method = "auto") -> None:
         self.backend, self.method = resolve(backend), method
         self.name = f"idl_ref {self.backend}" + (f" {method}" if method != "auto" else "")
 

@@ -10,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from idl_ref import npz
+from idl_ref.checks import printable
 from idl_ref.conformance import remote
 from idl_ref.conformance.judge import detection, runner
 from idl_ref.conformance.judge.report import Report, Result
@@ -100,7 +102,8 @@ def _imported(name: str) -> Any:
 def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | None) -> int:
     expected = {}
     if options.expected_failures is not None:
-        expected = json.loads(options.expected_failures.read_text(encoding="utf-8"))
+        with npz.reading(options.expected_failures, "a JSON file") as stream:
+            expected = json.load(stream)
         if not (isinstance(expected, dict) and all(isinstance(reason, str) for reason in expected.values())):
             raise ValueError(f'{options.expected_failures} must hold one JSON object, {{"id or pattern": "reason"}}.')
     report = runner.check_backend(backend, groups, expected, progress=_dot if sys.stderr.isatty() else None)
@@ -109,7 +112,7 @@ def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | Non
     print(report)
     for path in options.report:
         path.write_text(FORMATS[path.suffix](report), encoding="utf-8")
-        print(f"wrote {path}")
+        print(f"wrote {printable(path)}")
     return int(not report.ok)
 
 
@@ -127,14 +130,15 @@ def _check_reports(paths: list[Path]) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     count = files.export(options.directory, vectors.load(), vectors.SHA256)
-    print(f"wrote {count} cases to {options.directory}; their ids are in {options.directory / 'index.txt'}")
+    folder = printable(options.directory)
+    print(f"wrote {count} cases to {folder}; their ids are in {folder}/index.txt")
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
     _check_reports(options.report)
     mark = options.directory / "vectors.sha256"
-    if not mark.exists() or mark.read_text(encoding="ascii").strip() != vectors.SHA256:
+    if not mark.exists() or npz.whole(mark, 99).decode("ascii", "replace").strip() != vectors.SHA256:
         raise ValueError(
             f"{options.directory} must hold the cases of this version: idl-ref conformance export writes them."
         )
@@ -169,13 +173,13 @@ def _bugs(options: argparse.Namespace) -> int:
     print(f"{killed} of {len(found)} planted bugs found")
     if options.report is not None:
         options.report.write_text(f"{BUGS_HEAD}\n{detection.table(found)}", encoding="utf-8")
-        print(f"wrote {options.report}")
+        print(f"wrote {printable(options.report)}")
     return int(killed < len(found))
 
 
 def _generate(options: argparse.Namespace) -> int:
     digest = vectors.write(options.directory)
-    print(f"wrote vectors.json and vectors.bin to {options.directory}, sha256 {digest}")
+    print(f"wrote vectors.json and vectors.bin to {printable(options.directory)}, sha256 {digest}")
     if digest != vectors.SHA256:
         raise ValueError(f"the cases must have the published sha256 {vectors.SHA256}; the cases written here differ.")
     return 0

@@ -14,13 +14,16 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from idl_ref import npz
 from idl_ref.conformance.truth.backend import BackendError
 from idl_ref.conformance.truth.files import digest, read_answer, write_problem
 from idl_ref.conformance.truth.problem import Case, Problem
+
+TEXT_LIMIT = 1 << 20  # The largest size in bytes of a text in which a program says why it has no answer.
 
 
 class Command:
@@ -57,7 +60,7 @@ class Command:
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            self.arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", bufsize=1
+            self.arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", bufsize=1
         )
         self.lines = lines = queue.Queue[str | None]()
 
@@ -152,8 +155,10 @@ class Answers:
         if not folder.is_dir():
             raise ValueError(f"RESULTS must be a folder with one folder per case; got {folder}, which is no folder.")
         self.folder, self.name = folder, str(folder)
-        declared = folder / "capabilities.json"
-        self.capabilities: Any = json.loads(declared.read_text(encoding="utf-8")) if declared.exists() else {}
+        declared, self.capabilities = folder / "capabilities.json", cast(Any, {})
+        if declared.exists():
+            with npz.reading(declared, "a JSON file") as stream:
+                self.capabilities = json.load(stream)
         self.known = {digest(case.problem): case.id for case in cases}
 
     def _answer(self, problem: Problem, what: str) -> dict[str, Any]:
@@ -161,7 +166,7 @@ class Answers:
         if not folder.is_dir():
             raise BackendError("no answer was written")
         if (error := folder / "error.txt").exists():
-            raise RuntimeError(error.read_text(encoding="utf-8", errors="replace"))
+            raise RuntimeError(npz.whole(error, TEXT_LIMIT).decode("utf-8", "replace"))
         return read_answer(folder, problem, what)
 
     def forward(self, problem: Problem) -> dict[str, Any]:

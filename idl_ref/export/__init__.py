@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from idl_ref import checks
+from idl_ref.choices import TARGETS, Target
 from idl_ref.export import plan
 from idl_ref.model import ImplicitModel
 
 __all__ = ["Export", "export"]
-
-TARGETS = ("numpy", "c", "onnx")
 
 
 class Export(NamedTuple):
@@ -25,9 +24,9 @@ class Export(NamedTuple):
 
 def export(
     model: ImplicitModel,
-    to: str,
+    to: Target,
     directory: str | os.PathLike[str],
-    bounds: tuple[float, float] | None = None,
+    bounds: tuple[Any, Any] | None = None,
     name: str | None = None,
 ) -> Export:
     """Write a model, preprocessing included, as code that runs without this library.
@@ -40,8 +39,9 @@ def export(
     directory : path
         The folder for the files. It is made if it does not exist; files of these names in it are replaced.
     bounds : (low, high), optional
-        The range of the inputs, before preprocessing, for which the number of iterations and the error of the outputs
-        are bounded. Default: 8 standard deviations around the mean if the model standardises its inputs, else −8 … 8.
+        The range of the inputs, before preprocessing, as two numbers or two arrays (p,). Inside it, no sample fails,
+        and the number of iterations and the error of the outputs are bounded. Default: 8 standard deviations around
+        the mean, for each feature its own, if the model standardises its inputs, else −8 … 8.
     name : str, optional
         For "c": what the files, and all that the header declares, are called in the place of idl, so that a program
         can hold several models.
@@ -49,12 +49,13 @@ def export(
     Returns
     -------
     Export
-        `files`, and `plan` with `iterations` and `error_bound`.
+        `files`, and `plan` with `iterations` and `error_bound`, those of the target.
 
     Raises
     ------
     ValueError
-        If a weight is not finite, or if the number of iterations cannot be bounded.
+        If a weight is not finite, if the number of iterations cannot be bounded by 100,000, if numbers may overflow
+        inside the range, or if the dtype cannot hold `tol` or the ends of the range.
     ImportError
         If `to` is "onnx" and the package onnx is not installed.
 
@@ -62,7 +63,8 @@ def export(
     -----
     The exported code finds hidden states by Picard's iteration, whatever `method` the model has, because its number of
     iterations can be bounded beforehand; NumPy and C code makes one sweep if A is strictly triangular. Outputs agree
-    with those of the model within the error bounds of both.
+    with those of the model within the error bounds of both. The outputs of a sample that fails, because it is not
+    finite or out of range, are NaN, and those of other samples are not touched.
 
     Examples
     --------
@@ -76,7 +78,7 @@ def export(
     checks.choice("to", to, TARGETS)
     if name is not None and to != "c":
         raise ValueError(f'name is for to="c", whose names meet in one program; got to={to!r}: leave name out.')
-    made = plan.make(model, bounds)
+    made = plan.make(model, to, bounds)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     return Export(_write(made, to, folder, "idl" if name is None else name), made)
@@ -124,7 +126,7 @@ def _run(options: argparse.Namespace) -> int:
     written = export(model, options.to, options.out, options.range, options.name)
     made = written.plan
     print(model)
-    promise = f"for inputs in [{made.low:g}, {made.high:g}]: {made.promise(sweeps=options.to != 'onnx')}"
+    promise = f"for inputs in {made.inputs.text()}: {made.promise()}"
     if options.to == "c":
         from idl_ref.export import c
 
@@ -132,5 +134,5 @@ def _run(options: argparse.Namespace) -> int:
         promise += f"; arena {arena:,} bytes, weights {weights:,} bytes"
     print(promise)
     for path in written.files:
-        print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+        print(f"wrote {checks.printable(path)} ({path.stat().st_size:,} bytes)")
     return 0

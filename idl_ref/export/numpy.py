@@ -7,54 +7,65 @@ from pathlib import Path
 import numpy as np
 
 from idl_ref._version import __version__
-from idl_ref.export.plan import Plan
+from idl_ref.export.plan import EVERY, Plan, decimal
 
 PICARD = '''\
-def norm(X):
-    """The largest magnitude in each column."""
-    return np.abs(X).max(axis=0, initial=0)
-
-
 def equilibrium(Z):
-    """X = φ(A X + Z), by X ← φ(A X + Z) until every column moves by no more than its limit.   (n, m) -> (n, m)"""
-    X, Z_norm = np.zeros_like(Z), norm(Z)
-    for _ in range(ITERATIONS):
+    """X = φ(A X + Z), by X ← φ(A X + Z) until no entry of a column moves by more than its limit.   (n, m) -> (n, m)
+
+    Columns that fail are NaN.
+    """
+    asked = TOL * np.clip(np.abs(Z).max(axis=0, initial=0), {at_zero}, 1)
+    X, finite = np.zeros_like(Z), np.isfinite(Z).all(axis=0)
+    done = ~finite
+    for k in range(1, ITERATIONS + 1):
         G = phi({product} + Z)
-        step, X = norm(G - X), G
-        done = step <= np.maximum(TOL * np.clip(Z_norm, {at_zero}, 1), 4 * EPS * np.maximum(Z_norm, norm(X)))
+        step, limit = np.abs(G - X), asked
+        X = np.where(done, X, G) if done.any() else G
+        if k == ITERATIONS:  # Inside the range, no step is larger after so many iterations.
+            limit = np.maximum(asked, LIMIT[:, None])
+        elif k % {every} == 0:  # Rounding explains a step of 4 eps times the sizes of the terms of its row.
+            sizes = {sizes} + np.abs(Z)
+            limit = np.maximum(asked, 4 * EPS * {terms})
+        done |= (step <= limit).all(axis=0)
         if done.all():
-            return X
-    raise RuntimeError(f"{{(~done).sum()}} of {{Z.shape[1]}} samples did not converge: not finite, or out of range")
+            break
+    return np.where(done & finite, X, DTYPE(np.nan))
 '''
 
 SWEEP = '''\
 def equilibrium(Z):
-    """X = φ(A X + Z), one row after the other, because A is strictly triangular.   (n, m) -> (n, m)"""
+    """X = φ(A X + Z), one row after the other, because A is strictly triangular.   (n, m) -> (n, m)
+
+    Columns that fail are NaN.
+    """
     X = np.zeros_like(Z)
     for i in {rows}:
         X[i] = phi(A[i] @ X + Z[i])
-    if not np.isfinite(X).all():
-        raise RuntimeError("a sample is not finite")
-    return X
+    return np.where(np.isfinite(Z).all(axis=0), X, DTYPE(np.nan))
 '''
 
 PREDICT = '''\
+@np.errstate(over="ignore", invalid="ignore")
 def predict(U):
-    """Outputs (m, {q}) for samples {takes}."""
+    """Outputs (m, {q}) for samples {takes}.
+
+    The outputs of a sample that failed, because it was not finite or out of range, are NaN.
+    """
     U = np.asarray(U)
     if U.ndim {dimensions} or U[:1].size != {p} * len(U[:1]):
         raise ValueError(f"U must be samples as rows, of {p} features each; got shape {{U.shape}}")
-    U = U.reshape(len(U), {p}).astype(DTYPE).T
-{preprocessing}\
+    U = {u}.T
     X = equilibrium(B @ U{b})
-    return (C @ X{D}{d}).T
+    Y = (C @ X{D}{d}).T
+    return np.where(np.isfinite(Y).all(axis=1, keepdims=True), Y, DTYPE(np.nan))
 '''
 
 FILE = '''\
 """A trained model: {equations}.
 
-This file needs NumPy, and weights.npz beside it. predict(U) takes samples as rows and returns their outputs.
-For inputs in [{low:.6g}, {high:.6g}]: {promise}.
+This file needs NumPy, and weights.npz beside it. predict(U) takes samples as rows and returns their outputs{labels}.
+For inputs in {range}: {promise}.
 Written by idl_ref {version}.
 """
 
@@ -84,29 +95,33 @@ def source(plan: Plan) -> str:
         equilibrium = SWEEP.format(rows="reversed(range(len(A)))" if plan.triangle == "upper" else "range(len(A))")
         constants = ""
     else:
-        product = "A @ X" if len(plan.factors) == 1 else "L @ (R.T @ X)"
-        equilibrium = PICARD.format(product=product, at_zero=repr(plan.formula.at_zero))
-        constants = f"EPS = np.finfo(DTYPE).eps\nTOL, ITERATIONS = {plan.tol!r}, {plan.iterations}\n"
-    if (pre := plan.preprocessing) is not None:
-        constants += f"MEAN, SCALE = DTYPE({pre.mean!r}), DTYPE({pre.scale!r})\n"
+        equilibrium = _picard(plan)
+        constants = f"EPS, TOL, ITERATIONS = np.finfo(DTYPE).eps, {decimal(plan.tol)}, {plan.iterations}\n"
+    pre = plan.preprocessing
+    if pre is not None and pre.mean.ndim == 0:
+        constants += f"MEAN, SCALE = {decimal(pre.mean)}, {decimal(pre.scale)}\n"
+    if plan.classes is None:
+        constants += "CLASSES = None\n"
+    rows = f"U.reshape(len(U), {p})"
     predict = PREDICT.format(
         p=p,
         q=q,
         takes=f"as rows, (m, {p})" if pre is None else f"of {p} features, flattened and standardised here",
         dimensions="!= 2" if pre is None else "< 2",
-        preprocessing="" if pre is None else "    U = (U - MEAN) / SCALE\n",
+        u=f"{rows}.astype(DTYPE)" if pre is None else f"(({rows}.astype(float) - MEAN) / SCALE).astype(DTYPE)",
         b="" if plan.b is None else " + b[:, None]",
         D="" if plan.D is None else " + D @ U",
         d="" if plan.d is None else " + d[:, None]",
     )
+    names = list(arrays(plan))
     return FILE.format(
         equations=plan.equations(),
-        low=plan.low,
-        high=plan.high,
+        range=plan.inputs.text(),
         promise=plan.promise(),
         version=__version__,
-        names=", ".join(plan.weights),
-        quoted=", ".join(f'"{name}"' for name in plan.weights),
+        labels="" if plan.classes is None else ", whose labels are CLASSES",
+        names=", ".join(names),
+        quoted=", ".join(f'"{name}"' for name in names),
         dtype=plan.dtype.name,
         constants=constants,
         activation=plan.activation,
@@ -116,9 +131,33 @@ def source(plan: Plan) -> str:
     )
 
 
+def _picard(plan: Plan) -> str:
+    zero = decimal(plan.formula.at_zero)
+    dense = len(plan.factors) == 1
+    sizes = "np.abs(A) @ np.abs(X)" if dense else "np.abs(L) @ (np.abs(R.T) @ np.abs(X))"
+    terms, product = "sizes", "A @ X" if dense else "L @ (R.T @ X)"
+    if plan.lipschitz != 1 or plan.formula.at_zero != 0:
+        terms = f"{decimal(plan.lipschitz)} * sizes + {zero}"
+    if plan.saturated is not None:
+        terms = f"np.minimum({terms}, {decimal(plan.saturated)})"
+    elif terms != "sizes":
+        terms = f"({terms})"
+    return PICARD.format(product=product, at_zero=zero, sizes=sizes, terms=terms, every=EVERY)
+
+
+def arrays(plan: Plan) -> dict[str, np.ndarray]:
+    """The arrays of weights.npz by name."""
+    pre, own = plan.preprocessing, plan.weights
+    if not plan.triangle:
+        own |= {"LIMIT": plan.limit}
+    if pre is not None and pre.mean.ndim:
+        own |= {"MEAN": pre.mean, "SCALE": pre.scale}
+    return own if plan.classes is None else own | {"CLASSES": plan.classes}
+
+
 def write(plan: Plan, directory: Path) -> list[Path]:
     """Write predict.py and weights.npz to a folder and return their paths."""
     files = [directory / "predict.py", directory / "weights.npz"]
     files[0].write_text(source(plan), encoding="utf-8")
-    np.savez(files[1], **{name: np.ascontiguousarray(W) for name, W in plan.weights.items()})  # type: ignore[arg-type]
+    np.savez(files[1], **{name: np.ascontiguousarray(W) for name, W in arrays(plan).items()})  # type: ignore[arg-type]
     return files

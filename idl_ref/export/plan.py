@@ -1,34 +1,67 @@
-"""What every export needs to know about a model: its effective weights, and a number of iterations that suffices.
+"""What an export needs to know about a model: its effective weights, how many iterations suffice, and its error.
 
-Picard's iteration starts at x = 0, so its first step is φ(z), and the entries of later steps are bounded by
+The exported code solves x = φ(A x + z) for z = B u + b, by x ← φ(A x + z) from x = 0, in floating point. This module
+proves that **no sample inside the declared range fails**, and how far its outputs can be from the exact ones. All
+bounds hold in every entry on its own, so that a row with large entries makes no allowance for another one.
 
-    |step k| ≤ Mᵏ⁻¹ w,   w = Lip(φ)|B||u| + |φ(0)|,   M = Lip(φ)|A|        for every |u| ≤ r, in every entry.
+Let γ bound the relative rounding of the sums in one application, u be the unit roundoff, and M = Lip(φ)|A|(1 + γ)(1 +
+16 u), whose Perron root must be below 1. Inside the range, |z| ≤ Z in every entry, the rounding of z included, and
 
-The number of iterations is the first k for which no entry of the bound exceeds a quarter of tol; the other three
-quarters are left to rounding. Like the library, the exported code stops iterating a sample when
+    |x̂ₖ|  ≤  X = (I − M)⁻¹ f,   f = (Lip(φ)(1 + γ) Z + |φ(0)|)(1 + 16 u),   but never above the largest |φ|:
 
-    step ≤ max(tol·min(1, s), 4·eps·max(‖z‖, ‖x‖)),   s = ‖z‖, or s = max(‖z‖, |φ(0)|) where φ(0) is not 0.
+if it holds for x̂ₖ₋₁, then |x̂ₖ| ≤ M X + f = X. So rounding changes an application by at most
 
-The first step is as large as s, and for s < 1 all steps are bounded by Mᵏ⁻¹ (Lip(φ) + 1) s.
+    ρ  =  γ P + 16 u (P + |φ(0)|),   P = M X + Lip(φ) Z,   but never by more than twice the largest |φ|.
+
+The first step is x̂₁, which f bounds. A later step differs from M times the step before by the rounding of two
+applications, |step k| ≤ M |step k−1| + 2 ρ, so that
+
+    |step k|  ≤  Mᵏ⁻¹ f + 2 (I − M)⁻¹ ρ  ≤  LIMIT        for k = ITERATIONS.
+
+ITERATIONS is the first k for which no entry of Mᵏ⁻¹ f exceeds max(tol, 4·eps)/4, and a sample is accepted after so many
+iterations if no entry of its step exceeds LIMIT. The right-hand side shows that every finite sample inside the range is
+accepted. It is accepted with a right answer, because from x* − x̂ₖ = φ(A x* + z) − φ(A x̂ₖ₋₁ + z) up to ρ,
+
+    |x* − x̂ₖ|  ≤  Mᵏ |x*| + (I − M)⁻¹ ρ.
+
+For the scale s = max(‖z‖, |φ(0)|) < 1 of a small sample, (Lip(φ) + 1) s takes the place of f (Lip(φ) s if φ(0) = 0), so
+that the iterations leave at most s·max(tol, 4·eps)/4 and the rounding of that sample.
+
+Most samples stop earlier: after a step that is at most tol·min(1, s) in every entry; and after every eighth iteration
+also if each entry of the step is at most 4·eps times |φ(0)| + Lip(φ)(|A||x̂| + |z|) in that row, or 4·eps times 16 where
+that is less and φ is bounded. With J as the largest such limit inside the range, either way
+
+    |x* − x̂|  ≤  (I − M)⁻¹ (M max(tol, J) + ρ + Lip(φ) ζ),      ζ = the rounding of z, preprocessing included,
+    |y* − ŷ|  ≤  |C||x* − x̂| + γ (|C| X + |D||u| + |d|) + |D| η,   η = the rounding of u in the preprocessing.
+
+If A is strictly triangular, NumPy and C code makes one sweep, which has no step: M max(tol, J) is left out. Numbers
+that underflow add a few times the smallest normal number to each bound. A model or a range for which the bounds exceed
+the largest number of the dtype is refused, because then an overflow cannot be excluded.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import sys
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Context
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations, checks
+from idl_ref import activations
 from idl_ref import factors as fac
 from idl_ref.activations import LEAK
-from idl_ref.certificate import ROUNDED, SAFETY, OutputBound, excess, resolvent_norm
+from idl_ref.certificate import SAFETY, ULPS, limits
+from idl_ref.export import inputs
+from idl_ref.export.majorant import Majorant
 from idl_ref.model import ImplicitModel
 from idl_ref.preprocessing import Standardise
 from idl_ref.weights import by_name
 
 MOST_ITERATIONS = 100_000
-DEFAULT_RANGE = 8.0  # the largest |u| after preprocessing: eight standard deviations if the model standardises
+EVERY = 8  # After so many iterations, the exported code judges by rounding, which takes one more product with |A|.
+ROUNDED = 4  # A step of at most this many times eps times the terms of its row is as small as rounding allows.
+SATURATED = 16.0  # the largest sum of such terms for which rounding explains a step, if φ is bounded
 
 
 class Formula(NamedTuple):
@@ -79,13 +112,15 @@ class Plan:
     b: np.ndarray | None
     d: np.ndarray | None
     activation: str
+    lipschitz: float
     tol: float
     preprocessing: Standardise | None
-    low: float  # the declared range of the inputs, before preprocessing
-    high: float
-    triangle: str | None  # "upper" or "lower" if A is strictly triangular, so that one sweep is exact
+    classes: np.ndarray | None  # (q,), the labels of the outputs
+    inputs: inputs.Inputs
+    triangle: str | None  # "upper" or "lower" if the target makes one sweep, because A is strictly triangular
     iterations: int  # the number of Picard iterations that suffices
-    error_bound: float  # of every entry of Ŷ, for samples in the range that converged; inf if there is no proved bound
+    limit: np.ndarray  # (n,), the largest step after so many iterations
+    error_bound: float  # of every entry of Ŷ, for samples in the range
 
     @property
     def dtype(self) -> np.dtype:
@@ -97,8 +132,23 @@ class Plan:
         return *self.B.shape, len(self.C)
 
     @property
+    def low(self) -> np.ndarray:
+        """The low end of the range of the inputs, of shape (), or (p,) if features differ."""
+        return self.inputs.low
+
+    @property
+    def high(self) -> np.ndarray:
+        """The high end of that range."""
+        return self.inputs.high
+
+    @property
     def formula(self) -> Formula:
         return FORMULAS[self.activation]
+
+    @property
+    def saturated(self) -> float | None:
+        """The cap of the terms by which rounding is judged; None if φ is not bounded."""
+        return SATURATED if self.formula.largest < np.inf else None
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -111,82 +161,158 @@ class Plan:
         D, b = "" if self.D is None else " + D U", "" if self.b is None else " + b"
         return f"Y = C X{D}, where X solves X = {phi}(A X + B U{b})"
 
-    def promise(self, sweeps: bool = True) -> str:
-        """What holds for inputs in the range, as text; `sweeps` says whether the target uses that A is triangular."""
-        effort = "one sweep" if sweeps and self.triangle else f"at most {self.iterations} iterations"
-        known = np.isfinite(self.error_bound)
-        return f"{effort}, " + (f"to within {self.error_bound:.2g}" if known else "without a bound on the error")
+    def promise(self) -> str:
+        """What holds for inputs in the range, as text."""
+        effort = "one sweep" if self.triangle else f"at most {self.iterations} iterations"
+        return f"{effort}, to within {upward(self.error_bound, 2)}"
 
 
-def make(model: ImplicitModel, bounds: tuple[float, float] | None = None) -> Plan:
-    """The plan for a model and the declared range of its inputs.
+def make(model: ImplicitModel, to: str, bounds: Any = None) -> Plan:
+    """The plan for a model, what it is exported to, and the declared range of its inputs.
 
-    ValueError if a weight is not finite, or if the number of iterations cannot be bounded.
+    ValueError if a weight is not finite, or if the number of iterations or the size of the numbers cannot be bounded.
     """
     s, P = model.settings, model.parameters
+    activation = activations.built_in(s.activation, "an exported model", "serve this one in Python, by model.freeze()")
     factors, phi = model.effective_weights().factors, activations.get(s.activation)
     for name, F in [*(("A", F) for F in factors), *((name, P[name]) for name in "BCD" if name in P)]:
         if not np.isfinite(F).all():
             raise ValueError(f"{name} must be finite to be exported; got NaN or inf: the training has diverged.")
-    low, high, u = _range(bounds, model.preprocessing)
-    reach = _reach(model, factors, phi, u)
+    inputs.normal("tol", s.tol, model.dtype)
     (B, b), (D, d) = (_split(P.get(name), s.bias) for name in "BD")
     assert B is not None
-    return Plan(
-        factors, B, P["C"], D, b, d, s.activation, s.tol, model.preprocessing, low, high, fac.triangle(factors), *reach
+    given = np.dtype(np.float64) if to == "numpy" else model.dtype  # NumPy code takes U in any dtype.
+    box = inputs.make(bounds, model.preprocessing, s.input_dim, model.dtype, given)
+    triangle = None if to == "onnx" else fac.triangle(factors)  # A Loop of ONNX has no rows to go through.
+    made = Plan(
+        factors, B, P["C"], D, b, d, activation, phi.lipschitz, s.tol, model.preprocessing, model.classes, box,
+        triangle, 0, np.zeros(len(B)), 0.0,
+    )  # fmt: skip
+    return _completed(made, to)
+
+
+class Sums(NamedTuple):
+    """How sums are rounded: a sum differs from the exact one by at most γ Σ|terms| + underflow."""
+
+    gamma: float
+    underflow: float
+
+    @classmethod
+    def of(cls, to: str, dtype: np.dtype, *lengths: int) -> Sums:
+        """For sums over products that are nested as A = L Rᵀ nests them, with three more terms.
+
+        C code adds four products at a time; nothing is assumed of the order of summation in NumPy and ONNX.
+        """
+        eps, tiny = limits(dtype)
+        k = sum(min(n, n // 4 + n % 4 + 3) if to == "c" else n for n in lengths) + 3
+        if k * eps >= 1:
+            raise ValueError(f"sums of {k} terms cannot be bounded in {dtype}: use dtype='float64'.")
+        return cls(k * eps / 2 / (1 - k * eps / 2), (sum(lengths) + 3) * tiny)
+
+
+def _completed(plan: Plan, to: str) -> Plan:
+    """The plan with its number of iterations, LIMIT and error bound, in the order of the proof above."""
+    factors, formula, dtype = plan.factors, plan.formula, plan.dtype
+    (eps, tiny), cap = limits(dtype), (1 + ULPS * limits(dtype)[0] / 2) * formula.largest
+    # A sweep adds the terms of a row one after the other, in C too.
+    sums = Sums.of("numpy" if plan.triangle else to, dtype, *(F.shape[1] for F in factors))
+    least = _least(plan, sums, to)
+    Z, zeta = _pre_activation(plan, Sums.of(to, dtype, plan.B.shape[1]))
+    M = Majorant(factors, plan.lipschitz * (1 + sums.gamma) * (1 + ULPS * eps / 2))
+    grown = SAFETY * (1 + sums.gamma) * (1 + ULPS * eps / 2)
+    f = np.minimum(grown * (plan.lipschitz * Z + formula.at_zero) + least, cap)
+    tolerance = max(plan.tol, ROUNDED * eps)
+    small = np.minimum(grown * (plan.lipschitz + (formula.at_zero > 0)), cap)
+    iterations, left = M.first_below(np.maximum(f, small), tolerance / 4, MOST_ITERATIONS)
+    ones = M.resolvent(np.ones_like(f))
+    if iterations > MOST_ITERATIONS or not np.isfinite(ones).all():
+        raise ValueError(_too_many(iterations, factors))
+    X = np.minimum(M.resolvent(f), cap)
+    P = M(X) + grown * plan.lipschitz * Z
+    rho = sums.gamma * P + ULPS * eps / 2 * np.minimum(P + formula.at_zero, cap) + least
+    rho = np.minimum(SAFETY * rho, 2 * cap)
+    _refuse_overflow(plan, X, P)
+    limit = np.minimum((1 + 4 * eps) * (left + 2 * M.resolvent(rho)), 4 * X + tiny)
+    J = ROUNDED * eps * np.minimum(P + formula.at_zero, plan.saturated or np.inf)
+    step = 0.0 if plan.triangle else M((1 + 4 * eps) * np.maximum(J, tolerance) + tiny)
+    E = np.minimum(M.resolvent(SAFETY * (step + rho + plan.lipschitz * zeta)), 2 * np.minimum(X, cap))
+    return replace(
+        plan,
+        iterations=1 if plan.triangle else iterations,
+        limit=np.nextafter(limit.astype(dtype), dtype.type(np.inf)),
+        error_bound=_output_error(plan, X, E, Sums.of(to, dtype, plan.B.shape[0], plan.B.shape[1])),
     )
 
 
-def _reach(model: ImplicitModel, factors: fac.Factors, phi: activations.Activation, u: float) -> tuple[int, float]:
-    """The fields `iterations` and `error_bound` of the plan, valid for every input with |u| ≤ `u`."""
-    P, formula, eps = model.parameters, FORMULAS[model.activation], float(np.finfo(model.dtype).eps)
-    bound, triangle = OutputBound.of(factors, P["B"], P["C"], P.get("D"), phi), fac.triangle(factors) is not None
-    largest = np.full(P["B"].shape[1], u)
-    if model.bias:
-        largest[-1] = 1
-    Z = SAFETY * (1 + bound.gamma_z) * (np.abs(P["B"]).astype(np.float64) @ largest) + bound.underflow
-    first, z, u = phi.lipschitz * Z + formula.at_zero, float(Z.max()), float(largest.max())
-    w = np.maximum(first, phi.lipschitz + (formula.at_zero > 0))
-    iterations = _iterations(factors, phi.lipschitz, w, max(model.tol, ROUNDED * eps) / 4, triangle)
-    amplification, r = min(bound.amplification, resolvent_norm(factors, phi.lipschitz)), bound.rounding
-    x = min(formula.largest, amplification * float(first.max()))
-    if not np.isfinite([x, amplification]).all():
-        return iterations, np.inf
-    step = 0.0 if triangle else max(model.tol, ROUNDED * eps * max(z, x))
-    x += step
-    state = amplification * excess(r.lipschitz * r.norm, r.lipschitz, step, x, z, x, 1, r) + bound.of_input(u)
-    error = float(bound.output(state, x, u))
-    return iterations, error if np.isfinite(error) else np.inf
+def _least(plan: Plan, sums: Sums, to: str) -> np.ndarray:
+    """The part of ρ that does not shrink with the numbers: what underflow adds.   (n,)"""
+    first = plan.factors[0].astype(np.float64)
+    # An underflow in Rᵀ x is multiplied by L.
+    entered = np.abs(first).sum(axis=1) if len(plan.factors) > 1 else np.zeros(len(first))
+    least = SAFETY * sums.underflow * (1 + plan.lipschitz * (1 + entered))
+    # Runtimes of ONNX may compute expm1(p) as exp(p) − 1, and log1p(e) as log(1 + e).
+    return least + (ULPS * limits(plan.dtype)[0] / 2 if to == "onnx" and plan.formula.libm else 0.0)
 
 
-def _iterations(factors: fac.Factors, lipschitz: float, w: np.ndarray, threshold: float, triangular: bool) -> int:
-    """The first k for which the largest entry of Mᵏ⁻¹ w is at most the threshold, where M = Lip(φ)|A|."""
-    M = tuple(np.abs(F).astype(np.float64) for F in factors)
-    n = len(w)
-    for k in range(1, MOST_ITERATIONS + 1):
-        if w.max(initial=0.0) <= threshold or (triangular and k > n):  # Mⁿ = 0 for a triangular A
-            return k
-        with np.errstate(over="ignore", invalid="ignore"):
-            w = SAFETY * lipschitz * fac.apply(M, w)
-        if not np.isfinite(w).all() and not triangular:
-            break
-    raise ValueError(
+def _pre_activation(plan: Plan, sums: Sums) -> tuple[np.ndarray, np.ndarray]:
+    """The largest |z| inside the range, and the largest rounding of z.   (n,), (n,)"""
+    B, box = plan.B.astype(np.float64), plan.inputs
+    b = np.zeros(len(B)) if plan.b is None else plan.b.astype(np.float64)
+    terms = np.abs(B) @ box.largest + np.abs(b)
+    zeta = SAFETY * (sums.gamma * terms + np.abs(B) @ box.rounding) + sums.underflow
+    # The rounding of this line is far below 1e-9 of the terms.
+    return np.abs(B @ box.centre + b) + np.abs(B) @ box.radius + 1e-9 * terms + zeta, zeta
+
+
+def _output_error(plan: Plan, X: np.ndarray, E: np.ndarray, sums: Sums) -> float:
+    """|C||x* − x̂| + γ (|C||x̂| + |D||u| + |d|) + |D| η, the largest entry."""
+    terms, error = _outputs(plan, X), _outputs(plan, E, plan.inputs.rounding, 0.0)
+    return float(SAFETY * (error + sums.gamma * terms + sums.underflow).max())
+
+
+def _outputs(plan: Plan, x: np.ndarray, u: np.ndarray | None = None, constant: float = 1.0) -> np.ndarray:
+    """|C| x + |D| u + |d|, with the largest |u| inside the range unless u is given.   -> (q,)"""
+    y = np.abs(plan.C).astype(np.float64) @ x
+    if plan.D is not None:
+        y += np.abs(plan.D).astype(np.float64) @ (plan.inputs.largest if u is None else u)
+    return y if plan.d is None else y + constant * np.abs(plan.d)
+
+
+def _refuse_overflow(plan: Plan, X: np.ndarray, P: np.ndarray) -> None:
+    """Refuse a model whose numbers may exceed those of its dtype inside the range."""
+    sizes = [P / plan.lipschitz, 2 * X, _outputs(plan, X)]
+    sizes += [np.abs(F).astype(np.float64) @ X for F in plan.factors[1:]]
+    largest, most = max(float(size.max()) for size in sizes), float(np.finfo(plan.dtype).max)
+    if not largest < most / 4:
+        raise ValueError(
+            f"numbers must stay below {most / 4:.1e} inside the range of the inputs, {plan.inputs.text()}, to be "
+            f"exported in {plan.dtype}; the bound is {largest:.1e}: narrow the range, or use dtype='float64'."
+        )
+
+
+def _too_many(iterations: int, factors: fac.Factors) -> str:
+    """The message for a model whose iterations cannot be bounded by MOST_ITERATIONS."""
+    would = "no number is known to suffice" if iterations == sys.maxsize else f"about {iterations} would be needed"
+    return (
         f"a model can be exported if its iterations can be bounded, by {MOST_ITERATIONS} at most; got a model with "
-        f"‖A‖∞ = {fac.norm_inf(factors):.4f} that may need more: train it with an f that keeps ‖A‖∞ below 1, "
-        "or give it a larger tol."
+        f"‖A‖∞ = {fac.norm_inf(factors):.4f}, for which {would}: train it with an f that keeps ‖A‖∞ below 1, "
+        "give it a larger tol, or serve it with model.freeze()."
     )
+
+
+def decimal(value: Any) -> str:
+    """A finite number as the shortest decimal text that is read as the same float64, in C and in Python."""
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"a constant must be finite to be exported; got {number}.")
+    return float.__repr__(number)
+
+
+def upward(value: float, digits: int) -> str:
+    """A positive number in decimal, rounded up to some digits."""
+    return f"{Context(prec=digits, rounding=ROUND_CEILING).create_decimal_from_float(value):.{digits - 1}e}"
 
 
 def _split(F: np.ndarray | None, bias: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
     """F without its last column, and that column, if it is the bias; otherwise F, and None."""
     return (F, None) if F is None or not bias else (F[:, :-1], F[:, -1])
-
-
-def _range(bounds: tuple[float, float] | None, pre: Standardise | None) -> tuple[float, float, float]:
-    """The ends of the range before preprocessing, and the largest |u| after preprocessing."""
-    mean, scale = (0.0, 1.0) if pre is None else (pre.mean, pre.scale)
-    if bounds is None:
-        return mean - DEFAULT_RANGE * scale, mean + DEFAULT_RANGE * scale, DEFAULT_RANGE * (1 + 1e-6)
-    low = checks.number("low end of the range", bounds[0], -np.inf)
-    high = checks.number("high end of the range", bounds[1], low)
-    return low, high, max(abs(low - mean), abs(high - mean)) / scale * (1 + 1e-6)

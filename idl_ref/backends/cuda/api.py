@@ -7,12 +7,15 @@ plain Python functions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config, cuda
 from numba.core import types
+
+from idl_ref import checks
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 # Bytes of dynamic shared memory per block that every kernel may use; above, an attribute of the kernel must be set.
@@ -30,7 +33,7 @@ def reason() -> str:
         return "no CUDA driver found"
     if not cuda.is_available() or not len(cuda.gpus):
         return "the CUDA driver finds no usable device"
-    return ""
+    return _trial()
 
 
 # --- compiling --------------------------------------------------------------------------------------------------------
@@ -112,6 +115,26 @@ else:
             return builder.asm(kind, "mov.b64 $0, $1;", "=l,l", arguments, side_effect=True)
 
         return types.intp(types.intp), generate
+
+
+@kernel
+def double(d_array: Any) -> None:
+    """Double the first entry: a kernel that is compiled and launched to find out whether that works here."""
+    d_array[0] *= 2
+
+
+@cache
+def _trial() -> str:
+    """Return why a small kernel cannot be compiled and run on this machine; "" if it can.
+
+    A driver that is too old for the PTX of this compiler, or a missing library, shows only here.
+    """
+    try:
+        d_array = upload(np.full(1, 21.0))
+        launch(double, 1, 1, 0, 0, d_array)
+        return "" if download(d_array)[0] == 42 else "a small kernel computes wrong results"
+    except Exception as error:  # Driver, linker and compiler raise errors of their own kinds.
+        return f"a small kernel does not run: {type(error).__name__}: {checks.printable(str(error))[:200]}"
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from idl_ref.backends.cuda.states import SLOW
 from idl_ref.backends.cuda.trials import HISTORY
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy import layer as definition
+from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import Options, Weights
 
@@ -253,11 +254,16 @@ class Layer(definition.Layer):
             self._packed = (self._packed[0], packed) if adjoint else (packed, self._packed[1])
         return packed
 
-    def solve(self, equation: Equation, X0: Any = None, options: SolveOptions | None = None) -> Solution:
-        """Solve `equation` or `adjoint` of this layer on the device; the NumPy twin describes the parameters."""
+    @staticmethod
+    def on_host(equation: Equation, X: Any) -> tuple[Equation, np.ndarray]:
+        """Return an equation and its answer, copied from the device where they are there."""
+        S, Z, X = on_host(equation.S, equation.Z, X)
+        return Equation(on_host(*equation.factors), equation.activation, S, Z), X
+
+    def iterate(self, equation: Equation, X0: Any, options: SolveOptions) -> Solution:
+        """Solve `equation` or `adjoint` of this layer on the device."""
         factors, activation, S, Z = equation
         adjoint = S is not None
-        options = options or self.options[adjoint]
         (n, m), stream, dtype = Z.shape, api.stream(options.stream), np.dtype(Z.dtype)
         if n == 0 or m == 0 or 0 in factors[-1].shape or options.method not in methods.COMPILED:
             return self._solve_on_host(equation, X0, options)
@@ -295,7 +301,7 @@ class Layer(definition.Layer):
         factors, activation, S, Z = equation
         S_here, Z_here, X0_here = on_host(S, Z, X0)
         here = Equation(on_host(*factors), activation, S_here, Z_here)
-        solution, stream = super().solve(here, X0_here, options), api.stream(options.stream)
+        solution, stream = super().iterate(here, X0_here, options), api.stream(options.stream)
         return replace(solution, X=returned(by_rows(api.upload(solution.X, stream), *Z.shape), Z, stream))
 
 
@@ -321,8 +327,9 @@ def certify(factors: fac.Factors, rounding: certificate.Rounding, adjoint: bool,
 def warmup(dtype: np.dtype) -> None:
     """Compile the kernels of small dense and of low-rank equations for one dtype, by solving two columns with each."""
     half, shift, L = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype), np.ones((2, 1), dtype) / 4
-    guarded = [(factors, method) for factors in ((half,), (L, L.T)) for method in ("picard", "anderson", "newton")]
-    for factors, method in (*guarded, ((shift,), "substitution")):
+    iterative: tuple[Method, ...] = ("picard", "anderson", "newton")
+    cases: list[tuple[fac.Factors, Method]] = [(F, method) for F in ((half,), (L, L.T)) for method in iterative]
+    for factors, method in [*cases, ((shift,), "substitution")]:
         options = SolveOptions(method=method)
         layer = Layer(Weights.of(factors), activations.get("relu"), Options(options, options))
         layer.solve(layer.equation(np.ones((2, 2), dtype)))

@@ -30,7 +30,7 @@ from idl_ref.backends.cuda.states import (
     top_of,
 )
 from idl_ref.backends.methods import STALE
-from idl_ref.certificate import ROUNDED, STALLED, ULPS
+from idl_ref.certificate import ROUNDED
 
 # The bits of DOUBT before a judgement: rounding may explain the change g(x) − x, or that from an earlier iterate. After
 # a judgement, DOUBT is 1 if rounding explains one of them in every row, else 0.
@@ -120,13 +120,13 @@ def allowance(b, e, c, i, j, p, size, g):
 
     p and size are entry i of A x and of |A||x|, g is that of g(x), and j is the column of Z.
     """
-    number, level, ulps = b.M.dtype.type, b.M.dtype.type(ROUNDED) * e.levels.eps, b.M.dtype.type(ROUNDED) * e.levels.eps
-    if b.N[SINCE * b.w + c] >= STALE:
-        level, ulps = e.levels.gamma, number(STALLED * ULPS) / number(2) * e.levels.eps
+    number, ulps = b.M.dtype.type, b.M.dtype.type(ROUNDED) * e.levels.eps
+    level = e.levels.gamma if b.N[SINCE * b.w + c] >= STALE else ulps
     z = e.Z.array[offset(e.Z, i, j)]
-    delta = level * size + level * abs(z) + e.levels.tiny / number(2)
+    delta = level * size + level * abs(z) + number(e.n + e.r + 2) * e.levels.tiny * e.levels.eps
     change = phi(p + z + delta, e.out, e.code) - phi(p + z - delta, e.out, e.code)
+    change /= number(2)
     if adjoint(e):
-        change *= e.S.array[offset(e.S, i, j)]
+        change *= abs(e.S.array[offset(e.S, i, j)])
     allowed = change + ulps * abs(g)
     return allowed if math.isfinite(allowed) else number(-1)

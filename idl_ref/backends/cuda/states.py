@@ -262,8 +262,7 @@ def measure(b, e, V):
 @device
 def asked(b, e, c):
     """Return the step at which column c is converged; `certificate.asked_step` defines it."""
-    z_top, zero, one = b.M[e.places.state + Z_TOP * b.w + c], b.M.dtype.type(0), b.M.dtype.type(1)
-    return max(e.levels.tol * min(one, z_top), e.levels.tiny if z_top < e.levels.tiny else zero)
+    return e.levels.tol * min(b.M.dtype.type(1), b.M[e.places.state + Z_TOP * b.w + c])
 
 
 @device
@@ -271,7 +270,7 @@ def small(b, e, c):
     """Return the step from which on column c is judged row by row: a change that is small against the whole column."""
     eps, size = e.levels.eps, max(b.M[e.places.state + Z_TOP * b.w + c], top_of(b, e, G_TOP, c))
     if b.N[SINCE * b.w + c] >= STALE:
-        return b.M.dtype.type(math.sqrt(eps)) * size
+        return max(b.M.dtype.type(math.sqrt(eps)) * size, e.levels.tiny)
     return b.M.dtype.type(ROUNDED) * eps * size
 
 
@@ -287,7 +286,9 @@ def outcome(b, e, c, step, trial):
         return CONVERGED
     if b.N[DOUBT * b.w + c] > 0:
         return PRECISION_LIMIT
-    return MAX_ITER if b.N[COUNT * b.w + c] >= e.max_iter else GOES_ON
+    if b.N[COUNT * b.w + c] < e.max_iter:
+        return GOES_ON
+    return PRECISION_LIMIT if step < e.levels.tiny else MAX_ITER
 
 
 @device

@@ -7,7 +7,8 @@ side by side. The solvers take what belongs together as tuples:
 columns     Z, S and X0, flat. S and X0 are empty where there is none.
 where       How far apart the rows and the columns of Z, of S and of X0 are.
 roundings   The fields of a `certificate.Rounding`.
-answer      x column by column, status, iterations, and numbers (5, m), whose rows are STEP … LIPSCHITZ.
+answer      x column by column, status, iterations, and numbers (5, m), whose rows are STEP … LIPSCHITZ; and a flag that
+            ends the solver before its columns are done, where it is not 0.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.functions import phi
 from idl_ref.backends.numba.products import GROUP, ROWS, boundary, fill, filled, gather, product
-from idl_ref.backends.numba.rounded import SCRATCH, rounded
+from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, contraction, rounded
 from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
 
 excess, norms_rounding = compiled(certificate.excess), compiled(certificate.norms_rounding)
-asked_step, hopeless, steps_left = (
-    compiled(function) for function in (certificate.asked_step, methods.hopeless, methods.steps_left)
-)
+asked_step, enough, window = compiled(certificate.asked_step), compiled(methods.enough), compiled(methods.window)
+slower, steps_left = compiled(methods.slower), compiled(methods.steps_left)
 Rounding, STALE = certificate.Rounding, methods.STALE
 
 # The members of `Status`, and two more: the column is not done yet; the column is left to another method.
-CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = 0, 1, 2, 3, 4, 5
+# A column is doubtful as long as it is not known whether rounding explains its change.
+CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW, DOUBTFUL = 0, 1, 2, 3, 4, 5, 6
 STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)  # BOUND is EXCESS / (1 − KAPPA) for κ < 1, inf otherwise.
 
 
@@ -87,13 +88,37 @@ def apply(F1, F2, M, starts, stride, small, count, n, r, skip):
 
 
 @compiled
-def outcome(step, z_norm, trial, count, asked, max_iter):
-    """The status of a column after `count` applications of the map, if rounding has no part in it."""
+def outcome(step, z_norm, noise, stale, trial, count, asked, max_iter, tiny):
+    """The status of a column after `count` applications, or DOUBTFUL if rounding may keep it from getting better.
+
+    This is computed for every column and application, so that it takes numbers only. noise: what rounding may add to
+    the largest entry. stale: how many applications ago the smallest step was. asked: the step of a converged column.
+    """
     if math.isnan(z_norm) or not (math.isfinite(step) or trial):
         return NONFINITE
-    if math.isfinite(step) and step <= asked:
+    if step <= asked:
         return CONVERGED
-    return MAX_ITER if count >= max_iter else GOES_ON
+    if stale >= STALE or step <= noise:
+        return DOUBTFUL
+    return spent(step, count, max_iter, tiny)
+
+
+@compiled
+def spent(step, count, max_iter, tiny):
+    """The status of a column that is not done. At the limit, a step below the smallest normal number counts as none."""
+    if count < max_iter:
+        return GOES_ON
+    return PRECISION_LIMIT if step < tiny else MAX_ITER
+
+
+@compiled
+def resolve(F1, F2, M, places, shape, measured, stale, earlier, asked, roundings, counts):
+    """The status of a DOUBTFUL column; see `rounded`. counts: the number of applications, and the largest number."""
+    if rounded(F1, F2, M, places, shape, measured, stale, earlier, asked, roundings):
+        return PRECISION_LIMIT
+    if earlier >= 0 and stale >= STALE and stale & (stale - 1) == 0:
+        copy(M, earlier, places[1], shape[3])
+    return spent(measured[0], counts[0], counts[1], roundings.tiny)
 
 
 @compiled
@@ -104,7 +129,7 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
     The answer is g; where the map is no contraction, it is x, whose change was judged.
     """
     vec.separate()
-    out, status, _, numbers = answer
+    out, status, _, numbers, _ = answer
     (x, g, z, s, _), (step, top, z_norm) = places, measured
     status[j], numbers[STEP, j] = ended, step + (z_norm - z_norm)  # The step is NaN where z_norm is.
     x_norm, g_norm = norms(M, x, -end, end)[0], top
@@ -130,12 +155,12 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
 def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer):
     """x ← g(x) for the columns first … last − 1, each until it is done, or was slow for `slow_steps` steps in a row.
 
-    sizes: n, r (0 for one factor), activation, max_iter, the number of applications after which a column leaves in any
-    case, slow_steps, and 1 if the first product, A·0, can be left out.
+    sizes: n, r (0 for one factor), activation, max_iter, slow_steps, and 1 if the first product, A·0, can be left out.
     levels: tol, and the ratio of two steps from which on the second one is slow. Returns how many columns were slow.
     """
-    n, r, code, max_iter, enough, slow_steps, skip = sizes
+    n, r, code, max_iter, slow_steps, skip = sizes
     (tol, slow), roundings = levels, Rounding(*roundings)
+    most = enough(max_iter) if slow_steps < methods.ENDLESS else methods.ENDLESS
     w = last - first
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride = end + ROWS
@@ -145,12 +170,14 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
     g, z, kept, t, count, left = x + block, x + 2 * block, x + 4 * block, x + 5 * block, w, 0
     scratch = t + (room + 1) * small
     index, slowed, stale = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w, np.int64)
-    z_norm, before, lowest = np.empty(w), np.empty(w), np.empty(w)
+    z_norm, asked, before, lowest, eps = np.empty(w), np.empty(w), np.empty(w), np.empty(w), 2 * roundings.unit
+    tiny = roundings.tiny
     load(columns, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
         index[c], before[c], lowest[c], slowed[c], stale[c] = first + c, math.inf, math.inf, 0, 0
+        asked[c] = asked_step(tol, z_norm[c])
     fill(M, t, t + small, 0.0)
-    while count > 0:
+    while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
         skip = 0
         for a in range(count - 1, -1, -1):
@@ -158,26 +185,23 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
             s = z + block + at if adjoint else -1
             step, top = finish(M, g + at, x + at, s, n, end, code)
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
-            asked = asked_step(tol, z_norm[a], roundings.tiny)
-            ended = outcome(step, z_norm[a], False, iterations[j], asked, max_iter)
+            lowest[a], stale[a] = min(step, lowest[a]), 0 if step < lowest[a] else stale[a] + 1
+            noise = ROUNDED * eps * (z_norm[a] if z_norm[a] > top else top)
+            ended = outcome(step, z_norm[a], noise, stale[a], False, iterations[j], asked[a], max_iter, tiny)
+            places, measured = (x + at, g + at, z + at, s, scratch), (step, top, z_norm[a])
+            if ended == DOUBTFUL:
+                counts, earlier = (iterations[j], max_iter), kept + at
+                ended = resolve(F1, F2, M, places, shape, measured, stale[a], earlier, asked[a], roundings, counts)
             slowed[a] = slowed[a] + 1 if step > slow * before[a] else 0
             before[a] = step
-            stale[a] = 0 if step < lowest[a] else stale[a] + 1
-            lowest[a] = min(step, lowest[a])
-            places, measured = (x + at, g + at, z + at, s, scratch), (step, top, z_norm[a])
-            if ended in (GOES_ON, MAX_ITER):
-                if rounded(F1, F2, M, places, shape, measured, stale[a], kept + at, asked, roundings):
-                    ended = PRECISION_LIMIT
-                elif stale[a] >= STALE and stale[a] & (stale[a] - 1) == 0:
-                    copy(M, kept + at, g + at, end)
-            if ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= enough):
+            if ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= most):
                 ended = SLOW
                 left += 1
             if ended != GOES_ON:
                 conclude(M, places, n, end, ended, measured, roundings, j, answer)
                 count -= 1  # The last column takes the place of this one.
                 index[a], z_norm[a], before[a], slowed[a] = index[count], z_norm[count], before[count], slowed[count]
-                lowest[a], stale[a] = lowest[count], stale[count]
+                asked[a], lowest[a], stale[a] = asked[count], lowest[count], stale[count]
                 copy(M, g + at, g + count * stride, end)
                 if stale[a] >= STALE:
                     copy(M, kept + at, kept + count * stride, end)
@@ -195,10 +219,17 @@ TRIAL, TRIED, PATIENCE, WAIT, SLOT, KNOWN = range(6)
 
 
 @compiled
-def judge(step, best, state, decrease, leash, respite):
-    """Whether the trial points since the last good one are given up. TRIED is 0 if x itself is a good point."""
+def refuse(M, step, best, c, state, base, g, end, rules):
+    """Whether the trial points since the last good one are given up. If x is a good point, g is kept at `base`.
+
+    rules: the ratio of the steps of good points, leash and respite.
+    """
     vec.separate()
-    good = state[TRIAL] == 0 or step <= decrease * best
+    decrease, leash, respite = rules
+    good = state[TRIAL] == 0 or step <= decrease * best[c]
+    if good:
+        best[c] = min(best[c], step)
+        copy(M, base, g, end)
     state[TRIED] = 0 if good else state[TRIED] + 1
     refused = not good and (state[TRIED] >= leash or not math.isfinite(step))
     state[WAIT] = state[PATIENCE] if refused else max(state[WAIT] - 1, 0)
@@ -206,6 +237,24 @@ def judge(step, best, state, decrease, leash, respite):
         state[PATIENCE] *= respite
         state[KNOWN] = 0
     return refused
+
+
+@compiled
+def leaves(M, s, end, best, mark, c, limits, other, roundings):
+    """Whether column c is left to another method of the cost `other`; `methods.slower` is asked after every window.
+
+    best, mark: the smallest step, and that of one window before. limits: the step at which the column would be done,
+    the applications of this method, those of the column, and the largest number of them.
+    """
+    limit, rounds, count, max_iter = limits
+    if other < math.inf and count >= enough(max_iter):
+        return True
+    if (rounds - 1) % window(max_iter) != 0:
+        return False
+    before, mark[c] = mark[c], best[c]
+    anderson = window(max_iter) * steps_left(best[c], before, limit)
+    picard = steps_left(best[c], best[c] / contraction(M, s, end, roundings), limit)
+    return rounds > 1 and slower(anderson, picard, other)
 
 
 @compiled
@@ -221,42 +270,51 @@ def extrapolate(M, x, g, h, f, state, end, stride, eps, least_squares):
     return anderson(M, x, g, h, f, slot, known, end, stride, DAMPING * eps, least_squares)
 
 
+@compiled
+def propose(M, places, f, history, state, shape, F2, Lt, systems, stride, eps, c):
+    """Write a trial point to x: Newton's where Lt is not None, and then f holds A x + z; otherwise Anderson's.
+
+    Returns False where there is none. history: where those of all columns begin; c: the place of the column in it.
+    """
+    (x, g, _, s, _), (n, r, code, end), (system, (gram, H, gamma)) = places, shape, systems
+    if Lt is not None:
+        return newton(M, x, g, f, s, n, r, code, F2, Lt, system)
+    h = history + HISTORY * c * stride
+    return extrapolate(M, x, g, h, f, state, end, stride, eps, (gram[c], H, gamma))
+
+
 @entry
 def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, answer):
     """Trial points that are kept only if they bring the step down, as `safeguarded` in the NumPy twin defines.
 
     They are Newton's where Lt holds the columns of the first factor, and Anderson's where it is None.
-    sizes: as for `picard`, with leash, respite and window instead of slow_steps. levels: tol, the ratio of the steps,
-    and the cost of another method. Returns how many columns were left to that.
+    sizes: as for `picard`, with leash and respite instead of slow_steps. levels: tol, the ratio of the steps, and the
+    cost of another method, inf if there is none. Returns how many columns were left to that.
     """
-    n, r, code, max_iter, enough, leash, respite, window, skip = sizes
-    (tol, decrease, other), roundings = levels, Rounding(*roundings)
-    w = last - first
-    end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
-    stride, eps = end + ROWS, 2 * roundings.unit
-    block, adjoint = room * stride, columns[1].size > 0
-    remembered = 0 if Lt is not None else HISTORY * w
-    M = np.empty(5 * block + (remembered + 1 + SCRATCH) * stride + (room + 2) * small + ROWS, F1.dtype)
+    n, r, code, max_iter, leash, respite, skip = sizes
+    (tol, decrease, other), roundings, w = levels, Rounding(*roundings), last - first
+    end, small, room, rules = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP), (decrease, leash, respite)
+    stride, eps, tiny = end + ROWS, 2 * roundings.unit, roundings.tiny
+    block, adjoint, kept = room * stride, columns[1].size > 0, w if Lt is None else 0
+    M = np.empty(5 * block + (HISTORY * kept + 1 + SCRATCH) * stride + (room + 2) * small + ROWS, F1.dtype)
     x, count, iterations, shape, rounds, left = boundary(M), w, answer[2], (n, r, code, end), 0, 0
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
-    scratch = history + remembered * stride
-    t = scratch + stride
-    more = t + (room + 1) * small
+    scratch = history + HISTORY * kept * stride
+    t, more = scratch + stride, scratch + stride + (room + 1) * small
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
-    stale = np.zeros(w, np.int64)
-    z_norm, best, lowest, mark = np.empty(w), np.empty(w), np.empty(w), np.empty(w)
-    if Lt is not None:
-        k = n if r == 0 else r
-        J, delta = np.empty((k, k), F1.dtype), np.empty(n, F1.dtype)
-        N = np.zeros(filled(r + 1, GROUP) * (stride + small) + small, F1.dtype)
-    else:
-        gram, H, gamma = np.empty((w, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH)
+    stale, z_norm, asked = np.zeros(w, np.int64), np.empty(w), np.empty(w)
+    best, lowest, mark = np.empty(w), np.empty(w), np.empty(w)
+    k, width = (n, end) if r == 0 else (r, small)
+    room_J, room_F = ((k + 1) * width, filled(r + 1, GROUP) * (stride + small) + small) if Lt is not None else (0, 0)
+    system = np.empty(room_J, F1.dtype), np.zeros(end, F1.dtype), np.zeros(room_F, F1.dtype), answer[4]
+    systems = system, (np.empty((kept, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH))
     load(columns, where, first, M, x, w, room, n, stride, z_norm)
     for c in range(w):
         index[c], slot[c], states[c, PATIENCE], best[c], lowest[c] = first + c, c, 1, math.inf, math.inf
+        asked[c] = asked_step(tol, z_norm[c])
     fill(M, t, t + small, 0.0)
-    while count > 0:
+    while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
         skip, rounds = 0, rounds + 1
         for a in range(count - 1, -1, -1):
@@ -266,29 +324,17 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
             if Lt is not None:
                 copy(M, scratch, g + at, end)  # `finish` replaces P by G.
             step, top = finish(M, g + at, x + at, s, n, end, code)
-            asked = asked_step(tol, z_norm[a], roundings.tiny)
-            ended, refused = outcome(step, z_norm[a], state[TRIAL] > 0, iterations[j], asked, max_iter), False
-            stale[c] = 0 if step < lowest[c] else stale[c] + 1
-            lowest[c] = min(step, lowest[c])
             places, measured = (x + at, g + at, z + at, s, more), (step, top, z_norm[a])
-            if ended in (GOES_ON, MAX_ITER) and rounded(
-                F1, F2, M, places, shape, measured, stale[c], -1, asked, roundings
-            ):
-                ended = PRECISION_LIMIT
-            if ended == GOES_ON:
-                refused = judge(step, best[c], state, decrease, leash, respite)
-                if state[TRIED] == 0:
-                    best[c] = min(best[c], step)
-                    copy(M, base + at, g + at, end)
-                leaves = iterations[j] >= enough
-                if (rounds - 1) % window == 0:
-                    needed = window * steps_left(best[c], mark[c], asked) if rounds > 1 else 0.0
-                    leaves = leaves or hopeless(needed, max_iter - iterations[j], other)
-                    mark[c] = best[c]
-                if leaves:
-                    ended = SLOW
-                    left += 1
-                    copy(M, g + at, base + at, end)
+            lowest[c], stale[c] = min(step, lowest[c]), 0 if step < lowest[c] else stale[c] + 1
+            noise = ROUNDED * eps * (z_norm[a] if z_norm[a] > top else top)
+            limits = max(asked[c], noise), rounds, iterations[j], max_iter
+            ended = outcome(step, z_norm[a], noise, stale[c], state[TRIAL] > 0, iterations[j], asked[c], max_iter, tiny)
+            if ended == DOUBTFUL:
+                ended = resolve(F1, F2, M, places, shape, measured, stale[c], -1, asked[c], roundings, limits[2:])
+            refused = ended == GOES_ON and refuse(M, step, best, c, state, base + at, places[1], end, rules)
+            if ended == GOES_ON and leaves(M, s, end, best, mark, c, limits, other, roundings):
+                ended, left = SLOW, left + 1
+                copy(M, g + at, base + at, end)
             if ended != GOES_ON:
                 conclude(M, places, n, end, ended, measured, roundings, j, answer)
                 count -= 1  # The last column takes the place of this one.
@@ -296,14 +342,11 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
                 for buffer in range(x, history, block):
                     copy(M, buffer + at, buffer + count * stride, end)
                 continue
-            ready = False
-            if Lt is not None:
-                ready = newton(M, x + at, g + at, scratch, s, n, r, code, F2, Lt, (J, delta, N))
-            elif not refused:
-                h = history + HISTORY * c * stride
-                ready = extrapolate(M, x + at, g + at, h, scratch, state, end, stride, eps, (gram[c], H, gamma))
+            ready = not refused and propose(
+                M, places, scratch, history, state, shape, F2, Lt, systems, stride, eps, c
+            )  # fmt: skip
             # The last application must not be that of a trial point, which may be a bad one.
-            state[TRIAL] = ready and not refused and state[WAIT] == 0 and iterations[j] < max_iter - 1
+            state[TRIAL] = ready and state[WAIT] == 0 and iterations[j] < max_iter - 1
             if state[TRIAL] == 0:
                 state[TRIED] = 0
                 copy(M, x + at, base + at, end)
@@ -343,7 +386,7 @@ def substitute(first, last, A, packed, columns, sizes, where, tol, roundings, an
         z_norm = norms(M, z, -end, end)[0]
         finite = math.isfinite(z_norm) and (s < 0 or math.isfinite(norms(M, s, -end, end)[0]))
         step, top = finish(M, g, x, s, n, end, code)
-        ended = CONVERGED if step <= asked_step(tol, z_norm, roundings.tiny) else PRECISION_LIMIT
+        ended = CONVERGED if step <= asked_step(tol, z_norm) else PRECISION_LIMIT
         if not math.isfinite(step) or not finite:
             ended = NONFINITE
         answer[2][first + c] = 1 if finite else 0

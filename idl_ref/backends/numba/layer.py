@@ -8,6 +8,7 @@ threads, because every sum has a fixed order and no operation mixes two columns.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from idl_ref.backends.numba import kernels, threads
 from idl_ref.backends.numba.one_sample import OneSample, packed_size
 from idl_ref.backends.numba.products import GROUP, ROWS, pack
 from idl_ref.backends.numpy import layer as definition
+from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import Options, Weights
 
@@ -40,7 +42,7 @@ Flat = tuple[np.ndarray, int, int]  # The entries of a matrix, and the distances
 NOTHING: dict[np.dtype, Flat] = {
     dtype: (np.empty(0, dtype), 0, 0) for dtype in checks.FLOAT_DTYPES
 }  # The form of None.
-Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # The arrays that `blank` allocates.
+Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # The arrays that `blank` allocates.
 
 
 class Prepared(NamedTuple):
@@ -56,7 +58,7 @@ class Prepared(NamedTuple):
     flops: int  # the flops of one application to one column
 
 
-def prepare(equation: Equation, asked: str, known: Prepared | None) -> Prepared:
+def prepare(equation: Equation, asked: Method, known: Prepared | None) -> Prepared:
     """Choose the method and pack the factors; `known`, prepared for another method, saves packing them again.
 
     Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its largest entry bounds ‖A‖∞.
@@ -97,13 +99,12 @@ class Layer(definition.Layer):
     sample_class = OneSample
     _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # for the forward and the adjoint equation
 
-    def solve(self, equation: Equation, X0: np.ndarray | None = None, options: SolveOptions | None = None) -> Solution:
-        """Solve an equation of this layer by compiled kernels; the NumPy twin describes the parameters."""
+    def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
+        """Solve an equation of this layer by compiled kernels."""
         factors, _, S, Z = equation
         (n, m), adjoint = Z.shape, S is not None
-        options = options or self.options[adjoint]
         if n == 0 or m == 0 or factors[-1].size == 0 or options.method not in methods.COMPILED:
-            return super().solve(equation, X0, options)
+            return super().iterate(equation, X0, options)
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.asked != options.method:
             prepared = prepare(equation, options.method, prepared)
@@ -116,7 +117,7 @@ class Layer(definition.Layer):
             for method in ("anderson", "newton"):
                 if left:
                     left = self._solve_slow(method, prepared, equation, options, answer)
-        X, status, iterations, numbers = answer[0].reshape(m, n), *answer[1:]
+        X, status, iterations, numbers = answer[0].reshape(m, n), *answer[1:4]
         step, bound = numbers[kernels.STEP], numbers[kernels.BOUND]
         if not prepared.roundings[0] < 1:  # The norm of A alone then shows no contraction.
             numerator, kappa, lipschitz = numbers[kernels.EXCESS :]
@@ -128,7 +129,7 @@ class Layer(definition.Layer):
         self, method: str, prepared: Prepared, equation: Equation, options: SolveOptions, answer: Answer
     ) -> int:
         """Continue with the columns of the status SLOW by another method, and return how many are slow again."""
-        X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:]
+        X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:4]
         slow = np.flatnonzero(status == kernels.SLOW)
         if slow.size == status.size:
             return solve_columns(method, prepared, equation, X.T, options, answer)
@@ -136,7 +137,7 @@ class Layer(definition.Layer):
         S, Z = equation.S, equation.Z
         some = equation._replace(S=None if S is None else S.T[slow].T, Z=Z.T[slow].T)
         left = solve_columns(method, prepared, some, X[slow].T, options, rest)
-        X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:]
+        X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:4]
         return left
 
     def prepare(self) -> None:
@@ -182,8 +183,11 @@ def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple
 
 
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
-    """Return the arrays that kernels write: the columns x (m n,), status (m,), iterations (m,), and numbers (5, m)."""
-    return np.empty(m * n, dtype), np.empty(m, np.int8), iterations, np.empty((5, m))
+    """Return the arrays that kernels write: the columns x (m n,), status (m,), iterations (m,), and numbers (5, m).
+
+    The last array is a flag that ends kernels before they are done, where it is not 0.
+    """
+    return np.empty(m * n, dtype), np.empty(m, np.int8), iterations, np.empty((5, m)), np.zeros(1, np.int64)
 
 
 def solve_columns(
@@ -204,10 +208,6 @@ def solve_columns(
     where = (z_down, z_right, s_down, s_right, x_down, x_right)
     tol, max_iter = float(options.tol), min(int(options.max_iter), methods.ENDLESS)
     workers, tile = tiles(m, KEPT[method] * n * Z.itemsize, options, p.flops)
-    steps = methods.SLOW_STEPS if method == "auto" else methods.ENDLESS
-    other = methods.newton_cost(factors) if p.method == "auto" and method == "anderson" else math.inf
-    leaves = method == "auto" or other < math.inf  # another method can continue
-    enough = methods.enough(max_iter) if leaves else methods.ENDLESS
     kernel: Callable[..., int]
     arguments: tuple
     if method == "substitution":
@@ -215,22 +215,26 @@ def solve_columns(
         kernel = kernels.substitute
         arguments = transposed(factors[0]), p.F1, (Z, S), kind, where, tol, p.roundings
     elif method in ("anderson", "newton"):
-        rules = n, p.r, p.code, max_iter, enough, methods.LEASH, methods.RESPITE, methods.window(max_iter), skip
+        rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
+        other = methods.newton_cost(factors) if p.method == "auto" and method == "anderson" else math.inf
         levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
         kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, (Z, S, X0), rules, where, levels, p.roundings)
     else:
-        sizes = n, p.r, p.code, max_iter, enough, steps, skip
+        sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS, skip
         kernel, arguments = kernels.picard, (p.F1, p.F2, (Z, S, X0), sizes, where, (tol, methods.SLOW), p.roundings)
-    if m <= tile:
+    work = m * max_iter * (p.flops + (n**3 if method == "newton" and not p.r else 0))
+    patient = work > min(m, 5) * threads.LONG_FLOPS and threading.current_thread() is threading.main_thread()
+    if m <= tile and not patient:
         return kernel(0, m, *arguments, answer)
-    return threads.share(kernel, workers, tile, m, *arguments, answer)
+    return threads.share(kernel, workers, tile, m, patient, *arguments, answer)
 
 
 def warmup(dtype: np.dtype) -> None:
     """Compile every kernel for one dtype by solving a small equation with each of them."""
     half, shift = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype)
     Z = np.ones((2, 2), dtype)
-    for A, method in ((half, "picard"), (half, "anderson"), (half, "newton"), (shift, "substitution")):
+    methods_used: tuple[Method, ...] = ("picard", "anderson", "newton", "substitution")
+    for A, method in zip((half, half, half, shift), methods_used, strict=True):
         options = SolveOptions(method=method)
         layer = Layer(Weights.of((A,)), get("relu"), Options(options, options))
         layer.solve(layer.equation(Z))

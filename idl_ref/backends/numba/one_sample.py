@@ -15,9 +15,19 @@ from idl_ref.activations import Activation
 from idl_ref.backends import methods
 from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
-from idl_ref.backends.numba.kernels import CONVERGED, GOES_ON, MAX_ITER, PRECISION_LIMIT, SLOW, asked_step, outcome
+from idl_ref.backends.numba.kernels import (
+    CONVERGED,
+    DOUBTFUL,
+    GOES_ON,
+    PRECISION_LIMIT,
+    SLOW,
+    asked_step,
+    outcome,
+    resolve,
+)
 from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
-from idl_ref.backends.numba.rounded import SCRATCH, STALE, rounded
+from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, STALE
+from idl_ref.backends.numba.threads import LONG_FLOPS
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, readout
 from idl_ref.certificate import Certifier, Rounding
 from idl_ref.solution import SolveOptions
@@ -41,7 +51,7 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
     x, g, z, t, zeros, scratch = places
     n, r, code, end, z_norm, no = sizes[N], sizes[R], sizes[CODE], filled(sizes[N], ROWS), numbers[Z_NORM], sizes[N] * 0
     slowed, stale, before, lowest, count, ended = 0, 0, math.inf, math.inf, 0, GOES_ON
-    asked = asked_step(numbers[TOL], z_norm, roundings.tiny)
+    asked = asked_step(numbers[TOL], z_norm)
     while ended == GOES_ON:
         if count == 0:
             copy(M, g, z, end)  # The first application needs no product, because A·0 = 0.
@@ -52,11 +62,12 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
             product(F1, n, n, M, x, no, z, no, g, no, 1)
         step, top = finish(M, g, x, -1, n, end, code)
         count += 1
-        ended = outcome(step, z_norm, False, count, asked, sizes[LIMIT])
-        if ended in (GOES_ON, MAX_ITER):
+        noise = ROUNDED * 2 * roundings.unit * (z_norm if z_norm > top else top)
+        ended = outcome(step, z_norm, noise, 0, False, count, asked, sizes[LIMIT], roundings.tiny)
+        if ended == DOUBTFUL:
             columns, measured = (x, g, z, -1, scratch), (step, top, z_norm)
-            if rounded(F1, F2, M, columns, (n, r, code, end), measured, 0, -1, asked, roundings):
-                ended = PRECISION_LIMIT
+            counts, shape = (count, sizes[LIMIT]), (n, r, code, end)
+            ended = resolve(F1, F2, M, columns, shape, measured, 0, -1, asked, roundings, counts)
         slowed = slowed + 1 if step > SLOW_RATIO * before else 0
         stale = 0 if step < lowest else stale + 1
         stuck = slowed >= sizes[SLOW_STEPS] and left(step, before, asked) > STEPS_LEFT
@@ -122,7 +133,9 @@ class OneSample:
                 entries = np.array(F, order="C").reshape(-1)
                 pack(entries, F.shape[1], 1, *F.shape, self.W[first:last], False, ones, sums)
         self.roundings = tuple(Certifier(factors, activation, False, B.dtype).rounding)
-        limit, patience = min(options.max_iter, methods.ENDLESS), methods.SLOW_STEPS if impatient else methods.ENDLESS
+        # A sample that takes longer goes to `Layer.forward`, which can be interrupted.
+        limit = min(options.max_iter, int(LONG_FLOPS / (2 * max(F.size for F in factors) + n)))
+        patience = methods.SLOW_STEPS if impatient else methods.ENDLESS
         self.sizes = np.array([n, r, p, q, bias, activation.code, limit, patience, *starts], np.int64)
         self.room = VECTORS * methods.filled(max(n, q, r), ROWS) + n + width + 2 * ROWS
         self.free = [self._scratch()]

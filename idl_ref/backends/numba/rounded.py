@@ -11,7 +11,7 @@ from idl_ref.backends.numba.compiling import compiled, vec
 from idl_ref.backends.numba.functions import largest, phi
 from idl_ref.backends.numba.products import ROWS, boundary, filled, product
 
-ROUNDED, STALLED, ULPS, STALE = certificate.ROUNDED, certificate.STALLED, certificate.ULPS, methods.STALE
+ROUNDED, STALLED, STALE = certificate.ROUNDED, certificate.STALLED, methods.STALE
 SCRATCH = 3  # the number of columns that `explained` needs besides the column of F₂ x
 
 
@@ -50,24 +50,30 @@ def explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings):
     else:
         magnitudes(F1, n, n, M, t, size)
         product(F1, n, n, M, x, no, z, no, p, no, 1)
-    gamma, ulps = ROUNDED * 2 * roundings.unit, ROUNDED * 2 * roundings.unit
-    if stalled:
-        gamma, ulps = STALLED * roundings.gamma, STALLED * ULPS * roundings.unit
-    zero, one, none = vec.splat(M, 0.0), vec.splat(M, 1.0), vec.splat(M, -1.0)
+    ulps = ROUNDED * 2 * roundings.unit
+    gamma = STALLED * roundings.gamma if stalled else ulps
+    zero, one, none, half = vec.splat(M, 0.0), vec.splat(M, 1.0), vec.splat(M, -1.0), vec.splat(M, 0.5)
     least, top, worst = vec.splat(M, asked), vec.splat(M, roundings.largest), vec.splat(M, 0.0)
     for i in range(0, end, vec.lanes(M)):
         g_i, p_i = vec.load(M, g + i), vec.load(M, p + i)
         terms = vec.add(vec.load(M, size + i), vec.magnitude(vec.load(M, z + i)))
-        delta = vec.fma(vec.splat(M, gamma), terms, vec.splat(M, roundings.tiny / 2))
+        delta = vec.fma(vec.splat(M, gamma), terms, vec.splat(M, 2 * roundings.unit * roundings.underflow))
         change = vec.subtract(phi(vec.add(p_i, delta), code), phi(vec.subtract(p_i, delta), code))
+        change = vec.multiply(half, change)
         if s >= 0:
-            change = vec.multiply(vec.load(M, s + i), change)
+            change = vec.multiply(vec.magnitude(vec.load(M, s + i)), change)
         allowed = vec.fma(vec.splat(M, ulps), vec.magnitude(g_i), change)
         allowed = vec.select(vec.at_most(allowed, top), allowed, none)  # An overflow explains nothing.
         allowed = vec.select(vec.at_most(allowed, least), least, allowed)
         moved = vec.magnitude(vec.subtract(g_i, vec.load(M, earlier + i)))
         worst = vec.larger(vec.select(vec.at_most(moved, allowed), zero, one), worst)
     return largest(worst) == 0
+
+
+@compiled
+def contraction(M, s, end, roundings):
+    """The contraction factor of a column: Lip(φ)‖A‖∞, for the adjoint max(S)‖A‖∞; s < 0 for the forward equation."""
+    return (norms(M, s, -end, end)[0] if s >= 0 else roundings.lipschitz) * roundings.norm
 
 
 @compiled
@@ -79,12 +85,12 @@ def rounded(F1, F2, M, places, sizes, measured, stale, earlier, asked, roundings
     (step, top, z_norm), end = measured, sizes[3]
     stalled, eps = stale >= STALE, 2 * roundings.unit
     limit = (math.sqrt(eps) if stalled else ROUNDED * eps) * (z_norm if z_norm > top else top)
+    limit = max(limit, roundings.tiny) if stalled else limit
     if step <= limit and explained(F1, F2, M, places, sizes, places[0], stalled, asked, roundings):
         return True
     if earlier < 0 or stale <= STALE:
         return False
-    slope = norms(M, places[3], -end, end)[0] if places[3] >= 0 else roundings.lipschitz
-    contracts = slope * roundings.norm < 1
+    contracts = contraction(M, places[3], end, roundings) < 1
     if not (contracts and norms(M, places[1], earlier, end)[0] <= limit):
         return False
     return explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings)

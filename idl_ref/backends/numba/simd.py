@@ -156,6 +156,16 @@ def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
 
 
 @intrinsic
+def fresh(typing: Any, array: Any) -> Any:
+    """array[0] of an array of int64, read from memory at every call, because another thread may change it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load_atomic(_data(context, builder, array, arguments[0]), "monotonic", 8)
+
+    return types.int64(array), generate
+
+
+@intrinsic
 def transpose(typing: Any, source: Any, first: Any, apart: Any, target: Any, place: Any, between: Any) -> Any:
     """A square of LANES × LANES: target[place + between k + l] = source[first + apart l + k]."""
     kind = Vector(source.dtype)

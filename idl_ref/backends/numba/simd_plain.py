@@ -37,6 +37,11 @@ def load(array: Array, offset: int) -> Array:
     return array[offset : offset + lanes(array)].copy()
 
 
+def fresh(array: Array) -> int:
+    """array[0] of an array of int64, which another thread may change."""
+    return int(array[0])
+
+
 def store(array: Array, offset: int, value: Array) -> None:
     """array[offset : offset + LANES] = value"""
     assert 0 <= offset <= len(array) - lanes(array)

@@ -10,16 +10,23 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
+
+# A solve that may take more flops than this, and so longer than about 0.2 seconds, can be interrupted. A tile of five
+# columns or more is at least five times as fast per column.
+LONG_FLOPS = 2e9
 
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process
 
 
-def share(kernel: Callable[..., int], threads: int, tile: int, m: int, *arguments: Any) -> int:
+def share(kernel: Callable[..., int], threads: int, tile: int, m: int, patient: bool, *arguments: Any) -> int:
     """Call the kernel for every tile of columns of 0 … m − 1, on `threads` threads; the sum of what the calls return.
 
     Threads take one tile after the other. Columns never meet, so that the answer is the same on any number of threads.
+    The calling thread is one of them, unless the solve may take long (`patient`). Then it waits, because Python handles
+    an interrupt only in the main thread and not while that is in compiled code. An exception in the calling thread ends
+    the kernels: the last array of their last argument is the flag that they read before each application.
     """
     firsts = iter(range(0, m, tile))
 
@@ -33,12 +40,18 @@ def share(kernel: Callable[..., int], threads: int, tile: int, m: int, *argument
         return 0 if alone else work()
 
     try:
-        for _ in range(1, threads):
+        for _ in range(0 if patient else 1, threads):
             helpers.append(pool().submit(help_out))
     except RuntimeError:  # no more threads, or the interpreter is ending; helpers that are queued may still run later
         alone = True
     start.set()
-    return work() + sum([helper.result() for helper in helpers if not helper.cancel()])
+    try:
+        done = 0 if patient and not alone else work()
+        return done + sum([helper.result() for helper in helpers if patient or not helper.cancel()])
+    except BaseException:
+        arguments[-1][-1][0] = 1
+        wait([helper for helper in helpers if not helper.cancel()])
+        raise
 
 
 def pool() -> ThreadPoolExecutor:

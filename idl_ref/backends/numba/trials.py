@@ -45,6 +45,51 @@ def solve_small(H, b, size):
 
 
 @compiled
+def solve_system(J, stride, b, size, stop):
+    """Solve J y = b by elimination with row exchanges; y replaces b. Returns False if J is singular, or if stop[0] ≠ 0.
+
+    The columns of J are contiguous and begin `stride` apart, a multiple of ROWS. b has `stride` entries as well, and J
+    has room for one more column, which holds the multipliers of a step.
+    """
+    vec.separate()
+    lanes, factors = vec.lanes(J), size * stride
+    for k in range(size):
+        column, pivot = k * stride, k
+        for i in range(k + 1, size):
+            if abs(J[column + i]) > abs(J[column + pivot]):
+                pivot = i
+        if vec.fresh(stop) != 0 or not abs(J[column + pivot]) > 0:
+            return False
+        if pivot != k:
+            for j in range(column, factors, stride):
+                J[j + k], J[j + pivot] = J[j + pivot], J[j + k]
+            b[k], b[pivot] = b[pivot], b[k]
+        first, inverse = k & -lanes, vec.splat(J, -1 / J[column + k])
+        for i in range(first, stride, lanes):
+            vec.store(J, factors + i, vec.multiply(vec.load(J, column + i), inverse))
+        for i in range(first, k + 1):
+            J[factors + i] = 0
+        for j in range(column + stride, factors, stride):
+            add_multiple(J, j, J, factors, J[j + k], first, stride)
+        add_multiple(b, b.size - b.size, J, factors, b[k], first, stride)
+    for k in range(size - 1, -1, -1):
+        b[k] /= J[k * stride + k]
+        for i in range(k):
+            b[i] -= J[k * stride + i] * b[k]
+    return True
+
+
+@compiled
+def add_multiple(M, target, N, source, factor, first, end):
+    """M[target + i] += factor N[source + i] for first ≤ i < end, both multiples of LANES."""
+    vec.separate()
+    if factor != 0:
+        weight = vec.splat(M, factor)
+        for i in range(first, end, vec.lanes(M)):
+            vec.store(M, target + i, vec.fma(weight, vec.load(N, source + i), vec.load(M, target + i)))
+
+
+@compiled
 def remember(M, x, g, last_f, last_g, f, new, beside, known, end):
     """Write f = g − x and the differences of f and g from the point before, 0 if no such point is known.
 
@@ -123,10 +168,11 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, system):
     """x ← x + δ with (I − S F₁ F₂ …) δ = f, f = g − x, S = S ∘ f′(p). Returns False if δ is not finite.
 
     Low rank: (I − F₂ S F₁) w = F₂ f,  δ = f + S ∘ F₁ w, with F₂ packed in F and the rows of F₁ᵀ in Lt.
-    system: room for a matrix (n, n) or (r, r), for δ, and for what `newton_low_rank` multiplies.
+    system: room for a matrix of n or r columns and one more, for δ, and for what `newton_low_rank` multiplies; and the
+    flag that ends a solver.
     """
     vec.separate()
-    J, delta, T = system
+    (J, delta, T, stop), width = system, filled(n if r == 0 else r, ROWS)
     for i in range(0, n, vec.lanes(M)):
         vec.store(M, p + i, slope(vec.load(M, p + i), code))
     for i in range(n):
@@ -134,15 +180,17 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, system):
             M[p + i] *= M[s + i]
         delta[i] = M[g + i] - M[x + i]
     if r == 0:
-        for i in range(n):
-            for j in range(n):
-                J[i, j] = -M[p + i] * Lt[j * n + i]
-            J[i, i] += 1
-        if not solve_small(J, delta, n):
+        for j in range(n):
+            for i in range(n):
+                J[j * width + i] = -M[p + i] * Lt[j * n + i]
+            for i in range(n, width):
+                J[j * width + i] = 0
+            J[j * width + j] += 1
+        if not solve_system(J, width, delta, n, stop):
             return False
     else:
         w = newton_low_rank(M, p, n, r, F, Lt, J, delta, T)
-        if not solve_small(J, T[w : w + r], r):
+        if not solve_system(J, width, T[w : w + width], r, stop):
             return False
         for b in range(r):
             for i in range(n):
@@ -165,8 +213,8 @@ def newton_low_rank(M, p, n, r, F, Lt, J, delta, T):
             T[b * stride + i] = M[p + i] * Lt[b * n + i] if b < r else delta[i]
     results, zeros = room * stride, len(T) - small
     product(F, r, n, T, r - r, stride, zeros, r - r, results, small, r + 1)
-    for a in range(r):
-        for b in range(r):
-            J[a, b] = -T[results + b * small + a]
-        J[a, a] += 1
+    for b in range(r):
+        for a in range(small):
+            J[b * small + a] = -T[results + b * small + a]
+        J[b * small + b] += 1
     return results + r * small

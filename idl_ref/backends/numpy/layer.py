@@ -18,11 +18,12 @@ import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.activations import Activation, get
-from idl_ref.backends import methods
+from idl_ref.backends import entrywise, methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy.one_sample import OneSample
 from idl_ref.backends.numpy.solve import solve
 from idl_ref.certificate import Certifier
+from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Weights
 
@@ -90,6 +91,20 @@ class Layer:
         Cost of an iteration: 2 n² m flops for a dense A, 4 n r m flops for rank r.
         """
         options = options or self.options[equation.S is not None]
+        solution = self.iterate(equation, X0, options)
+        if options.certificate == "sharp":
+            return entrywise.sharpened(solution, *self.on_host(equation, solution.X))
+        if equation.activation.name in entrywise.RANGES and entrywise.exceeds_range(solution, equation):
+            return entrywise.capped(solution, *self.on_host(equation, solution.X))
+        return solution
+
+    @staticmethod
+    def on_host(equation: Equation, X: np.ndarray) -> tuple[Equation, np.ndarray]:
+        """Return an equation and its answer with all arrays in the memory of the host."""
+        return equation, X
+
+    def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
+        """Solve an equation, with an error bound from norms alone; each twin has its own solvers."""
         return solve(equation, X0, options, self.certifier(equation))
 
     def certifier(self, equation: Equation) -> Certifier:
@@ -150,7 +165,7 @@ class Layer:
             G_U += D.T @ G_Y
         return G_U[:-1] if bias else G_U
 
-    def method(self) -> str:
+    def method(self) -> Method:
         """Return the method by which the forward equation is solved; for "auto", it depends on A."""
         return methods.choose(self.options.forward.method, self.weights.factors, False)
 

@@ -58,14 +58,19 @@ class Ledger:
         broken = ~finite if trial is None else ~finite & ~trial
         leaving = done | broken | (self.iterations[index] >= self.options.max_iter)
         if leaving.any():
-            status = np.where(done, Status.PRECISION_LIMIT, Status.MAX_ITER)
+            # At the iteration limit, a step below the smallest normal number counts as none.
+            status = np.where(done | (step < self.tiny), Status.PRECISION_LIMIT, Status.MAX_ITER)
             status[converged], status[broken] = Status.CONVERGED, Status.NONFINITE
             self.close(application.take(leaving), leaving, status[leaving])
         return ~leaving
 
     def asked(self, equation: Equation) -> np.ndarray:
         """Return the step at which each column of an equation is converged.   -> (k,)"""
-        return asked_step(self.options.tol, column_max(equation.Z), self.tiny)
+        return asked_step(self.options.tol, column_max(equation.Z))
+
+    def noise(self, application: Application) -> np.ndarray:
+        """Return ROUNDED·eps·max(‖z‖∞, ‖g‖∞), what rounding may add to the largest entry of each column.   -> (k,)"""
+        return ROUNDED * self.eps * np.maximum(column_max(application.equation.Z), column_max(application.G))
 
     def contracts(self, equation: Equation) -> np.ndarray:
         """Tell in which columns of an equation g is known to be a contraction.   -> (k,) bool"""
@@ -82,8 +87,8 @@ class Ledger:
         equation, X, _, G = application
         stale = self.stale[self.index]
         stalled = stale >= methods.STALE
-        size = np.maximum(column_max(equation.Z), column_max(G))
-        limit = np.where(stalled, np.sqrt(self.eps), ROUNDED * self.eps) * size
+        noise = self.noise(application)
+        limit = np.where(stalled, np.maximum(noise * np.sqrt(self.eps) / (ROUNDED * self.eps), self.tiny), noise)
         rounded = self._explained(application, X, running & (application.step() <= limit), stalled)
         if picard and stalled.any():
             earlier = self.earlier[:, self.index]
@@ -139,17 +144,19 @@ class Leavers:
         return alive & ~leaving
 
     def slower(
-        self, equation: Equation, best: np.ndarray, mark: np.ndarray, alive: np.ndarray, other: float
+        self, application: Application, best: np.ndarray, mark: np.ndarray, alive: np.ndarray, other: float
     ) -> np.ndarray:
         """Tell which columns are expected to need more time than another method of the cost `other`.   -> (k,) bool
 
         `best` is the smallest step of each column, and `mark` that of one window of applications before.
         """
-        ledger, slower = self.ledger, np.zeros(best.size, bool)
-        asked, max_iter = ledger.asked(equation), ledger.options.max_iter
-        for j, column in zip(np.flatnonzero(alive), ledger.index, strict=True):
-            needed = methods.window(max_iter) * methods.steps_left(best[j], mark[j], asked[j])
-            slower[j] = methods.hopeless(needed, max_iter - ledger.iterations[column], other)
+        ledger, equation = self.ledger, application.equation
+        limit = np.maximum(ledger.asked(equation), ledger.noise(application))
+        kappa = ledger.certifier.kappa(equation.S, best.size)
+        count, slower = methods.window(ledger.options.max_iter), np.zeros(best.size, bool)
+        for j in np.flatnonzero(alive):
+            anderson = count * methods.steps_left(best[j], mark[j], limit[j])
+            slower[j] = methods.slower(anderson, methods.steps_left(best[j], best[j] / kappa[j], limit[j]), other)
         return slower
 
     def join(self) -> tuple[np.ndarray, np.ndarray]:

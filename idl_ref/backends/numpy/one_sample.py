@@ -73,7 +73,7 @@ class OneSample:
         F, phi, options = self.weights.factors, self.activation.phi, self.options
         n, u = len(z), xu[len(z) :]
         z_norm = norm(self.weights.B.dot(u, z), d)
-        asked = float(asked_step(options.tol, z_norm, self.tiny))
+        asked = float(asked_step(options.tol, z_norm))
         x, p, g = np.zeros_like(z), z, phi(z)  # The first application needs no product, because A·0 = 0.
         slow, stale, before, lowest, count = 0, 0, math.inf, math.inf, 1
         while True:

@@ -84,7 +84,7 @@ def safeguarded(
         if other < math.inf:
             slower = np.zeros(step.size, bool)
             if count > 0 and count % window == 0:
-                slower = leavers.slower(equation, best, mark, alive, other)
+                slower = leavers.slower(application, best, mark, alive, other)
             alive = leavers.add(base, alive, slower)
         if count % window == 0:
             mark = best

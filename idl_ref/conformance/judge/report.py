@@ -13,8 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from idl_ref.checks import printable
+
 PASSED, FAILED, SKIPPED, EXPECTED = "passed", "failed", "skipped", "expected failure"
 SCHEMA = "idl-ref-conformance-report-1"
+
+
+def _clean(owner: Any, *names: str) -> None:
+    """Make texts of a frozen object safe to print and to write: backends, which may be foreign programs, name them."""
+    for name in names:
+        value = getattr(owner, name)
+        clean = printable(value) if isinstance(value, str) else tuple(map(printable, value))
+        object.__setattr__(owner, name, clean)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,9 @@ class Result:
     flags: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     evidence: Any = field(default=None, repr=False, compare=False)  # for the search of causes, then None
+
+    def __post_init__(self) -> None:
+        _clean(self, "id", "group", "message")
 
     @property
     def case(self) -> str:
@@ -78,6 +91,9 @@ class Report:
     vectors: str = ""
     environment: dict[str, str] = field(default_factory=lambda: {"python": platform.python_version(),
                                                                  "numpy": np.__version__})  # fmt: skip
+
+    def __post_init__(self) -> None:
+        _clean(self, "backend", "problems", "notes")
 
     @property
     def passed(self) -> list[Result]:
@@ -204,12 +220,12 @@ class Report:
         for r in self.results:
             test = ET.SubElement(suite, "testcase", classname=r.group, name=r.id)
             if r.outcome == FAILED:
-                ET.SubElement(test, "failure", message=_printable("; ".join((r.message, *r.causes))))
+                ET.SubElement(test, "failure", message="; ".join((r.message, *r.causes)))
             elif r.outcome != PASSED:
-                ET.SubElement(test, "skipped", message=_printable(r.message))
+                ET.SubElement(test, "skipped", message=r.message)
         for text in self.problems:
-            test = ET.SubElement(suite, "testcase", classname="run", name=_printable(text))
-            ET.SubElement(test, "failure", message=_printable(text))
+            test = ET.SubElement(suite, "testcase", classname="run", name=text)
+            ET.SubElement(test, "failure", message=text)
         return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
@@ -221,8 +237,3 @@ overflow-wrap:anywhere}</style>"""
 
 def _ratio(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2g}"
-
-
-def _printable(text: str) -> str:
-    """The text with a space in place of each control character, which XML does not allow."""
-    return "".join(c if c.isprintable() else " " for c in text)

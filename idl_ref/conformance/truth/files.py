@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations
+from idl_ref import activations, npz
 from idl_ref.conformance.truth.problem import DTYPES, INPUTS, Case, F, Problem, answer_shapes
 
 _COUNT, _TRUTH = {"type": "integer", "minimum": 0}, {"type": "boolean"}
@@ -78,9 +78,9 @@ def read_answer(folder: Path, problem: Problem, what: str) -> dict[str, Any]:
         path, expected = folder / f"{stem}.bin", math.prod(shape) * dtype.itemsize
         if not path.exists():
             continue
-        data = path.read_bytes()
-        if len(data) != expected:
-            raise ValueError(f"{path.name} must have {expected} bytes, {shape} {dtype}; got {len(data)}")
+        if (size := npz.regular(path)) != expected:
+            raise ValueError(f"{path.name} must have {expected} bytes, {shape} {dtype}; got {size}")
+        data = npz.whole(path, expected)
         out[name] = np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
     return out
 

@@ -1,0 +1,141 @@
+"""This module has what surrounds the equations of a model: preprocessing, classes, checks of parameters, and files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from idl_ref import classes
+from idl_ref import preprocessing as first
+from idl_ref.activations import Activation
+from idl_ref.certificate import OutputBound, column_max
+from idl_ref.checks import printable
+from idl_ref.io import Describe, FileFormatError, Layout
+from idl_ref.npz import MESSAGE_LIMIT
+from idl_ref.preprocessing import Standardise
+from idl_ref.settings import SOLVING, Configured, Settings
+from idl_ref.solution import Solution
+from idl_ref.weights import ForwardPass
+
+MOST_CLASSES = 1 << 19  # The largest length of the classes in a header, half of what the header may have.
+CONSTANTS = ("mean", "scale")  # A file holds the preprocessing as two arrays of these names.
+SHAPES = {"one for all": (1,), "one per feature": None}  # The form of these arrays; None stands for (p,).
+
+
+class Interface(Configured):
+    """The base of a model: its settings, the preprocessing of its raw inputs, and the classes of its outputs."""
+
+    # The values of the class stand for models that never had others.
+    _preprocessing: Standardise | None = None
+    _classes: np.ndarray | None = None
+
+    @property
+    def preprocessing(self) -> Standardise | None:
+        """The first layer u = (U − mean) / scale, which is applied to the inputs of every method; None for no layer.
+
+        Assign a Standardise, or None. ValueError or TypeError is raised for one that does not fit the model.
+        """
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, value: Standardise | None) -> None:
+        self._preprocessing = first.attached(value, self.settings.input_dim, self.settings.dtype)
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """The label of each output (q,), which are whole numbers, truth values or names; None for 0 … q − 1.
+
+        With classes, targets for cross_entropy are such labels. Assign an array or a list, or None.
+        """
+        return self._classes
+
+    @classes.setter
+    def classes(self, value: Any) -> None:
+        self._classes = None if value is None else classes.checked("classes", value, self.settings.output_dim)
+
+
+def checked(settings: Settings, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the parameters of a model, and refuse missing or additional ones, wrong shapes and wrong dtypes."""
+    shapes, dtype = settings.shapes(), settings.dtype
+    if extra := parameters.keys() - shapes.keys():
+        raise ValueError(f"parameters must be {', '.join(shapes)}; got also {', '.join(extra)}: delete the latter.")
+    for name, shape in shapes.items():
+        W = parameters.get(name)
+        if not isinstance(W, np.ndarray) or W.shape != shape or W.dtype != dtype:
+            got = f"{W.shape} {W.dtype}" if isinstance(W, np.ndarray) else "none" if W is None else repr(W)
+            way_out = f"set its entries, model.parameters[{name!r}][...] = …"
+            raise ValueError(f"parameter {name} must be {shape} {dtype}; got {got}: {way_out}")
+    return parameters
+
+
+def certified(forward: ForwardPass, activation: Activation, preprocessed: bool) -> Solution:
+    """Return the solution with bounds that include the rounding of Z = B U, and of U itself if it is preprocessed."""
+    bound = OutputBound.of(*forward.weights[:4], activation, preprocessed)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = forward.solution.error_bound + bound.of_input(column_max(forward.U).astype(np.float64))
+    return replace(forward.solution, error_bound=np.where(np.isfinite(error), error, np.inf))
+
+
+def described(model: Interface, parameters: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what a file holds: the header, and the arrays of the parameters and of the preprocessing."""
+    header: dict[str, Any] = {"settings": model.settings.plain(), "preprocessing": None}
+    header["classes"] = classes.plain(model.classes)
+    if (size := len(json.dumps(header["classes"]))) > MOST_CLASSES:
+        raise ValueError(
+            f"classes must have at most {MOST_CLASSES} characters in a file; got {size}: use shorter names."
+        )
+    if (pre := model.preprocessing) is None:
+        return header, parameters
+    header["preprocessing"] = "one per feature" if pre.mean.ndim else "one for all"
+    return header, parameters | {"mean": pre.mean.reshape(-1), "scale": pre.scale.reshape(-1)}
+
+
+def restore(path: Any, model: Interface, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Give a model the preprocessing and the classes of the file at `path` that it is loaded from."""
+    kind = header["preprocessing"]
+    if isinstance(kind, str):
+        mean, scale = (arrays[name].reshape(() if SHAPES[kind] else -1) for name in CONSTANTS)
+        kind = {"mean": mean, "scale": scale}
+    try:
+        model.preprocessing = None if kind is None else Standardise(**kind)
+        model.classes = classes.restored(header.get("classes"), model.settings.output_dim)
+    except (TypeError, ValueError) as reason:
+        text = f"{path}: the preprocessing or the classes do not fit the model: {reason}"
+        raise FileFormatError(printable(text)[:MESSAGE_LIMIT]) from None
+
+
+def layout_with(own: Mapping[str, Any]) -> Describe:
+    """Return the function `layout` for settings that the caller of `load` gives in the place of those in the file.
+
+    These settings are checked at once.
+    """
+    if others := own.keys() - SOLVING:
+        raise TypeError(f"load takes the settings {', '.join(SOLVING)}; got {', '.join(sorted(others))}: leave it out.")
+    Settings(1, 1, 1, **own)
+    return lambda header: layout(header, own)
+
+
+def layout(header: dict[str, Any], own: Mapping[str, Any]) -> tuple[Layout, dict[str, np.dtype]]:
+    """Return the shapes and the dtypes that the arrays of a file must have according to its header.
+
+    `own` are settings that replace those in the header. A header of version 1 holds mean and scale themselves, as
+    numbers.
+    """
+    try:
+        settings, kind = Settings.from_plain(header["settings"], own), header["preprocessing"]
+        shapes = settings.shapes()
+        dtypes = dict.fromkeys(shapes, settings.dtype)
+        if header["version"] == 1:
+            if kind is not None and Standardise(**kind).mean.ndim:
+                raise ValueError("mean and scale must be numbers.")
+        elif kind is not None:
+            shape = SHAPES[kind] or (settings.input_dim,)
+            shapes |= dict.fromkeys(CONSTANTS, shape)
+            dtypes |= dict.fromkeys(CONSTANTS, np.dtype(np.float64))
+    except (KeyError, TypeError, ValueError) as reason:
+        raise FileFormatError(f"the settings in the file are not those of a model: {reason}") from None
+    return shapes, dtypes

@@ -1,0 +1,37 @@
+"""This module has what lies between outputs and labels: which samples have a class, as tables and in words."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from idl_ref.solution import Status
+from idl_ref.weights import ForwardPass
+
+
+def has_class(forward: ForwardPass) -> np.ndarray:
+    """Return which samples have a class: those that converged, and whose outputs are finite.   -> (m,)"""
+    return forward.solution.succeeded & np.isfinite(forward.Y).all(axis=0)
+
+
+def reason(status: int) -> str:
+    """Return why a sample has no class: its status, or outputs that overflow although it converged."""
+    outcome = Status(int(status))
+    return "its outputs are not finite" if outcome.success else outcome.sentence
+
+
+def accuracy(share: float, failed: int, m: int) -> str:
+    """Return an accuracy in words, with the number of samples that failed and thus count as wrong."""
+    words = f"accuracy: {100 * share:.2f} %"
+    return f"{words}; {failed} of {m} samples failed and count as wrong" if failed else words
+
+
+def write_table(path: Path, labels: list[str], Y: np.ndarray) -> None:
+    """Write number, label and outputs of each sample as CSV; a sample without a class has an empty label."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["sample", "label", *(f"y{i}" for i in range(Y.shape[1]))])
+        for j, (label, row) in enumerate(zip(labels, Y.tolist(), strict=True)):
+            table.writerow([j, label, *(f"{y:.9g}" for y in row)])
