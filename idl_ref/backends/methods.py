@@ -89,16 +89,16 @@ def enough(max_iter: int) -> int:
     return max_iter - min(LEASH, max_iter // 2)
 
 
-def newton_cost(factors: fac.Factors) -> float:
+def newton_cost(factors: fac.Factors, nonzeros: int) -> float:
     """Estimate the cost of Newton's method for one column, in applications of the map; inf if the method is refused.
 
     An application takes 2 n² flops for a dense A, 4 n r for rank r. A step takes n² flops for the matrix and n w² for
-    its elimination, where w is the mean number of nonzeros of a row of A; for rank r, it takes 2 n r² + 2/3 r³.
+    its elimination, where w is the mean number of `nonzeros` of a row of A; for rank r, it takes 2 n r² + 2/3 r³.
     """
     n, r = factors[0].shape
     if len(factors) > 1:
         return NEWTON_STEPS * NEWTON_RATE * (r / 2 + r * r / (6 * max(n, 1)))
-    width = np.count_nonzero(factors[0]) / max(n, 1)
+    width = nonzeros / max(n, 1)
     return NEWTON_STEPS * NEWTON_RATE * (1 + width * width / max(n, 1)) / 2 if n <= NEWTON_LIMIT else math.inf
 
 

@@ -276,7 +276,7 @@ class Layer(definition.Layer):
             Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
             d_Z, d_X0 = (matrix(array, dtype, stream) for array in (np.where(finite, Z_here, dtype.type(np.nan)), None))
         r = factors[0].shape[1] if len(factors) > 1 else 0
-        other = methods.newton_cost(factors) if method == "auto" else np.inf
+        other = methods.newton_cost(factors, n * n) if method == "auto" else np.inf
         given = DeviceEquation(packed, r, activation, d_S, d_Z, d_X0, options, stream, other)
         answer = d_out, d_status, d_iterations, d_numbers = (
             api.empty(n * m, dtype, stream),

@@ -216,7 +216,8 @@ def solve_columns(
         arguments = transposed(factors[0]), p.F1, (Z, S), kind, where, tol, p.roundings
     elif method in ("anderson", "newton"):
         rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
-        other = methods.newton_cost(factors) if p.method == "auto" and method == "anderson" else math.inf
+        cheaper = p.method == "auto" and method == "anderson"
+        other = methods.newton_cost(factors, int(np.count_nonzero(factors[0]))) if cheaper else math.inf
         levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
         kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, (Z, S, X0), rules, where, levels, p.roundings)
     else:
