@@ -121,6 +121,12 @@ def limits(dtype: np.dtype) -> tuple[float, float]:
     return float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
 
 
+@cache
+def largest(dtype: np.dtype) -> float:
+    """Return the largest number of a dtype."""
+    return float(np.finfo(dtype).max)
+
+
 def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm: float) -> Rounding:
     """Return the constants for one application; `norm` is ‖A‖∞, also in the adjoint equation, as ‖Aᵀ‖₁ = ‖A‖∞."""
     eps, tiny = limits(dtype)
@@ -129,8 +135,8 @@ def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm
     norm *= 1 + sums * sys.float_info.epsilon
     # F₁ multiplies an underflow error of F₂ x by at most ‖F₁‖, which is in either norm at most the sum of all |F₁|.
     enlarged = max(1.0, float(np.abs(factors[0]).sum(dtype=np.float64))) if len(factors) > 1 else 1.0
-    gamma, largest = k * unit / (1 - k * unit), float(np.finfo(dtype).max)
-    return Rounding(norm, activation.lipschitz, gamma, unit, k * tiny * enlarged, tiny, largest)
+    gamma = k * unit / (1 - k * unit)
+    return Rounding(norm, activation.lipschitz, gamma, unit, k * tiny * enlarged, tiny, largest(dtype))
 
 
 def norms_rounding(entries: int, unit: float) -> float:
