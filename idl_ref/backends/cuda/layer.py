@@ -6,6 +6,7 @@ of every sum have a fixed order, and no sum contains entries of two columns.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -133,8 +134,12 @@ def levels(method: str, e: DeviceEquation) -> Levels:
         tol=min(float(e.options.tol), rounding.largest),
         ratio=methods.DECREASE if method in ("anderson", "newton") else methods.SLOW,
         other=e.other,
+        rate=float(methods.ANDERSON_RATE * methods.window(int(e.options.max_iter))),
         eps=2 * rounding.unit,
+        root=math.sqrt(2 * rounding.unit),
+        rounded=certificate.ROUNDED * 2 * rounding.unit,
         tiny=rounding.tiny,
+        underflow=min(2 * rounding.unit * rounding.underflow, rounding.largest),
         gamma=min(certificate.STALLED * rounding.gamma, 1.0),
         lipschitz=rounding.lipschitz,
         steepest=steepest(rounding.norm, dtype),

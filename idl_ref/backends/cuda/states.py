@@ -21,7 +21,6 @@ from idl_ref.backends.cuda.api import device, load4, renew, store4
 from idl_ref.backends.cuda.columns import larger, norms, offset, phi
 from idl_ref.backends.cuda.plans import DEPTH, INTEGERS, KEPT, LANES, Block, Rows
 from idl_ref.backends.methods import STALE
-from idl_ref.certificate import ROUNDED
 
 # Rows of the integers: COUNT is the number of applications so far; TRIED that of trial points in a row that were not
 # good, for Picard that of slow steps in a row; TRIAL is 1 if the current point is a trial point; WAIT is how many
@@ -280,14 +279,14 @@ def size_of(b, e, c):
 @device
 def noise(b, e, c):
     """Return what rounding may add to the largest entry of column c."""
-    return b.M.dtype.type(ROUNDED) * e.levels.eps * size_of(b, e, c)
+    return e.levels.rounded * size_of(b, e, c)
 
 
 @device
 def small(b, e, c):
     """Return the step from which on column c is judged row by row: a change that is small against the whole column."""
     if b.N[SINCE * b.w + c] >= STALE:
-        return max(b.M.dtype.type(math.sqrt(e.levels.eps)) * size_of(b, e, c), e.levels.tiny)
+        return max(e.levels.root * size_of(b, e, c), e.levels.tiny)
     return noise(b, e, c)
 
 

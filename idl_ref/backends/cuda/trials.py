@@ -55,7 +55,7 @@ from idl_ref.backends.cuda.states import (
     sum_of,
     top_of,
 )
-from idl_ref.backends.methods import ANDERSON_RATE, DAMPING, LEASH, RESPITE, STALE
+from idl_ref.backends.methods import DAMPING, LEASH, RESPITE, STALE
 
 # The vectors of a history: g(last good point), where Picard goes on; f = g − x and g of the point before; then the
 # DEPTH columns of ΔF and those of ΔG.
@@ -136,11 +136,9 @@ def leaves(b, e, c):
     if (N[ROUND * w + c] - 1) % e.window == 0:
         best, mark, other = Q[q + BEST * w + c], Q[q + MARK * w + c], e.levels.other
         if N[ROUND * w + c] > 1 and math.isfinite(other):
-            rate, limit = Q.dtype.type(ANDERSON_RATE * e.window), max(asked(b, e, c), noise(b, e, c))
-            gap = min(max(distance(b, e, c), Q.dtype.type(0)), Q.dtype.type(1) - e.levels.eps)
-            anderson = steps_left(best, limit, math.log(best / mark), Q)
-            picard = steps_left(best, limit, math.log1p(-gap), Q)
-            leaving = leaving or min(rate * anderson, picard) > other
+            limit, kappa = max(asked(b, e, c), noise(b, e, c)), max(Q.dtype.type(1) - distance(b, e, c), e.levels.tiny)
+            anderson = e.levels.rate * steps_left(best, limit, best / mark, Q)
+            leaving = leaving or min(anderson, steps_left(best, limit, kappa, Q)) > other
         Q[q + MARK * w + c] = best
     return leaving
 
@@ -149,11 +147,11 @@ def leaves(b, e, c):
 def steps_left(step, limit, ratio, like):
     """Estimate how many more steps are needed, in the dtype of the array `like`; `methods.steps_left` explains it.
 
-    ratio: the logarithm of the ratio by which the steps shrink.
+    ratio: that of a step to the step before.
     """
-    zero, ratio = like.dtype.type(0), like.dtype.type(ratio)
-    if zero < step and limit > zero and ratio < zero:
-        return like.dtype.type(math.log(limit / step)) / ratio
+    zero, one = like.dtype.type(0), like.dtype.type(1)
+    if zero < step and zero < limit and zero < ratio < one:
+        return like.dtype.type(math.log(limit / step)) / like.dtype.type(math.log(ratio))
     return like.dtype.type(math.inf)
 
 
