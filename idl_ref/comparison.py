@@ -3,7 +3,7 @@
 **What is compared.** Let G be the gradient of one parameter, and E a direction whose entries are random, with either
 sign and magnitudes between ½ and 1. If G is right, the inner product ⟨G, E⟩ is the derivative ∂ℓ[E], which the complex
 step computes to the last digits; see `idl_ref.derivatives`. If one entry of G is wrong by δ, the two numbers differ by
-|δ|/2 or more, because no entry of E is small. If many entries are wrong, their errors cancel in a random direction with
+δ/2 or more, because no entry of E is small. If many entries are wrong, their errors cancel in a random direction with
 probability 0. DIRECTIONS directions and a sample of single entries are compared.
 
 **What rounding allows.** In float64, a right gradient behaves as if all numbers that it is computed from had other last
