@@ -116,9 +116,9 @@ def steepest(norm: float, dtype: np.dtype) -> Any:
 
     The kernels thereby know exactly in which columns the certificate takes g for a contraction.
     """
+    norm, limits = float(norm), np.finfo(dtype)  # a product of Python floats overflows to inf without a warning
     if not norm < np.inf:
         return dtype.type(-1)
-    limits = np.finfo(dtype)
     s = limits.max if norm * float(limits.max) < 1 else dtype.type(min(1 / norm, float(limits.max)))
     while not float(s) * norm < 1:
         s = np.nextafter(s, dtype.type(0))
