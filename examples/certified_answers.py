@@ -3,7 +3,7 @@ Certify any answer
 ==================
 
 `certify` bounds the error of every entry of an approximate equilibrium, whichever program computed it. Let r be the
-residual φ(A x + z) − x. Entry by entry, the error e = |x − x*| satisfies
+residual φ(A x + z) − x. Entry by entry, the error e of x satisfies
 
 .. math:: e \\le |r| + s \\circ (|A| e), \\qquad\\text{so that}\\qquad e \\le (I - s \\circ |A|)^{-1} |r| .
 

@@ -115,21 +115,27 @@ class Rounding(NamedTuple):
     largest: float  # the largest number
 
 
-@cache
 def limits(dtype: np.dtype) -> tuple[float, float]:
     """Return the distance from 1 to the next number of a dtype, and its smallest normal number."""
-    return float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
+    return numbers(dtype)[:2]
+
+
+@cache
+def numbers(dtype: np.dtype) -> tuple[float, float, float]:
+    """Return eps, the smallest normal number and the largest number of a dtype."""
+    info = np.finfo(dtype)
+    return float(info.eps), float(info.tiny), float(info.max)
 
 
 def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm: float) -> Rounding:
     """Return the constants for one application; `norm` is ‖A‖∞, also in the adjoint equation, as ‖Aᵀ‖₁ = ‖A‖∞."""
-    eps, tiny = limits(dtype)
+    eps, tiny, largest = numbers(dtype)
     sums = sum([F.shape[1] for F in factors])  # The total length of the inner products of one application.
     unit, k = eps / 2, sums + 2
     norm *= 1 + sums * sys.float_info.epsilon
     # F₁ multiplies an underflow error of F₂ x by at most ‖F₁‖, which is in either norm at most the sum of all |F₁|.
     enlarged = max(1.0, float(np.abs(factors[0]).sum(dtype=np.float64))) if len(factors) > 1 else 1.0
-    gamma, largest = k * unit / (1 - k * unit), float(np.finfo(dtype).max)
+    gamma = k * unit / (1 - k * unit)
     return Rounding(norm, activation.lipschitz, gamma, unit, k * tiny * enlarged, tiny, largest)
 
 

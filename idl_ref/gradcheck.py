@@ -116,7 +116,7 @@ def check_gradients(
         whole = doubled(model)
         whole.preprocessing = pre
         configured["U"] = configured["U"] * pre.scale
-        check.here.gradients["U"] = whole.loss_and_gradients(U, targets, loss)[1]["U"] * pre.scale
+        check.judged["U"] = whole.loss_and_gradients(U, targets, loss)[1]["U"] * pre.scale
     return GradientReport(tuple(check.row(name, configured[name], entries) for name in check.here.loss.values))
 
 

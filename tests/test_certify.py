@@ -199,7 +199,8 @@ def test_a_rescaled_equation_has_the_bound_of_the_weighted_norm():
 
 def test_strictly_triangular_equations_have_finite_bounds(backend):
     (name, dtype, _), rng = backend, np.random.default_rng(3)
-    n = 8 if name == "cuda" else 200
+    # The bound from norms is too large by a factor that grows with n.
+    n, gap = (8, 0.1) if name == "cuda" else (200, 1e-3)
     A = np.triu(rng.standard_normal((n, n)) * 4 / np.sqrt(n), 1).astype(dtype)
     Z = rng.standard_normal((n, 2)).astype(dtype)
     for M, side in ((A, np.triu), (A.T, np.tril)):
@@ -208,7 +209,7 @@ def test_strictly_triangular_equations_have_finite_bounds(backend):
             fast = solve(M, options=SolveOptions(on_failure="ignore"), backend=name).error_bound
             sharp = solve(M, options=SHARP, backend=name).error_bound
             assert np.isfinite(fast).all()
-            assert (sharp < 1e-3 * fast).all()
+            assert (sharp < gap * fast).all()
 
 
 @given(n=seeds.map(lambda seed: seed % 7), seed=seeds)

@@ -127,7 +127,9 @@ def test_a_start_far_away_is_replaced_by_0(method, dtype):
         ours, theirs = (solve(A, *more, Z, **start, options=quiet(method=method), backend=b) for b in TWINS)
         np.testing.assert_array_equal(ours.status, theirs.status)
         assert ours.converged
-        assert ours.iterations[:2].tolist() == theirs.iterations[:2].tolist() == [1, 1]
+        assert ours.iterations[0] == theirs.iterations[0] == 1
+        assert abs(ours.iterations - theirs.iterations).max() <= 2
+        np.testing.assert_allclose(ours.X[:, 1] / tiny, theirs.X[:, 1] / tiny, atol=16 * np.finfo(dtype).eps)
         assert ours.X[:, 0].tolist() == [0, 0]
         np.testing.assert_allclose(ours.X, theirs.X, rtol=1e-4, atol=1e-5)
         bounds = (solution.error_bound for solution in (ours, theirs))

@@ -16,8 +16,10 @@ from idl_ref import (
     factors,
     gradcheck,
 )
+from idl_ref.activations import Activation
 from idl_ref.backends.numpy import Layer
 from idl_ref.derivatives import LossFunction, doubled
+from idl_ref.preprocessing import Standardise
 from idl_ref.weights import as_factors
 
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
@@ -365,6 +367,27 @@ def test_what_rounding_hides_is_not_called_ok():
     assert not report.passed
     assert all("check the model at" in row.reason for row in report.rows)
     assert "cannot tell for A, B, C, D, U: rounding may change this gradient by more than 1e-6" in str(report)
+
+
+@pytest.mark.parametrize("mean", [0.5, 1e9])
+def test_gradients_by_raw_inputs_are_checked(monkeypatch, mean):
+    made, (U, y) = make(), data()
+    made.preprocessing = Standardise([mean, -mean, 0.0], [1e-3, 1.0, 1e3])
+    raw = made.preprocessing.inverse(U)
+    report = check_gradients(made, raw, y)
+    assert report.passed, str(report)
+    assert max(row.allowed for row in report.rows) < 1e-10
+    monkeypatch.setattr(Standardise, "pullback", lambda pre, G: G)
+    assert wrong_rows(check_gradients(made, raw, y)) == {"U"}
+
+
+def test_a_wrong_slope_of_an_activation_of_ones_own_does_not_pass():
+    """The complex step uses the same slope, but central differences contradict both."""
+    arctan = Activation("arctan", np.arctan, lambda P: 1 / (1 + P * P), lipschitz=1.0)
+    assert check(make(activation=arctan)).passed
+    wrong = activations._row("arctan", activations.OWN, np.arctan, lambda P: 1.01 / (1 + P * P))
+    found = verdicts(check(make(activation=wrong)))
+    assert found == {"A": "cannot tell", "B": "cannot tell", "C": "ok", "D": "ok", "U": "cannot tell"}
 
 
 class NotForComplexNumbers(ImplicitFunctionInf):

@@ -242,7 +242,7 @@ def guarded(name, w):
             finish(b, e, X, P, P)
             cuda.syncthreads()
             judge(b, e, False, F1, F2, e.r if kind == LOW_RANK else 0, X, P, behind(b, e))
-            running = close_guarded(b, e, X, P, Rows(H, cuda.blockIdx.x * HISTORY * end * w))
+            running = close_guarded(b, e, X, P, Rows(H, renew(cuda.blockIdx.x) * HISTORY * end * w))
 
     solve.__name__ = solve.__qualname__ = f"guarded_{name}_{w}"
     return kernel(solve)

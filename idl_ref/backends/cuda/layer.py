@@ -6,6 +6,7 @@ of every sum have a fixed order, and no sum contains entries of two columns.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -132,9 +133,13 @@ def levels(method: str, e: DeviceEquation) -> Levels:
     numbers = Levels(
         tol=min(float(e.options.tol), rounding.largest),
         ratio=methods.DECREASE if method in ("anderson", "newton") else methods.SLOW,
-        other=e.other if method == "anderson" else np.inf,
+        other=e.other,
+        rate=float(methods.ANDERSON_RATE * methods.window(int(e.options.max_iter))),
         eps=2 * rounding.unit,
+        root=math.sqrt(2 * rounding.unit),
+        rounded=certificate.ROUNDED * 2 * rounding.unit,
         tiny=rounding.tiny,
+        underflow=min(2 * rounding.unit * rounding.underflow, rounding.largest),
         gamma=min(certificate.STALLED * rounding.gamma, 1.0),
         lipschitz=rounding.lipschitz,
         steepest=steepest(rounding.norm, dtype),
@@ -276,8 +281,7 @@ class Layer(definition.Layer):
             Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
             d_Z, d_X0 = (matrix(array, dtype, stream) for array in (np.where(finite, Z_here, dtype.type(np.nan)), None))
         r = factors[0].shape[1] if len(factors) > 1 else 0
-        other = methods.newton_cost(factors, n * n) if method == "auto" else np.inf
-        given = DeviceEquation(packed, r, activation, d_S, d_Z, d_X0, options, stream, other)
+        given = DeviceEquation(packed, r, activation, d_S, d_Z, d_X0, options, stream, np.inf)
         answer = d_out, d_status, d_iterations, d_numbers = (
             api.empty(n * m, dtype, stream),
             api.empty(m, np.int32, stream),
@@ -289,7 +293,9 @@ class Layer(definition.Layer):
         status = api.download(d_status, stream)
         for slower in ("anderson", "newton"):
             if (slow := np.flatnonzero(status == SLOW)).size:
-                solve_columns(slower, given._replace(X0=X), slow, answer)
+                here = on_host(*factors)
+                cost = methods.newton_cost(here, int(np.count_nonzero(here[0]))) if slower == "anderson" else np.inf
+                solve_columns(slower, given._replace(X0=X, other=cost), slow, answer)
                 status = api.download(d_status, stream)
         iterations = api.download(d_iterations, stream).astype(np.intp)
         numbers = api.download(d_numbers, stream).reshape(6, m).astype(np.float64)

@@ -147,13 +147,20 @@ def check(plan: Plan, limit: int) -> None:
 
 
 class Levels(NamedTuple):
-    """The numbers that steer an iteration, as scalars of the dtype."""
+    """The numbers that steer an iteration, as scalars of the dtype.
+
+    Those that follow from others are here, too: a kernel that computed them would keep them in registers.
+    """
 
     tol: Any
     ratio: Any  # SLOW for Picard and DECREASE for trial points, from `methods`
     other: Any  # the cost of another method in applications; inf if there is none
+    rate: Any  # the cost of a window of applications of Anderson's method, in applications of Picard's
     eps: Any  # the distance from 1 to the next number of the dtype
+    root: Any  # the square root of eps
+    rounded: Any  # ROUNDED·eps, from `certificate`
     tiny: Any  # the smallest normal number of the dtype
+    underflow: Any  # a bound of the absolute error of a sum whose terms underflow to subnormal numbers
     gamma: Any  # STALLED times the bound of the relative error of the inner products, both from `certificate`
     lipschitz: Any  # of the activation
     steepest: Any  # g is a contraction in the columns whose slope s has s·‖A‖∞ < 1: s is at most this number

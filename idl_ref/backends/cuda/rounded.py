@@ -30,7 +30,6 @@ from idl_ref.backends.cuda.states import (
     top_of,
 )
 from idl_ref.backends.methods import STALE
-from idl_ref.certificate import ROUNDED
 
 # The bits of DOUBT before a judgement: rounding may explain the change g(x) − x, or that from an earlier iterate. After
 # a judgement, DOUBT is 1 if rounding explains one of them in every row, else 0.
@@ -120,10 +119,10 @@ def allowance(b, e, c, i, j, p, size, g):
 
     p and size are entry i of A x and of |A||x|, g is that of g(x), and j is the column of Z.
     """
-    number, ulps = b.M.dtype.type, b.M.dtype.type(ROUNDED) * e.levels.eps
+    number, ulps = b.M.dtype.type, e.levels.rounded
     level = e.levels.gamma if b.N[SINCE * b.w + c] >= STALE else ulps
     z = e.Z.array[offset(e.Z, i, j)]
-    delta = level * size + level * abs(z) + number(e.n + e.r + 2) * e.levels.tiny * e.levels.eps
+    delta = level * size + level * abs(z) + e.levels.underflow
     change = phi(p + z + delta, e.out, e.code) - phi(p + z - delta, e.out, e.code)
     change /= number(2)
     if adjoint(e):

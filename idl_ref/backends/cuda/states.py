@@ -21,7 +21,6 @@ from idl_ref.backends.cuda.api import device, load4, renew, store4
 from idl_ref.backends.cuda.columns import larger, norms, offset, phi
 from idl_ref.backends.cuda.plans import DEPTH, INTEGERS, KEPT, LANES, Block, Rows
 from idl_ref.backends.methods import STALE
-from idl_ref.certificate import ROUNDED
 
 # Rows of the integers: COUNT is the number of applications so far; TRIED that of trial points in a row that were not
 # good, for Picard that of slow steps in a row; TRIAL is 1 if the current point is a trial point; WAIT is how many
@@ -186,12 +185,18 @@ def contracts(b, e, c):
 
 
 @device
+def distance(b, e, c):
+    """Return 1 − κ of column c, without cancellation."""
+    s = b.M[e.places.state + SLOPE * b.w + c]
+    return (b.M.dtype.type(1) - s) + s * e.levels.gap
+
+
+@device
 def far(b, e, c):
     """Whether 0 is nearer to the solution of column c than its start is; `Certifier.start` explains the rule."""
-    Q, q, w, one, two = b.M, e.places.state + c, b.w, b.M.dtype.type(1), b.M.dtype.type(2)
+    Q, q, w, two = b.M, e.places.state + c, b.w, b.M.dtype.type(2)
     s, x, z = Q[q + SLOPE * w], Q[q + X_NORM * w], Q[q + Z_NORM * w]
-    distance = (one - s) + s * e.levels.gap  # 1 − κ without cancellation
-    return contracts(b, e, c) and math.isfinite(x) and distance * x > two * (s * z + e.levels.at_zero)
+    return contracts(b, e, c) and math.isfinite(x) and distance(b, e, c) * x > two * (s * z + e.levels.at_zero)
 
 
 @device
@@ -266,12 +271,23 @@ def asked(b, e, c):
 
 
 @device
+def size_of(b, e, c):
+    """Return max(‖z‖∞, ‖g‖∞) of column c."""
+    return max(b.M[e.places.state + Z_TOP * b.w + c], top_of(b, e, G_TOP, c))
+
+
+@device
+def noise(b, e, c):
+    """Return what rounding may add to the largest entry of column c."""
+    return e.levels.rounded * size_of(b, e, c)
+
+
+@device
 def small(b, e, c):
     """Return the step from which on column c is judged row by row: a change that is small against the whole column."""
-    eps, size = e.levels.eps, max(b.M[e.places.state + Z_TOP * b.w + c], top_of(b, e, G_TOP, c))
     if b.N[SINCE * b.w + c] >= STALE:
-        return max(b.M.dtype.type(math.sqrt(eps)) * size, e.levels.tiny)
-    return b.M.dtype.type(ROUNDED) * eps * size
+        return max(e.levels.root * size_of(b, e, c), e.levels.tiny)
+    return noise(b, e, c)
 
 
 @device

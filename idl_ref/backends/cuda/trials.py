@@ -48,12 +48,14 @@ from idl_ref.backends.cuda.states import (
     adjoint,
     asked,
     close,
+    distance,
     hold,
+    noise,
     outcome,
     sum_of,
     top_of,
 )
-from idl_ref.backends.methods import ANDERSON_RATE, DAMPING, LEASH, RESPITE, STALE
+from idl_ref.backends.methods import DAMPING, LEASH, RESPITE, STALE
 
 # The vectors of a history: g(last good point), where Picard goes on; f = g − x and g of the point before; then the
 # DEPTH columns of ΔF and those of ΔG.
@@ -117,7 +119,7 @@ def settle_guarded(b, e, c):
     if good:
         Q[q + BEST * w + c] = min(Q[q + BEST * w + c], step)
     N[CONTROL * w + c] = REFUSED if refused else GOOD if good else BAD
-    if hopeless(b, e, c):
+    if leaves(b, e, c):
         hold(b, e, c)
         close(b, e, c, SLOW, step, top)
         if not good:
@@ -127,26 +129,29 @@ def settle_guarded(b, e, c):
 
 
 @device
-def hopeless(b, e, c):
+def leaves(b, e, c):
     """Whether column c is left to another method; `ledger.Leavers` of the NumPy twin and `methods` define the rule."""
     N, Q, q, w = b.N, b.M, e.places.state, b.w
-    leaves = N[COUNT * w + c] >= e.enough
+    leaving = N[COUNT * w + c] >= e.enough
     if (N[ROUND * w + c] - 1) % e.window == 0:
         best, mark, other = Q[q + BEST * w + c], Q[q + MARK * w + c], e.levels.other
         if N[ROUND * w + c] > 1 and math.isfinite(other):
-            needed = Q.dtype.type(e.window) * steps_left(best, mark, asked(b, e, c), Q)
-            left, rate = Q.dtype.type(e.max_iter - N[COUNT * w + c]), Q.dtype.type(ANDERSON_RATE)
-            leaves = leaves or needed > left or rate * needed > other
+            limit, kappa = max(asked(b, e, c), noise(b, e, c)), max(Q.dtype.type(1) - distance(b, e, c), e.levels.tiny)
+            anderson = e.levels.rate * steps_left(best, limit, best / mark, Q)
+            leaving = leaving or min(anderson, steps_left(best, limit, kappa, Q)) > other
         Q[q + MARK * w + c] = best
-    return leaves
+    return leaving
 
 
 @device
-def steps_left(step, before, limit, like):
-    """Estimate how many more steps are needed, in the dtype of the array `like`; `methods.steps_left` explains it."""
-    zero = like.dtype.type(0)
-    if zero < step and step < before and limit > zero:
-        return like.dtype.type(math.log(limit / step)) / like.dtype.type(math.log(step / before))
+def steps_left(step, limit, ratio, like):
+    """Estimate how many more steps are needed, in the dtype of the array `like`; `methods.steps_left` explains it.
+
+    ratio: that of a step to the step before.
+    """
+    zero, one = like.dtype.type(0), like.dtype.type(1)
+    if zero < step and zero < limit and zero < ratio < one:
+        return like.dtype.type(math.log(limit / step)) / like.dtype.type(math.log(ratio))
     return like.dtype.type(math.inf)
 
 

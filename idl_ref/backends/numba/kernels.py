@@ -114,6 +114,7 @@ def spent(step, count, max_iter, tiny):
 @compiled
 def resolve(F1, F2, M, places, shape, measured, stale, earlier, asked, roundings, counts):
     """The status of a DOUBTFUL column; see `rounded`. counts: the number of applications, and the largest number."""
+    vec.separate()
     if rounded(F1, F2, M, places, shape, measured, stale, earlier, asked, roundings):
         return PRECISION_LIMIT
     if earlier >= 0 and stale >= STALE and stale & (stale - 1) == 0:
