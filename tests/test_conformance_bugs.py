@@ -30,7 +30,8 @@ NAMED = ["contraction-*-0.5-float64", "stopping-*-tanh", "rank-2-*", "shape-bias
 
 
 @pytest.mark.parametrize("name", ["AdjointNotTransposed", "BiasTwice", "StaleIterate", "SlopesStale", "FactorsSwapped",
-    "DDropped", "StraightThrough", "AdjointFiveSteps", "GradientsAveraged", "NormOfColumn", "UnjudgedOutsideBall"])  # fmt: skip
+    "DDropped", "StraightThrough", "AdjointFiveSteps", "GradientsAveraged", "NormOfColumn",
+    "UnjudgedOutsideBall"])  # fmt: skip
 def test_failures_are_named(name):
     report = check_backend(BUGS[name](), groups=NAMED)
     cause, explained = report.causes[0]

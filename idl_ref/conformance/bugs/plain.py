@@ -81,11 +81,11 @@ class Plain:
 
     def done(self, step: np.ndarray, stop: np.ndarray) -> np.ndarray:
         """Which columns have converged: those in which every entry has."""
-        return (step <= stop).all(axis=0)
+        return np.all(step <= stop, axis=0)
 
     def back(self, change: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Which columns have returned to an earlier iterate, given the change since."""
-        return (change <= noise).all(axis=0)
+        return np.all(change <= noise, axis=0)
 
     def limit(self, p: Problem) -> int:
         """The largest number of iterations."""

@@ -70,5 +70,5 @@ def _same(bug: Arrays, got: Arrays, truth: Arrays, bounds: Arrays) -> bool:
         allowed = np.maximum(CLOSE * error.max(initial=0.0), 2 * bounds[name][known])
         if not (apart <= allowed).all():
             return False
-        wrong |= all(bool((E > bounds[name][known]).any()) for E in (error, of_bug))
+        wrong |= all(bool((bounds[name][known] < E).any()) for E in (error, of_bug))
     return wrong

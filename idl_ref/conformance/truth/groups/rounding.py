@@ -13,7 +13,7 @@ from idl_ref.conformance.truth.problem import Arrays, Case
 
 def _some_huge(build: Arrays, size: float, units: int) -> Arrays:
     """The arrays with a first feature of about `size` that the first units see alone, with weights of both signs."""
-    n, p = build["B"].shape
+    n = len(build["B"])
     build["B"][:, 0] = np.where(np.arange(n) < units, 1.0 - 2.0 * (np.arange(n) % 2), 0.0)
     build["U"][0] = size + np.arange(build["U"].shape[1])
     return build
