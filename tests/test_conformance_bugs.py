@@ -25,11 +25,13 @@ def test_planted_bugs_are_found(name):
     assert any(run().outcome == "failed" for _, run in runner.checks(bug, chosen))
 
 
-NAMED = ["contraction-*-0.5-float64", "stopping-*-tanh", "rank-2-*", "shape-bias*", "f-inf-beyond-float64"]
+NAMED = ["contraction-*-0.5-float64", "stopping-*-tanh", "rank-2-*", "shape-bias*", "f-inf-beyond-float64",
+         "rows-tanh-*", "ball-judged"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["AdjointNotTransposed", "BiasTwice", "StaleIterate", "SlopesStale", "FactorsSwapped",
-    "DDropped", "StraightThrough", "AdjointFiveSteps", "GradientsAveraged"])  # fmt: skip
+    "DDropped", "StraightThrough", "AdjointFiveSteps", "GradientsAveraged", "NormOfColumn",
+    "UnjudgedOutsideBall"])  # fmt: skip
 def test_failures_are_named(name):
     report = check_backend(BUGS[name](), groups=NAMED)
     cause, explained = report.causes[0]

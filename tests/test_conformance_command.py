@@ -162,7 +162,7 @@ def c_backend(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_backend_in_c(c_backend, capsys):
-    assert len(C_SOURCE.read_text().splitlines()) < 150
+    assert len(C_SOURCE.read_text().splitlines()) < 160
     assert cli.main(["conformance", "run", "--command", str(c_backend)]) == 0
     assert " 0 failed" in capsys.readouterr().out
 

@@ -158,6 +158,35 @@ def test_the_bound_is_not_generous():
     assert scale.min() > 1e6
 
 
+def test_one_large_row_excuses_no_other():
+    """The allowance of a row, and the bound of its error, are the same beside a row of 10 000 and beside one of 1."""
+    problem = BY_ID["rows-relu-decoupled-float32"].problem
+    X = BY_ID["rows-relu-decoupled-float32"].truths[0]["X"]
+    U = np.where([[True], [False]], np.float32(1), problem.U)
+    beside = [
+        bounds.residual_bound(p, bounds.equation(p), X, False)[1] for p in (problem, problem.with_arrays({"U": U}))
+    ]
+    np.testing.assert_array_equal(*beside)
+    assert (beside[0] < 1e-3 * bounds.residual_bound(problem, bounds.equation(problem), X, False)[0]).all()
+
+
+def test_a_saturated_row_has_next_to_no_rounding():
+    case = BY_ID["rows-tanh-pair-float32"]
+    _, allowed = bounds.certificate(case.problem, case.truths[0]["X"])
+    assert (allowed < 3e-5).all()  # the rounding of z itself, which is 10⁷ here, is 1
+
+
+def test_a_cycle_is_granted_no_more_than_what_rounding_explains():
+    """x = z − 0.99 x: the certificate grants a cycle of 50 units in the last place, and the error bound is M r."""
+    case = BY_ID["cycle-one"]
+    X, ulp = case.truths[0]["X"], np.spacing(case.truths[0]["X"].astype(np.float32))
+    for off, passes in ((50, True), (5000, False)):
+        residual, allowed = bounds.certificate(case.problem, X + off * ulp)
+        assert (residual <= allowed).all() == passes
+    explained = 8 * np.finfo(np.float32).eps * (2 * X + bounds.equation(case.problem).Z)
+    assert (bounds.bounds(case, case.truths[0])["X"] < 100 * 4 * explained).all()
+
+
 def test_layouts_are_what_they_say():
     M = np.arange(6.0).reshape(2, 3)
     for layout in ("C", "fortran", "strided", "reversed", "readonly"):

@@ -98,6 +98,7 @@ FLOORS = {
     "conformance.truth.cases": 23,
     "conformance.truth.groups.equation": 24,
     "conformance.truth.groups.inputs": 24,
+    "conformance.truth.groups.rounding": 24,
     "conformance.truth.groups": 25,
     "conformance.truth.vectors": 26,
     "conformance.bugs.plain": 27,

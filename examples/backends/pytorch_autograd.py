@@ -38,21 +38,29 @@ class TorchAutograd:
     name = "PyTorch autograd"
     capabilities: Any = {"X0": True, "f": ("inf", "rows", "triu"), "straight_through": True}  # noqa: RUF012
 
-    def _iterate(self, g: Any, Z: Any, X: Any, p: Problem) -> tuple[Any, Any]:
-        """Iterate X ← g(X), and return X and which columns converged."""
+    def _iterate(self, g: Any, size: Any, Z: Any, X: Any, p: Problem) -> tuple[Any, Any]:
+        """Iterate X ← g(X), and return X and which columns converged; `size` is |A|, or |A|ᵀ for the adjoint.
+
+        A column converges when tol or rounding explains the step of every row, or, if g is a contraction, when rounding
+        explains every change since an earlier iterate: it then goes round in a cycle of the last digits.
+        """
         eps = float(np.finfo(p.dtype).eps)
         if X.numel() == 0:
             return X, torch.ones(X.shape[1], dtype=torch.bool)
-        z = Z.abs().amax(0)
-        floor = p.tol * z.clamp(max=1)
-        for _ in range(p.max_iter):
+        floor = p.tol * Z.abs().amax(0).clamp(max=1)
+        contracts, earlier = bool(size.sum(1).max() < 1), X
+        for k in range(1, p.max_iter + 1):
             X, last = g(X), X
-            step = (X - last).abs().amax(0)
-            done = step <= torch.maximum(floor, 4 * eps * torch.maximum(z, X.abs().amax(0)))
+            noise = 4 * eps * (size @ X.abs() + Z.abs() + X.abs())
+            done = ((X - last).abs() <= torch.maximum(floor, noise)).all(0)
+            if contracts and k > 64:
+                done |= ((X - earlier).abs() <= noise).all(0)
             lost = ~torch.isfinite(X).all(0)
             if (done | lost).all():
                 break
-        return X, done & ~lost
+            if k & (k - 1) == 0:  # at powers of two, because the period is not known
+                earlier = X
+        return (X if contracts else last), done & ~lost  # Without a contraction, only `last` has been judged.
 
     def _tensors(self, p: Problem) -> dict[str, Any]:
         """Return the arrays of a problem as tensors, by name."""
@@ -82,16 +90,17 @@ class TorchAutograd:
         theta = ((size.sort(1, descending=True).values.cumsum(1) - kappa) / counts).max(1, keepdim=True).values
         return torch.where(theta > 0, M.sign() * (size - theta).clamp(min=0), M)
 
-    def _solve(self, p: Problem, W: dict[str, Any]) -> tuple[Any, Any, Any]:
-        """Return the map g as a function of X, its fixed point, and which columns converged."""
+    def _solve(self, p: Problem, W: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+        """Return the map g as a function of X, |A|, the fixed point, and which columns converged."""
         Z = W["B"] @ W["U"]
         factors = [self._effective(p, M) for M in ((W["A"],) if "A" in W else (W["L"], W["R"].T))]
         apply = (lambda X: factors[0] @ X) if "A" in W else (lambda X: factors[0] @ (factors[1] @ X))
         phi = PHI[p.activation]
         with torch.no_grad():
             start = W.get("X0", torch.zeros_like(Z))
-            X, converged = self._iterate(lambda X: phi(apply(X) + Z), Z, start, p)
-        return (lambda X: phi(apply(X) + Z)), X, converged
+            size = factors[0].abs() if "A" in W else factors[0].abs() @ factors[1].abs()
+            X, converged = self._iterate(lambda X: phi(apply(X) + Z), size, Z, start, p)
+        return (lambda X: phi(apply(X) + Z)), size, X, converged
 
     def _readout(self, W: dict[str, Any], X: Any) -> Any:
         """Return Y = C X + D U."""
@@ -100,21 +109,21 @@ class TorchAutograd:
     def forward(self, p: Problem) -> dict[str, Any]:
         """Return a dict with Y, X and the bool array converged."""
         W = self._tensors(p)
-        _, X, converged = self._solve(p, W)
+        _, _, X, converged = self._solve(p, W)
         Y = self._readout(W, X)
         return {"Y": Y.numpy(), "X": X.numpy(), "converged": converged.numpy()}
 
     def vjp(self, p: Problem, G_Y: np.ndarray) -> dict[str, np.ndarray]:
         """Return a dict with the gradients of A, or of L and R, and of B, C, D and U."""
         W = {name: M.requires_grad_(name != "X0") for name, M in self._tensors(p).items()}
-        g, X, _ = self._solve(p, W)
+        g, size, X, _ = self._solve(p, W)
         attached = g(X)
         X = attached.detach().requires_grad_()
         once = g(X)
 
         def solve(G: Any) -> Any:
             pull = lambda V: torch.autograd.grad(once, X, V, retain_graph=True)[0] + G  # noqa: E731
-            return self._iterate(pull, G, torch.zeros_like(G), p)[0]
+            return self._iterate(pull, size.T, G, torch.zeros_like(G), p)[0]
 
         attached.register_hook(solve)
         self._readout(W, attached).backward(torch.tensor(np.ascontiguousarray(G_Y)))

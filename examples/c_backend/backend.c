@@ -49,27 +49,37 @@ static void apply(const Sizes *s, const double *A, const double *L, const double
     free(low);
 }
 
-/* X = relu(A X + Z) where S is NULL, else V = S (A^T V + Z); a column stops at its own tolerance */
+static double *sizes(const double *M, long count) { /* |M|, or NULL for NULL */
+    double *size = M ? zeros(count) : NULL;
+    for (long i = 0; M && i < count; i++) size[i] = fabs(M[i]);
+    return size;
+}
+
+/* X = relu(A X + Z) where S is NULL, else V = S (A^T V + Z); a column stops when tol, or rounding, explains every row */
 static void solve(const Sizes *s, const double *A, const double *L, const double *R, const double *S, const double *Z,
                   double *X, unsigned char *done) {
-    double *P = zeros((long)s->n * s->m);
+    double *P = zeros((long)s->n * s->m), *N = zeros((long)s->n * s->m);
+    double *aA = sizes(A, (long)s->n * s->n), *aL = sizes(L, (long)s->n * s->r), *aR = sizes(R, (long)s->n * s->r);
     memset(done, 0, (size_t)s->m);
     for (int k = 0; k < s->max_iter && memchr(done, 0, (size_t)s->m); k++) {
-        apply(s, A, L, R, S != NULL, X, P);
+        double *aX = sizes(X, (long)s->n * s->m);
+        apply(s, A, L, R, S != NULL, X, P), apply(s, aA, aL, aR, S != NULL, aX, N), free(aX);
         for (int j = 0; j < s->m; j++) {
-            double step = 0, z = 0, x = 0;
-            int finite = 1;
+            double z = 0;
+            int stop = 1;
+            for (int i = 0; i < s->n; i++) z = fmax(z, fabs(Z[i * s->m + j]));
             for (int i = 0; i < s->n && !done[j]; i++) {
                 double p = P[i * s->m + j] + Z[i * s->m + j], old = X[i * s->m + j];
                 double g = S ? S[i * s->m + j] * p : (p <= 0 ? 0 : p); /* NaN stays NaN */
-                finite = finite && isfinite(g);
-                step = fmax(step, fabs(g - old)), z = fmax(z, fabs(Z[i * s->m + j])), x = fmax(x, fabs(g));
+                double noise = (S ? S[i * s->m + j] : 1) * (N[i * s->m + j] + fabs(Z[i * s->m + j])) + fabs(g);
+                noise *= 4 * 2.220446049250313e-16;
+                stop = stop && isfinite(g) && fabs(g - old) <= fmax(s->tol * fmin(1, z), noise);
                 X[i * s->m + j] = g;
             }
-            if (!done[j]) done[j] = finite && step <= fmax(s->tol * fmin(1, z), 4 * 2.220446049250313e-16 * fmax(z, x));
+            if (!done[j]) done[j] = stop;
         }
     }
-    free(P);
+    free(P), free(N), free(aA), free(aL), free(aR);
 }
 
 static void answer(const Sizes *s, int gradients) {

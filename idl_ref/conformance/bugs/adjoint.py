@@ -57,7 +57,8 @@ class SlopesInside(Plain):
 
     def adjoint(self, p, S, G):
         At = self.transposed(self.factors(p))
-        return self.iterate(lambda V: S * self.apply(At, V) + G, G, np.zeros_like(G), p)[0]
+        noise = lambda V: self.noise(At, 1.0, G, V)  # noqa: E731
+        return self.iterate(lambda V: S * self.apply(At, V) + G, noise, G, np.zeros_like(G), p)[0]
 
 
 @planted

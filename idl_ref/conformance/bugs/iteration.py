@@ -15,7 +15,7 @@ class StopOnMean(Plain):
     """the step compared with its tolerance in the mean over the batch, not in each column"""
 
     def done(self, step, stop):
-        return np.full(step.shape, step.mean() <= stop.mean())
+        return np.full(step.shape[1], step.max(axis=0).mean() <= stop.max(axis=0).mean())
 
 
 @planted
@@ -23,31 +23,55 @@ class StopOnAny(Plain):
     """the iteration stopped when the first column of the batch converges"""
 
     def done(self, step, stop):
-        return np.full(step.shape, (step <= stop).any())
+        return np.full(step.shape[1], super().done(step, stop).any())
 
 
 @planted
 class AbsoluteTolerance(Plain):
     """an absolute tolerance: the iteration stops at once for small inputs"""
 
-    def stop(self, p, z, x):
-        return np.maximum(super().stop(p, z, x), p.tol)
+    def stop(self, p, z, noise):
+        return np.maximum(super().stop(p, z, noise), p.tol)
 
 
 @planted
 class RelativeToBatch(Plain):
     """a tolerance relative to the largest column of the batch"""
 
-    def stop(self, p, z, x):
-        return np.full(z.shape, super().stop(p, z, x).max())
+    def stop(self, p, z, noise):
+        return np.full(noise.shape, super().stop(p, z, noise).max())
+
+
+@planted
+class NormOfColumn(Plain):
+    """the rounding of a step measured by the norm of the column: one large row stops all others"""
+
+    def stop(self, p, z, noise):
+        return np.maximum(super().stop(p, z, noise), noise.max(axis=0))
+
+
+@planted
+class UnjudgedOutsideBall(Plain):
+    """g(x̂) returned where only x̂ was judged and g is no contraction"""
+
+    def answer(self, p, X, G):
+        return G
+
+
+@planted
+class CyclesForever(Plain):
+    """a cycle in the last digits reported as a failure"""
+
+    def back(self, change, noise):
+        return np.zeros(change.shape[1], bool)
 
 
 @planted
 class LooseTolerance(Plain):
     """a tolerance never below 10⁻⁴ ‖z‖∞"""
 
-    def stop(self, p, z, x):
-        return np.maximum(super().stop(p, z, x), 1e-4 * z)
+    def stop(self, p, z, noise):
+        return np.maximum(super().stop(p, z, noise), 1e-4 * z)
 
 
 @planted
@@ -102,8 +126,8 @@ class NeverConverged(Plain):
 class ZerosForFailures(Plain):
     """columns that do not converge set to zero and reported as converged"""
 
-    def iterate(self, g, Z, X, p):
-        X, converged, k = super().iterate(g, Z, X, p)
+    def iterate(self, g, noise, Z, X, p):
+        X, converged, k = super().iterate(g, noise, Z, X, p)
         return np.where(converged, X, 0).astype(p.dtype), np.ones_like(converged), k
 
 
@@ -158,10 +182,10 @@ class InputsModified(Plain):
 class EmptyRefused(Plain):
     """a batch of no samples refused"""
 
-    def iterate(self, g, Z, X, p):
+    def iterate(self, g, noise, Z, X, p):
         if Z.shape[1] == 0:
             raise ValueError("zero-size array")
-        return super().iterate(g, Z, X, p)
+        return super().iterate(g, noise, Z, X, p)
 
 
 @planted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from idl_ref.functions import ImplicitFunction
 from idl_ref.weights import by_name
 
 Map = Callable[[np.ndarray], np.ndarray]
+Iterated = tuple[np.ndarray, np.ndarray, int]
 
 
 class Plain:
@@ -68,32 +70,60 @@ class Plain:
 
     # --- the iteration ------------------------------------------------------------------------------------------------
 
-    def stop(self, p: Problem, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The largest step with which each column counts as converged, given ‖z‖∞ and ‖x‖∞ of the columns."""
-        return np.maximum(p.tol * np.minimum(1, z), 4 * np.finfo(p.dtype).eps * np.maximum(z, x))
+    def noise(self, factors: Factors, slopes: float | np.ndarray, Z: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """What rounding explains of a step, entry by entry: 4 eps (slope (|A||X| + |Z|) + |X|)."""
+        explained = slopes * (fac.apply(tuple(map(np.abs, factors)), np.abs(X)) + np.abs(Z)) + np.abs(X)
+        return np.where(np.isfinite(explained), 4 * np.finfo(X.dtype).eps * explained, 0).astype(X.dtype)
+
+    def stop(self, p: Problem, z: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """The largest step with which each entry counts as converged, given ‖z‖∞ of its column and its noise."""
+        return np.maximum(p.tol * np.minimum(1, z), noise)
 
     def done(self, step: np.ndarray, stop: np.ndarray) -> np.ndarray:
-        """Which columns have converged."""
-        return step <= stop
+        """Which columns have converged: those in which every entry has."""
+        return np.all(step <= stop, axis=0)
+
+    def back(self, change: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Which columns have returned to an earlier iterate, given the change since."""
+        return np.all(change <= noise, axis=0)
 
     def limit(self, p: Problem) -> int:
         """The largest number of iterations."""
         return p.max_iter
 
-    def iterate(self, g: Map, Z: np.ndarray, X: np.ndarray, p: Problem) -> tuple[np.ndarray, np.ndarray, int]:
-        """Iterate X ← g(X); return X, which columns have converged, and the number of applications of g."""
+    def contracts(self, p: Problem) -> bool:
+        """Whether the map is known to be a contraction: the infinity norm of the effective |A| is below 1."""
+        norm = reduce(np.matmul, map(np.abs, self.factors(p))).sum(axis=1).max(initial=0.0)
+        return bool(norm < 1)
+
+    def iterate(self, g: Map, noise: Map, Z: np.ndarray, X: np.ndarray, p: Problem) -> Iterated:
+        """Iterate X ← g(X); return X, which columns have converged, and the number of applications of g.
+
+        In float32 an iteration may go round in a cycle of the last digits, of any period. A contraction that returns to
+        an earlier iterate, up to its noise, comes no nearer to its fixed point, so that it has converged.
+        """
         if X.size == 0:
             return X, np.ones(X.shape[1], bool), 0
-        z = np.abs(Z).max(axis=0)
+        z, contracts = np.abs(Z).max(axis=0), self.contracts(p)
+        earlier = last = X
         for k in range(1, self.limit(p) + 1):
             G = g(X)
-            done = self.done(np.abs(G - X).max(axis=0), self.stop(p, z, np.abs(G).max(axis=0)))
+            explained = noise(G)
+            done = self.done(np.abs(G - X), self.stop(p, z, explained))
+            if contracts and k > 64:
+                done = done | self.back(np.abs(G - earlier), explained)
             if done.all():
                 break
             X, last = G, X
+            if k & (k - 1) == 0:
+                earlier = G  # at powers of two, because the period is not known
             if k % 64 == 0 and not (done | np.isfinite(X).all(axis=0)).any():
                 break  # no column is finite any more, so none can converge
-        return self.returned(G, last if k > 1 else X), self.verdict(done, G), k
+        return self.returned(self.answer(p, X, G), last), self.verdict(done, G), k
+
+    def answer(self, p: Problem, X: np.ndarray, G: np.ndarray) -> np.ndarray:
+        """The last application G = g(X) where it is nearer than X; elsewhere X, whose residual has been judged."""
+        return G if self.contracts(p) else X
 
     def returned(self, G: np.ndarray, last: np.ndarray) -> np.ndarray:
         """The result of the iteration: the last application of the map."""
@@ -107,10 +137,11 @@ class Plain:
         """The X where the iteration starts."""
         return np.zeros_like(Z) if p.X0 is None else p.X0
 
-    def equilibrium(self, p: Problem) -> tuple[np.ndarray, np.ndarray, int]:
+    def equilibrium(self, p: Problem) -> Iterated:
         """Solve X = φ(A X + Z); see `iterate` for what is returned."""
-        A, Z = self.factors(p), self.Z(p)
-        return self.iterate(lambda X: self.phi(p, self.apply(A, X) + Z), Z, self.start(p, Z), p)
+        A, Z, lipschitz = self.factors(p), self.Z(p), activations.get(p.activation).lipschitz
+        g: Map = lambda X: self.phi(p, self.apply(A, X) + Z)  # noqa: E731
+        return self.iterate(g, lambda X: self.noise(A, lipschitz, Z, X), Z, self.start(p, Z), p)
 
     def forward(self, p: Problem) -> dict[str, Any]:
         """Solve the problem: "Y" and "X"; per column "converged" and "iterations"."""
@@ -131,7 +162,8 @@ class Plain:
     def adjoint(self, p: Problem, S: np.ndarray, G: np.ndarray) -> np.ndarray:
         """The solution V of V = S ∘ (Aᵀ V + G)."""
         At = self.transposed(self.factors(p))
-        return self.iterate(lambda V: S * (self.apply(At, V) + G), G, np.zeros_like(G), p)[0]
+        noise = lambda V: self.noise(At, S, G, V)  # noqa: E731
+        return self.iterate(lambda V: S * (self.apply(At, V) + G), noise, G, np.zeros_like(G), p)[0]
 
     def vjp(self, p: Problem, G_Y: np.ndarray) -> Arrays:
         """The gradients of Σ G_Y ∘ Y: "A", or "L" and "R"; "B", "C" and "U"; "D" where the problem has one."""

@@ -1,12 +1,19 @@
 """How far a correct answer may be from the truth: a bound from the dtype, norms, conditioning and the stopping rule.
 
-A correct backend stops when a step is at most
+A correct backend stops when each entry of a step is at most
 
-    stop = max(tol·min(1, ‖z‖∞), 4 eps max(‖z‖∞, ‖x‖∞))                                       per column
+    stop = max(tol·min(1, ‖z‖∞), noise),   noise = max(4 eps, 2γ_{n+2}) φ̄′ (|A||x| + |z|) + 4 eps |x|
 
-so every entry of the residual of its X is at most r = stop + rounding, and with M = (I − Lip(φ) |A|)⁻¹ ≥ 0
+where ‖z‖∞ belongs to the column, and all else to the row, so that a large entry of z excuses no other row. φ̄′ is the
+mean slope of φ between the preactivations that rounding cannot tell apart: nearly 0 where φ saturates. A backend that
+stops as soon as 4 eps explains a step does so earlier or later than one that waits until no step gets smaller, which is
+where 2γ_{n+2} does. Every entry of the residual of its X is then at most r = stop + rounding, and with
+M = (I − Lip(φ) |A|)⁻¹ ≥ 0
 
     |X − X*| ≤ M r,   ‖M‖∞ ≤ 1/(1 − κ).
+
+An iteration in the last digits may also end in a cycle: x ← g(x) + ρ that returns to where it was is at most M ρ away
+from X*, and its residual is at most (I + Lip(φ)|A|) M ρ. The certificate grants this as well.
 
 The adjoint equation has N = (I − diag(s) |A|ᵀ)⁻¹ per column in place of M, and its r also contains the change of
 S = φ′(A X + Z) that an error of X causes. The gradients are products of these quantities, and so are their bounds.
@@ -80,22 +87,37 @@ def resolvent(M: np.ndarray) -> np.ndarray:
     return np.maximum(inverse, 0)
 
 
-def stopping(tol: float, unit: Unit, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The largest step at which a column may stop.   (n, m), (n, m) -> (m,)"""
-    z, x = (np.abs(M).max(axis=0, initial=0.0) for M in (z, x))
-    return np.maximum(tol * np.minimum(1, z), unit.floor * np.maximum(z, x))
+def stopping(tol: float, z: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """The largest step at which each row may stop, given what rounding explains of it.   (n, m), (n, m) -> (n, m)"""
+    return np.maximum(tol * np.minimum(1, np.abs(z).max(axis=0, initial=0.0)), noise)
+
+
+def stalled(un: Unit, terms: int) -> float:
+    """The relative size of a change of A x + z that rounding explains: max(4 eps, 2γ)."""
+    return max(un.floor, 2 * un.gamma(terms + 2))
+
+
+def _allowances(problem: Problem, eq: Equation, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For the forward equation, row by row: the largest step with which X may stop, and the rounding of φ(A X + Z).
+
+    A change δ of a preactivation P changes φ by at most (φ(P + δ) − φ(P − δ))/2, but for the curvature of φ.
+    """
+    un, phi, p = unit(problem.dtype), activations.get(problem.activation), problem.B.shape[1]
+    mapped = eq.terms + 2 if problem.f == "none" else 2 * eq.terms + 8
+    smooth = 1.0 if problem.activation in SMOOTH else 0.0
+    P, aX = fac.apply(eq.factors, X) + eq.Z, np.abs(X)
+    AX = eq.size @ aX
+    with np.errstate(over="ignore", invalid="ignore"):
+        noise = phi.change(P, stalled(un, eq.terms) * (AX + np.abs(eq.Z))) / 2 + un.floor * aX
+        inside = un.gamma(mapped) * AX + un.gamma(p + 2) * eq.Z_size + (eq.terms + p + 2) * un.eta
+        rounding = phi.change(P, inside) / 2 + 4 * un.u * (aX + smooth) + (eq.terms + p + 2) * un.eta
+    return stopping(problem.tol, eq.Z, noise), rounding
 
 
 def residual_bound(problem: Problem, eq: Equation, X: np.ndarray, strict: bool) -> np.ndarray:
     """The largest magnitude r that each entry of φ(A X + Z) − X may have.   (n, m)"""
-    un, X = unit(problem.dtype), np.abs(X)
-    mapped = eq.terms + 2 if problem.f == "none" else 2 * eq.terms + 8
-    smooth = 1.0 if problem.activation in SMOOTH else 0.0
-    stop = stopping(problem.tol, un, eq.Z, X)
-    stop = eq.lipschitz * eq.size.sum(axis=1)[:, None] * stop if strict else np.broadcast_to(stop, X.shape)
-    p = problem.B.shape[1]
-    rounding = un.gamma(mapped) * (eq.size @ X) + un.gamma(p + 2) * eq.Z_size + 4 * un.u * (X + smooth)
-    return SAFETY * (stop + rounding + (eq.terms + p + 2) * un.eta)
+    stop, rounding = _allowances(problem, eq, X)
+    return SAFETY * ((eq.lipschitz * eq.size @ stop if strict else stop) + rounding)
 
 
 def certificate(problem: Problem, X: np.ndarray, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +125,11 @@ def certificate(problem: Problem, X: np.ndarray, strict: bool = False) -> tuple[
     eq, X = equation(problem), X.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         G = activations.get(problem.activation).phi(fac.apply(eq.factors, X) + eq.Z)
-        return np.abs(G - X), residual_bound(problem, eq, X, strict)
+        allowed, slopes = residual_bound(problem, eq, X, strict), eq.lipschitz * eq.size
+        if slopes.sum(axis=1).max(initial=0.0) < 1:  # Only a contraction is known to cycle near its fixed point.
+            rounding = SAFETY * _allowances(problem, eq, X)[1]
+            allowed = np.maximum(allowed, (np.eye(len(slopes)) + slopes) @ resolvent(slopes) @ rounding)
+        return np.abs(G - X), allowed
 
 
 def bounds(case: Case, truth: Arrays) -> Arrays:
@@ -150,8 +176,10 @@ def _adjoint(case: Case, eq: Equation, X: np.ndarray, V: np.ndarray, E_X: np.nda
     E_S = SMOOTH[phi].curvature * E_P + 8 * un.u if phi in SMOOTH else 2 * un.u * S
     C, G_Y = (np.abs(M, dtype=np.float64) for M in (problem.C, case.G_Y[:, good]))
     G, pulled = C.T @ G_Y, eq.size.T @ V
-    stop = stopping(problem.tol, un, problem.C.T.astype(np.float64) @ case.G_Y[:, good], V)
-    stop = eq.size.sum(axis=0)[:, None] * stop if case.strict else np.broadcast_to(stop, V.shape)
+    cotangent = problem.C.T.astype(np.float64) @ case.G_Y[:, good]
+    noise = stalled(un, eq.terms) * S * (pulled + np.abs(cotangent)) + un.floor * V
+    stop = stopping(problem.tol, cotangent, noise)
+    stop = eq.size.T @ stop if case.strict else stop
     inside = un.gamma(2 * eq.terms + 8) * pulled + un.gamma(len(C) + 4) * G
     r = E_S * (pulled + G) + S * inside + SAFETY * np.where(S > 0, stop, 0) + (eq.terms + 4) * un.eta
     E_V = np.empty_like(V)

@@ -64,6 +64,26 @@ FLAGS: dict[str, tuple[str, str, str]] = {
     ),
     "low_rank": ("L and R exchanged, in the equation or in the adjoint", "answers are wrong wherever L ≠ R", PAPER),
     "scale": ("clipping, flushing to zero, absolute thresholds", "very large or small inputs are lost", IEEE),
+    "rows": (
+        "rounding measured by a norm of the column",
+        "one large entry stops all others: success is reported for answers without a correct digit",
+        HIGHAM,
+    ),
+    "saturated": (
+        "the rounding of a preactivation taken for that of φ",
+        "rows with a huge z count as unknown, although φ is constant there",
+        HIGHAM,
+    ),
+    "cycle": (
+        "a stopping rule without an end in the last digits",
+        "right answers in float32 are reported as failures",
+        HIGHAM,
+    ),
+    "judged": (
+        "one iterate judged and another one returned",
+        "outside the ball the answer has a residual that was never checked",
+        PAPER,
+    ),
     "subnormal": ("numbers below the smallest normal number set to zero", "the smallest inputs are lost", IEEE),
     "accumulation": ("sums in float32 in a float64 backend", "half of the digits are lost", HIGHAM),
     "memory": (

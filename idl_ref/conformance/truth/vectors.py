@@ -17,7 +17,7 @@ from idl_ref.conformance.truth.groups import GROUPS
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "80ddfa078d19b0dee401d16f5f0c08d02e097b05b4f9e36cfd859737aa743b7b"
+SHA256 = "447018e98cce940000baeffbd29512c80c2804c2bc66374370b488de31c308dc"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 

@@ -2,11 +2,12 @@
 
 from idl_ref.conformance.truth.groups.equation import activations, ball, contraction, ill_posed, kinks, stopping
 from idl_ref.conformance.truth.groups.inputs import functions, memory, not_finite, precision, ranks, shapes
+from idl_ref.conformance.truth.groups.rounding import cycles, rows
 
 GROUPS = {
     group.__name__.replace("_", "-"): group
     for group in (
         contraction, activations, stopping, ball, ill_posed, kinks,
-        shapes, ranks, precision, memory, not_finite, functions,
+        shapes, ranks, precision, rows, cycles, memory, not_finite, functions,
     )
 }  # fmt: skip

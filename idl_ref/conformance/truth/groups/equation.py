@@ -151,6 +151,12 @@ def ball() -> Iterator[Case]:
         arrays = clear(partial(_around, A, True), id, margin=UNIT**2)
         yield case(id, comment, "ball perron", arrays)
 
+    arrays = {"A": np.zeros((3, 3)), "B": np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]), "C": np.ones((1, 3))}
+    arrays["A"][0, 1], arrays["A"][1, 2], arrays["A"][2, 0] = 1024.0, 2.0**-21, 2.0**-24
+    arrays |= {"D": np.zeros((1, 2)), "U": np.array([[1.0, 0.75], [0.5, 1.5]]).T}
+    comment = "x̂ meets the tolerance and g(x̂) is a thousand times off it: the answer that is returned must be judged"
+    yield case("ball-judged", comment, "ball judged", arrays, activation="identity", tol=2e-6)
+
 
 def _around(A: np.ndarray, positive: bool, rng: random.Random) -> Arrays:
     return {"A": A, **weights(rng, positive=positive)}
