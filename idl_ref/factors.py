@@ -49,8 +49,7 @@ def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
             checks.shape(name, array, leader.shape, f"that of {first}")
         if array.dtype != dtype:
             given[name] = checks.real_array(name, array, dtype)
-    if any(F.dtype != dtype for F in factors):
-        factors = tuple([checks.real_array("A", F, dtype) for F in factors])
+    factors = tuple([checks.real_array("A", F, dtype) for F in factors])
     return factors, [given.get(name) for name in columns]
 
 

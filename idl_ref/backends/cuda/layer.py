@@ -293,8 +293,7 @@ class Layer(definition.Layer):
         status = api.download(d_status, stream)
         for slower in ("anderson", "newton"):
             if (slow := np.flatnonzero(status == SLOW)).size:
-                here = on_host(*factors)
-                cost = methods.newton_cost(here, int(np.count_nonzero(here[0]))) if slower == "anderson" else np.inf
+                cost = methods.newton_cost(on_host(*factors)) if slower == "anderson" else np.inf
                 solve_columns(slower, given._replace(X0=X, other=cost), slow, answer)
                 status = api.download(d_status, stream)
         iterations = api.download(d_iterations, stream).astype(np.intp)

@@ -166,7 +166,7 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride = end + ROWS
     block, adjoint = room * stride, columns[1].size > 0
-    M = np.empty(5 * block + (room + 2) * small + SCRATCH * stride + ROWS, F1.dtype)
+    M = np.empty(5 * block + (room + 3) * small + SCRATCH * stride + ROWS, F1.dtype)
     x, iterations, shape = boundary(M), answer[2], (n, r, code, end)
     g, z, kept, t, count, left = x + block, x + 2 * block, x + 4 * block, x + 5 * block, w, 0
     scratch = t + (room + 1) * small
@@ -297,7 +297,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
     end, small, room, rules = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP), (decrease, leash, respite)
     stride, eps, tiny = end + ROWS, 2 * roundings.unit, roundings.tiny
     block, adjoint, kept = room * stride, columns[1].size > 0, w if Lt is None else 0
-    M = np.empty(5 * block + (HISTORY * kept + 1 + SCRATCH) * stride + (room + 2) * small + ROWS, F1.dtype)
+    M = np.empty(5 * block + (HISTORY * kept + 1 + SCRATCH) * stride + (room + 3) * small + ROWS, F1.dtype)
     x, count, iterations, shape, rounds, left = boundary(M), w, answer[2], (n, r, code, end), 0, 0
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
     scratch = history + HISTORY * kept * stride

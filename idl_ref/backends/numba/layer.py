@@ -169,14 +169,14 @@ def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple
     A tile is wide, so that each entry of A is used often, but its vectors fit into the cache. All threads get the same
     number of tiles.
     """
-    if m == 1:
-        return 1, 1
     workers = numba.get_num_threads() if m * flops > PARALLEL_FLOPS else 1
     if options.tile is not None:
         tile = int(options.tile)
     else:
         share = -(-m // workers)
         most = max(GROUP, min(TILE, TILE_BYTES // column_bytes) // GROUP * GROUP)
+        if m <= most and workers == 1:
+            return 1, m
         width = -(-share // -(-share // most))
         tile = -(-width // GROUP) * GROUP
     return min(workers, -(-m // tile)), tile
@@ -217,7 +217,7 @@ def solve_columns(
     elif method in ("anderson", "newton"):
         rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
         cheaper = p.method == "auto" and method == "anderson"
-        other = methods.newton_cost(factors, int(np.count_nonzero(factors[0]))) if cheaper else math.inf
+        other = methods.newton_cost(factors) if cheaper else math.inf
         levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
         kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, (Z, S, X0), rules, where, levels, p.roundings)
     else:

@@ -9,22 +9,29 @@ from idl_ref.backends import methods
 from idl_ref.backends.numba.columns import norms
 from idl_ref.backends.numba.compiling import compiled, vec
 from idl_ref.backends.numba.functions import largest, phi
-from idl_ref.backends.numba.products import ROWS, boundary, filled, product
+from idl_ref.backends.numba.products import ROWS, boundary, filled
 
 ROUNDED, STALLED, STALE = certificate.ROUNDED, certificate.STALLED, methods.STALE
-SCRATCH = 3  # the number of columns that `explained` needs besides the column of F₂ x
+SCRATCH = 3  # the number of columns that `explained` needs besides those of F₂ x
 
 
 @compiled
-def magnitudes(F, rows, inner, M, x, g):
-    """g_i = Σ_k |F_ik| x_k for a packed F (rows, inner) and one column x ≥ 0."""
+def with_magnitudes(F, rows, inner, M, x, size_x, z, p, size):
+    """p = F x + z and size = |F| size_x for a packed F (rows, inner) and one column; z = 0 where z < 0.
+
+    Both are computed in one pass, because F does not stay in the fastest cache.
+    """
     vec.separate()
     lanes = vec.lanes(F)
     for row in range(0, filled(rows, ROWS), lanes):
-        sums, panel = vec.splat(F, 0.0), boundary(F) + row * inner
+        sizes, panel = vec.splat(F, 0.0), boundary(F) + row * inner
+        sums = vec.load(M, z + row) if z >= 0 else sizes
         for k in range(inner):
-            sums = vec.fma(vec.magnitude(vec.load(F, panel + k * lanes)), vec.broadcast(M, x + k), sums)
-        vec.store(M, g + row, sums)
+            f = vec.load(F, panel + k * lanes)
+            sums = vec.fma(f, vec.broadcast(M, x + k), sums)
+            sizes = vec.fma(vec.magnitude(f), vec.broadcast(M, size_x + k), sizes)
+        vec.store(M, p + row, sums)
+        vec.store(M, size + row, sizes)
 
 
 @compiled
@@ -32,24 +39,19 @@ def explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings):
     """Whether tol or rounding explains the change from the column `earlier` to g in every row, as in the NumPy twin.
 
     places: where x, g, z and s of the column begin, s < 0 for the forward equation, and where there is room for SCRATCH
-    columns and a column of F₂ x. sizes: n, r, the code of the activation, and `end`, the length of a filled column.
+    columns and two columns of F₂ x. sizes: n, r, the code of the activation, and `end`, the length of a filled column.
     """
     vec.separate()
     (x, g, z, s, room), (n, r, code, end) = places, sizes
-    size, p, t, no = room, room + end, room + 2 * end, n - n
+    size, p, t, small = room, room + end, room + 2 * end, room + SCRATCH * end
     for i in range(0, end, vec.lanes(M)):
         vec.store(M, t + i, vec.magnitude(vec.load(M, x + i)))
     if r > 0:
-        small = room + SCRATCH * end
-        magnitudes(F2, r, n, M, t, small)
-        magnitudes(F1, n, r, M, small, size)
-        for i in range(0, end, vec.lanes(M)):
-            vec.store(M, t + i, vec.splat(M, 0.0))
-        product(F2, r, n, M, x, no, t, no, small, no, 1)
-        product(F1, n, r, M, small, no, z, no, p, no, 1)
+        sizes_t = small + filled(r, ROWS)
+        with_magnitudes(F2, r, n, M, x, t, -1, small, sizes_t)
+        with_magnitudes(F1, n, r, M, small, sizes_t, z, p, size)
     else:
-        magnitudes(F1, n, n, M, t, size)
-        product(F1, n, n, M, x, no, z, no, p, no, 1)
+        with_magnitudes(F1, n, n, M, x, t, z, p, size)
     ulps = ROUNDED * 2 * roundings.unit
     gamma = STALLED * roundings.gamma if stalled else ulps
     zero, one, none, half = vec.splat(M, 0.0), vec.splat(M, 1.0), vec.splat(M, -1.0), vec.splat(M, 0.5)

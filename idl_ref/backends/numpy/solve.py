@@ -159,7 +159,7 @@ def solve(equation: Equation, X0: np.ndarray | None, options: SolveOptions, cert
             safeguarded(running, X, ledger, trials.Anderson(X))
         else:
             ledger.index, X = picard(running, X, ledger, leave_slow=True)
-            other = methods.newton_cost(equation.factors, int(np.count_nonzero(equation.factors[0])))
+            other = methods.newton_cost(equation.factors)
             ledger.index, X = safeguarded(equation.take(ledger.index), X, ledger, trials.Anderson(X), other)
             safeguarded(equation.take(ledger.index), X, ledger, trials.Newton())
         return ledger.solution()
