@@ -8,7 +8,7 @@ import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
-from idl_ref.certificate import ROUNDED, STALLED, Certifier
+from idl_ref.certificate import ROUNDED, STALLED, Certifier, column_max
 
 
 class Application(NamedTuple):
@@ -18,14 +18,11 @@ class Application(NamedTuple):
     X: np.ndarray
     P: np.ndarray
     G: np.ndarray
+    step: np.ndarray  # ‖G − X‖∞ of each column, which is NaN if the column contains NaN; (m,)
 
     def take(self, columns: np.ndarray | slice) -> Application:
         """Return the application to the given columns only."""
-        return Application(self.equation.take(columns), *(M[:, columns] for M in self[1:]))
-
-    def step(self) -> np.ndarray:
-        """Return ‖G − X‖∞ of each column, which is NaN if the column contains NaN.   -> (m,)"""
-        return np.abs(self.G - self.X).max(axis=0, initial=0.0)
+        return Application(self.equation.take(columns), *(M[..., columns] for M in self[1:]))
 
     def allowance(self, certifier: Certifier, stalled: np.ndarray) -> np.ndarray:
         """Return, entry by entry, the largest change ĝ − x̂ that rounding explains.   stalled (k,) -> (n, k)
@@ -35,7 +32,7 @@ class Application(NamedTuple):
         between p − δ and p + δ, times δ, is what δ does to ĝ; where φ saturates, this is nearly 0. For a user's φ, it
         is Lip(φ) δ. `stalled` says which columns make no progress any more.
         """
-        (_, activation, S, Z), X, P, G = self
+        (_, activation, S, Z), X, P, G, _ = self
         r = certifier.rounding
         gamma = np.where(stalled, STALLED * r.gamma, ROUNDED * 2 * r.unit)
         # A product that underflows is rounded by less than the smallest subnormal number, which is tiny·eps.
@@ -78,7 +75,8 @@ class Equation(NamedTuple):
 
     def at(self, X: np.ndarray) -> Application:
         """Apply the right-hand side to X.   X (n, m)"""
-        return Application(self, X, *self.apply(X))
+        P, G = self.apply(X)
+        return Application(self, X, P, G, column_max(G - X))
 
     def slopes(self, P: np.ndarray) -> np.ndarray:
         """Return S ∘ f′(P), the derivative of the right-hand side with respect to P.   (n, m)"""

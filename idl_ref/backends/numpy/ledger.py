@@ -24,6 +24,8 @@ class Ledger:
         self.step = np.full(m, np.nan)
         self.error_bound = np.full(m, np.inf)
         self.index = np.arange(m)
+        self.z_norm = column_max(equation.Z)
+        self.asked = asked_step(options.tol, self.z_norm)  # the step at which each column is converged
         self.lowest = np.full(m, np.inf)  # the smallest step so far
         self.stale = np.zeros(m, np.intp)  # the number of applications since the smallest step
         self.earlier = np.full((n, m), np.nan, equation.Z.dtype)  # an iterate to which Picard's iteration may return
@@ -47,13 +49,13 @@ class Ledger:
         `trial` tells in which columns X is a trial point; None means Picard's iteration, in which no X is one. A trial
         point whose G overflows does not end its column.
         """
-        index, step = self.index, application.step()
+        index, step = self.index, application.step
         self.iterations[index] += 1
         lower = step < self.lowest[index]
         self.lowest[index] = np.where(lower, step, self.lowest[index])
         self.stale[index] = np.where(lower, 0, self.stale[index] + 1)
         finite = np.isfinite(step)
-        converged = finite & (step <= self.asked(application.equation))
+        converged = finite & (step <= self.asked[index])
         done = converged | self._rounded(application, finite & ~converged, trial is None)
         broken = ~finite if trial is None else ~finite & ~trial
         leaving = done | broken | (self.iterations[index] >= self.options.max_iter)
@@ -64,13 +66,9 @@ class Ledger:
             self.close(application.take(leaving), leaving, status[leaving])
         return ~leaving
 
-    def asked(self, equation: Equation) -> np.ndarray:
-        """Return the step at which each column of an equation is converged.   -> (k,)"""
-        return asked_step(self.options.tol, column_max(equation.Z))
-
-    def noise(self, application: Application) -> np.ndarray:
-        """Return ROUNDED·eps·max(‖z‖∞, ‖g‖∞), what rounding may add to the largest entry of each column.   -> (k,)"""
-        return ROUNDED * self.eps * np.maximum(column_max(application.equation.Z), column_max(application.G))
+    def noise(self, G: np.ndarray) -> np.ndarray:
+        """Return ROUNDED·eps·max(‖z‖∞, ‖g‖∞), what rounding may add to the largest entry of running columns.   -> (k,)"""
+        return ROUNDED * self.eps * np.maximum(self.z_norm[self.index], column_max(G))
 
     def contracts(self, equation: Equation) -> np.ndarray:
         """Tell in which columns of an equation g is known to be a contraction.   -> (k,) bool"""
@@ -84,12 +82,12 @@ class Ledger:
         Picard's iteration, the change since an earlier iterate is judged as well: if g is a contraction, an iteration
         x ← g(x) + ρ that comes back to where it was is at most (I − Lip(φ)|A|)⁻¹ρ away from x*, and remains so.
         """
-        equation, X, _, G = application
+        equation, X, _, G, step = application
         stale = self.stale[self.index]
         stalled = stale >= methods.STALE
-        noise = self.noise(application)
+        noise = self.noise(G)
         limit = np.where(stalled, np.maximum(noise * np.sqrt(self.eps) / (ROUNDED * self.eps), self.tiny), noise)
-        rounded = self._explained(application, X, running & (application.step() <= limit), stalled)
+        rounded = self._explained(application, X, running & (step <= limit), stalled)
         if picard and stalled.any():
             earlier = self.earlier[:, self.index]
             back = (stale > methods.STALE) & self.contracts(equation) & (column_max(G - earlier) <= limit)
@@ -105,18 +103,18 @@ class Ledger:
         explained = np.zeros(columns.size, bool)
         if columns.any():
             part = application.take(columns)
-            allowed = np.maximum(part.allowance(self.certifier, stalled[columns]), self.asked(part.equation))
+            allowed = np.maximum(part.allowance(self.certifier, stalled[columns]), self.asked[self.index[columns]])
             explained[columns] = (np.abs(part.G - earlier[:, columns]) <= allowed).all(axis=0)
         return explained
 
     def close(self, application: Application, leaving: np.ndarray, status: np.ndarray) -> None:
         """Record the results of the columns that leave; `application` and `status` hold only those columns."""
-        (equation, X, _, G), columns = application, self.index[leaving]
+        (equation, X, _, G, step), columns = application, self.index[leaving]
         # Where g is no contraction, it may enlarge the error of x̂, so that x̂ is the answer.
         answer = np.where(self.contracts(equation), G, X)
         self.X[:, columns] = np.where(status == Status.NONFINITE, np.nan, answer)
         self.status[columns] = status
-        self.step[columns] = application.step()
+        self.step[columns] = step
         self.error_bound[columns] = self.certifier.bound(X, G, equation.S, equation.Z)
         self.index = self.index[~leaving]
 
@@ -150,9 +148,9 @@ class Leavers:
 
         `best` is the smallest step of each column, and `mark` that of one window of applications before.
         """
-        ledger, equation = self.ledger, application.equation
-        limit = np.maximum(ledger.asked(equation), ledger.noise(application))
-        kappa = ledger.certifier.kappa(equation.S, best.size)
+        ledger, (equation, _, _, G, _) = self.ledger, application
+        limit, kappa = np.empty(best.size), ledger.certifier.kappa(equation.S, best.size)
+        limit[alive] = np.maximum(ledger.asked[ledger.index], ledger.noise(G[:, alive]))
         count, slower = methods.window(ledger.options.max_iter), np.zeros(best.size, bool)
         for j in np.flatnonzero(alive):
             anderson = count * methods.steps_left(best[j], mark[j], limit[j])

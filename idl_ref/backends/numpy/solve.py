@@ -38,10 +38,9 @@ def picard(
     slow = np.zeros(X.shape[1], np.intp)
     while ledger.index.size:
         application = equation.at(X)
-        step = application.step()
         alive = ledger.settle(application)
-        slow = np.where(step > methods.SLOW * before, slow + 1, 0)
-        before, X = step, application.G
+        slow = np.where(application.step > methods.SLOW * before, slow + 1, 0)
+        before, X = application.step, application.G
         if leave_slow:
             alive = leavers.add(X, alive, slow >= methods.SLOW_STEPS)
         if not alive.all():
@@ -72,7 +71,7 @@ def safeguarded(
     tried, patience, wait = np.zeros(m, np.intp), np.ones(m, np.intp), np.zeros(m, np.intp)
     while ledger.index.size:
         application = equation.at(X)
-        step, (_, _, P, G) = application.step(), application
+        _, _, P, G, step = application
         alive = ledger.settle(application, trial)
         good = ~trial | (step <= methods.DECREASE * best)
         tried = np.where(good, 0, tried + 1)
@@ -114,10 +113,10 @@ def substitution(equation: Equation, ledger: Ledger) -> None:
         S = None if equation.S is None else equation.S[i : i + 1]
         X[i] = Equation((A[i : i + 1, known],), equation.activation, S, equation.Z[i : i + 1]).apply(X[known])[1]
     application = equation.at(X)
-    step = application.step()
+    step = application.step
     ledger.iterations[ledger.index] = 1
     # The solution is exact up to rounding, so that a step above tol is due to rounding.
-    status = np.where(step <= ledger.asked(equation), Status.CONVERGED, Status.PRECISION_LIMIT)
+    status = np.where(step <= ledger.asked[ledger.index], Status.CONVERGED, Status.PRECISION_LIMIT)
     status[~np.isfinite(step)] = Status.NONFINITE
     ledger.close(application, np.ones(step.size, bool), status)
 
