@@ -41,6 +41,7 @@ ROUNDED = 4
 # explains it, where γ bounds the rounding of every order of summation.
 STALLED = 2
 Number = Any  # A float, or an array of floats.
+EPS = sys.float_info.epsilon
 SAFETY = 1 + 1e-9  # This factor covers the rounding of this module's own float64 arithmetic.
 
 
@@ -75,10 +76,10 @@ def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
         return np.inf
     Fv = fac.apply(tuple(F), v)
     terms = sum(f.shape[1] for f in F) + 4  # The terms of the products, the factor c, and the subtraction.
-    w = v - Fv - terms * sys.float_info.epsilon * (v + Fv)  # A lower bound of (I − c|A|) v, its rounding included.
+    w = v - Fv - terms * EPS * (v + Fv)  # A lower bound of (I − c|A|) v, its rounding included.
     if not (np.all(v > 0) and np.all(w > 0)):
         return np.inf
-    return float(v.max(initial=1.0) / w.min(initial=1.0)) * (1 + 2 * sys.float_info.epsilon)
+    return float(v.max(initial=1.0) / w.min(initial=1.0)) * (1 + 2 * EPS)
 
 
 def resolve(factors: fac.Factors, E: np.ndarray) -> np.ndarray:
@@ -99,7 +100,7 @@ def triangular_resolvent_norm(F: np.ndarray, upper: bool) -> float:
     for i in range(n - 1, -1, -1) if upper else range(n):
         known = slice(i + 1, n) if upper else slice(0, i)
         v[i] += F[i, known] @ v[known]
-    norm = float(v.max(initial=1.0)) * SAFETY * float(np.exp(n * (n + 4) * sys.float_info.epsilon))
+    norm = float(v.max(initial=1.0)) * SAFETY * float(np.exp(n * (n + 4) * EPS))
     return norm if np.isfinite(norm) else np.inf
 
 
@@ -130,11 +131,13 @@ def numbers(dtype: np.dtype) -> tuple[float, float, float]:
 def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm: float) -> Rounding:
     """Return the constants for one application; `norm` is ‖A‖∞, also in the adjoint equation, as ‖Aᵀ‖₁ = ‖A‖∞."""
     eps, tiny, largest = numbers(dtype)
-    sums = sum([F.shape[1] for F in factors])  # The total length of the inner products of one application.
+    sums, enlarged = factors[0].shape[1], 1.0  # `sums` is the total length of the inner products of one application.
+    if len(factors) > 1:
+        sums += factors[1].shape[1]
+        # F₁ multiplies an underflow error of F₂ x by at most ‖F₁‖, in either norm at most the sum of all |F₁|.
+        enlarged = max(1.0, float(np.abs(factors[0]).sum(dtype=np.float64)))
     unit, k = eps / 2, sums + 2
-    norm *= 1 + sums * sys.float_info.epsilon
-    # F₁ multiplies an underflow error of F₂ x by at most ‖F₁‖, which is in either norm at most the sum of all |F₁|.
-    enlarged = max(1.0, float(np.abs(factors[0]).sum(dtype=np.float64))) if len(factors) > 1 else 1.0
+    norm *= 1 + sums * EPS
     gamma = k * unit / (1 - k * unit)
     return Rounding(norm, activation.lipschitz, gamma, unit, k * tiny * enlarged, tiny, largest)
 

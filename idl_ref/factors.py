@@ -23,8 +23,9 @@ def check_factors(A: Any) -> Factors:
         checks.shape("R", R, L.shape, "that of L, because A = L Rᵀ is square")
         return L, R.T
     A = checks.real_array("A", A)
-    checks.matrix("A", A, "(n, n)")
-    checks.shape("A", A, (A.shape[0], A.shape[0]), "square")
+    if A.ndim != 2 or A.shape[0] != A.shape[1]:
+        checks.matrix("A", A, "(n, n)")
+        checks.shape("A", A, (A.shape[0], A.shape[0]), "square")
     return (A,)
 
 
@@ -41,15 +42,17 @@ def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
             given[name] = checks.real_array(name, value)
     dtype = checks.float_dtype(*factors, *given.values())
     first = next(iter(given))
-    leader = given[first]
-    checks.matrix(first, leader, "(n, m)")
-    checks.shape(first, leader, (factors[0].shape[0], leader.shape[1]), "one row per row of A")
+    leader, n = given[first], factors[0].shape[0]
+    if leader.ndim != 2 or leader.shape[0] != n:
+        checks.matrix(first, leader, "(n, m)")
+        checks.shape(first, leader, (n, leader.shape[1]), "one row per row of A")
     for name, array in given.items():
-        if array is not leader:
+        if array.shape != leader.shape:
             checks.shape(name, array, leader.shape, f"that of {first}")
         if array.dtype != dtype:
             given[name] = checks.real_array(name, array, dtype)
-    factors = tuple([checks.real_array("A", F, dtype) for F in factors])
+    if factors[0].dtype != dtype or factors[-1].dtype != dtype:
+        factors = tuple([checks.real_array("A", F, dtype) for F in factors])
     return factors, [given.get(name) for name in columns]
 
 

@@ -124,5 +124,5 @@ def norm_bound(largest: float, terms: int, dtype: np.dtype, product: bool) -> fl
     The bound covers the rounding of at most `terms` additions and multiplications. For a product of two factors it
     also covers the underflow of every term.
     """
-    eps, tiny = certificate.limits(dtype)
+    eps, tiny, _ = certificate.numbers(dtype)
     return largest * (1 + terms * eps) + (terms * tiny if product else 0)

@@ -71,7 +71,7 @@ def prepare(equation: Equation, asked: Method, known: Prepared | None) -> Prepar
     dtype = factors[0].dtype
     weights = NOTHING[dtype][0]  # An empty array stands for ones.
     panels, terms, flops, largest = [weights, weights], ROWS, ENTRY_FLOPS * factors[0].shape[0], 0.0
-    for i in range(len(factors)) if adjoint else reversed(range(len(factors))):
+    for i in range(len(factors)) if adjoint else range(len(factors) - 1, -1, -1):
         height, width = factors[i].shape
         panels[i] = np.empty(packed_size(height, width), dtype)
         sums = np.empty(methods.filled(width if adjoint else height, ROWS), dtype)
@@ -150,12 +150,11 @@ class Layer(definition.Layer):
 
 def flat(array: np.ndarray) -> Flat:
     """Return a matrix in the form that kernels read. It is copied only if its memory is read-only or not contiguous."""
-    flags = array.flags
-    if flags.f_contiguous and flags.behaved and not flags.c_contiguous:
-        return array.T.reshape(-1), 1, array.shape[0]
-    if not flags.carray:  # Numba would compile another kernel for arrays with gaps, and one more for read-only arrays.
-        array = np.array(array, order="C")
-    return array.reshape(-1), array.shape[1], 1
+    if not array.flags.carray:
+        if array.flags.farray:
+            return array.T.ravel(), 1, array.shape[0]
+        array = np.array(array, order="C")  # Numba would compile other kernels for arrays with gaps, or read-only ones.
+    return array.ravel(), array.shape[1], 1
 
 
 def transposed(F: np.ndarray) -> np.ndarray:

@@ -103,7 +103,9 @@ def predict(U, Y, W, M, sizes, numbers, roundings):
     numbers[U_NORM], numbers[Z_NORM] = u_norm, norms(M, z, -filled(n, ROWS), filled(n, ROWS))[0]
     places = x, x + wide, z, t, zeros, zeros + 5 * wide
     first, second = W[sizes[F1] : sizes[F2]], W[sizes[F2] : sizes[CD]]
-    ended, x = iterate(first, second, M, sizes, numbers, places, Rounding(*roundings))
+    r0, r1, r2, r3, r4, r5, r6 = roundings
+    rounding = Rounding(r0, r1, r2, r3, r4, r5, r6)
+    ended, x = iterate(first, second, M, sizes, numbers, places, rounding)
     for i in range(n):
         M[joint + i] = M[x + i]
     product(W[sizes[CD] : sizes[END]], q, n + width, M, joint, no, zeros, no, t, no, 1)
@@ -132,7 +134,7 @@ class OneSample:
                 ones, sums = np.empty(0, B.dtype), np.empty(methods.filled(len(F), ROWS), B.dtype)
                 entries = np.array(F, order="C").reshape(-1)
                 pack(entries, F.shape[1], 1, *F.shape, self.W[first:last], False, ones, sums)
-        self.roundings = tuple(Certifier(factors, activation, False, B.dtype).rounding)
+        self.roundings = np.array(Certifier(factors, activation, False, B.dtype).rounding)
         # A sample that takes longer goes to `Layer.forward`, which can be interrupted.
         limit = min(options.max_iter, int(LONG_FLOPS / (2 * max(F.size for F in factors) + n)))
         patience = methods.SLOW_STEPS if impatient else methods.ENDLESS

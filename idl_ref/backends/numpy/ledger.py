@@ -67,7 +67,7 @@ class Ledger:
         return ~leaving
 
     def noise(self, G: np.ndarray) -> np.ndarray:
-        """Return ROUNDED·eps·max(‖z‖∞, ‖g‖∞), what rounding may add to the largest entry of running columns.   -> (k,)"""
+        """Return ROUNDED·eps·max(‖z‖∞, ‖g‖∞), what rounding may add to the largest entry of each column.   -> (k,)"""
         return ROUNDED * self.eps * np.maximum(self.z_norm[self.index], column_max(G))
 
     def contracts(self, equation: Equation) -> np.ndarray:

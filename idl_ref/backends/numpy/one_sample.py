@@ -80,7 +80,7 @@ class OneSample:
             step, top = norm(np.subtract(g, x, out=d), d), norm(g, d)
             done = step <= asked
             if not done and step <= ROUNDED * self.eps * max(z_norm, top):
-                done = self._explained(p, x, g, z, asked)
+                done = self._explained(p, x, g, z, step, asked)
             slow = slow + 1 if step > methods.SLOW * before else 0
             stale = 0 if step < lowest else stale + 1
             if done or not step < math.inf or count >= options.max_iter or stale >= methods.STALE:
@@ -95,11 +95,11 @@ class OneSample:
         numbers[:TOL] = step, norm(x, d), z_norm, top, norm(u, e), count
         return done and step < math.inf
 
-    def _explained(self, p: np.ndarray, x: np.ndarray, g: np.ndarray, z: np.ndarray, asked: float) -> bool:
+    def _explained(self, p: np.ndarray, x: np.ndarray, g: np.ndarray, z: np.ndarray, step: float, asked: float) -> bool:
         """Tell whether tol or rounding explains the change of every row, as in a batch."""
         X, P, G, Z = (v[:, None] for v in (x, p, g, z))
         equation = Equation(self.weights.factors, self.activation, None, Z)
-        allowed = Application(equation, X, P, G).allowance(self.certifier, np.zeros(1, bool))
+        allowed = Application(equation, X, P, G, np.array([step])).allowance(self.certifier, np.zeros(1, bool))
         return bool((np.abs(G - X) <= np.maximum(allowed, asked)).all())
 
 
