@@ -19,6 +19,8 @@ NEWTON_LIMIT = 2048
 # the product of a tile. An application with Anderson's trial point costs ANDERSON_RATE times as much as Picard's.
 NEWTON_STEPS = 4
 NEWTON_RATE = 12
+# The last half of the applications that a column may take, and at most RESERVE of them, is for Newton's method.
+RESERVE = 64
 ANDERSON_RATE = 4
 # Up to this rank, "auto" solves the adjoint equation of A = L Rᵀ exactly, by an r × r system per column.
 DIRECT_RANK = 64
@@ -86,7 +88,7 @@ def window(max_iter: int) -> int:
 
 def enough(max_iter: int) -> int:
     """Return after how many applications "auto" turns to the next method in any case, so that Newton's has a chance."""
-    return max_iter - min(LEASH, max_iter // 2)
+    return max_iter - min(RESERVE, max_iter // 2)
 
 
 def newton_cost(factors: fac.Factors) -> float:
