@@ -23,6 +23,8 @@ __all__ = ["Activation", "get"]
 LEAK = 0.01  # The slope of leaky_relu for negative arguments.
 # Compiled kernels select an activation by these codes. The Numba twin relies on IDENTITY < RELU < all others.
 IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, ELU, HARDTANH, SOFTSIGN = range(9)
+# The ranges of the bounded activations.
+RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "hardtanh": (-1.0, 1.0), "softsign": (-1.0, 1.0)}
 OWN = -1  # The code of an activation that is not in the table. No compiled kernel has it.
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -102,6 +104,11 @@ class Activation:
         from idl_ref import activation_checks  # Imported here because built-in activations do not need it.
 
         activation_checks.check(name, self.phi, self.slope, lipschitz, kinks)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The infimum and the supremum of φ if it is a built-in, bounded activation; else −inf and inf."""
+        return RANGES[self.name] if self.name in RANGES and TABLE[self.name] is self else (-np.inf, np.inf)
 
     def __str__(self) -> str:
         return self.name

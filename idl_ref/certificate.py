@@ -243,6 +243,7 @@ class OutputBound:
     gamma_z: float  # a bound of the relative error of z = B u
     gamma_y: float  # a bound of the relative error of y = C x + D u
     underflow: float  # a bound of the absolute error of these sums, if their terms underflow
+    width: float  # the largest possible error of a state, by the range of φ; inf if φ is not bounded
 
     @classmethod
     def of(
@@ -265,7 +266,9 @@ class OutputBound:
         if preprocessed:
             of_u = r.unit + 3 * 2.0**-53
             gamma_z, gamma_y, underflow = gamma_z + of_u, gamma_y + of_u, underflow + tiny * (norm_B + norm_D)
-        return cls(r, amplification, norm_B, norm_C, norm_D, gamma_z, gamma_y, underflow)
+        low, high = activation.range
+        width = (high - low) * (1 + ULPS * r.unit)  # ĝ has the rounding of φ.
+        return cls(r, amplification, norm_B, norm_C, norm_D, gamma_z, gamma_y, underflow, width)
 
     def state(self, step: Number, x: Number, z: Number, g: Number, u: Number) -> Number:
         """Bound ‖x* − ĝ‖ from the norms of ĝ − x̂, x̂, z, ĝ and u."""
@@ -278,4 +281,5 @@ class OutputBound:
 
     def output(self, state: Number, g: Number, u: Number) -> Number:
         """Bound ‖y* − ŷ‖ from the bound of the state's error and the norms of ĝ and u."""
+        state = np.minimum(state, self.width)
         return SAFETY * (self.C * state + self.gamma_y * (self.C * g + self.D * u) + self.underflow)

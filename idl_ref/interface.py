@@ -11,7 +11,9 @@ import numpy as np
 
 from idl_ref import classes
 from idl_ref import preprocessing as first
-from idl_ref.activations import Activation
+from idl_ref.activations import RANGES, Activation
+from idl_ref.backends import entrywise
+from idl_ref.backends.equation import Equation
 from idl_ref.certificate import OutputBound, column_max
 from idl_ref.checks import printable
 from idl_ref.io import Describe, FileFormatError, Layout
@@ -77,7 +79,9 @@ def certified(forward: ForwardPass, activation: Activation, preprocessed: bool) 
     bound = OutputBound.of(*forward.weights[:4], activation, preprocessed)
     with np.errstate(invalid="ignore", over="ignore"):
         error = forward.solution.error_bound + bound.of_input(column_max(forward.U).astype(np.float64))
-    return replace(forward.solution, error_bound=np.where(np.isfinite(error), error, np.inf))
+    solution = replace(forward.solution, error_bound=np.where(np.isfinite(error), error, np.inf))
+    equation = Equation(forward.weights.factors, activation, None, forward.Z)
+    return entrywise.capped(solution, equation, solution.X) if activation.name in RANGES else solution
 
 
 def described(model: Interface, parameters: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from strategies import ACTIVATIONS
 
 import idl_ref
-from idl_ref import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
+from idl_ref import (
+    ImplicitFunction,
+    ImplicitFunctionInf,
+    ImplicitFunctionRows,
+    ImplicitFunctionTriu,
+    ImplicitModel,
+    activations,
+)
 from idl_ref import predictor as predictor_module
 
 TWINS = [name for name in ("numpy", "numba") if idl_ref.available_backends()[name] == "available"]
@@ -281,3 +288,18 @@ def resident_bytes():
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("activation", activations.RANGES)
+def test_no_bound_of_a_prediction_exceeds_what_the_range_of_phi_allows(twin, activation):
+    """The state of a bounded φ is known to within its range, however inaccurate the equation is."""
+    low, high = activations.get(activation).range
+    model = idl_ref.ImplicitModel(
+        2, 1, 3, idl_ref.ImplicitFunction, activation=activation, backend=twin, seed=0, no_D=True, on_failure="ignore"
+    )
+    model.parameters["A"][...] = 5
+    for U in (np.ones((1, 2)), np.full((3, 2), 1e30)):
+        limit = np.abs(model.parameters["C"]).sum() * (high - low) * (1 + 1e-5) + 1e-5
+        assert (model.freeze().certified(U).error_bound <= limit).all()
+        assert (model.equilibrium(U).error_bound <= (high - low) * (1 + 1e-5)).all()

@@ -44,7 +44,6 @@ SWEEPS, FALL = 100, 0.99  # The sweeps end when no entry falls below FALL times 
 # other activation, Lip(φ) bounds the slope on every interval.
 RISING = ("identity", "relu", "leaky_relu", "softplus", "elu")
 PEAKED = ("tanh", "sigmoid", "hardtanh", "softsign")
-RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "hardtanh": (-1.0, 1.0), "softsign": (-1.0, 1.0)}
 
 
 class Frame(NamedTuple):
@@ -105,12 +104,6 @@ def listed(activation: Activation) -> bool:
     return activations.TABLE.get(activation.name) is activation
 
 
-def limits_of(activation: Activation) -> tuple[float, float]:
-    """Return the infimum and the supremum of φ where they are known and both finite, else −inf and inf."""
-    unknown = -np.inf, np.inf
-    return RANGES.get(activation.name, unknown) if listed(activation) else unknown
-
-
 def steepest(activation: Activation, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return an upper bound of the Lipschitz constant of φ on the interval [low, high], for every entry."""
     if not listed(activation) or activation.name not in RISING + PEAKED:
@@ -125,7 +118,7 @@ def steepest(activation: Activation, low: np.ndarray, high: np.ndarray) -> np.nd
 
 def of_range(equation: Equation, X: np.ndarray) -> np.ndarray:
     """Return max(|x − a|, |b − x|), where [a, b] holds the values of φ; inf in the adjoint equation."""
-    low, high = limits_of(equation.activation) if equation.S is None else (-np.inf, np.inf)
+    low, high = equation.activation.range if equation.S is None else (-np.inf, np.inf)
     return SAFETY * np.maximum(np.abs(X - low), np.abs(high - X))
 
 
@@ -264,8 +257,8 @@ def sharpened(solution: Solution, equation: Equation, X: np.ndarray) -> Solution
 
 
 def exceeds_range(solution: Solution, equation: Equation) -> bool:
-    """Tell whether an error bound is above the width of the range of φ, for a φ that is named in RANGES."""
-    (low, high), bound = RANGES[equation.activation.name], solution.error_bound
+    """Tell whether an error bound is above the width of the range of φ, for a φ with a bounded range."""
+    (low, high), bound = equation.activation.range, solution.error_bound
     return bound.size > 0 and not bound.item(bound.argmax()) <= high - low
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from idl_ref import factors as fac
-from idl_ref.activations import Activation, get
+from idl_ref.activations import RANGES, Activation, get
 from idl_ref.backends import entrywise, methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy.one_sample import OneSample
@@ -94,7 +94,7 @@ class Layer:
         solution = self.iterate(equation, X0, options)
         if options.certificate == "sharp":
             return entrywise.sharpened(solution, *self.on_host(equation, solution.X))
-        if equation.activation.name in entrywise.RANGES and entrywise.exceeds_range(solution, equation):
+        if equation.activation.name in RANGES and entrywise.exceeds_range(solution, equation):
             return entrywise.capped(solution, *self.on_host(equation, solution.X))
         return solution
 
