@@ -20,6 +20,18 @@ def test_one_workload_without_peers(tmp_path):
     assert (tmp_path / "benchmarks.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
+def test_auto_is_compared_with_every_method():
+    """On a delay line, "auto" reaches the accuracy, in a time that may be compared with the best."""
+    command = [sys.executable, RUN.with_name("methods.py"), "--only", "delay line .99, m=1", "--backend", "numpy"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    row = done.stdout.splitlines()[-1].strip("| ").split(" | ")
+    assert row[0] == "delay line .99, m=1"
+    assert row[1].endswith(" ms")
+    assert 0 < float(row[-1]) < 10
+
+
 def test_an_unknown_workload_is_refused_with_a_sentence():
     done = subprocess.run([sys.executable, RUN, "--only", "n=33"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -35,6 +35,32 @@ MOST_REGISTERS, LEAST_FMA = 128, 0.7
 RELU = activations.get("relu")
 
 
+@pytest.mark.parametrize("questions", [1, 5, 2000])
+def test_waiting_for_the_device_is_done_in_short_calls(monkeypatch, questions):
+    """An interrupt reaches Python between two of them; here it comes in place of an answer."""
+    asked = []
+
+    class Event:
+        def record(self, stream):
+            assert stream == "a stream"
+
+        def query(self):
+            asked.append(len(asked))
+            if len(asked) == 2 and questions == 5:
+                raise KeyboardInterrupt
+            return len(asked) == questions
+
+    monkeypatch.setattr(cuda_api.cuda, "event", lambda timing: Event())
+    monkeypatch.setattr(cuda_api.time, "sleep", lambda seconds: None)
+    if questions == 5:
+        with pytest.raises(KeyboardInterrupt):
+            cuda_api.wait("a stream")
+        assert len(asked) == 2
+    else:
+        cuda_api.wait("a stream")
+        assert len(asked) == questions
+
+
 def solves(dtype):
     """Yield a row of TABLE (None for all rows), factors, Z and options: the cases together launch every solver."""
     rng = np.random.default_rng(0)

@@ -28,8 +28,8 @@ DIRECT_RANK = 64
 ENDLESS = 1 << 62
 # A Picard step that is longer than SLOW times the step before it is slow. SLOW_STEPS slow steps in a row turn "auto"
 # from Picard to Anderson.
-SLOW = 0.5
-SLOW_STEPS = 2
+SLOW = 0.6
+SLOW_STEPS = 3
 # A single sample stays with slow Picard steps if at most this many more are expected, because they are cheap.
 STEPS_LEFT = 40
 # Anderson uses this many differences of earlier iterates.

@@ -6,6 +6,7 @@ plain Python functions.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
@@ -166,10 +167,25 @@ def empty(size: int, dtype: Any, stream: Any = 0) -> Any:
 
 def download(d_array: Any, stream: Any = 0) -> np.ndarray:
     """Copy a flat device array to the host, and wait until the stream has done so."""
+    wait(stream)
     array = d_array.copy_to_host(stream=stream)
     if stream:
         stream.synchronize()
     return array
+
+
+def wait(stream: Any) -> None:
+    """Wait for the work on a stream, in such a way that an interrupt from the keyboard ends the waiting.
+
+    Python handles an interrupt only between two calls, and one call of the driver would wait for as long as a solve
+    takes. After a millisecond, there is a pause between two questions. A kernel that is running goes on to its end.
+    """
+    if SIMULATED:
+        return
+    event, impatient = cuda.event(timing=False), time.perf_counter() + 1e-3
+    event.record(stream)
+    while not event.query():
+        time.sleep(0 if time.perf_counter() < impatient else 1e-3)
 
 
 def view(array: Any) -> Any:
