@@ -100,14 +100,18 @@ class SGD:
         self._taken += 1
         return rate
 
+    def velocity(self, name: str, w: np.ndarray) -> np.ndarray:
+        """Return the velocity of a parameter w, which is 0 before its first step, and which a step updates in place."""
+        if name not in self._velocity:
+            self._velocity[name] = np.zeros_like(w)
+        return self._velocity[name]
+
     def step(self, parameters: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray]) -> None:
         """Update `parameters` in place; `gradients` must have their names, and may have others, which are ignored."""
         rate = self.advance()
         for name, w in parameters.items():
             g = gradients[name] + self.weight_decay * w if self.weight_decay else gradients[name]
-            if name not in self._velocity:
-                self._velocity[name] = np.zeros_like(w)
-            v = self._velocity[name]  # updated in place, because new arrays would cost as much time as the arithmetic
+            v = self.velocity(name, w)  # updated in place, because new arrays would cost as much time as the arithmetic
             v *= self.momentum
             v += g
             w -= rate * (g + self.momentum * v if self.nesterov else v)

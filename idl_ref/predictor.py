@@ -248,7 +248,7 @@ class Predictor:
         options, layer = self.settings.options.forward, self.layer
         U = layer.inputs(U)
         with np.errstate(over="ignore", invalid="ignore"):
-            equation = layer.equation(layer.weights.B @ U)
+            equation = layer.equation(layer.constant(U))
         best = layer.solve(equation, None, replace(options, max_iter=1))
         X, status, step = best.X.copy(), best.status, best.step
         running, now = np.flatnonzero(status == _GOES_ON), time.perf_counter()

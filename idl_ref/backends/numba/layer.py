@@ -9,39 +9,31 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
-from idl_ref import certificate, checks
+from idl_ref import certificate
 from idl_ref import factors as fac
 from idl_ref.activations import get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import kernels, threads
-from idl_ref.backends.numba.one_sample import OneSample, packed_size
-from idl_ref.backends.numba.products import GROUP, ROWS, pack
+from idl_ref.backends.numba.matrices import Packed, affine, outer, packed
+from idl_ref.backends.numba.one_sample import OneSample
+from idl_ref.backends.numba.products import ROWS, pack
+from idl_ref.backends.numba.tiles import NOTHING, flat, packed_size, tiles, transposed
 from idl_ref.backends.numpy import layer as definition
 from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
-from idl_ref.weights import Options, Weights
+from idl_ref.weights import BackwardPass, ForwardPass, Options, Weights
 
-# Several threads are used if one application takes more flops than this. To wake a thread takes 0.1 ms.
-PARALLEL_FLOPS = 15e6
 # The activation, the step and the norms of one entry take as long as this many flops of a product.
 ENTRY_FLOPS = 40
-# A tile has at most TILE columns, and all vectors of its columns take at most TILE_BYTES, so that they stay in the L2
-# cache. KEPT is the number of vectors that a method needs for each column.
-TILE = 64
-TILE_BYTES = 3 << 19
+# The number of vectors that a method needs for each column.
 KEPT = {"auto": 3, "picard": 3, "substitution": 3, "newton": 5, "anderson": 5 + kernels.HISTORY}
-
-Flat = tuple[np.ndarray, int, int]  # The entries of a matrix, and the distances between its rows and its columns.
-NOTHING: dict[np.dtype, Flat] = {
-    dtype: (np.empty(0, dtype), 0, 0) for dtype in checks.FLOAT_DTYPES
-}  # The form of None.
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # The arrays that `blank` allocates.
 
 
@@ -98,6 +90,7 @@ class Layer(definition.Layer):
 
     sample_class = OneSample
     _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # for the forward and the adjoint equation
+    _packs: Mapping[str, Packed] = MappingProxyType({})  # the packed matrices of the weights, when first needed
 
     def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
         """Solve an equation of this layer by compiled kernels."""
@@ -140,45 +133,83 @@ class Layer(definition.Layer):
         X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:4]
         return left
 
+    def packed(self, name: str) -> Packed:
+        """Return B, [C D], Cᵀ (named Ct) or [B; D]ᵀ (named BDt), packed at the first call."""
+        found = self._packs.get(name)
+        if found is None:
+            _, B, C, D, _ = self.weights
+            if name == "B":
+                M = B
+            elif name == "Ct":
+                M = C.T
+            elif name == "CD":
+                M = C if D is None else np.concatenate([C, D], axis=1)
+            else:
+                M = (B if D is None else np.concatenate([B, D])).T
+            found = packed(M)
+            self._packs = {**self._packs, name: found}
+        return found
+
+    def factors(self, adjoint: bool) -> tuple[Packed, ...]:
+        """Return the factors of the forward equation, or those of the adjoint equation, packed."""
+        p, (A, *_) = self._prepared[adjoint], self.weights
+        if p is None:
+            return tuple(packed(F) for F in (fac.transpose(A) if adjoint else A))
+        n = len(A[0])
+        return (Packed(p.F1, n, n),) if len(A) == 1 else (Packed(p.F1, n, p.r), Packed(p.F2, p.r, n))
+
+    def constant(self, U: np.ndarray) -> np.ndarray:
+        """Return Z = B U."""
+        return affine(self.packed("B"), U) if U.size and self.weights.B.size else super().constant(U)
+
+    def readout(self, U: np.ndarray, Z: np.ndarray, solution: Solution) -> ForwardPass:
+        """Compute Y = [C D] [X; U], and return the complete forward pass."""
+        _, _, C, D, _ = self.weights
+        if not (C.size and U.size):
+            return super().readout(U, Z, solution)
+        Y = affine(self.packed("CD"), solution.X, None if D is None else U)
+        return ForwardPass(self.weights, U, Z, solution, Y)
+
+    def backward(self, forward: ForwardPass, G_Y: np.ndarray, inputs: bool = False) -> BackwardPass:
+        """Compute G, S, V and the gradients, of which ∂[A; C] = [V; G_Y] Xᵀ and ∂[B; D] = [V; G_Y] Uᵀ."""
+        (_, _, C, D, bias), U, X, Z = self.weights, forward.U, forward.solution.X, forward.Z
+        if not (C.size and U.size and X.size and self.weights.factors[-1].size):
+            return super().backward(forward, G_Y, inputs)
+        G_Y = np.asarray(G_Y, X.dtype)
+        *inner, F1 = reversed(self.factors(False))
+        T = [X]
+        for F in inner:
+            T.append(affine(F, T[-1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            S = self.activation.slope(affine(F1, T[-1], None, Z))
+        solution = self.solve(self.adjoint(S, affine(self.packed("Ct"), G_Y)))
+        V = solution.X
+        n, both = len(V), np.concatenate([V.T, G_Y.T], axis=1)
+        dense = len(self.weights.factors) == 1
+        to_U = outer(V.T if D is None else both, U)
+        to_X = outer(both if dense else G_Y.T, X)
+        G_U = None
+        if inputs:
+            G_U = affine(self.packed("BDt"), V, None if D is None else G_Y)[: U.shape[0] - bias]
+        return BackwardPass(
+            solution=solution,
+            factors=(to_X[:n],) if dense else self._factor_gradients(T[-1], X, V),
+            B=to_U[:n],
+            C=to_X[n:] if dense else to_X,
+            D=None if D is None else to_U[n:],
+            U=G_U,
+        )
+
+    def _factor_gradients(self, T: np.ndarray, X: np.ndarray, V: np.ndarray) -> fac.Factors:
+        """Return ∂L = V (Rᵀ X)ᵀ and ∂Rᵀ = (Lᵀ V) Xᵀ, where T = Rᵀ X."""
+        return outer(V.T, T), outer(affine(self.factors(True)[1], V).T, X)
+
     def prepare(self) -> None:
         """Compile the kernels that a forward solve can call, by solving the equation for one column of zeros."""
         method, options = self.method(), self.options.forward
         zeros = np.zeros((len(self.weights.factors[0]), 1), self.weights.B.dtype)
         for needed in (method, "anderson") if method == "auto" else (method,):
             self.solve(self.equation(zeros), options=SolveOptions(options.tol, options.max_iter, needed))
-
-
-def flat(array: np.ndarray) -> Flat:
-    """Return a matrix in the form that kernels read. It is copied only if its memory is read-only or not contiguous."""
-    if not array.flags.carray:
-        if array.flags.farray:
-            return array.T.ravel(), 1, array.shape[0]
-        array = np.array(array, order="C")  # Numba would compile other kernels for arrays with gaps, or read-only ones.
-    return array.ravel(), array.shape[1], 1
-
-
-def transposed(F: np.ndarray) -> np.ndarray:
-    """Return the entries of a factor in column-major order, as a flat array."""
-    return np.array(F.T, order="C").reshape(-1)
-
-
-def tiles(m: int, column_bytes: int, options: SolveOptions, flops: int) -> tuple[int, int]:
-    """Return the number of threads that save time, and the number of columns of a tile.
-
-    A tile is wide, so that each entry of A is used often, but its vectors fit into the cache. All threads get the same
-    number of tiles.
-    """
-    workers = numba.get_num_threads() if m * flops > PARALLEL_FLOPS else 1
-    if options.tile is not None:
-        tile = int(options.tile)
-    else:
-        share = -(-m // workers)
-        most = max(GROUP, min(TILE, TILE_BYTES // column_bytes) // GROUP * GROUP)
-        if m <= most and workers == 1:
-            return 1, m
-        width = -(-share // -(-share // most))
-        tile = -(-width // GROUP) * GROUP
-    return min(workers, -(-m // tile)), tile
 
 
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
@@ -206,7 +237,7 @@ def solve_columns(
     X0, x_down, x_right = nothing if X0 is None else flat(X0)
     where = (z_down, z_right, s_down, s_right, x_down, x_right)
     tol, max_iter = float(options.tol), min(int(options.max_iter), methods.ENDLESS)
-    workers, tile = tiles(m, KEPT[method] * n * Z.itemsize, options, p.flops)
+    workers, tile = tiles(m, KEPT[method] * n * Z.itemsize, options.tile, p.flops)
     kernel: Callable[..., int]
     arguments: tuple
     if method == "substitution":

@@ -28,6 +28,7 @@ from idl_ref.backends.numba.kernels import (
 from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
 from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, STALE
 from idl_ref.backends.numba.threads import LONG_FLOPS
+from idl_ref.backends.numba.tiles import packed_size
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, readout
 from idl_ref.certificate import Certifier, Rounding
 from idl_ref.solution import SolveOptions
@@ -112,11 +113,6 @@ def predict(U, Y, W, M, sizes, numbers, roundings):
     for i in range(q):
         Y[0, i] = M[t + i]
     return ended <= LAST_SUCCESS
-
-
-def packed_size(height: int, width: int) -> int:
-    """Return the size of an array for the panels of a factor, with ROWS to spare for an aligned start."""
-    return methods.filled(height, ROWS) * width + ROWS
 
 
 class OneSample:

@@ -285,3 +285,45 @@ def product(F, rows, inner, M, x, x_apart, s, s_apart, g, g_apart, count):
                 else:
                     product_1x1(F, f, M, xc, sc, gc, k0, k1)
         row += panels * lanes
+
+
+@compiled
+def write(M, source, out, place, n):
+    """Copy the first n entries of a column of M to out[place : place + n]."""
+    vec.separate()
+    whole = n & -vec.lanes(M)
+    for i in range(0, whole, vec.lanes(M)):
+        vec.store(out, place + i, vec.load(M, source + i))
+    for i in range(whole, n):
+        out[place + i] = M[source + i]
+
+
+@entry
+def multiply(first, last, F, sources, sizes, where, answer):
+    """out = F [X; Y] + Z for the columns first … last − 1; F (rows, inner) is packed, and X has `above` rows.
+
+    sources: X, Y and Z, flat. Y and Z are empty where there is none. sizes: rows, above, and the number of rows of Y.
+    where: the distances between the rows and the columns of X, of Y and of Z. answer: the result, column by column, and
+    the flag by which threads end other kernels; a product is too short to look at it.
+    """
+    X, Y, Z = sources
+    rows, above, below = sizes
+    w, inner = last - first, above + below
+    # A product takes columns in groups, and may read a few more than there are.
+    room, end, apart = filled(w, GROUP), filled(rows, ROWS) + ROWS, filled(above + below, ROWS) + ROWS
+    M = np.empty(room * (apart + 2 * end) + ROWS, F.dtype)
+    x = boundary(M)
+    z, z_apart = x + room * apart, end
+    g = z + room * end
+    gather(X, first * where[1], where[0], where[1], M, x, apart, above, w, above, room)
+    if below > 0:
+        gather(Y, first * where[3], where[2], where[3], M, x + above, apart, below, w, below, room)
+    if len(Z) > 0:
+        gather(Z, first * where[5], where[4], where[5], M, z, end, rows, w, end, room)
+    else:
+        fill(M, z, z + end, 0.0)
+        z_apart -= end  # All columns begin with the same zeros.
+    product(F, rows, inner, M, x, apart, z, z_apart, g, end, w)
+    for c in range(w):
+        write(M, g + c * end, answer[0], (first + c) * rows, rows)
+    return 0

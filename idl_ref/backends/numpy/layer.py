@@ -121,12 +121,16 @@ class Layer:
         """Compute Z = B U, X = φ(A X + Z), Y = C X + D U.   U (p, m) without the constant feature, X0 (n, m)"""
         U = self.inputs(U)
         with np.errstate(over="ignore", invalid="ignore"):  # The status of a sample reports overflow, not a warning.
-            Z = self.weights.B @ U
+            Z = self.constant(U)
             return self.readout(U, Z, self.solve(self.equation(Z), X0))
 
     def inputs(self, U: np.ndarray) -> np.ndarray:
         """Return U, with the constant feature 1 as last row if there is a bias.   (p, m) -> (p, m) or (p + 1, m)"""
         return np.concatenate([U.T, np.ones((U.shape[1], 1), U.dtype)], axis=1).T if self.weights.bias else U
+
+    def constant(self, U: np.ndarray) -> np.ndarray:
+        """Return the constant term Z = B U.   U with the constant feature -> (n, m)"""
+        return self.weights.B @ U
 
     def readout(self, U: np.ndarray, Z: np.ndarray, solution: Solution) -> ForwardPass:
         """Compute Y = C X + D U, and return the complete forward pass.   U with the constant feature, Z (n, m)"""
