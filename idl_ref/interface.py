@@ -11,7 +11,7 @@ import numpy as np
 
 from idl_ref import classes
 from idl_ref import preprocessing as first
-from idl_ref.activations import RANGES, Activation
+from idl_ref.activations import Activation
 from idl_ref.backends import entrywise
 from idl_ref.backends.equation import Equation
 from idl_ref.certificate import OutputBound, column_max
@@ -81,7 +81,7 @@ def certified(forward: ForwardPass, activation: Activation, preprocessed: bool) 
         error = forward.solution.error_bound + bound.of_input(column_max(forward.U).astype(np.float64))
     solution = replace(forward.solution, error_bound=np.where(np.isfinite(error), error, np.inf))
     equation = Equation(forward.weights.factors, activation, None, forward.Z)
-    return entrywise.capped(solution, equation, solution.X) if activation.name in RANGES else solution
+    return entrywise.capped(solution, equation, solution.X)
 
 
 def described(model: Interface, parameters: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

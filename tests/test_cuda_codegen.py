@@ -54,10 +54,10 @@ def test_waiting_for_the_device_is_done_in_short_calls(monkeypatch, questions):
     monkeypatch.setattr(cuda_api.time, "sleep", lambda seconds: None)
     if questions == 5:
         with pytest.raises(KeyboardInterrupt):
-            cuda_api.wait("a stream")
+            cuda_api._wait("a stream")
         assert len(asked) == 2
     else:
-        cuda_api.wait("a stream")
+        cuda_api._wait("a stream")
         assert len(asked) == questions
 
 

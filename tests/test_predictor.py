@@ -24,7 +24,6 @@ from idl_ref import (
     ImplicitFunctionRows,
     ImplicitFunctionTriu,
     ImplicitModel,
-    activations,
 )
 from idl_ref import predictor as predictor_module
 
@@ -291,10 +290,10 @@ def resident_bytes():
 
 
 @pytest.mark.parametrize("twin", TWINS)
-@pytest.mark.parametrize("activation", activations.RANGES)
+@pytest.mark.parametrize("activation", idl_ref.activations.RANGES)
 def test_no_bound_of_a_prediction_exceeds_what_the_range_of_phi_allows(twin, activation):
     """The state of a bounded φ is known to within its range, however inaccurate the equation is."""
-    low, high = activations.get(activation).range
+    low, high = idl_ref.activations.get(activation).range
     model = idl_ref.ImplicitModel(
         2, 1, 3, idl_ref.ImplicitFunction, activation=activation, backend=twin, seed=0, no_D=True, on_failure="ignore"
     )

@@ -167,14 +167,14 @@ def empty(size: int, dtype: Any, stream: Any = 0) -> Any:
 
 def download(d_array: Any, stream: Any = 0) -> np.ndarray:
     """Copy a flat device array to the host, and wait until the stream has done so."""
-    wait(stream)
+    _wait(stream)
     array = d_array.copy_to_host(stream=stream)
     if stream:
         stream.synchronize()
     return array
 
 
-def wait(stream: Any) -> None:
+def _wait(stream: Any) -> None:
     """Wait for the work on a stream, in such a way that an interrupt from the keyboard ends the waiting.
 
     Python handles an interrupt only between two calls, and one call of the driver would wait for as long as a solve
