@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import idl_ref
-from idl_ref import ImplicitModel, SolveOptions, activations, solve_adjoint, solve_equilibrium
+from idl_ref import SGD, ImplicitModel, SolveOptions, activations, fit, solve_adjoint, solve_equilibrium
 
 NAME = "idl_ref.backends.numba.simd_plain"
 DTYPES = (np.float32, np.float64)
@@ -194,11 +194,41 @@ def one_sample():
         assert np.abs(answers[0][0] - answers[1][0]).max() <= (answers[0][-1] + answers[1][-1]).max()
 
 
+def passes():
+    """Compare outputs, gradients and a training step with those of the NumPy twin, for sizes with and without rests."""
+    for dtype, (low_rank, no_D, n, q, m), loss in itertools.product(
+        DTYPES, ((False, False, 21, 5, 7), (True, True, 17, 2, 1), (False, True, 3, 1, 3)), ("cross_entropy", "mse")
+    ):
+        rank = {"is_low_rank": True, "rank": 3} if low_rank else {}
+        rng, results = np.random.default_rng(4), []
+        U = rng.standard_normal((m, 19))
+        T = rng.integers(0, q, m) if loss == "cross_entropy" else rng.standard_normal((m, q))
+        for backend in ("numba", "numpy"):
+            model = ImplicitModel(
+                19, q, n, bias=True, no_D=no_D, dtype=np.dtype(dtype).name, seed=2, backend=backend, tol=1e-6,
+                activation="tanh", **rank
+            )  # fmt: skip
+            value, gradients = model.loss_and_gradients(U, T, loss)
+            fit(model, U, T, loss=loss, epochs=2, batch_size=3, optimizer=SGD(0.1, nesterov=True), progress=False)
+            alone = [model(U[[j]])[0] for j in range(m)]
+            assert backend == "numpy" or np.array_equal(model(U), alone), (dtype, low_rank, loss)
+            results.append([value, *gradients.values(), *model.parameters.values()])
+        for plain, numpy_twin in zip(*results, strict=True):
+            assert np.allclose(plain, numpy_twin, rtol=1e-3, atol=1e-4), (dtype, low_rank, loss)
+    model = ImplicitModel(4, 3, 8, backend="numba")
+    model.parameters["C"][...] = np.finfo(np.float32).max
+    try:
+        fit(model, np.full((4, 4), 1e30), np.zeros((4, 3)), loss="mse", epochs=1, progress=False)
+    except FloatingPointError:
+        return
+    raise AssertionError("a gradient that is not finite was used")
+
+
 def compare(size, group):
     """Check every part of the twin as plain Python, with vectors of the given size."""
     use_vectors(size, group)
     warnings.simplefilter("error")
-    for run in (every_method, every_activation, every_layout, every_product, every_failure, one_sample):
+    for run in (every_method, every_activation, every_layout, every_product, every_failure, one_sample, passes):
         run()
     from idl_ref.backends.numba import kernels, simd_plain
 

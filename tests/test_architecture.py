@@ -38,6 +38,9 @@ def files_named(title):
 # --- the way of one U -------------------------------------------------------------------------------------------------
 
 
+COMPILED = ("kernels.py", "passes.py", "products.py", "descent.py")  # what has entry points of compiled code
+
+
 def entered(call):
     """How often each file of the package is entered: called from another file of it, or from outside."""
     call()  # the second call finds a layer that is prepared, and kernels that are compiled
@@ -52,7 +55,7 @@ def entered(call):
             caller = caller.f_back
         if caller is None or caller.f_code.co_filename != name:
             file = Path(name).relative_to(ROOT).as_posix()
-            (kernels.append(file) if file.endswith("kernels.py") else counts.update([file]))
+            (kernels.append(file) if file.endswith(COMPILED) else counts.update([file]))
 
     sys.setprofile(profile)  # some versions of Numba report calls of kernels, and some do not
     try:
@@ -74,7 +77,7 @@ def test_a_call_enters_at_most_six_files_on_the_way_to_the_kernel(model):
     assert len(counts) <= 6
     assert max(counts.values()) == 1
     named = files_named("The way of one U")
-    assert set(named) - set(counts) == {"backends/numba/kernels.py"}
+    assert set(named) - set(counts) == {"backends/numba/passes.py", "backends/numba/kernels.py"}
     assert set(counts) <= set(named)
 
 
@@ -83,7 +86,8 @@ def test_gradients_enter_no_file_more_than_twice(model):
     assert max(counts.values()) <= 2
     flow = set(counts) - {"checks.py", "solution.py"}  # the check of the input, and the report of failures
     assert len(flow) <= 9
-    assert flow | {"checks.py", "solution.py", "backends/numba/kernels.py"} == set(files_named("And the way back"))
+    compiled = {"backends/numba/passes.py", "backends/numba/kernels.py"}
+    assert flow | {"checks.py", "solution.py"} | compiled == set(files_named("And the way back"))
 
 
 # --- what an addition touches -----------------------------------------------------------------------------------------
@@ -307,7 +311,7 @@ def test_a_twin_touches_these_files_and_no_others(tmp_path):
 
 CONTRACTS = {"model.ImplicitModel.__init__", "train.fit"}  # the parameters that design and users rely on
 KERNELS = re.compile(
-    r"backends\.(numba\.(columns|trials|kernels|rounded|one_sample|products|functions|simd|simd_plain)|cuda\.)"
+    r"backends\.(numba\.(columns|descent|dots|functions|kernels|one_sample|passes|products|rounded|simd\w*|trials)|cuda\.)"
 )
 
 

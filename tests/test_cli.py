@@ -13,7 +13,7 @@ import idl_ref
 from idl_ref import ConvergenceWarning, ImplicitFunction, ImplicitModel
 from idl_ref.__main__ import main
 from idl_ref.activations import TABLE
-from idl_ref.backends.numpy import Layer, Trainer
+from idl_ref.backends.numpy import Trainer
 from idl_ref.functions import FUNCTIONS
 
 ROOT = Path(idl_ref.__file__).parents[1]
@@ -274,7 +274,14 @@ def test_check_of_an_ill_posed_model(tmp_path, capsys, size):
 
 
 def test_check_of_wrong_gradients(trained, capsys, monkeypatch):
-    monkeypatch.setattr(Layer, "input_gradient", lambda layer, V, G_Y: layer.weights.B[:, :-1].T @ V)
+    layer = type(idl_ref.load(trained).layer())
+    right = layer.backward
+
+    def wrong(*arguments, **keywords):
+        backward = right(*arguments, **keywords)
+        return backward._replace(C=-backward.C)
+
+    monkeypatch.setattr(layer, "backward", wrong)
     status, out, _ = run(capsys, "check", trained)
     assert status == 1
     assert out.rstrip().endswith("well-posedness: ok; gradients: WRONG")

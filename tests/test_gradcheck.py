@@ -95,6 +95,11 @@ def test_no_D_and_no_bias():
 # --- planted bugs -----------------------------------------------------------------------------------------------------
 
 
+def defined(*arguments, **settings):
+    """Return a model of the NumPy twin, whose formulas are those that the bugs below replace."""
+    return make(*arguments, backend="numpy", **settings)
+
+
 def wrong_rows(report):
     assert not report.passed
     return {name for name, verdict in verdicts(report).items() if verdict == "WRONG"}
@@ -103,7 +108,7 @@ def wrong_rows(report):
 def test_a_transposed_gradient_is_found(monkeypatch):
     right = factors.gradients
     monkeypatch.setattr(factors, "gradients", lambda *arguments: tuple(G.T for G in right(*arguments)))
-    assert wrong_rows(check(make())) == {"A"}
+    assert wrong_rows(check(defined())) == {"A"}
 
 
 def test_a_wrong_factor_order_is_found(monkeypatch):
@@ -112,7 +117,7 @@ def test_a_wrong_factor_order_is_found(monkeypatch):
         return V @ (Rt @ X).T, (Rt @ V) @ X.T  # Rᵀ V is wrong; it should be Lᵀ V.
 
     monkeypatch.setattr(factors, "gradients", swapped)
-    assert wrong_rows(check(make(low_rank=True))) == {"R"}
+    assert wrong_rows(check(defined(low_rank=True))) == {"R"}
 
 
 def plant_in_the_adjoint(monkeypatch, plant):
@@ -123,12 +128,12 @@ def plant_in_the_adjoint(monkeypatch, plant):
 
 def test_an_adjoint_without_slopes_is_found(monkeypatch):
     plant_in_the_adjoint(monkeypatch, lambda e: e._replace(S=np.ones_like(e.S)))
-    assert {"A", "B", "U"} <= wrong_rows(check(make(activation="tanh")))
+    assert {"A", "B", "U"} <= wrong_rows(check(defined(activation="tanh")))
 
 
 def test_an_adjoint_that_is_not_transposed_is_found(monkeypatch):
     plant_in_the_adjoint(monkeypatch, lambda e: e._replace(factors=factors.transpose(e.factors)))
-    assert {"A", "B", "U"} <= wrong_rows(check(make(kappa=0.5)))
+    assert {"A", "B", "U"} <= wrong_rows(check(defined(kappa=0.5)))
 
 
 @pytest.mark.parametrize("name", ["B", "C", "D"])
@@ -140,12 +145,12 @@ def test_a_wrong_sign_is_found(monkeypatch, name):
         return backward._replace(**{name: -getattr(backward, name)})
 
     monkeypatch.setattr(Layer, "backward", flipped)
-    assert wrong_rows(check(make())) == {name}
+    assert wrong_rows(check(defined())) == {name}
 
 
 def test_a_gradient_that_forgets_D_is_found(monkeypatch):
     monkeypatch.setattr(Layer, "input_gradient", lambda layer, V, G_Y: layer.weights.B[:, :-1].T @ V)
-    assert wrong_rows(check(make())) == {"U"}
+    assert wrong_rows(check(defined())) == {"U"}
 
 
 @pytest.mark.parametrize("relative", [1e-5, 1e-10])
@@ -159,7 +164,7 @@ def test_a_small_error_in_one_entry_is_found(monkeypatch, relative):
         return (G,)
 
     monkeypatch.setattr(factors, "gradients", off)
-    assert wrong_rows(check(make(kappa=0.5, size=0.9))) == {"A"}
+    assert wrong_rows(check(defined(kappa=0.5, size=0.9))) == {"A"}
 
 
 def test_an_error_in_an_entry_that_was_not_drawn_is_found(monkeypatch):
@@ -172,7 +177,7 @@ def test_an_error_in_an_entry_that_was_not_drawn_is_found(monkeypatch):
 
     monkeypatch.setattr(factors, "gradients", off)
     for seed in range(5):
-        assert wrong_rows(check(make(kappa=0.5, size=0.9), entries=1, seed=seed)) == {"A"}
+        assert wrong_rows(check(defined(kappa=0.5, size=0.9), entries=1, seed=seed)) == {"A"}
 
 
 @pytest.mark.parametrize("f", [ImplicitFunctionInf, ImplicitFunctionRows])
@@ -190,13 +195,28 @@ def test_a_wrong_slope_is_found(monkeypatch):
         return right(type(layer)(layer.weights, scaled, layer.options), *arguments, **keywords)
 
     monkeypatch.setattr(Layer, "backward", wrong)
-    assert {"A", "B", "U"} <= wrong_rows(check(make(activation="sigmoid", kappa=2.0)))
+    assert {"A", "B", "U"} <= wrong_rows(check(defined(activation="sigmoid", kappa=2.0)))
 
 
 def test_a_gradient_that_is_not_finite_is_wrong(monkeypatch):
     right = factors.gradients
     monkeypatch.setattr(factors, "gradients", lambda *arguments: tuple(G * np.nan for G in right(*arguments)))
-    assert not check(make()).passed
+    assert not check(defined()).passed
+
+
+@pytest.mark.parametrize(
+    ("name", "plant", "wrong"),
+    [
+        ("outer", lambda right, Lt, R: -right(Lt, R), {"A", "B", "C", "D"}),
+        ("outer", lambda right, Lt, R: right(Lt, np.roll(R, 1, axis=1)), {"A", "B", "C", "D"}),
+        ("affine", lambda right, F, X, *Z: 1.001 * right(F, X, *Z), {"U"}),
+    ],
+)
+def test_a_wrong_product_of_the_compiled_twin_is_found(monkeypatch, name, plant, wrong):
+    launches = pytest.importorskip("idl_ref.backends.numba.launches")
+    right = getattr(launches, name)
+    monkeypatch.setattr(launches, name, lambda *arguments: plant(right, *arguments))
+    assert wrong_rows(check(make(backend="numba"))) == wrong
 
 
 @pytest.mark.parametrize("name", ["A", "B", "C", "D", "U"])
@@ -484,7 +504,7 @@ def test_difference_curve_is_a_v():
 
 def test_the_oracle_does_not_use_what_it_checks(monkeypatch):
     """If every gradient routine is broken, central differences and the complex step still agree with each other."""
-    made, (U, T) = make(), data("mse")
+    made, (U, T) = defined(), data("mse")
     truth = check_gradients(made, U, T, loss="mse")
     assert truth.passed
     monkeypatch.setattr(Layer, "backward", None)

@@ -21,7 +21,7 @@ from idl_ref import SolveOptions, activations, backends, solve_adjoint, solve_eq
 
 numba = pytest.importorskip("numba")
 from idl_ref.backends.numba import compiling, kernels, products  # noqa: E402
-from idl_ref.backends.numba import layer as numba_  # noqa: E402
+from idl_ref.backends.numba import launches as numba_  # noqa: E402
 
 ROOT = Path(idl_ref.__file__).parents[1]
 METHODS = ("picard", "anderson", "newton", "auto")
@@ -299,7 +299,7 @@ def test_a_forked_child_solves_too(eager_threads):
 LAYERS = textwrap.dedent("""
     import atexit, sys, threading, numpy as np, numba
     from idl_ref import SolveOptions, solve_equilibrium
-    from idl_ref.backends.numba import layer as numba_
+    from idl_ref.backends.numba import launches as numba_
     numba_.PARALLEL_FLOPS = 0
     rng = np.random.default_rng(0)
     A = rng.random((150, 150)); A *= 0.95 / A.sum(axis=1, keepdims=True)

@@ -230,7 +230,7 @@ def test_every_method_takes_raw_inputs(dtype, twin, tmp_path):
         if suffix == "safetensors":
             pytest.importorskip("safetensors")
         model.save(tmp_path / f"model.{suffix}")
-        loaded = idl_ref.load(tmp_path / f"model.{suffix}")
+        loaded = idl_ref.load(tmp_path / f"model.{suffix}", backend=twin)
         assert loaded.preprocessing == preprocessing
         np.testing.assert_array_equal(loaded(TABLE), plain(U))
         np.testing.assert_array_equal(loaded.freeze()(TABLE), plain.freeze()(U))

@@ -1,8 +1,8 @@
 """This module computes the outputs of one sample in a single compiled call: Z = B U, Picard's steps, Ŷ = C X + D U.
 
 The call also measures the norms that the error bound needs. `Layer.forward` serves any number of columns and every
-method, and spends most of its time for one sample in Python. Here the weights are packed once, and scratch arrays are
-reused. If a sample is slow, not finite or at the iteration limit, `Layer.forward` must solve it.
+method, and spends most of its time for one sample in Python. Here the factors of A are packed once, and scratch arrays
+are reused. If a sample is slow, not finite or at the iteration limit, `Layer.forward` must solve it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from idl_ref.activations import Activation
 from idl_ref.backends import methods
 from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
+from idl_ref.backends.numba.dots import rows_by_columns
 from idl_ref.backends.numba.kernels import (
     CONVERGED,
     DOUBTFUL,
@@ -25,17 +26,17 @@ from idl_ref.backends.numba.kernels import (
     outcome,
     resolve,
 )
+from idl_ref.backends.numba.launches import by_rows, packed_size
 from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
 from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, STALE
 from idl_ref.backends.numba.threads import LONG_FLOPS
-from idl_ref.backends.numba.tiles import packed_size
-from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM, readout
+from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM
 from idl_ref.certificate import Certifier, Rounding
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import Weights
 
-# The entries of `sizes`. Those from B to END are the places in W where the packed matrices begin, and where W ends.
-N, R, P, Q, BIAS, CODE, LIMIT, SLOW_STEPS, B, F1, F2, CD, END = range(13)
+# The entries of `sizes`. Those from F1 to END are the places in W where its matrices begin, and where W ends.
+N, R, P, Q, BIAS, CODE, LIMIT, SLOW_STEPS, F1, F2, B, C, D, END = range(14)
 # The scratch array M has room for zeros, x, g, z, t or y, and what `rounded` needs, all as long as the longest of them.
 VECTORS = 5 + SCRATCH + 1
 LAST_SUCCESS, SLOW_RATIO, STEPS_LEFT = max(CONVERGED, PRECISION_LIMIT), methods.SLOW, methods.STEPS_LEFT
@@ -85,33 +86,35 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
 def predict(U, Y, W, M, sizes, numbers, roundings):
     """Write Ŷ (1, q) for U (1, p) to Y, and return whether the sample converged.
 
-    W holds B, the factors of A, and [C D], each packed. `numbers` receives the measured norms.
+    W holds the factors of A, packed, and B, C and D, row by row. `numbers` receives the measured norms.
     """
     n, r, p, q, width = sizes[N], sizes[R], sizes[P], sizes[Q], sizes[P] + sizes[BIAS]
-    wide, no = filled(max(n, max(q, r)), ROWS), n - n
+    wide = filled(max(n, max(q, r)), ROWS)
     zeros = boundary(M)
-    x, z, t, joint = zeros + wide, zeros + 3 * wide, zeros + 4 * wide, zeros + VECTORS * wide
-    for i in range(zeros, x + wide):
-        M[i] = 0
-    u, u_norm = joint + n, float(sizes[BIAS])
+    x, z, t, u = zeros + wide, zeros + 3 * wide, zeros + 4 * wide, zeros + VECTORS * wide
+    for i in range(wide):
+        M[zeros + i], M[x + i], M[z + i] = 0, 0, 0
+    u_norm = float(sizes[BIAS])
     for k in range(p):
         M[u + k] = U[0, k]
         if not abs(U[0, k]) <= u_norm:
             u_norm = float(abs(U[0, k]))
     if sizes[BIAS] > 0:
         M[u + p] = 1
-    product(W[sizes[B] : sizes[F1]], n, width, M, u, no, zeros, no, z, no, 1)
+    rows_by_columns(W[sizes[B] : sizes[C]], n, width, M, u, width, M, z, n, 1)
     numbers[U_NORM], numbers[Z_NORM] = u_norm, norms(M, z, -filled(n, ROWS), filled(n, ROWS))[0]
     places = x, x + wide, z, t, zeros, zeros + 5 * wide
-    first, second = W[sizes[F1] : sizes[F2]], W[sizes[F2] : sizes[CD]]
+    first, second = W[sizes[F1] : sizes[F2]], W[sizes[F2] : sizes[B]]
     r0, r1, r2, r3, r4, r5, r6 = roundings
     rounding = Rounding(r0, r1, r2, r3, r4, r5, r6)
     ended, x = iterate(first, second, M, sizes, numbers, places, rounding)
-    for i in range(n):
-        M[joint + i] = M[x + i]
-    product(W[sizes[CD] : sizes[END]], q, n + width, M, joint, no, zeros, no, t, no, 1)
+    rows_by_columns(W[sizes[C] : sizes[D]], q, n, M, x, n, M, t, q, 1)
     for i in range(q):
         Y[0, i] = M[t + i]
+    if sizes[D] < sizes[END]:
+        rows_by_columns(W[sizes[D] : sizes[END]], q, width, M, u, width, M, t, q, 1)
+        for i in range(q):
+            Y[0, i] += M[t + i]
     return ended <= LAST_SUCCESS
 
 
@@ -119,23 +122,26 @@ class OneSample:
     """Computes the outputs of one sample; it keeps a scratch array for each call that ever ran at the same time."""
 
     def __init__(self, weights: Weights, activation: Activation, options: SolveOptions, impatient: bool) -> None:
-        factors, B, C, _, bias = weights
+        factors, B, C, D, bias = weights
         (n, width), q, r = B.shape, len(C), factors[1].shape[0] if len(factors) == 2 else 0
-        p = width - int(bias)
-        matrices = [B, factors[0], factors[1] if r else np.empty((0, 0), B.dtype), readout(weights)]
-        starts = np.cumsum([0, *(packed_size(*F.shape) for F in matrices)])
-        self.W, self.tol = np.zeros(starts[-1], B.dtype), options.tol
-        for first, last, F in zip(starts, starts[1:], matrices, strict=False):
-            if F.size:  # Panels begin at an aligned address, so that W must not move after packing.
+        p, none = width - int(bias), np.empty((0, 0), B.dtype)
+        matrices = [*(factors if r else (factors[0], none)), B, C, none if D is None else D]
+        rooms = [packed_size(*F.shape) if F.size else 0 for F in matrices[:2]] + [F.size for F in matrices[2:]]
+        places = np.cumsum([0, *rooms])
+        self.W, self.tol = np.zeros(places[-1], B.dtype), options.tol
+        for i, F in enumerate(matrices):
+            place = self.W[places[i] : places[i + 1]]
+            if i < 2 and F.size:  # Panels begin at an aligned address, so that W must not move after packing.
                 ones, sums = np.empty(0, B.dtype), np.empty(methods.filled(len(F), ROWS), B.dtype)
-                entries = np.array(F, order="C").reshape(-1)
-                pack(entries, F.shape[1], 1, *F.shape, self.W[first:last], False, ones, sums)
+                pack(by_rows(F), F.shape[1], 1, *F.shape, place, False, ones, sums)
+            else:
+                place[:] = F.reshape(-1)
         self.roundings = np.array(Certifier(factors, activation, False, B.dtype).rounding)
         # A sample that takes longer goes to `Layer.forward`, which can be interrupted.
         limit = min(options.max_iter, int(LONG_FLOPS / (2 * max(F.size for F in factors) + n)))
         patience = methods.SLOW_STEPS if impatient else methods.ENDLESS
-        self.sizes = np.array([n, r, p, q, bias, activation.code, limit, patience, *starts], np.int64)
-        self.room = VECTORS * methods.filled(max(n, q, r), ROWS) + n + width + 2 * ROWS
+        self.sizes = np.array([n, r, p, q, bias, activation.code, limit, patience, *places], np.int64)
+        self.room = VECTORS * methods.filled(max(n, q, r), ROWS) + width + 2 * ROWS
         self.free = [self._scratch()]
         self(np.zeros((1, p), B.dtype), np.empty((1, q), B.dtype))  # This call compiles the kernel.
 

@@ -140,104 +140,110 @@ def chain_1x4(a, M, x, apart, t):
 
 
 @compiled
-def put(M, s, g, t):
+def put(N, s, g, t):
     """G = S + t for one panel and one column."""
-    vec.store(M, g, vec.add(vec.load(M, s), t))
+    vec.store(N, g, vec.add(vec.load(N, s), t))
 
 
 @compiled
-def put_1x4(M, s, s_apart, g, g_apart, t):
+def put_1x4(N, s, s_apart, g, g_apart, t):
     """G = S + t for one panel and four columns."""
-    put(M, s, g, t[0])
-    put(M, s + s_apart, g + g_apart, t[1])
-    put(M, s + 2 * s_apart, g + 2 * g_apart, t[2])
-    put(M, s + 3 * s_apart, g + 3 * g_apart, t[3])
+    put(N, s, g, t[0])
+    put(N, s + s_apart, g + g_apart, t[1])
+    put(N, s + 2 * s_apart, g + 2 * g_apart, t[2])
+    put(N, s + 3 * s_apart, g + 3 * g_apart, t[3])
 
 
 @compiled
-def put_2x4(M, s, s_apart, g, g_apart, t):
+def put_2x4(N, s, s_apart, g, g_apart, t):
     """G = S + t for two panels and four columns."""
-    lanes = vec.lanes(M)
-    put_1x4(M, s, s_apart, g, g_apart, (t[0][0], t[1][0], t[2][0], t[3][0]))
-    put_1x4(M, s + lanes, s_apart, g + lanes, g_apart, (t[0][1], t[1][1], t[2][1], t[3][1]))
+    lanes = vec.lanes(N)
+    put_1x4(N, s, s_apart, g, g_apart, (t[0][0], t[1][0], t[2][0], t[3][0]))
+    put_1x4(N, s + lanes, s_apart, g + lanes, g_apart, (t[0][1], t[1][1], t[2][1], t[3][1]))
 
 
 @compiled
-def product_2x8(F, f, panel, M, x, x_apart, s, s_apart, g, g_apart, k0, k1):
+def product_2x8(F, place, M, x, x_apart, N, s, s_apart, g, g_apart, span):
     """G = S + F X over k0 ≤ k < k1 for two panels and eight columns; eight columns need the 32 registers of AVX-512."""
-    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    (f, panel, step), (k0, k1) = place, span
+    zero = vec.splat(F, 0.0)
     none = zero, zero
     t = none, none, none, none
     u = t
     for k in range(k0, k1):
-        a = vec.load(F, f + k * lanes), vec.load(F, f + panel + k * lanes)
+        a = vec.load(F, f + k * step), vec.load(F, f + panel + k * step)
         t = chain_2x4(a, M, x + k, x_apart, t)
         u = chain_2x4(a, M, x + 4 * x_apart + k, x_apart, u)
-    put_2x4(M, s, s_apart, g, g_apart, t)
-    put_2x4(M, s + 4 * s_apart, s_apart, g + 4 * g_apart, g_apart, u)
+    put_2x4(N, s, s_apart, g, g_apart, t)
+    put_2x4(N, s + 4 * s_apart, s_apart, g + 4 * g_apart, g_apart, u)
 
 
 @compiled
-def product_2x4(F, f, panel, M, x, x_apart, s, s_apart, g, g_apart, k0, k1):
+def product_2x4(F, place, M, x, x_apart, N, s, s_apart, g, g_apart, span):
     """G = S + F X over k0 ≤ k < k1 for two panels and four columns, which fit into 16 registers."""
-    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    (f, panel, step), (k0, k1) = place, span
+    zero = vec.splat(F, 0.0)
     none = zero, zero
     t = none, none, none, none
     for k in range(k0, k1):
-        a = vec.load(F, f + k * lanes), vec.load(F, f + panel + k * lanes)
+        a = vec.load(F, f + k * step), vec.load(F, f + panel + k * step)
         t = chain_2x4(a, M, x + k, x_apart, t)
-    put_2x4(M, s, s_apart, g, g_apart, t)
+    put_2x4(N, s, s_apart, g, g_apart, t)
 
 
 @compiled
-def product_1x8(F, f, M, x, x_apart, s, s_apart, g, g_apart, k0, k1):
+def product_1x8(F, place, M, x, x_apart, N, s, s_apart, g, g_apart, span):
     """G = S + F X over k0 ≤ k < k1 for one panel and eight columns."""
-    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    (f, _, step), (k0, k1) = place, span
+    zero = vec.splat(F, 0.0)
     t = zero, zero, zero, zero
     u = t
     for k in range(k0, k1):
-        a = vec.load(F, f + k * lanes)
+        a = vec.load(F, f + k * step)
         t = chain_1x4(a, M, x + k, x_apart, t)
         u = chain_1x4(a, M, x + 4 * x_apart + k, x_apart, u)
-    put_1x4(M, s, s_apart, g, g_apart, t)
-    put_1x4(M, s + 4 * s_apart, s_apart, g + 4 * g_apart, g_apart, u)
+    put_1x4(N, s, s_apart, g, g_apart, t)
+    put_1x4(N, s + 4 * s_apart, s_apart, g + 4 * g_apart, g_apart, u)
 
 
 @compiled
-def product_4x1(F, f, panel, M, x, s, g, k0, k1):
+def product_4x1(F, place, M, x, N, s, g, span):
     """G = S + F X over k0 ≤ k < k1 for four panels and one column."""
+    (f, panel, step), (k0, k1) = place, span
     zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
     t = zero, zero
     u = t
     for k in range(k0, k1):
-        entry, at = vec.broadcast(M, x + k), f + k * lanes
+        entry, at = vec.broadcast(M, x + k), f + k * step
         t = chain_2((vec.load(F, at), vec.load(F, at + panel)), entry, t)
         u = chain_2((vec.load(F, at + 2 * panel), vec.load(F, at + 3 * panel)), entry, u)
-    put(M, s, g, t[0])
-    put(M, s + lanes, g + lanes, t[1])
-    put(M, s + 2 * lanes, g + 2 * lanes, u[0])
-    put(M, s + 3 * lanes, g + 3 * lanes, u[1])
+    put(N, s, g, t[0])
+    put(N, s + lanes, g + lanes, t[1])
+    put(N, s + 2 * lanes, g + 2 * lanes, u[0])
+    put(N, s + 3 * lanes, g + 3 * lanes, u[1])
 
 
 @compiled
-def product_2x1(F, f, panel, M, x, s, g, k0, k1):
+def product_2x1(F, place, M, x, N, s, g, span):
     """G = S + F X over k0 ≤ k < k1 for two panels and one column."""
+    (f, panel, step), (k0, k1) = place, span
     zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
     t = zero, zero
     for k in range(k0, k1):
-        a = vec.load(F, f + k * lanes), vec.load(F, f + panel + k * lanes)
+        a = vec.load(F, f + k * step), vec.load(F, f + panel + k * step)
         t = chain_2(a, vec.broadcast(M, x + k), t)
-    put(M, s, g, t[0])
-    put(M, s + lanes, g + lanes, t[1])
+    put(N, s, g, t[0])
+    put(N, s + lanes, g + lanes, t[1])
 
 
 @compiled
-def product_1x1(F, f, M, x, s, g, k0, k1):
+def product_1x1(F, place, M, x, N, s, g, span):
     """G = S + F X over k0 ≤ k < k1 for one panel and one column."""
-    t, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    (f, _, step), (k0, k1) = place, span
+    t = vec.splat(F, 0.0)
     for k in range(k0, k1):
-        t = vec.fma(vec.load(F, f + k * lanes), vec.broadcast(M, x + k), t)
-    put(M, s, g, t)
+        t = vec.fma(vec.load(F, f + k * step), vec.broadcast(M, x + k), t)
+    put(N, s, g, t)
 
 
 product_2xg = product_2x8 if GROUP == 8 else product_2x4
@@ -255,8 +261,20 @@ def product(F, rows, inner, M, x, x_apart, s, s_apart, g, g_apart, count):
     """
     vec.separate()
     lanes = vec.lanes(F)
+    place = boundary(F), inner * lanes, lanes
+    strided(F, place, (rows, inner), M, x, x_apart, M, s, s_apart, g, g_apart, count)
+
+
+@compiled
+def strided(F, place, shape, M, x, x_apart, N, s, s_apart, g, g_apart, count):
+    """Compute G = S + F X as `product` does, for an F whose panels stand anywhere in its array, and S and G in N.
+
+    place: where the first panel begins, and the distances between two panels, and between two columns of a panel.
+    shape: the numbers of rows and of columns of F
+    """
+    (start, panel, step), (rows, inner) = place, shape
+    lanes = vec.lanes(F)
     end = filled(rows, ROWS)
-    panel = inner * lanes
     grouped = (count + GROUP // 2) & -GROUP
     most = 2 if grouped > 0 else 4
     row = 0
@@ -264,66 +282,24 @@ def product(F, rows, inner, M, x, x_apart, s, s_apart, g, g_apart, count):
         panels = most
         while row + panels * lanes > end:
             panels >>= 1
-        f = boundary(F) + row * inner
+        at = start + row // lanes * panel, panel, step
         for k0 in range(0, inner, BLOCK):
-            k1 = k0 + BLOCK if k0 + BLOCK < inner else inner
+            span = k0, k0 + BLOCK if k0 + BLOCK < inner else inner
             o, o_apart = s + row, s_apart
             if k0 > 0:
                 o, o_apart = g + row, g_apart
             for c in range(0, grouped, GROUP):
                 xc, sc, gc = x + c * x_apart, o + c * o_apart, g + row + c * g_apart
                 if panels == 2:
-                    product_2xg(F, f, panel, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
+                    product_2xg(F, at, M, xc, x_apart, N, sc, o_apart, gc, g_apart, span)
                 else:  # The number of panels is odd only for vectors of 64 bytes, and then GROUP is 8.
-                    product_1x8(F, f, M, xc, x_apart, sc, o_apart, gc, g_apart, k0, k1)
+                    product_1x8(F, at, M, xc, x_apart, N, sc, o_apart, gc, g_apart, span)
             for c in range(grouped, count):
                 xc, sc, gc = x + c * x_apart, o + c * o_apart, g + row + c * g_apart
                 if panels == 4:
-                    product_4x1(F, f, panel, M, xc, sc, gc, k0, k1)
+                    product_4x1(F, at, M, xc, N, sc, gc, span)
                 elif panels == 2:
-                    product_2x1(F, f, panel, M, xc, sc, gc, k0, k1)
+                    product_2x1(F, at, M, xc, N, sc, gc, span)
                 else:
-                    product_1x1(F, f, M, xc, sc, gc, k0, k1)
+                    product_1x1(F, at, M, xc, N, sc, gc, span)
         row += panels * lanes
-
-
-@compiled
-def write(M, source, out, place, n):
-    """Copy the first n entries of a column of M to out[place : place + n]."""
-    vec.separate()
-    whole = n & -vec.lanes(M)
-    for i in range(0, whole, vec.lanes(M)):
-        vec.store(out, place + i, vec.load(M, source + i))
-    for i in range(whole, n):
-        out[place + i] = M[source + i]
-
-
-@entry
-def multiply(first, last, F, sources, sizes, where, answer):
-    """out = F [X; Y] + Z for the columns first … last − 1; F (rows, inner) is packed, and X has `above` rows.
-
-    sources: X, Y and Z, flat. Y and Z are empty where there is none. sizes: rows, above, and the number of rows of Y.
-    where: the distances between the rows and the columns of X, of Y and of Z. answer: the result, column by column, and
-    the flag by which threads end other kernels; a product is too short to look at it.
-    """
-    X, Y, Z = sources
-    rows, above, below = sizes
-    w, inner = last - first, above + below
-    # A product takes columns in groups, and may read a few more than there are.
-    room, end, apart = filled(w, GROUP), filled(rows, ROWS) + ROWS, filled(above + below, ROWS) + ROWS
-    M = np.empty(room * (apart + 2 * end) + ROWS, F.dtype)
-    x = boundary(M)
-    z, z_apart = x + room * apart, end
-    g = z + room * end
-    gather(X, first * where[1], where[0], where[1], M, x, apart, above, w, above, room)
-    if below > 0:
-        gather(Y, first * where[3], where[2], where[3], M, x + above, apart, below, w, below, room)
-    if len(Z) > 0:
-        gather(Z, first * where[5], where[4], where[5], M, z, end, rows, w, end, room)
-    else:
-        fill(M, z, z + end, 0.0)
-        z_apart -= end  # All columns begin with the same zeros.
-    product(F, rows, inner, M, x, apart, z, z_apart, g, end, w)
-    for c in range(w):
-        write(M, g + c * end, answer[0], (first + c) * rows, rows)
-    return 0

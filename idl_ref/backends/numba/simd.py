@@ -88,6 +88,12 @@ def _bits(vector: Any) -> Any:
     return ir.VectorType(I32 if isinstance(vector.element, ir.FloatType) else I64, vector.count)
 
 
+def _first(builder: Any, count: Any, vector: Any) -> Any:
+    """The mask that is true in the first `count` lanes of a vector."""
+    numbers = ir.Constant(ir.VectorType(I64, vector.count), list(range(vector.count)))
+    return builder.icmp_signed("<", numbers, _splat(builder, count, numbers.type))
+
+
 def _llvm(builder: Any, name: str, vector: Any, arguments: int) -> Any:
     bits = "f32" if isinstance(vector.element, ir.FloatType) else "f64"
     function = ir.FunctionType(vector, [vector] * arguments)
@@ -143,6 +149,24 @@ def load(typing: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def load_some(typing: Any, array: Any, offset: Any, count: Any) -> Any:
+    """array[offset : offset + count], and 0 in the lanes from `count` on, whose memory is not read."""
+    kind = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = context.get_value_type(kind)
+        place = _address(builder, _data(context, builder, array, arguments[0]), arguments[1], vector)
+        mask = _first(builder, arguments[2], vector)
+        form = ir.FunctionType(vector, [place.type, I32, mask.type, vector])
+        name = f"llvm.masked.load.v{kind.lanes}f{array.dtype.bitwidth}.p0"
+        function = cgutils.get_or_insert_function(builder.module, form, name)
+        zeros = ir.Constant(vector, [0.0] * kind.lanes)
+        return builder.call(function, [place, I32(array.dtype.bitwidth // 8), mask, zeros])
+
+    return kind(array, types.intp, types.intp), generate
+
+
+@intrinsic
 def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
     """array[offset : offset + LANES] = value"""
 
@@ -153,6 +177,23 @@ def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate
+
+
+@intrinsic
+def store_some(typing: Any, array: Any, offset: Any, value: Any, count: Any) -> Any:
+    """array[offset : offset + count] = the first `count` lanes of `value`; no other memory is written."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = arguments[2].type
+        place = _address(builder, _data(context, builder, array, arguments[0]), arguments[1], vector)
+        mask = _first(builder, arguments[3], vector)
+        form = ir.FunctionType(ir.VoidType(), [vector, place.type, I32, mask.type])
+        name = f"llvm.masked.store.v{vector.count}f{array.dtype.bitwidth}.p0"
+        function = cgutils.get_or_insert_function(builder.module, form, name)
+        builder.call(function, [arguments[2], place, I32(array.dtype.bitwidth // 8), mask])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value, types.intp), generate
 
 
 @intrinsic
@@ -336,3 +377,18 @@ def down(typing: Any, a: Any, count: Any) -> Any:
         return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, a.lanes), lanes))
 
     return a(a, count), generate
+
+
+@intrinsic(prefer_literal=True)
+def fold(typing: Any, a: Any, b: Any, parts: Any) -> Any:
+    """The upper half of each of the parts of a, and then of b, added to its lower half. `parts` is a literal."""
+    width = a.lanes // parts.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if width < 2:  # There is nothing to add; only branches that are never taken ask for this.
+            return arguments[0]
+        lower = [i for i in range(2 * a.lanes) if i % width < width // 2]
+        masks = (ir.Constant(ir.VectorType(I32, a.lanes), [i + up for i in lower]) for up in (0, width // 2))
+        return builder.fadd(*(builder.shuffle_vector(arguments[0], arguments[1], mask) for mask in masks))
+
+    return a(a, b, parts), generate

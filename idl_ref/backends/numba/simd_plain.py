@@ -37,6 +37,14 @@ def load(array: Array, offset: int) -> Array:
     return array[offset : offset + lanes(array)].copy()
 
 
+def load_some(array: Array, offset: int, count: int) -> Array:
+    """array[offset : offset + count], and 0 in the lanes from `count` on, whose memory is not read."""
+    assert 0 <= offset <= len(array) - count <= len(array)
+    vector = np.zeros(lanes(array), array.dtype)
+    vector[:count] = array[offset : offset + count]
+    return vector
+
+
 def fresh(array: Array) -> int:
     """array[0] of an array of int64, which another thread may change."""
     return int(array[0])
@@ -46,6 +54,12 @@ def store(array: Array, offset: int, value: Array) -> None:
     """array[offset : offset + LANES] = value"""
     assert 0 <= offset <= len(array) - lanes(array)
     array[offset : offset + lanes(array)] = value
+
+
+def store_some(array: Array, offset: int, value: Array, count: int) -> None:
+    """array[offset : offset + count] = the first `count` lanes of `value`; no other memory is written."""
+    assert 0 <= offset <= len(array) - count <= len(array)
+    array[offset : offset + count] = value[:count]
 
 
 def transpose(source: Array, first: int, apart: int, target: Array, place: int, between: int) -> None:
@@ -145,3 +159,9 @@ def first(a: Array) -> Any:
 def down(a: Array, count: int) -> Array:
     """The number of lane i + count in lane i; the last lanes keep the number of the last one."""
     return a[np.minimum(np.arange(len(a)) + count, len(a) - 1)]
+
+
+def fold(a: Array, b: Array, parts: int) -> Array:
+    """The upper half of each of the parts of a, and then of b, added to its lower half."""
+    halves = np.concatenate([a, b]).reshape(2 * parts, 2, -1)
+    return (halves[:, 0] + halves[:, 1]).reshape(-1)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
+import numpy as np
+
 # A solve that may take more flops than this, and so longer than about 0.2 seconds, can be interrupted. A tile of five
 # columns or more is at least five times as fast per column.
 LONG_FLOPS = 2e9
@@ -20,13 +22,15 @@ LONG_FLOPS = 2e9
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process
 
 
-def share(kernel: Callable[..., int], threads: int, tile: int, m: int, patient: bool, *arguments: Any) -> int:
+def share(
+    kernel: Callable[..., int], threads: int, tile: int, m: int, patient: bool, flag: np.ndarray, *arguments: Any
+) -> int:
     """Call the kernel for every tile of columns of 0 … m − 1, on `threads` threads; the sum of what the calls return.
 
     Threads take one tile after the other. Columns never meet, so that the answer is the same on any number of threads.
     The calling thread is one of them, unless the solve may take long (`patient`). Then it waits, because Python handles
-    an interrupt only in the main thread and not while that is in compiled code. An exception in the calling thread ends
-    the kernels: the last array of their last argument is the flag that they read before each application.
+    an interrupt only in the main thread and not while that is in compiled code. An exception in the calling thread sets
+    the flag, which solvers read before each application, and which ends them.
     """
     firsts = iter(range(0, m, tile))
 
@@ -49,7 +53,7 @@ def share(kernel: Callable[..., int], threads: int, tile: int, m: int, patient: 
         done = 0 if patient and not alone else work()
         return done + sum([helper.result() for helper in helpers if patient or not helper.cancel()])
     except BaseException:
-        arguments[-1][-1][0] = 1
+        flag[0] = 1
         wait([helper for helper in helpers if not helper.cancel()])
         raise
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from idl_ref.backends.numba.descent import descend, is_finite
+from idl_ref import losses
+from idl_ref.backends.numba import descent
+from idl_ref.backends.numba.launches import by_columns
 from idl_ref.backends.numba.layer import Layer
 from idl_ref.backends.numpy import trainer as definition
 from idl_ref.optim import SGD
@@ -12,23 +17,43 @@ from idl_ref.weights import BackwardPass
 
 
 class Trainer(definition.Trainer):
-    """Takes the training steps of one model; the solver, all products and the descent are compiled."""
+    """Takes the training steps of one model; the passes, the loss and the descent are compiled."""
 
     layer_class = Layer
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.loss = mse if self.loss is losses.mse else cross_entropy
 
     def descend(self, backward: BackwardPass) -> None:
         """Take one step of the optimizer with the gradients of the raw parameters, then project the parameters."""
         optimizer, parameters = self.optimizer, self.parameters
         if type(optimizer).step is not SGD.step or not all(w.flags.carray for w in parameters.values()):
             return super().descend(backward)
-        pulled = self.parametrisation.pullback(parameters, backward)
-        gradients = {name: np.ascontiguousarray(pulled[name], w.dtype).reshape(-1) for name, w in parameters.items()}
-        for name, g in gradients.items():
-            if not is_finite(g):
-                raise FloatingPointError(f"the gradient of {name} is not finite")
-        rule, nesterov = [optimizer.advance(), optimizer.momentum, optimizer.weight_decay], optimizer.nesterov
-        for name, w in parameters.items():
-            v = optimizer.velocity(name, w)
-            descend(w.reshape(-1), gradients[name], v.reshape(-1), *map(w.dtype.type, rule), nesterov)
+        pulled, dtype = self.parametrisation.pullback(parameters, backward), backward.B.dtype
+        weights = tuple([w.reshape(-1) for w in parameters.values()])
+        gradients = tuple([np.ascontiguousarray(pulled[name], dtype).reshape(-1) for name in parameters])
+        velocities = tuple([optimizer.velocity(name, w).reshape(-1) for name, w in parameters.items()])
+        rule = dtype.type(optimizer.rate()), dtype.type(optimizer.momentum), dtype.type(optimizer.weight_decay)
+        failed = descent.descend(weights, gradients, velocities, rule, optimizer.nesterov)
+        if failed >= 0:
+            raise FloatingPointError(f"the gradient of {list(parameters)[failed]} is not finite")
+        optimizer.advance()
         self.parametrisation.project(parameters)
         return None
+
+
+def cross_entropy(Y: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Do the same as `losses.cross_entropy`, in compiled code."""
+    return _compiled(descent.cross_entropy, Y, np.ascontiguousarray(labels, np.int64))
+
+
+def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Do the same as `losses.mse`, in compiled code."""
+    return _compiled(descent.mse, Y, by_columns(T))
+
+
+def _compiled(loss: Callable[..., float], Y: np.ndarray, targets: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Return the value and the gradient of a loss for flat targets."""
+    G_Y = np.empty((Y.shape[1], Y.shape[0]), Y.dtype)
+    return loss(by_columns(Y), targets, G_Y.reshape(-1)), G_Y.T

@@ -91,7 +91,10 @@ class Layer:
         Cost of an iteration: 2 n² m flops for a dense A, 4 n r m flops for rank r.
         """
         options = options or self.options[equation.S is not None]
-        solution = self.iterate(equation, X0, options)
+        return self.finished(self.iterate(equation, X0, options), equation, options)
+
+    def finished(self, solution: Solution, equation: Equation, options: SolveOptions) -> Solution:
+        """Return a solution with a sharp error bound if the options ask for it, and with X in the range of φ."""
         if options.certificate == "sharp":
             return entrywise.sharpened(solution, *self.on_host(equation, solution.X))
         if equation.activation.name in RANGES and entrywise.exceeds_range(solution, equation):

@@ -1,0 +1,395 @@
+"""This module starts the compiled kernels: it divides columns into tiles, and tiles among threads."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from idl_ref import certificate, checks
+from idl_ref import factors as fac
+from idl_ref.backends import methods
+from idl_ref.backends.equation import Equation
+from idl_ref.backends.numba import kernels, passes, threads
+from idl_ref.backends.numba.products import GROUP, ROWS, pack
+from idl_ref.choices import Method
+from idl_ref.solution import Solution, SolveOptions
+from idl_ref.weights import BackwardPass, ForwardPass, Weights
+
+# Several threads are used if one application takes more flops than this. To wake a thread takes 0.1 ms.
+PARALLEL_FLOPS = 15e6
+# A tile has at most TILE columns, and all vectors of its columns take at most TILE_BYTES, so that they stay in the L2
+# cache.
+TILE = 64
+TILE_BYTES = 3 << 19
+
+Flat = tuple[np.ndarray, int, int]  # The entries of a matrix, and the distances between its rows and its columns.
+NOTHING: dict[np.dtype, Flat] = {
+    dtype: (np.empty(0, dtype), 0, 0) for dtype in checks.FLOAT_DTYPES
+}  # The form of None.
+
+
+def flat(array: np.ndarray) -> Flat:
+    """Return a matrix in the form that kernels read. It is copied only if its memory is read-only or not contiguous."""
+    if not array.flags.carray:
+        if array.flags.farray:
+            return array.T.ravel(), 1, array.shape[0]
+        array = np.array(array, order="C")  # Numba would compile other kernels for arrays with gaps, or read-only ones.
+    return array.ravel(), array.shape[1], 1
+
+
+def transposed(F: np.ndarray) -> np.ndarray:
+    """Return the entries of a factor in column-major order, as a flat array."""
+    return np.array(F.T, order="C").reshape(-1)
+
+
+def by_rows(M: np.ndarray) -> np.ndarray:
+    """Return the entries of a matrix row by row, as a flat array, which is a copy only if the memory is different."""
+    return (M if M.flags.carray else np.array(M, order="C")).reshape(-1)
+
+
+def by_columns(M: np.ndarray) -> np.ndarray:
+    """Return the entries of a matrix column by column, as a flat array; samples are columns."""
+    return by_rows(M.T)
+
+
+def tiles(m: int, column_bytes: int, tile: int | None, flops: int) -> tuple[int, int]:
+    """Return the number of threads that save time, and the number of columns of a tile.
+
+    A tile is wide, so that each entry of A is used often, but its vectors fit into the cache. All threads get the same
+    number of tiles. A `tile` that is given is used as it is.
+    """
+    workers = numba.get_num_threads() if m * flops > PARALLEL_FLOPS else 1
+    if tile is None:
+        share = -(-m // workers)
+        most = max(GROUP, min(TILE, TILE_BYTES // column_bytes) // GROUP * GROUP)
+        if m <= most and workers == 1:
+            return 1, m
+        width = -(-share // -(-share // most))
+        tile = -(-width // GROUP) * GROUP
+    return min(workers, -(-m // tile)), tile
+
+
+# The activation, the step and the norms of one entry take as long as this many flops of a product.
+ENTRY_FLOPS = 40
+# The number of vectors that a method needs for each column.
+KEPT = {"auto": 3, "picard": 3, "substitution": 3, "newton": 5, "anderson": 5 + kernels.HISTORY}
+Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # The arrays that `blank` allocates.
+
+
+def packed_size(height: int, width: int) -> int:
+    """Return the size of an array for the panels of a factor, with ROWS to spare for an aligned start."""
+    return methods.filled(height, ROWS) * width + ROWS
+
+
+class Prepared(NamedTuple):
+    """The data of a solve that do not depend on its columns. A layer computes them once for each of its equations."""
+
+    asked: str  # the method that the options name
+    method: str  # the method that this name stands for
+    r: int  # the rank, or 0 for a dense A
+    code: int  # the code of the activation
+    F1: np.ndarray  # the first factor, packed in panels
+    F2: np.ndarray  # the second factor, packed in panels; empty for a dense A
+    roundings: tuple[float, ...]  # a Rounding as a plain tuple, which a kernel receives faster than a named one
+    flops: int  # the flops of one application to one column
+
+
+def prepare(equation: Equation, asked: Method, known: Prepared | None) -> Prepared:
+    """Choose the method and pack the factors; `known`, prepared for another method, saves packing them again.
+
+    Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its largest entry bounds ‖A‖∞.
+    """
+    factors, activation, S, _ = equation
+    adjoint = S is not None
+    method = methods.choose(asked, factors, adjoint)
+    if known is not None:
+        return known._replace(asked=asked, method=method)
+    dtype = factors[0].dtype
+    weights = NOTHING[dtype][0]  # An empty array stands for ones.
+    panels, terms, flops, largest = [weights, weights], ROWS, ENTRY_FLOPS * factors[0].shape[0], 0.0
+    for i in range(len(factors)) if adjoint else range(len(factors) - 1, -1, -1):
+        height, width = factors[i].shape
+        panels[i] = np.empty(packed_size(height, width), dtype)
+        sums = np.empty(methods.filled(width if adjoint else height, ROWS), dtype)
+        largest = pack(*flat(factors[i]), height, width, panels[i], adjoint, weights, sums)
+        weights = sums
+        terms += height + width
+        flops += 2 * height * width
+    norm = methods.norm_bound(largest, terms, dtype, len(factors) > 1)
+    if not norm < 1:  # The certificate then depends on the exact value.
+        norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
+    r = factors[0].shape[1] if len(factors) == 2 else 0
+    roundings = tuple(certificate.rounding(factors, activation, dtype, norm))
+    return Prepared(asked, method, r, activation.code, panels[0], panels[1], roundings, flops)
+
+
+def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
+    """Return the arrays that kernels write: the columns x (m n,), status (m,), iterations (m,), and numbers (5, m).
+
+    The last array is a flag that ends kernels before they are done, where it is not 0.
+    """
+    return np.empty(m * n, dtype), np.empty(m, np.int8), iterations, np.empty((5, m)), np.zeros(1, np.int64)
+
+
+class Forward(NamedTuple):
+    """What stands around the equation in a forward pass: Z = B U before it, and Y = C X + D U behind it."""
+
+    weights: tuple[np.ndarray, np.ndarray, np.ndarray]  # B, C and D row by row; D is empty if there is none
+    U: np.ndarray
+    sizes: tuple[int, int, int]  # n, p and q
+    Y: np.ndarray
+
+    @classmethod
+    def of(cls, weights: Weights, U: np.ndarray) -> Forward:
+        """Return the parts for weights and inputs, with room for the outputs.   U (p, m) with the constant feature"""
+        _, B, C, D, _ = weights
+        (n, p), q = B.shape, len(C)
+        D = NOTHING[B.dtype][0] if D is None else by_rows(D)
+        return cls((by_rows(B), by_rows(C), D), by_columns(U), (n, p, q), np.empty(q * U.shape[1], B.dtype))
+
+    def cost(self) -> tuple[Callable[..., int], int, int]:
+        """Return the kernel that computes all, and the entries and the flops that one column takes beside the solve."""
+        n, p, q = self.sizes
+        return passes.forward, p + q, 2 * (n * p + q * n + q * p)
+
+    def before(self, Z: np.ndarray) -> None:
+        """Write B U to Z, whose columns are contiguous."""
+        n, p, _ = self.sizes
+        how = tiles(Z.shape[1], (n + p) * Z.itemsize, None, 2 * n * p)
+        launch(passes.constant, Z.shape[1], how, self.weights[0], self.U, self.sizes, Z.T.reshape(-1))
+
+    def after(self, X: np.ndarray) -> None:
+        """Write C X + D U to Y.   X one column after the other"""
+        n, p, q = self.sizes
+        m, (_, C, D) = len(X) // n, self.weights
+        how = tiles(m, (n + p + q) * X.itemsize, None, 2 * q * (n + p))
+        launch(passes.readout, m, how, C, D, X, self.U, self.sizes, self.Y)
+
+
+class Backward(NamedTuple):
+    """What stands before the adjoint equation in a backward pass: S = φ′(A X + Z) and G = Cᵀ G_Y."""
+
+    given: tuple  # the factors of the forward equation, packed; C; X, Z and G_Y
+    sizes: tuple[int, int, int, int]  # n, r, q and the code of the activation
+    S_and_G: tuple[np.ndarray, np.ndarray]
+
+    def cost(self) -> tuple[Callable[..., int], int, int]:
+        """Return the kernel that computes all, and the entries and the flops that one column takes beside the solve."""
+        n, r, q, _ = self.sizes
+        return passes.adjoint, n + q, 2 * n * q + (4 * n * r if r else 2 * n * n)
+
+    def before(self, Z: np.ndarray) -> None:
+        """Write S and G, which is the Z of the adjoint equation."""
+        m, (_, entries, flops) = Z.shape[1], self.cost()
+        how = tiles(m, entries * Z.itemsize, None, flops)
+        launch(passes.terms, m, how, *self.given, self.sizes, self.S_and_G)
+
+    def after(self, X: np.ndarray) -> None:
+        """Nothing, because the gradients are sums over all columns."""
+
+
+def solve(
+    prepared: Prepared,
+    equation: Equation,
+    X0: np.ndarray | None,
+    options: SolveOptions,
+    around: Forward | Backward | None = None,
+) -> Solution:
+    """Solve an equation, and compute what stands around it, in the same launch if the method is Picard's."""
+    (n, m), adjoint, one_launch = equation.Z.shape, equation.S is not None, prepared.method in ("auto", "picard")
+    answer = blank(n, m, equation.Z.dtype, np.zeros(m, np.intp))
+    if around and not one_launch:
+        around.before(equation.Z)
+    left = solve_columns(prepared.method, prepared, equation, X0, options, answer, around if one_launch else None)
+    slow = left > 0
+    for method in ("anderson", "newton"):
+        if left and prepared.method == "auto":
+            left = _solve_slow(method, prepared, equation, options, answer)
+    X, status, iterations, numbers = answer[0].reshape(m, n), *answer[1:4]
+    if around and (slow or not one_launch):
+        around.after(answer[0])
+    step, bound = numbers[kernels.STEP], numbers[kernels.BOUND]
+    if not prepared.roundings[0] < 1:  # The norm of A alone then shows no contraction.
+        numerator, kappa, lipschitz = numbers[kernels.EXCESS :]
+        forward = fac.transpose(equation.factors) if adjoint else equation.factors
+        bound = certificate.divide(numerator, kappa, lipschitz, forward, adjoint)
+    return Solution(X.T, status, iterations, step, bound)
+
+
+def _solve_slow(method: str, prepared: Prepared, equation: Equation, options: SolveOptions, answer: Answer) -> int:
+    """Continue with the columns of the status SLOW by another method, and return how many are slow again."""
+    X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:4]
+    slow = np.flatnonzero(status == kernels.SLOW)
+    if slow.size == status.size:
+        return solve_columns(method, prepared, equation, X.T, options, answer)
+    rest = blank(X.shape[1], slow.size, X.dtype, iterations[slow])
+    S, Z = equation.S, equation.Z
+    some = equation._replace(S=None if S is None else S.T[slow].T, Z=Z.T[slow].T)
+    left = solve_columns(method, prepared, some, X[slow].T, options, rest)
+    X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:4]
+    return left
+
+
+def solve_columns(
+    method: str,
+    p: Prepared,
+    equation: Equation,
+    X0: np.ndarray | None,
+    options: SolveOptions,
+    answer: Answer,
+    around: Forward | Backward | None = None,
+) -> int:
+    """Solve all columns by one method and write the results to `answer`, whose iterations are added to.
+
+    Here "auto" means Picard, which gives up slow columns with the status SLOW. The number of these columns is returned.
+    """
+    factors, _, S, Z = equation
+    (n, m), nothing = Z.shape, NOTHING[Z.dtype]
+    if method == "substitution" and X0 is not None:  # Only a start that is not finite has an effect.
+        Z = np.where(np.isfinite(X0).all(axis=0), Z, Z.dtype.type(np.nan))
+    Z, z_down, z_right = flat(Z)
+    S, s_down, s_right = nothing if S is None else flat(S)
+    skip = int(X0 is None and math.isfinite(p.roundings[0]))  # A·0 = 0, unless A has an entry NaN or inf.
+    X0, x_down, x_right = nothing if X0 is None else flat(X0)
+    where = (z_down, z_right, s_down, s_right, x_down, x_right)
+    tol, max_iter = float(options.tol), min(int(options.max_iter), methods.ENDLESS)
+    column_bytes, flops = KEPT[method] * n * Z.itemsize, p.flops
+    kernel: Callable[..., int]
+    arguments: tuple
+    if method == "substitution":
+        kind = n, p.code, int(fac.triangle(factors) == "upper")
+        kernel = kernels.substitute
+        arguments = transposed(factors[0]), p.F1, (Z, S), kind, where, tol, p.roundings
+    elif method in ("anderson", "newton"):
+        rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
+        cheaper = p.method == "auto" and method == "anderson"
+        other = methods.newton_cost(factors) if cheaper else math.inf
+        levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
+        kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, (Z, S, X0), rules, where, levels, p.roundings)
+    else:
+        sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS, skip
+        kernel, arguments = kernels.picard, (p.F1, p.F2, (Z, S, X0), sizes, where, (tol, methods.SLOW), p.roundings)
+        if around:
+            whole, entries, more = around.cost()
+            kernel, arguments = whole, (tuple(around), *arguments)
+            column_bytes, flops = column_bytes + entries * Z.itemsize, flops + more
+    work = m * max_iter * (p.flops + (n**3 if method == "newton" and not p.r else 0))
+    patient = work > min(m, 5) * threads.LONG_FLOPS and threading.current_thread() is threading.main_thread()
+    workers, tile = tiles(m, column_bytes, options.tile, flops)
+    if m <= tile and not patient:
+        return kernel(0, m, *arguments, answer)
+    return threads.share(kernel, workers, tile, m, patient, answer[-1], *arguments, answer)
+
+
+# --- products ---------------------------------------------------------------------------------------------------------
+
+
+def launch(kernel: Callable[..., int], m: int, workers_and_tile: tuple[int, int], *arguments: Any) -> None:
+    """Call a kernel for m columns, or for m rows, on some threads and in tiles; see `tiles`."""
+    workers, tile = workers_and_tile
+    if m <= tile:
+        kernel(0, m, *arguments)
+    else:
+        threads.share(kernel, workers, tile, m, False, np.zeros(1, np.int64), *arguments)
+
+
+def forward(
+    prepared: Prepared, equation: Equation, weights: Weights, U: np.ndarray, options: SolveOptions
+) -> tuple[Solution, np.ndarray]:
+    """Compute Z, which is written to the equation, the solution, and Y (q, m).   U (p, m) with the constant feature"""
+    around = Forward.of(weights, U)
+    solution = solve(prepared, equation, None, options, around)
+    return solution, around.Y.reshape(U.shape[1], -1).T
+
+
+def constant(weights: Weights, U: np.ndarray) -> np.ndarray:
+    """Return Z = B U.   U (p, m) with the constant feature -> (n, m)"""
+    Z = np.empty((U.shape[1], len(weights.B)), weights.B.dtype).T
+    Forward.of(weights, U).before(Z)
+    return Z
+
+
+def readout(weights: Weights, U: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """Return Y = C X + D U.   U (p, m) with the constant feature, X (n, m) -> (q, m)"""
+    around = Forward.of(weights, U)
+    around.after(by_columns(X))
+    return around.Y.reshape(U.shape[1], -1).T
+
+
+class Packed(NamedTuple):
+    """A matrix F (rows, inner) in panels, which kernels multiply with columns."""
+
+    panels: np.ndarray
+    rows: int
+    inner: int
+
+
+def packed(F: np.ndarray) -> Packed:
+    """Pack a matrix F (rows, inner) in panels."""
+    nothing = NOTHING[F.dtype][0]
+    sums = np.empty(-(-len(F) // ROWS) * ROWS, F.dtype)
+    panels = np.empty(sums.size * F.shape[1] + ROWS, F.dtype)
+    pack(*flat(F), *F.shape, panels, False, nothing, sums)
+    return Packed(panels, *F.shape)
+
+
+def affine(F: Packed, X: np.ndarray, Z: np.ndarray | None = None) -> np.ndarray:
+    """Return F X + Z, where Z may be left out.   F (rows, inner), X (inner, m) -> (rows, m)"""
+    panels, rows, inner = F
+    m, nothing = X.shape[1], NOTHING[X.dtype][0]
+    out = np.empty((m, rows), X.dtype)
+    arguments = panels, by_columns(X), nothing if Z is None else by_columns(Z), (rows, inner), out.reshape(-1)
+    launch(passes.multiply, m, tiles(m, (rows + inner) * X.itemsize, None, 2 * rows * inner), *arguments)
+    return out.T
+
+
+def outer(Lt: np.ndarray, R: np.ndarray) -> np.ndarray:
+    """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b)"""
+    (m, a), (b, _) = Lt.shape, R.shape
+    out = np.empty((-(-a // GROUP) * GROUP + 1, b), R.dtype)
+    out[-1] = 0
+    workers = numba.get_num_threads() if 2 * a * b * m > PARALLEL_FLOPS else 1
+    share = -(-a // workers)  # A tile reads all of R, so that each thread has only one.
+    how = workers, -(-share // GROUP) * GROUP
+    launch(passes.outer, a, how, by_rows(Lt), by_columns(R), (a, b, m), out.reshape(-1))
+    return out[:a]
+
+
+def backward(
+    prepared: tuple[Prepared, Prepared],
+    equation: Equation,
+    forward: ForwardPass,
+    G_Y: np.ndarray,
+    options: SolveOptions,
+    inputs: bool,
+) -> BackwardPass:
+    """Compute S and G, which are written to the adjoint equation, its solution V, and the gradients.
+
+    ∂[A; C] = [V; G_Y] Xᵀ and ∂[B; D] = [V; G_Y] Uᵀ are one product each. `prepared` belongs to the forward and to the
+    adjoint equation.
+    """
+    (factors, B, C, D, bias), U, X, Z = forward.weights, forward.U, forward.solution.X, forward.Z
+    (forth, back), n = prepared, len(Z)
+    assert equation.S is not None
+    S_and_G = equation.S.T.reshape(-1), equation.Z.T.reshape(-1)
+    given = forth.F1, forth.F2, by_rows(C), (by_columns(X), by_columns(Z), by_columns(G_Y))
+    solution = solve(back, equation, None, options, Backward(given, (n, forth.r, len(C), forth.code), S_and_G))
+    V = solution.X
+    both = np.concatenate([V.T, G_Y.T], axis=1)
+    to_U = outer(V.T if D is None else both, U)
+    to_X = outer(both if len(factors) == 1 else G_Y.T, X)
+    G_A: fac.Factors = (to_X[:n],)
+    if len(factors) == 2:
+        T, W = affine(packed(factors[1]), X), affine(packed(factors[0].T), V)
+        G_A = outer(V.T, T), outer(W.T, X)
+    G_U = None
+    if inputs:
+        G_U = affine(packed(B.T), V)
+        G_U = G_U if D is None else affine(packed(D.T), G_Y, G_U)
+        G_U = G_U[:-1] if bias else G_U
+    return BackwardPass(solution, G_A, to_U[:n], to_X[-len(C) :], None if D is None else to_U[n:], G_U)

@@ -1,0 +1,172 @@
+"""This module has the compiled parts of a forward and of a backward pass, for some of the columns of a batch.
+
+forward     Z = B U            X by a solver       Y = C X + D U
+backward    S = φ′(A X + Z)    G = Cᵀ G_Y          V by a solver       ∂ = L Rᵀ, such as ∂B = V Uᵀ
+
+All arrays are flat. U, Z, X, Y, S and G have one column after the other; B, C and D have one row after the other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from idl_ref.backends.numba.compiling import compiled, entry, vec
+from idl_ref.backends.numba.dots import rows_by_columns
+from idl_ref.backends.numba.functions import slope
+from idl_ref.backends.numba.kernels import apply, picard
+from idl_ref.backends.numba.products import BLOCK, GROUP, ROWS, boundary, fill, filled, gather, product, strided
+
+# So many entries of a row of ∂ are computed before the next ones, so that what they are computed from stays in cache.
+PART = 1024
+
+
+# --- forward ----------------------------------------------------------------------------------------------------------
+
+
+@entry
+def constant(first, last, B, U, sizes, Z):
+    """Z = B U.   sizes: n, p and q"""
+    n, p, _ = sizes
+    rows_by_columns(B, n, p, U, first * p, p, Z, first * n, n, last - first)
+    return 0
+
+
+@entry
+def readout(first, last, C, D, X, U, sizes, Y):
+    """Y = C X + D U; D is empty where there is none.   sizes: n, p and q"""
+    n, p, q = sizes
+    count, width = last - first, last - last + 8
+    rows_by_columns(C, q, n, X, first * n, n, Y, first * q, q, count)
+    if D.size > 0:
+        M = np.empty(q * width, D.dtype)
+        for c in range(first, last, width):
+            some = min(width, last - c)
+            rows_by_columns(D, q, p, U, c * p, p, M, 0, q, some)
+            for i in range(some * q):
+                Y[c * q + i] += M[i]
+    return 0
+
+
+@entry
+def forward(first, last, around, F1, F2, columns, shape, where, levels, roundings, answer):
+    """Z, X by Picard's iteration, and Y. Returns how many columns were slow, whose X and Y are not those wanted yet.
+
+    around: B, C and D; U; their sizes n, p and q; and Y. The rest is what `picard` takes.
+    """
+    (B, C, D), U, sizes, Y = around
+    constant(first, last, B, U, sizes, columns[0])
+    left = picard(first, last, F1, F2, columns, shape, where, levels, roundings, answer)
+    readout(first, last, C, D, answer[0], U, sizes, Y)
+    return left
+
+
+# --- backward ---------------------------------------------------------------------------------------------------------
+
+
+@entry
+def terms(first, last, F1, F2, C, columns, sizes, answer):
+    """The terms of the adjoint equation, S = φ′(A X + Z) and G = Cᵀ G_Y.
+
+    columns: X, Z and G_Y. sizes: n, r (0 for one factor), q and the activation. answer: S and G.
+    """
+    (X, Z, G_Y), (n, r, q, code), (S, G) = columns, sizes, answer
+    w, end, small, lanes = last - first, filled(n, ROWS), filled(r, ROWS), vec.lanes(C)
+    stride, apart, room = end + ROWS, filled(q, ROWS) + ROWS, filled(w, GROUP)
+    block = room * stride
+    M = np.empty(3 * block + (room + 3) * small + (q + 1) * stride + room * apart + ROWS, C.dtype)
+    x = boundary(M)
+    z, p, t = x + block, x + 2 * block, x + 3 * block
+    c = t + (room + 3) * small
+    y = c + (q + 1) * stride
+    gather(X, first * n, 1, n, M, x, stride, n, w, end, room)
+    gather(Z, first * n, 1, n, M, z, stride, n, w, end, room)
+    fill(M, t, t + small, 0.0)
+    apply(F1, F2, M, (x, p, z, t), stride, small, w, n, r, 0)
+    for a in range(p, p + w * stride, stride):
+        for i in range(a, a + end, lanes):
+            vec.store(M, i, slope(vec.load(M, i), code))
+    write(M, p, stride, S, first * n, n, w)
+    gather(C, n - n, 1, n, M, c, stride, n, q, end, q)  # A literal 0 would compile `gather` once more.
+    fill(M, c + q * stride, c + q * stride + end, 0.0)
+    gather(G_Y, first * q, 1, q, M, y, apart, q, w, filled(q, ROWS), room)
+    strided(M, (c, lanes, stride), (n, q), M, y, apart, M, c + q * stride, n - n, p, stride, w)
+    write(M, p, stride, G, first * n, n, w)
+    return 0
+
+
+@entry
+def adjoint(first, last, around, F1, F2, columns, shape, where, levels, roundings, answer):
+    """The terms of the adjoint equation, and V by Picard's iteration. Returns how many columns were slow.
+
+    around: what `terms` takes, whose factors are those of the forward equation. The rest is what `picard` takes.
+    """
+    (P1, P2, C, known), sizes, S_and_G = around
+    terms(first, last, P1, P2, C, known, sizes, S_and_G)
+    return picard(first, last, F1, F2, columns, shape, where, levels, roundings, answer)
+
+
+@compiled
+def write(M, source, apart, out, place, n, count):
+    """Copy the first n entries of each of `count` columns, which are `apart` in M, to `out`, one after the other."""
+    vec.separate()
+    lanes = vec.lanes(M)
+    whole = n & -lanes
+    for c in range(count):
+        m, o = source + c * apart, place + c * n
+        for i in range(0, whole, lanes):
+            vec.store(out, o + i, vec.load(M, m + i))
+        for i in range(whole, n):
+            out[o + i] = M[m + i]
+
+
+@entry
+def outer(first, last, L, R, sizes, out):
+    """∂ = L Rᵀ for the rows first … last − 1: sums over samples, one block of them after the other.
+
+    L (a, m) and R (b, m) have one column after the other, ∂ has one row after the other. `out` has room for
+    `filled(a, GROUP)` rows, and a row of zeros behind them.   sizes: a, b and m
+    """
+    a, b, m = sizes
+    w, lanes, most = last - first, vec.lanes(R), filled(min(m, BLOCK), ROWS)
+    # The rows of R are the lanes of a product. Those that do not fill ROWS lanes are copied, with zeros beside them.
+    whole, room, down = b & -ROWS, filled(w, GROUP), most + ROWS
+    M = np.zeros(most * ROWS + room * (down + ROWS) + 2 * ROWS, R.dtype)
+    r = boundary(M)
+    lt, g = r + most * ROWS, r + most * ROWS + room * down
+    zeros, rest, apart, narrow = filled(a, GROUP) * b, g + room * ROWS, b - b, b - b
+    for k in range(0, m, BLOCK):
+        count = min(BLOCK, m - k)
+        gather(L, k * a + first, a, 1, M, lt, down, count, w, filled(count, ROWS), room)
+        for f in range(0, whole, PART):
+            place, o = (k * b + f, lanes, b), first * b + f
+            s = o if k > 0 else zeros
+            strided(R, place, (min(PART, whole - f), count), M, lt, down, out, s, apart, o, b, w)
+        if whole < b:
+            gather(R, k * b + whole, 1, b, M, r, ROWS, b - whole, count, ROWS, count)
+            strided(M, (r, lanes, down - most), (ROWS, count), M, lt, down, M, rest, narrow, g, down - most, w)
+        apart, rest, narrow = b, g, down - most  # The next blocks are added to what is there.
+    for c in range(w):
+        for i in range(whole, b):
+            out[(first + c) * b + i] = M[g + c * ROWS + i - whole]
+    return 0
+
+
+@entry
+def multiply(first, last, F, X, Z, sizes, out):
+    """F X + Z for a packed F; Z is empty where there is none. All have one column after the other.   sizes: of F"""
+    rows, inner = sizes
+    w = last - first
+    room, end, apart = filled(w, GROUP), filled(rows, ROWS) + ROWS, filled(inner, ROWS) + ROWS
+    M = np.empty(room * (apart + 2 * end) + ROWS, F.dtype)
+    x, z_apart = boundary(M), end
+    z = x + room * apart
+    g = z + room * end
+    gather(X, first * inner, 1, inner, M, x, apart, inner, w, inner, room)
+    if Z.size > 0:
+        gather(Z, first * rows, 1, rows, M, z, end, rows, w, end - ROWS, room)
+    else:
+        fill(M, z, z + end, 0.0)
+        z_apart -= end  # All columns begin with the same zeros.
+    product(F, rows, inner, M, x, apart, z, z_apart, g, end, w)
+    write(M, g, end, out, first * rows, rows, w)
+    return 0

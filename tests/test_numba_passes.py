@@ -1,0 +1,305 @@
+"""Passes and training steps of the Numba twin: those of the definition to rounding, and always the same bits."""
+
+import itertools
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+import idl_ref
+from idl_ref import SGD, ImplicitModel, fit, losses
+from idl_ref.backends.numba import Trainer, launches
+from idl_ref.backends.numpy import Trainer as Definition
+from idl_ref.functions import FUNCTIONS
+
+ROOT = Path(idl_ref.__file__).parents[1]
+SHAPES = [  # n, p, q, rank, bias, no_D
+    (45, 37, 7, None, False, False),
+    (45, 37, 7, 5, True, False),
+    (16, 64, 1, None, True, True),
+    (3, 2, 2, 2, False, True),
+    (130, 1100, 3, None, True, False),
+]
+DTYPES = ("float32", "float64")
+
+
+def make(shape, dtype="float32", backend="numba", **more):
+    n, p, q, rank, bias, no_D = shape
+    low = {} if rank is None else {"is_low_rank": True, "rank": rank}
+    return ImplicitModel(p, q, n, bias=bias, no_D=no_D, dtype=dtype, backend=backend, seed=1, **low, **more)
+
+
+def data(shape, m, dtype="float32", loss="cross_entropy"):
+    rng = np.random.default_rng(m)
+    U = rng.standard_normal((m, shape[1])).astype(dtype)
+    return U, rng.integers(0, shape[2], m) if loss == "cross_entropy" else rng.standard_normal((m, shape[2]))
+
+
+def gradients(model, U, T, loss="cross_entropy"):
+    value, found = model.loss_and_gradients(U, T, loss)
+    return {"loss": np.array(value), **found}
+
+
+def equal(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+# --- the definition ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_outputs_and_gradients_are_those_of_the_definition(shape, dtype, loss):
+    exact = 1e-4 if dtype == "float32" else 1e-11
+    tols = {"tol": exact / 100, "grad_tol": exact / 100, "on_failure": "ignore"}
+    compiled, defined = (make(shape, dtype, backend, **tols) for backend in ("numba", "numpy"))
+    for m in (1, 5, 64, 200):
+        U, T = data(shape, m, dtype, loss)
+        np.testing.assert_allclose(compiled(U), defined(U), rtol=exact, atol=exact)
+        expected = gradients(defined, U, T, loss)
+        for name, G in gradients(compiled, U, T, loss).items():
+            np.testing.assert_allclose(
+                G, expected[name], rtol=0, atol=exact * np.abs(expected[name]).max(), err_msg=name
+            )
+
+
+@pytest.mark.parametrize("method", ["auto", "picard", "anderson", "newton"])
+def test_every_method_and_start_goes_through_the_same_passes(method):
+    compiled, defined = (
+        make(SHAPES[0], "float64", b, method=method, tol=1e-13, grad_tol=1e-13) for b in ("numba", "numpy")
+    )
+    U, T = data(SHAPES[0], 9, "float64")
+    X0 = np.random.default_rng(0).standard_normal((9, 45))
+    np.testing.assert_allclose(compiled(U), defined(U), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(compiled(U, X0), defined(U, X0), rtol=1e-10, atol=1e-12)
+    expected = gradients(defined, U, T)
+    for name, G in gradients(compiled, U, T).items():
+        np.testing.assert_allclose(G, expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_slow_columns_end_with_the_outputs_of_their_last_method():
+    """Columns that leave Picard's iteration get X, and then Y, from Anderson's or Newton's steps."""
+    compiled, defined = (make(SHAPES[0], "float64", b, tol=1e-12, kappa=0.9999) for b in ("numba", "numpy"))
+    for model in (compiled, defined):
+        A = np.abs(model.parameters["A"])
+        model.parameters["A"][...] = 0.9999 * A / A.sum(axis=1, keepdims=True)
+    U, _ = data(SHAPES[0], 8, "float64")
+    forward = compiled.forward_pass(U)
+    assert forward.solution.converged
+    np.testing.assert_allclose(forward.Y, defined.forward_pass(U).Y, rtol=1e-6)
+    C, D = compiled.parameters["C"], compiled.parameters["D"]
+    np.testing.assert_allclose(forward.Y, C @ forward.solution.X + D @ U.T, rtol=1e-10, atol=1e-10)
+
+
+def test_parameters_that_change_in_place_count_at_the_next_call():
+    for name, backend in itertools.product("ABCD", ("numba", "numpy")):
+        model, (U, _) = make(SHAPES[0], backend=backend), data(SHAPES[0], 5)
+        before = model(U)
+        model.parameters[name][...] *= 0.5
+        assert not np.array_equal(model(U), before)
+        np.testing.assert_array_equal(model(U), ImplicitModel.from_parameters(model.settings, model.parameters)(U))
+
+
+def test_parameters_and_inputs_may_lie_in_memory_as_they_like():
+    model, (U, T) = make(SHAPES[0]), data(SHAPES[0], 20)
+    expected, Y = gradients(model, U, T), model(U)
+    wide = np.zeros((40, 74), np.float32)
+    wide[::2, ::2] = U
+    U.flags.writeable = False
+    for other in (np.asfortranarray(U), wide[::2, ::2], U):
+        np.testing.assert_array_equal(model(other), Y)
+        equal(gradients(model, other, T), expected)
+    for name in ("B", "C", "D"):
+        model.parameters[name] = np.asfortranarray(model.parameters[name])
+    np.testing.assert_array_equal(model(U), Y)
+    equal(gradients(model, U, T), expected)
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_compiled_losses_are_those_of_the_definition(dtype):
+    from idl_ref.backends.numba import trainer
+
+    rng, eps = np.random.default_rng(0), float(np.finfo(dtype).eps)
+    for q, m, size in itertools.product((1, 2, 10), (1, 7), (1.0, 50.0, 1e4)):
+        Y, T = (size * rng.standard_normal((2, q, m))).astype(dtype)
+        for compiled, defined, targets in (
+            (trainer.cross_entropy, losses.cross_entropy, rng.integers(0, q, m)),
+            (trainer.mse, losses.mse, T),
+        ):
+            value, G_Y = compiled(Y, targets)
+            expected, exact = defined(Y.astype(np.float64), targets)
+            assert value == pytest.approx(expected, rel=20 * eps)
+            np.testing.assert_allclose(G_Y, exact, rtol=2e2 * eps, atol=np.finfo(dtype).tiny)
+            assert G_Y.dtype == dtype
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_of_outputs_that_are_not_finite_is_not_finite(bad):
+    from idl_ref.backends.numba import trainer
+
+    Y = np.array([[0.0, 1.0], [bad, 2.0]])
+    for loss, targets in ((trainer.cross_entropy, np.array([0, 1])), (trainer.mse, np.zeros((2, 2)))):
+        assert not np.isfinite(loss(Y, targets)[0])
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def trainers(f, loss, low_rank, **rule):
+    """Return the trainers of both twins for equal models in float64."""
+    made = []
+    for kind, backend in ((Trainer, "numba"), (Definition, "numpy")):
+        rank = {"is_low_rank": True, "rank": 3} if low_rank else {}
+        model = ImplicitModel(
+            6,
+            3,
+            12,
+            f=f,
+            bias=True,
+            dtype="float64",
+            backend=backend,
+            seed=0,
+            tol=1e-14,
+            grad_tol=1e-14,
+            kappa=0.9,
+            **rank,
+        )
+        optimizer, s = SGD(0.1, **rule), model.settings
+        optimizer.start(100)
+        activation = idl_ref.activations.get(s.activation)
+        made.append(kind(model.parameters, s.parametrisation, activation, s.options, loss, optimizer))
+    return made
+
+
+RULES = [
+    {"momentum": 0.0},
+    {"momentum": 0.9, "weight_decay": 1e-3},
+    {"momentum": 0.8, "nesterov": True, "schedule": "cosine"},
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_a_hundred_steps_agree_step_by_step(name, loss, rule):
+    f, rng = FUNCTIONS[name], np.random.default_rng(0)
+    for low_rank in {False, f.low_rank}:
+        compiled, defined = trainers(f, loss, low_rank, **rule)
+        for _ in range(100):
+            U = rng.standard_normal((8, 6))
+            T = rng.integers(0, 3, 8) if loss == "cross_entropy" else rng.standard_normal((3, 8))
+            a, b = compiled.step(U, T), defined.step(U, T)
+            assert a.loss == pytest.approx(b.loss, rel=1e-9)
+            for name, w in compiled.parameters.items():
+                np.testing.assert_allclose(w, defined.parameters[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize("parameter", ["A", "B", "C", "D"])
+def test_a_gradient_that_is_not_finite_changes_nothing(parameter):
+    compiled, _ = trainers(FUNCTIONS["rows"], "mse", False, momentum=0.9)
+    U, T = np.ones((4, 6)), np.ones((3, 4))
+    backward = compiled.step(U, T).backward
+    before = {name: w.copy() for name, w in compiled.parameters.items()}
+    velocity = {name: compiled.optimizer.velocity(name, w).copy() for name, w in before.items()}
+    rate = compiled.optimizer.rate()
+    bad = backward.factors[0] if parameter == "A" else getattr(backward, parameter)
+    bad[-1, -1] = np.inf
+    with pytest.raises(FloatingPointError, match=f"the gradient of {parameter} is not finite"):
+        compiled.descend(backward)
+    equal(compiled.parameters, before)
+    equal({name: compiled.optimizer.velocity(name, w) for name, w in before.items()}, velocity)
+    assert compiled.optimizer.rate() == rate
+
+
+def test_an_optimizer_of_ones_own_goes_through_gradients():
+    class Signs(SGD):
+        def step(self, parameters, gradients):
+            for name, w in parameters.items():
+                w -= 0.01 * np.sign(gradients[name])
+
+    model, (U, T) = make(SHAPES[0]), data(SHAPES[0], 32)
+    before = model.parameters["B"].copy()
+    fit(model, U, T, optimizer=Signs(0.1), epochs=1, batch_size=32, progress=False)
+    np.testing.assert_allclose(np.abs(model.parameters["B"] - before), 0.01, rtol=1e-4)
+
+
+# --- bits -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_output_does_not_depend_on_the_batch(shape, dtype):
+    for activation in ("relu", "tanh"):
+        model = make(shape, dtype, activation=activation)
+        predictor = model.freeze()
+        U, _ = data(shape, 70, dtype)
+        whole = model(U)
+        for j in (0, 1, 33, 68, 69):
+            np.testing.assert_array_equal(model(U[[j]])[0], whole[j])
+            np.testing.assert_array_equal(predictor(U[[j]])[0], whole[j])
+        for first, last in ((0, 2), (3, 10), (5, 70)):
+            np.testing.assert_array_equal(model(U[first:last]), whole[first:last])
+        np.testing.assert_array_equal(predictor(U), whole)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_threads_do_not_change_a_bit(shape, dtype, monkeypatch):
+    def everything():
+        model = make(shape, dtype)
+        U, T = data(shape, 150, dtype)
+        found = {"Y": model(U), **gradients(model, U, T)}
+        fit(model, U, T, epochs=1, batch_size=50, optimizer=SGD(0.01), progress=False)
+        return found | {f"trained {name}": w.copy() for name, w in model.parameters.items()}
+
+    monkeypatch.setattr(launches.numba, "get_num_threads", lambda: 1)
+    expected = everything()
+    monkeypatch.setattr(launches, "PARALLEL_FLOPS", 0)
+    for threads in (2, 3):
+        monkeypatch.setattr(launches.numba, "get_num_threads", lambda threads=threads: threads)
+        equal(everything(), expected)
+    monkeypatch.setattr(launches, "TILE", 8)
+    equal(everything(), expected)
+
+
+TRAINING = textwrap.dedent("""
+    import hashlib, numpy as np, idl_ref
+    rng = np.random.default_rng(0)
+    U, T = rng.standard_normal((700, 300)).astype(np.float32), rng.integers(0, 10, 700)
+    model = idl_ref.ImplicitModel(300, 10, 64, bias=True, seed=0, backend="numba")
+    idl_ref.fit(model, U, T, epochs=2, optimizer=idl_ref.SGD(0.01), progress=False)
+    digest = hashlib.sha256(b"".join(w.tobytes() for w in model.parameters.values()))
+    digest.update(model(U).tobytes())
+    print(digest.hexdigest())
+""")
+
+
+@pytest.mark.slow
+def test_training_has_the_same_bits_whatever_blas_and_threads_do():
+    hashes = set()
+    for blas, threads in (("1", "1"), ("2", "2"), ("2", "1")):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OPENBLAS_NUM_THREADS": blas,
+            "NUMBA_NUM_THREADS": threads,
+        }
+        environment["OPENBLAS_CORETYPE"] = "Haswell" if blas == "1" else "SkylakeX"
+        done = subprocess.run(
+            [sys.executable, "-c", TRAINING], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        hashes.add(done.stdout.strip())
+    assert len(hashes) == 1
