@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from idl_ref.wellposed import perron_root
 __all__ = ["History", "evaluate", "fit"]
 
 CHUNK = 1024  # A data set is evaluated in chunks of this many samples.
+# A product of fewer flops takes less than about a millisecond on one core, and gains little from a second one.
+SMALL_PRODUCT = 1e8
 
 
 @dataclass
@@ -177,7 +180,7 @@ def fit(
     rng = np.random.default_rng(seed)
     history, completed = History(), 0
     trainer = _trainer(model, loss, optimizer)
-    with Progress(progress, epochs, -(-m // batch_size)) as display:
+    with one_blas_thread(model, batch_size), Progress(progress, epochs, -(-m // batch_size)) as display:
         try:
             for epoch in range(1, epochs + 1):
                 order = rng.permutation(m)
@@ -198,6 +201,24 @@ def fit(
             history.interrupted = True
             history.keep(completed)
     return history
+
+
+def one_blas_thread(model: ImplicitModel, batch_size: int) -> AbstractContextManager[Any]:
+    """Return a context in which BLAS has one thread, if the NumPy twin computes and the products of a step are small.
+
+    The threads of BLAS wait for each other in every product. Beside a busy process, one of them often does not run, and
+    a step takes several times as long. Without the package threadpoolctl, the context does nothing.
+    """
+    s = model.settings
+    flops = 2 * batch_size * max(W.size for W in model.parameters.values())
+    if s.resolved_backend() != "numpy" or flops > SMALL_PRODUCT:
+        return nullcontext()
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return limits
 
 
 def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: Loss = "cross_entropy") -> tuple[float, float | None]:

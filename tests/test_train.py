@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
+import idl_ref
 from idl_ref import (
     SGD,
     ConvergenceWarning,
@@ -19,6 +20,7 @@ from idl_ref import (
     fit,
     train,
 )
+from idl_ref.backends import twin
 from idl_ref.backends.numpy import Trainer
 from idl_ref.preprocessing import Standardise
 from idl_ref.weights import as_factors
@@ -414,3 +416,36 @@ def test_samples_whose_outputs_overflow_have_failed_although_they_converged():
     model.parameters["D"][...] = 3e38
     assert model.forward_pass(10 + np.abs(U)).solution.converged
     assert train.measure(model, 10 + np.abs(U), y).failed == 40
+
+
+# --- threads of BLAS --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backend", "limit", "expected"), [("numpy", 1e8, {1}), ("numpy", 0, {2}), ("numba", 1e8, {2})]
+)
+def test_blas_has_one_thread_while_the_numpy_twin_takes_small_steps(monkeypatch, backend, limit, expected):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    if idl_ref.available_backends()[backend] != "available":
+        pytest.skip(f"{backend} is not available")
+    model = ImplicitModel(4, 3, 8, seed=0, backend=backend)
+    trainer = twin(backend).Trainer
+    right, seen = trainer.step, []
+
+    def threads():
+        return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+
+    monkeypatch.setattr(trainer, "step", lambda *arguments: seen.append(threads()) or right(*arguments))
+    monkeypatch.setattr(train, "SMALL_PRODUCT", limit)
+    with threadpoolctl.threadpool_limits(limits=2, user_api="blas"):
+        if threads() != {2}:
+            pytest.skip("BLAS has one thread only")
+        fit(model, np.ones((8, 4)), np.zeros(8, int), epochs=1, batch_size=4, progress=False)
+        assert seen == [expected, expected]
+        assert threads() == {2}
+
+
+def test_training_works_without_threadpoolctl(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    model = ImplicitModel(4, 3, 8, seed=0, backend="numpy")
+    assert len(fit(model, np.ones((8, 4)), np.zeros(8, int), epochs=2, progress=False).loss) == 2

@@ -19,6 +19,7 @@ from workloads import TOL, WORKLOADS, Workload, data
 
 Data = dict[str, np.ndarray]
 Built = tuple[Callable[[], Any], Callable[[Any], np.ndarray]]
+COPIED = 64 << 20  # bytes
 MAX_ITER = 5_000  # this is enough for every peer; idl_ref runs with its default, 300
 
 
@@ -59,12 +60,28 @@ def idl_ref_numpy(workload: Workload, given: Data) -> Built:
     return idl_ref(workload, given, "numpy")
 
 
-def anatomy(workload: Workload, given: Data, call: Callable[[], Any], calls: int) -> dict[str, float]:
-    """Seconds of one call of idl_ref, and of its parts: compiled solvers, packing of A, products with B, C and D.
+def applications(workload: Workload, given: Data, result: Any) -> int:
+    """How many products with A, or with Aᵀ, a call of idl_ref makes, summed over columns; A·0 is none."""
+    import idl_ref as idl
 
-    The first two are taken in the call, medians; the products alone, one after the other, each the fastest of some.
-    """
-    from idl_ref.backends.numba import layer as numba_
+    if workload.kind in ("solve", "low_rank"):
+        return int((result.iterations - 1).sum())
+    s = workload.sizes
+    model = idl.ImplicitModel(s["p"], s["q"], s["n"], backend="numba", seed=0)
+    for name, parameter in model.parameters.items():
+        parameter[...] = given[name]
+    m = min(s["m"], 64)
+    forward = model.forward_pass(given["U"][:m])
+    count = (forward.solution.iterations - 1).sum()
+    if workload.kind in ("step", "epoch"):
+        G_Y = idl.losses.cross_entropy(forward.Y, given["targets"][:m])[1]
+        count += (model.layer().backward(forward, G_Y).solution.iterations - 1).sum()
+    return int(count * (s["m"] / m))
+
+
+def anatomy(call: Callable[[], Any], calls: int) -> dict[str, float]:
+    """Seconds of one call of idl_ref, and of the compiled functions in it; medians."""
+    from idl_ref.backends.numba import descent, kernels, launches, one_sample, passes
 
     def timed(function: Callable, part: str) -> Callable:
         def wrapped(*arguments: Any) -> Any:
@@ -75,44 +92,21 @@ def anatomy(workload: Workload, given: Data, call: Callable[[], Any], calls: int
 
         return wrapped
 
-    originals = numba_.solve_columns, numba_.prepare
-    numba_.solve_columns, numba_.prepare = timed(originals[0], "solvers"), timed(originals[1], "packing")
+    places = [(kernels, "picard guarded substitute"), (passes, "constant readout forward terms outer multiply")]
+    places += [(descent, "cross_entropy mse descend"), (launches, "pack"), (one_sample, "predict")]
+    originals = [(module, name, getattr(module, name)) for module, names in places for name in names.split()]
+    for module, name, function in originals:
+        setattr(module, name, timed(function, "compiled"))
     records = []
     try:
         for _ in range(calls):
-            seconds = dict.fromkeys(("solvers", "packing", "all"), 0.0)
+            seconds = dict.fromkeys(("compiled", "all"), 0.0)
             timed(call, "all")()
             records.append(seconds)
     finally:
-        numba_.solve_columns, numba_.prepare = originals
-    parts = {part: float(np.median([record[part] for record in records])) for part in records[0]}
-    steps = -(-workload.sizes["m"] // 64) if workload.kind == "epoch" else 1
-    parts["products"] = steps * sum(_fastest(product) for product in _products(workload, given))
-    return parts
-
-
-def _fastest(call: Callable[[], Any]) -> float:
-    seconds = []
-    for _ in range(30):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
-def _products(workload: Workload, given: Data) -> list[Callable[[], Any]]:
-    """The products that a model makes for one batch besides its solves, in the layouts of the model."""
-    if workload.kind not in ("sample", "step", "epoch"):
-        return []
-    A, B, C, D = (given[name] for name in "ABCD")
-    U = given["U"][:64].T
-    X, G_Y = np.ones((U.shape[1], len(A)), A.dtype).T, np.ones((len(C), U.shape[1]), A.dtype)
-    products: list[Callable[[], Any]] = [lambda: B @ U, lambda: D @ U, lambda: C @ X]
-    if workload.kind == "sample":
-        return products
-    products += [lambda: A @ X, lambda: C.T @ G_Y, lambda: X @ X.T, lambda: X @ U.T, lambda: G_Y @ X.T]
-    products += [lambda: G_Y @ U.T]
-    return products if workload.kind == "epoch" else [*products, lambda: B.T @ X, lambda: D.T @ G_Y]
+        for module, name, function in originals:
+            setattr(module, name, function)
+    return {part: float(np.median([record[part] for record in records])) for part in records[0]}
 
 
 def gemm(workload: Workload, given: Data) -> Built:
@@ -120,6 +114,13 @@ def gemm(workload: Workload, given: Data) -> Built:
     P, Q = np.random.default_rng(0).standard_normal((2, 2048, 2048), dtype=np.float32)
     out = np.empty_like(P)
     return lambda: np.matmul(P, Q, out=out), lambda result: result
+
+
+def copy(workload: Workload, given: Data) -> Built:
+    """How fast this machine copies: 64 MB, which are read and written."""
+    source = np.ones(COPIED // 4, np.float32)
+    target = np.empty_like(source)
+    return lambda: np.copyto(target, source), lambda result: np.zeros(1)
 
 
 # --- torchidl ---------------------------------------------------------------------------------------------------------
@@ -224,12 +225,34 @@ def _jax_run(jax: Any, jnp: Any, workload: Workload, given: Data, solve: Any, eq
         predict = jax.jit(model)
         return lambda: predict(P, J["U"]).block_until_ready(), np.asarray
 
-    def loss(P: Any, U: Any) -> Any:
-        logs = jax.nn.log_softmax(model(P, U))
-        return -jnp.take_along_axis(logs, J["targets"][:, None], axis=1).mean()
+    def loss(P: Any, U: Any, t: Any) -> Any:
+        return -jnp.take_along_axis(jax.nn.log_softmax(model(P, U)), t[:, None], axis=1).mean()
 
+    if workload.kind == "epoch":
+        return _jax_epoch(jax, jnp, J, loss)
     gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    return lambda: jax.block_until_ready(gradients(P, J["U"])), lambda result: np.asarray(result[0]["A"])
+    return lambda: jax.block_until_ready(gradients(P, J["U"], J["targets"])), lambda result: np.asarray(result[0]["A"])
+
+
+def _jax_epoch(jax: Any, jnp: Any, J: Any, loss: Callable) -> Built:
+    """One jitted step for each batch, which also gathers its samples; parameters and velocities are donated."""
+
+    def update(P: Any, velocity: Any, U: Any, targets: Any, batch: Any) -> Any:
+        G = jax.grad(loss)(P, U[batch], targets[batch])
+        velocity = {name: 0.9 * velocity[name] + G[name] for name in G}
+        return {name: P[name] - 0.01 * velocity[name] for name in P}, velocity
+
+    step = jax.jit(update, donate_argnums=(0, 1))
+    rng, m = np.random.default_rng(0), len(J["U"])
+
+    def epoch() -> Any:
+        P = {name: J[name].copy() for name in "ABCD"}
+        velocity, order = {name: jnp.zeros_like(w) for name, w in P.items()}, rng.permutation(m)
+        for first in range(0, m - 63, 64):
+            P, velocity = step(P, velocity, J["U"], J["targets"], order[first : first + 64])
+        return jax.block_until_ready(P)["A"]
+
+    return epoch, np.asarray
 
 
 def jax(workload: Workload, given: Data) -> Built:
@@ -327,9 +350,10 @@ def main() -> None:
             call, to_array = build(workload, given)
             result = call()  # compiles
             np.save(request["answer"], to_array(result))
-            answer: Any = {"applications": int(getattr(result, "iterations", np.zeros(1)).sum())}
+            ours = sys.argv[1] == "idl_ref"
+            answer: Any = {"applications": applications(workload, given, result) if ours else 0}
         elif "anatomy" in request:
-            answer = anatomy(workload, given, call, request["anatomy"])
+            answer = anatomy(call, request["anatomy"])
         else:
             answer = []
             for _ in range(request["run"]):

@@ -21,19 +21,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contestants import COPIED
 from workloads import WORKLOADS, Workload, data, truth
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TURN = 0.05  # seconds of a turn, about
 REST = 0.25  # between turns: threads of OpenMP and BLAS that wait for work go on spinning, some for 0.2 s
-OURS, OURS_NUMPY, GEMM = "idl_ref", "idl_ref_numpy", "gemm"
+OURS, OURS_NUMPY, GEMM, COPY = "idl_ref", "idl_ref_numpy", "gemm", "copy"
 LABELS = {
     OURS: "idl_ref",
     OURS_NUMPY: "idl_ref, NumPy twin",
@@ -104,7 +107,7 @@ class Result:
     turns: dict[str, list[float]] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     applications: int = 0  # of ours
-    parts: dict[str, float] = field(default_factory=dict)  # seconds of ours: all, solvers, packing, products
+    parts: dict[str, float] = field(default_factory=dict)  # seconds of ours: all, compiled
 
     def seconds(self, name: str) -> float:
         return statistics.median(self.turns[name])
@@ -120,35 +123,49 @@ class Result:
             others = [name for name in others if self.errors[name] <= max(2 * self.errors[OURS], 1e-4)]
         return min(others, key=self.seconds, default=None)
 
-    def share(self) -> float | None:
-        """Achieved flops as a share of those of the GEMM in the same rounds; A·0 is neither computed nor counted."""
-        if self.workload.kind != "solve" or GEMM not in self.turns:
+    def limit(self) -> float | None:
+        """Seconds of the flops at the rate of the GEMM, or of the bytes at that of a copy, whichever is longer."""
+        if GEMM not in self.turns or COPY not in self.turns:
             return None
-        n, m = self.workload.sizes["n"], self.workload.sizes["m"]
-        flops = 2 * n**2 * (self.applications - m)
-        gemm = [2 * 2048**3 / seconds for seconds in self.turns[GEMM]]
-        return statistics.median(flops / t / g for t, g in zip(self.turns[OURS], gemm, strict=True))
+        flops, size = self.workload.least(self.applications)
+        return max(flops * self.seconds(GEMM) / (2 * 2048**3), size * self.seconds(COPY) / (2 * COPIED))
+
+    def share(self) -> float | None:
+        """The machine's limit as a share of our time; A·0 is neither computed nor counted."""
+        limit = self.limit()
+        return None if limit is None else limit / self.seconds(OURS)
 
     def asked(self) -> float | None:
         """Seconds in which ours would have to be done to reach both aims; None where they are reached."""
         best, (seed, other) = self.best_other(), self.workload.bars
-        factors = [seed / self.ratio("torchidl")] if "torchidl" in self.turns else []
+        factors = [seed / self.ratio("torchidl")] if "torchidl" in self.turns and seed is not None else []
         factors += [other / self.ratio(best)] if best is not None and other is not None else []
         worst = max(factors, default=0.0)
         return self.seconds(OURS) / worst if worst > 1 else None
 
     def needed(self) -> float | None:
-        """The share of the GEMM peak that both aims together ask for."""
+        """The share of the machine's limit that both aims together ask for."""
         share, best, (seed, other) = self.share(), self.best_other(), self.workload.bars
-        if share is None or best is None or other is None or "torchidl" not in self.turns:
+        if share is None or best is None or other is None or seed is None or "torchidl" not in self.turns:
             return None
         return share * max(1.0, seed / self.ratio("torchidl"), other / self.ratio(best))
+
+
+@contextmanager
+def neighbour() -> Iterator[None]:
+    """Let another process burn one core."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as burning:
+        time.sleep(REST)
+        try:
+            yield
+        finally:
+            burning.kill()
 
 
 def measure(number: int, rounds: int, only: list[str] | None, folder: Path) -> Result:
     """All contestants of one workload, turn by turn."""
     workload = WORKLOADS[number]
-    names = [OURS, OURS_NUMPY, *workload.peers, *([GEMM] if workload.kind == "solve" else [])]
+    names = [OURS, OURS_NUMPY, *workload.peers, GEMM, COPY]
     names = [name for name in names if only is None or name in (OURS, *only)]
     result, contestants, anatomies = Result(workload), [], []
     exact = truth(workload, data(workload)) if workload.kind in ("solve", "low_rank") else None
@@ -159,13 +176,14 @@ def measure(number: int, rounds: int, only: list[str] | None, folder: Path) -> R
             applications = contestants[-1].prepare(number, answer)
             if name == OURS:
                 result.applications = applications
-            if exact is not None and name != GEMM:
+            if exact is not None and name not in (GEMM, COPY):
                 result.errors[name] = float(np.abs(np.load(answer) - exact).max())
         result.turns = {name: [] for name in names}
         for turn in range(min(rounds, workload.rounds or rounds)):
             for contestant in contestants if turn % 2 == 0 else reversed(contestants):
                 time.sleep(REST)
-                result.turns[contestant.name].append(contestant.turn())
+                with neighbour() if workload.neighbour and contestant.name not in (GEMM, COPY) else nullcontext():
+                    result.turns[contestant.name].append(contestant.turn())
             time.sleep(REST)
             anatomies.append(contestants[0].ask(anatomy=contestants[0].calls))
         result.parts = {part: statistics.median(a[part] for a in anatomies) for part in anatomies[0]}
@@ -229,15 +247,17 @@ def machine() -> str:
 
 def verdict(got: float | None, bar: float | None, label: str = "") -> str:
     """A ratio beside the one it is meant to reach."""
-    if got is None or bar is None:
+    if got is None:
         return "—"
+    if bar is None:
+        return f"{times(got)}{label}"
     return f"{times(got)}{label} ({'≥' if got >= bar else '**below**'} {bar:g})"
 
 
 def table(results: list[Result]) -> str:
     """Two tables in Markdown: the ratios, and the times and errors behind them."""
     lines = [
-        "| workload | ours | torchidl / ours | best other peer / ours | of the GEMM peak | the aims would need |",
+        "| workload | ours | torchidl / ours | best other peer / ours | of the machine's limit | the aims would need |",
         "|---|---|---|---|---|---|",
     ]
     for r in results:
@@ -255,7 +275,7 @@ def table(results: list[Result]) -> str:
         )
     lines += ["", "| workload | contestant | median | ours is faster | fastest turn | ‖X − X*‖∞ |", "|---" * 6 + "|"]
     for r in results:
-        for name in (name for name in r.turns if name != GEMM):
+        for name in (name for name in r.turns if name not in (GEMM, COPY)):
             error = f"{r.errors[name]:.1e}" if name in r.errors else "—"
             median, least = spoken(r.seconds(name)), spoken(min(r.turns[name]))
             lines.append(
@@ -265,20 +285,14 @@ def table(results: list[Result]) -> str:
 
 
 def anatomy_table(results: list[Result]) -> str:
-    """Where our time goes, and what the missed aims would leave for it."""
-    lines = [
-        "| workload | ours | in compiled solvers | packing A | products of NumPy, alone | the rest | aims leave "
-        "| A's products at the GEMM peak |",
-        "|---" * 8 + "|",
-    ]
+    """Where our time goes, what the missed aims would leave for it, and what the machine would need."""
+    lines = ["| workload | ours | compiled | the rest | the aims leave | the machine's limit |", "|---" * 6 + "|"]
     for r in results:
-        p, asked, share = r.parts, r.asked(), r.share()
-        rest = max(0.0, p["all"] - p["solvers"] - p["packing"] - p["products"])
-        cells = [p["all"], p["solvers"], p["packing"], p["products"], rest]
-        peak = "—" if share is None else spoken(share * r.seconds(OURS))
+        p, asked, limit = r.parts, r.asked(), r.limit()
+        cells = [p["all"], p["compiled"], max(0.0, p["all"] - p["compiled"])]
         lines.append(
-            f"| {r.workload.name} | {' | '.join(spoken(s) if s else '—' for s in cells)} "
-            f"| {'reached' if asked is None else spoken(asked)} | {peak} |"
+            f"| {r.workload.name} | {' | '.join(spoken(s) for s in cells)} "
+            f"| {'reached' if asked is None else spoken(asked)} | {'—' if limit is None else spoken(limit)} |"
         )
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 TOL = 3e-6
+EPOCH, EPOCH_SIZES = "one epoch of SGD, 60,000×784, n=100, batch 64", {"n": 100, "p": 784, "q": 10, "m": 60_000}
 SOLVERS = ("torchidl", "jax", "jaxopt", "jaxopt_anderson", "torchdeq", "torchdeq_anderson")
 
 
@@ -21,10 +22,28 @@ class Workload:
     kind: str  # what the contestants build: solve, low_rank, step, sample, frozen or epoch
     sizes: dict[str, int]
     peers: tuple[str, ...] = SOLVERS
-    bars: tuple[float, float | None] = (1.0, 1.0)  # torchidl's time / ours, the best other peer's time / ours
-    peak_share: float | None = None  # of the GEMM peak
+    bars: tuple[float | None, float | None] = (1.0, 1.0)  # torchidl's time / ours, the best other peer's time / ours
+    peak_share: float | None = None  # of the machine's limit
     hard: bool = False
     rounds: int = field(default=0)  # at most so many; 0 means as many as are asked for
+    neighbour: bool = False  # another process burns one core meanwhile
+
+    def least(self, applications: int) -> tuple[float, float]:
+        """The flops, and the bytes that are read and written once, for so many products with A, summed over columns."""
+        n, m, p, q = (self.sizes.get(name, 0) for name in "nmpq")
+        if self.kind in ("solve", "low_rank"):
+            r = self.sizes.get("r")
+            weights = 2 * n * r if r else n * n
+            return 2 * weights * applications, 4 * (weights + 2 * n * m)
+        weights = n * p + q * n + q * p
+        flops = 2 * n * n * applications + 2 * m * weights  # `applications` counts those of the adjoint equation too
+        if self.kind in ("sample", "frozen"):
+            return flops, 4 * (n * n + weights)
+        flops += 2 * m * (n * n + q * n) + 2 * m * (n * n + weights)  # A X + Z and Cᵀ G_Y, and the gradients
+        if self.kind == "step":  # U too has a gradient
+            return flops + 2 * m * (n * p + q * p), 4 * (2 * (n * n + weights) + 2 * m * p)
+        # Each step reads its samples, and reads and writes weights and velocities.
+        return flops, 4 * (m * p + -(-m // 64) * 4 * (n * n + weights))
 
 
 def _solve(n: int, m: int, seed: float, other: float, **more: object) -> Workload:
@@ -32,50 +51,52 @@ def _solve(n: int, m: int, seed: float, other: float, **more: object) -> Workloa
 
 
 WORKLOADS = [
-    _solve(32, 32, 7, 3),
-    _solve(100, 64, 10, 2),
-    _solve(512, 256, 3, 1.4),
-    _solve(1024, 512, 3, 1.0, peak_share=0.7),
-    _solve(2048, 512, 3, 1.0, peak_share=0.7),
+    _solve(32, 32, 9, 2.5),
+    _solve(100, 64, 5, 1.5),
+    _solve(512, 256, 3, 1.5),
+    _solve(1024, 512, 3, 1.3, peak_share=0.7),
+    _solve(2048, 512, 2.5, 1.1, peak_share=0.7),
     Workload(
         "solve, n=512, m=256, A ≥ 0, row sums 0.99",
         "solve",
         {"n": 512, "m": 256},
-        bars=(20, 8),
+        bars=(300, 3.3),
         hard=True,
         rounds=5,
     ),
     Workload(
-        "solve low rank, n=4096, r=10, m=512", "low_rank", {"n": 4096, "r": 10, "m": 512}, ("torchidl", "jax"), (60, 3)
+        "solve low rank, n=4096, r=10, m=512", "low_rank", {"n": 4096, "r": 10, "m": 512}, ("torchidl", "jax"), (100, 2)
     ),
     Workload(
         "forward + all gradients, n=100, p=784, q=10, m=64",
         "step",
         {"n": 100, "p": 784, "q": 10, "m": 64},
         ("torchidl", "jax", "jaxopt", "torchdeq"),
-        (4, 2),
+        (5, 2),
     ),
     Workload(
         "one sample, n=100, p=64: model(u)",
         "sample",
         {"n": 100, "p": 64, "q": 10, "m": 1},
         ("torchidl", "jax"),
-        (6, 1.2),
+        (10, 3),
     ),
     Workload(
         "one sample, frozen: model.freeze()(u)",
         "frozen",
         {"n": 100, "p": 64, "q": 10, "m": 1},
         ("torchidl", "jax"),
-        (12, 2),
+        (27, 7),
     ),
+    Workload(EPOCH, "epoch", EPOCH_SIZES, ("torchidl", "jax"), (5, 2), peak_share=0.45, rounds=3),
     Workload(
-        "one epoch of SGD, 60,000×784, n=100, batch 64",
+        f"{EPOCH}, beside a busy neighbour",
         "epoch",
-        {"n": 100, "p": 784, "q": 10, "m": 60_000},
-        ("torchidl",),
-        (3, None),
+        EPOCH_SIZES,
+        ("torchidl", "jax"),
+        (None, None),
         rounds=3,
+        neighbour=True,
     ),
 ]
 

@@ -152,11 +152,6 @@ class Forward(NamedTuple):
         D = NOTHING[B.dtype][0] if D is None else by_rows(D)
         return cls((by_rows(B), by_rows(C), D), by_columns(U), (n, p, q), np.empty(q * U.shape[1], B.dtype))
 
-    def cost(self) -> tuple[Callable[..., int], int, int]:
-        """Return the kernel that computes all, and the entries and the flops that one column takes beside the solve."""
-        n, p, q = self.sizes
-        return passes.forward, p + q, 2 * (n * p + q * n + q * p)
-
     def before(self, Z: np.ndarray) -> None:
         """Write B U to Z, whose columns are contiguous."""
         n, p, _ = self.sizes
@@ -171,36 +166,14 @@ class Forward(NamedTuple):
         launch(passes.readout, m, how, C, D, X, self.U, self.sizes, self.Y)
 
 
-class Backward(NamedTuple):
-    """What stands before the adjoint equation in a backward pass: S = φ′(A X + Z) and G = Cᵀ G_Y."""
-
-    given: tuple  # the factors of the forward equation, packed; C; X, Z and G_Y
-    sizes: tuple[int, int, int, int]  # n, r, q and the code of the activation
-    S_and_G: tuple[np.ndarray, np.ndarray]
-
-    def cost(self) -> tuple[Callable[..., int], int, int]:
-        """Return the kernel that computes all, and the entries and the flops that one column takes beside the solve."""
-        n, r, q, _ = self.sizes
-        return passes.adjoint, n + q, 2 * n * q + (4 * n * r if r else 2 * n * n)
-
-    def before(self, Z: np.ndarray) -> None:
-        """Write S and G, which is the Z of the adjoint equation."""
-        m, (_, entries, flops) = Z.shape[1], self.cost()
-        how = tiles(m, entries * Z.itemsize, None, flops)
-        launch(passes.terms, m, how, *self.given, self.sizes, self.S_and_G)
-
-    def after(self, X: np.ndarray) -> None:
-        """Nothing, because the gradients are sums over all columns."""
-
-
 def solve(
     prepared: Prepared,
     equation: Equation,
     X0: np.ndarray | None,
     options: SolveOptions,
-    around: Forward | Backward | None = None,
+    around: Forward | None = None,
 ) -> Solution:
-    """Solve an equation, and compute what stands around it, in the same launch if the method is Picard's."""
+    """Solve an equation, and compute Z and Y of a forward pass, in the same launch if the method is Picard's."""
     (n, m), adjoint, one_launch = equation.Z.shape, equation.S is not None, prepared.method in ("auto", "picard")
     answer = blank(n, m, equation.Z.dtype, np.zeros(m, np.intp))
     if around and not one_launch:
@@ -242,7 +215,7 @@ def solve_columns(
     X0: np.ndarray | None,
     options: SolveOptions,
     answer: Answer,
-    around: Forward | Backward | None = None,
+    around: Forward | None = None,
 ) -> int:
     """Solve all columns by one method and write the results to `answer`, whose iterations are added to.
 
@@ -275,9 +248,9 @@ def solve_columns(
         sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS, skip
         kernel, arguments = kernels.picard, (p.F1, p.F2, (Z, S, X0), sizes, where, (tol, methods.SLOW), p.roundings)
         if around:
-            whole, entries, more = around.cost()
-            kernel, arguments = whole, (tuple(around), *arguments)
-            column_bytes, flops = column_bytes + entries * Z.itemsize, flops + more
+            kernel, arguments, (_, width, q) = passes.forward, (tuple(around), *arguments), around.sizes
+            column_bytes += (width + q) * Z.itemsize
+            flops += 2 * (n * width + q * n + q * width)
     work = m * max_iter * (p.flops + (n**3 if method == "newton" and not p.r else 0))
     patient = work > min(m, 5) * threads.LONG_FLOPS and threading.current_thread() is threading.main_thread()
     workers, tile = tiles(m, column_bytes, options.tile, flops)
@@ -374,11 +347,13 @@ def backward(
     adjoint equation.
     """
     (factors, B, C, D, bias), U, X, Z = forward.weights, forward.U, forward.solution.X, forward.Z
-    (forth, back), n = prepared, len(Z)
+    (forth, back), (n, m), q = prepared, Z.shape, len(C)
     assert equation.S is not None
     S_and_G = equation.S.T.reshape(-1), equation.Z.T.reshape(-1)
     given = forth.F1, forth.F2, by_rows(C), (by_columns(X), by_columns(Z), by_columns(G_Y))
-    solution = solve(back, equation, None, options, Backward(given, (n, forth.r, len(C), forth.code), S_and_G))
+    how = tiles(m, (3 * n + q) * Z.itemsize, None, forth.flops + 2 * n * q)
+    launch(passes.terms, m, how, *given, (n, forth.r, q, forth.code), S_and_G)
+    solution = solve(back, equation, None, options)
     V = solution.X
     both = np.concatenate([V.T, G_Y.T], axis=1)
     to_U = outer(V.T if D is None else both, U)

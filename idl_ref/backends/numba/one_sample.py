@@ -27,7 +27,7 @@ from idl_ref.backends.numba.kernels import (
     resolve,
 )
 from idl_ref.backends.numba.launches import by_rows, packed_size
-from idl_ref.backends.numba.products import ROWS, boundary, filled, pack, product
+from idl_ref.backends.numba.products import ROWS, boundary, fill, filled, pack, product
 from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, STALE
 from idl_ref.backends.numba.threads import LONG_FLOPS
 from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_NORM, X_NORM, Z_NORM
@@ -92,8 +92,8 @@ def predict(U, Y, W, M, sizes, numbers, roundings):
     wide = filled(max(n, max(q, r)), ROWS)
     zeros = boundary(M)
     x, z, t, u = zeros + wide, zeros + 3 * wide, zeros + 4 * wide, zeros + VECTORS * wide
-    for i in range(wide):
-        M[zeros + i], M[x + i], M[z + i] = 0, 0, 0
+    fill(M, zeros, x + wide, 0.0)
+    fill(M, z, z + wide, 0.0)
     u_norm = float(sizes[BIAS])
     for k in range(p):
         M[u + k] = U[0, k]

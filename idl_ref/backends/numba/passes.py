@@ -94,17 +94,6 @@ def terms(first, last, F1, F2, C, columns, sizes, answer):
     return 0
 
 
-@entry
-def adjoint(first, last, around, F1, F2, columns, shape, where, levels, roundings, answer):
-    """The terms of the adjoint equation, and V by Picard's iteration. Returns how many columns were slow.
-
-    around: what `terms` takes, whose factors are those of the forward equation. The rest is what `picard` takes.
-    """
-    (P1, P2, C, known), sizes, S_and_G = around
-    terms(first, last, P1, P2, C, known, sizes, S_and_G)
-    return picard(first, last, F1, F2, columns, shape, where, levels, roundings, answer)
-
-
 @compiled
 def write(M, source, apart, out, place, n, count):
     """Copy the first n entries of each of `count` columns, which are `apart` in M, to `out`, one after the other."""
