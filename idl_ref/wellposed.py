@@ -231,7 +231,7 @@ def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.nda
     if not nu > kappa:
         return G
     result = G.copy()
-    result[row] -= (np.vdot(G, A) / nu) * np.sign(A[row])
+    result[row] -= ((G * A).sum() / nu) * np.sign(A[row])
     result *= _scale(A, nu, kappa)
     return result
 
