@@ -9,7 +9,7 @@ import numpy as np
 
 from idl_ref.activations import RELU
 from idl_ref.backends.numba.compiling import compiled, vec
-from idl_ref.backends.numba.functions import largest, phi, total
+from idl_ref.backends.numba.functions import largest, largest_two, phi, total
 
 
 @compiled
@@ -57,4 +57,5 @@ def finish(M, g, x, s, n, end, code):
             vec.store(M, g + i, value)
         step = vec.larger(vec.magnitude(vec.subtract(value, vec.load(M, x + i))), step)
         top = vec.larger(vec.magnitude(value), top)
-    return np.float64(largest(step)), np.float64(largest(top))
+    step, top = largest_two(step, top)
+    return np.float64(step), np.float64(top)

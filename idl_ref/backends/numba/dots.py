@@ -8,7 +8,7 @@ Packing F would not pay for a matrix that serves once, such as B, C and D in a t
 from __future__ import annotations
 
 from idl_ref.backends.numba.compiling import compiled, vec
-from idl_ref.backends.numba.functions import total
+from idl_ref.backends.numba.functions import fold_1, fold_2, fold_4, fold_8, total
 
 HEIGHT = 4
 WIDTH = 4 if vec.GROUP == 8 else 2  # 4 × 4 sums need the 32 registers of AVX-512
@@ -42,7 +42,7 @@ def ends_4(F, f, down, count):
 @compiled
 def half_met(t):
     """Four vectors in one, in which a quarter of the lanes stands for each."""
-    return vec.fold(vec.fold(t[0], t[1], 1), vec.fold(t[2], t[3], 1), 2)
+    return fold_2(fold_1(t[0], t[1]), fold_1(t[2], t[3]))
 
 
 @compiled
@@ -50,15 +50,15 @@ def meet_4x1(out, place, t):
     """Write the sums over the lanes for four rows and one column."""
     lanes = vec.lanes(out)
     if lanes == 2:
-        vec.store(out, place, vec.fold(t[0], t[1], 1))
-        vec.store(out, place + 2, vec.fold(t[2], t[3], 1))
+        vec.store(out, place, fold_1(t[0], t[1]))
+        vec.store(out, place + 2, fold_1(t[2], t[3]))
     else:
         sums = half_met(t)
         if lanes > 8:
-            sums = vec.fold(sums, sums, 4)
-            sums = vec.fold(sums, sums, 8)
+            sums = fold_4(sums, sums)
+            sums = fold_8(sums, sums)
         elif lanes > 4:
-            sums = vec.fold(sums, sums, 4)
+            sums = fold_4(sums, sums)
         vec.store_some(out, place, sums, 4)
 
 
@@ -66,7 +66,7 @@ def meet_4x1(out, place, t):
 def meet_4x2(out, place, apart, t, u):
     """Write the sums over the lanes for four rows and two columns, which are `apart` in `out`."""
     if vec.lanes(out) == 8:
-        sums = vec.fold(half_met(t), half_met(u), 4)
+        sums = fold_4(half_met(t), half_met(u))
         vec.store_some(out, place, sums, 4)
         vec.store_some(out, place + apart, vec.down(sums, 4), 4)
     else:
@@ -78,8 +78,8 @@ def meet_4x2(out, place, apart, t, u):
 def meet_4x4(out, place, apart, t, u, v, w):
     """Write the sums over the lanes for four rows and four columns."""
     if vec.lanes(out) == 16:
-        left, right = vec.fold(half_met(t), half_met(u), 4), vec.fold(half_met(v), half_met(w), 4)
-        sums = vec.fold(left, right, 8)
+        left, right = fold_4(half_met(t), half_met(u)), fold_4(half_met(v), half_met(w))
+        sums = fold_8(left, right)
         vec.store_some(out, place, sums, 4)
         vec.store_some(out, place + apart, vec.down(sums, 4), 4)
         vec.store_some(out, place + 2 * apart, vec.down(sums, 8), 4)

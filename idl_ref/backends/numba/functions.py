@@ -34,6 +34,20 @@ def total(a):
 
 
 @compiled
+def largest_two(a, b):
+    """The largest of the lanes of a, and those of b, which must be magnitudes; NaN where there is one."""
+    lanes = vec.lanes(a)
+    c = vec.larger(vec.halves(a, b, 1, 0), vec.halves(a, b, 1, 1))
+    if lanes > 2:
+        c = vec.larger(vec.halves(c, c, 2, 0), vec.halves(c, c, 2, 1))
+    if lanes > 4:
+        c = vec.larger(vec.halves(c, c, 4, 0), vec.halves(c, c, 4, 1))
+    if lanes > 8:
+        c = vec.larger(vec.halves(c, c, 8, 0), vec.halves(c, c, 8, 1))
+    return vec.first(c), vec.first(vec.down(c, 1))
+
+
+@compiled
 def largest(a):
     """The largest of the lanes, which must be magnitudes; NaN if there is one."""
     lanes = vec.lanes(a)
@@ -44,6 +58,30 @@ def largest(a):
     if lanes > 2:
         a = vec.larger(a, vec.down(a, 2))
     return vec.first(vec.larger(a, vec.down(a, 1)))
+
+
+@compiled
+def fold_1(a, b):
+    """The upper half of a, added to the lower one, and beside it the same for b."""
+    return vec.add(vec.halves(a, b, 1, 0), vec.halves(a, b, 1, 1))
+
+
+@compiled
+def fold_2(a, b):
+    """The same as `fold_1` for each of 2 parts of a, and then of b."""
+    return vec.add(vec.halves(a, b, 2, 0), vec.halves(a, b, 2, 1))
+
+
+@compiled
+def fold_4(a, b):
+    """The same as `fold_1` for each of 4 parts of a, and then of b."""
+    return vec.add(vec.halves(a, b, 4, 0), vec.halves(a, b, 4, 1))
+
+
+@compiled
+def fold_8(a, b):
+    """The same as `fold_1` for each of 8 parts of a, and then of b."""
+    return vec.add(vec.halves(a, b, 8, 0), vec.halves(a, b, 8, 1))
 
 
 # --- exp, expm1, log1p ------------------------------------------------------------------------------------------------

@@ -380,15 +380,14 @@ def down(typing: Any, a: Any, count: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def fold(typing: Any, a: Any, b: Any, parts: Any) -> Any:
-    """The upper half of each of the parts of a, and then of b, added to its lower half. `parts` is a literal."""
+def halves(typing: Any, a: Any, b: Any, parts: Any, upper: Any) -> Any:
+    """The lower halves of all parts of a, and then of b, side by side, or the upper ones. The numbers are literals."""
     width = a.lanes // parts.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if width < 2:  # There is nothing to add; only branches that are never taken ask for this.
+        if width < 2:  # A part of one lane has no halves; only branches that are never taken ask for them.
             return arguments[0]
-        lower = [i for i in range(2 * a.lanes) if i % width < width // 2]
-        masks = (ir.Constant(ir.VectorType(I32, a.lanes), [i + up for i in lower]) for up in (0, width // 2))
-        return builder.fadd(*(builder.shuffle_vector(arguments[0], arguments[1], mask) for mask in masks))
+        lanes = [i + upper.literal_value * (width // 2) for i in range(2 * a.lanes) if i % width < width // 2]
+        return builder.shuffle_vector(*arguments[:2], ir.Constant(ir.VectorType(I32, a.lanes), lanes))
 
-    return a(a, b, parts), generate
+    return a(a, b, parts, upper), generate

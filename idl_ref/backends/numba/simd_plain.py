@@ -161,7 +161,6 @@ def down(a: Array, count: int) -> Array:
     return a[np.minimum(np.arange(len(a)) + count, len(a) - 1)]
 
 
-def fold(a: Array, b: Array, parts: int) -> Array:
-    """The upper half of each of the parts of a, and then of b, added to its lower half."""
-    halves = np.concatenate([a, b]).reshape(2 * parts, 2, -1)
-    return (halves[:, 0] + halves[:, 1]).reshape(-1)
+def halves(a: Array, b: Array, parts: int, upper: int) -> Array:
+    """The lower halves of all parts of a, and then of b, side by side, or the upper ones."""
+    return np.concatenate([a, b]).reshape(2 * parts, 2, -1)[:, upper].reshape(-1)

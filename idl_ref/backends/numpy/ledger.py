@@ -85,10 +85,12 @@ class Ledger:
         equation, X, _, G, step = application
         stale = self.stale[self.index]
         stalled = stale >= methods.STALE
-        noise = self.noise(G)
-        limit = np.where(stalled, np.maximum(noise * np.sqrt(self.eps) / (ROUNDED * self.eps), self.tiny), noise)
+        limit, some_stalled = self.noise(G), stalled.any()
+        if some_stalled:
+            wide = np.maximum(limit * np.sqrt(self.eps) / (ROUNDED * self.eps), self.tiny)
+            limit = np.where(stalled, wide, limit)
         rounded = self._explained(application, X, running & (step <= limit), stalled)
-        if picard and stalled.any():
+        if picard and some_stalled:
             earlier = self.earlier[:, self.index]
             back = (stale > methods.STALE) & self.contracts(equation) & (column_max(G - earlier) <= limit)
             rounded |= self._explained(application, earlier, running & back, stalled)
@@ -135,6 +137,8 @@ class Leavers:
         ledger = self.ledger
         leaving = alive & leaving
         leaving[alive] |= ledger.iterations[ledger.index] >= methods.enough(ledger.options.max_iter)
+        if not leaving.any():
+            return alive
         gone = leaving[alive]
         self.index.append(ledger.index[gone])
         self.X.append(X[:, leaving])
