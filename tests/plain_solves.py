@@ -178,7 +178,7 @@ def one_sample():
     for dtype, low_rank, scale in itertools.product(("float32", "float64"), (False, True), (1.0, 1.3)):
         answers = []
         for backend in ("numba", "numpy"):
-            rank = {"is_low_rank": True, "rank": 3} if low_rank else {}
+            rank = {"is_low_rank": True, "rank": 13} if low_rank else {}
             model = ImplicitModel(
                 4, 3, 13, bias=True, dtype=dtype, seed=2, backend=backend, on_failure="ignore", kappa=0.95, **rank
             )

@@ -254,6 +254,15 @@ def test_an_output_does_not_depend_on_the_batch(shape, dtype):
         np.testing.assert_array_equal(predictor(U), whole)
 
 
+@pytest.mark.parametrize("rank", [1, 8, 9, 16, 20])
+def test_a_frozen_model_of_any_rank_has_the_outputs_of_the_model(rank):
+    """Large inputs let rounding end the iteration, so that it is judged row by row, which needs more memory."""
+    model = make((20, 10, 3, rank, False, False))
+    predictor, U = model.freeze(), 30 * data((20, 10, 3), 50)[0]
+    for u, y in zip(U, model(U), strict=True):
+        np.testing.assert_array_equal(predictor(u[None])[0], y)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_threads_do_not_change_a_bit(shape, dtype, monkeypatch):

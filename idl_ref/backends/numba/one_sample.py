@@ -37,8 +37,9 @@ from idl_ref.weights import Weights
 
 # The entries of `sizes`. Those from F1 to END are the places in W where its matrices begin, and where W ends.
 N, R, P, Q, BIAS, CODE, LIMIT, SLOW_STEPS, F1, F2, B, C, D, END = range(14)
-# The scratch array M has room for zeros, x, g, z, t or y, and what `rounded` needs, all as long as the longest of them.
-VECTORS = 5 + SCRATCH + 1
+# The scratch array M has room for zeros, x, g, z, t or y, and what `rounded` needs, which for low rank is two more
+# columns, all as long as the longest of them.
+VECTORS = 5 + SCRATCH + 2
 LAST_SUCCESS, SLOW_RATIO, STEPS_LEFT = max(CONVERGED, PRECISION_LIMIT), methods.SLOW, methods.STEPS_LEFT
 left = compiled(methods.steps_left)
 
