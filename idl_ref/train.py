@@ -6,14 +6,13 @@ import json
 import os
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations, checks, classes, losses, optim, preprocessing
+from idl_ref import activations, blas, checks, classes, losses, optim, preprocessing
 from idl_ref.backends.numpy import Trainer
 from idl_ref.choices import Loss
 from idl_ref.factors import norm_inf
@@ -180,7 +179,10 @@ def fit(
     rng = np.random.default_rng(seed)
     history, completed = History(), 0
     trainer = _trainer(model, loss, optimizer)
-    with one_blas_thread(model, batch_size), Progress(progress, epochs, -(-m // batch_size)) as display:
+    with (
+        blas.OneThread(_has_small_products(model, batch_size)),
+        Progress(progress, epochs, -(-m // batch_size)) as display,
+    ):
         try:
             for epoch in range(1, epochs + 1):
                 order = rng.permutation(m)
@@ -201,24 +203,6 @@ def fit(
             history.interrupted = True
             history.keep(completed)
     return history
-
-
-def one_blas_thread(model: ImplicitModel, batch_size: int) -> AbstractContextManager[Any]:
-    """Return a context in which BLAS has one thread, if the NumPy twin computes and the products of a step are small.
-
-    The threads of BLAS wait for each other in every product. Beside a busy process, one of them often does not run, and
-    a step takes several times as long. Without the package threadpoolctl, the context does nothing.
-    """
-    s = model.settings
-    flops = 2 * batch_size * max(W.size for W in model.parameters.values())
-    if s.resolved_backend() != "numpy" or flops > SMALL_PRODUCT:
-        return nullcontext()
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        return nullcontext()
-    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
-    return limits
 
 
 def evaluate(model: ImplicitModel, U: Any, targets: Any, *, loss: Loss = "cross_entropy") -> tuple[float, float | None]:
@@ -333,6 +317,12 @@ def _check_validation(model: ImplicitModel, validation: Any, loss: str) -> tuple
 def _hits(loss: str, forward: ForwardPass, t: np.ndarray) -> int:
     """Return the number of correctly classified samples; 0 for a loss that does not classify."""
     return int(((forward.Y.argmax(axis=0) == t) & has_class(forward)).sum()) if loss == "cross_entropy" else 0
+
+
+def _has_small_products(model: ImplicitModel, batch_size: int) -> bool:
+    """Tell whether BLAS computes the products of a step, and one core is enough for them."""
+    flops = 2 * batch_size * max(W.size for W in model.parameters.values())
+    return model.settings.resolved_backend() == "numpy" and flops <= SMALL_PRODUCT
 
 
 def _trainer(model: ImplicitModel, loss: str, optimizer: SGD) -> Trainer:

@@ -137,7 +137,7 @@ ACTIVATION = {
         (
             "        return vec.divide(one, vec.multiply(size, size))\n",
             "        return vec.divide(one, vec.multiply(size, size))\n    if code == HALF_RELU:\n"
-            "        return vec.select(nonpositive, zero, vec.splat(p, 0.5))\n",
+            "        return vec.select(positive, vec.splat(p, 0.5), zero)\n",
         ),
     ],
     "backends/cuda/columns.py": [

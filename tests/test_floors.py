@@ -13,6 +13,7 @@ FLOORS = {
     "_version": 0,
     "activation_checks": 0,
     "checks": 0,
+    "blas": 0,
     "choices": 0,
     "npz": 1,
     "classes": 0,

@@ -235,6 +235,80 @@ def test_an_optimizer_of_ones_own_goes_through_gradients():
     np.testing.assert_allclose(np.abs(model.parameters["B"] - before), 0.01, rtol=1e-4)
 
 
+def pulled_to(shape):
+    """Return a class of functions f that pull every gradient back to zeros of a shape that broadcasts."""
+
+    def pull(self, F, G):
+        zeros = np.zeros(shape)
+        zeros.flags.writeable = False
+        return zeros
+
+    return type("Constant", (idl_ref.ImplicitFunction,), {"name": "constant", "_pull": pull})
+
+
+@pytest.mark.parametrize("shape", [(), (1, 1), (1, 6), (6, 6)])
+def test_a_gradient_of_a_users_f_may_broadcast_and_be_read_only(shape):
+    U, T = np.random.default_rng(0).standard_normal((6, 4)), np.random.default_rng(1).standard_normal((6, 3))
+    made = []
+    for backend in ("numba", "numpy"):
+        model = ImplicitModel(4, 3, 6, f=pulled_to(shape), dtype="float64", seed=1, backend=backend)
+        fit(model, U, T, loss="mse", epochs=3, optimizer=SGD(0.01, weight_decay=0.1), progress=False)
+        made.append(model.parameters)
+    for name, w in made[0].items():
+        np.testing.assert_allclose(w, made[1][name], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_a_loss_that_overflows_in_the_dtype_of_the_model_changes_nothing(backend):
+    U, T = data((6, 4, 3, None, False, False), 6, loss="mse")
+    model = make((6, 4, 3, None, False, False), backend=backend)
+    before = {name: w.copy() for name, w in model.parameters.items()}
+    with pytest.raises(FloatingPointError, match="the loss is inf"):
+        fit(model, U, 1e20 * T, loss="mse", epochs=1, optimizer=SGD(0.01), progress=False)
+    equal(model.parameters, before)
+
+
+def test_what_a_user_changes_in_an_optimizer_counts():
+    class Slower(SGD):
+        def advance(self):
+            return 0.1 * super().advance()
+
+    def own_step():
+        optimizer = SGD(0.05)
+        step = optimizer.step
+        optimizer.step = lambda parameters, G: step(parameters, {name: 0.1 * g for name, g in G.items()})
+        return optimizer
+
+    U, T = data(SHAPES[0], 32)
+    for optimizer in (lambda: Slower(0.05), own_step):
+        made = [make(SHAPES[0], backend=backend) for backend in ("numba", "numpy")]
+        for model in made:
+            fit(model, U, T, optimizer=optimizer(), epochs=2, batch_size=16, progress=False)
+        for name, w in made[0].parameters.items():
+            np.testing.assert_allclose(w, made[1].parameters[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_a_weight_that_is_inf_stays_inf_without_decay():
+    model = ImplicitModel(4, 3, 6, f=idl_ref.ImplicitFunctionTriu, seed=1, backend="numba")
+    model.parameters["A"][5, 0] = np.inf  # below the diagonal, where the equation does not see it
+    fit(model, np.ones((6, 4)), np.zeros(6, int), epochs=1, optimizer=SGD(0.01), progress=False)
+    assert model.parameters["A"][5, 0] == np.inf
+
+
+@pytest.mark.parametrize("activation", sorted(idl_ref.activations.TABLE))
+def test_a_sample_that_is_not_finite_has_the_gradients_of_the_definition(activation):
+    for low_rank in (None, 2):
+        found = []
+        for backend in ("numba", "numpy"):
+            settings = {"activation": activation, "dtype": "float64", "on_failure": "ignore"}
+            model = make((3, 2, 1, low_rank, False, False), backend=backend, **settings)
+            _, pull = model.vjp(np.array([[1.0, 2.0], [np.inf, 1.0], [np.nan, 1.0]]))
+            with np.errstate(invalid="ignore"):
+                found.append(pull(np.ones((3, 1))))
+        for name, G in found[0].items():
+            np.testing.assert_allclose(G, found[1][name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 # --- bits -------------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from idl_ref import (
     ImplicitFunctionTriu,
     ImplicitModel,
     NotConvergedError,
+    blas,
     datasets,
     fit,
     train,
@@ -443,6 +444,23 @@ def test_blas_has_one_thread_while_the_numpy_twin_takes_small_steps(monkeypatch,
         fit(model, np.ones((8, 4)), np.zeros(8, int), epochs=1, batch_size=4, progress=False)
         assert seen == [expected, expected]
         assert threads() == {2}
+
+
+def test_trainings_that_overlap_give_the_threads_of_blas_back():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    with threadpoolctl.threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        first, second = blas.OneThread(True), blas.OneThread(True)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__()
+        assert set(threads()) == {1}
+        second.__exit__()
+        assert threads() == before
 
 
 def test_training_works_without_threadpoolctl(monkeypatch):

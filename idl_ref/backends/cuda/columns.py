@@ -176,7 +176,7 @@ def slope(p, like, code):
     if code == SOFTPLUS:
         return phi(p, like, SIGMOID)
     if code == ELU:
-        return math.exp(p) if p <= zero else one
+        return one if p > zero else math.exp(p)
     if code == HARDTANH:
         return one if abs(p) < one else zero
     if code == SOFTSIGN:

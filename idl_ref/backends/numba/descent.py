@@ -67,7 +67,7 @@ def descend(parameters, gradients, velocities, rule, nesterov):
     for p in range(len(parameters)):
         w, g, v = parameters[p], gradients[p], velocities[p]
         for i in range(w.size):
-            gradient = g[i] + decay * w[i]
+            gradient = g[i] + decay * w[i] if decay != 0 else g[i]
             v[i] = momentum * v[i] + gradient
             w[i] -= rate * (gradient + momentum * v[i] if nesterov else v[i])
     return -1

@@ -190,14 +190,14 @@ def phi(p, code):
 
 @compiled
 def slope(p, code):
-    """φ′ of a vector, the smaller one-sided slope at a kink."""
+    """φ′ of a vector, the smaller one-sided slope at a kink. For p = NaN, it is what the definition gives."""
     vec.separate()
     zero, one = vec.splat(p, 0.0), vec.splat(p, 1.0)
-    nonpositive, minus = vec.at_most(p, zero), vec.negate(vec.magnitude(p))
+    positive, minus = vec.below(zero, p), vec.negate(vec.magnitude(p))
     if code == RELU:
-        return vec.select(nonpositive, zero, one)
+        return vec.select(positive, one, zero)
     if code == LEAKY_RELU:
-        return vec.select(nonpositive, vec.splat(p, LEAK), one)
+        return vec.select(positive, one, vec.splat(p, LEAK))
     if code == TANH:
         e = exp(vec.add(minus, minus))  # 1/cosh² p = 4e/(1 + e)²
         size = vec.add(one, e)
@@ -208,9 +208,9 @@ def slope(p, code):
     if code == SOFTPLUS:
         return sigmoid(p)
     if code == ELU:
-        return vec.select(nonpositive, exp(minus), one)
+        return vec.select(positive, one, exp(minus))
     if code == HARDTANH:
-        return vec.select(vec.at_most(vec.subtract(one, vec.magnitude(p)), zero), zero, one)
+        return vec.select(vec.below(vec.magnitude(p), one), one, zero)
     if code == SOFTSIGN:
         size = vec.add(one, vec.magnitude(p))
         return vec.divide(one, vec.multiply(size, size))

@@ -9,7 +9,7 @@ import numpy as np
 
 from idl_ref import losses
 from idl_ref.backends.numba import descent
-from idl_ref.backends.numba.launches import by_columns
+from idl_ref.backends.numba.launches import by_columns, by_rows
 from idl_ref.backends.numba.layer import Layer
 from idl_ref.backends.numpy import trainer as definition
 from idl_ref.optim import SGD
@@ -28,11 +28,11 @@ class Trainer(definition.Trainer):
     def descend(self, backward: BackwardPass) -> None:
         """Take one step of the optimizer with the gradients of the raw parameters, then project the parameters."""
         optimizer, parameters = self.optimizer, self.parameters
-        if type(optimizer).step is not SGD.step or not all(w.flags.carray for w in parameters.values()):
+        if not _is_plain(optimizer) or not all(w.flags.carray for w in parameters.values()):
             return super().descend(backward)
-        pulled, dtype = self.parametrisation.pullback(parameters, backward), backward.B.dtype
+        pulled, dtype = self.parametrisation.pullback(parameters, backward), parameters["B"].dtype
         weights = tuple([w.reshape(-1) for w in parameters.values()])
-        gradients = tuple([np.ascontiguousarray(pulled[name], dtype).reshape(-1) for name in parameters])
+        gradients = tuple([_flat(pulled[name], w) for name, w in parameters.items()])
         velocities = tuple([optimizer.velocity(name, w).reshape(-1) for name, w in parameters.items()])
         rule = dtype.type(optimizer.rate()), dtype.type(optimizer.momentum), dtype.type(optimizer.weight_decay)
         failed = descent.descend(weights, gradients, velocities, rule, optimizer.nesterov)
@@ -41,6 +41,19 @@ class Trainer(definition.Trainer):
         optimizer.advance()
         self.parametrisation.project(parameters)
         return None
+
+
+def _flat(G: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Return the gradient of w as a flat array; that of a user's `f` may broadcast and have another dtype."""
+    if np.shape(G) != w.shape or G.dtype != w.dtype:
+        G = np.broadcast_to(np.asarray(G, w.dtype), w.shape)
+    return by_rows(G)
+
+
+def _is_plain(optimizer: SGD) -> bool:
+    """Tell whether the steps of an optimizer are those of SGD, which are compiled, and not those of a user."""
+    steps = ((getattr(optimizer, name), getattr(SGD, name)) for name in ("step", "advance"))
+    return all(getattr(own, "__func__", None) is step for own, step in steps)
 
 
 def cross_entropy(Y: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
@@ -56,4 +69,5 @@ def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
 def _compiled(loss: Callable[..., float], Y: np.ndarray, targets: np.ndarray) -> tuple[Any, np.ndarray]:
     """Return the value and the gradient of a loss for flat targets."""
     G_Y = np.empty((Y.shape[1], Y.shape[0]), Y.dtype)
-    return loss(by_columns(Y), targets, G_Y.reshape(-1)), G_Y.T
+    with np.errstate(over="ignore"):  # A loss that overflows is inf, as the dtype of Y has it.
+        return Y.dtype.type(loss(by_columns(Y), targets, G_Y.reshape(-1))), G_Y.T

@@ -1,0 +1,43 @@
+"""This module limits the threads of BLAS, which computes the products of the NumPy twin."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, ClassVar
+
+
+class OneThread:
+    """A context in which BLAS has one thread, if `applies` is true.
+
+    The threads of BLAS wait for each other in every product. Beside a busy process, one of them often does not run, and
+    small products take several times as long. Without the package threadpoolctl, the context does nothing. Of contexts
+    that overlap, the first one sets the limit, and the last one takes it back.
+    """
+
+    _lock: ClassVar = threading.Lock()
+    _users: ClassVar[int] = 0
+    _limit: ClassVar[Any] = None
+
+    def __init__(self, applies: bool) -> None:
+        self.applies = applies
+
+    def __enter__(self) -> None:
+        if not self.applies:
+            return
+        with OneThread._lock:
+            if OneThread._users == 0:
+                try:
+                    from threadpoolctl import threadpool_limits
+                except ImportError:
+                    self.applies = False
+                    return
+                OneThread._limit = threadpool_limits(limits=1, user_api="blas")
+            OneThread._users += 1
+
+    def __exit__(self, *exception: object) -> None:
+        if not self.applies:
+            return
+        with OneThread._lock:
+            OneThread._users -= 1
+            if OneThread._users == 0:
+                OneThread._limit.restore_original_limits()
