@@ -83,30 +83,40 @@ def anatomy(call: Callable[[], Any], calls: int) -> dict[str, float]:
     """Seconds of one call of idl_ref, and of the compiled functions in it; medians."""
     from idl_ref.backends.numba import descent, kernels, launches, one_sample, passes
 
-    def timed(function: Callable, part: str) -> Callable:
+    def timed(function: Callable) -> Callable:
         def wrapped(*arguments: Any) -> Any:
             start = time.perf_counter()
-            result = function(*arguments)
-            seconds[part] += time.perf_counter() - start
-            return result
+            try:
+                return function(*arguments)
+            finally:
+                spans.append((start, time.perf_counter()))
 
         return wrapped
 
-    places = [(kernels, "picard guarded substitute"), (passes, "constant readout forward terms outer multiply")]
+    def united(spans: list[tuple[float, float]]) -> float:
+        """Seconds in which at least one thread ran compiled code."""
+        seconds, until = 0.0, 0.0
+        for start, end in sorted(spans):
+            seconds += max(0.0, end - max(start, until))
+            until = max(until, end)
+        return seconds
+
+    places = [(kernels, "picard guarded substitute"), (passes, "constant readout forward terms outer")]
     places += [(descent, "cross_entropy mse descend"), (launches, "pack"), (one_sample, "predict")]
     originals = [(module, name, getattr(module, name)) for module, names in places for name in names.split()]
     for module, name, function in originals:
-        setattr(module, name, timed(function, "compiled"))
+        setattr(module, name, timed(function))
     records = []
     try:
         for _ in range(calls):
-            seconds = dict.fromkeys(("compiled", "all"), 0.0)
-            timed(call, "all")()
-            records.append(seconds)
+            spans: list[tuple[float, float]] = []
+            start = time.perf_counter()
+            call()
+            records.append((time.perf_counter() - start, united(spans)))
     finally:
         for module, name, function in originals:
             setattr(module, name, function)
-    return {part: float(np.median([record[part] for record in records])) for part in records[0]}
+    return dict(zip(("all", "compiled"), map(float, np.median(records, axis=0)), strict=True))
 
 
 def gemm(workload: Workload, given: Data) -> Built:

@@ -312,19 +312,22 @@ LIMITS = """\
 Some aims are missed, or met in some runs only, for these reasons:
 
 - **Random A, n ≥ 512.** All contestants spend their time in the same few products, which torchidl leaves to BLAS. Three
-  times torchidl's speed would be faster than the machine multiplies: the last column of the first table is above 100 %.
-- **n = 100.** The aims leave little more time than the products alone take at the rate of both cores. One core has
-  half of that rate, and waking a second thread takes 0.1 ms, as long as the whole solve.
-- **n = 32.** The compiled part would nearly fit. The rest is Python: the checks of the input, packing A, and the
-  arrays of the answer and of its certificate, which no peer gives.
-- **A ≥ 0, row sums 0.99.** The aim is far exceeded against the peers that use Picard; jaxopt's Anderson takes as few
-  steps as ours. A method that knows A by its products alone needs about seven of them for six digits here, and seven
-  products at the peak of the GEMM take most of the time that the aim leaves.
+  times torchidl's speed would be faster than the machine multiplies: the last column of the first table is near 100 %
+  or above.
+- **n = 100.** One core has half of the rate of both, and waking a second thread takes 0.1 ms, as long as the solve.
+- **n = 32.** Half of the time is Python: the checks of the input, packing A, and the arrays of the answer and of its
+  certificate, which no peer gives. In the compiled half, the products take a quarter; the rest judges each column after
+  each step.
+- **A ≥ 0, row sums 0.99.** jaxopt's Anderson takes as few steps as ours. A method that knows A by its products alone
+  needs about seven of them for six digits here.
 - **Low rank.** Z is read once and X written once. These are 8 MB each, which takes as long as the products, because
   each entry of a product is a sum of only r = 10 terms.
-- **Training.** The compiled solvers and NumPy's products together take about the time that the aims leave, before any
-  loss, scaling, SGD step or batch is computed. Solves of this size run on one thread, because the threads of NumPy's
-  BLAS spin and keep the other core busy.
+- **One sample.** `model(u)` compares A with a copy, because it may have changed, checks u, and returns statuses that
+  are judged; `model.freeze()` does this once.
+- **Training.** A step runs on one core, because its stages wait for each other and waking a second thread takes as long
+  as a stage. Six tenths of a step are compiled. The rest is Python between the stages: gathering the samples, the map
+  `f` and its pullback, and the record of statuses; it takes twice as long there as alone, because the arrays of a step
+  fill the cache. Nothing of it waits for another thread, which is why a busy neighbour costs next to nothing.
 """
 
 
@@ -346,19 +349,18 @@ The error is against a float64 solution; on the slow matrix a peer only counts a
 
 {table(results)}
 
-The share of the GEMM peak counts the operations of the products alone over the time of the whole solve, including
-checks and certificate; the peak is NumPy's product of two 2048 × 2048 matrices in the same rounds. The last column of
-the first table is the share that would be needed to reach both aims: above 100 %, a solver would have to multiply
-faster than NumPy does.
+The machine's limit is the time that the operations of all products take at the rate of NumPy's product of two 2048 ×
+2048 matrices, or that all arrays take to be read and written once at the rate of a copy of 64 MB, whichever is longer;
+both rates are those of the same rounds, with all cores. Weights that stay in a cache are read faster than a copy, so
+that the frozen call may exceed 100 %. The last column of the first table is the share of the limit
+that would be needed to reach both aims: above 100 %, a solver would have to be faster than the machine.
 
 ## Where the time goes
 
 {anatomy_table(results)}
 
-The compiled solvers make the iterations with their checks and certificates. A is packed anew wherever A is new. The
-rest is Python, NumPy's passes over arrays, and what threads cost each other. The last column but one is the time that
-both aims of a row would leave for everything; the last one is the time that the products with A alone would take at
-the rate of the GEMM.
+What is compiled solves, multiplies, packs A wherever A is new, and takes the step of SGD. The rest is Python and
+NumPy's passes over arrays. The last column but one is the time that both aims of a row would leave for everything.
 
 {LIMITS}
 ## The first call

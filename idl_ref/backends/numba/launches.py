@@ -294,30 +294,12 @@ def readout(weights: Weights, U: np.ndarray, X: np.ndarray) -> np.ndarray:
     return around.Y.reshape(U.shape[1], -1).T
 
 
-class Packed(NamedTuple):
-    """A matrix F (rows, inner) in panels, which kernels multiply with columns."""
-
-    panels: np.ndarray
-    rows: int
-    inner: int
-
-
-def packed(F: np.ndarray) -> Packed:
-    """Pack a matrix F (rows, inner) in panels."""
-    nothing = NOTHING[F.dtype][0]
-    sums = np.empty(-(-len(F) // ROWS) * ROWS, F.dtype)
-    panels = np.empty(sums.size * F.shape[1] + ROWS, F.dtype)
-    pack(*flat(F), *F.shape, panels, False, nothing, sums)
-    return Packed(panels, *F.shape)
-
-
-def affine(F: Packed, X: np.ndarray, Z: np.ndarray | None = None) -> np.ndarray:
-    """Return F X + Z, where Z may be left out.   F (rows, inner), X (inner, m) -> (rows, m)"""
-    panels, rows, inner = F
-    m, nothing = X.shape[1], NOTHING[X.dtype][0]
-    out = np.empty((m, rows), X.dtype)
-    arguments = panels, by_columns(X), nothing if Z is None else by_columns(Z), (rows, inner), out.reshape(-1)
-    launch(passes.multiply, m, tiles(m, (rows + inner) * X.itemsize, None, 2 * rows * inner), *arguments)
+def product(F: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """Return F X.   F (a, b), X (b, m) -> (a, m)"""
+    (a, b), m = F.shape, X.shape[1]
+    out = np.empty((m, a), X.dtype)
+    how = tiles(m, (a + b) * X.itemsize, None, 2 * a * b)
+    launch(passes.constant, m, how, by_rows(F), by_columns(X), (a, b, 0), out.reshape(-1))
     return out.T
 
 
@@ -329,7 +311,8 @@ def outer(Lt: np.ndarray, R: np.ndarray) -> np.ndarray:
     workers = numba.get_num_threads() if 2 * a * b * m > PARALLEL_FLOPS else 1
     share = -(-a // workers)  # A tile reads all of R, so that each thread has only one.
     how = workers, -(-share // GROUP) * GROUP
-    launch(passes.outer, a, how, by_rows(Lt), by_columns(R), (a, b, m), out.reshape(-1))
+    entries, *where = flat(Lt)
+    launch(passes.outer, a, how, entries, tuple(where), by_columns(R), (a, b, m), out.reshape(-1))
     return out[:a]
 
 
@@ -360,11 +343,12 @@ def backward(
     to_X = outer(both if len(factors) == 1 else G_Y.T, X)
     G_A: fac.Factors = (to_X[:n],)
     if len(factors) == 2:
-        T, W = affine(packed(factors[1]), X), affine(packed(factors[0].T), V)
-        G_A = outer(V.T, T), outer(W.T, X)
+        L, Rt = factors
+        G_A = outer(V.T, product(Rt, X)), outer(outer(V, L.T), X)  # V (Rᵀ X)ᵀ and (Lᵀ V) Xᵀ
     G_U = None
     if inputs:
-        G_U = affine(packed(B.T), V)
-        G_U = G_U if D is None else affine(packed(D.T), G_Y, G_U)
-        G_U = G_U[:-1] if bias else G_U
+        G_U = outer(V, B.T)
+        if D is not None:
+            G_U += outer(G_Y, D.T)
+        G_U = G_U.T[:-1] if bias else G_U.T
     return BackwardPass(solution, G_A, to_U[:n], to_X[-len(C) :], None if D is None else to_U[n:], G_U)

@@ -1,7 +1,7 @@
 """This module has the compiled parts of a forward and of a backward pass, for some of the columns of a batch.
 
 forward     Z = B U            X by a solver       Y = C X + D U
-backward    S = φ′(A X + Z)    G = Cᵀ G_Y          V by a solver       ∂ = L Rᵀ, such as ∂B = V Uᵀ
+backward    S = φ′(A X + Z)    G = Cᵀ G_Y          V by a solver       ∂ = L Rᵀ, such as ∂B = V Uᵀ or ∂Uᵀ = Vᵀ B
 
 All arrays are flat. U, Z, X, Y, S and G have one column after the other; B, C and D have one row after the other.
 """
@@ -14,7 +14,7 @@ from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.dots import rows_by_columns
 from idl_ref.backends.numba.functions import slope
 from idl_ref.backends.numba.kernels import apply, picard
-from idl_ref.backends.numba.products import BLOCK, GROUP, ROWS, boundary, fill, filled, gather, product, strided
+from idl_ref.backends.numba.products import BLOCK, GROUP, ROWS, boundary, fill, filled, gather, strided
 
 # So many entries of a row of ∂ are computed before the next ones, so that what they are computed from stays in cache.
 PART = 1024
@@ -109,13 +109,13 @@ def write(M, source, apart, out, place, n, count):
 
 
 @entry
-def outer(first, last, L, R, sizes, out):
+def outer(first, last, Lt, where, R, sizes, out):
     """∂ = L Rᵀ for the rows first … last − 1: sums over samples, one block of them after the other.
 
-    L (a, m) and R (b, m) have one column after the other, ∂ has one row after the other. `out` has room for
-    `filled(a, GROUP)` rows, and a row of zeros behind them.   sizes: a, b and m
+    R (b, m) has one column after the other, and ∂ one row after the other. `out` has room for `filled(a, GROUP)` rows,
+    and a row of zeros behind them. where: the distances between the rows and the columns of Lᵀ (m, a). sizes: a, b and m
     """
-    a, b, m = sizes
+    (a, b, m), (rows, columns) = sizes, where
     w, lanes, most = last - first, vec.lanes(R), filled(min(m, BLOCK), ROWS)
     # The rows of R are the lanes of a product. Those that do not fill ROWS lanes are copied, with zeros beside them.
     whole, room, down = b & -ROWS, filled(w, GROUP), most + ROWS
@@ -125,7 +125,7 @@ def outer(first, last, L, R, sizes, out):
     zeros, rest, apart, narrow = filled(a, GROUP) * b, g + room * ROWS, b - b, b - b
     for k in range(0, m, BLOCK):
         count = min(BLOCK, m - k)
-        gather(L, k * a + first, a, 1, M, lt, down, count, w, filled(count, ROWS), room)
+        gather(Lt, k * rows + first * columns, rows, columns, M, lt, down, count, w, filled(count, ROWS), room)
         for f in range(0, whole, PART):
             place, o = (k * b + f, lanes, b), first * b + f
             s = o if k > 0 else zeros
@@ -137,25 +137,4 @@ def outer(first, last, L, R, sizes, out):
     for c in range(w):
         for i in range(whole, b):
             out[(first + c) * b + i] = M[g + c * ROWS + i - whole]
-    return 0
-
-
-@entry
-def multiply(first, last, F, X, Z, sizes, out):
-    """F X + Z for a packed F; Z is empty where there is none. All have one column after the other.   sizes: of F"""
-    rows, inner = sizes
-    w = last - first
-    room, end, apart = filled(w, GROUP), filled(rows, ROWS) + ROWS, filled(inner, ROWS) + ROWS
-    M = np.empty(room * (apart + 2 * end) + ROWS, F.dtype)
-    x, z_apart = boundary(M), end
-    z = x + room * apart
-    g = z + room * end
-    gather(X, first * inner, 1, inner, M, x, apart, inner, w, inner, room)
-    if Z.size > 0:
-        gather(Z, first * rows, 1, rows, M, z, end, rows, w, end - ROWS, room)
-    else:
-        fill(M, z, z + end, 0.0)
-        z_apart -= end  # All columns begin with the same zeros.
-    product(F, rows, inner, M, x, apart, z, z_apart, g, end, w)
-    write(M, g, end, out, first * rows, rows, w)
     return 0
