@@ -113,7 +113,7 @@ def outer(first, last, Lt, where, R, sizes, out):
     """∂ = L Rᵀ for the rows first … last − 1: sums over samples, one block of them after the other.
 
     R (b, m) has one column after the other, and ∂ one row after the other. `out` has room for `filled(a, GROUP)` rows,
-    and a row of zeros behind them. where: the distances between the rows and the columns of Lᵀ (m, a). sizes: a, b and m
+    and a row of zeros behind them.   sizes: a, b and m. where: how far apart the rows and the columns of Lᵀ (m, a) are
     """
     (a, b, m), (rows, columns) = sizes, where
     w, lanes, most = last - first, vec.lanes(R), filled(min(m, BLOCK), ROWS)
