@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import itertools
 import multiprocessing
 import os
 import subprocess
@@ -17,10 +18,10 @@ from hypothesis import given, settings
 from strategies import DTYPES, equations, matrix, pair
 
 import idl_ref
-from idl_ref import SolveOptions, activations, backends, solve_adjoint, solve_equilibrium
+from idl_ref import ImplicitModel, SolveOptions, activations, backends, fit, solve_adjoint, solve_equilibrium
 
 numba = pytest.importorskip("numba")
-from idl_ref.backends.numba import compiling, kernels, products  # noqa: E402
+from idl_ref.backends.numba import compiling, descent, kernels, one_sample, passes, products  # noqa: E402
 from idl_ref.backends.numba import launches as numba_  # noqa: E402
 
 ROOT = Path(idl_ref.__file__).parents[1]
@@ -201,11 +202,35 @@ def test_it_compiles_once_for_all_layouts_and_both_directions():
 def test_after_warmup_nothing_is_left_to_compile(dtype, eager_threads):
     idl_ref.warmup([np.dtype(dtype).name])
     entries = [products.pack, kernels.picard, kernels.guarded, kernels.substitute]
+    entries += [passes.constant, passes.forward, passes.readout, passes.terms, passes.outer]
+    entries += [descent.cross_entropy, descent.mse, descent.descend]
     before = [len(entry.signatures) for entry in entries]
     for method in METHODS:
         solve(*problem(n=150, m=90, dtype=dtype), method)
         solve(*problem(dtype=dtype, low_rank=True), method)
     solve(np.triu(problem(dtype=dtype)[0], 1), problem(dtype=dtype)[1])
+    U, labels = np.ones((5, 4)), np.arange(5) % 3
+    for low, no_D, bias in itertools.product((False, True), repeat=3):
+        rank = {"is_low_rank": True, "rank": 2} if low else {}
+        model = ImplicitModel(4, 3, 8, no_D=no_D, bias=bias, dtype=np.dtype(dtype).name, backend="numba", **rank)
+        model.loss_and_gradients(U, labels)
+        model(U, np.zeros((5, 8)))
+        fit(model, U, labels, epochs=1, progress=False)
+        fit(model, U, np.ones((5, 3)), loss="mse", epochs=1, progress=False)
+    assert [len(entry.signatures) for entry in entries] == before
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_frozen_model_compiles_nothing_at_a_request(dtype):
+    low = {"is_low_rank": True, "rank": 2}
+    models = [ImplicitModel(4, 3, 8, dtype=np.dtype(dtype).name, backend="numba", **more) for more in ({}, low)]
+    predictors = [model.freeze() for model in models]
+    entries = [kernels.picard, kernels.guarded, passes.constant, passes.forward, passes.readout, one_sample.predict]
+    before = [len(entry.signatures) for entry in entries]
+    for predictor in predictors:
+        for m in (1, 5):
+            predictor(np.ones((m, 4)))
+            predictor.certified(np.ones((m, 4)), seconds=1.0)
     assert [len(entry.signatures) for entry in entries] == before
 
 

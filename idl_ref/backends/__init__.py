@@ -132,7 +132,7 @@ def twin(name: Backend) -> Twin:
 
 
 def warmup(dtypes: Iterable[Dtype] = ("float32", "float64"), backend: Backend = "numba") -> None:
-    """Compile a backend ahead of its first solve, and cache the compiled code on disk if the folder is writable.
+    """Compile a backend ahead of its first solve and training step, and cache the code on disk if that is possible.
 
     Parameters
     ----------

@@ -92,15 +92,16 @@ class Layer(definition.Layer):
         return backward
 
     def prepare(self) -> None:
-        """Compile the kernels that a forward solve can call, by solving the equation for one column of zeros."""
-        method, options = self.method(), self.options.forward
-        zeros = np.zeros((len(self.weights.factors[0]), 1), self.weights.B.dtype)
-        for needed in (method, "anderson") if method == "auto" else (method,):
-            self.solve(self.equation(zeros), options=SolveOptions(options.tol, options.max_iter, needed))
+        """Compile the kernels that a forward pass can call, by passes and solves of zeros."""
+        _, B, _, _, bias = self.weights
+        self.forward(np.zeros((B.shape[1] - bias, 1), B.dtype))
+        if self.method() == "auto":  # Columns that are slow go to other methods.
+            zeros, options = np.zeros((len(B), 1), B.dtype), self.options.forward
+            self.solve(self.equation(zeros), options=SolveOptions(options.tol, options.max_iter, "anderson"))
 
 
 def warmup(dtype: np.dtype) -> None:
-    """Compile every kernel for one dtype by solving a small equation with each of them."""
+    """Compile every solver for one dtype by solving a small equation with each of them."""
     half, shift = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype)
     Z = np.ones((2, 2), dtype)
     methods_used: tuple[Method, ...] = ("picard", "anderson", "newton", "substitution")

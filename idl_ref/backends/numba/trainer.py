@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from idl_ref import losses
-from idl_ref.backends.numba import descent
+from idl_ref.activations import get
+from idl_ref.backends.numba import descent, layer
 from idl_ref.backends.numba.launches import by_columns, by_rows
 from idl_ref.backends.numba.layer import Layer
 from idl_ref.backends.numpy import trainer as definition
+from idl_ref.functions import ImplicitFunction
 from idl_ref.optim import SGD
-from idl_ref.weights import BackwardPass
+from idl_ref.solution import SolveOptions
+from idl_ref.weights import BackwardPass, Options, Parametrisation
 
 
 class Trainer(definition.Trainer):
@@ -71,3 +75,14 @@ def _compiled(loss: Callable[..., float], Y: np.ndarray, targets: np.ndarray) ->
     G_Y = np.empty((Y.shape[1], Y.shape[0]), Y.dtype)
     with np.errstate(over="ignore"):  # A loss that overflows is inf, as the dtype of Y has it.
         return Y.dtype.type(loss(by_columns(Y), targets, G_Y.reshape(-1))), G_Y.T
+
+
+def warmup(dtype: np.dtype) -> None:
+    """Compile every kernel for one dtype: every solver, and the steps of small models of every kind."""
+    layer.warmup(dtype)
+    options, two = Options(SolveOptions(), SolveOptions()), np.zeros((2, 2), dtype)
+    for names, loss in itertools.product(("ABC", "ABCD", "LRBC", "LRBCD"), ("cross_entropy", "mse")):
+        parameters = {name: two.copy() for name in names}
+        targets = np.zeros(2, np.int64) if loss == "cross_entropy" else two
+        arguments = parameters, Parametrisation(ImplicitFunction()), get("relu"), options, loss, SGD()
+        Trainer(*arguments).step(two, targets)
