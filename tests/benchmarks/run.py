@@ -315,9 +315,8 @@ Some aims are missed, or met in some runs only, for these reasons:
   times torchidl's speed would be faster than the machine multiplies: the last column of the first table is near 100 %
   or above.
 - **n = 100.** One core has half of the rate of both, and waking a second thread takes 0.1 ms, as long as the solve.
-- **n = 32.** Half of the time is Python: the checks of the input, packing A, and the arrays of the answer and of its
-  certificate, which no peer gives. In the compiled half, the products take a quarter; the rest judges each column after
-  each step.
+- **n = 32.** Two thirds of the time are Python: the checks of the input, packing A, and the arrays of the answer and of
+  its certificate, which no peer gives.
 - **A ≥ 0, row sums 0.99.** jaxopt's Anderson takes as few steps as ours. A method that knows A by its products alone
   needs about seven of them for six digits here.
 - **Low rank.** Z is read once and X written once. These are 8 MB each, which takes as long as the products, because
@@ -326,8 +325,8 @@ Some aims are missed, or met in some runs only, for these reasons:
   are judged; `model.freeze()` does this once.
 - **Training.** A step runs on one core, because its stages wait for each other and waking a second thread takes as long
   as a stage. Six tenths of a step are compiled. The rest is Python between the stages: gathering the samples, the map
-  `f` and its pullback, and the record of statuses; it takes twice as long there as alone, because the arrays of a step
-  fill the cache. Nothing of it waits for another thread, which is why a busy neighbour costs next to nothing.
+  `f` and its pullback, and the record of statuses. Nothing of it waits for another thread, which is why a busy
+  neighbour costs next to nothing.
 """
 
 

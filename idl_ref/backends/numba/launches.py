@@ -280,13 +280,6 @@ def forward(
     return solution, around.Y.reshape(U.shape[1], -1).T
 
 
-def constant(weights: Weights, U: np.ndarray) -> np.ndarray:
-    """Return Z = B U.   U (p, m) with the constant feature -> (n, m)"""
-    Z = np.empty((U.shape[1], len(weights.B)), weights.B.dtype).T
-    Forward.of(weights, U).before(Z)
-    return Z
-
-
 def readout(weights: Weights, U: np.ndarray, X: np.ndarray) -> np.ndarray:
     """Return Y = C X + D U.   U (p, m) with the constant feature, X (n, m) -> (q, m)"""
     around = Forward.of(weights, U)
@@ -295,7 +288,7 @@ def readout(weights: Weights, U: np.ndarray, X: np.ndarray) -> np.ndarray:
 
 
 def product(F: np.ndarray, X: np.ndarray) -> np.ndarray:
-    """Return F X.   F (a, b), X (b, m) -> (a, m)"""
+    """Return F X, for example Z = B U.   F (a, b), X (b, m) -> (a, m)"""
     (a, b), m = F.shape, X.shape[1]
     out = np.empty((m, a), X.dtype)
     how = tiles(m, (a + b) * X.itemsize, None, 2 * a * b)

@@ -1,4 +1,4 @@
-"""This module has the layer of the Numba twin, whose solvers are compiled for the CPU.
+"""This module has the layer of the Numba twin, whose passes and solvers are compiled for the CPU.
 
 A kernel solves a tile, which is a group of columns, and several threads share the tiles of a large problem. The answer
 of a column depends neither on the other columns of the batch, nor on the width of the tiles, nor on the number of
@@ -22,7 +22,7 @@ from idl_ref.weights import BackwardPass, ForwardPass, Options, Weights
 
 
 class Layer(definition.Layer):
-    """The layer of the NumPy twin with compiled solvers.
+    """The layer of the NumPy twin with compiled passes.
 
     Notes
     -----
@@ -70,7 +70,7 @@ class Layer(definition.Layer):
 
     def constant(self, U: np.ndarray) -> np.ndarray:
         """Return Z = B U."""
-        return launches.constant(self.weights, U) if U.size else super().constant(U)
+        return launches.product(self.weights.B, U) if U.size else super().constant(U)
 
     def readout(self, U: np.ndarray, Z: np.ndarray, solution: Solution) -> ForwardPass:
         """Compute Y = C X + D U, and return the complete forward pass."""

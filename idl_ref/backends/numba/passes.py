@@ -18,6 +18,7 @@ from idl_ref.backends.numba.products import BLOCK, GROUP, ROWS, boundary, fill, 
 
 # So many entries of a row of ∂ are computed before the next ones, so that what they are computed from stays in cache.
 PART = 1024
+COLUMNS = 8  # So many columns of D U are computed, and then added to C X.
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
@@ -35,13 +36,12 @@ def constant(first, last, B, U, sizes, Z):
 def readout(first, last, C, D, X, U, sizes, Y):
     """Y = C X + D U; D is empty where there is none.   sizes: n, p and q"""
     n, p, q = sizes
-    count, width = last - first, last - last + 8
-    rows_by_columns(C, q, n, X, first * n, n, Y, first * q, q, count)
+    rows_by_columns(C, q, n, X, first * n, n, Y, first * q, q, last - first)
     if D.size > 0:
-        M = np.empty(q * width, D.dtype)
-        for c in range(first, last, width):
-            some = min(width, last - c)
-            rows_by_columns(D, q, p, U, c * p, p, M, 0, q, some)
+        M = np.empty(q * COLUMNS, D.dtype)
+        for c in range(first, last, COLUMNS):
+            some = min(COLUMNS, last - c)
+            rows_by_columns(D, q, p, U, c * p, p, M, n - n, q, some)
             for i in range(some * q):
                 Y[c * q + i] += M[i]
     return 0
