@@ -82,6 +82,7 @@ FLOORS = {
     "model": 21,
     # training
     "train": 22,
+    "targets": 22,
     # leaves
     "derivatives": 22,
     "comparison": 23,
