@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         certificate,
         conformance,
         datasets,
+        estimators,
         export,
         factors,
         functions,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     )
     from idl_ref.activations import Activation
     from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
+    from idl_ref.estimators import ImplicitClassifier, ImplicitRegressor
     from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
     from idl_ref.gradcheck import check_gradients
     from idl_ref.io import FileFormatError
@@ -46,11 +48,13 @@ __all__ = [
     "ConvergenceWarning",
     "FileFormatError",
     "History",
+    "ImplicitClassifier",
     "ImplicitFunction",
     "ImplicitFunctionInf",
     "ImplicitFunctionRows",
     "ImplicitFunctionTriu",
     "ImplicitModel",
+    "ImplicitRegressor",
     "NotConvergedError",
     "Prediction",
     "Predictor",
@@ -66,6 +70,7 @@ __all__ = [
     "check_gradients",
     "conformance",
     "datasets",
+    "estimators",
     "export",
     "factors",
     "fit",
@@ -87,13 +92,16 @@ __all__ = [
 
 def _import_name(name: str) -> None:
     """Bind `name`, if it is a public class or function, as a global of this package."""
-    global SGD, Activation, ConvergenceWarning, FileFormatError, History, ImplicitFunction, ImplicitFunctionInf
+    global SGD, Activation, ConvergenceWarning, FileFormatError, History, ImplicitClassifier, ImplicitFunction
+    global ImplicitFunctionInf, ImplicitRegressor
     global ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel, NotConvergedError, Prediction, Predictor
     global Solution, SolveOptions, Status, certify, check_gradients, fit, load, solve_adjoint, solve_equilibrium
     if name == "Activation":
         from idl_ref.activations import Activation
     elif name in ("certify", "solve_adjoint", "solve_equilibrium"):
         from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
+    elif name in ("ImplicitClassifier", "ImplicitRegressor"):
+        from idl_ref.estimators import ImplicitClassifier, ImplicitRegressor
     elif name.startswith("ImplicitFunction"):
         from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
     elif name == "check_gradients":
@@ -127,6 +135,8 @@ def _import_module(name: str) -> None:
         import idl_ref.conformance
     elif name == "datasets":
         import idl_ref.datasets
+    elif name == "estimators":
+        import idl_ref.estimators
     elif name == "export":
         import idl_ref.export
     elif name == "factors":

@@ -1,0 +1,263 @@
+"""This module has what classification and regression have in common: parameters, training, and outputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from idl_ref import checks
+from idl_ref.activations import Activation
+from idl_ref.choices import ActivationName, Backend, Loss, Schedule
+from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
+from idl_ref.labels import has_class, reason
+from idl_ref.model import ImplicitModel
+from idl_ref.optim import Adam
+from idl_ref.preprocessing import Standardise
+from idl_ref.settings import Settings
+from idl_ref.solution import NotConvergedError
+from idl_ref.train import History, fit
+
+try:
+    from idl_ref.estimators import conventional as conventions
+except ModuleNotFoundError:
+    from idl_ref.estimators import plain as conventions  # type: ignore[no-redef]
+
+FULL = 512  # So many samples at most are one batch with batch_size="auto"; more are divided into batches of BATCH.
+BATCH = 64
+
+
+class Data(NamedTuple):
+    """The samples of a training, of which each has a weight > 0."""
+
+    U: np.ndarray  # (m, p)
+    y: np.ndarray  # labels (m,), or numbers (m, q)
+    weights: np.ndarray | None  # (m,)
+
+    def take(self, index: np.ndarray) -> Data:
+        """Return some of the samples."""
+        return Data(self.U[index], self.y[index], None if self.weights is None else self.weights[index])
+
+
+class Implicit(conventions.BaseEstimator):
+    """The base of both estimators."""
+
+    model_: ImplicitModel
+    history_: History
+
+    def __init__(
+        self,
+        hidden_dim: int = 32,
+        activation: ActivationName | Activation = "relu",
+        *,
+        f: type[ImplicitFunction] = ImplicitFunctionInf,
+        kappa: float = 0.99,
+        rank: int | None = None,
+        alpha: float = 0.1,
+        batch_size: int | str = "auto",
+        learning_rate_init: float = 0.01,
+        max_iter: int = 100,
+        tol: float = 1e-4,
+        n_iter_no_change: int = 10,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        backend: Backend = "auto",
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.hidden_dim, self.activation = hidden_dim, activation
+        self.f, self.kappa, self.rank, self.alpha = f, kappa, rank, alpha
+        self.batch_size, self.learning_rate_init = batch_size, learning_rate_init
+        self.max_iter, self.tol, self.n_iter_no_change = max_iter, tol, n_iter_no_change
+        self.early_stopping, self.validation_fraction = early_stopping, validation_fraction
+        self.warm_start, self.backend = warm_start, backend
+        self.random_state, self.verbose = random_state, verbose
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def _fit(self, data: Data, outputs: int) -> None:
+        """Train a new model, or the one that is there with warm_start, for at most max_iter epochs."""
+        epochs, seed = checks.integer("max_iter", self.max_iter, 1), _seed(self.random_state)
+        self._begin(data, outputs, seed, go_on=checks.flag("warm_start", self.warm_start))
+        self._optimizer = None
+        patience = checks.integer("n_iter_no_change", self.n_iter_no_change, 1)
+        optimizer = self._adam(Adam, "cosine")
+        stop: dict[str, Any] = {}
+        if checks.flag("early_stopping", self.early_stopping):
+            data, stop["validation"] = self._split(data, seed)
+            stop["early_stopping"] = patience
+        else:
+            stop["on_epoch"] = Patience(checks.number("tol", self.tol, 0), patience)
+        self.history_ = self._trained(data, optimizer=optimizer, epochs=epochs, seed=seed, **stop)
+        self.n_iter_ = len(self.history_.loss)
+
+    def _partial_fit(self, data: Data, outputs: int) -> None:
+        """Train the model that is there, or a new one, for one epoch; the optimizer goes on where it was."""
+        seed = _seed(self.random_state)
+        self._begin(data, outputs, seed, go_on=True)
+        if getattr(self, "_optimizer", None) is None:
+            self._optimizer = self._adam(Continued, "constant")
+        done = getattr(self, "n_iter_", 0)
+        self.history_ = self._trained(data, optimizer=self._optimizer, epochs=1, seed=seed + done)
+        self.n_iter_ = done + 1
+
+    def _trained(self, data: Data, validation: Data | None = None, **how: Any) -> History:
+        """Train the model with samples of this kind of estimator."""
+        raise NotImplementedError
+
+    def _run(self, loss: Loss, data: Data, validation: Data | None, **how: Any) -> History:
+        """Train the model with a loss."""
+        if validation is not None:
+            how["validation"] = validation.U, validation.y
+        return fit(
+            self.model_,
+            data.U,
+            data.y,
+            loss=loss,
+            batch_size=self._batch(len(data.U)),
+            sample_weight=data.weights,
+            progress=bool(self.verbose),
+            **how,
+        )
+
+    def _prepare(self, data: Data) -> None:
+        """Give a new model what this kind of estimator needs beside weights and standardisation."""
+        raise NotImplementedError
+
+    def _begin(self, data: Data, outputs: int, seed: int, go_on: bool) -> None:
+        """Make a new model, or check that one which is to be trained further fits the samples and the parameters."""
+        settings = self._settings(data.U, outputs)
+        if not (go_on and hasattr(self, "model_")):
+            weights = settings.initial_parameters(np.random.default_rng(seed))
+            first = Standardise.fit(data.U, True, data.weights)
+            self.model_ = ImplicitModel.from_parameters(settings, weights)
+            self.model_.preprocessing = first
+            self._prepare(data)
+            return
+        old = self.model_.settings
+        if settings.shapes() != old.shapes():
+            raise ValueError(
+                f"a model that is trained further must keep its sizes {old.shapes()}; got {settings.shapes()} from the "
+                "parameters, the features of X, and y: use warm_start=False, or a new estimator."
+            )
+        same = {name: getattr(settings, name) for name in ("f", "kappa", "activation", "backend")}
+        self.model_.settings = replace(old, **same)
+
+    def _settings(self, U: np.ndarray, outputs: int) -> Settings:
+        """Return the settings of a model for samples U (m, p), whose dtype it gets."""
+        return Settings(
+            U.shape[1],
+            outputs,
+            checks.integer("hidden_dim", self.hidden_dim, 1),
+            self.f,
+            bias=True,
+            kappa=self.kappa,
+            is_low_rank=self.rank is not None,
+            rank=self.rank,
+            activation=self.activation,
+            dtype=U.dtype,
+            backend=self.backend,
+        )
+
+    def _adam(self, kind: type[Adam], schedule: Schedule) -> Adam:
+        """Return an optimizer with the parameters of this estimator."""
+        rate = checks.number("learning_rate_init", self.learning_rate_init, 0)
+        return kind(rate, weight_decay=checks.number("alpha", self.alpha, 0), schedule=schedule)
+
+    def _batch(self, m: int) -> int:
+        """Return the number of samples per step of training."""
+        if isinstance(self.batch_size, str) and self.batch_size == "auto":
+            return m if m <= FULL else BATCH
+        return checks.integer("batch_size", self.batch_size, 1, why='Or pass "auto".')
+
+    def _split(self, data: Data, seed: int) -> tuple[Data, Data]:
+        """Return the samples to train with, and those for validation: of each class if there are classes."""
+        share = checks.number("validation_fraction", self.validation_fraction, 0, 1)
+        order = np.random.default_rng(seed).permutation(len(data.U))
+        groups = [order[data.y[order] == k] for k in np.unique(data.y)] if data.y.ndim == 1 else [order]
+        sizes = [min(len(group) - 1, max(1, round(share * len(group)))) for group in groups]
+        if not any(sizes):
+            raise ValueError(
+                f"early_stopping needs samples for validation beside those for training; got {len(order)} samples in "
+                f"{len(groups)} groups: use early_stopping=False, or more samples."
+            )
+        kept = np.concatenate([group[:k] for group, k in zip(groups, sizes, strict=True)])
+        rest = np.concatenate([group[k:] for group, k in zip(groups, sizes, strict=True)])
+        return data.take(np.sort(rest)), data.take(np.sort(kept))
+
+    # --- outputs ------------------------------------------------------------------------------------------------------
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Return the outputs (m, q) of the model, and raise NotConvergedError if a sample has none."""
+        U = conventions.samples(self, X)
+        forward = self.model_.forward_pass(U)
+        known = has_class(forward)
+        if not known.all():
+            rows = np.flatnonzero(~known)
+            shown = ", ".join(map(str, rows[:10])) + (", …" if len(rows) > 10 else "")
+            raise NotConvergedError(
+                f"X must be samples whose equilibrium is found; got {len(rows)} of {len(known)} that have no answer, "
+                f"rows {shown} ({reason(forward.solution.status[rows[0]])}): leave them out, or raise mitr by "
+                "model_.settings = dataclasses.replace(model_.settings, mitr=…).",
+                forward.solution,
+            )
+        return forward.Y.T
+
+
+class Continued(Adam):
+    """Adam whose moments and steps go on from one training to the next."""
+
+    def start(self, total_steps: int | None = None, learning_rate: float | None = None) -> None:
+        """Reset moments and step count before the first training only."""
+        if not hasattr(self, "_moments"):
+            super().start(total_steps, learning_rate)
+
+
+class Patience:
+    """Tells `fit` to stop when the training loss has not become smaller by `tol` for so many epochs."""
+
+    def __init__(self, tol: float, epochs: int) -> None:
+        self.tol, self.epochs = tol, epochs
+        self.best, self.waited = np.inf, 0
+
+    def __call__(self, history: History, model: ImplicitModel) -> bool:
+        loss = history.loss[-1]
+        self.waited = self.waited + 1 if loss > self.best - self.tol else 0
+        self.best = min(self.best, loss)
+        return self.waited >= self.epochs
+
+
+def weighted(sample_weight: Any, m: int) -> np.ndarray | None:
+    """Return the weights (m,) of samples, or None if they are equal, after checking them."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(checks.real_array("sample_weight", sample_weight, np.float64))
+    if weights.ndim == 0:
+        weights = np.full(m, float(weights))
+    if weights.shape != (m,) or not ((weights >= 0) & (weights < np.inf)).all():
+        raise ValueError(
+            f"sample_weight must be {m} finite numbers ≥ 0, one per sample; got shape {weights.shape}"
+            + (f" and {weights.min(initial=0):g} … {weights.max(initial=0):g}." if weights.shape == (m,) else ".")
+        )
+    if not weights.any():
+        raise ValueError("sample_weight must hold at least one weight that is not zero; got zeros only.")
+    return weights
+
+
+def with_weight(U: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Data:
+    """Return the samples whose weight is not 0; the others are not part of the training, nor of its batches."""
+    data = Data(U, y, weights)
+    return data if weights is None or weights.all() else data.take(np.flatnonzero(weights))
+
+
+def _seed(random_state: Any) -> int:
+    """Return a seed from None, a whole number, or a generator of random numbers of NumPy, which draws it."""
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    return checks.integer("random_state", random_state, 0, why="Or pass None, or a generator of numpy.random.")

@@ -1,0 +1,134 @@
+"""This module has the estimator for regression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from idl_ref import targets
+from idl_ref.estimators.base import Data, Implicit, conventions, weighted, with_weight
+from idl_ref.train import History
+
+
+class ImplicitRegressor(conventions.MultiOutputMixin, conventions.RegressorMixin, Implicit):
+    """Regression by an implicit model, X = φ(A X + B U) and Ŷ = C X + D U, with scikit-learn's conventions.
+
+    Parameters
+    ----------
+    hidden_dim : int
+        The number n of hidden units.
+    activation : str or Activation
+        The activation φ; see ImplicitModel.
+    f : subclass of ImplicitFunction
+        The constraint on A; see ImplicitModel.
+    kappa : float
+        Radius κ of the ball in which `f` keeps A, with 0 ≤ κ·Lip(φ) < 1; for low rank, 0 ≤ κ²·Lip(φ) < 1.
+    rank : int, optional
+        The rank of A = L Rᵀ; None for a dense A.
+    alpha : float
+        The weight decay λ ≥ 0 of Adam, which is decoupled from the gradient, as AdamW has it.
+    batch_size : int or "auto"
+        The number of samples per step; "auto" is all samples up to 512, else 64.
+    learning_rate_init : float
+        The learning rate of Adam in the first step. It decreases to 0 along a half cosine.
+    max_iter : int
+        The number of epochs, which are passes over the samples.
+    tol : float
+        Without early_stopping, training stops when the loss has not decreased by more than `tol` for n_iter_no_change
+        epochs. The loss is the mean squared error in units of the standard deviation of y.
+    n_iter_no_change : int
+        So many epochs without improvement stop the training.
+    early_stopping : bool
+        Set samples aside for validation, stop when their loss has not decreased for n_iter_no_change epochs, and
+        restore the best weights.
+    validation_fraction : float
+        The fraction of samples that early_stopping sets aside.
+    warm_start : bool
+        Let `fit` continue with the weights and the standardisation of the last fit.
+    backend : {"auto", "numpy", "numba", "cuda"}
+        The implementation that computes; see `available_backends`.
+    random_state : int, Generator or RandomState, optional
+        The seed of the initial weights, of the order of the samples, and of the validation samples; None for a seed
+        that differs each time.
+    verbose : bool
+        Show progress on standard error.
+
+    Attributes
+    ----------
+    model_ : ImplicitModel
+        The trained model, which takes raw samples and answers in the units of y. Its methods `save`, `freeze` and those
+        of `idl_ref.export` serve the same predictions without this estimator.
+    history_ : History
+        The record of the last training.
+    n_iter_ : int
+        The number of epochs that were completed; partial_fit counts on.
+    n_features_in_ : int
+        The number of features p.
+    feature_names_in_ : (p,) array of str
+        The names of the features; only if X was a DataFrame with names, and scikit-learn is installed.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Parameters outside their range, or samples that scikit-learn's conventions refuse, when `fit` is called.
+    NotConvergedError
+        A sample has no answer, when predictions are asked for. The message names the rows.
+
+    Notes
+    -----
+    The features are standardised, with sample weights, by the first layer of the model, so that no scaler is needed.
+    The dtype of the model is that of X, if it is float32 or float64, and float64 otherwise.
+    The targets are trained as (y − mean)/scale, and both numbers are folded into C and D afterwards.
+    Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.linspace(-3, 3, 100)[:, None]
+    >>> regressor = ImplicitRegressor(random_state=0).fit(x, 1000 * np.sin(x[:, 0]))
+    >>> regressor.score(x, 1000 * np.sin(x[:, 0])) > 0.95
+    True
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ImplicitRegressor:
+        """Train on samples X (m, p) and numbers y, (m,) or (m, q), and return this estimator.
+
+        A sample whose weight is a whole number k counts as k samples, and one of weight 0 as none.
+        """
+        data = self._data(X, y, sample_weight, reset=True)
+        self._fit(data, data.y.shape[1])
+        return self
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> ImplicitRegressor:
+        """Train for one epoch on samples X (m, p) and numbers y, and return this estimator.
+
+        The first call decides on the standardisation of X and on the units of y, unless `fit` has done so.
+        """
+        data = self._data(X, y, sample_weight, reset=not hasattr(self, "model_"))
+        self._partial_fit(data, data.y.shape[1])
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the predicted numbers for samples X (m, p), in the shape that y had.
+
+        NotConvergedError is raised if the model has no answer for a sample, and names the rows.
+        """
+        Y = self._outputs(X)
+        return Y[:, 0] if self._flat else Y
+
+    def _data(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> Data:
+        """Return checked samples, with targets of shape (m, q)."""
+        U, T = conventions.measured(self, X, y, reset)
+        self._flat = T.ndim == 1
+        return with_weight(U, T.reshape(len(T), -1).astype(np.float64), weighted(sample_weight, len(U)))
+
+    def _prepare(self, data: Data) -> None:
+        self._units = targets.scale(data.y, data.weights), targets.mean(data.y, data.weights)
+        targets.start(self.model_, data.y, data.weights)
+
+    def _trained(self, data: Data, validation: Data | None = None, **how: Any) -> History:
+        scale, mean = self._units
+        data, validation = (None if d is None else d._replace(y=(d.y - mean) / scale) for d in (data, validation))
+        with targets.scaled(self.model_, scale, mean):
+            return self._run("mse", data, validation, **how)
