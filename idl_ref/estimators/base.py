@@ -77,10 +77,15 @@ class Implicit(conventions.BaseEstimator):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
+    def _forget(self) -> None:
+        """Forget the last model, so that none is there when `fit` fails; with warm_start, keep it."""
+        if not checks.flag("warm_start", self.warm_start):
+            vars(self).pop("model_", None)
+
     def _fit(self, data: Data, outputs: int) -> None:
         """Train a new model, or the one that is there with warm_start, for at most max_iter epochs."""
         epochs, seed = checks.integer("max_iter", self.max_iter, 1), _seed(self.random_state)
-        self._begin(data, outputs, seed, go_on=checks.flag("warm_start", self.warm_start))
+        self._begin(data, outputs, seed)
         self._optimizer = None
         patience = checks.integer("n_iter_no_change", self.n_iter_no_change, 1)
         optimizer = self._adam(Adam, "cosine")
@@ -96,7 +101,7 @@ class Implicit(conventions.BaseEstimator):
     def _partial_fit(self, data: Data, outputs: int) -> None:
         """Train the model that is there, or a new one, for one epoch; the optimizer goes on where it was."""
         seed = _seed(self.random_state)
-        self._begin(data, outputs, seed, go_on=True)
+        self._begin(data, outputs, seed)
         if getattr(self, "_optimizer", None) is None:
             self._optimizer = self._adam(Continued, "constant")
         done = getattr(self, "n_iter_", 0)
@@ -126,10 +131,10 @@ class Implicit(conventions.BaseEstimator):
         """Give a new model what this kind of estimator needs beside weights and standardisation."""
         raise NotImplementedError
 
-    def _begin(self, data: Data, outputs: int, seed: int, go_on: bool) -> None:
+    def _begin(self, data: Data, outputs: int, seed: int) -> None:
         """Make a new model, or check that one which is to be trained further fits the samples and the parameters."""
         settings = self._settings(data.U, outputs)
-        if not (go_on and hasattr(self, "model_")):
+        if not hasattr(self, "model_"):
             weights = settings.initial_parameters(np.random.default_rng(seed))
             first = Standardise.fit(data.U, True, data.weights)
             self.model_ = ImplicitModel.from_parameters(settings, weights)
@@ -230,7 +235,7 @@ class Patience:
 
 
 def weighted(sample_weight: Any, m: int) -> np.ndarray | None:
-    """Return the weights (m,) of samples, or None if they are equal, after checking them."""
+    """Return the weights (m,) of samples, after checking them, or None for None."""
     if sample_weight is None:
         return None
     weights = np.asarray(checks.real_array("sample_weight", sample_weight, np.float64))
@@ -241,14 +246,14 @@ def weighted(sample_weight: Any, m: int) -> np.ndarray | None:
             f"sample_weight must be {m} finite numbers ≥ 0, one per sample; got shape {weights.shape}"
             + (f" and {weights.min(initial=0):g} … {weights.max(initial=0):g}." if weights.shape == (m,) else ".")
         )
-    if not weights.any():
-        raise ValueError("sample_weight must hold at least one weight that is not zero; got zeros only.")
     return weights
 
 
 def with_weight(U: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Data:
     """Return the samples whose weight is not 0; the others are not part of the training, nor of its batches."""
     data = Data(U, y, weights)
+    if weights is not None and not weights.any():
+        raise ValueError("the weights of samples and classes must not all be zero; got zeros only.")
     return data if weights is None or weights.all() else data.take(np.flatnonzero(weights))
 
 

@@ -137,9 +137,10 @@ class ImplicitClassifier(conventions.ClassifierMixin, Implicit):
 
         A sample whose weight is a whole number k counts as k samples, and one of weight 0 as none.
         """
+        self._forget()
         U, y = conventions.labelled(self, X, y, reset=True)
         found = np.unique(y)
-        if self.warm_start and hasattr(self, "model_") and not np.array_equal(found, self.classes_):
+        if hasattr(self, "model_") and not np.array_equal(found, self.classes_):
             raise ValueError(
                 f"warm_start needs the classes of the last fit, {self.classes_.tolist()}; got {found.tolist()}: use "
                 "warm_start=False, or partial_fit, which takes classes."
@@ -186,7 +187,8 @@ class ImplicitClassifier(conventions.ClassifierMixin, Implicit):
 
         NotConvergedError is raised if the model has no answer for a sample, and names the rows.
         """
-        return self.classes_[self._outputs(X).argmax(axis=1)]
+        number = self._outputs(X).argmax(axis=1)
+        return self.classes_[number]
 
     def _data(self, U: np.ndarray, y: np.ndarray, sample_weight: Any) -> Data:
         """Return the samples with their weights times those of their classes, and labels as a model keeps them."""

@@ -96,6 +96,7 @@ class ImplicitRegressor(conventions.MultiOutputMixin, conventions.RegressorMixin
 
         A sample whose weight is a whole number k counts as k samples, and one of weight 0 as none.
         """
+        self._forget()
         data = self._data(X, y, sample_weight, reset=True)
         self._fit(data, data.y.shape[1])
         return self
