@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import checks, classes
+from idl_ref import classes
 from idl_ref.activations import Activation
 from idl_ref.choices import ActivationName, Backend
 from idl_ref.estimators.base import Data, Implicit, conventions, weighted, with_weight
@@ -191,28 +191,12 @@ class ImplicitClassifier(conventions.ClassifierMixin, Implicit):
         return self.classes_[number]
 
     def _data(self, U: np.ndarray, y: np.ndarray, sample_weight: Any) -> Data:
-        """Return the samples with their weights times those of their classes, and labels as a model keeps them."""
+        """Return checked samples, with labels of the kind that a model keeps."""
         kept = classes.checked("classes", self.classes_, len(self.classes_))
-        number, weights = classes.index("y", y, kept), weighted(sample_weight, len(U))
-        if self.class_weight is not None:
-            weights = np.ones(len(U)) if weights is None else weights
-            weights = weights * self._of_classes(np.bincount(number, weights, len(kept)))[number]
-        return with_weight(U, kept[number], weights)
-
-    def _of_classes(self, totals: np.ndarray) -> np.ndarray:
-        """Return the weight of each class (K,), where the samples of each have the given total weight."""
-        if isinstance(self.class_weight, Mapping):
-            names = self.classes_.tolist()
-            if unknown := [label for label in self.class_weight if label not in names]:
-                raise ValueError(f"class_weight must name classes of y, {names}; got also {unknown}: leave them out.")
-            given = [checks.number("class_weight", self.class_weight.get(name, 1.0), 0) for name in names]
-            return np.array(given)
-        checks.choice("class_weight", self.class_weight, ["balanced"])
-        present = totals > 0
-        return np.where(present, totals.sum() / (present.sum() * np.where(present, totals, 1.0)), 0.0)
+        return with_weight(U, kept[classes.index("y", y, kept)], weighted(sample_weight, len(U)))
 
     def _prepare(self, data: Data) -> None:
         self.model_.classes = self.classes_
 
     def _trained(self, data: Data, validation: Data | None = None, **how: Any) -> History:
-        return self._run("cross_entropy", data, validation, **how)
+        return self._run("cross_entropy", data, validation, class_weight=self.class_weight, **how)
