@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from idl_ref import activations, datasets, factors, solve_adjoint, solve_equilibrium
 from idl_ref.settings import Settings
@@ -25,14 +24,15 @@ class Equilibrium(torch.autograd.Function):
         raw = arrays(U, W)
         weights, Z = settings.parametrisation.weights(raw), raw["B"] @ raw["U"]
         options = {"activation": settings.activation, "options": settings.options.forward, "backend": settings.backend}
-        X = torch.from_numpy(solve_equilibrium(weights.A, Z, **options).X.T)
+        X = torch.from_numpy(np.ascontiguousarray(solve_equilibrium(weights.A, Z, **options).X.T))
         ctx.settings, ctx.Z = settings, Z
         ctx.save_for_backward(X, U, *W)
         return X
 
     @staticmethod
-    @once_differentiable  # A second derivative is refused, because nothing differentiates the adjoint equation.
     def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # `once_differentiable` would miss a G that does not depend on a parameter.
+            raise RuntimeError("the layer has first derivatives only; got create_graph=True: leave it out.")
         s, (rows, U, *W) = ctx.settings, ctx.saved_tensors  # an error if one of them was changed in place
         X, raw = rows.detach().numpy().T, arrays(U, W)
         weights = s.parametrisation.weights(raw)
@@ -69,6 +69,7 @@ class ImplicitLayer(nn.Module):
             if name != "C":
                 setattr(self, name, nn.Parameter(torch.from_numpy(W).to(dtype or torch.get_default_dtype())))
 
+    @torch.compiler.disable  # torch.compile would translate the solver's own NumPy code.
     def forward(self, U: Tensor) -> Tensor:
         s, rows = self.settings, U.reshape(-1, U.shape[-1])
         if s.bias:  # The last column of B then belongs to a feature 1.
