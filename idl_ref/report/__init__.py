@@ -75,6 +75,10 @@ def _checked(truth: Any, predicted: Any) -> tuple[np.ndarray | None, np.ndarray 
     if truth is None:
         return None, None
     truth, predicted = np.asarray(truth), np.asarray(predicted)
+    if truth.ndim == 2 and truth.shape[1] == 1:
+        truth = truth[:, 0]
+    if predicted.ndim == 2 and predicted.shape[1] == 1:
+        predicted = predicted[:, 0]
     if predicted.shape != truth.shape or truth.ndim not in (1, 2):
         raise ValueError(
             f"truth and predicted must have the same shape, (m,) or (m, q); got {truth.shape} and {predicted.shape}: "
@@ -88,7 +92,7 @@ def _page(model: ImplicitModel, history: History, truth: np.ndarray | None, pred
     cards, results = [], []
     if truth is not None and predicted is not None and len(truth):
         labels = model.classes is not None or bool(history.accuracy) or truth.dtype.kind not in "fiu"
-        cards, results = (_classes if labels else _numbers)(model, truth, predicted)
+        cards, results = _classes(model, truth, predicted) if labels else _numbers(truth, predicted)
     return markup.page(
         "Report of a training",
         _cards([*cards, *_effort(history)]),
@@ -115,8 +119,10 @@ def _effort(history: History) -> list[tuple[str, str]]:
 
 def _classes(model: ImplicitModel, truth: np.ndarray, predicted: np.ndarray) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the figures and the tables for labels."""
-    known = range(model.output_dim) if model.classes is None else model.classes
-    counted = scores.confusion(truth, predicted, list(known))
+    known = model.classes
+    if known is None and truth.dtype.kind in "fiub":
+        known = np.arange(model.output_dim)
+    counted = scores.confusion(truth, predicted, known)
     failed = int(counted.failed.sum())
     names = [markup.name(label) for label in counted.classes]
     rows = [
@@ -161,11 +167,12 @@ def _cell(count: int, share: float, style: str) -> str:
 def _mistakes(counted: scores.Confusion, names: Sequence[str]) -> str:
     """Return a table of the most frequent mistakes."""
     found = counted.mistakes()
-    rows = [[names[i], f'<td class="word">{names[j]}</td>', number(count)] for count, i, j in found[:MOST_MISTAKES]]
-    return table("The most frequent mistakes", ["True class", "Predicted class", "Samples"], rows) if rows else ""
+    rows = [[names[i], names[j], number(count)] for count, i, j in found[:MOST_MISTAKES]]
+    head = ["True class", "Predicted class", "Samples"]
+    return table("The most frequent mistakes", head, rows, "mistakes") if rows else ""
 
 
-def _numbers(model: ImplicitModel, truth: np.ndarray, predicted: np.ndarray) -> tuple[list[tuple[str, str]], list[str]]:
+def _numbers(truth: np.ndarray, predicted: np.ndarray) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the figures, the table and the drawings for numbers."""
     truth, predicted = (np.asarray(M, float).reshape(len(M), -1) for M in (truth, predicted))
     failed = int((~np.isfinite(predicted)).any(axis=1).sum())
@@ -201,7 +208,9 @@ def _notes(history: History) -> list[str]:
     if history.interrupted:
         notes.append("The training was interrupted.")
     if any(history.unconverged):
-        notes.append(f"{number(sum(history.unconverged))} solves of training samples did not converge, over all epochs.")
+        notes.append(
+            f"{number(sum(history.unconverged))} solves of training samples did not converge, over all epochs."
+        )
     return [f"<ul>{''.join(f'<li>{note}</li>' for note in notes)}</ul>"] if notes else []
 
 
@@ -224,7 +233,7 @@ def _curves(model: ImplicitModel, history: History) -> str:
             Series("adjoint, mean", adjoint_mean, 1), Series("adjoint, largest", adjoint_largest, 1, True)], zero=True),
         charts.lines("Well-posedness of A", "", [
             Series("‖A‖∞", column(history.norm), 0), Series("Perron root of |A|", column(history.perron_root), 1)],
-            zero=True, bound=(f"well posed below {1 / lipschitz:g}", 1 / lipschitz)),
+            zero=True, bound=(f"well posed if a curve is below {1 / lipschitz:g}", 1 / lipschitz)),
     ]  # fmt: skip
     return f'<div class="charts">{"".join(drawn)}</div>' if any(drawn) else "<p>No epoch was completed.</p>"
 
@@ -271,4 +280,4 @@ def _facts(model: ImplicitModel) -> str:
         "Solver": f"{model.method}, tolerance {model.tol:g}, at most {model.mitr} iterations",
         "Inputs are standardised": "no" if model.preprocessing is None else "yes, by the model itself",
     }
-    return table("", [], [[text(word), text(fact)] for word, fact in facts.items()], "facts")
+    return table("Settings and weights", [], [[text(word), text(fact)] for word, fact in facts.items()], "facts")

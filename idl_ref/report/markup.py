@@ -46,7 +46,8 @@ circle.s0 { fill: var(--s0); } circle.s1 { fill: var(--s1); } circle.s2 { fill: 
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 caption { text-align: left; padding-bottom: 0.35rem; }
 th, td { border: 1px solid var(--rule); padding: 0.3rem 0.6rem; text-align: right; font-weight: 400; }
-td { white-space: nowrap; } th { background: var(--card); } th:first-child, td.word { text-align: left; }
+td { white-space: nowrap; } th { background: var(--card); } 
+th:first-child, .mistakes :is(th, td):nth-child(2) { text-align: left; }
 .facts th { min-width: 7rem; } .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .matrix td { text-align: center; min-width: 2.4rem; } .matrix thead th { text-align: center; }
 td.hit { background: rgb(var(--hit) / calc(0.1 + 0.35 * var(--share))); font-weight: 600; }
@@ -101,7 +102,8 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], styl
     for first, *rest in rows:
         cells = "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in rest)
         parts.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
-    return f'<div class="wide" tabindex="0"><table class="{style}">{"".join(parts)}</table></div>'
+    around = f'<div class="wide" role="region" tabindex="0" aria-label="{caption}">'  # The keyboard scrolls it.
+    return f'{around}<table class="{style}">{"".join(parts)}</table></div>'
 
 
 def figure(title: str, drawing: str, legend: Iterable[tuple[str, str]]) -> str:

@@ -77,9 +77,15 @@ def confusion(truth: Any, predicted: Any, classes: Any = None) -> Confusion:
 
     `classes` come first in the result, and those that only the data have follow, in the order of their names.
     """
-    true, given = np.asarray(truth).tolist(), np.asarray(predicted).tolist()
+    true, given = np.asarray(truth), np.asarray(predicted).tolist()
+    if true.ndim != 1:
+        raise ValueError(f"labels must have shape (m,); got {true.shape}: pass one label per sample, not one-hot rows.")
+    true = true.tolist()
+    if any(map(_missing, true)):
+        j = next(j for j, label in enumerate(true) if _missing(label))
+        raise ValueError(f"truth must hold a label for every sample; got {true[j]} for sample {j}: leave it out.")
     known = [] if classes is None else np.asarray(classes).tolist()
-    others = {label for label in (*true, *given) if not _missing(label)} - set(known)
+    others = {label for label in {*true, *given} if not _missing(label)} - set(known)
     known += sorted(others, key=lambda label: (isinstance(label, str), label))
     place = {label: i for i, label in enumerate(known)}
     counts, failed = np.zeros((len(known), len(known)), int), np.zeros(len(known), int)
