@@ -10,8 +10,6 @@ import numpy as np
 
 from idl_ref.report.markup import figure, text
 
-__all__ = ["Series", "lines", "scatter"]
-
 WIDTH, HEIGHT = 400, 230  # units of the drawing, which is scaled to the width of its column
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 40  # margins, for the labels of the axes
 LARGEST = 1e150  # Larger numbers are drawn here, and smaller ones than its inverse there on a logarithmic axis.
@@ -79,7 +77,8 @@ def lines(
     y = _value_axis(values, log)
     parts = [*_frame(x, y, "epoch", whole=True)]
     if bound:
-        parts.append(_line(LEFT, WIDTH - RIGHT, *2 * y(np.array([bound[1]])).tolist(), "bound"))
+        height = float(y(np.array(bound[1])))
+        parts.append(_line(LEFT, WIDTH - RIGHT, height, height, "bound"))
     parts += [path for s in series for path in _curve(s, x, y)]
     legend = [(f"s{s.style}" + " dotted" * s.dotted, s.name) for s in series]
     spoken = "; ".join(f"{s.name} {_from_to(s.values)}" for s in series)
@@ -106,13 +105,16 @@ def scatter(title: str, x_name: str, x_values: np.ndarray, y_values: np.ndarray,
 
 def _range(values: np.ndarray) -> tuple[float, float]:
     """Return the smallest and the largest value, within what can be drawn."""
-    return max(float(values.min()), -LARGEST), min(float(values.max()), LARGEST)
+    inside = np.clip(values, -LARGEST, LARGEST)
+    return float(inside.min()), float(inside.max())
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
     """Return a range with a margin around it, also where it is one number."""
     size = max(abs(low), abs(high))
-    margin = 0.04 * (high - low) if high - low > 1e-9 * size else 0.5 * size or 1.0
+    if size < 1 / LARGEST:
+        return -1.0, 1.0
+    margin = 0.04 * (high - low) if high - low > 1e-9 * size else 0.5 * size
     return low - margin, high + margin
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from idl_ref.checks import printable
 
-__all__ = ["figure", "number", "page", "section", "table", "text"]
-
 LONGEST = 28  # Longer names are cut; the whole name is shown under the pointer.
 
 STYLE = """
@@ -40,13 +38,13 @@ polyline { fill: none; stroke-width: 2; stroke-linejoin: round; } .dotted { stro
 .s0 { stroke: var(--s0); } .s1 { stroke: var(--s1); } .s2 { stroke: var(--s2); }
 circle.s0 { fill: var(--s0); } circle.s1 { fill: var(--s1); } circle.s2 { fill: var(--s2); }
 .dots { stroke: var(--s0); stroke-width: 4; stroke-linecap: round; opacity: 0.55; }
-.key { display: inline-block; margin-right: 1rem; }
-.key svg { display: inline-block; width: 1.6rem; height: 0.6rem; margin-right: 0.35rem; } .key line { stroke-width: 2.5; }
+.key { display: inline-block; margin-right: 1rem; } .key line { stroke-width: 2.5; }
+.key svg { display: inline-block; width: 1.6rem; height: 0.6rem; margin-right: 0.35rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 caption { text-align: left; padding-bottom: 0.35rem; }
 th, td { border: 1px solid var(--rule); padding: 0.3rem 0.6rem; text-align: right; font-weight: 400; }
-td { white-space: nowrap; } th { background: var(--card); } 
+td { white-space: nowrap; } th { background: var(--card); }
 th:first-child, .mistakes :is(th, td):nth-child(2) { text-align: left; }
 .facts th { min-width: 7rem; } .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .matrix td { text-align: center; min-width: 2.4rem; } .matrix thead th { text-align: center; }
@@ -109,8 +107,8 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], styl
 def figure(title: str, drawing: str, legend: Iterable[tuple[str, str]]) -> str:
     """Return a drawing with its title and legend."""
     keys = "".join(
-        f'<span class="key"><svg viewBox="0 0 24 8" aria-hidden="true"><line class="{style}" x1="0" x2="24" y1="4" y2="4"/>'
-        f"</svg>{text(word)}</span>"
+        '<span class="key"><svg viewBox="0 0 24 8" aria-hidden="true">'
+        f'<line class="{style}" x1="0" x2="24" y1="4" y2="4"/></svg>{text(word)}</span>'
         for style, word in legend
     )
     return f"<figure><h3>{text(title)}</h3>{drawing}<figcaption>{keys}</figcaption></figure>"

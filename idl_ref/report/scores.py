@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Confusion", "Errors", "confusion", "errors"]
-
 
 class Confusion(NamedTuple):
     """How often each class was taken for which.
@@ -101,13 +99,14 @@ def errors(truth: np.ndarray, predicted: np.ndarray) -> Errors:
     """Compare predicted with true numbers (m,); samples without a finite prediction are left out."""
     answered = np.isfinite(predicted) & np.isfinite(truth)
     truth, predicted = truth[answered], predicted[answered]
-    with np.errstate(over="ignore", invalid="ignore"):
+    m = len(truth)
+    with np.errstate(over="ignore", invalid="ignore"):  # Differences of huge numbers are inf, and so are their means.
         residual = truth - predicted
         square = float((residual**2).sum())
-        spread = float(((truth - truth.mean()) ** 2).sum()) if len(truth) else 0.0
-    m = len(truth)
-    r2 = 1 - square / spread if spread > 0 else np.nan
-    return Errors(predicted, residual, _ratio(square, m) ** 0.5, _ratio(np.abs(residual).sum(), m), r2)
+        spread = float(((truth - truth.mean()) ** 2).sum()) if m else 0.0
+        mae = _ratio(np.abs(residual).sum(), m)
+    r2 = 1 - square / spread if spread > 0 else float("nan")
+    return Errors(predicted, residual, _ratio(square, m) ** 0.5, mae, r2)
 
 
 def _ratio(part: float, whole: float) -> float:
