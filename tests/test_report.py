@@ -187,7 +187,7 @@ def test_notes_and_the_table_of_epochs(tmp_path, classifier):
     assert "Epoch 2: halved." in found
     assert "The training was interrupted." in found
     assert "Training samples that did not converge, over all epochs: 3." in found
-    assert "Every 3th epoch and the last one" in found
+    assert "One of 3 epochs, and the last one" in found
     assert {"1", "4", "448", "450"} <= set(found)
 
 
@@ -296,7 +296,7 @@ def test_many_classes_and_many_samples(tmp_path):
     assert "The confusion matrix of 40 classes is not drawn." in found
     y = rng.standard_normal(10_001)
     drawn = charts.scatter("Residuals", "prediction", y, y, "alt")
-    assert "Residuals (every 6th sample)" in drawn
+    assert "Residuals (one of 6 samples)" in drawn
     assert drawn.count("h0") == 1667
 
 

@@ -99,7 +99,7 @@ def scatter(title: str, x_name: str, x_values: np.ndarray, y_values: np.ndarray,
     pairs = zip(x(x_values), y(y_values), strict=True)
     dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in pairs)
     parts = [*_frame(x, y, x_name), _line(LEFT, WIDTH - RIGHT, zero, zero, "bound"), f'<path class="dots" d="{dots}"/>']
-    note = f" (every {every}th sample)" if every > 1 else ""
+    note = f" (one of {every} samples)" if every > 1 else ""
     return figure(title + note, _svg(alt, parts), [])
 
 

@@ -80,5 +80,5 @@ def epochs(history: History) -> str:
     rows = []
     for k in sorted({*range(0, m, every), m - 1}):
         rows.append([str(k + 1), *(number(values[k]) if k < len(values) else "–" for values in columns.values())])
-    caption = f"Every {every}th epoch and the last one" if every > 1 else "Each epoch"
+    caption = f"One of {every} epochs, and the last one" if every > 1 else "Each epoch"
     return f"<details><summary>All numbers</summary>{table(caption, ['Epoch', *columns], rows)}</details>"
