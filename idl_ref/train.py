@@ -136,12 +136,17 @@ def fit(
     """
     samples = training_samples(model, U, targets, loss, sample_weight, class_weight)
     plan = _plan(loss, epochs, batch_size, seed, early_stopping, on_epoch, checkpoint)
-    training = Training(model, samples, validation_samples(model, validation, loss), plan, optim.checked(optimizer))
+    tests = validation_samples(model, validation, loss)
+    if early_stopping is not None and tests is not None and not len(tests.U):
+        raise ValueError(
+            "validation must hold at least one sample for early_stopping; got none: leave one of them out."
+        )
+    training = Training(model, samples, tests, plan, optim.checked(optimizer))
     resumed = _resumed(training, checkpoint)
     with (
         blas.OneThread(_has_small_products(model, batch_size)),
         Progress(progress, epochs, training.batches_of_an_epoch) as display,
-        Interrupts(checkpoint is not None, display.say) as interrupts,
+        Interrupts(checkpoint is not None) as interrupts,
     ):
         training.run(resumed, display, interrupts)
     if interrupts.terminated:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +242,10 @@ def test_class_weights_are_named_as_the_classes():
         ({"class_weight": {0: 0, 1: 0}}, "class_weight must be positive for at least one class"),
         ({"class_weight": "even"}, 'class_weight must be "balanced" or a dict'),
         ({"early_stopping": 0}, "early_stopping must be a whole number, at least 1"),
+        (
+            {"early_stopping": 2, "validation": (np.zeros((0, 2)), [])},
+            "validation must hold at least one sample for early_stopping",
+        ),
         ({"on_epoch": 3}, "on_epoch must be a function of"),
         ({"checkpoint": "run.ckpt"}, "checkpoint must end in .npz"),
         ({"checkpoint": "no/folder/run.npz"}, "there is no folder no/folder"),
@@ -321,6 +326,19 @@ def test_early_stopping_without_validation_follows_the_training_loss():
     assert len(history.loss) < 15  # The loss of an epoch varies a little with the order of its sums.
 
 
+def test_early_stopping_where_no_loss_is_a_number():
+    U = np.full((5, 2), 3e38)  # B U overflows.
+    with np.errstate(all="ignore"):
+        history = fit(
+            make(on_failure="ignore"), *moons(), epochs=9, optimizer=SGD(), validation=(U, np.zeros(5, int)),
+            early_stopping=2, progress=False,
+        )  # fmt: skip
+    assert all(math.isnan(value) for value in history.validation_loss)
+    assert history.events == [
+        "epoch 2: stopped, because the loss has not fallen for 2 epochs; the weights are the last ones"
+    ]
+
+
 def test_on_epoch_sees_every_epoch_and_may_stop():
     calls = []
 
@@ -388,6 +406,33 @@ def test_interrupted_anywhere_and_resumed_is_the_same_bit_for_bit(tmp_path, monk
     assert not history.interrupted
     assert_same(model.parameters, whole.parameters)
     assert history.loss == expected.loss
+
+
+class Own(Optimizer):
+    def update(self, w, g, moments, rate):
+        w -= rate * g
+
+
+@pytest.mark.parametrize("process", ["one", "two"])
+def test_what_users_write_does_not_hinder_a_resumption(tmp_path, process):
+    """The names of their classes and functions count, and not where they are in memory."""
+    program = f"""
+        import sys, functools
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_training import *
+        phi = idl_ref.Activation("mine", lambda P: P / 2, lambda P: 0 * P + 0.5, 0.5)
+        model = make(activation=phi)
+        loss = functools.partial(huber)
+        T = np.stack([moons()[1]] * 2, axis=1)
+        for epochs in {[1, 2] if process == "one" else [2]}:
+            history = fit(model, moons()[0], T, loss=loss, optimizer=Own(0.01), epochs=epochs,
+                          checkpoint={str(tmp_path / "run.npz")!r}, progress=False)
+        print(len(history.loss))
+    """
+    for _ in range(1 if process == "one" else 2):
+        ran = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout == "2\n"
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ class Training:
             "model": repr(self.model.settings),
             "data": self.samples.checksum(),
             "validation data": None if self.validation is None else self.validation.checksum(),
-            "loss": loss if isinstance(loss, str) else f"{loss.__module__}.{loss.__qualname__}",
+            "loss": loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__qualname__),
             "optimizer": repr(self.optimizer),
             "batch_size": plan.batch_size,
             "seed": plan.seed,
@@ -341,9 +341,10 @@ class Training:
                 self.best_value, self.best_epoch, self.best = value, number, self.good
             elif number - self.best_epoch >= plan.patience:
                 self.stopped = True
+                weights = f"are those of epoch {self.best_epoch}" if self.best else "are the last ones"
                 history.events.append(
                     f"epoch {number}: stopped, because the loss has not fallen for {number - self.best_epoch} epochs; "
-                    f"the weights are those of epoch {self.best_epoch}"
+                    f"the weights {weights}"
                 )
         if plan.on_epoch is not None and plan.on_epoch(history, self.model) is True:
             self.stopped = True
