@@ -42,7 +42,7 @@ circle.s0 { fill: var(--s0); } circle.s1 { fill: var(--s1); } circle.s2 { fill: 
 .key svg { display: inline-block; width: 1.6rem; height: 0.6rem; margin-right: 0.35rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-caption { text-align: left; padding-bottom: 0.35rem; }
+caption { text-align: left; padding-bottom: 0.35rem; } caption span { display: block; max-width: calc(100vw - 2rem); }
 th, td { border: 1px solid var(--rule); padding: 0.3rem 0.6rem; text-align: right; font-weight: 400; }
 td { white-space: nowrap; } th { background: var(--card); }
 th:first-child, .mistakes :is(th, td):nth-child(2) { text-align: left; }
@@ -51,6 +51,7 @@ th:first-child, .mistakes :is(th, td):nth-child(2) { text-align: left; }
 td.hit { background: rgb(var(--hit) / calc(0.1 + 0.35 * var(--share))); font-weight: 600; }
 td.miss { background: rgb(var(--miss) / calc(0.12 + 0.4 * var(--share))); } td.zero { color: var(--soft); }
 details { margin-top: 1.2rem; } summary { cursor: pointer; color: var(--soft); }
+@media (max-width: 30rem) { table { font-size: 0.875rem; } th, td { padding: 0.3rem 0.4rem; } }
 @media print { body { max-width: none; } figure, .cards { break-inside: avoid; } }
 """
 
@@ -93,7 +94,7 @@ def percent(value: float) -> str:
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], style: str = "") -> str:
     """Return a table of cells that are HTML already, in which the first cell of a row is its header."""
-    parts = [f"<caption>{caption}</caption>"]
+    parts = [f"<caption><span>{caption}</span></caption>"]
     if head:
         columns = "".join(f'<th scope="col">{cell}</th>' for cell in head)
         parts.append(f"<thead><tr>{columns}</tr></thead>")
