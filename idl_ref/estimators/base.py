@@ -24,8 +24,12 @@ try:
 except ModuleNotFoundError:
     from idl_ref.estimators import plain as conventions  # type: ignore[no-redef]
 
-FULL = 512  # So many samples at most are one batch with batch_size="auto"; more are divided into batches of BATCH.
-BATCH = 64
+# What "auto" and None stand for; docs/estimators.md says by which measurement.
+FULL, BATCH = 512, 64  # Up to FULL samples are one batch. More are divided into batches of BATCH.
+STEPS, FEWEST, MOST = 300, 6, 50  # About so many steps are taken, in FEWEST … MOST epochs.
+BETA2 = 0.99  # Few steps are taken, and in so few, Adam's usual 0.999 would still remember the first gradients.
+TOLERANCE = 1e-3  # The equations are solved so far while training. The model keeps its own tolerance for predictions.
+LARGEST = 0.25  # The largest part of a weight that weight decay takes away in a step, on average.
 
 
 class Data(NamedTuple):
@@ -48,16 +52,16 @@ class Implicit(conventions.BaseEstimator):
 
     def __init__(
         self,
-        hidden_dim: int = 32,
+        hidden_dim: int = 64,
         activation: ActivationName | Activation = "relu",
         *,
         f: type[ImplicitFunction] = ImplicitFunctionInf,
-        kappa: float = 0.99,
+        kappa: float = 0.8,
         rank: int | None = None,
-        alpha: float = 0.1,
+        alpha: float = 1.0,
         batch_size: int | str = "auto",
-        learning_rate_init: float = 0.01,
-        max_iter: int = 100,
+        learning_rate_init: float = 0.03,
+        max_iter: int | None = None,
         tol: float = 1e-4,
         n_iter_no_change: int = 10,
         early_stopping: bool = False,
@@ -83,29 +87,27 @@ class Implicit(conventions.BaseEstimator):
             vars(self).pop("model_", None)
 
     def _fit(self, data: Data, outputs: int) -> None:
-        """Train a new model, or the one that is there with warm_start, for at most max_iter epochs."""
-        epochs, seed = checks.integer("max_iter", self.max_iter, 1), _seed(self.random_state)
+        """Train a new model, or with warm_start the one that is there, for at most max_iter epochs."""
+        seed, patience = _seed(self.random_state), checks.integer("n_iter_no_change", self.n_iter_no_change, 1)
+        stop: dict[str, Any] = {"on_epoch": Patience(checks.number("tol", self.tol, 0), patience)}
+        training = data
+        if checks.flag("early_stopping", self.early_stopping):
+            training, validation = self._split(data, seed)
+            stop = {"validation": validation, "early_stopping": patience}
+        epochs, optimizer = self._epochs(len(training.U)), self._adam(Adam, "cosine", len(training.U))
         self._begin(data, outputs, seed)
         self._optimizer = None
-        patience = checks.integer("n_iter_no_change", self.n_iter_no_change, 1)
-        optimizer = self._adam(Adam, "cosine")
-        stop: dict[str, Any] = {}
-        if checks.flag("early_stopping", self.early_stopping):
-            data, stop["validation"] = self._split(data, seed)
-            stop["early_stopping"] = patience
-        else:
-            stop["on_epoch"] = Patience(checks.number("tol", self.tol, 0), patience)
-        self.history_ = self._trained(data, optimizer=optimizer, epochs=epochs, seed=seed, **stop)
+        self.history_ = self._trained(training, optimizer=optimizer, epochs=epochs, seed=seed, **stop)
         self.n_iter_ = len(self.history_.loss)
 
     def _partial_fit(self, data: Data, outputs: int) -> None:
         """Train the model that is there, or a new one, for one epoch; the optimizer goes on where it was."""
         seed = _seed(self.random_state)
+        optimizer = getattr(self, "_optimizer", None) or self._adam(Continued, "constant", len(data.U))
         self._begin(data, outputs, seed)
-        if getattr(self, "_optimizer", None) is None:
-            self._optimizer = self._adam(Continued, "constant")
+        self._optimizer = optimizer
         done = getattr(self, "n_iter_", 0)
-        self.history_ = self._trained(data, optimizer=self._optimizer, epochs=1, seed=seed + done)
+        self.history_ = self._trained(data, optimizer=optimizer, epochs=1, seed=seed + done)
         self.n_iter_ = done + 1
 
     def _trained(self, data: Data, validation: Data | None = None, **how: Any) -> History:
@@ -113,19 +115,17 @@ class Implicit(conventions.BaseEstimator):
         raise NotImplementedError
 
     def _run(self, loss: Loss, data: Data, validation: Data | None, **how: Any) -> History:
-        """Train the model with a loss."""
+        """Train the model with a loss, and with a tolerance that changes gradients less than minibatches do."""
         if validation is not None:
             how["validation"] = validation.U, validation.y
-        return fit(
-            self.model_,
-            data.U,
-            data.y,
-            loss=loss,
-            batch_size=self._batch(len(data.U)),
-            sample_weight=data.weights,
-            progress=bool(self.verbose),
-            **how,
-        )
+        model, batch = self.model_, self._batch(len(data.U))
+        own, loose = model.settings, {name: max(TOLERANCE, getattr(model, name)) for name in ("tol", "grad_tol")}
+        model.settings = replace(own, **loose)
+        try:
+            show, weights = checks.flag("verbose", self.verbose), data.weights
+            return fit(model, data.U, data.y, loss=loss, batch_size=batch, sample_weight=weights, progress=show, **how)
+        finally:
+            model.settings = own
 
     def _prepare(self, data: Data) -> None:
         """Give a new model what this kind of estimator needs beside weights and standardisation."""
@@ -166,16 +166,29 @@ class Implicit(conventions.BaseEstimator):
             backend=self.backend,
         )
 
-    def _adam(self, kind: type[Adam], schedule: Schedule) -> Adam:
-        """Return an optimizer with the parameters of this estimator."""
+    def _adam(self, kind: type[Adam], schedule: Schedule, m: int) -> Adam:
+        """Return an optimizer for a training with m samples.
+
+        Its weight decay λ is such that Σ η_t λ = alpha over all steps: without gradients, the weights shrink by
+        exp(−alpha), whatever the number of steps and the learning rate are.
+        """
         rate = checks.number("learning_rate_init", self.learning_rate_init, 0)
-        return kind(rate, weight_decay=checks.number("alpha", self.alpha, 0), schedule=schedule)
+        steps = self._epochs(m) * -(-m // self._batch(m))
+        share = min(checks.number("alpha", self.alpha, 0) / steps, LARGEST)
+        mean = rate / 2 if schedule == "cosine" else rate
+        return kind(rate, beta2=BETA2, weight_decay=share / mean if mean else 0.0, schedule=schedule)
+
+    def _epochs(self, m: int) -> int:
+        """Return the number of epochs for m samples."""
+        if self.max_iter is not None:
+            return checks.integer("max_iter", self.max_iter, 1, why="Or pass None.")
+        return min(MOST, max(FEWEST, -(-STEPS // -(-m // self._batch(m)))))
 
     def _batch(self, m: int) -> int:
-        """Return the number of samples per step of training."""
+        """Return the number of samples per step of a training with m samples."""
         if isinstance(self.batch_size, str) and self.batch_size == "auto":
             return m if m <= FULL else BATCH
-        return checks.integer("batch_size", self.batch_size, 1, why='Or pass "auto".')
+        return min(m, checks.integer("batch_size", self.batch_size, 1, why='Or pass "auto".'))
 
     def _split(self, data: Data, seed: int) -> tuple[Data, Data]:
         """Return the samples to train with, and those for validation: of each class if there are classes."""

@@ -31,13 +31,16 @@ class ImplicitClassifier(conventions.ClassifierMixin, Implicit):
     rank : int, optional
         The rank of A = L Rᵀ; None for a dense A.
     alpha : float
-        The weight decay λ ≥ 0 of Adam, which is decoupled from the gradient, as AdamW has it.
+        The weight decay α ≥ 0 over the whole training: without gradients, all weights would shrink by exp(−α). For
+        Adam with the learning rates η_t, it is the decoupled decay λ with Σ η_t λ = α.
     batch_size : int or "auto"
         The number of samples per step; "auto" is all samples up to 512, else 64.
     learning_rate_init : float
-        The learning rate of Adam in the first step. It decreases to 0 along a half cosine.
-    max_iter : int
-        The number of epochs, which are passes over the samples.
+        The learning rate η of Adam in the first step, which decreases to 0 along a half cosine, and is constant in
+        partial_fit.
+    max_iter : int, optional
+        The largest number of epochs, which are passes over the samples. None, the default, is as many as make 300
+        steps, at least 6 and at most 50.
     tol : float
         Without early_stopping, training stops when the loss has not decreased by more than `tol` for n_iter_no_change
         epochs.
@@ -104,16 +107,16 @@ class ImplicitClassifier(conventions.ClassifierMixin, Implicit):
 
     def __init__(
         self,
-        hidden_dim: int = 32,
+        hidden_dim: int = 64,
         activation: ActivationName | Activation = "relu",
         *,
         f: type[ImplicitFunction] = ImplicitFunctionInf,
-        kappa: float = 0.99,
+        kappa: float = 0.8,
         rank: int | None = None,
-        alpha: float = 0.1,
+        alpha: float = 1.0,
         batch_size: int | str = "auto",
-        learning_rate_init: float = 0.01,
-        max_iter: int = 100,
+        learning_rate_init: float = 0.03,
+        max_iter: int | None = None,
         tol: float = 1e-4,
         n_iter_no_change: int = 10,
         early_stopping: bool = False,

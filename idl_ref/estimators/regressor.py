@@ -27,13 +27,16 @@ class ImplicitRegressor(conventions.MultiOutputMixin, conventions.RegressorMixin
     rank : int, optional
         The rank of A = L Rᵀ; None for a dense A.
     alpha : float
-        The weight decay λ ≥ 0 of Adam, which is decoupled from the gradient, as AdamW has it.
+        The weight decay α ≥ 0 over the whole training: without gradients, all weights would shrink by exp(−α). For
+        Adam with the learning rates η_t, it is the decoupled decay λ with Σ η_t λ = α.
     batch_size : int or "auto"
         The number of samples per step; "auto" is all samples up to 512, else 64.
     learning_rate_init : float
-        The learning rate of Adam in the first step. It decreases to 0 along a half cosine.
-    max_iter : int
-        The number of epochs, which are passes over the samples.
+        The learning rate η of Adam in the first step, which decreases to 0 along a half cosine, and is constant in
+        partial_fit.
+    max_iter : int, optional
+        The largest number of epochs, which are passes over the samples. None, the default, is as many as make 300
+        steps, at least 6 and at most 50.
     tol : float
         Without early_stopping, training stops when the loss has not decreased by more than `tol` for n_iter_no_change
         epochs. The loss is the mean squared error in units of the standard deviation of y.
