@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ except ModuleNotFoundError:
 
 # What "auto" and None stand for; docs/estimators.md says by which measurement.
 FULL, BATCH = 512, 64  # Up to FULL samples are one batch. More are divided into batches of BATCH.
-STEPS, FEWEST, MOST = 300, 6, 50  # About so many steps are taken, in FEWEST … MOST epochs.
+STEPS, FEWEST, MOST = 300, 6, 40  # About so many steps are taken, in FEWEST … MOST epochs.
 BETA2 = 0.99  # Few steps are taken, and in so few, Adam's usual 0.999 would still remember the first gradients.
 TOLERANCE = 1e-3  # The equations are solved so far while training. The model keeps its own tolerance for predictions.
 LARGEST = 0.25  # The largest part of a weight that weight decay takes away in a step, on average.
@@ -123,9 +124,13 @@ class Implicit(conventions.BaseEstimator):
         model.settings = replace(own, **loose)
         try:
             show, weights = checks.flag("verbose", self.verbose), data.weights
-            return fit(model, data.U, data.y, loss=loss, batch_size=batch, sample_weight=weights, progress=show, **how)
+            how = {**how, "batch_size": batch, "sample_weight": weights, "progress": show}
+            history = fit(model, data.U, data.y, loss=loss, **how)
         finally:
             model.settings = own
+        if history.interrupted:
+            warnings.warn(f"training was interrupted after {len(history.loss)} epochs.", UserWarning, stacklevel=5)
+        return history
 
     def _prepare(self, data: Data) -> None:
         """Give a new model what this kind of estimator needs beside weights and standardisation."""

@@ -154,9 +154,7 @@ def main() -> None:
     with threadpool_limits(options.blas_threads) if options.blas_threads else nullcontext():
         for name in [options.only] if options.only else DATA:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", sklearn.exceptions.ConvergenceWarning
-                )  # The MLP's default is 200 epochs.
+                warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
                 rows.append(compare(name, options.seeds))
             print(rows[-1].text(), flush=True)
     print(verdict(rows))
