@@ -22,7 +22,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "teaching/labs"]
+exclude_patterns = ["_build", "teaching/labs", "estimators_table.md"]  # the last is a part of estimators.md
 default_role = "py:obj"
 
 # --- pages ------------------------------------------------------------------------------------------------------------

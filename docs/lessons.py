@@ -20,6 +20,8 @@ ORDER = (
     "truncated_adjoint",
     "decision_boundaries",
     "train_digits",
+    "tabular_classifier",
+    "regression",
     "throughput",
 )
 LEFT_OUT = ("verify_torchidl",)  # this example draws nothing, and needs packages that a build of the site lacks

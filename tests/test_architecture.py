@@ -309,7 +309,12 @@ def test_a_twin_touches_these_files_and_no_others(tmp_path):
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
-CONTRACTS = {"model.ImplicitModel.__init__", "train.fit"}  # the parameters that design and users rely on
+CONTRACTS = {
+    "model.ImplicitModel.__init__",
+    "train.fit",
+    "estimators.base.Implicit.__init__",
+    "estimators.classifier.ImplicitClassifier.__init__",
+}  # the parameters that design and users rely on
 KERNELS = re.compile(
     r"backends\.(numba\.(columns|descent|dots|functions|kernels|one_sample|passes|products|rounded|simd\w*|trials)|cuda\.)"
 )
