@@ -10,6 +10,7 @@ import pytest
 import idl_ref
 
 HEAVY = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "torch", "sklearn", "pandas")
+OF_SCIKIT_LEARN = {"ImplicitClassifier", "ImplicitRegressor", "estimators"}  # These import it where it is there.
 ROOT = Path(__file__).parents[1]
 
 

@@ -50,6 +50,7 @@ class Implicit(conventions.BaseEstimator):
 
     model_: ImplicitModel
     history_: History
+    _optimizer: Adam | None
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class Implicit(conventions.BaseEstimator):
     def _forget(self) -> None:
         """Forget the last model, so that none is there when `fit` fails; with warm_start, keep it."""
         if not checks.flag("warm_start", self.warm_start):
-            vars(self).pop("model_", None)
+            self.__dict__.pop("model_", None)
 
     def _fit(self, data: Data, outputs: int) -> None:
         """Train a new model, or with warm_start the one that is there, for at most max_iter epochs."""

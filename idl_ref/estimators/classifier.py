@@ -96,7 +96,7 @@ class ImplicitClassifier(conventions.ClassifierMixin, Implicit):
     --------
     >>> from idl_ref import datasets
     >>> x, y = datasets.two_moons(200)
-    >>> classifier = ImplicitClassifier(random_state=0).fit(x, y)
+    >>> classifier = ImplicitClassifier(max_iter=100, random_state=0).fit(x, y)
     >>> classifier.score(x, y) > 0.95
     True
     >>> classifier.predict_proba(x[:1]).shape

@@ -133,6 +133,8 @@ class ImplicitRegressor(conventions.MultiOutputMixin, conventions.RegressorMixin
 
     def _trained(self, data: Data, validation: Data | None = None, **how: Any) -> History:
         scale, mean = self._units
-        data, validation = (None if d is None else d._replace(y=(d.y - mean) / scale) for d in (data, validation))
+        data = data._replace(y=(data.y - mean) / scale)
+        if validation is not None:
+            validation = validation._replace(y=(validation.y - mean) / scale)
         with targets.scaled(self.model_, scale, mean):
             return self._run("mse", data, validation, **how)
