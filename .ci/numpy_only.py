@@ -18,7 +18,7 @@ from idl_ref.export import export
 from idl_ref.functions import FUNCTIONS
 from idl_ref.preprocessing import Standardise
 
-OTHERS = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "onnx", "pytest")
+OTHERS = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "onnx", "pytest", "sklearn")
 assert not any(find_spec(name) for name in OTHERS), "this environment must hold NumPy alone"
 assert idl_ref.available_backends()["numpy"] == "available"
 
@@ -81,6 +81,10 @@ with tempfile.TemporaryDirectory() as folder:
 for f in (idl_ref.ImplicitFunctionInf, idl_ref.ImplicitFunctionRows, idl_ref.ImplicitFunctionTriu):
     model = idl_ref.ImplicitModel(5, 3, 9, f=f, bias=True, seed=0)
     assert idl_ref.check_gradients(model, rng.standard_normal((4, 5)), rng.integers(0, 3, 4)).passed
+
+x, y = idl_ref.datasets.two_moons(100)
+assert idl_ref.ImplicitClassifier(random_state=0, max_iter=100).fit(x, y).score(x, y) > 0.9
+assert idl_ref.ImplicitRegressor(random_state=0).fit(x, 100 * x[:, 0]).score(x, 100 * x[:, 0]) > 0.9
 
 loaded = [name for name in OTHERS if name in sys.modules]
 assert not loaded, loaded

@@ -26,7 +26,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+from sklearn.utils import estimator_checks
 
 FLOWERS, NAMES = datasets.load_iris(return_X_y=True)[0], np.repeat(["setosa", "versicolor", "virginica"], 50)
 U, PRICE = datasets.load_diabetes(return_X_y=True)
@@ -46,7 +46,18 @@ def trained(Estimator, **parameters):
 # --- scikit-learn's own checks ----------------------------------------------------------------------------------------
 
 
-@parametrize_with_checks([ImplicitClassifier(), ImplicitRegressor()])
+def of_scikit_learn():
+    for Estimator in (ImplicitClassifier, ImplicitRegressor):
+        if hasattr(estimator_checks, "estimator_checks_generator"):
+            yield from estimator_checks.estimator_checks_generator(Estimator())
+        else:  # before scikit-learn 1.6
+            yield from estimator_checks.check_estimator(Estimator(), generate_only=True)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [pytest.param(*pair, id=f"{type(pair[0]).__name__}-{pair[1].func.__name__}") for pair in of_scikit_learn()],
+)
 @pytest.mark.filterwarnings("ignore")  # Many of these checks provoke warnings.
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
@@ -62,7 +73,7 @@ def test_no_check_is_left_out(Estimator, tmp_path):
         "results = check_estimator(Estimator(), **SILENT) or []\n"
         "print([result['check_name'] for result in results if result['status'] != 'passed'])\n"
     )
-    new = "on_skip" in check_estimator.__code__.co_varnames
+    new = hasattr(estimator_checks, "estimator_checks_generator")
     code = code.replace("SILENT", "{'on_skip': None}" if new else "{}")
     environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
     command = [sys.executable, "-W", "ignore", "-c", code]
@@ -142,6 +153,20 @@ def test_the_same_seed_gives_the_same_model(Estimator):
         first, again = (trained(Estimator, random_state=generator(3))[0] for _ in range(2))
         assert (first.model_(x) == again.model_(x)).all()
     assert trained(Estimator, random_state=None, max_iter=1)[0].n_iter_ == 1
+
+
+@BOTH
+def test_the_larger_tolerance_is_that_of_the_training_alone(Estimator, monkeypatch):
+    tolerances, fit = [], base.fit
+
+    def noted(model, *data, **how):
+        tolerances.append(model.tol)
+        return fit(model, *data, **how)
+
+    monkeypatch.setattr(base, "fit", noted)
+    estimator, _ = trained(Estimator)
+    assert tolerances == [base.TOLERANCE]
+    assert (estimator.model_.tol, estimator.model_.grad_tol) == (3e-6, 3e-6)
 
 
 @BOTH

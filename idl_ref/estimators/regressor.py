@@ -89,7 +89,7 @@ class ImplicitRegressor(conventions.MultiOutputMixin, conventions.RegressorMixin
     --------
     >>> import numpy as np
     >>> x = np.linspace(-3, 3, 100)[:, None]
-    >>> regressor = ImplicitRegressor(random_state=0).fit(x, 1000 * np.sin(x[:, 0]))
+    >>> regressor = ImplicitRegressor(max_iter=100, random_state=0).fit(x, 1000 * np.sin(x[:, 0]))
     >>> regressor.score(x, 1000 * np.sin(x[:, 0])) > 0.95
     True
     """
