@@ -75,6 +75,8 @@ class ImplicitModel(Interface):
         The first layer u = (U − mean)/scale. Every method and every export applies it to its inputs U, which are raw.
     classes : (q,) array or None
         The labels that the outputs stand for, which targets for cross_entropy then hold; None for 0 … q − 1.
+    columns : Columns or None
+        The columns of a table, by which `columns.matrix` makes U of its rows.
 
     Raises
     ------
@@ -223,7 +225,7 @@ class ImplicitModel(Interface):
 
         ValueError is raised for weights that are not finite, and for backend="cuda".
         """
-        return Predictor(self.settings, self.effective_weights(), self.preprocessing, self.classes)
+        return Predictor(self.settings, self.effective_weights(), self.preprocessing, self.classes, self.columns)
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 

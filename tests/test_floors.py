@@ -17,6 +17,9 @@ FLOORS = {
     "choices": 0,
     "npz": 1,
     "classes": 0,
+    "columns": 1,
+    "delimited": 2,
+    "tables": 3,
     # mathematics
     "activations": 1,
     "losses": 1,
