@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import checks
+from idl_ref import checks, files
 from idl_ref._version import __version__
 from idl_ref.backends import available_backends
 from idl_ref.export import export
@@ -126,7 +126,8 @@ def _run(options: argparse.Namespace) -> int:
     figures = bench(options.model, options.seconds, options.starts)
     print(table(figures))
     if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        with files.replacing(options.json, "w") as stream:
+            stream.write(json.dumps(figures, indent=2) + "\n")
         print(f"wrote {checks.printable(options.json)}")
     return 0
 

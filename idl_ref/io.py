@@ -13,11 +13,11 @@ import math
 import os
 import zlib
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from idl_ref import checks, npz
+from idl_ref import npz
 from idl_ref.npz import FileFormatError
 
 __all__ = ["FileFormatError"]
@@ -34,28 +34,17 @@ Describe = Callable[[dict[str, Any]], tuple[Layout, dict[str, np.dtype]]]  # Tak
 
 def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
     """Write a model file atomically: a temporary file in the same folder is written and then renamed."""
-    from pathlib import Path  # Imported here, like uuid, because loading a model for prediction does not need them.
-    from uuid import uuid4
+    from idl_ref import files  # Imported here, because loading a model for prediction does not need it.
 
-    target = Path(path)
+    source = os.fspath(path)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite to be saved; got NaN or inf: the training has diverged.")
     checksums = {name: _checksum(array) for name, array in arrays.items()}
     header = json.dumps({"format": FORMAT, "version": VERSION, **settings, "crc32": checksums}, ensure_ascii=False)
-    writer = _WRITERS[_kind(str(target))]
-    if not target.parent.is_dir():
-        shown, folder = checks.printable(target), checks.printable(target.parent)
-        raise FileNotFoundError(f"cannot save {shown}: there is no folder {folder}.")
-    draft = target.with_name(f".{target.name}.{uuid4().hex}")
-    try:
-        with draft.open("xb") as stream:
-            writer(stream, header, arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    writer = _WRITERS[_kind(source)]
+    with files.replacing(source) as stream:
+        writer(stream, header, arrays)
 
 
 def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any], Arrays]:
@@ -126,7 +115,7 @@ def _check_array(name: str, shape: tuple[int, ...], dtype: Any, expected: tuple[
         )
 
 
-def _write_npz(stream: BinaryIO, header: str, arrays: Arrays) -> None:
+def _write_npz(stream: IO[bytes], header: str, arrays: Arrays) -> None:
     """Write the header, as an array of bytes, and the arrays to an .npz archive."""
     text = np.frombuffer(header.encode(), np.uint8)
     np.savez(stream, **{HEADER: text, **arrays})  # type: ignore[arg-type]
@@ -170,7 +159,7 @@ def _safetensors() -> Any:
     return safetensors
 
 
-def _write_safetensors(stream: BinaryIO, header: str, arrays: Arrays) -> None:
+def _write_safetensors(stream: IO[bytes], header: str, arrays: Arrays) -> None:
     """Write the header, as metadata, and the arrays in the format of safetensors."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     stream.write(_safetensors().numpy.save(contiguous, metadata={HEADER: header}))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from idl_ref import files
 from idl_ref.solution import Status
 from idl_ref.weights import ForwardPass
 
@@ -30,7 +31,7 @@ def accuracy(share: float, failed: int, m: int) -> str:
 
 def write_table(path: Path, labels: list[str], Y: np.ndarray) -> None:
     """Write number, label and outputs of each sample as CSV; a sample without a class has an empty label."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
+    with files.replacing(path, "w") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["sample", "label", *(f"y{i}" for i in range(Y.shape[1]))])
         for j, (label, row) in enumerate(zip(labels, Y.tolist(), strict=True)):

@@ -15,6 +15,7 @@ FLOORS = {
     "checks": 0,
     "blas": 0,
     "choices": 0,
+    "files": 1,
     "npz": 1,
     "classes": 0,
     "columns": 1,

@@ -176,7 +176,7 @@ def test_other_suffixes_are_refused(tmp_path, name):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"cannot save .*: there is no folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"cannot write .*: there is no folder .*nowhere"):
         make().save(tmp_path / "nowhere" / "model.npz")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         idl_ref.load(tmp_path / "nowhere" / "model.npz")

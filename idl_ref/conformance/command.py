@@ -17,6 +17,7 @@ from idl_ref.conformance.judge import detection, runner
 from idl_ref.conformance.judge.report import Report, Result
 from idl_ref.conformance.truth import files, vectors
 from idl_ref.conformance.truth.flags import FLAGS
+from idl_ref.files import replacing
 
 FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html}
 
@@ -111,7 +112,8 @@ def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | Non
         print(file=sys.stderr)
     print(report)
     for path in options.report:
-        path.write_text(FORMATS[path.suffix](report), encoding="utf-8")
+        with replacing(path, "w") as stream:
+            stream.write(FORMATS[path.suffix](report))
         print(f"wrote {printable(path)}")
     return int(not report.ok)
 
@@ -172,7 +174,8 @@ def _bugs(options: argparse.Namespace) -> int:
     killed = sum(map(bool, found.values()))
     print(f"{killed} of {len(found)} planted bugs found")
     if options.report is not None:
-        options.report.write_text(f"{BUGS_HEAD}\n{detection.table(found)}", encoding="utf-8")
+        with replacing(options.report, "w") as stream:
+            stream.write(f"{BUGS_HEAD}\n{detection.table(found)}")
         print(f"wrote {printable(options.report)}")
     return int(killed < len(found))
 
