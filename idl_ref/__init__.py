@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         plots,
         preprocessing,
         settings,
+        tables,
         train,
         weights,
         wellposed,
@@ -78,6 +79,7 @@ __all__ = [
     "settings",
     "solve_adjoint",
     "solve_equilibrium",
+    "tables",
     "train",
     "warmup",
     "weights",
@@ -143,6 +145,8 @@ def _import_module(name: str) -> None:
         import idl_ref.preprocessing
     elif name == "settings":
         import idl_ref.settings
+    elif name == "tables":
+        import idl_ref.tables
     elif name == "train":
         import idl_ref.train
     elif name == "weights":

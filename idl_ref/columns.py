@@ -16,8 +16,6 @@ import numpy as np
 
 from idl_ref import checks
 
-__all__ = ["Columns", "Table", "Words"]
-
 FEW, SAMPLES = 10, 2  # More different words than FEW must occur SAMPLES times on average, or they look like names.
 MOST_INPUTS = 100_000  # The largest number of columns, and of the inputs that they become.
 MOST_WORDS = 10_000  # The largest number of categories of one column.
@@ -232,7 +230,7 @@ def attached(value: Any, p: int) -> Columns | None:
 
 
 def _numbers(column: Any, fill: Any) -> np.ndarray:
-    """Return a column as numbers (m,); what is no number is inf, and NaN is what remains missing."""
+    """Return a column as numbers (m,); inf is what is no number, and NaN is what remains missing."""
     if isinstance(column, Words):  # Words where numbers are expected are wrong, and what is missing stays missing.
         column = np.where(column.codes < 0, np.nan, np.inf)
     return column if fill is None else np.where(np.isnan(column), fill, column)
@@ -289,8 +287,8 @@ def _check_values(table: Table, name: str, missing: str) -> None:
     elif np.isinf(column).any():
         first = int(table.lines[np.argmax(np.isinf(column))])
         raise ValueError(
-            f"{table.source}: the column {shown} must hold finite numbers; got another in {table.unit} {first}: correct it, or "
-            "leave the row out."
+            f"{table.source}: the column {shown} must hold finite numbers; got another in {table.unit} {first}: "
+            "correct it, or leave the row out."
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from idl_ref import checks, npz
+from idl_ref import npz
 from idl_ref.npz import FileFormatError
 
 BLOCK = 1 << 20  # A file is read in blocks of about this many bytes.

@@ -125,7 +125,7 @@ def restore(path: Any, model: Interface, header: Mapping[str, Any], arrays: Mapp
         model.classes = classes.restored(header.get("classes"), model.settings.output_dim)
         model.columns = None if (kept := header.get("columns")) is None else Columns.from_header(kept)
     except (TypeError, ValueError) as reason:
-        text = f"{path}: the preprocessing, the classes or the columns do not fit the model: {reason}"
+        text = f"{path}: the preprocessing, classes or columns do not fit the model: {reason}"
         raise FileFormatError(printable(text)[:MESSAGE_LIMIT]) from None
 
 

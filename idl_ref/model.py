@@ -69,8 +69,6 @@ class ImplicitModel(Interface):
     parameters : dict
         The raw parameters by name; changes of these arrays change the model. They are A (n, n), or L and R (n, rank);
         B (n, p); C (q, n); and D (q, p) unless no_D. With bias, B and D have one more column.
-    dtype : numpy.dtype
-        The dtype of the parameters.
     preprocessing : Standardise or None
         The first layer u = (U − mean)/scale. Every method and every export applies it to its inputs U, which are raw.
     classes : (q,) array or None

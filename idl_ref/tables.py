@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from idl_ref import checks, delimited, npz
-from idl_ref.columns import Table, Words
+from idl_ref.columns import Columns, Table, Words
 from idl_ref.delimited import DELIMITERS, Part
 from idl_ref.npz import FileFormatError
 
-__all__ = ["Table", "Words", "chunks", "read"]
+__all__ = ["Columns", "Table", "Words", "chunks", "read"]
 
 MISSING = frozenset(["", "NA", "N/A", "NaN", "nan", "null", "NULL"])
 MAPPED = 1 << 16  # A column of at least so many numbers has a memory map of its own.
@@ -260,8 +260,8 @@ def _check_size(cells: int, size: int) -> None:
     limit = npz.FREE + npz.RATIO * size
     if 8 * cells > limit:
         raise FileFormatError(
-            f"the table must have at most {limit // 8:,} values in a file of this size; got {cells:,}: write it without "
-            "compression, or as .csv."
+            f"the table must have at most {limit // 8:,} values in a file of this size; got {cells:,}: write it "
+            "without compression, or as .csv."
         )
 
 
@@ -276,5 +276,5 @@ def _values(name: str, values: np.ndarray) -> Any:
         if all(isinstance(field, (int, float)) or field == "" for field in fields):
             return np.array([np.nan if field == "" else float(field) for field in fields])
     raise FileFormatError(
-        f"the column {checks.printable(name)} must hold numbers or text; got {values.dtype}: convert it, or leave it out."
+        f"the column {checks.printable(name)} must hold numbers or text; got {values.dtype}: convert it."
     )

@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import idl_ref
-from idl_ref import ImplicitModel, columns, delimited, tables
+from idl_ref import ImplicitModel, columns, delimited, npz, tables
 from idl_ref.columns import Columns, Table, Words
 from idl_ref.npz import FileFormatError
 
@@ -184,10 +185,14 @@ def test_what_is_refused(tmp_path, blocks, text, words):
 
 def test_errors_late_in_a_file_have_their_line(tmp_path, monkeypatch):
     monkeypatch.setattr(delimited, "BLOCK", 256)
-    rows = "1,2\n" * 999
-    for text, words in (("1,2,3\n", "line 1001 must have 2"), ("1,\0\n", "line 1001 must be text"),
-                        (b"\xff,1\n", "line 1001 must be text in UTF-8"), ('"1,2', "line 1001 must be fields")):  # fmt: skip
-        whole = f"a,b\n{rows}".encode() + (text if isinstance(text, bytes) else text.encode())
+    wrong = {
+        b"1,2,3\n": "line 1001 must have 2",
+        b"1,\0\n": "line 1001 must be text",
+        b"\xff,1\n": "line 1001 must be text in UTF-8",
+        b'"1,2': "line 1001 must be fields",
+    }
+    for line, words in wrong.items():
+        whole = b"a,b\n" + b"1,2\n" * 999 + line
         with pytest.raises(FileFormatError, match=words):
             read(tmp_path, whole + b"1,2\n" * 5)
 
@@ -215,11 +220,9 @@ def test_any_bytes_are_a_table_or_are_refused(tmp_path_factory, content):
     path = write(tmp_path_factory.mktemp("t"), content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delimited, "BLOCK", 7)
-        try:
+        patch.setattr(npz, "Exception", FileFormatError, raising=False)  # so that any other exception fails the test
+        with suppress(FileFormatError):
             table = tables.read(path)
-        except FileFormatError as reason:
-            assert "damaged" not in str(reason)
-        else:
             assert all(len(plainly(column)) == len(table) for column in table.columns.values())
 
 
@@ -371,14 +374,23 @@ def test_words_where_numbers_were_and_numbers_where_words_were():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"age": np.array([1, np.nan, 1, np.nan, 1, 1])}, "the column age must have a value in every row; got 2 missing ones, the first in line 3"),
-        ({"colour": Words(np.array([0, 0, -1, 0, 0, 0]), ["a"])}, "the column colour must have a value in every row; got 1 missing ones, the first in line 4"),
+        (
+            {"age": np.array([1, np.nan, 1, np.nan, 1, 1])},
+            "the column age must have a value in every row; got 2 missing ones, the first in line 3",
+        ),
+        (
+            {"colour": Words(np.array([0, 0, -1, 0, 0, 0]), ["a"])},
+            "the column colour must have a value in every row; got 1 missing ones, the first in line 4",
+        ),
         ({"age": np.array([1, 1, np.inf, 1, 1, 1])}, "the column age must hold finite numbers; got another in line 4"),
         ({"age": np.full(6, np.nan)}, "the column age must have values; got none in 6 rows: leave it out"),
         ({"colour": Words(np.full(6, -1), [])}, "the column colour must have values; got none in 6 rows"),
-        ({"colour": Words(np.arange(6), list("abcdefghijkl"))}, "the column colour must hold numbers, or words that repeat; got 12 different words in 6 rows"),
+        (
+            {"colour": Words(np.arange(6), list("abcdefghijkl"))},
+            "the column colour must hold numbers, or words that repeat; got 12 different words in 6 rows",
+        ),
     ],
-)  # fmt: skip
+)
 def test_training_data_that_are_refused(changes, words):
     with pytest.raises(ValueError, match=re.escape(words)) as caught:
         Columns.fit(people(**changes), ["price"])
@@ -405,15 +417,37 @@ def header(**changes):
 @pytest.mark.parametrize(
     "wrong",
     [
-        None, [], "x", {}, header(more=[]), header(names=["age"]), header(names=["age", "age"]), header(names=["age", ""]),
-        header(names=["age", 3]), header(names="ab"), header(names=["price", "colour"]), header(names=["a", "b" * 1001]),
-        header(categories=[None, ["red", "blue"]]), header(categories=[None, []]), header(categories=[None, ["a", "a"]]),
-        header(categories=[None, "ab"]), header(categories=[["0"], ["red"]]), header(categories=[None, [1]]),
-        header(fills=[None]), header(fills=["x", "red"]), header(fills=[math.inf, "red"]), header(fills=[1.0, "pink"]),
-        header(fills=[True, "red"]), header(fills=[10**400, "red"]), header(fills=[1.0, ["red"]]), header(targets=[1]),
-        header(targets="price"), header(names=[], categories=[], fills=[]), header(names=[["age"], "colour"]),
+        None,
+        [],
+        "x",
+        {},
+        header(more=[]),
+        header(names=["age"]),
+        header(names=["age", "age"]),
+        header(names=["age", ""]),
+        header(names=["age", 3]),
+        header(names="ab"),
+        header(names=["price", "colour"]),
+        header(names=["a", "b" * 1001]),
+        header(categories=[None, ["red", "blue"]]),
+        header(categories=[None, []]),
+        header(categories=[None, ["a", "a"]]),
+        header(categories=[None, "ab"]),
+        header(categories=[["0"], ["red"]]),
+        header(categories=[None, [1]]),
+        header(fills=[None]),
+        header(fills=["x", "red"]),
+        header(fills=[math.inf, "red"]),
+        header(fills=[1.0, "pink"]),
+        header(fills=[True, "red"]),
+        header(fills=[10**400, "red"]),
+        header(fills=[1.0, ["red"]]),
+        header(targets=[1]),
+        header(targets="price"),
+        header(names=[], categories=[], fills=[]),
+        header(names=[["age"], "colour"]),
     ],
-)  # fmt: skip
+)
 def test_headers_that_are_refused(wrong):
     with pytest.raises((ValueError, TypeError), match=r"."):
         Columns.from_header(wrong)
