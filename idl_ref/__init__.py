@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from idl_ref.gradcheck import check_gradients
     from idl_ref.io import FileFormatError
     from idl_ref.model import ImplicitModel, load
-    from idl_ref.optim import SGD
+    from idl_ref.optim import SGD, Adam, Optimizer
     from idl_ref.predictor import Prediction, Predictor
     from idl_ref.solution import ConvergenceWarning, NotConvergedError, Solution, SolveOptions, Status
     from idl_ref.train import History, fit
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SGD",
     "Activation",
+    "Adam",
     "ConvergenceWarning",
     "FileFormatError",
     "History",
@@ -53,6 +54,7 @@ __all__ = [
     "ImplicitFunctionTriu",
     "ImplicitModel",
     "NotConvergedError",
+    "Optimizer",
     "Prediction",
     "Predictor",
     "Solution",
@@ -89,9 +91,19 @@ __all__ = [
 
 def _import_name(name: str) -> None:
     """Bind `name`, if it is a public class or function, as a global of this package."""
-    global SGD, Activation, ConvergenceWarning, FileFormatError, History, ImplicitFunction, ImplicitFunctionInf
-    global ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel, NotConvergedError, Prediction, Predictor
-    global Solution, SolveOptions, Status, certify, check_gradients, fit, load, solve_adjoint, solve_equilibrium
+    global SGD, Activation, Adam, ConvergenceWarning, FileFormatError, History, ImplicitFunction, ImplicitFunctionInf
+    global ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel, NotConvergedError, Optimizer, Prediction
+    global \
+        Predictor, \
+        Solution, \
+        SolveOptions, \
+        Status, \
+        certify, \
+        check_gradients, \
+        fit, \
+        load, \
+        solve_adjoint, \
+        solve_equilibrium
     if name == "Activation":
         from idl_ref.activations import Activation
     elif name in ("certify", "solve_adjoint", "solve_equilibrium"):
@@ -104,8 +116,8 @@ def _import_name(name: str) -> None:
         from idl_ref.io import FileFormatError
     elif name in ("ImplicitModel", "load"):
         from idl_ref.model import ImplicitModel, load
-    elif name == "SGD":
-        from idl_ref.optim import SGD
+    elif name in ("SGD", "Adam", "Optimizer"):
+        from idl_ref.optim import SGD, Adam, Optimizer
     elif name in ("Prediction", "Predictor"):
         from idl_ref.predictor import Prediction, Predictor
     elif name in ("ConvergenceWarning", "NotConvergedError", "Solution", "SolveOptions", "Status"):

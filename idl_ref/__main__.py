@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import idl_ref
-from idl_ref import activations, bench, checks, classes, datasets, export, labels, npz, train, wellposed
+from idl_ref import activations, bench, checks, classes, datasets, export, factors, labels, npz, train, wellposed
 from idl_ref.backends import resolve
 from idl_ref.choices import BACKENDS
 from idl_ref.conformance import command as conformance
@@ -22,6 +22,7 @@ from idl_ref.gradcheck import check_gradients
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD
 from idl_ref.preprocessing import Standardise
+from idl_ref.training import evaluation
 
 DIVERGED = 2.0  # A training has diverged if it makes the loss this many times larger than that of equal outputs.
 STANDARDISE = {"auto": None, "features": True, "all": False}  # The argument per_feature of Standardise.fit.
@@ -140,7 +141,7 @@ def _train(options: argparse.Namespace) -> int:
     optimizer = SGD(options.lr, schedule="cosine")
     options.out.mkdir(parents=True, exist_ok=True)
     print(f"{model}: {len(x_train)} training samples of {len(found)} classes, {len(x_test)} test samples")
-    before = train.measure(model, x_train, y_train)
+    before = evaluation.measure(model, x_train, y_train)
     try:
         history = train.fit(
             model,
@@ -155,7 +156,7 @@ def _train(options: argparse.Namespace) -> int:
     except FloatingPointError as reason:
         print(f"idl-ref: error: {reason} The training diverged, and no model was written.", file=sys.stderr)
         return 1
-    after, test = (train.measure(model, *data) for data in ((x_train, y_train), (x_test, y_test)))
+    after, test = (evaluation.measure(model, *data) for data in ((x_train, y_train), (x_test, y_test)))
     diverged = not after.loss <= DIVERGED * max(before.loss, math.log(model.output_dim))  # This is true for NaN.
     written = [] if diverged else [options.out / "model.npz"]
     if not diverged:
@@ -172,7 +173,9 @@ def _train(options: argparse.Namespace) -> int:
     return 1 if faults or test.failed else 0
 
 
-def _faults(history: train.History, before: train.Measured, after: train.Measured, diverged: bool) -> list[str]:
+def _faults(
+    history: train.History, before: evaluation.Measured, after: evaluation.Measured, diverged: bool
+) -> list[str]:
     """Return sentences about what went wrong in a training."""
     found = []
     if unconverged := sum(history.unconverged[-1:]):
@@ -322,7 +325,7 @@ def _check(options: argparse.Namespace) -> int:
     else:
         U = _samples(model, options.data)[0][: options.samples]
     weights = model.effective_weights()
-    norm, root = train.norm_inf(weights.factors), wellposed.perron_root(weights.A)
+    norm, root = factors.norm_inf(weights.factors), wellposed.perron_root(weights.A)
     limit = 1 / activations.get(model.activation).lipschitz
     solution = model.equilibrium(U)
     sign = "≤" if model.is_low_rank else "="

@@ -13,6 +13,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import IO, Any, BinaryIO
 
 import numpy as np
@@ -32,8 +33,8 @@ Layout = dict[str, tuple[int, ...]]  # The shape of every array by its name.
 Describe = Callable[[dict[str, Any]], tuple[Layout, dict[str, np.dtype]]]  # Takes a header to shapes and dtypes.
 
 
-def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays) -> None:
-    """Write a model file atomically: a temporary file in the same folder is written and then renamed."""
+def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays, form: str = FORMAT) -> None:
+    """Write a model file, or another `form` of file, atomically: beside its target, and then renamed."""
     from idl_ref import files  # Imported here, because loading a model for prediction does not need it.
 
     source = os.fspath(path)
@@ -41,13 +42,13 @@ def write(path: str | os.PathLike[str], settings: dict[str, Any], arrays: Arrays
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite to be saved; got NaN or inf: the training has diverged.")
     checksums = {name: _checksum(array) for name, array in arrays.items()}
-    header = json.dumps({"format": FORMAT, "version": VERSION, **settings, "crc32": checksums}, ensure_ascii=False)
+    header = json.dumps({"format": form, "version": VERSION, **settings, "crc32": checksums}, ensure_ascii=False)
     writer = _WRITERS[_kind(source)]
     with files.replacing(source) as stream:
         writer(stream, header, arrays)
 
 
-def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any], Arrays]:
+def read(path: str | os.PathLike[str], layout: Describe, form: str = FORMAT) -> tuple[dict[str, Any], Arrays]:
     """Return the header and the arrays of a model file.
 
     `layout` computes from the header the shapes and the dtypes that the arrays must have.
@@ -63,7 +64,8 @@ def read(path: str | os.PathLike[str], layout: Describe) -> tuple[dict[str, Any]
     suffix = _kind(source)
     package = _safetensors() if suffix == ".safetensors" else None
     with npz.reading(source, f"a {suffix} file") as stream:
-        header, arrays = _read_npz(stream, layout) if package is None else _read_safetensors(package, stream, layout)
+        reader = partial(_read_npz, stream) if package is None else partial(_read_safetensors, package, stream)
+        header, arrays = reader(layout, form)
         if header.get("crc32") != {name: _checksum(array) for name, array in arrays.items()}:
             raise FileFormatError("the file is damaged: the checksums of its arrays do not agree.")
         for name, array in arrays.items():
@@ -85,14 +87,14 @@ def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).tobytes())
 
 
-def _parse(text: bytes | str) -> dict[str, Any]:
+def _parse(text: bytes | str, form: str) -> dict[str, Any]:
     """Return the header from its JSON text, and refuse a file of another program or version."""
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
-        raise FileFormatError("the file is not a model of idl_ref: its header is not JSON.") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise FileFormatError(f'the file is not a model of idl_ref: the format in its header is not "{FORMAT}".')
+        raise FileFormatError(f"the file is not an {form}: its header is not JSON.") from None
+    if not isinstance(header, dict) or header.get("format") != form:
+        raise FileFormatError(f'the file is not an {form}: the format in its header is not "{form}".')
     if type(header.get("version")) is not int or header["version"] not in READABLE:
         raise FileFormatError(
             f"the format version must be 1 or {VERSION} for this idl_ref; "
@@ -121,12 +123,12 @@ def _write_npz(stream: IO[bytes], header: str, arrays: Arrays) -> None:
     np.savez(stream, **{HEADER: text, **arrays})  # type: ignore[arg-type]
 
 
-def _read_npz(stream: BinaryIO, layout: Describe) -> tuple[dict, Arrays]:
+def _read_npz(stream: BinaryIO, layout: Describe, form: str) -> tuple[dict, Arrays]:
     """Return the header and the arrays of an .npz file."""
     members = npz.members(stream)
     if HEADER not in members:
-        raise FileFormatError("the file is not a model of idl_ref: it has no header.")
-    header = _parse(_read_header(stream, members[HEADER]))
+        raise FileFormatError(f"the file is not an {form}: it has no header.")
+    header = _parse(_read_header(stream, members[HEADER]), form)
     shapes, dtypes = layout(header)
     _check_names(set(members) - {HEADER}, shapes)
     for name, shape in shapes.items():
@@ -141,7 +143,7 @@ def _read_header(stream: BinaryIO, member: npz.Member) -> bytes:
     if size <= HEADER_LIMIT:
         shape, _, dtype, _ = npz.describe(stream, member)
         if len(shape) != 1 or dtype != np.uint8:
-            raise FileFormatError("the file is not a model of idl_ref: its header is not JSON.")
+            raise FileFormatError("the header of the file is not JSON.")
         size = max(size, shape[0])
     if size > HEADER_LIMIT:
         raise FileFormatError(f"the header of the file must have at most {HEADER_LIMIT} bytes; got {size}.")
@@ -165,7 +167,7 @@ def _write_safetensors(stream: IO[bytes], header: str, arrays: Arrays) -> None:
     stream.write(_safetensors().numpy.save(contiguous, metadata={HEADER: header}))
 
 
-def _read_safetensors(package: Any, stream: BinaryIO, layout: Describe) -> tuple[dict, Arrays]:
+def _read_safetensors(package: Any, stream: BinaryIO, layout: Describe, form: str) -> tuple[dict, Arrays]:
     """Return the header and the arrays of a .safetensors file.
 
     The file is read, not mapped into memory: access to a mapped file that somebody shortens kills the process. The
@@ -175,7 +177,7 @@ def _read_safetensors(package: Any, stream: BinaryIO, layout: Describe) -> tuple
     if size > HEADER_LIMIT:
         raise FileFormatError(f"the header of the file must have at most {HEADER_LIMIT} bytes; got {size}.")
     listed = json.loads(stream.read(size))
-    header = _parse((listed.pop("__metadata__", None) or {}).get(HEADER, ""))
+    header = _parse((listed.pop("__metadata__", None) or {}).get(HEADER, ""), form)
     shapes, dtypes = layout(header)
     _check_names(set(listed), shapes)
     codes, length = {"float32": "F32", "float64": "F64"}, 8 + size

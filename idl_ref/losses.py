@@ -13,16 +13,20 @@ import numpy as np
 
 from idl_ref import checks
 
+LossFunction = Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]
+
 __all__ = ["cross_entropy", "mse"]
 
 
-def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
-    """Return the mean squared error ℓ = Σ (Y − T)² / (q m) and its gradient G_Y = 2 (Y − T) / (q m).
+def mse(Y: np.ndarray, T: np.ndarray, weights: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
+    """Return the mean squared error ℓ = Σ w (Y − T)² / (q m) and its gradient G_Y = 2 w (Y − T) / (q m).
 
     Parameters
     ----------
     Y, T : (q, m) arrays
         Outputs and targets, one column per sample.
+    weights : (m,) array, optional
+        The weights w of the samples; 1 if not given.
 
     Returns
     -------
@@ -43,13 +47,15 @@ def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
     """
     E = Y - T
     count = max(E.size, 1)
-    return (E * E).sum() / count, 2 * E / count
+    if weights is None:
+        return (E * E).sum() / count, 2 * E / count
+    return (weights * (E * E)).sum() / count, 2 * weights * E / count
 
 
-def cross_entropy(Y: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
-    """Return the cross entropy ℓ = Σⱼ (log Σᵢ exp Y_ij − Y_tⱼj) / m and its gradient G_Y.
+def cross_entropy(Y: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
+    """Return the cross entropy ℓ = Σⱼ wⱼ (log Σᵢ exp Y_ij − Y_tⱼj) / m and its gradient G_Y.
 
-    The gradient is G_Y = (softmax(Y) − onehot(t)) / m, where onehot(t) has a 1 in row tⱼ of column j and 0 elsewhere.
+    The gradient is G_Y = w (softmax(Y) − onehot(t)) / m, where onehot(t) has a 1 in row tⱼ of column j and 0 elsewhere.
 
     Parameters
     ----------
@@ -57,6 +63,8 @@ def cross_entropy(Y: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
         Logits, one column per sample. The computation does not overflow, however large they are.
     labels : (m,) int array
         The labels t, each in 0 … q − 1.
+    weights : (m,) array, optional
+        The weights w of the samples; 1 if not given.
 
     Returns
     -------
@@ -88,27 +96,53 @@ def cross_entropy(Y: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
     E = np.exp(Y)
     E[largest, columns] = 0
     others = E.sum(axis=0)
-    value = (np.log1p(others) - Y[labels, columns]).sum() / max(m, 1)
+    values = np.log1p(others) - Y[labels, columns]
     E[largest, columns] = 1
     G_Y = E / (1 + others)
     G_Y[labels, columns] = 0
     G_Y[labels, columns] = -G_Y.sum(axis=0)
-    return value, G_Y / max(m, 1)
+    if weights is not None:
+        values, G_Y = weights * values, weights * G_Y
+    return values.sum() / max(m, 1), G_Y / max(m, 1)
 
 
-LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]] = {
-    "mse": mse,
-    "cross_entropy": cross_entropy,
-}
+LOSSES: dict[str, Callable[..., tuple[Any, np.ndarray]]] = {"mse": mse, "cross_entropy": cross_entropy}
 
 
-def get(loss: str) -> Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]:
-    """Return the loss function of the given name."""
-    return LOSSES[checks.choice("loss", loss, LOSSES)]
+def get(loss: str | LossFunction) -> Callable[..., tuple[Any, np.ndarray]]:
+    """Return the loss function of the given name, or a function of a user's with a check of what it returns."""
+    if isinstance(loss, str) or not callable(loss):
+        return LOSSES[checks.choice("loss", loss, LOSSES)]
+    own = loss
+
+    def checked(Y: np.ndarray, T: np.ndarray, weights: None = None) -> tuple[Any, np.ndarray]:
+        returned = own(Y, T)
+        if not (isinstance(returned, tuple) and len(returned) == 2 and np.ndim(returned[0]) == 0):
+            raise TypeError(
+                f"loss must return a number and an array of shape {Y.shape}, which are the loss and its gradient with "
+                f"respect to Y; got {checks.shown(returned)}: return (value, G_Y)."
+            )
+        value, G_Y = returned
+        if np.shape(G_Y) != Y.shape:
+            raise ValueError(
+                f"the gradient that loss returns must have the shape {Y.shape} of Y, with samples as columns; got "
+                f"{np.shape(G_Y)}: return ∂ℓ/∂Y."
+            )
+        return value, np.asarray(G_Y, Y.dtype)
+
+    return checked
 
 
-def check_targets(loss: str, targets: Any, m: int, q: int, dtype: np.dtype) -> np.ndarray:
-    """Check targets that have samples as rows, and return what the loss takes: labels (m,) or columns (q, m)."""
+def check_targets(loss: str | LossFunction, targets: Any, m: int, q: int, dtype: np.dtype) -> np.ndarray:
+    """Check targets that have samples as rows, and return what the loss takes: labels (m,) or columns (…, m).
+
+    A loss of a user's takes real targets of any dtype and of any shape with m rows.
+    """
+    if callable(loss) and not isinstance(loss, str):
+        T = checks.real_array("targets", targets)
+        if T.ndim == 0 or len(T) != m:
+            raise ValueError(f"targets must have m = {m} rows, one per sample; got shape {np.shape(T)}.")
+        return np.moveaxis(T, 0, -1)
     if not isinstance(loss, str) or loss not in LOSSES:
         checks.choice("loss", loss, LOSSES)
     if loss == "cross_entropy":

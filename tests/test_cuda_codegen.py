@@ -76,12 +76,12 @@ def solves(dtype):
 
 def algebra(dtype):
     """Launch the kernels of a training step, with each kind of `f`."""
-    from idl_ref import SGD, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
+    from idl_ref import SGD, Adam, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
 
-    for f in (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu):
+    for f, optimizer in ((ImplicitFunctionInf, SGD()), (ImplicitFunctionRows, Adam()), (ImplicitFunctionTriu, SGD())):
         model = ImplicitModel(1, 1, 2, f=f, seed=0, dtype=np.dtype(dtype).name, mitr=1, grad_mitr=1)
         s, phi = model.settings, activations.get(model.activation)
-        trainer = cuda_training.Trainer(model.parameters, s.parametrisation, phi, s.options, "mse", SGD())
+        trainer = cuda_training.Trainer(model.parameters, s.parametrisation, phi, s.options, "mse", optimizer)
         trainer.step(np.ones((1, 1), dtype), np.ones((1, 1), dtype))
 
 

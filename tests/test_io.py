@@ -346,9 +346,9 @@ def test_each_format_under_the_name_of_the_other(tmp_path):
 def test_foreign_npz(tmp_path):
     path = tmp_path / "data.npz"
     np.savez(path, x_train=np.zeros(3))
-    refuse(path, "not a model of idl_ref: it has no header")
+    refuse(path, "not an idl_ref model: it has no header")
     np.savez(path, header=np.zeros(3), A=np.eye(3))
-    refuse(path, "not a model of idl_ref: its header is not JSON")
+    refuse(path, "the header of the file is not JSON")
     np.savez(path)
     refuse(path, "it has no header")
 
@@ -358,7 +358,7 @@ def test_foreign_safetensors(tmp_path):
     path = tmp_path / "model.safetensors"
     for metadata in (None, {}, {"header": "{}"}, {"header": "no JSON"}, {"format": "pt"}):
         path.write_bytes(numpy.save({"A": np.eye(3)}, metadata=metadata))
-        refuse(path, "not a model of idl_ref")
+        refuse(path, "not an idl_ref model")
 
 
 @pytest.mark.parametrize(

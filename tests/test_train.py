@@ -8,6 +8,7 @@ import pytest
 import idl_ref
 from idl_ref import (
     SGD,
+    Adam,
     ConvergenceWarning,
     History,
     ImplicitFunction,
@@ -24,6 +25,7 @@ from idl_ref import (
 from idl_ref.backends import twin
 from idl_ref.backends.numpy import Trainer
 from idl_ref.preprocessing import Standardise
+from idl_ref.training import evaluation, loop
 from idl_ref.weights import as_factors
 
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
@@ -60,7 +62,7 @@ def test_the_loss_falls(f, rank):
     if rank and not f.low_rank:
         return
     model = make(f, is_low_rank=rank is not None, rank=rank)
-    history = fit(model, *moons(), epochs=12, batch_size=16, progress=False)
+    history = fit(model, *moons(), epochs=12, batch_size=16, optimizer=SGD(), progress=False)
     assert history.loss[-1] < 0.6 * history.loss[0]
     assert history.accuracy[-1] > 0.85
     for name in ("loss", "accuracy", "forward_iterations", "adjoint_iterations", "unconverged", "norm", "seconds"):
@@ -99,9 +101,9 @@ def test_one_step_is_the_gradient_times_the_rate():
 def test_every_sample_is_seen_once_per_epoch(monkeypatch):
     seen = []
     step = Trainer.step
-    monkeypatch.setattr(Trainer, "step", lambda trainer, U, T: (seen.append(U), step(trainer, U, T))[1])
+    monkeypatch.setattr(Trainer, "step", lambda trainer, U, *rest: (seen.append(U), step(trainer, U, *rest))[1])
     U, y = moons(50)
-    fit(make(), U, y, epochs=2, batch_size=16, progress=False)
+    fit(make(), U, y, epochs=2, batch_size=16, optimizer=SGD(), progress=False)
     assert [len(batch) for batch in seen] == [16, 16, 16, 2] * 2
     for epoch in (seen[:4], seen[4:]):
         np.testing.assert_array_equal(np.sort(np.vstack(epoch), axis=0), np.sort(U, axis=0))
@@ -136,7 +138,7 @@ def test_digits_to_97_percent():
 
 
 def test_evaluate_is_the_mean_over_all_samples():
-    model, (U, y) = make(), moons(train.CHUNK + 100)
+    model, (U, y) = make(), moons(evaluation.CHUNK + 100)
     loss, accuracy = train.evaluate(model, U, y)
     assert loss == pytest.approx(model.loss_and_gradients(U, y)[0], rel=1e-5)
     assert accuracy == pytest.approx((model(U).argmax(axis=1) == y).mean())
@@ -229,7 +231,7 @@ def interrupt_after(monkeypatch, steps):
 def test_ctrl_c_returns_the_history(monkeypatch, steps, progress):
     interrupt_after(monkeypatch, steps)
     model = make()
-    history = fit(model, *moons(64), batch_size=16, epochs=5, validation=moons(20), progress=progress)
+    history = fit(model, *moons(64), batch_size=16, epochs=5, optimizer=SGD(), validation=moons(20), progress=progress)
     assert history.interrupted
     assert len(history.loss) == len(history.validation_loss) == len(history.norm) == steps // 4
     assert all(np.isfinite(value).all() for value in model.parameters.values())
@@ -237,16 +239,16 @@ def test_ctrl_c_returns_the_history(monkeypatch, steps, progress):
 
 def test_ctrl_c_in_the_validation_keeps_the_lists_together(monkeypatch):
     """If validation is interrupted, the history does not contain a part of that epoch."""
-    evaluate, calls = train._measure, []
+    evaluate, calls = loop.measured, []
 
     def interrupted(*arguments, **keywords):
         calls.append(1)
-        if len(calls) == 2:  # This is the second epoch.
+        if len(calls) == 3:  # The first call is before training, and this is the second epoch.
             raise KeyboardInterrupt
         return evaluate(*arguments, **keywords)
 
-    monkeypatch.setattr(train, "_measure", interrupted)
-    history = fit(make(), *moons(64), epochs=5, validation=moons(20), progress=False)
+    monkeypatch.setattr(loop, "measured", interrupted)
+    history = fit(make(), *moons(64), epochs=5, optimizer=SGD(), validation=moons(20), progress=False)
     assert history.interrupted
     assert len(history.loss) == len(history.validation_loss) == len(history.seconds) == 1
 
@@ -276,21 +278,64 @@ def test_divergence_names_epoch_and_batch_and_keeps_finite_weights():
     assert all(np.isfinite(value).all() for value in model.parameters.values())
 
 
-def test_the_weights_are_those_from_before_the_bad_batch(monkeypatch):
-    model, reference, (U, y) = make(), make(), moons(64)
+def poison(monkeypatch, *numbers):
+    """Let the loss of some steps be NaN, which are counted from 1."""
     step, taken = Trainer.step, []
 
-    def poisoned(trainer, U, T):
+    def poisoned(trainer, U, *rest):
         taken.append(1)
-        return step(trainer, np.full_like(U, np.nan) if len(taken) == 6 else U, T)
+        return step(trainer, np.full_like(U, np.nan) if len(taken) in numbers else U, *rest)
 
     monkeypatch.setattr(Trainer, "step", poisoned)
-    with pytest.raises(FloatingPointError, match=r"^epoch 2, batch 2: the loss is nan"):
-        fit(model, U, y, batch_size=16, progress=False)
-    monkeypatch.setattr(Trainer, "step", step)
-    interrupt_after(monkeypatch, 5)
-    fit(reference, U, y, batch_size=16, progress=False)
+
+
+def test_a_bad_step_leads_back_to_the_start_of_the_epoch_with_half_the_rate(monkeypatch):
+    """From there, training goes on as one that resumes after the first epoch with half of the rate."""
+    model, reference, (U, y) = make(), make(), moons(64)
+    settings = {"batch_size": 16, "progress": False}
+    with monkeypatch.context() as patch:
+        poison(patch, 6)  # the second step of the second epoch
+        history = fit(model, U, y, epochs=2, optimizer=SGD(0.1), **settings)
+    assert len(history.loss) == 2
+    assert history.learning_rate == [0.1, 0.05]
+    assert history.events == [
+        "epoch 2, batch 2: the loss is nan; training went back to the start of the epoch with the rate 0.05"
+    ]
+    optimizer = SGD(0.1)
+
+    def halve(history, model):
+        if len(history.loss) == 1:
+            optimizer.halve()
+
+    fit(reference, U, y, epochs=2, optimizer=optimizer, on_epoch=halve, **settings)
     assert_same(model.parameters, reference.parameters)
+
+
+def test_a_bad_first_step_of_an_epoch_is_an_error(monkeypatch):
+    """A smaller learning rate would not help, because the weights are those of the start of the epoch."""
+    model, reference, (U, y) = make(), make(), moons(64)
+    with monkeypatch.context() as patch:
+        poison(patch, 5)
+        with pytest.raises(FloatingPointError, match=r"^epoch 2, batch 1: the loss is nan\. Lower the learning rate"):
+            fit(model, U, y, batch_size=16, optimizer=SGD(0.1), progress=False)
+    fit(reference, U, y, epochs=1, batch_size=16, optimizer=SGD(0.1), progress=False)
+    assert_same(model.parameters, reference.parameters)
+
+
+def test_it_gives_up_after_ten_halvings(monkeypatch):
+    model, (U, y) = make(), moons(64)
+    poison(monkeypatch, *range(2, 100, 2))
+    with pytest.raises(FloatingPointError, match=r"^epoch 1, batch 2: .* The learning rate was halved 10 times\."):
+        fit(model, U, y, batch_size=16, optimizer=SGD(0.1), progress=False)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(3.0), Adam(30.0)])
+def test_a_rate_that_is_too_large_is_halved_until_the_loss_falls(optimizer):
+    model, (U, y) = make(), moons()
+    before = evaluation.measure(model, U, y).loss
+    history = fit(model, 3 * U, y, epochs=15, batch_size=16, optimizer=optimizer, progress=False)
+    assert any("the loss rose to" in event or "is" in event for event in history.events)
+    assert history.loss[-1] < before
 
 
 def test_warn_once_per_epoch():
@@ -397,14 +442,14 @@ def test_failed_samples_are_never_right():
     U, y = moons(40)
     model = make(on_failure="ignore", mitr=1, tol=0.0, grad_mitr=1)
     model.parameters["D"][...] *= 100  # The outputs hardly depend on the hidden states, and many would be right.
-    measured = train.measure(model, U, (model(U).argmax(axis=1)))
+    measured = evaluation.measure(model, U, (model(U).argmax(axis=1)))
     assert measured.failed == 40
     assert measured.accuracy == 0
     history = fit(model, U, y, epochs=1, optimizer=SGD(0.0), validation=(U, y), progress=False)
     assert history.accuracy == history.validation_accuracy == [0.0]
     model, U = make(on_failure="ignore"), U.copy()
     U[::2] = np.nan
-    measured = train.measure(model, U, np.zeros(40, int))
+    measured = evaluation.measure(model, U, np.zeros(40, int))
     assert measured.failed == 20
     assert measured.accuracy <= 0.5
     assert np.isnan(measured.loss)
@@ -416,7 +461,7 @@ def test_samples_whose_outputs_overflow_have_failed_although_they_converged():
     model = make()
     model.parameters["D"][...] = 3e38
     assert model.forward_pass(10 + np.abs(U)).solution.converged
-    assert train.measure(model, 10 + np.abs(U), y).failed == 40
+    assert evaluation.measure(model, 10 + np.abs(U), y).failed == 40
 
 
 # --- threads of BLAS --------------------------------------------------------------------------------------------------
@@ -441,7 +486,7 @@ def test_blas_has_one_thread_while_the_numpy_twin_takes_small_steps(monkeypatch,
     with threadpoolctl.threadpool_limits(limits=2, user_api="blas"):
         if threads() != {2}:
             pytest.skip("BLAS has one thread only")
-        fit(model, np.ones((8, 4)), np.zeros(8, int), epochs=1, batch_size=4, progress=False)
+        fit(model, np.ones((8, 4)), np.zeros(8, int), epochs=1, batch_size=4, optimizer=SGD(), progress=False)
         assert seen == [expected, expected]
         assert threads() == {2}
 

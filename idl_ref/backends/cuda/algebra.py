@@ -6,6 +6,8 @@ are numbers of the dtype. Kernels without shared memory run with one thread per 
 
 from __future__ import annotations
 
+import math
+
 from idl_ref.backends.cuda import plans
 from idl_ref.backends.cuda.api import cuda, device, kernel
 from idl_ref.backends.cuda.columns import larger, offset, slope
@@ -227,14 +229,32 @@ def pull_project(F, G, levels, result):
 def descend(W, G, V, levels, nesterov):
     """g = G + λ w;   v ← μ v + g;   w ← w − η v, or with Nesterov's momentum w ← w − η (g + μ v). One thread per entry.
 
-    levels: the learning rate η, the momentum μ, the weight decay λ. W, G and V have the same layout.
+    levels: the learning rate η, the momentum μ, the weight decay λ, and what G is multiplied by. W, G and V have the
+    same layout.
     """
     e, w, v = cuda.grid(1), W.array, V.array
     if e < w.size:
-        g = G.array[e] + levels[2] * w[e]
+        g = levels[3] * G.array[e] + levels[2] * w[e]
         velocity = levels[1] * v[e] + g
         v[e] = velocity
         w[e] -= levels[0] * (g + levels[1] * velocity if nesterov > 0 else velocity)
+
+
+@kernel
+def adam(W, G, M, S, levels):
+    """m ← β₁ m + (1 − β₁) g;   s ← β₂ s + (1 − β₂) g²;   w ← w − η m/(ρ √s + ε) − δ w. One thread per entry.
+
+    levels: η, ρ, ε and δ of this step; β₁, 1 − β₁, β₂ and 1 − β₂; and what G is multiplied by. W, G, M and S have the
+    same layout.
+    """
+    e, w = cuda.grid(1), W.array
+    if e < w.size:
+        g = levels[8] * G.array[e]
+        mean = levels[4] * M.array[e] + levels[5] * g
+        square = levels[6] * S.array[e] + levels[7] * (g * g)
+        M.array[e] = mean
+        S.array[e] = square
+        w[e] -= levels[0] * mean / (levels[1] * math.sqrt(square) + levels[2]) + levels[3] * w[e]
 
 
 # --- preparation of a factor ------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from idl_ref.backends.cuda.api import Matrix, by_rows, matrix
 from idl_ref.backends.cuda.layer import Layer, row_sums
 from idl_ref.backends.numpy import trainer as definition
 from idl_ref.functions import FUNCTIONS
-from idl_ref.optim import SGD
+from idl_ref.losses import LossFunction
+from idl_ref.optim import SGD, Adam, Optimizer
 from idl_ref.weights import (
     BackwardPass,
     ForwardPass,
@@ -128,6 +129,18 @@ MAPS: dict[str, tuple[Callable[..., Matrix], Callable[..., Matrix]]] = {
 }
 
 
+def descent(optimizer: Optimizer, shrinkage: float, dtype: np.dtype) -> tuple[Any, tuple, tuple]:
+    """Return the kernel of an optimizer, its numbers for the next step, which is counted, and its last arguments."""
+    rate = optimizer.advance()
+    if type(optimizer) is SGD:
+        levels: tuple[float, ...] = rate, optimizer.momentum, optimizer.weight_decay, shrinkage
+        return algebra.descend, tuple(map(dtype.type, levels)), (int(optimizer.nesterov),)
+    assert type(optimizer) is Adam
+    one, two = optimizer.beta1, optimizer.beta2
+    levels = *optimizer.levels(rate, dtype), one, 1 - one, two, 1 - two, shrinkage
+    return algebra.adam, tuple(map(dtype.type, levels)), ()
+
+
 class DeviceLayer(Layer):
     """The layer of a Trainer: its matrices are on the device, except U, G_Y and Y.
 
@@ -182,8 +195,8 @@ class Trainer(definition.Trainer):
         parametrisation: Parametrisation,
         activation: Activation,
         options: Options,
-        loss: str,
-        optimizer: SGD,
+        loss: str | LossFunction,
+        optimizer: Optimizer,
     ) -> None:
         f, dtype = parametrisation.function, parameters["B"].dtype
         if type(f) not in FUNCTIONS.values():
@@ -191,17 +204,28 @@ class Trainer(definition.Trainer):
                 f"f must be one of {', '.join(f.__name__ for f in FUNCTIONS.values())} to be trained on the device; "
                 f'got {type(f).__name__}: train with backend="numba", or "numpy".'
             )
+        if type(optimizer) not in (SGD, Adam):
+            raise ValueError(
+                f"optimizer must be SGD or Adam to train on the device; got {type(optimizer).__name__}: train with "
+                'backend="numba", or "numpy".'
+            )
         copies: Any = {name: matrix(np.ascontiguousarray(W), dtype) for name, W in parameters.items()}
         super().__init__(copies, parametrisation, activation, options, loss, optimizer)
         self.host = parameters
-        self.velocity = {name: matrix(np.zeros(W.shape, dtype), dtype) for name, W in parameters.items()}
+        self.moments = {
+            name: tuple(matrix(np.ascontiguousarray(M), dtype) for M in optimizer.moments(name, W))
+            for name, W in parameters.items()
+        }
         self.levels = (dtype.type(f.kappa), dtype.type(np.finfo(dtype).eps))
 
     def update_host(self) -> None:
-        """Copy the parameters from the device into the arrays of the model, in place."""
+        """Copy parameters and moments from the device into the arrays of the model and the optimizer, in place."""
         for name, W in self.parameters.items():
             d_W: Any = W
             self.host[name][...] = d_W.download()
+            moments: Any = zip(self.optimizer.moments(name, self.host[name]), self.moments[name], strict=True)
+            for M, d_M in moments:
+                M[...] = d_M.download()
 
     def layer(self) -> Layer:
         """Return the layer of the current parameters, with the effective factors that `f` makes of the raw ones."""
@@ -209,6 +233,13 @@ class Trainer(definition.Trainer):
         factors: Any = tuple(of_f(F, self.levels) for F in as_factors(P))
         weights = Weights(factors, P["B"], P["C"], P.get("D"), self.parametrisation.bias)
         return DeviceLayer(weights, self.activation, self.options)
+
+    def shrinkage(self, gradients: Any) -> float:
+        """Return what all gradients are multiplied by: min(1, clip/‖g‖), or 1 without `clip`."""
+        if self.optimizer.clip is None:
+            return 1.0
+        squares = [api.download(row_products(G, G)) for G in gradients.values()]
+        return self.optimizer.shrinkage({str(i): np.sqrt(rows) for i, rows in enumerate(squares)})
 
     def gradients(self, backward: BackwardPass) -> Any:
         """Return the gradients of the raw parameters by name, each with the layout of its parameter."""
@@ -220,7 +251,7 @@ class Trainer(definition.Trainer):
         return named if backward.D is None else named | {"D": backward.D}
 
     def descend(self, backward: BackwardPass) -> None:
-        """Take one step of SGD, then project the factors if `f` projects rows.
+        """Take one step of SGD or Adam, then project the factors if `f` projects rows.
 
         Raises FloatingPointError, with all parameters unchanged, if a gradient is not finite.
         """
@@ -228,11 +259,10 @@ class Trainer(definition.Trainer):
         for name, W in parameters.items():
             if not np.isfinite(api.download(row_products(W, gradients[name]))).all():  # type: ignore[arg-type]
                 raise FloatingPointError(f"the gradient of {name} is not finite")
-        scalar = self.levels[0].dtype.type
-        levels = scalar(optimizer.advance()), scalar(optimizer.momentum), scalar(optimizer.weight_decay)
+        shrinkage = self.shrinkage({name: gradients[name] for name in parameters})
+        kernel, levels, last = descent(optimizer, shrinkage, self.levels[0].dtype)
         for name, W in parameters.items():
-            G, V = gradients[name], self.velocity[name]
-            each(algebra.descend, V.array.size, W, G, V, levels, int(optimizer.nesterov))
+            each(kernel, self.moments[name][0].array.size, W, gradients[name], *self.moments[name], levels, *last)
         if self.parametrisation.function.name == "rows":
             for name, F in zip("A" if "A" in parameters else "LR", as_factors(parameters), strict=True):
                 projected: Any = project(F, self.levels)  # type: ignore[arg-type]

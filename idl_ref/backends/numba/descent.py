@@ -9,12 +9,15 @@ import math
 
 import numpy as np
 
-from idl_ref.backends.numba.compiling import entry
+from idl_ref.backends.numba.compiling import compiled, entry
 
 
 @entry
-def cross_entropy(Y, labels, G_Y):
-    """Write G_Y = (softmax(Y) − onehot(t))/m, and return ℓ = Σⱼ (log Σᵢ exp Y_ij − Y_tⱼj)/m, without cancellation."""
+def cross_entropy(Y, labels, weights, G_Y):
+    """Write G_Y = w (softmax(Y) − onehot(t))/m, and return ℓ = Σⱼ wⱼ (log Σᵢ exp Y_ij − Y_tⱼj)/m, without cancellation.
+
+    An empty array of weights w stands for ones.
+    """
     m = len(labels)
     q = len(Y) // max(m, 1)
     value = 0.0
@@ -27,47 +30,92 @@ def cross_entropy(Y, labels, G_Y):
         for i in range(q):
             G_Y[j * q + i] = np.exp(Y[j * q + i] - largest)
             others += 0.0 if i == c else G_Y[j * q + i]
-        value += np.log1p(others) - (Y[j * q + t] - largest)
+        weight = np.float64(weights[j]) if weights.size > 0 else 1.0
+        value += weight * (np.log1p(others) - (Y[j * q + t] - largest))
         G_Y[j * q + c] = 1
         rest = 0.0
         for i in range(q):
             share = G_Y[j * q + i] / (1 + others)
             rest += 0.0 if i == t else share
-            G_Y[j * q + i] = share / m
-        G_Y[j * q + t] = -rest / m
+            G_Y[j * q + i] = weight * share / m
+        G_Y[j * q + t] = -weight * rest / m
     return value / max(m, 1)
 
 
 @entry
-def mse(Y, T, G_Y):
-    """Write G_Y = 2 (Y − T)/(q m), and return ℓ = Σ (Y − T)²/(q m)."""
+def mse(Y, T, weights, G_Y):
+    """Write G_Y = 2 w (Y − T)/(q m), and return ℓ = Σ w (Y − T)²/(q m). An empty array of weights w stands for ones."""
     count = max(len(Y), 1)
+    q = len(Y) // max(weights.size, 1)
     value = 0.0
     for i in range(len(Y)):
+        weight = np.float64(weights[i // q]) if weights.size > 0 else 1.0
         error = np.float64(Y[i]) - T[i]
-        value += error * error
-        G_Y[i] = 2 * error / count
+        value += weight * (error * error)
+        G_Y[i] = 2 * weight * error / count
     return value / count
 
 
-@entry
-def descend(parameters, gradients, velocities, rule, nesterov):
-    """Take one step of SGD: g ← g + λ w, v ← μ v + g, w ← w − η v, or w ← w − η (g + μ v) with Nesterov's momentum.
-
-    Returns the number of the first gradient that is not finite, in which case nothing is changed; otherwise −1.
-    rule: η, μ and λ in the dtype of the parameters
-    """
-    rate, momentum, decay = rule
-    for p in range(len(parameters)):
+@compiled
+def first_faulty(gradients):
+    """The number of the first gradient that is not finite, or −1."""
+    for p in range(len(gradients)):
         G, others = gradients[p], 0
         for i in range(G.size):
             others += 0 if abs(G[i]) < np.inf else 1
         if others > 0:
             return p
+    return -1
+
+
+@compiled
+def shrinkage(gradients, clip):
+    """What all gradients are multiplied by: min(1, clip/‖g‖); 1 where clip is inf."""
+    squares = 0.0
+    if clip < np.inf:
+        for p in range(len(gradients)):
+            for i in range(gradients[p].size):
+                squares += np.float64(gradients[p][i]) ** 2
+    return min(1.0, clip / math.sqrt(squares)) if squares > 0 else 1.0
+
+
+@entry
+def sgd(parameters, gradients, velocities, rule, clip, nesterov):
+    """Take one step of SGD: g ← g + λ w, v ← μ v + g, w ← w − η v, or w ← w − η (g + μ v) with Nesterov's momentum.
+
+    Returns the number of the first gradient that is not finite, in which case nothing is changed; otherwise −1.
+    rule: η, μ and λ in the dtype of the parameters
+    """
+    (rate, momentum, decay), faulty = rule, first_faulty(gradients)
+    if faulty >= 0:
+        return faulty
+    shrink = parameters[0].dtype.type(shrinkage(gradients, clip))
     for p in range(len(parameters)):
         w, g, v = parameters[p], gradients[p], velocities[p]
         for i in range(w.size):
-            gradient = g[i] + decay * w[i] if decay != 0 else g[i]
+            gradient = shrink * g[i] + decay * w[i] if decay != 0 else shrink * g[i]
             v[i] = momentum * v[i] + gradient
             w[i] -= rate * (gradient + momentum * v[i] if nesterov else v[i])
-    return -1
+    return faulty
+
+
+@entry
+def adam(parameters, gradients, means, squares, levels, betas, clip):
+    """Take one step of Adam: m ← β₁ m + (1 − β₁) g, s ← β₂ s + (1 − β₂) g², w ← w − η m/(ρ √s + ε) − δ w.
+
+    Returns the number of the first gradient that is not finite, in which case nothing is changed; otherwise −1.
+    levels: η, ρ, ε and δ of this step. betas: β₁, 1 − β₁, β₂ and 1 − β₂. All have the dtype of the parameters.
+    """
+    (rate, root, eps, decay), (keep, take, keep_squares, take_squares) = levels, betas
+    faulty = first_faulty(gradients)
+    if faulty >= 0:
+        return faulty
+    shrink = parameters[0].dtype.type(shrinkage(gradients, clip))
+    for p in range(len(parameters)):
+        w, g, m, s = parameters[p], gradients[p], means[p], squares[p]
+        for i in range(w.size):
+            gradient = shrink * g[i]
+            m[i] = keep * m[i] + take * gradient
+            s[i] = keep_squares * s[i] + take_squares * (gradient * gradient)
+            w[i] -= rate * m[i] / (root * np.sqrt(s[i]) + eps) + decay * w[i]
+    return faulty

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,13 @@ import numpy as np
 from idl_ref import losses
 from idl_ref.activations import get
 from idl_ref.backends.numba import descent, layer
-from idl_ref.backends.numba.launches import by_columns, by_rows
+from idl_ref.backends.numba.launches import NOTHING, by_columns, by_rows
 from idl_ref.backends.numba.layer import Layer
 from idl_ref.backends.numpy import trainer as definition
 from idl_ref.functions import ImplicitFunction
-from idl_ref.optim import SGD
+from idl_ref.optim import SGD, Adam, Optimizer
 from idl_ref.solution import SolveOptions
-from idl_ref.weights import BackwardPass, Options, Parametrisation
+from idl_ref.weights import BackwardPass, Options, Parameters, Parametrisation
 
 
 class Trainer(definition.Trainer):
@@ -27,24 +28,39 @@ class Trainer(definition.Trainer):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.loss = mse if self.loss is losses.mse else cross_entropy
+        self.loss = COMPILED.get(self.loss, self.loss)
 
     def descend(self, backward: BackwardPass) -> None:
         """Take one step of the optimizer with the gradients of the raw parameters, then project the parameters."""
         optimizer, parameters = self.optimizer, self.parameters
-        if not _is_plain(optimizer) or not all(w.flags.carray for w in parameters.values()):
+        if not _is_ours(optimizer) or not all(w.flags.carray for w in parameters.values()):
             return super().descend(backward)
         pulled, dtype = self.parametrisation.pullback(parameters, backward), parameters["B"].dtype
         weights = tuple([w.reshape(-1) for w in parameters.values()])
         gradients = tuple([_flat(pulled[name], w) for name, w in parameters.items()])
-        velocities = tuple([optimizer.velocity(name, w).reshape(-1) for name, w in parameters.items()])
-        rule = dtype.type(optimizer.rate()), dtype.type(optimizer.momentum), dtype.type(optimizer.weight_decay)
-        failed = descent.descend(weights, gradients, velocities, rule, optimizer.nesterov)
-        if failed >= 0:
-            raise FloatingPointError(f"the gradient of {list(parameters)[failed]} is not finite")
+        faulty = _compiled_step(optimizer, parameters, weights, gradients, dtype)
+        if faulty >= 0:
+            raise FloatingPointError(f"the gradient of {list(parameters)[faulty]} is not finite")
         optimizer.advance()
         self.parametrisation.project(parameters)
         return None
+
+
+Flats = tuple[np.ndarray, ...]
+
+
+def _compiled_step(optimizer: Optimizer, parameters: Parameters, weights: Flats, gradients: Flats, dtype: Any) -> int:
+    """Take one step of SGD or Adam, and return −1, or the number of a gradient that is not finite."""
+    moments = zip(*[optimizer.moments(name, w) for name, w in parameters.items()], strict=True)
+    kinds = tuple([tuple([M.reshape(-1) for M in kind]) for kind in moments])
+    number, rate, clip = dtype.type, optimizer.rate(), math.inf if optimizer.clip is None else optimizer.clip
+    if isinstance(optimizer, SGD):
+        rule = number(rate), number(optimizer.momentum), number(optimizer.weight_decay)
+        return descent.sgd(weights, gradients, *kinds, rule, clip, optimizer.nesterov)
+    assert isinstance(optimizer, Adam)
+    one, two, levels = optimizer.beta1, optimizer.beta2, optimizer.levels(rate, dtype, 1)
+    betas = number(one), number(1 - one), number(two), number(1 - two)
+    return descent.adam(weights, gradients, *kinds, tuple([number(level) for level in levels]), betas, clip)
 
 
 def _flat(G: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -54,27 +70,34 @@ def _flat(G: np.ndarray, w: np.ndarray) -> np.ndarray:
     return by_rows(G)
 
 
-def _is_plain(optimizer: SGD) -> bool:
-    """Tell whether the steps of an optimizer are those of SGD, which are compiled, and not those of a user."""
-    steps = ((getattr(optimizer, name), getattr(SGD, name)) for name in ("step", "advance"))
-    return all(getattr(own, "__func__", None) is step for own, step in steps)
+def _is_ours(optimizer: Optimizer) -> bool:
+    """Tell whether the steps of an optimizer are those of SGD or Adam, which are compiled, and not those of a user."""
+    ours = SGD if isinstance(optimizer, SGD) else Adam
+    methods = ((getattr(optimizer, name), getattr(ours, name)) for name in ("step", "update", "advance", "shrinkage"))
+    return isinstance(optimizer, ours) and all(getattr(own, "__func__", None) is method for own, method in methods)
 
 
-def cross_entropy(Y: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray]:
+def cross_entropy(Y: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
     """Do the same as `losses.cross_entropy`, in compiled code."""
-    return _compiled(descent.cross_entropy, Y, np.ascontiguousarray(labels, np.int64))
+    return _compiled(descent.cross_entropy, Y, np.ascontiguousarray(labels, np.int64), weights)
 
 
-def mse(Y: np.ndarray, T: np.ndarray) -> tuple[Any, np.ndarray]:
+def mse(Y: np.ndarray, T: np.ndarray, weights: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
     """Do the same as `losses.mse`, in compiled code."""
-    return _compiled(descent.mse, Y, by_columns(T))
+    return _compiled(descent.mse, Y, by_columns(T), weights)
 
 
-def _compiled(loss: Callable[..., float], Y: np.ndarray, targets: np.ndarray) -> tuple[Any, np.ndarray]:
+def _compiled(
+    loss: Callable[..., float], Y: np.ndarray, targets: np.ndarray, weights: np.ndarray | None
+) -> tuple[Any, np.ndarray]:
     """Return the value and the gradient of a loss for flat targets."""
     G_Y = np.empty((Y.shape[1], Y.shape[0]), Y.dtype)
+    w = NOTHING[Y.dtype][0] if weights is None else np.ascontiguousarray(weights, Y.dtype)
     with np.errstate(over="ignore"):  # A loss that overflows is inf, as the dtype of Y has it.
-        return Y.dtype.type(loss(by_columns(Y), targets, G_Y.reshape(-1))), G_Y.T
+        return Y.dtype.type(loss(by_columns(Y), targets, w, G_Y.reshape(-1))), G_Y.T
+
+
+COMPILED = {losses.cross_entropy: cross_entropy, losses.mse: mse}
 
 
 def warmup(dtype: np.dtype) -> None:
@@ -83,6 +106,6 @@ def warmup(dtype: np.dtype) -> None:
     options, two = Options(SolveOptions(), SolveOptions()), np.zeros((2, 2), dtype)
     for names, loss in itertools.product(("ABC", "ABCD", "LRBC", "LRBCD"), ("cross_entropy", "mse")):
         parameters = {name: two.copy() for name in names}
-        targets = np.zeros(2, np.int64) if loss == "cross_entropy" else two
-        arguments = parameters, Parametrisation(ImplicitFunction()), get("relu"), options, loss, SGD()
+        targets, optimizer = (np.zeros(2, np.int64), SGD()) if loss == "cross_entropy" else (two, Adam())
+        arguments = parameters, Parametrisation(ImplicitFunction()), get("relu"), options, loss, optimizer
         Trainer(*arguments).step(two, targets)

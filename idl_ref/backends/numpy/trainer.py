@@ -12,7 +12,8 @@ import numpy as np
 from idl_ref import losses
 from idl_ref.activations import Activation
 from idl_ref.backends.numpy.layer import Layer
-from idl_ref.optim import SGD
+from idl_ref.losses import LossFunction
+from idl_ref.optim import Optimizer
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Parameters, Parametrisation
 
 
@@ -47,10 +48,10 @@ class Trainer:
         The activation φ.
     options : Options
         The options for the forward and for the adjoint equation.
-    loss : {"cross_entropy", "mse"}
+    loss : {"cross_entropy", "mse"} or callable
         The loss that is minimised.
-    optimizer : SGD
-        The optimizer, which belongs to these parameters.
+    optimizer : Optimizer
+        The optimizer, which belongs to these parameters. Its moments may be those of earlier steps.
     """
 
     layer_class: ClassVar[type[Layer]] = Layer
@@ -61,23 +62,24 @@ class Trainer:
         parametrisation: Parametrisation,
         activation: Activation,
         options: Options,
-        loss: str,
-        optimizer: SGD,
+        loss: str | LossFunction,
+        optimizer: Optimizer,
     ) -> None:
         self.parameters, self.parametrisation = parameters, parametrisation
         self.activation, self.options = activation, options
         self.loss, self.optimizer = losses.get(loss), optimizer
 
-    def step(self, U: np.ndarray, T: np.ndarray) -> Step:
+    def step(self, U: np.ndarray, T: np.ndarray, weights: np.ndarray | None = None) -> Step:
         """Take one step: forward, loss, backward, pullback through `f`, descent, and the projection if `f` has one.
 
-        U (m, p) has samples as rows, and T holds the targets in the form that the loss takes. If the loss or a gradient
-        is not finite, FloatingPointError is raised, and the parameters are not changed.
+        U (m, p) has samples as rows, T holds the targets in the form that the loss takes, and the weights (m,) of the
+        samples are 1 if they are not given. If the loss or a gradient is not finite, FloatingPointError is raised, and
+        the parameters are not changed.
         """
         layer = self.layer()
         forward = layer.forward(U.T)
         with np.errstate(over="ignore", invalid="ignore"):
-            value, G_Y = self.loss(forward.Y, T)
+            value, G_Y = self.loss(forward.Y, T, weights)
         if not np.isfinite(value):
             raise FloatingPointError(f"the loss is {float(value)}")
         backward = layer.backward(forward, G_Y)
@@ -98,4 +100,4 @@ class Trainer:
         self.parametrisation.project(self.parameters)
 
     def update_host(self) -> None:
-        """Update the parameters on the host. This twin has nothing to do, because a step updates them in place."""
+        """Update parameters and moments on the host. This twin has nothing to do: a step updates them in place."""

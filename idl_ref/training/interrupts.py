@@ -1,0 +1,60 @@
+"""This module makes Ctrl-C and SIGTERM wait until a training step has ended, so that weights are whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+
+class Terminated(SystemExit):
+    """SIGTERM has ended a training. The exit status is 143, if nothing catches this exception."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """Raise Terminated: a handler for SIGTERM outside of a training, which lets every `finally` run."""
+    raise Terminated
+
+
+class Interrupts:
+    """A context in which SIGINT, and SIGTERM if `termination` is true, are only noted in `caught`.
+
+    The loop asks for `caught` between two steps. A second Ctrl-C raises KeyboardInterrupt at once. Handlers of other
+    programs stay as they are: only those of Python, and `terminate`, are replaced, and only in the main thread, where
+    signals arrive.
+    """
+
+    def __init__(self, termination: bool, say: Callable[[str], None]) -> None:
+        self.caught: int | None = None
+        self.say = say
+        self.replaceable: dict[int, tuple[Any, ...]] = {signal.SIGINT: (signal.default_int_handler,)}
+        self.replaceable[signal.SIGTERM] = (terminate, signal.SIG_DFL) if termination else (terminate,)
+        self.before: dict[int, Any] = {}
+
+    @property
+    def terminated(self) -> bool:
+        """Whether SIGTERM has come."""
+        return self.caught == signal.SIGTERM
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number, handlers in self.replaceable.items():
+                if signal.getsignal(number) in handlers:
+                    self.before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.caught == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.caught = number
+        if number == signal.SIGINT:
+            self.say("stopping after this step; press Ctrl-C again to stop at once")

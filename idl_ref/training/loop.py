@@ -1,0 +1,342 @@
+"""This module has the loop of a training: epochs of steps, and what happens between them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from idl_ref import activations
+from idl_ref.backends.numpy import Trainer
+from idl_ref.backends.numpy.trainer import Step
+from idl_ref.choices import Loss
+from idl_ref.factors import norm_inf
+from idl_ref.losses import LossFunction
+from idl_ref.model import ImplicitModel
+from idl_ref.optim import Optimizer
+from idl_ref.solution import NotConvergedError, warn
+from idl_ref.training import rates
+from idl_ref.training.checkpoint import Checkpoint, Snapshot
+from idl_ref.training.evaluation import hits, measured
+from idl_ref.training.history import History
+from idl_ref.training.interrupts import Interrupts
+from idl_ref.training.progress import Progress
+from idl_ref.training.samples import Samples
+from idl_ref.wellposed import perron_root
+
+HALVINGS = 10  # A training that diverges goes on with half of the learning rate, at most so many times.
+DIVERGED = 2.0  # An epoch has diverged if its loss is so many times that of the start and that of a constant output.
+PROBE = 1024  # The loss of the start is measured with at most so many samples.
+
+
+class Plan(NamedTuple):
+    """What a training is asked to do."""
+
+    loss: Loss | LossFunction
+    epochs: int
+    batch_size: int
+    seed: int
+    patience: int | None  # the number of epochs without an improvement after which training stops
+    on_epoch: Callable[[History, ImplicitModel], Any] | None
+    checkpoint: Any  # the path of the file from which training resumes, or None
+
+
+@dataclass
+class Epoch:
+    """The figures of an epoch that is under way: sums over the steps that were taken."""
+
+    batches: int = 0
+    loss: float = 0.0
+    hits: int = 0
+    samples: int = 0
+    unconverged: int = 0
+    forward_sum: int = 0
+    forward_most: int = 0
+    adjoint_sum: int = 0
+    adjoint_most: int = 0
+    seconds: float = 0.0
+
+    def add(self, step: Step, hits: int, failed: int, seconds: float) -> None:
+        """Add the figures of one step."""
+        forward, adjoint = step.forward.solution.iterations, step.backward.solution.iterations
+        self.batches += 1
+        self.loss += step.loss * len(forward)
+        self.hits += hits
+        self.samples += len(forward)
+        self.unconverged += failed
+        self.forward_sum += int(forward.sum())
+        self.forward_most = max(self.forward_most, int(forward.max(initial=0)))
+        self.adjoint_sum += int(adjoint.sum())
+        self.adjoint_most = max(self.adjoint_most, int(adjoint.max(initial=0)))
+        self.seconds += seconds
+
+    def record(self, history: History, classifies: bool) -> None:
+        """Append the means to a history."""
+        m = max(self.samples, 1)
+        history.loss.append(self.loss / m)
+        if classifies:
+            history.accuracy.append(self.hits / m)
+        history.forward_iterations.append((self.forward_sum / m, self.forward_most))
+        history.adjoint_iterations.append((self.adjoint_sum / m, self.adjoint_most))
+        history.unconverged.append(self.unconverged)
+        history.seconds.append(self.seconds)
+
+
+class Training:
+    """A training that is under way.
+
+    Its state between two steps is: the parameters of the model, the optimizer, `history`, `epoch` with the figures of
+    the epoch that is under way, and snapshots of the start of this epoch and of the best one. A checkpoint holds all of
+    it. The order of the samples in epoch k follows from the seed and k.
+    """
+
+    def __init__(
+        self, model: ImplicitModel, samples: Samples, validation: Samples | None, plan: Plan, optimizer: Optimizer
+    ) -> None:
+        self.model, self.samples, self.validation = model, samples, validation
+        self.plan, self.optimizer = plan, optimizer
+        self.history, self.epoch = History(), Epoch()
+        self.best: Snapshot | None = None
+        self.best_value, self.best_epoch = math.inf, 0
+        self.halvings, self.limit, self.stopped = 0, math.inf, False
+        self.total_steps = plan.epochs * self.batches_of_an_epoch
+
+    @property
+    def batches_of_an_epoch(self) -> int:
+        """The number of steps of one epoch."""
+        return -(-len(self.samples.U) // self.plan.batch_size)
+
+    @property
+    def completed(self) -> int:
+        """The number of completed epochs."""
+        return len(self.history.seconds)  # the list that an epoch appends to last
+
+    # --- from the start, or from a checkpoint -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin at the first step, with a learning rate that is found if that is "auto"."""
+        self.optimizer.start(self.total_steps)
+        self.good = Snapshot.of(self.model.parameters, self.optimizer)
+        self.trainer = self.new_trainer()
+        if not callable(self.plan.loss) and self.total_steps:
+            self.limit = DIVERGED * max(self._loss_of_the_start(), self._loss_of_a_constant())
+        if self.optimizer.learning_rate == "auto" and self.total_steps:
+            minibatches = [self.samples.some(batch) for batch in self.batches(1)[: rates.STEPS]]
+            rate = rates.find(self.model.parameters, self.optimizer, self.new_trainer, minibatches)
+            self.optimizer.start(self.total_steps, rate)
+            self.trainer = self.new_trainer()
+            self.good = Snapshot.of(self.model.parameters, self.optimizer)
+            self.history.events.append(f"the learning rate {rate:.3g} was found by short trial trainings")
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on where the checkpoint was written."""
+        now, state = checkpoint.snapshots["now"], checkpoint.state
+        shapes = {name: w.shape for name, w in self.model.parameters.items()}
+        if {name: w.shape for name, w in now.weights.items()} != shapes:
+            raise ValueError(f"checkpoint must hold parameters of the shapes {shapes}: choose another path.")
+        for snapshot in checkpoint.snapshots.values():
+            snapshot.numbers["total"] = self.total_steps
+        now.put_back(self.model.parameters, self.optimizer)
+        self.history, self.epoch = checkpoint.history, Epoch(**state["epoch"])
+        self.history.interrupted = False
+        self.good, self.best = checkpoint.snapshots.get("good", now), checkpoint.snapshots.get("best")
+        self.best_value, self.best_epoch = state["best_value"] or math.inf, state["best_epoch"]
+        self.halvings, self.stopped = state["halvings"], state["stopped"]
+        self.limit = state["limit"] or math.inf
+        self.trainer = self.new_trainer()
+
+    def save(self, path: Any) -> None:
+        """Write a checkpoint of this moment, which is between two steps."""
+        self.trainer.update_host()
+        snapshots = {"now": Snapshot.of(self.model.parameters, self.optimizer)}
+        if self.epoch.batches:
+            snapshots["good"] = self.good
+        if self.best is not None:
+            snapshots["best"] = self.best
+        state = {
+            "epoch": asdict(self.epoch),
+            "best_value": self.best_value if math.isfinite(self.best_value) else None,
+            "best_epoch": self.best_epoch,
+            "halvings": self.halvings,
+            "limit": self.limit if math.isfinite(self.limit) else None,
+            "stopped": self.stopped,
+        }
+        Checkpoint(self.fingerprint(), state, snapshots, self.history).write(path)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what must be the same in the call that resumes a training."""
+        plan, loss = self.plan, self.plan.loss
+        return {
+            "model": repr(self.model.settings),
+            "data": self.samples.checksum(),
+            "validation data": None if self.validation is None else self.validation.checksum(),
+            "loss": loss if isinstance(loss, str) else f"{loss.__module__}.{loss.__qualname__}",
+            "optimizer": repr(self.optimizer),
+            "batch_size": plan.batch_size,
+            "seed": plan.seed,
+            "early_stopping": plan.patience,
+        }
+
+    def new_trainer(self) -> Trainer:
+        """Return the trainer of the model's backend for the current parameters."""
+        self.model.effective_weights()  # This call refuses parameters of a wrong shape or dtype.
+        s, phi = self.model.settings, activations.get(self.model.activation)
+        arguments = s.parametrisation, phi, s.options, self.plan.loss, self.optimizer
+        return s.twin().Trainer(self.model.parameters, *arguments)
+
+    def _loss_of_the_start(self) -> float:
+        """Return the loss of the first samples with the current weights, or 0 if it is not finite."""
+        value = measured(self.model, self.samples.some(slice(0, PROBE)), self.plan.loss, quiet=True).loss
+        return value if math.isfinite(value) else 0.0
+
+    def _loss_of_a_constant(self) -> float:
+        """Return the loss of outputs that are all 0."""
+        if self.plan.loss == "cross_entropy":
+            return math.log(self.model.output_dim)
+        return float(np.square(self.samples.T, dtype=np.float64).mean())
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Return the numbers of the samples of each minibatch of an epoch, which follow from the seed."""
+        order = np.random.default_rng([self.plan.seed, epoch]).permutation(len(self.samples.U))
+        size = self.plan.batch_size
+        return [order[j : j + size] for j in range(0, len(order), size)]
+
+    def run(self, resumed: Checkpoint | None, display: Progress, interrupts: Interrupts) -> None:
+        """Start or resume, and take all epochs that are left, or stop earlier, between two steps."""
+        try:
+            if resumed is None:
+                self.start()
+            else:
+                self.resume(resumed)
+                display.start(self.completed, self.completed * self.batches_of_an_epoch + self.epoch.batches)
+            while self.completed < self.plan.epochs and not self.stopped:
+                if not self._run_epoch(display, interrupts):
+                    self.history.interrupted = True
+                    break
+        except KeyboardInterrupt:  # A second Ctrl-C may come in the middle of a step.
+            self.history.interrupted = True
+            self.history.keep(self.completed)
+            self.good.put_back(self.model.parameters)
+        finally:
+            if self.best is not None:
+                self.best.put_back(self.model.parameters)
+
+    def _run_epoch(self, display: Progress, interrupts: Interrupts) -> bool:
+        """Take the steps of one epoch; return whether training goes on, and not if a signal has come."""
+        try:
+            if not self._take_steps(display, interrupts):
+                self._save_checkpoint()
+                return False
+            self._check_epoch()
+        except FloatingPointError as reason:
+            self._step_back(str(reason), display)
+            return True
+        finally:
+            self.trainer.update_host()
+        self._finish_epoch(display)
+        self._save_checkpoint()
+        return interrupts.caught is None
+
+    def _take_steps(self, display: Progress, interrupts: Interrupts) -> bool:
+        """Take the steps that an epoch still lacks; return False if a signal has come."""
+        number, loss = self.completed + 1, self.plan.loss
+        for batch in self.batches(number)[self.epoch.batches :]:
+            if interrupts.caught is not None:
+                return False
+            started = time.perf_counter()
+            U, T, weights = self.samples.some(batch)
+            try:
+                step = self.trainer.step(U, T, weights)
+            except FloatingPointError as reason:
+                raise FloatingPointError(f"epoch {number}, batch {self.epoch.batches + 1}: {reason}") from None
+            failed = ~(step.forward.solution.succeeded & step.backward.solution.succeeded)
+            if failed.any() and self.model.on_failure == "raise":
+                self._refuse(step, int(failed.sum()))
+            seconds = time.perf_counter() - started
+            self.epoch.add(step, hits(loss, step.forward, T), int(failed.sum()), seconds)
+            display.batch_done(number)
+        return True
+
+    def _refuse(self, step: Step, failed: int) -> None:
+        """Raise NotConvergedError for a step in which samples did not converge."""
+        worse = step.forward.solution if not step.forward.solution.converged else step.backward.solution
+        place = f"epoch {self.completed + 1}, batch {self.epoch.batches + 1}"
+        raise NotConvergedError(f"{place}: {failed} samples not converged.", worse)
+
+    def _check_epoch(self) -> None:
+        """Raise FloatingPointError if the loss of the epoch is too large, or a weight or a moment is not finite."""
+        self.trainer.update_host()
+        loss, number = self.epoch.loss / max(self.epoch.samples, 1), self.completed + 1
+        if not loss <= self.limit:
+            raise FloatingPointError(f"epoch {number}: the loss rose to {loss:.3g}, beyond {self.limit:.3g}")
+        if Snapshot.of(self.model.parameters, self.optimizer).faults() > self.good.faults():
+            raise FloatingPointError(f"epoch {number}: a parameter or a moment of the optimizer became inf or NaN")
+
+    def _step_back(self, reason: str, display: Progress) -> None:
+        """Go back to the weights of the start of the epoch, and halve the learning rate.
+
+        FloatingPointError is raised if no step was taken since then, because a smaller rate would not help, and after
+        too many halvings. The model has the weights of the start of the epoch then, too.
+        """
+        taken, self.epoch = self.epoch.batches, Epoch()
+        self.good.put_back(self.model.parameters, self.optimizer)
+        if taken == 0 or self.halvings == HALVINGS:
+            again = f" The learning rate was halved {self.halvings} times." if self.halvings else ""
+            raise FloatingPointError(f"{reason}.{again} Lower the learning rate, or look for NaN in the data.")
+        self.halvings += 1
+        rate = self.optimizer.halve()
+        self.history.events.append(f"{reason}; training went back to the start of the epoch with the rate {rate:.3g}")
+        display.say(self.history.events[-1])
+        self.good = Snapshot.of(self.model.parameters, self.optimizer)
+        self.trainer = self.new_trainer()
+
+    def _finish_epoch(self, display: Progress) -> None:
+        """Record a completed epoch, and decide whether training goes on."""
+        history, number, plan = self.history, self.completed + 1, self.plan
+        unconverged, samples, seconds = self.epoch.unconverged, self.epoch.samples, self.epoch.seconds
+        if unconverged and self.model.on_failure == "warn":
+            warn(
+                f"epoch {number}: {unconverged} of {samples} samples not converged, forward or adjoint. "
+                'Raise mitr and grad_mitr, or try method="anderson".'
+            )
+        if self.validation is not None:
+            value, accuracy, _ = measured(self.model, self.validation, plan.loss)
+            history.validation_loss.append(value)
+            if accuracy is not None:
+                history.validation_accuracy.append(accuracy)
+        weights = self.model.effective_weights()
+        history.norm.append(norm_inf(weights.factors))
+        history.perron_root.append(perron_root(weights.A).upper)
+        history.learning_rate.append(self.optimizer.rate())
+        self.epoch.record(history, plan.loss == "cross_entropy")
+        self.epoch, self.good = Epoch(), Snapshot.of(self.model.parameters, self.optimizer)
+        display.epoch_done(number, history.latest(), seconds)
+        self._judge(number)
+
+    def _judge(self, number: int) -> None:
+        """Keep the best weights, and stop where they have not become better for long, or where on_epoch says so."""
+        history, plan = self.history, self.plan
+        if plan.patience is not None:
+            value = history.validation_loss[-1] if self.validation is not None else history.loss[-1]
+            if value < self.best_value:
+                self.best_value, self.best_epoch, self.best = value, number, self.good
+            elif number - self.best_epoch >= plan.patience:
+                self.stopped = True
+                history.events.append(
+                    f"epoch {number}: stopped, because the loss has not fallen for {number - self.best_epoch} epochs; "
+                    f"the weights are those of epoch {self.best_epoch}"
+                )
+        if plan.on_epoch is not None and plan.on_epoch(history, self.model) is True:
+            self.stopped = True
+            history.events.append(f"epoch {number}: stopped by on_epoch")
+
+    def _save_checkpoint(self) -> None:
+        """Write the checkpoint, if there is to be one."""
+        if self.plan.checkpoint is not None:
+            self.save(self.plan.checkpoint)

@@ -1,0 +1,126 @@
+"""This module checks what a training gets: inputs, targets, validation data and the weights of samples."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from idl_ref import checks, classes, losses, preprocessing
+from idl_ref.choices import Loss
+from idl_ref.losses import LossFunction
+from idl_ref.model import ImplicitModel
+
+
+class Samples(NamedTuple):
+    """The samples of a training, checked and preprocessed."""
+
+    U: np.ndarray  # (m, p)
+    T: np.ndarray  # the targets in the form that the loss takes, with m columns
+    weights: np.ndarray | None  # (m,), with the mean 1
+
+    def some(self, chosen: Any) -> Samples:
+        """Return the samples with the given numbers."""
+        weights = None if self.weights is None else self.weights[chosen]
+        return Samples(self.U[chosen], self.T[..., chosen], weights)
+
+    def checksum(self) -> int:
+        """Return a checksum of all entries."""
+        total = 0
+        for array in self:
+            if array is not None:
+                total = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, total)
+        return total
+
+
+def inputs_and_targets(
+    model: ImplicitModel, name: str, U: Any, targets: Any, loss: Loss | LossFunction
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return checked and preprocessed inputs (m, p), and checked targets in the form that the loss takes."""
+    U = preprocessing.inputs(name, U, model.input_dim, model.dtype, model.preprocessing)
+    targets = classes.encoded(loss, targets, model.classes)
+    return U, losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
+
+
+def validation_samples(model: ImplicitModel, validation: Any, loss: Loss | LossFunction) -> Samples | None:
+    """Check validation data before the first epoch, so that an error does not cost the time of an epoch."""
+    if validation is None:
+        return None
+    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+        raise ValueError(f"validation must be a pair (U, targets); got {type(validation).__name__}: pass a tuple.")
+    U, targets = validation
+    return Samples(*inputs_and_targets(model, "validation U", U, targets, loss), None)
+
+
+def training_samples(
+    model: ImplicitModel,
+    U: Any,
+    targets: Any,
+    loss: Loss | LossFunction,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+) -> Samples:
+    """Check the samples of a training, of which there must be one, and compute their weights."""
+    U, T = inputs_and_targets(model, "U", U, targets, loss)
+    if not len(U):
+        raise ValueError(f"U must hold at least one sample to train on; got shape {U.shape}: pass samples as rows.")
+    checks.finite("U", U)
+    weights = _sample_weights(sample_weight, len(U))
+    if class_weight is not None:
+        if loss != "cross_entropy":
+            raise ValueError('class_weight is for loss="cross_entropy", whose targets are classes: use sample_weight.')
+        of_class = class_weights(class_weight, T, weights, model.output_dim, model.classes)[T]
+        weights = of_class if weights is None else weights * of_class
+    if weights is None:
+        return Samples(U, T, None)
+    if callable(loss):
+        raise ValueError("sample_weight is for the losses of idl_ref; got a loss of your own: weight samples in it.")
+    return Samples(U, T, (weights * (len(U) / weights.sum())).astype(model.dtype))
+
+
+def _sample_weights(sample_weight: Any, m: int) -> np.ndarray | None:
+    """Return the weights (m,) of samples in float64: finite numbers ≥ 0 that are not all 0."""
+    if sample_weight is None:
+        return None
+    weights = checks.real_array("sample_weight", sample_weight, np.dtype(np.float64))
+    if weights.shape != (m,):
+        raise ValueError(f"sample_weight must have shape ({m},), one number per sample; got {weights.shape}.")
+    _check_weights("sample_weight", weights)
+    if not weights.any():
+        raise ValueError("sample_weight must be positive for at least one sample; got zeros only.")
+    return weights
+
+
+def _check_weights(name: str, weights: np.ndarray) -> None:
+    """Refuse weights that are negative or not finite."""
+    wrong = ~((weights >= 0) & (weights < np.inf))
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise ValueError(f"{name} must be finite numbers ≥ 0; got {weights[place]:g} at place {place}.")
+
+
+def class_weights(
+    class_weight: Any, labels: np.ndarray, weights: np.ndarray | None, q: int, names: np.ndarray | None
+) -> np.ndarray:
+    """Return the weight of each class (q,): given by its name or number, or balanced, that is W/(K W_c).
+
+    W is the weight of all samples, W_c that of the samples of class c, and K the number of classes that have any.
+    """
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        of_class = np.bincount(labels, weights, minlength=q).astype(np.float64)
+        present = of_class > 0
+        of_class[present] = of_class.sum() / (present.sum() * of_class[present])
+        return of_class
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(f'class_weight must be "balanced" or a dict from classes to weights; got {class_weight!r}.')
+    numbers = {name: i for i, name in enumerate(range(q) if names is None else names.tolist())}
+    result = np.ones(q)
+    for name, weight in class_weight.items():
+        if name not in numbers:
+            raise ValueError(f"class_weight must name classes of the model; got {name!r}: use {list(numbers)[:9]}.")
+        result[numbers[name]] = checks.number("class_weight", weight, 0)
+    if not result[labels].any():
+        raise ValueError("class_weight must be positive for at least one class of the samples; got zeros only.")
+    return result
