@@ -75,7 +75,7 @@ class Standardise:
             object.__setattr__(self, name, own)
 
     @classmethod
-    def fit(cls, samples: Any, per_feature: bool | None = None) -> Standardise:
+    def fit(cls, samples: Any, per_feature: bool | None = None, weights: Any = None) -> Standardise:
         """Return the preprocessing that gives `samples` the mean 0 and the standard deviation 1.
 
         Parameters
@@ -85,11 +85,13 @@ class Standardise:
         per_feature : bool, optional
             Use one mean and one scale per feature; otherwise one mean and one scale for all entries. The default is
             True for a table, which has at most two dimensions, and False for images, which have more.
+        weights : (m,) array, optional
+            A weight > 0 of each sample. A whole number k counts the sample k times.
 
         Raises
         ------
         ValueError, TypeError
-            Samples that are not finite real numbers.
+            Samples that are not finite real numbers, or weights that are not m finite numbers > 0.
 
         Notes
         -----
@@ -115,15 +117,19 @@ class Standardise:
             raise ValueError(
                 f"samples must be finite to be standardised; got NaN or inf in sample {j}: remove or replace it."
             )
+        count = rows.size if axis is None else len(rows)
+        shares = None if weights is None else _shares(weights, len(rows))
         with np.errstate(over="ignore", invalid="ignore"):
             mean = rows.mean(axis=axis, dtype=np.float64)
+            if shares is not None:  # The unweighted mean is near enough to the weighted one to cancel an offset.
+                mean = mean + _offset(rows, axis, shares, mean) / count
             largest = np.maximum(high - mean, mean - low)  # Deviations are divided by it, so that no square overflows.
             largest = np.where(largest > 0, largest, 1.0)
             squares: Any = 0.0
-            for part in _parts(rows):
+            for part, w in _parts(rows, shares):
                 u = np.subtract(part, mean, dtype=np.float64)
-                squares = squares + np.square(np.divide(u, largest, out=u), out=u).sum(axis=axis)
-            scale = largest * np.sqrt(squares / (rows.size if axis is None else len(rows)))
+                squares = squares + _sum(np.square(np.divide(u, largest, out=u), out=u), axis, w)
+            scale = largest * np.sqrt(squares / count)
         constant = low == high
         return cls(np.where(constant, low, mean), np.where(constant | (scale < TINY), 1.0, scale))
 
@@ -151,7 +157,7 @@ class Standardise:
                 u = np.subtract(rows, self.mean, dtype=np.float64)
                 return np.divide(u, self.scale, out=u).astype(dtype, copy=False)
             result, first = np.empty(rows.shape, dtype), 0
-            for part in _parts(rows):
+            for part, _ in _parts(rows):
                 u = np.subtract(part, self.mean, dtype=np.float64)
                 result[first : first + len(part)] = np.divide(u, self.scale, out=u)
                 first += len(part)
@@ -260,11 +266,34 @@ def _flat(array: np.ndarray) -> np.ndarray:
     return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
-def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield parts of consecutive rows, with at most CHUNK entries each, or one row.   (m, p)"""
+def _parts(rows: np.ndarray, shares: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield parts of consecutive rows, with at most CHUNK entries each, or one row, and the shares of these rows."""
     height = max(1, CHUNK // max(1, rows.shape[1]))
     for j in range(0, len(rows), height):
-        yield rows[j : j + height]
+        yield rows[j : j + height], None if shares is None else shares[j : j + height]
+
+
+def _shares(weights: Any, m: int) -> np.ndarray:
+    """Return the weights of m samples, scaled to the mean 1, as a column (m, 1)."""
+    w = np.asarray(checks.real_array("weights", weights, np.float64))
+    if w.shape != (m,) or not ((w > 0) & (w < np.inf)).all():
+        raise ValueError(
+            f"weights must be {m} finite numbers > 0, one per sample; got shape {w.shape}"
+            + (f" and {w.min(initial=np.inf):g} … {w.max(initial=-np.inf):g}" if w.shape == (m,) else "")
+            + ": leave out the samples that have no weight."
+        )
+    w = w / w.max()
+    return (w / w.mean())[:, None]
+
+
+def _sum(values: np.ndarray, axis: int | None, shares: np.ndarray | None) -> Any:
+    """Return the sum of values (m, p) over the axis, each row times its share."""
+    return (values if shares is None else values * shares).sum(axis=axis)
+
+
+def _offset(rows: np.ndarray, axis: int | None, shares: np.ndarray, mean: Any) -> Any:
+    """Return the weighted sum of rows − mean (m, p) over the axis."""
+    return sum(_sum(np.subtract(part, mean, dtype=np.float64), axis, w) for part, w in _parts(rows, shares))
 
 
 def _largest(values: np.ndarray) -> float:

@@ -95,6 +95,7 @@ FLOORS = {
     "training.rates": 24,
     "training.loop": 25,
     "train": 26,
+    "targets": 22,
     # leaves
     "derivatives": 22,
     "comparison": 23,
