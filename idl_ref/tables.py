@@ -34,8 +34,11 @@ def is_table(path: str | os.PathLike[str]) -> bool:
     return _ending(path) in (*DELIMITERS, ".parquet")
 
 
-def read(path: str | os.PathLike[str], ignore: Collection[str] = ()) -> Table:
-    """Return a table of training data, without the columns in `ignore`; what a column holds is seen from its fields.
+def read(path: str | os.PathLike[str], ignore: Collection[str] = (), kinds: Kinds | None = None) -> Table:
+    """Return a table of training data, without the columns in `ignore`.
+
+    What a column holds is seen from its fields, unless `kinds` are given; then there are no other columns than these,
+    and a field of a column of numbers that is none becomes inf.
 
     Raises
     ------
@@ -56,19 +59,19 @@ def read(path: str | os.PathLike[str], ignore: Collection[str] = ()) -> Table:
     ...     read(path).columns
     {'age': array([30., nan]), 'colour': Words(codes=array([0, 1], dtype=int32), words=['red', 'blue'])}
     """
-    kinds: dict[str, str] = {}
+    known = {} if kinds is None else dict(kinds)
     while True:  # At most twice: the second time, every column is known that has numbers first, and a word later.
-        columns = _Builder(kinds)
+        columns = _Builder(known)
         for part in _parts(path, lambda: not columns.words):  # noqa: B023 (the generator does not outlive the turn)
             if absent := [name for name in ignore if name not in part.names]:
                 raise ValueError(
                     f"--ignore must name columns of {_shown(path)}; got {', '.join(absent)}: see its head."
                 )
-            columns.add(part, [name for name in part.names if name not in ignore])
+            columns.add(part, [n for n in part.names if n not in ignore and (kinds is None or n in kinds)])
             columns.refuse_names(_shown(path))
         if not columns.mistaken:
             return columns.table(_shown(path))
-        kinds = dict.fromkeys(columns.mistaken, "category")
+        known = dict.fromkeys(columns.mistaken, "category")
 
 
 def chunks(path: str | os.PathLike[str], kinds: Kinds) -> Iterator[Table]:
@@ -81,6 +84,11 @@ def chunks(path: str | os.PathLike[str], kinds: Kinds) -> Iterator[Table]:
         columns = _Builder(kinds)
         columns.add(part, [name for name in part.names if name in kinds])
         yield columns.table(_shown(path))
+
+
+def names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the columns of a table."""
+    return next(_parts(path, lambda: False)).names
 
 
 def _shown(path: str | os.PathLike[str]) -> str:
