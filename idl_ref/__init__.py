@@ -1,13 +1,12 @@
 """`idl_ref` is a reference implementation of Implicit Deep Learning: X = φ(A X + B U), Ŷ = C X + D U.
 
-Importing this package imports NumPy and nothing heavier. Every name and every module of `__all__` is imported when it
-is first used, so that `idl_ref.plots` works after `import idl_ref` alone.
+Importing this package imports nothing else. Every name and every module of `__all__` is imported when it is first used,
+so that `idl_ref.plots` works after `import idl_ref` alone, and none of them imports more than NumPy unless it must.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from idl_ref._version import __version__ as __version__
-from idl_ref.backends import available_backends, warmup
 
 if TYPE_CHECKING:
     from idl_ref import (
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
         wellposed,
     )
     from idl_ref.activations import Activation
+    from idl_ref.backends import available_backends, warmup
     from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
     from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
     from idl_ref.gradcheck import check_gradients
@@ -93,19 +93,12 @@ def _import_name(name: str) -> None:
     """Bind `name`, if it is a public class or function, as a global of this package."""
     global SGD, Activation, Adam, ConvergenceWarning, FileFormatError, History, ImplicitFunction, ImplicitFunctionInf
     global ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel, NotConvergedError, Optimizer, Prediction
-    global \
-        Predictor, \
-        Solution, \
-        SolveOptions, \
-        Status, \
-        certify, \
-        check_gradients, \
-        fit, \
-        load, \
-        solve_adjoint, \
-        solve_equilibrium
+    global Predictor, Solution, SolveOptions, Status, certify, check_gradients, fit, load
+    global available_backends, solve_adjoint, solve_equilibrium, warmup
     if name == "Activation":
         from idl_ref.activations import Activation
+    elif name in ("available_backends", "warmup"):
+        from idl_ref.backends import available_backends, warmup
     elif name in ("certify", "solve_adjoint", "solve_equilibrium"):
         from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
     elif name.startswith("ImplicitFunction"):
@@ -135,6 +128,8 @@ def _import_module(name: str) -> None:
         import idl_ref.activations
     elif name == "analysis":
         import idl_ref.analysis
+    elif name == "backends":
+        import idl_ref.backends
     elif name == "certificate":
         import idl_ref.certificate
     elif name == "conformance":

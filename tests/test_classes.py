@@ -42,7 +42,7 @@ def model_with(names, **settings):
 
 @pytest.fixture(autouse=True)
 def _no_picture(monkeypatch):
-    monkeypatch.setattr("idl_ref.__main__._plot", lambda history, path: [])
+    monkeypatch.setattr("idl_ref.commands.train.plot", lambda history, path: [])
 
 
 # --- the map ----------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def shell(*arguments, cwd, **options):
 def _few_pictures(request, monkeypatch):
     """Omit the drawing, which takes longer than everything else, except in the two tests that check the picture."""
     if request.node.name not in ("test_train_on_images", "test_train_without_matplotlib"):
-        monkeypatch.setattr("idl_ref.__main__._plot", lambda history, path: [])
+        monkeypatch.setattr("idl_ref.commands.train.plot", lambda history, path: [])
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_ctrl_c_elsewhere_leaves_quietly(trained, capsys, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(idl_ref, "load", interrupted)
+    monkeypatch.setattr("idl_ref.commands.predict.load", interrupted)
     assert run(capsys, "predict", trained) == (130, "", "idl-ref: interrupted\n")
 
 

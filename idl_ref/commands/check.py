@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
             targets = model(U) + rng.standard_normal((len(U), model.output_dim))
             report = check_gradients(model, U, targets, loss="mse", entries=options.entries)
         else:
-            drawn = rng.integers(0, model.output_dim, len(U))
+            drawn: np.ndarray = rng.integers(0, model.output_dim, len(U))
             targets = drawn if model.classes is None else model.classes[drawn]
             report = check_gradients(model, U, targets, entries=options.entries)
         print(report)

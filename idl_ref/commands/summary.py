@@ -61,12 +61,12 @@ def of_numbers(T: np.ndarray, Y: np.ndarray, known: np.ndarray) -> Quality:
 
 def table(model: ImplicitModel, data: Data, history: History, train: Quality, test: Quality | None) -> str:
     """Return the summary of a training, one fact a line."""
-    kind = f"{model.output_dim} classes" if data.classifies else f"{model.output_dim} numbers in raw units"
-    best = f" of {len(history.loss)} epochs in {sum(history.seconds):.1f} s"
+    what = "class" if data.classifies else "number in raw units"
+    seconds = sum(history.seconds)
     rows = {
         "samples": f"{len(data.x_train)} to train, {len(data.x_test)} to test",
-        "model": f"{model.input_dim} inputs, {model.hidden_dim} hidden units, {kind}",
-        "training": f"loss {history.loss[-1]:.4g} at the end" + best,
+        "model": f"{model.input_dim} inputs, {model.hidden_dim} hidden units, {_counted(model.output_dim, what)}",
+        "training": f"loss {history.loss[-1]:.4g} at the end of {len(history.loss)} epochs in {seconds:.1f} s",
         "learning rate": f"{history.learning_rate[0]:.3g} … {history.learning_rate[-1]:.3g}",
         "iterations": f"{history.forward_iterations[-1][0]:.1f} a sample; at most {history.forward_iterations[-1][1]}",
         "‖A‖∞": f"{history.norm[-1]:.4f}; Perron root of |A| ≤ {history.perron_root[-1]:.4f}",
@@ -75,3 +75,10 @@ def table(model: ImplicitModel, data: Data, history: History, train: Quality, te
     if test is not None:
         rows["on test data"] = test.words()
     return "\n".join(f"  {name:<18}{words}" for name, words in rows.items())
+
+
+def _counted(count: int, what: str) -> str:
+    """Return a number of things in words, whose first word has the plural."""
+    first, _, rest = what.partition(" ")
+    plural = f"{first}es" if first.endswith("s") else f"{first}s"
+    return " ".join(filter(None, [str(count), first if count == 1 else plural, rest]))
