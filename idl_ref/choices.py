@@ -5,6 +5,7 @@ The tuples of words that the checks use are derived from the types by `typing.ge
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,6 +17,8 @@ Method = Literal["auto", "picard", "anderson", "newton", "substitution"]
 OnFailure = Literal["warn", "raise", "ignore"]
 Certificate = Literal["fast", "sharp"]
 Loss = Literal["cross_entropy", "mse"]
+LossFunction = Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]  # takes Y and T to ℓ and ∂ℓ/∂Y
+AnyLoss = Loss | LossFunction
 Schedule = Literal["constant", "cosine"]
 TwinName = Literal["numpy", "numba", "cuda"]
 Backend = Literal["auto", TwinName]

@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref.backends import methods
-from idl_ref.choices import Loss, Method
-from idl_ref.derivatives import LossFunction, doubled, same_piece
+from idl_ref.choices import AnyLoss, Method
+from idl_ref.derivatives import LossOfModel, doubled, same_piece
 from idl_ref.model import ImplicitModel
 from idl_ref.solution import NotConvergedError
 
@@ -60,8 +60,8 @@ CONTRADICTION = (
 class Point:
     """The loss and its derivatives at one point θ, together with the gradients that are checked."""
 
-    def __init__(self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: Loss) -> None:
-        self.loss = LossFunction(model, U, targets, loss)
+    def __init__(self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: AnyLoss) -> None:
+        self.loss = LossOfModel(model, U, targets, loss)
         _, self.gradients = model.loss_and_gradients(U, targets, loss)
 
     def slope(self, name: str, E: np.ndarray) -> float:
@@ -72,7 +72,7 @@ class Point:
         """Return the derivative of the loss in the direction E of one parameter, by the complex step."""
         return self.loss.complex_step({name: E})
 
-    def neighbour(self, targets: Any, loss: Loss, rng: np.random.Generator) -> Point | None:
+    def neighbour(self, targets: Any, loss: AnyLoss, rng: np.random.Generator) -> Point | None:
         """Return a point whose numbers differ from those of θ in the last digits; None if it has no equilibrium."""
         near = {name: v * (1 + NEAR * rng.uniform(-1, 1, v.shape)) for name, v in self.loss.values.items()}
         U = near.pop("U")
@@ -167,7 +167,9 @@ class Check:
         The gradients at θ, at points next to it, and by another method of solution, all without the preprocessing.
     """
 
-    def __init__(self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: Loss, rng: np.random.Generator) -> None:
+    def __init__(
+        self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: AnyLoss, rng: np.random.Generator
+    ) -> None:
         self.rng = rng
         self.here = Point(doubled(model), U, targets, loss)
         self.judged = dict(self.here.gradients)

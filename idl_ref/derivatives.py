@@ -38,7 +38,7 @@ from idl_ref.activations import Activation
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy.trials import Newton
 from idl_ref.certificate import column_max
-from idl_ref.choices import Loss, Method
+from idl_ref.choices import AnyLoss, Method
 from idl_ref.model import ImplicitModel
 from idl_ref.solution import NotConvergedError
 from idl_ref.weights import as_factors
@@ -66,7 +66,7 @@ def doubled(model: ImplicitModel, method: Method | None = None) -> ImplicitModel
     return type(model).from_parameters(settings, parameters)
 
 
-class LossFunction:
+class LossOfModel:
     """The loss of a model as a function of its parameters and inputs, with its derivatives at one point θ.
 
     Parameters
@@ -84,7 +84,7 @@ class LossFunction:
         There is no equilibrium at θ, or the solver does not find it.
     """
 
-    def __init__(self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: Loss) -> None:
+    def __init__(self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: AnyLoss) -> None:
         self.model, self.values = model, {**model.parameters, "U": U}
         self.activation = activations.get(model.activation).for_complex_step()
         self.f = model.settings.parametrisation.function

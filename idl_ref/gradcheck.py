@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref import checks, classes, preprocessing
-from idl_ref.choices import Loss
+from idl_ref.choices import AnyLoss
 from idl_ref.comparison import Check, GradientRow, Point
 from idl_ref.derivatives import doubled
 from idl_ref.model import ImplicitModel
@@ -58,7 +58,13 @@ class GradientReport:
 
 
 def check_gradients(
-    model: ImplicitModel, U: Any, targets: Any, *, loss: Loss = "cross_entropy", entries: int = 64, seed: int = 0
+    model: ImplicitModel,
+    U: Any,
+    targets: Any,
+    *,
+    loss: AnyLoss = "cross_entropy",
+    entries: int = 64,
+    seed: int = 0,
 ) -> GradientReport:
     """Compare every gradient of `model` with the complex step and with central differences.
 
@@ -73,8 +79,8 @@ def check_gradients(
         Inputs, one sample per row.
     targets : (m,) whole numbers for "cross_entropy", (m, q) array for "mse"
         The labels or the desired outputs.
-    loss : {"cross_entropy", "mse"}
-        The loss ℓ whose gradients are checked.
+    loss : {"cross_entropy", "mse"} or callable
+        The loss ℓ whose gradients are checked. A loss of your own must also take complex Y, for the complex step.
     entries : int
         Number of entries per parameter that are compared one by one; they are drawn at random if there are more.
     seed : int
@@ -127,7 +133,13 @@ def _standardised(model: ImplicitModel, U: Any) -> np.ndarray:
 
 
 def difference_curve(
-    model: ImplicitModel, U: Any, targets: Any, steps: np.ndarray, *, loss: Loss = "cross_entropy", seed: int = 0
+    model: ImplicitModel,
+    U: Any,
+    targets: Any,
+    steps: np.ndarray,
+    *,
+    loss: AnyLoss = "cross_entropy",
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the relative errors of a directional derivative for several steps h of the central difference.
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref import checks
-
-LossFunction = Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]
+from idl_ref.choices import LossFunction
 
 __all__ = ["cross_entropy", "mse"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from idl_ref import activations, checks, classes, io
 from idl_ref.activations import Activation
 from idl_ref.backends.numpy import Layer
-from idl_ref.choices import ActivationName, Backend, Dtype, Loss, Method, OnFailure
+from idl_ref.choices import ActivationName, AnyLoss, Backend, Dtype, Method, OnFailure
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.interface import Interface, certified, checked, described, layout_with, restore
 from idl_ref.predictor import Predictor
@@ -260,7 +260,7 @@ class ImplicitModel(Interface):
 
         return forward.Y.T, pullback
 
-    def loss_and_gradients(self, U: Any, targets: Any, loss: Loss = "cross_entropy") -> tuple[float, Gradients]:
+    def loss_and_gradients(self, U: Any, targets: Any, loss: AnyLoss = "cross_entropy") -> tuple[float, Gradients]:
         """Return the loss ℓ(Ŷ, targets) and a dict of its gradients, as the pullback of `vjp` returns them.
 
         Parameters
@@ -269,8 +269,8 @@ class ImplicitModel(Interface):
             Inputs, one sample per row.
         targets : (m,) whole numbers for "cross_entropy", (m, q) array for "mse"
             The labels or the desired outputs.
-        loss : {"cross_entropy", "mse"}
-            Both losses are means over samples, and "mse" is a mean over outputs too.
+        loss : {"cross_entropy", "mse"} or callable
+            Both are means over samples, and "mse" over outputs too. A loss of your own is as for `fit`.
 
         Raises
         ------
@@ -284,7 +284,7 @@ class ImplicitModel(Interface):
         if self._classes is not None:
             targets = classes.encoded(loss, targets, self._classes)
         T = losses.check_targets(loss, targets, forward.Y.shape[1], s.output_dim, s.dtype)
-        value, G_Y = losses.LOSSES[loss](forward.Y, T)
+        value, G_Y = (losses.LOSSES[loss] if isinstance(loss, str) else losses.get(loss))(forward.Y, T)
         return float(value), self._gradients(layer, forward, G_Y)
 
     def _gradients(self, layer: Layer, forward: ForwardPass, G_Y: np.ndarray) -> Gradients:

@@ -65,6 +65,10 @@ class Optimizer:
         self.clip: float | None = None if clip is None else checks.number("clip", clip, 0)
         self.start()
 
+    def __repr__(self) -> str:
+        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in public.items())})"
+
     def start(self, total_steps: int | None = None, learning_rate: float | None = None) -> None:
         """Reset moments and step count before a training of `total_steps` steps, which the cosine schedule needs.
 

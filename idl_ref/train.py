@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from idl_ref import blas, checks, files, optim
-from idl_ref.choices import Loss
-from idl_ref.losses import LossFunction
+from idl_ref.choices import AnyLoss
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import Optimizer
 from idl_ref.training.checkpoint import Checkpoint
@@ -31,7 +30,7 @@ def fit(
     U: Any,
     targets: Any,
     *,
-    loss: Loss | LossFunction = "cross_entropy",
+    loss: AnyLoss = "cross_entropy",
     optimizer: Optimizer | None = None,
     epochs: int = 10,
     batch_size: int = 64,
@@ -118,9 +117,10 @@ def fit(
     Notes
     -----
     A training diverges if a loss or a gradient is not finite, or if the mean loss of an epoch exceeds twice the loss of
-    the start and twice that of outputs 0. It then goes back to the weights of the start of the epoch and halves the
-    learning rate, up to ten times, and `History.events` says so. With schedule="cosine", the learning rate depends on
-    `epochs`, so that only a call with the same number of epochs gives the same weights after an interruption.
+    the start and twice that of outputs 0. It then goes back to the weights of the start of the epoch, or to those of
+    the start of the training if that has not helped twice, and halves the learning rate. It does so up to ten times,
+    and `History.events` says so. With schedule="cosine", the learning rate depends on `epochs`, so that only a call
+    with the same number of epochs gives the same weights after an interruption.
     Cost of an epoch: (forward and adjoint iterations per sample) · 2 n² m flops for a dense A, or · 4 n r m for a
     low-rank A, and at most about 6 (n² + n p + n q + p q) m flops for the products with weights and for the gradients.
     Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021), section on training.
@@ -136,12 +136,17 @@ def fit(
     """
     samples = training_samples(model, U, targets, loss, sample_weight, class_weight)
     plan = _plan(loss, epochs, batch_size, seed, early_stopping, on_epoch, checkpoint)
-    training = Training(model, samples, validation_samples(model, validation, loss), plan, optim.checked(optimizer))
+    tests = validation_samples(model, validation, loss)
+    if early_stopping is not None and tests is not None and not len(tests.U):
+        raise ValueError(
+            "validation must hold at least one sample for early_stopping; got none: leave one of them out."
+        )
+    training = Training(model, samples, tests, plan, optim.checked(optimizer))
     resumed = _resumed(training, checkpoint)
     with (
         blas.OneThread(_has_small_products(model, batch_size)),
         Progress(progress, epochs, training.batches_of_an_epoch) as display,
-        Interrupts(checkpoint is not None, display.say) as interrupts,
+        Interrupts(checkpoint is not None) as interrupts,
     ):
         training.run(resumed, display, interrupts)
     if interrupts.terminated:

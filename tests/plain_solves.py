@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import idl_ref
-from idl_ref import SGD, ImplicitModel, SolveOptions, activations, fit, solve_adjoint, solve_equilibrium
+from idl_ref import SGD, Adam, ImplicitModel, SolveOptions, activations, fit, solve_adjoint, solve_equilibrium
 
 NAME = "idl_ref.backends.numba.simd_plain"
 DTYPES = (np.float32, np.float64)
@@ -209,7 +209,12 @@ def passes():
                 activation="tanh", **rank
             )  # fmt: skip
             value, gradients = model.loss_and_gradients(U, T, loss)
-            fit(model, U, T, loss=loss, epochs=2, batch_size=3, optimizer=SGD(0.1, nesterov=True), progress=False)
+            optimizer = SGD(0.1, nesterov=True) if no_D else Adam(0.01, clip=0.1)
+            weights = None if low_rank else np.arange(1, m + 1)
+            fit(
+                model, U, T, loss=loss, epochs=2, batch_size=3, optimizer=optimizer, sample_weight=weights,
+                progress=False,
+            )  # fmt: skip
             alone = [model(U[[j]])[0] for j in range(m)]
             assert backend == "numpy" or np.array_equal(model(U), alone), (dtype, low_rank, loss)
             results.append([value, *gradients.values(), *model.parameters.values()])

@@ -519,9 +519,9 @@ def test_a_training_with_unconverged_samples(tmp_path, data, capsys, monkeypatch
     step = Trainer.step
 
     def unconverged(*arguments):
-        loss, forward, backward = step(*arguments)
-        backward.solution.status[:2] = idl_ref.Status.MAX_ITER
-        return loss, forward, backward
+        taken = step(*arguments)
+        taken.backward.solution.status[:2] = idl_ref.Status.MAX_ITER
+        return taken
 
     monkeypatch.setattr(Trainer, "step", unconverged)
     with pytest.warns(ConvergenceWarning):

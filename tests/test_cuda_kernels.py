@@ -15,6 +15,7 @@ from strategies import DTYPES, matrix, pair
 import idl_ref
 from idl_ref import (
     SGD,
+    Adam,
     ImplicitFunction,
     ImplicitFunctionRows,
     ImplicitFunctionTriu,
@@ -402,8 +403,15 @@ FUNCTIONS = [
 ]
 
 
+OPTIMIZERS = {
+    "sgd": lambda: SGD(0.5, nesterov=True, weight_decay=0.01, schedule="cosine"),
+    "adam": lambda: Adam(0.1, weight_decay=0.01, clip=0.1),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("settings", FUNCTIONS, ids=str)
-def test_training_on_the_device_takes_the_same_steps(settings, monkeypatch):
+def test_training_on_the_device_takes_the_same_steps(settings, optimizer, monkeypatch):
     """The weights are outside of the ball of `f`, so that `f` changes them; small tolerances leave only rounding."""
     if CUDA == "sim":
         monkeypatch.setattr(cuda_algebra, "TILE", 2)
@@ -416,8 +424,7 @@ def test_training_on_the_device_takes_the_same_steps(settings, monkeypatch):
         for name in "ALR":
             if name in model.parameters:
                 model.parameters[name] *= 2
-        optimizer = SGD(0.5, nesterov=True, weight_decay=0.01, schedule="cosine")
-        history = fit(model, x, y, epochs=1, batch_size=5, progress=False, optimizer=optimizer)
+        history = fit(model, x, y, epochs=1, batch_size=5, progress=False, optimizer=optimizer())
         models.append((model, history))
     (theirs, expected), (ours, history) = models
     for name, W in theirs.parameters.items():
@@ -450,7 +457,7 @@ def test_training_stops_before_a_gradient_that_is_not_finite(monkeypatch):
     before = {name: W.copy() for name, W in model.parameters.items()}
     U = np.array([[1e30, 1.0], [1.0, 1.0]])
     with pytest.raises(FloatingPointError, match=r"epoch 1, batch 1: the (loss|gradient of \w) is not finite|is inf"):
-        fit(model, U, np.ones((2, 1)), loss="mse", epochs=1, progress=False)
+        fit(model, U, np.ones((2, 1)), loss="mse", epochs=1, optimizer=SGD(), progress=False)
     for name, W in before.items():
         np.testing.assert_array_equal(model.parameters[name], W)
 

@@ -395,3 +395,50 @@ def test_the_command(tmp_path, capsys, to, words):
     assert "for inputs in [0, 16]" in capsys.readouterr().out
     assert main([*command, "--range", "16", "0"]) == 2
     assert "high end of the range" in capsys.readouterr().err
+
+
+# --- the files of an export belong together ---------------------------------------------------------------------------
+
+
+def test_files_of_two_exports_do_not_run_together(tmp_path):
+    """A full disk or a killed copy can leave the code of one model beside the weights of another one."""
+    one, two = (ImplicitModel(3, 2, 5, seed=seed) for seed in (0, 1))
+    for to in ("numpy", "c"):
+        for name, model in (("one", one), ("two", two)):
+            export(model, to, tmp_path / to / name)
+    shutil.copy(tmp_path / "numpy/one/weights.npz", tmp_path / "numpy/two/weights.npz")
+    program = [sys.executable, "-c", "import predict"]
+    ran = [
+        subprocess.run(program, cwd=tmp_path / "numpy" / name, capture_output=True, text=True)
+        for name in ("one", "two")
+    ]
+    assert ran[0].returncode == 0
+    assert "ImportError: weights.npz belongs to another export than predict.py" in ran[1].stderr
+    compiler = shutil.which("cc") or pytest.skip("no C compiler")
+    shutil.copy(tmp_path / "c/one/idl_model.h", tmp_path / "c/two/idl_model.h")
+    ran = [
+        subprocess.run(
+            [compiler, "-c", "idl_model.c", "-o", "idl.o"], cwd=tmp_path / "c" / name, capture_output=True, text=True
+        )
+        for name in ("one", "two")
+    ]
+    assert ran[0].returncode == 0
+    assert "belongs to another export" in ran[1].stderr
+
+
+def test_an_export_that_fails_leaves_the_old_files(tmp_path, monkeypatch):
+    written = export(ImplicitModel(3, 2, 5, seed=0), "c", tmp_path).files
+    before = [path.read_bytes() for path in written]
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(ImplicitModel(3, 2, 5, seed=1), "c", tmp_path)
+    assert [path.read_bytes() for path in written] == before
+    assert len(os.listdir(tmp_path)) == 2

@@ -18,7 +18,7 @@ from idl_ref import (
 )
 from idl_ref.activations import Activation
 from idl_ref.backends.numpy import Layer
-from idl_ref.derivatives import LossFunction, doubled
+from idl_ref.derivatives import LossOfModel, doubled
 from idl_ref.preprocessing import Standardise
 from idl_ref.weights import as_factors
 
@@ -509,7 +509,7 @@ def test_the_oracle_does_not_use_what_it_checks(monkeypatch):
     assert truth.passed
     monkeypatch.setattr(Layer, "backward", None)
     monkeypatch.setattr(factors, "gradients", None)
-    oracle = LossFunction(doubled(made), U, T, "mse")
+    oracle = LossOfModel(doubled(made), U, T, "mse")
     for name, value in oracle.values.items():
         E = np.random.default_rng(0).standard_normal(value.shape)
         difference, _ = oracle.difference({name: E}, 1e-6)

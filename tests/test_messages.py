@@ -224,7 +224,11 @@ def test_no_samples_and_broken_samples():
 
 @pytest.mark.parametrize("optimizer", ["adam", SGD, 0.1, object()])
 def test_optimizers(optimizer):
-    refused(lambda: fit(make(), U, LABELS, optimizer=optimizer), "optimizer must be an SGD", "use optimizer=SGD(0.05")
+    refused(
+        lambda: fit(make(), U, LABELS, optimizer=optimizer),
+        "optimizer must be SGD, Adam, or another",
+        "use optimizer=SGD(0.05",
+    )
     fit(make(), U, LABELS, optimizer=SGD(0.05, momentum=0.9), epochs=1, progress=False)
 
 

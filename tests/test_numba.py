@@ -203,7 +203,7 @@ def test_after_warmup_nothing_is_left_to_compile(dtype, eager_threads):
     idl_ref.warmup([np.dtype(dtype).name])
     entries = [products.pack, kernels.picard, kernels.guarded, kernels.substitute]
     entries += [passes.constant, passes.forward, passes.readout, passes.terms, passes.outer]
-    entries += [descent.cross_entropy, descent.mse, descent.descend]
+    entries += [descent.cross_entropy, descent.mse, descent.sgd, descent.adam]
     before = [len(entry.signatures) for entry in entries]
     for method in METHODS:
         solve(*problem(n=150, m=90, dtype=dtype), method)
@@ -215,8 +215,8 @@ def test_after_warmup_nothing_is_left_to_compile(dtype, eager_threads):
         model = ImplicitModel(4, 3, 8, no_D=no_D, bias=bias, dtype=np.dtype(dtype).name, backend="numba", **rank)
         model.loss_and_gradients(U, labels)
         model(U, np.zeros((5, 8)))
-        fit(model, U, labels, epochs=1, progress=False)
-        fit(model, U, np.ones((5, 3)), loss="mse", epochs=1, progress=False)
+        fit(model, U, labels, epochs=1, class_weight="balanced", progress=False)
+        fit(model, U, np.ones((5, 3)), loss="mse", epochs=1, optimizer=idl_ref.Adam("auto", clip=1.0), progress=False)
     assert [len(entry.signatures) for entry in entries] == before
 
 

@@ -329,7 +329,7 @@ def test_it_gives_up_after_ten_halvings(monkeypatch):
         fit(model, U, y, batch_size=16, optimizer=SGD(0.1), progress=False)
 
 
-@pytest.mark.parametrize("optimizer", [SGD(3.0), Adam(30.0)])
+@pytest.mark.parametrize("optimizer", [SGD(3.0), SGD(30.0), Adam(30.0)])
 def test_a_rate_that_is_too_large_is_halved_until_the_loss_falls(optimizer):
     model, (U, y) = make(), moons()
     before = evaluation.measure(model, U, y).loss

@@ -169,10 +169,9 @@ def check(model, U, labels, h=1e-6):
 
 def train(model, U, labels, epochs=10, batch=32, rate=0.1, momentum=0.9, seed=0):
     """Stochastic gradient descent with momentum: v ← μ v + ∂ℓ, w ← w − η v."""
-    rng = np.random.default_rng(seed)
     velocity = {name: np.zeros_like(W) for name, W in model.weights.items()}
     for epoch in range(1, epochs + 1):
-        order, losses = rng.permutation(U.shape[1]), []
+        order, losses = np.random.default_rng([seed, epoch]).permutation(U.shape[1]), []
         for j in range(0, order.size, batch):
             chosen = order[j : j + batch]
             loss, gradients = model.loss_and_gradients(U[:, chosen], labels[chosen])

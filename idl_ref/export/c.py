@@ -12,6 +12,7 @@ import numpy as np
 from idl_ref._version import __version__
 from idl_ref.export.c_text import HEADER, NORM, PICARD, PRODUCT, SIZES, SOURCE, SWEEP
 from idl_ref.export.plan import EVERY, ROUNDED, Plan, decimal, upward
+from idl_ref.files import replace_all
 
 REAL = {"float32": "float", "float64": "double"}
 LANES = 8  # columns are padded to a multiple of this length, so that compilers can vectorise the loops
@@ -21,11 +22,12 @@ def write(plan: Plan, directory: Path, name: str = "idl") -> list[Path]:
     """Write NAME_model.h and NAME_model.c to a folder and return their paths; every public name begins with NAME_."""
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise ValueError(f"name must be small letters, digits and _, a letter first; got {name!r}: choose another.")
-    files = [directory / f"{name}_model.h", directory / f"{name}_model.c"]
-    for path, text in zip(files, (header(plan), source(plan)), strict=True):
+    contents = {}
+    for ending, text in (("h", header(plan)), ("c", source(plan))):
         text = re.sub(r"\bidl_(?!ref\b)", f"{name}_", text).replace("IDL_", f"{name.upper()}_")
-        path.write_text(text, encoding="ascii")
-    return files
+        contents[directory / f"{name}_model.{ending}"] = text.encode("ascii")
+    replace_all(contents)
+    return list(contents)
 
 
 def filled(size: int) -> int:
@@ -50,6 +52,7 @@ def header(plan: Plan) -> str:
         q=q,
         n=n,
         iterations=plan.iterations,
+        fingerprint=plan.fingerprint,
         range=f"#define IDL_LOW ({low})\n#define IDL_HIGH ({high})\n" if uniform else "",
         constants=_declarations(plan),
         error_bound=upward(plan.error_bound, 4),
@@ -122,6 +125,7 @@ def source(plan: Plan) -> str:
     return SOURCE.format(
         **sizes,
         version=__version__,
+        fingerprint=plan.fingerprint,
         includes="#include <math.h>\n" if plan.formula.libm else "",
         weights="".join(constants),
         phi=plan.formula.c.replace("{f}", "f" if plan.dtype == np.float32 else ""),

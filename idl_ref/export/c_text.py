@@ -22,6 +22,7 @@ extern "C" {{
 #define IDL_OUTPUTS {q}
 #define IDL_STATES {n}
 #define IDL_MAX_ITERATIONS {iterations}
+#define IDL_FINGERPRINT {fingerprint}u /* of this model; idl_model.c must have the same */
 {range}#define IDL_ERROR_BOUND {error_bound}
 #define IDL_ARENA_BYTES {arena_bytes} /* what it writes to, besides Y and about 100 bytes of stack */
 #define IDL_WEIGHT_BYTES {weight_bytes} /* constant arrays */
@@ -47,6 +48,9 @@ int idl_predict_in(idl_arena *arena, const {real} *U, size_t m, {real} *Y);
 SOURCE = """\
 /* Written by idl_ref {version}; idl_model.h says what it does. */
 #include "idl_model.h"
+#if IDL_FINGERPRINT != {fingerprint}u
+#error "idl_model.h belongs to another export than idl_model.c: export the model again"
+#endif
 {includes}
 typedef idl_real real;
 typedef char idl_arena_has_the_size_of_the_header[sizeof(idl_arena) == IDL_ARENA_BYTES ? 1 : -1];

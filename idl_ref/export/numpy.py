@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from idl_ref._version import __version__
 from idl_ref.export.plan import EVERY, Plan, decimal
+from idl_ref.files import replace_all
 
 PICARD = '''\
 def equilibrium(Z):
@@ -74,6 +77,8 @@ from pathlib import Path
 import numpy as np
 
 with np.load(Path(__file__).with_name("weights.npz"), allow_pickle=False) as file:
+    if "FINGERPRINT" not in file or file["FINGERPRINT"] != {fingerprint}:
+        raise ImportError("weights.npz belongs to another export than predict.py: export the model again")
     {names} = (file[name] for name in ({quoted}))
 DTYPE = np.{dtype}
 {constants}
@@ -119,6 +124,7 @@ def source(plan: Plan) -> str:
         range=plan.inputs.text(),
         promise=plan.promise(),
         version=__version__,
+        fingerprint=plan.fingerprint,
         labels="" if plan.classes is None else ", whose labels are CLASSES",
         names=", ".join(names),
         quoted=", ".join(f'"{name}"' for name in names),
@@ -157,7 +163,9 @@ def arrays(plan: Plan) -> dict[str, np.ndarray]:
 
 def write(plan: Plan, directory: Path) -> list[Path]:
     """Write predict.py and weights.npz to a folder and return their paths."""
-    files = [directory / "predict.py", directory / "weights.npz"]
-    files[0].write_text(source(plan), encoding="utf-8")
-    np.savez(files[1], **{name: np.ascontiguousarray(W) for name, W in arrays(plan).items()})  # type: ignore[arg-type]
-    return files
+    weights: dict[str, Any] = {name: np.ascontiguousarray(W) for name, W in arrays(plan).items()}
+    archive = io.BytesIO()
+    np.savez(archive, FINGERPRINT=np.array(plan.fingerprint), **weights)
+    contents = {directory / "weights.npz": archive.getvalue(), directory / "predict.py": source(plan).encode()}
+    replace_all(contents)
+    return [directory / "predict.py", directory / "weights.npz"]

@@ -11,6 +11,7 @@ import numpy as np
 from idl_ref._version import __version__
 from idl_ref.activations import LEAK
 from idl_ref.export.plan import EVERY, ROUNDED, Plan
+from idl_ref.files import replace_all
 
 OPSET, IR_VERSION = 18, 8  # the versions of ONNX 1.13, released in 2022
 NATIVE = {
@@ -205,5 +206,5 @@ def _output(graph: Graph, plan: Plan) -> None:
 def write(plan: Plan, directory: Path) -> list[Path]:
     """Write model.onnx to a folder and return its path."""
     path = directory / "model.onnx"
-    path.write_bytes(model(plan).SerializeToString())
+    replace_all({path: model(plan).SerializeToString()})
     return [path]

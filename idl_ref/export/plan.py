@@ -42,7 +42,8 @@ the largest number of the dtype is refused, because then an overflow cannot be e
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+import zlib
+from dataclasses import dataclass, fields, replace
 from decimal import ROUND_CEILING, Context
 from typing import Any, NamedTuple
 
@@ -155,6 +156,17 @@ class Plan:
         """A, or L and R; B and C; and D, b and d where the model has them."""
         others = {"B": self.B, "C": self.C, "D": self.D, "b": self.b, "d": self.d}
         return by_name(self.factors) | {name: W for name, W in others.items() if W is not None}
+
+    @property
+    def fingerprint(self) -> int:
+        """A checksum of everything in the plan. The files of an export carry it, so that those of two never mix."""
+        total = 0
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for part in value if isinstance(value, tuple) else (value,):
+                content = part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
+                total = zlib.crc32(content, total)
+        return total
 
     def equations(self, phi: str = "φ") -> str:
         """The equations that the exported code solves, as text."""

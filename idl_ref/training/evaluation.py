@@ -7,21 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import losses
-from idl_ref.choices import Loss
+from idl_ref.choices import AnyLoss
 from idl_ref.labels import has_class
-from idl_ref.losses import LossFunction
 from idl_ref.model import ImplicitModel
 from idl_ref.solution import report
 from idl_ref.training.samples import Samples, inputs_and_targets
 from idl_ref.weights import ForwardPass
 
-__all__ = ["evaluate"]
-
 CHUNK = 1024  # A data set is evaluated in chunks of this many samples.
 
 
 def evaluate(
-    model: ImplicitModel, U: Any, targets: Any, *, loss: Loss | LossFunction = "cross_entropy"
+    model: ImplicitModel, U: Any, targets: Any, *, loss: AnyLoss = "cross_entropy"
 ) -> tuple[float, float | None]:
     """Return the mean loss over a data set, and the accuracy for cross_entropy, else None.
 
@@ -49,7 +46,7 @@ class Measured(NamedTuple):
     failed: int
 
 
-def measure(model: ImplicitModel, U: Any, targets: Any, loss: Loss | LossFunction = "cross_entropy") -> Measured:
+def measure(model: ImplicitModel, U: Any, targets: Any, loss: AnyLoss = "cross_entropy") -> Measured:
     """Return what `evaluate` returns, and the number of samples that did not converge or whose outputs are not finite.
 
     They cause neither a warning nor an exception.
@@ -57,7 +54,7 @@ def measure(model: ImplicitModel, U: Any, targets: Any, loss: Loss | LossFunctio
     return measured(model, Samples(*inputs_and_targets(model, "U", U, targets, loss), None), loss, quiet=True)
 
 
-def measured(model: ImplicitModel, samples: Samples, loss: Loss | LossFunction, quiet: bool = False) -> Measured:
+def measured(model: ImplicitModel, samples: Samples, loss: AnyLoss, quiet: bool = False) -> Measured:
     """Do the same as `measure` for inputs and targets that are checked already, and preprocessed.
 
     Unless `quiet` is true, warn or raise an exception for samples that failed, as the model's on_failure says.
@@ -76,6 +73,6 @@ def measured(model: ImplicitModel, samples: Samples, loss: Loss | LossFunction, 
     return Measured(total / max(m, 1), correct / max(m, 1) if loss == "cross_entropy" else None, m - answered)
 
 
-def hits(loss: Loss | LossFunction, forward: ForwardPass, T: np.ndarray) -> int:
+def hits(loss: AnyLoss, forward: ForwardPass, T: np.ndarray) -> int:
     """Return the number of correctly classified samples; 0 for a loss that does not classify."""
     return int(((forward.Y.argmax(axis=0) == T) & has_class(forward)).sum()) if loss == "cross_entropy" else 0

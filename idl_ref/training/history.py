@@ -11,8 +11,6 @@ from typing import Any
 from idl_ref import checks, npz
 from idl_ref.files import replacing
 
-__all__ = ["History"]
-
 LIMIT = 1 << 26  # The largest file that `load` reads, in bytes.
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -29,9 +28,8 @@ class Interrupts:
     signals arrive.
     """
 
-    def __init__(self, termination: bool, say: Callable[[str], None]) -> None:
+    def __init__(self, termination: bool) -> None:
         self.caught: int | None = None
-        self.say = say
         self.replaceable: dict[int, tuple[Any, ...]] = {signal.SIGINT: (signal.default_int_handler,)}
         self.replaceable[signal.SIGTERM] = (terminate, signal.SIG_DFL) if termination else (terminate,)
         self.before: dict[int, Any] = {}
@@ -55,6 +53,4 @@ class Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.caught == signal.SIGINT:
             raise KeyboardInterrupt
-        self.caught = number
-        if number == signal.SIGINT:
-            self.say("stopping after this step; press Ctrl-C again to stop at once")
+        self.caught = number  # Nothing is printed: the signal may have come in the middle of another print.

@@ -13,9 +13,8 @@ import numpy as np
 from idl_ref import activations
 from idl_ref.backends.numpy import Trainer
 from idl_ref.backends.numpy.trainer import Step
-from idl_ref.choices import Loss
+from idl_ref.choices import AnyLoss
 from idl_ref.factors import norm_inf
-from idl_ref.losses import LossFunction
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import Optimizer
 from idl_ref.solution import NotConvergedError, warn
@@ -36,7 +35,7 @@ PROBE = 1024  # The loss of the start is measured with at most so many samples.
 class Plan(NamedTuple):
     """What a training is asked to do."""
 
-    loss: Loss | LossFunction
+    loss: AnyLoss
     epochs: int
     batch_size: int
     seed: int
@@ -90,8 +89,8 @@ class Training:
     """A training that is under way.
 
     Its state between two steps is: the parameters of the model, the optimizer, `history`, `epoch` with the figures of
-    the epoch that is under way, and snapshots of the start of this epoch and of the best one. A checkpoint holds all of
-    it. The order of the samples in epoch k follows from the seed and k.
+    the epoch that is under way, and snapshots of the start of the training, of the start of this epoch, and of the best
+    one. A checkpoint holds all of it. The order of the samples in epoch k follows from the seed and k.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class Training:
         self.history, self.epoch = History(), Epoch()
         self.best: Snapshot | None = None
         self.best_value, self.best_epoch = math.inf, 0
-        self.halvings, self.limit, self.stopped = 0, math.inf, False
+        self.halvings, self.here, self.limit, self.stopped = 0, 0, math.inf, False
         self.total_steps = plan.epochs * self.batches_of_an_epoch
 
     @property
@@ -120,7 +119,7 @@ class Training:
     def start(self) -> None:
         """Begin at the first step, with a learning rate that is found if that is "auto"."""
         self.optimizer.start(self.total_steps)
-        self.good = Snapshot.of(self.model.parameters, self.optimizer)
+        self.first = self.good = Snapshot.of(self.model.parameters, self.optimizer)
         self.trainer = self.new_trainer()
         if not callable(self.plan.loss) and self.total_steps:
             self.limit = DIVERGED * max(self._loss_of_the_start(), self._loss_of_a_constant())
@@ -129,7 +128,7 @@ class Training:
             rate = rates.find(self.model.parameters, self.optimizer, self.new_trainer, minibatches)
             self.optimizer.start(self.total_steps, rate)
             self.trainer = self.new_trainer()
-            self.good = Snapshot.of(self.model.parameters, self.optimizer)
+            self.first = self.good = Snapshot.of(self.model.parameters, self.optimizer)
             self.history.events.append(f"the learning rate {rate:.3g} was found by short trial trainings")
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -143,16 +142,17 @@ class Training:
         now.put_back(self.model.parameters, self.optimizer)
         self.history, self.epoch = checkpoint.history, Epoch(**state["epoch"])
         self.history.interrupted = False
-        self.good, self.best = checkpoint.snapshots.get("good", now), checkpoint.snapshots.get("best")
+        self.first, self.best = checkpoint.snapshots["first"], checkpoint.snapshots.get("best")
+        self.good = checkpoint.snapshots.get("good", now)
         self.best_value, self.best_epoch = state["best_value"] or math.inf, state["best_epoch"]
-        self.halvings, self.stopped = state["halvings"], state["stopped"]
+        self.halvings, self.here, self.stopped = state["halvings"], state["here"], state["stopped"]
         self.limit = state["limit"] or math.inf
         self.trainer = self.new_trainer()
 
     def save(self, path: Any) -> None:
         """Write a checkpoint of this moment, which is between two steps."""
         self.trainer.update_host()
-        snapshots = {"now": Snapshot.of(self.model.parameters, self.optimizer)}
+        snapshots = {"now": Snapshot.of(self.model.parameters, self.optimizer), "first": self.first}
         if self.epoch.batches:
             snapshots["good"] = self.good
         if self.best is not None:
@@ -162,6 +162,7 @@ class Training:
             "best_value": self.best_value if math.isfinite(self.best_value) else None,
             "best_epoch": self.best_epoch,
             "halvings": self.halvings,
+            "here": self.here,
             "limit": self.limit if math.isfinite(self.limit) else None,
             "stopped": self.stopped,
         }
@@ -174,7 +175,7 @@ class Training:
             "model": repr(self.model.settings),
             "data": self.samples.checksum(),
             "validation data": None if self.validation is None else self.validation.checksum(),
-            "loss": loss if isinstance(loss, str) else f"{loss.__module__}.{loss.__qualname__}",
+            "loss": loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__qualname__),
             "optimizer": repr(self.optimizer),
             "batch_size": plan.batch_size,
             "seed": plan.seed,
@@ -281,20 +282,32 @@ class Training:
     def _step_back(self, reason: str, display: Progress) -> None:
         """Go back to the weights of the start of the epoch, and halve the learning rate.
 
-        FloatingPointError is raised if no step was taken since then, because a smaller rate would not help, and after
-        too many halvings. The model has the weights of the start of the epoch then, too.
+        If that has happened twice in one epoch, its weights are no good ones, and training starts again. If no step was
+        taken since then, a smaller rate would not help. Then, and after too many halvings, FloatingPointError is
+        raised, and the model has the weights of the start of the epoch.
         """
         taken, self.epoch = self.epoch.batches, Epoch()
         self.good.put_back(self.model.parameters, self.optimizer)
-        if taken == 0 or self.halvings == HALVINGS:
-            again = f" The learning rate was halved {self.halvings} times." if self.halvings else ""
-            raise FloatingPointError(f"{reason}.{again} Lower the learning rate, or look for NaN in the data.")
-        self.halvings += 1
+        again = self.here == 2 and self.completed > 0
+        if (taken == 0 and not again) or self.halvings == HALVINGS:
+            halved = f" The learning rate was halved {self.halvings} times." if self.halvings else ""
+            raise FloatingPointError(f"{reason}.{halved} Lower the learning rate, or look for NaN in the data.")
         rate = self.optimizer.halve()
-        self.history.events.append(f"{reason}; training went back to the start of the epoch with the rate {rate:.3g}")
+        if again:
+            self._start_again(rate)
+        self.halvings, self.here = self.halvings + 1, 0 if again else self.here + 1
+        place = "the training" if again else "the epoch"
+        self.history.events.append(f"{reason}; training went back to the start of {place} with the rate {rate:.3g}")
         display.say(self.history.events[-1])
         self.good = Snapshot.of(self.model.parameters, self.optimizer)
         self.trainer = self.new_trainer()
+
+    def _start_again(self, rate: float) -> None:
+        """Go back to the weights of the start of the training, and forget its epochs."""
+        self.first.put_back(self.model.parameters, self.optimizer)
+        self.optimizer.start(self.total_steps, rate)
+        self.history.keep(0)
+        self.best, self.best_value, self.best_epoch = None, math.inf, 0
 
     def _finish_epoch(self, display: Progress) -> None:
         """Record a completed epoch, and decide whether training goes on."""
@@ -315,7 +328,7 @@ class Training:
         history.perron_root.append(perron_root(weights.A).upper)
         history.learning_rate.append(self.optimizer.rate())
         self.epoch.record(history, plan.loss == "cross_entropy")
-        self.epoch, self.good = Epoch(), Snapshot.of(self.model.parameters, self.optimizer)
+        self.epoch, self.good, self.here = Epoch(), Snapshot.of(self.model.parameters, self.optimizer), 0
         display.epoch_done(number, history.latest(), seconds)
         self._judge(number)
 
@@ -328,9 +341,10 @@ class Training:
                 self.best_value, self.best_epoch, self.best = value, number, self.good
             elif number - self.best_epoch >= plan.patience:
                 self.stopped = True
+                weights = f"are those of epoch {self.best_epoch}" if self.best else "are the last ones"
                 history.events.append(
                     f"epoch {number}: stopped, because the loss has not fallen for {number - self.best_epoch} epochs; "
-                    f"the weights are those of epoch {self.best_epoch}"
+                    f"the weights {weights}"
                 )
         if plan.on_epoch is not None and plan.on_epoch(history, self.model) is True:
             self.stopped = True

@@ -1,9 +1,9 @@
 """This module finds a learning rate by short trial trainings.
 
 From the same weights and with the same minibatches, one trial after the other takes STEPS steps, each with a larger
-rate than the one before, until the loss grows beyond twice that of the start. Let η be the smallest rate whose trial
-ended with the smallest loss, up to the factor NOISE. The result is SHARE η, because the best rate for a few steps is
-near the largest that is stable, and because the curvature of the loss grows in the course of a training.
+rate than the one before, until the loss grows beyond twice that of the start. Let η be the rate whose trial ended
+with the smallest loss. The result is SHARE η, because the best rate for a few steps is near the largest that is stable,
+and because the curvature of the loss grows in the course of a training.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from idl_ref.training.checkpoint import Snapshot
 from idl_ref.training.samples import Samples
 
 RATES = tuple(float(10.0 ** (exponent / 2)) for exponent in range(-10, 3))  # 1e-5 … 10
-STEPS = 30
+STEPS = 40
 LAST = 10  # The loss of a trial is the mean over its last steps.
 SHARE = 0.5
-NOISE = 1.05
 
 
 def find(
@@ -47,7 +46,7 @@ def find(
             break
         ends[rate] = value
     optimizer.start()
-    return SHARE * min(rate for rate, value in ends.items() if value <= NOISE * min(ends.values()))
+    return SHARE * min(ends, key=lambda rate: ends[rate])
 
 
 def _trial(trainer: Trainer, minibatches: Sequence[Samples]) -> list[float]:

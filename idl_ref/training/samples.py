@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import checks, classes, losses, preprocessing
-from idl_ref.choices import Loss
-from idl_ref.losses import LossFunction
+from idl_ref.choices import AnyLoss
 from idl_ref.model import ImplicitModel
 
 
@@ -36,7 +35,7 @@ class Samples(NamedTuple):
 
 
 def inputs_and_targets(
-    model: ImplicitModel, name: str, U: Any, targets: Any, loss: Loss | LossFunction
+    model: ImplicitModel, name: str, U: Any, targets: Any, loss: AnyLoss
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return checked and preprocessed inputs (m, p), and checked targets in the form that the loss takes."""
     U = preprocessing.inputs(name, U, model.input_dim, model.dtype, model.preprocessing)
@@ -44,7 +43,7 @@ def inputs_and_targets(
     return U, losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
 
 
-def validation_samples(model: ImplicitModel, validation: Any, loss: Loss | LossFunction) -> Samples | None:
+def validation_samples(model: ImplicitModel, validation: Any, loss: AnyLoss) -> Samples | None:
     """Check validation data before the first epoch, so that an error does not cost the time of an epoch."""
     if validation is None:
         return None
@@ -58,7 +57,7 @@ def training_samples(
     model: ImplicitModel,
     U: Any,
     targets: Any,
-    loss: Loss | LossFunction,
+    loss: AnyLoss,
     sample_weight: Any = None,
     class_weight: Any = None,
 ) -> Samples:

@@ -17,8 +17,8 @@ from idl_ref.backends.cuda import algebra, api
 from idl_ref.backends.cuda.api import Matrix, by_rows, matrix
 from idl_ref.backends.cuda.layer import Layer, row_sums
 from idl_ref.backends.numpy import trainer as definition
+from idl_ref.choices import LossFunction
 from idl_ref.functions import FUNCTIONS
-from idl_ref.losses import LossFunction
 from idl_ref.optim import SGD, Adam, Optimizer
 from idl_ref.weights import (
     BackwardPass,

@@ -12,7 +12,7 @@ import numpy as np
 from idl_ref import losses
 from idl_ref.activations import Activation
 from idl_ref.backends.numpy.layer import Layer
-from idl_ref.losses import LossFunction
+from idl_ref.choices import LossFunction
 from idl_ref.optim import Optimizer
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Parameters, Parametrisation
 
@@ -78,12 +78,12 @@ class Trainer:
         """
         layer = self.layer()
         forward = layer.forward(U.T)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # A step that diverges is an error, and not a warning.
             value, G_Y = self.loss(forward.Y, T, weights)
-        if not np.isfinite(value):
-            raise FloatingPointError(f"the loss is {float(value)}")
-        backward = layer.backward(forward, G_Y)
-        self.descend(backward)
+            if not np.isfinite(value):
+                raise FloatingPointError(f"the loss is {float(value)}")
+            backward = layer.backward(forward, G_Y)
+            self.descend(backward)
         return Step(float(value), forward, backward)
 
     def layer(self) -> Layer:
