@@ -120,12 +120,14 @@ def restore(path: Any, model: Interface, header: Mapping[str, Any], arrays: Mapp
     if isinstance(kind, str):
         mean, scale = (arrays[name].reshape(() if SHAPES[kind] else -1) for name in CONSTANTS)
         kind = {"mean": mean, "scale": scale}
+    what = "the preprocessing or the classes do"
     try:
         model.preprocessing = None if kind is None else Standardise(**kind)
         model.classes = classes.restored(header.get("classes"), model.settings.output_dim)
+        what = "the columns do"
         model.columns = None if (kept := header.get("columns")) is None else Columns.from_header(kept)
     except (TypeError, ValueError) as reason:
-        text = f"{path}: the preprocessing, classes or columns do not fit the model: {reason}"
+        text = f"{path}: {what} not fit the model: {reason}"
         raise FileFormatError(printable(text)[:MESSAGE_LIMIT]) from None
 
 

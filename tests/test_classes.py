@@ -241,7 +241,7 @@ def test_train_and_predict(tmp_path, capsys, kind):
 )
 def test_train_refuses_what_is_no_class(tmp_path, capsys, changes, words):
     path = data(tmp_path / "data.npz", KINDS["years"], **changes)
-    status, out, err = run(capsys, "train", "--data", path, "--epochs", 1, "--out", tmp_path / "out")
+    status, out, err = run(capsys, "train", "--data", path, "--task", "classify", "--out", tmp_path / "out")
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert words in err

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     source = rows.source(model, options.data)
     if options.out is not None:
         files.probe(options.out)
-    predictor, answers = model.freeze(), _Answers(model)
+    predictor, answers = model.freeze(), _Answers(model, source.target)
     with nullcontext() if options.out is None else files.replacing(options.out, "w") as stream:
         table = None if stream is None else csv.writer(stream, lineterminator="\n")
         if table is not None:
@@ -71,8 +71,8 @@ class _Failure(NamedTuple):
 class _Answers:
     """The answers to all samples, a portion at a time: rows of a table, and what is printed at the end."""
 
-    def __init__(self, model: ImplicitModel) -> None:
-        self.model = model
+    def __init__(self, model: ImplicitModel, target: str) -> None:
+        self.target = target
         columns = model.columns
         self.classifies = model.output_dim > 1 and (model.classes is not None or columns is None)
         self.labels = np.arange(model.output_dim) if model.classes is None else model.classes
@@ -135,7 +135,7 @@ class _Answers:
             return
         truth = truth.ravel()
         there = np.array([label is not None and label == label for label in truth.tolist()], bool)
-        found = classes.index("the targets", truth[there], self.labels)
+        found = classes.index(self.target, truth[there], self.labels)
         self.judged += int(there.sum())
         self.right += int(((Y.argmax(axis=1)[there] == found) & known[there]).sum())
 

@@ -34,6 +34,7 @@ class Source:
     path: Path | None
     columns: Columns | None = None
     words: bool = False  # whether the target of a table is a word
+    target: str = "the targets"
     x: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     y: Any = None
 
@@ -65,7 +66,7 @@ def source(model: ImplicitModel, path: Path | None) -> Source:
                 f"--data is needed, because the model takes {model.input_dim} features; "
                 f"got the embedded digits, which have {x.shape[1]}: pass a file."
             )
-        return Source(path, None, False, x, digits)
+        return Source(path, None, False, "y_test", x, digits)
     if tables.is_table(path):
         words = model.classes is not None and model.classes.dtype.kind == "U"
         return Source(path, model.columns or _columns_of(path, model.input_dim), words)
@@ -84,7 +85,7 @@ def source(model: ImplicitModel, path: Path | None) -> Source:
         )
     x = checks.real_array(names[0], x)
     x = x.reshape(len(x), math.prod(x.shape[1:]))
-    return Source(path, None, False, checks.samples(names[0], x, "p", model.input_dim, x.dtype), y)
+    return Source(path, None, False, names[1], checks.samples(names[0], x, "p", model.input_dim, x.dtype), y)
 
 
 def _columns_of(path: Path, p: int) -> Columns:

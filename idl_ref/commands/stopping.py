@@ -50,6 +50,15 @@ class Stopping:
         """Whether the command was interrupted or terminated."""
         return WORDS[signal.Signals(self.caught)] if self.caught is not None else "not stopped"
 
+    def as_before(self) -> None:
+        """From now on, signals do what they did before the command.
+
+        In a process of its own, they end it at once: an exception in the middle of an import, or of the compilation of
+        a kernel, may be swallowed there, or print a traceback.
+        """
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
     def leave_to_fit(self) -> None:
         """From now on, the handlers are those that `fit` replaces by its own. A signal that came before is raised."""
         if self.caught is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from idl_ref import labels
 from idl_ref.commands.data import Data
 from idl_ref.model import ImplicitModel
+from idl_ref.optim import Optimizer
 from idl_ref.train import History
 from idl_ref.training import evaluation
 
@@ -59,15 +60,17 @@ def of_numbers(T: np.ndarray, Y: np.ndarray, known: np.ndarray) -> Quality:
     return Quality(len(T), failed, float(squares.mean()), None, float(R2.mean()), rmse)
 
 
-def table(model: ImplicitModel, data: Data, history: History, train: Quality, test: Quality | None) -> str:
+def table(
+    model: ImplicitModel, data: Data, history: History, optimizer: Optimizer, train: Quality, test: Quality | None
+) -> str:
     """Return the summary of a training, one fact a line."""
     what = "class" if data.classifies else "number in raw units"
     seconds = sum(history.seconds)
     rows = {
         "samples": f"{len(data.x_train)} to train, {len(data.x_test)} to test",
         "model": f"{model.input_dim} inputs, {model.hidden_dim} hidden units, {_counted(model.output_dim, what)}",
-        "training": f"loss {history.loss[-1]:.4g} at the end of {len(history.loss)} epochs in {seconds:.1f} s",
-        "learning rate": f"{history.learning_rate[0]:.3g} … {history.learning_rate[-1]:.3g}",
+        "training": f"loss {history.loss[-1]:.4g} after {_counted(len(history.loss), 'epoch')} in {seconds:.1f} s",
+        "learning rate": f"{optimizer.state()[0]['base']:.3g} at first, and {history.learning_rate[-1]:.3g} at last",
         "iterations": f"{history.forward_iterations[-1][0]:.1f} a sample; at most {history.forward_iterations[-1][1]}",
         "‖A‖∞": f"{history.norm[-1]:.4f}; Perron root of |A| ≤ {history.perron_root[-1]:.4f}",
         "on training data": train.words(),

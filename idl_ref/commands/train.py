@@ -6,15 +6,17 @@ import argparse
 import math
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from idl_ref import activations, checks, classes, files, targets
-from idl_ref.backends import resolve, twin
-from idl_ref.choices import BACKENDS
+from idl_ref.backends import resolve
+from idl_ref.choices import BACKENDS, Loss
 from idl_ref.commands import data, summary
 from idl_ref.commands.data import Data
 from idl_ref.commands.stopping import Stopping
@@ -115,6 +117,7 @@ def _auto_or(kind: type) -> Any:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    options.stopping.as_before()  # Nothing is lost before the training begins.
     resolve(options.backend)
     found = data.load(options)
     model = _model(options, found)
@@ -123,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
         print(note)
     kind = f" of {model.output_dim} classes" if found.classifies else ""
     print(f"{model}: {len(found.x_train)} training samples{kind}, {len(found.x_test)} test samples", flush=True)
-    _import_first(model)
+    _compile(model, found, options)
     return _Run(options, found, model, optimizer, checkpoint).run()
 
 
@@ -185,13 +188,16 @@ def _files(options: argparse.Namespace) -> Path | None:
     return checkpoint
 
 
-def _import_first(model: ImplicitModel) -> None:
-    """Compile the backend, and import what a training imports, before signals wait for the end of a step."""
-    twin(model.settings.resolved_backend()).warmup(model.dtype)
-    try:
+def _compile(model: ImplicitModel, found: Data, options: argparse.Namespace) -> None:
+    """Take a step with a copy of the model, which compiles kernels and imports what a training imports."""
+    with suppress(ImportError):
         import tqdm  # noqa: F401
-    except ImportError:
-        return
+    copy = deepcopy(model)
+    copy.settings = replace(model.settings, on_failure="ignore")
+    m = checks.integer("batch_size", options.batch_size, 1)
+    loss: Loss = "cross_entropy" if found.classifies else "mse"
+    with suppress(FloatingPointError), np.errstate(over="ignore", invalid="ignore"):
+        fit(copy, found.x_train[:m], found.y_train[:m], loss=loss, optimizer=SGD(0.0), epochs=1, progress=False)
 
 
 class _Run:
@@ -289,10 +295,10 @@ class _Run:
         written += [out / "history.json", *([] if stopped else plot(self.history, out / "training.png"))]
         for event in self.history.events:
             print(event)
-        print(summary.table(self.model, found, self.history, after, test))
+        print(summary.table(self.model, found, self.history, self.optimizer, after, test))
         if stopped and not diverged:
-            epochs = len(self.history.loss)
-            print(f"{self.stopping.word} after {epochs} epochs; the model is saved with the weights it has now")
+            which = "best weights" if self.options.early_stopping else "weights"
+            print(f"{self.stopping.word} after {len(self.history.loss)} epochs; the model is saved with its {which}")
         if test is not None:
             print(f"test {test.words()}")
         print(f"wrote {checks.printable(', '.join(map(str, written)))}")
