@@ -4,11 +4,13 @@ Importing this package imports nothing else. Every name and every module of `__a
 so that `idl_ref.plots` works after `import idl_ref` alone, and none of them imports more than NumPy unless it must.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from idl_ref._version import __version__ as __version__
 
+TYPE_CHECKING = False  # Type checkers take it for true. The module typing takes longer to import than all of this.
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from idl_ref import (
         activations,
         analysis,
@@ -164,7 +166,7 @@ def _import_module(name: str) -> None:
 
 if not TYPE_CHECKING:  # A type checker that sees a module's __getattr__ accepts any attribute name of the module.
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> "Any":
         """Import a public name when it is first used (PEP 562)."""
         _import_name(name)
         _import_module(name)

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     return program.main(arguments)
 
 
-def entry() -> NoReturn:
+def entry() -> None:
     """Run `main` as the console script `idl-ref` and exit with its status."""
     signal.signal(signal.SIGINT, _leave)
     signal.signal(signal.SIGTERM, _leave)

@@ -182,14 +182,14 @@ def test_ctrl_c_keeps_the_model(tmp_path, data, capsys, monkeypatch):
 
     def interrupted(*arguments):
         taken.append(1)
-        if len(taken) == 3:
+        if len(taken) == 4:  # The first step, with a copy of the model, compiles the kernels.
             raise KeyboardInterrupt
         return step(*arguments)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
     status, out, err = run(capsys, "train", "--data", data, "--hidden", 4, "--epochs", 9, "--out", tmp_path)
     assert status == 130
-    assert "interrupted after 1 epochs; the model is saved with its weights" in out
+    assert "interrupted after 1 epoch; the model is saved with its weights" in out
     assert "Traceback" not in err
     idl_ref.load(tmp_path / "model.npz")
     assert json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))["interrupted"] is True
@@ -232,7 +232,7 @@ def test_predict_writes_a_table(trained, data, tmp_path, capsys):
     p = np.array([row[2:4] for row in rows], float)
     np.testing.assert_allclose(p, powers / powers.sum(axis=1, keepdims=True), rtol=1e-5)
     np.testing.assert_allclose([float(row[4]) for row in rows], prediction.error_bound, rtol=1e-2)
-    assert {row[5] for row in rows} == {"converged"}
+    assert {row[5] for row in rows} <= {"converged", "precision_limit"}
 
 
 def test_predict_without_labels(trained, tmp_path, capsys):

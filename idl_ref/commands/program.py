@@ -58,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         except REFUSED as reason:
             print(f"idl-ref: error: {checks.printable(reason) or type(reason).__name__}", file=sys.stderr)
             return stopping.status or 2
+        if stopping.status:
+            print(f"idl-ref: {stopping.word}", file=sys.stderr)
         return stopping.status or status
 
 

@@ -68,8 +68,8 @@ def table(
     seconds = sum(history.seconds)
     rows = {
         "samples": f"{len(data.x_train)} to train, {len(data.x_test)} to test",
-        "model": f"{model.input_dim} inputs, {model.hidden_dim} hidden units, {_counted(model.output_dim, what)}",
-        "training": f"loss {history.loss[-1]:.4g} after {_counted(len(history.loss), 'epoch')} in {seconds:.1f} s",
+        "model": f"{model.input_dim} inputs, {model.hidden_dim} hidden units, {counted(model.output_dim, what)}",
+        "training": f"loss {history.loss[-1]:.4g} after {counted(len(history.loss), 'epoch')} in {seconds:.1f} s",
         "learning rate": f"{optimizer.state()[0]['base']:.3g} at first, and {history.learning_rate[-1]:.3g} at last",
         "iterations": f"{history.forward_iterations[-1][0]:.1f} a sample; at most {history.forward_iterations[-1][1]}",
         "‖A‖∞": f"{history.norm[-1]:.4f}; Perron root of |A| ≤ {history.perron_root[-1]:.4f}",
@@ -80,7 +80,7 @@ def table(
     return "\n".join(f"  {name:<18}{words}" for name, words in rows.items())
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
     """Return a number of things in words, whose first word has the plural."""
     first, _, rest = what.partition(" ")
     plural = f"{first}es" if first.endswith("s") else f"{first}s"

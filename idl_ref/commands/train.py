@@ -297,8 +297,9 @@ class _Run:
             print(event)
         print(summary.table(self.model, found, self.history, self.optimizer, after, test))
         if stopped and not diverged:
+            epochs = summary.counted(len(self.history.loss), "epoch")
             which = "best weights" if self.options.early_stopping else "weights"
-            print(f"{self.stopping.word} after {len(self.history.loss)} epochs; the model is saved with its {which}")
+            print(f"{self.stopping.word} after {epochs}; the model is saved with its {which}")
         if test is not None:
             print(f"test {test.words()}")
         print(f"wrote {checks.printable(', '.join(map(str, written)))}")
