@@ -96,10 +96,11 @@ class _Lines:
         while not cut:
             piece = self.stream.read(BLOCK)
             block += piece
-            cut = block.rfind(b"\n") + 1 if piece else len(block)
+            at_end = len(piece) < BLOCK
+            cut = len(block) if at_end else block.rfind(b"\n") + 1
             if len(block) > LONGEST and not cut:
                 raise FileFormatError(f"line {self.number + 1} must have at most {LONGEST} bytes; got more.")
-            if not piece:
+            if at_end:
                 break
         self.rest = block[cut:]
         return block[:cut]

@@ -61,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
     well_posed = root.upper < limit and solution.converged
     if solution.converged:
         if model.output_dim == 1 or (model.columns is not None and model.classes is None):
-            targets = model(U) + rng.standard_normal((len(U), model.output_dim))
+            Y = model(U)
+            targets = Y + np.abs(Y).max(initial=1.0) * rng.standard_normal(Y.shape)  # So rounding of Y does not matter.
             report = check_gradients(model, U, targets, loss="mse", entries=options.entries)
         else:
             drawn: np.ndarray = rng.integers(0, model.output_dim, len(U))

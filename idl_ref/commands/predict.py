@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,7 +129,7 @@ class _Answers:
     def _judge(self, truth: Any, Y: np.ndarray, known: np.ndarray) -> None:
         """Compare answers with targets; a sample without a target is not counted."""
         if not self.classifies:
-            T = np.asarray(truth, np.float64).reshape(len(Y), -1)
+            T = np.asarray(truth, np.float64).reshape(len(Y), math.prod(np.shape(truth)[1:]))
             there = np.isfinite(T).all(axis=1)
             if T.shape == Y.shape:
                 self.truth.append((T[there], Y[there].astype(np.float64), known[there]))
