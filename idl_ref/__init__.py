@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         losses,
         plots,
         preprocessing,
+        report,
         settings,
         tables,
         train,
@@ -80,6 +81,7 @@ __all__ = [
     "losses",
     "plots",
     "preprocessing",
+    "report",
     "settings",
     "solve_adjoint",
     "solve_equilibrium",
@@ -152,6 +154,8 @@ def _import_module(name: str) -> None:
         import idl_ref.plots
     elif name == "preprocessing":
         import idl_ref.preprocessing
+    elif name == "report":
+        import idl_ref.report
     elif name == "settings":
         import idl_ref.settings
     elif name == "tables":

@@ -102,6 +102,12 @@ FLOORS = {
     "gradcheck": 24,
     "datasets": 22,
     "plots": 27,
+    "report.markup": 27,
+    "report.scores": 27,
+    "report.charts": 28,
+    "report.results": 29,
+    "report.training": 29,
+    "report": 30,
     # theory as code, on top of the model
     "analysis.compose": 22,
     "analysis": 23,

@@ -40,11 +40,16 @@ def quality(model: ImplicitModel, X: np.ndarray, targets: np.ndarray, classifies
     if classifies:
         found = evaluation.measure(model, X, targets)
         return Quality(len(X), found.failed, found.loss, found.accuracy)
-    Y, known = np.empty_like(targets), np.zeros(len(X), bool)
+    return of_numbers(targets, *outputs(model, X))
+
+
+def outputs(model: ImplicitModel, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the outputs Y (m, q) for samples X in float64, and which samples (m,) have an answer."""
+    Y, known = np.empty((len(X), model.output_dim)), np.zeros(len(X), bool)
     for j in range(0, len(X), CHUNK):
         forward = model.forward_pass(X[j : j + CHUNK])
         Y[j : j + CHUNK], known[j : j + CHUNK] = forward.Y.T, labels.has_class(forward)
-    return of_numbers(targets, Y, known)
+    return Y, known
 
 
 def of_numbers(T: np.ndarray, Y: np.ndarray, known: np.ndarray) -> Quality:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, checks, classes, files, targets
+from idl_ref import activations, checks, classes, files, report, targets
 from idl_ref.backends import resolve
 from idl_ref.choices import BACKENDS, Loss
 from idl_ref.commands import data, summary
@@ -41,7 +41,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = (
         "Train an implicit model to predict a column of a table, print how well it does on samples that it was not "
-        "trained on, and write model.npz, history.json and, where matplotlib is installed, training.png."
+        "trained on, and write model.npz, history.json, report.html and, where matplotlib is "
+        "installed, training.png."
     )
     add = parser.add_argument
     source = (
@@ -172,7 +173,7 @@ def _optimizer(options: argparse.Namespace) -> Optimizer:
 def _files(options: argparse.Namespace) -> Path | None:
     """Make the folder, and refuse now what could not be written later; return the path of the checkpoint, if any."""
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in ("model.npz", "history.json", "training.png"):
+    for name in ("model.npz", "history.json", "report.html", "training.png"):
         files.probe(options.out / name)
     if options.checkpoint is None and not options.resume:
         return None
@@ -292,7 +293,9 @@ class _Run:
         if not diverged:
             self.model.save(written[0])
         self.history.save(out / "history.json")
-        written += [out / "history.json", *([] if stopped else plot(self.history, out / "training.png"))]
+        written.append(out / "history.json")
+        if not stopped:  # Who waits for the end of the process gets what cannot be made again, and no more.
+            written += [self._report(out / "report.html"), *plot(self.history, out / "training.png")]
         for event in self.history.events:
             print(event)
         print(summary.table(self.model, found, self.history, self.optimizer, after, test))
@@ -307,6 +310,18 @@ class _Run:
         faults += _faults(self.history, before, after, diverged)
         print("\n".join(faults), end="\n" if faults else "")
         return self.stopping.status or (1 if faults or (test is not None and test.failed) else 0)
+
+    def _report(self, path: Path) -> Path:
+        """Write the page about the training, with the answers to the test samples."""
+        found, given = self.data, {}
+        if len(found.x_test):
+            Y, known = summary.outputs(self.model, found.x_test)
+            names = self.model.classes
+            answers: Any = Y if names is None else names[Y.argmax(axis=1)].astype(object)
+            answers[~known] = None if found.classifies else np.nan
+            given = {"truth": found.y_test, "predicted": answers}
+        report.write(path, self.model, self.history, **given)
+        return path
 
 
 def _scaled(samples: Pair, scale: np.ndarray, classifies: bool) -> Pair:
