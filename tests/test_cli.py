@@ -94,8 +94,8 @@ def test_train_with_no_arguments(tmp_path):
     last = done.stdout.splitlines()[-2:]
     accuracy = re.fullmatch(r"test accuracy: (\d\d\.\d\d) %", last[0])
     assert float(accuracy[1]) >= 97
-    assert last[1] == "wrote model.npz, history.json, training.png"
-    assert sorted(os.listdir(tmp_path)) == ["history.json", "model.npz", "training.png"]
+    assert last[1] == "wrote model.npz, history.json, report.html, training.png"
+    assert sorted(os.listdir(tmp_path)) == ["history.json", "model.npz", "report.html", "training.png"]
     assert "epoch 20/20" in done.stderr
     assert "Warning" not in done.stderr
     history = json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))
@@ -174,7 +174,7 @@ def test_train_without_matplotlib(tmp_path, data, capsys, monkeypatch):
     status, out, _ = run(capsys, "train", "--data", data, "--hidden", 4, "--epochs", 1, "--out", tmp_path)
     assert status == 0
     assert 'training.png was not written: plots need matplotlib (pip install "idl-ref[plot]")' in out
-    assert sorted(os.listdir(tmp_path)) == ["data.npz", "history.json", "model.npz"]
+    assert sorted(os.listdir(tmp_path)) == ["data.npz", "history.json", "model.npz", "report.html"]
 
 
 def test_ctrl_c_keeps_the_model(tmp_path, data, capsys, monkeypatch):
@@ -528,7 +528,7 @@ def test_a_training_that_diverges_in_its_last_step(tmp_path, data, capsys, rate)
     last = text.splitlines()[-1]
     assert re.match(r"the training diverged: the loss .* was \d\.\d+ before it and is \S+ now", last), text
     assert "model.npz was not written" in last
-    assert os.listdir(out) == ["history.json"]
+    assert sorted(os.listdir(out)) == ["history.json", "report.html"]
 
 
 def test_a_training_with_unconverged_samples(tmp_path, data, capsys, monkeypatch):

@@ -381,7 +381,7 @@ def test_a_table_that_is_broken_late_replaces_nothing(tmp_path, capsys, monkeypa
     err = refused(capsys, "predict", tmp_path / "model.npz", "--data", path, "--out", out)
     assert "line 202 must have 4 fields, as line 1; got 3" in err
     assert out.read_text(encoding="utf-8") == "before"
-    assert sorted(os.listdir(tmp_path)) == ["history.json", "model.npz", "p.csv", "people.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["history.json", "model.npz", "p.csv", "people.csv", "report.html"]
 
 
 def test_labels_are_checked_before_samples_are_read(tmp_path, capsys, monkeypatch):
@@ -406,7 +406,7 @@ def test_a_folder_that_is_read_only(tmp_path, capsys):
     assert "cannot write" in refused(capsys, "train", "--data", path, "--target", "buys", "--out", tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["model.npz", "history.json", "training.png", "checkpoint.npz"])
+@pytest.mark.parametrize("name", ["model.npz", "history.json", "report.html", "training.png", "checkpoint.npz"])
 def test_a_folder_in_the_place_of_a_file(tmp_path, capsys, monkeypatch, name):
     monkeypatch.setattr("idl_ref.commands.train.fit", None)  # The training must not even begin.
     path = people(tmp_path / "people.csv")
@@ -494,7 +494,7 @@ def test_signals_at_random_moments(tmp_path):
         if "the model is saved" not in out:
             assert (tmp_path / "model.npz").read_bytes() == before
     left = {name for name in os.listdir(tmp_path) if not name.startswith(".idl_ref-")}
-    assert left <= {"people.csv", "model.npz", "history.json", "training.png"}
+    assert left <= {"people.csv", "model.npz", "history.json", "report.html", "training.png"}
 
 
 @pytest.mark.slow
