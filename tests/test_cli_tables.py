@@ -512,3 +512,34 @@ def test_a_killed_training_that_resumes_gives_the_same_bits(tmp_path):
     whole, parts = (idl_ref.load(tmp_path / folder / "model.npz").parameters for folder in ("whole", "parts"))
     for name in whole:
         np.testing.assert_array_equal(whole[name], parts[name])
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="the commands of the page are for a shell")
+def test_the_commands_of_the_page_print_what_the_page_says(tmp_path):
+    """But for numbers, which depend on the machine, each command of docs/tables.md prints the text below it."""
+    page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    first, *_ = re.findall(r"```python\n(.*?)```", page, re.S)
+    subprocess.run([sys.executable, "-c", first], cwd=tmp_path, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "PYTHONWARNINGS": "error"}
+    function = f'idl-ref() {{ "{sys.executable}" -m idl_ref "$@"; }}\n'
+    pairs = re.findall(r"```sh\n(.*?)```\s*(?:```text\n(.*?)```)?", page, re.S)
+    assert len(pairs) == 6
+    for commands, text in pairs:
+        done = subprocess.run(
+            ["bash", "-c", function + commands], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8",
+            timeout=300, check=False,
+        )  # fmt: skip
+        wrong = [line for line in done.stderr.splitlines() if line.startswith("idl-ref: error")]
+        printed = wrong + done.stdout.splitlines()
+        if text:
+            assert [without_numbers(line) for line in printed] == [without_numbers(line) for line in text.splitlines()]
+    answers = (tmp_path / "answers.csv").read_text(encoding="utf-8")
+    assert answers.startswith("sample,label,p_quickly,p_slowly,error_bound,status\n0,slowly,")
+
+
+def without_numbers(line):
+    return re.sub(r"\d[\d.e+-]*", "#", line)
