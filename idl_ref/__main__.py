@@ -19,8 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def entry() -> None:
     """Run `main` as the console script `idl-ref` and exit with its status."""
-    signal.signal(signal.SIGINT, _leave)
-    signal.signal(signal.SIGTERM, _leave)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell starts what runs in the background
+            signal.signal(number, _leave)
     sys.exit(main())
 
 

@@ -187,7 +187,7 @@ def test_ctrl_c_keeps_the_model(tmp_path, data, capsys, monkeypatch):
         return step(*arguments)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
-    status, out, err = run(capsys, "train", "--data", data, "--hidden", 4, "--epochs", 9, "--out", tmp_path)
+    status, out, err = run(capsys, "train", "--data", data, "--lr", 0.01, "--epochs", 9, "--out", tmp_path)
     assert status == 130
     assert "interrupted after 1 epoch; the model is saved with its weights" in out
     assert "Traceback" not in err

@@ -438,7 +438,27 @@ def test_a_checkpoint_is_not_replaced_without_resume(tmp_path, capsys):
     assert "--checkpoint must name a new file" in refused(capsys, *again)
 
 
-def test_signals_are_noted_even_if_their_exception_is_lost(capsys):
+@pytest.fixture
+def default_handlers():
+    """Give SIGINT the handler of Python, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_signals_that_are_ignored_remain_ignored(default_handlers):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Stopping() as stopping:
+        signal.raise_signal(signal.SIGINT)
+        stopping.leave_to_fit()
+        signal.raise_signal(signal.SIGINT)
+        stopping.hold()
+        signal.raise_signal(signal.SIGINT)
+        assert stopping.status is None
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_signals_are_noted_even_if_their_exception_is_lost(default_handlers):
     with Stopping() as stopping:
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -461,7 +481,13 @@ def start(folder, *more):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-m", "idl_ref", "train", "--data", "people.csv", "--target", "buys", "--hidden", "8"]
     return subprocess.Popen(
-        [*command, *more], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        [*command, *more],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

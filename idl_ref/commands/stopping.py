@@ -19,6 +19,8 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 class Stopping:
     """A context in which SIGINT and SIGTERM are handled, at first by exceptions.
 
+    A signal that was ignored before, as SIGINT is by what a shell starts in the background, remains ignored.
+
     Attributes
     ----------
     caught : int or None
@@ -32,7 +34,8 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         if self.ours:
-            self.before = {number: signal.getsignal(number) for number in WORDS}
+            found = {number: signal.getsignal(number) for number in WORDS}
+            self.before = {number: handler for number, handler in found.items() if handler != signal.SIG_IGN}
         self._handle(self._raise, self._raise)
         return self
 
@@ -71,9 +74,9 @@ class Stopping:
         self.caught = self.caught or caught
 
     def _handle(self, interrupt: Any, termination: Any) -> None:
-        if self.ours:
-            signal.signal(signal.SIGINT, interrupt)
-            signal.signal(signal.SIGTERM, termination)
+        for number, handler in ((signal.SIGINT, interrupt), (signal.SIGTERM, termination)):
+            if number in self.before:
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.caught = self.caught or number
