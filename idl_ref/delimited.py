@@ -1,9 +1,9 @@
 """This module reads .csv and .tsv files strictly, and says in which line they are wrong.
 
-A file is read in blocks of whole lines. A block in which every field is a plain number is parsed by NumPy, at the speed
-of libraries for tables; any other block goes through the module `csv` of Python, field by field. Both ways give the
-same numbers. Nothing is guessed: a row with another number of fields, a quote that is not closed, a byte that is not
-UTF-8, an empty line between rows, and a name that is empty or repeated are refused.
+A file is read in blocks of whole lines. In a block without quotes and missing values, NumPy parses the columns of
+numbers; any other block goes through the module `csv` of Python, field by field. Both ways give the same. Nothing is
+guessed: a row with another number of fields, a quote that is not closed, a byte that is not UTF-8, an empty line
+between rows, and a name that is empty or repeated are refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -22,7 +22,6 @@ from idl_ref.npz import FileFormatError
 BLOCK = 1 << 20  # A file is read in blocks of about this many bytes.
 LONGEST = 1 << 26  # The largest length of a line in bytes.
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-PLAIN = b"0123456789+-.eE\n"  # The bytes of a block of plain numbers, besides the delimiter.
 
 
 class Part(NamedTuple):
@@ -34,10 +33,10 @@ class Part(NamedTuple):
     unit: str = "line"
 
 
-def parts(path: str | os.PathLike[str], delimiter: str, plain: Callable[[], bool]) -> Iterator[Part]:
+def parts(path: str | os.PathLike[str], delimiter: str, numeric: Callable[[], Collection[str]]) -> Iterator[Part]:
     """Yield the rows of a file a block at a time, after a part without rows.
 
-    `plain` is asked before each block, and tells whether numbers may stand for their text.
+    `numeric` is asked before each block, and names the columns in which numbers may stand for their text.
     """
     with npz.reading(path, "a table") as stream:
         lines = _Lines(stream, delimiter)
@@ -49,12 +48,12 @@ def parts(path: str | os.PathLike[str], delimiter: str, plain: Callable[[], bool
                 yield Part(names, list(zip(*rows, strict=True)) or [()] * len(names), begins)
             if not (block := lines.block()):
                 return
-            numbers = _numbers(block, delimiter) if plain() and not lines.blank else None
-            if numbers is not None and numbers.shape[1] == len(names):
-                yield Part(names, numbers.T, range(lines.number + 1, lines.number + 1 + len(numbers)))
-                lines.number += len(numbers)
-            else:
+            columns = None if lines.blank else _quickly(block, delimiter, names, numeric())
+            if columns is None:
                 lines.decode(block)
+            else:
+                yield Part(names, columns, range(lines.number + 1, lines.number + 1 + len(columns[0])))
+                lines.number += len(columns[0])
 
 
 def checked_names(names: list[str]) -> list[str]:
@@ -162,15 +161,29 @@ class _Lines:
         return rows, begins
 
 
-def _numbers(block: bytes, delimiter: str) -> np.ndarray | None:
-    """Return the numbers (rows, p) of a block of lines, or None if a field is no plain number.
+def _quickly(block: bytes, delimiter: str, names: list[str], numeric: Collection[str]) -> list[Any] | None:
+    """Return the columns of a block of lines without quotes; None if one is not what its place in `numeric` says.
 
-    NumPy and Python parse a number of these characters by the same function.
+    NumPy and Python parse a number by the same function, but NumPy takes no number for a missing one.
     """
-    block = block.replace(b"\r\n", b"\n")
-    if block.translate(None, PLAIN + delimiter.encode()) or block.startswith(b"\n") or b"\n\n" in block:
+    block = block.replace(b"\r\n", b"\n").removesuffix(b"\n")
+    if not numeric or b'"' in block or b"\r" in block or b"\0" in block or b"\n\n" in b"\n" + block + b"\n":
         return None
+    places = [k for k, name in enumerate(names) if name in numeric]
     try:
-        return np.loadtxt(io.StringIO(block.decode()), delimiter=delimiter, comments=None, ndmin=2)
-    except ValueError:
+        text = block.decode("utf-8")
+        rows = [line.split(delimiter) for line in text.split("\n")] if len(places) < len(names) else []
+        if any(len(row) != len(names) for row in rows):
+            return None
+        numbers = np.loadtxt(
+            io.StringIO(text), delimiter=delimiter, comments=None, ndmin=2, usecols=places if rows else None
+        )
+    except ValueError:  # UnicodeDecodeError is one, too.
         return None
+    if numbers.shape[1] != len(places):
+        return None
+    columns: list[Any] = list(numbers.T)
+    for k, name in enumerate(names):
+        if name not in numeric:
+            columns.insert(k, [row[k] for row in rows])
+    return columns

@@ -62,7 +62,7 @@ def read(path: str | os.PathLike[str], ignore: Collection[str] = (), kinds: Kind
     known = {} if kinds is None else dict(kinds)
     while True:  # At most twice: the second time, every column is known that has numbers first, and a word later.
         columns = _Builder(known)
-        for part in _parts(path, lambda: not columns.words):  # noqa: B023 (the generator does not outlive the turn)
+        for part in _parts(path, lambda: columns.numbers):  # noqa: B023 (the generator does not outlive the turn)
             if absent := [name for name in ignore if name not in part.names]:
                 raise ValueError(
                     f"--ignore must name columns of {_shown(path)}; got {', '.join(absent)}: see its head."
@@ -79,8 +79,8 @@ def chunks(path: str | os.PathLike[str], kinds: Kinds) -> Iterator[Table]:
 
     A field of a column of numbers that is none becomes inf.
     """
-    by_number = "category" not in kinds.values()
-    for part in _parts(path, lambda: by_number):
+    numeric = [name for name, kind in kinds.items() if kind == "number"]
+    for part in _parts(path, lambda: numeric):
         columns = _Builder(kinds)
         columns.add(part, [name for name in part.names if name in kinds])
         yield columns.table(_shown(path))
@@ -88,7 +88,7 @@ def chunks(path: str | os.PathLike[str], kinds: Kinds) -> Iterator[Table]:
 
 def names(path: str | os.PathLike[str]) -> list[str]:
     """Return the names of the columns of a table."""
-    return next(_parts(path, lambda: False)).names
+    return next(_parts(path, lambda: ())).names
 
 
 def _shown(path: str | os.PathLike[str]) -> str:
@@ -222,11 +222,11 @@ def _number(field: str) -> float | None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _parts(path: str | os.PathLike[str], plain: Callable[[], bool]) -> Iterator[Part]:
-    """Yield the parts of a file, first one without rows. `plain` tells whether a part may hold numbers for its text."""
+def _parts(path: str | os.PathLike[str], numeric: Callable[[], Collection[str]]) -> Iterator[Part]:
+    """Yield the parts of a file, first one without rows. Numbers may stand for text in columns of `numeric`."""
     ending = _ending(path)
     if ending in DELIMITERS:
-        yield from delimited.parts(path, DELIMITERS[ending], plain)
+        yield from delimited.parts(path, DELIMITERS[ending], numeric)
     elif ending == ".parquet":
         yield from _parquet(path)
     else:

@@ -88,16 +88,14 @@ def test_what_a_column_holds(tmp_path, blocks, fields, expected, end):
     assert table.columns["last"].tolist() == list(range(len(fields)))
 
 
-@pytest.mark.parametrize("name", [n for n in FIELDS if not re.search(r"missing|spaces|leading|script|ids", n)])
+@pytest.mark.parametrize("name", [n for n in FIELDS if not re.search(r"missing|spaces|script|ids|underscores", n)])
 def test_pandas_reads_the_same(tmp_path, name):
-    """Of fields with spaces, NA or leading zeros, and of long ids, pandas makes something else in a column of words."""
+    """Where fields are missing or have spaces, pandas makes something else of a column of words."""
     pandas = pytest.importorskip("pandas")
     fields, expected = FIELDS[name]
     path = write(tmp_path, "\n".join(["it,last", *(f"{field},1" for field in fields)]))
-    assert [str(value) for value in pandas.read_csv(path)["it"]] == [
-        str(value) for value in (np.array(expected) if name in ("quoted numbers",) else expected)
-    ] or pandas.read_csv(path)["it"].astype(float).tolist() == expected
-    assert plainly(tables.read(path).columns["it"]) == expected
+    found = pandas.read_csv(path)["it"].tolist()
+    assert [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else str(v) for v in found] == expected
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False), min_size=3, max_size=3), min_size=1, max_size=30), st.booleans())
@@ -109,7 +107,7 @@ def test_both_ways_of_reading_numbers_give_the_same_bits(tmp_path_factory, rows,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delimited, "BLOCK", 8)  # so that NumPy parses each row, and not only a part after the first
         fast = tables.read(path)
-        patch.setattr(delimited, "_numbers", lambda *arguments: None)
+        patch.setattr(delimited, "_quickly", lambda *arguments: None)
         slow = tables.read(path)
     for k, name in enumerate("abc"):
         assert fast.columns[name].tobytes() == slow.columns[name].tobytes()
@@ -117,14 +115,40 @@ def test_both_ways_of_reading_numbers_give_the_same_bits(tmp_path_factory, rows,
     assert fast.lines.tolist() == slow.lines.tolist() == list(range(2, 2 + len(rows)))
 
 
-def test_numpy_parses_blocks_of_numbers(tmp_path, monkeypatch):
-    """The quick way is taken: without it, each field would go through Python."""
+@pytest.mark.parametrize("row", ["1,2", "1,x", "x,1"])
+def test_numpy_parses_blocks_of_numbers(tmp_path, monkeypatch, row):
+    """The quick way is taken, also beside words: without it, each field would go through Python."""
     monkeypatch.setattr(delimited, "BLOCK", 64)
-    monkeypatch.setattr(tables, "_number", None)
-    monkeypatch.setattr(np, "loadtxt", lambda *a, real=np.loadtxt, **k: (taken.append(1), real(*a, **k))[1])
-    taken = []
-    read(tmp_path, "a,b\n" + "1,2\n" * 100)
+    quickly, taken = delimited._quickly, []
+    monkeypatch.setattr(delimited, "_quickly", lambda *arguments: taken.append(quickly(*arguments)) or taken[-1])
+    table = read(tmp_path, "a,b\n" + f"{row}\n" * 100)
     assert len(taken) >= 5
+    assert None not in taken
+    assert [plainly(column)[-1] for column in table.columns.values()] == [
+        float(w) if w < "a" else w for w in row.split(",")
+    ]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(["1", "2.5", "", "x", "NA", "inf", " 3 ", '"4"', '"a,b"', "1_0", "é"]),
+            min_size=3,
+            max_size=3,
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_both_ways_of_reading_give_the_same(tmp_path_factory, rows):
+    path = write(tmp_path_factory.mktemp("t"), "a,b,c\n" + "".join(",".join(row) + "\n" for row in rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delimited, "BLOCK", 8)
+        quick = tables.read(path)
+        patch.setattr(delimited, "_quickly", lambda *arguments: None)
+        slow = tables.read(path)
+    assert [plainly(column) for column in quick.columns.values()] == [plainly(c) for c in slow.columns.values()]
+    assert quick.lines.tolist() == slow.lines.tolist()
 
 
 def test_a_mark_before_utf_8_and_spaces_around_names(tmp_path, blocks):
@@ -231,6 +255,20 @@ def test_too_many_words(tmp_path, monkeypatch):
     monkeypatch.setattr(delimited, "BLOCK", 16)
     with pytest.raises(ValueError, match=r"the column a must hold numbers, or words that repeat; got more than 3"):
         read(tmp_path, "a,b\n" + "".join(f"w{j},1\n" for j in range(9)))
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
+@pytest.mark.parametrize("rows", [20_000, pytest.param(500_000, marks=pytest.mark.slow)])
+def test_a_table_takes_little_memory(tmp_path, rows):
+    """The float64 columns are twice the float32 data; besides there is a block of the file, as text and as numbers."""
+    import memory_of_tables
+
+    memory_of_tables.write(tmp_path / "t.csv", rows, 64)
+    memory, _ = memory_of_tables.measure(tmp_path / "t.csv", rows, 64)
+    assert memory <= 2.15 + 32e6 / (4 * 64 * rows)
 
 
 # --- chunks -----------------------------------------------------------------------------------------------------------
