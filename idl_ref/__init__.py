@@ -1,15 +1,16 @@
 """`idl_ref` is a reference implementation of Implicit Deep Learning: X = φ(A X + B U), Ŷ = C X + D U.
 
-Importing this package imports NumPy and nothing heavier. Every name and every module of `__all__` is imported when it
-is first used, so that `idl_ref.plots` works after `import idl_ref` alone.
+Importing this package imports nothing else. Every name and every module of `__all__` is imported when it is first used,
+so that `idl_ref.plots` works after `import idl_ref` alone, and none of them imports more than NumPy unless it must.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from idl_ref._version import __version__ as __version__
-from idl_ref.backends import available_backends, warmup
+
+TYPE_CHECKING = False  # Type checkers take it for true. The module typing takes longer to import than all of this.
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from idl_ref import (
         activations,
         analysis,
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
         preprocessing,
         report,
         settings,
+        tables,
         train,
         weights,
         wellposed,
     )
     from idl_ref.activations import Activation
+    from idl_ref.backends import available_backends, warmup
     from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
     from idl_ref.estimators import ImplicitClassifier, ImplicitRegressor
     from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
@@ -87,6 +90,7 @@ __all__ = [
     "settings",
     "solve_adjoint",
     "solve_equilibrium",
+    "tables",
     "train",
     "warmup",
     "weights",
@@ -99,9 +103,11 @@ def _import_name(name: str) -> None:
     global SGD, Activation, Adam, ConvergenceWarning, FileFormatError, History, ImplicitClassifier, ImplicitFunction
     global ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel, ImplicitRegressor
     global NotConvergedError, Optimizer, Prediction, Predictor, Solution, SolveOptions, Status, certify
-    global check_gradients, fit, load, solve_adjoint, solve_equilibrium
+    global check_gradients, fit, load, available_backends, solve_adjoint, solve_equilibrium, warmup
     if name == "Activation":
         from idl_ref.activations import Activation
+    elif name in ("available_backends", "warmup"):
+        from idl_ref.backends import available_backends, warmup
     elif name in ("certify", "solve_adjoint", "solve_equilibrium"):
         from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
     elif name in ("ImplicitClassifier", "ImplicitRegressor"):
@@ -133,6 +139,8 @@ def _import_module(name: str) -> None:
         import idl_ref.activations
     elif name == "analysis":
         import idl_ref.analysis
+    elif name == "backends":
+        import idl_ref.backends
     elif name == "certificate":
         import idl_ref.certificate
     elif name == "conformance":
@@ -159,6 +167,8 @@ def _import_module(name: str) -> None:
         import idl_ref.report
     elif name == "settings":
         import idl_ref.settings
+    elif name == "tables":
+        import idl_ref.tables
     elif name == "train":
         import idl_ref.train
     elif name == "weights":
@@ -169,7 +179,7 @@ def _import_module(name: str) -> None:
 
 if not TYPE_CHECKING:  # A type checker that sees a module's __getattr__ accepts any attribute name of the module.
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> "Any":
         """Import a public name when it is first used (PEP 562)."""
         _import_name(name)
         _import_module(name)

@@ -23,7 +23,7 @@ def find(name: str, labels: Any) -> np.ndarray:
         raise ValueError(
             f"{name} must be class labels; got {K} different ones, from {_shown(classes[:1])} to "
             f"{_shown(classes[-1:])}, for {m} samples, which look like measured numbers or names of samples: group "
-            'them into fewer classes; to predict numbers, train in Python with loss="mse".'
+            'them into fewer classes; to predict numbers, use loss="mse", or --task regress.'
         )
     if K < 2:
         got = f"only {_shown(classes)}" if K else "none"
@@ -107,8 +107,8 @@ def _array(name: str, labels: Any) -> np.ndarray:
         if odd.size:
             raise ValueError(
                 f"{name} must be class labels; got {array.dtype} numbers such as {odd[0]:g}, which look like measured "
-                "numbers: turn them into classes, for example with numpy.digitize; to predict numbers, train in Python "
-                'with loss="mse".'
+                "numbers: turn them into classes, for example with numpy.digitize; to predict numbers, use "
+                'loss="mse", or --task regress.'
             )
         return array.astype(np.int64)
     if array.dtype.kind not in "iubU":

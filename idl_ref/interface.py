@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import classes
+from idl_ref import classes, columns
 from idl_ref import preprocessing as first
 from idl_ref.activations import Activation
 from idl_ref.backends import entrywise
 from idl_ref.backends.equation import Equation
 from idl_ref.certificate import OutputBound, column_max
 from idl_ref.checks import printable
+from idl_ref.columns import Columns
 from idl_ref.io import Describe, FileFormatError, Layout
 from idl_ref.npz import MESSAGE_LIMIT
 from idl_ref.preprocessing import Standardise
@@ -29,11 +30,12 @@ SHAPES = {"one for all": (1,), "one per feature": None}  # The form of these arr
 
 
 class Interface(Configured):
-    """The base of a model: its settings, the preprocessing of its raw inputs, and the classes of its outputs."""
+    """The base of a model: its settings, the the preprocessing of its raw inputs, and the classes of its outputs."""
 
     # The values of the class stand for models that never had others.
     _preprocessing: Standardise | None = None
     _classes: np.ndarray | None = None
+    _table: Columns | None = None
 
     @property
     def preprocessing(self) -> Standardise | None:
@@ -58,6 +60,18 @@ class Interface(Configured):
     @classes.setter
     def classes(self, value: Any) -> None:
         self._classes = None if value is None else classes.checked("classes", value, self.settings.output_dim)
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns of the table that the inputs come from, which `columns.matrix` makes of its rows; None for none.
+
+        Assign Columns, or None. A model that has columns and no classes predicts numbers.
+        """
+        return self._table
+
+    @columns.setter
+    def columns(self, value: Columns | None) -> None:
+        self._table = columns.attached(value, self.settings.input_dim)
 
 
 def checked(settings: Settings, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -92,6 +106,8 @@ def described(model: Interface, parameters: dict[str, np.ndarray]) -> tuple[dict
         raise ValueError(
             f"classes must have at most {MOST_CLASSES} characters in a file; got {size}: use shorter names."
         )
+    if model.columns is not None:
+        header["columns"] = model.columns.to_header()
     if (pre := model.preprocessing) is None:
         return header, parameters
     header["preprocessing"] = "one per feature" if pre.mean.ndim else "one for all"
@@ -99,16 +115,19 @@ def described(model: Interface, parameters: dict[str, np.ndarray]) -> tuple[dict
 
 
 def restore(path: Any, model: Interface, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Give a model the preprocessing and the classes of the file at `path` that it is loaded from."""
+    """Give a model the preprocessing, classes and columns of the file at `path` that it is loaded from."""
     kind = header["preprocessing"]
     if isinstance(kind, str):
         mean, scale = (arrays[name].reshape(() if SHAPES[kind] else -1) for name in CONSTANTS)
         kind = {"mean": mean, "scale": scale}
+    what = "the preprocessing or the classes do"
     try:
         model.preprocessing = None if kind is None else Standardise(**kind)
         model.classes = classes.restored(header.get("classes"), model.settings.output_dim)
+        what = "the columns do"
+        model.columns = None if (kept := header.get("columns")) is None else Columns.from_header(kept)
     except (TypeError, ValueError) as reason:
-        text = f"{path}: the preprocessing or the classes do not fit the model: {reason}"
+        text = f"{path}: {what} not fit the model: {reason}"
         raise FileFormatError(printable(text)[:MESSAGE_LIMIT]) from None
 
 

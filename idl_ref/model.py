@@ -69,12 +69,12 @@ class ImplicitModel(Interface):
     parameters : dict
         The raw parameters by name; changes of these arrays change the model. They are A (n, n), or L and R (n, rank);
         B (n, p); C (q, n); and D (q, p) unless no_D. With bias, B and D have one more column.
-    dtype : numpy.dtype
-        The dtype of the parameters.
     preprocessing : Standardise or None
         The first layer u = (U − mean)/scale. Every method and every export applies it to its inputs U, which are raw.
     classes : (q,) array or None
         The labels that the outputs stand for, which targets for cross_entropy then hold; None for 0 … q − 1.
+    columns : Columns or None
+        The columns of a table, by which `columns.matrix` makes U of its rows.
 
     Raises
     ------
@@ -223,7 +223,7 @@ class ImplicitModel(Interface):
 
         ValueError is raised for weights that are not finite, and for backend="cuda".
         """
-        return Predictor(self.settings, self.effective_weights(), self.preprocessing, self.classes)
+        return Predictor(self.settings, self.effective_weights(), self.preprocessing, self.classes, self.columns)
 
     # --- gradients ----------------------------------------------------------------------------------------------------
 

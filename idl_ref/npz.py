@@ -246,9 +246,9 @@ def read(stream: BinaryIO, member: Member) -> np.ndarray:
 
 
 def arrays(
-    path: str | os.PathLike[str], required: Iterable[str], optional: Iterable[str] = ()
+    path: str | os.PathLike[str], required: Iterable[str], optional: Iterable[str] = (), present: Iterable[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Return arrays of a data file by name; other members of the file are not read.
+    """Return arrays of a data file by name. Those in `present` must be there, too, but are not read.
 
     Raises
     ------
@@ -258,10 +258,9 @@ def arrays(
     """
     with reading(path, "a .npz file of numeric arrays") as stream:
         found, required = members(stream, deflated=True), list(required)
-        if not found.keys() >= set(required):
-            raise FileFormatError(
-                f"the file must hold {', '.join(required)}; got {', '.join(list(found)[:20]) or 'no arrays'}."
-            )
+        if not found.keys() >= {*required, *present}:
+            got = ", ".join(list(found)[:20]) or "no arrays"
+            raise FileFormatError(f"the file must hold {', '.join(present or required)}; got {got}.")
         wanted = [found[name] for name in (*required, *optional) if name in found]
         for member in wanted:
             _check_entries(member.name, describe(stream, member)[2])
@@ -272,6 +271,29 @@ def arrays(
                 f"of this size; got {size:,}: write them with numpy.savez, which does not compress."
             )
         return {member.name: read(stream, member) for member in wanted}
+
+
+def names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the arrays of a data file."""
+    with reading(path, "a .npz file of numeric arrays") as stream:
+        return list(members(stream, deflated=True))
+    raise AssertionError  # for type checkers: `reading` raises what it catches
+
+
+def single(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the array of an .npy file, as `numpy.save` writes it; its size is checked before it is read."""
+    with reading(path, "an .npy file of one numeric array") as stream:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise FileFormatError(f"the file must have the array format (1, 0); got {version}: save it again.")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+        _check_entries("the array", dtype)
+        size, left = dtype.itemsize * math.prod(shape), os.fstat(stream.fileno()).st_size - stream.tell()
+        if size != left:
+            raise FileFormatError(f"the file is damaged: it has {left} bytes for an array of {size}.")
+        flat = np.fromfile(stream, dtype, math.prod(shape))
+        return flat.reshape(shape, order="F" if fortran_order else "C")
+    raise AssertionError  # for type checkers: `reading` raises what it catches
 
 
 def _check_entries(name: str, dtype: np.dtype) -> None:

@@ -16,6 +16,7 @@ from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_N
 from idl_ref.certificate import OutputBound, column_max
 from idl_ref.choices import TwinName
 from idl_ref.classes import checked
+from idl_ref.columns import Columns, attached
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
 from idl_ref.solution import Status, report
@@ -74,6 +75,8 @@ class Predictor:
         The preprocessing of the model, which is applied to the inputs.
     classes : (q,) array, optional
         The classes of the model.
+    columns : Columns, optional
+        The columns of the table that the inputs come from.
 
     Attributes
     ----------
@@ -103,6 +106,7 @@ class Predictor:
     settings: Settings
     preprocessing: Standardise | None
     classes: np.ndarray | None
+    columns: Columns | None
     backend: TwinName
     weights: Mapping[str, np.ndarray]
 
@@ -112,6 +116,7 @@ class Predictor:
         weights: Weights,
         preprocessing: Standardise | None = None,
         classes: np.ndarray | None = None,
+        columns: Columns | None = None,
     ) -> None:
         backend = settings.resolved_backend()
         if backend == "cuda":
@@ -122,6 +127,7 @@ class Predictor:
         self.settings, self.backend = settings, backend
         self.preprocessing = first.attached(preprocessing, settings.input_dim, settings.dtype)
         self.classes = None if classes is None else checked("classes", classes, settings.output_dim)
+        self.columns = attached(columns, settings.input_dim)
         factors, B, C, D, bias = weights
         named = {name: _frozen(name, W) for name, W in (("B", B), ("C", C), ("D", D)) if W is not None}
         self.weights, self._answer = MappingProxyType(named), (1, settings.output_dim)
@@ -140,7 +146,7 @@ class Predictor:
         raise AttributeError(f"a Predictor cannot be changed; got del {name}.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Predictor, (self.settings, self.layer.weights, self.preprocessing, self.classes)
+        return Predictor, (self.settings, self.layer.weights, self.preprocessing, self.classes, self.columns)
 
     def __repr__(self) -> str:
         s = self.settings

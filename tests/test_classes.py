@@ -42,7 +42,7 @@ def model_with(names, **settings):
 
 @pytest.fixture(autouse=True)
 def _no_picture(monkeypatch):
-    monkeypatch.setattr("idl_ref.__main__._plot", lambda history, path: [])
+    monkeypatch.setattr("idl_ref.commands.train.plot", lambda history, path: [])
 
 
 # --- the map ----------------------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_train_and_predict(tmp_path, capsys, kind):
 )
 def test_train_refuses_what_is_no_class(tmp_path, capsys, changes, words):
     path = data(tmp_path / "data.npz", KINDS["years"], **changes)
-    status, out, err = run(capsys, "train", "--data", path, "--epochs", 1, "--out", tmp_path / "out")
+    status, out, err = run(capsys, "train", "--data", path, "--task", "classify", "--out", tmp_path / "out")
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert words in err

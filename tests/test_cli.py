@@ -75,7 +75,7 @@ def shell(*arguments, cwd, **options):
 def _few_pictures(request, monkeypatch):
     """Omit the drawing, which takes longer than everything else, except in the two tests that check the picture."""
     if request.node.name not in ("test_train_on_images", "test_train_without_matplotlib"):
-        monkeypatch.setattr("idl_ref.__main__._plot", lambda history, path: [])
+        monkeypatch.setattr("idl_ref.commands.train.plot", lambda history, path: [])
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ def test_train_with_no_arguments(tmp_path):
     last = done.stdout.splitlines()[-2:]
     accuracy = re.fullmatch(r"test accuracy: (\d\d\.\d\d) %", last[0])
     assert float(accuracy[1]) >= 97
-    assert last[1] == "wrote model.npz, history.json, training.png"
-    assert sorted(os.listdir(tmp_path)) == ["history.json", "model.npz", "training.png"]
+    assert last[1] == "wrote model.npz, history.json, report.html, training.png"
+    assert sorted(os.listdir(tmp_path)) == ["history.json", "model.npz", "report.html", "training.png"]
     assert "epoch 20/20" in done.stderr
     assert "Warning" not in done.stderr
     history = json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))
@@ -135,7 +135,8 @@ def test_train_is_reproducible(tmp_path, data, capsys):
 
 @pytest.mark.parametrize("arguments", [["--f", f] for f in FUNCTIONS] + [["--activation", name] for name in TABLE]
                          + [["--rank", "2"], ["--rank", "1", "--f", "rows"], ["--batch-size", "1000"], ["--lr", "0"],
-                            ["--backend", "numpy"], ["--epochs", "0"]])  # fmt: skip
+                            ["--backend", "numpy"], ["--optimizer", "adam"], ["--class-weight", "balanced"],
+                            ["--early-stopping"], ["--lr", "auto"], ["--hidden", "auto"]])  # fmt: skip
 def test_every_choice(tmp_path, data, capsys, arguments):
     base = ["train", "--data", data, "--hidden", 4, "--epochs", 1, "--out", tmp_path]
     assert run(capsys, *base, *arguments)[0] == 0
@@ -148,12 +149,21 @@ def test_every_choice(tmp_path, data, capsys, arguments):
     assert status == 0, out
 
 
+def test_no_epoch_replaces_no_model(trained, data, tmp_path, capsys):
+    before = trained.read_bytes()
+    status, out, _ = run(capsys, "train", "--data", data, "--epochs", 0, "--out", tmp_path)
+    assert status == 0
+    assert out.splitlines()[-1] == "nothing was learnt, so that no model was written: there was no epoch"
+    assert trained.read_bytes() == before
+
+
 def test_train_without_test_samples(tmp_path, capsys):
     empty = np.zeros((0, 4, 4), np.uint8), np.zeros(0, np.uint8)
     data = save(tmp_path / "data.npz", x_test=empty[0], y_test=empty[1])
     status, out, _ = run(capsys, "train", "--data", data, "--hidden", 4, "--epochs", 1, "--out", tmp_path)
     assert status == 0
-    assert "accuracy" not in out
+    assert "test accuracy" not in out
+    assert "on test data" not in out
 
 
 def test_train_without_matplotlib(tmp_path, data, capsys, monkeypatch):
@@ -164,7 +174,7 @@ def test_train_without_matplotlib(tmp_path, data, capsys, monkeypatch):
     status, out, _ = run(capsys, "train", "--data", data, "--hidden", 4, "--epochs", 1, "--out", tmp_path)
     assert status == 0
     assert 'training.png was not written: plots need matplotlib (pip install "idl-ref[plot]")' in out
-    assert sorted(os.listdir(tmp_path)) == ["data.npz", "history.json", "model.npz"]
+    assert sorted(os.listdir(tmp_path)) == ["data.npz", "history.json", "model.npz", "report.html"]
 
 
 def test_ctrl_c_keeps_the_model(tmp_path, data, capsys, monkeypatch):
@@ -172,14 +182,14 @@ def test_ctrl_c_keeps_the_model(tmp_path, data, capsys, monkeypatch):
 
     def interrupted(*arguments):
         taken.append(1)
-        if len(taken) == 3:
+        if len(taken) == 4:  # The first step, with a copy of the model, compiles the kernels.
             raise KeyboardInterrupt
         return step(*arguments)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
-    status, out, err = run(capsys, "train", "--data", data, "--hidden", 4, "--epochs", 9, "--out", tmp_path)
-    assert status == 0
-    assert "interrupted after 1 epochs; the model is saved with the weights it has now" in out
+    status, out, err = run(capsys, "train", "--data", data, "--lr", 0.01, "--epochs", 9, "--out", tmp_path)
+    assert status == 130
+    assert "interrupted after 1 epoch; the model is saved with its weights" in out
     assert "Traceback" not in err
     idl_ref.load(tmp_path / "model.npz")
     assert json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))["interrupted"] is True
@@ -189,7 +199,7 @@ def test_ctrl_c_elsewhere_leaves_quietly(trained, capsys, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(idl_ref, "load", interrupted)
+    monkeypatch.setattr("idl_ref.commands.predict.load", interrupted)
     assert run(capsys, "predict", trained) == (130, "", "idl-ref: interrupted\n")
 
 
@@ -212,20 +222,25 @@ def test_predict_writes_a_table(trained, data, tmp_path, capsys):
     status, out, _ = run(capsys, "predict", trained, "--data", data, "--out", path)
     assert status == 0
     assert f"wrote {path}" in out
-    assert path.read_text(encoding="utf-8").splitlines()[0] == "sample,label,y0,y1"
-    table = np.loadtxt(path, delimiter=",", skiprows=1)
-    model = idl_ref.load(trained)
-    Y = model(images(1, 20)[0])
-    np.testing.assert_array_equal(table[:, 0], np.arange(20))
-    np.testing.assert_array_equal(table[:, 1], Y.argmax(axis=1))
-    np.testing.assert_array_equal(table[:, 2:].astype(np.float32), Y)
+    head, *lines = path.read_text(encoding="utf-8").splitlines()
+    assert head == "sample,label,p_0,p_1,error_bound,status"
+    rows = [line.split(",") for line in lines]
+    prediction = idl_ref.load(trained).freeze().certified(images(1, 20)[0])
+    powers = np.exp(prediction.Y.astype(float))
+    assert [row[0] for row in rows] == [str(j) for j in range(20)]
+    assert [row[1] for row in rows] == [str(label) for label in prediction.Y.argmax(axis=1)]
+    p = np.array([row[2:4] for row in rows], float)
+    np.testing.assert_allclose(p, powers / powers.sum(axis=1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose([float(row[4]) for row in rows], prediction.error_bound, rtol=1e-2)
+    assert {row[5] for row in rows} <= {"converged", "precision_limit"}
 
 
 def test_predict_without_labels(trained, tmp_path, capsys):
     np.savez(tmp_path / "x.npz", x_test=images(1, 50)[0])
     status, out, _ = run(capsys, "predict", trained, "--data", tmp_path / "x.npz")
     assert status == 0
-    assert "accuracy" not in out
+    assert "test accuracy" not in out
+    assert "on test data" not in out
     assert out.rstrip().endswith("… (50 in all)")
 
 
@@ -390,11 +405,12 @@ def test_train_refuses_settings(tmp_path, data, capsys, arguments, words):
         ({"y_train": np.zeros(60)}, "y_train must hold at least two classes; got only 0"),
         ({"y_test": np.full(20, -1)}, "y_test must hold only the classes 0, 1; got also -1"),
         ({"y_test": np.full(20, 9)}, "y_test must hold only the classes 0, 1; got also 9"),
-        ({"y_train": np.zeros(59, int)}, "x_train must be samples of shape (m, …) and y_train labels of shape (m,)"),
+        ({"y_train": np.arange(59) % 2}, "x_train must be samples of shape (m, …) and y_train labels of shape (m,)"),
         ({"y_train": np.zeros((60, 1), int)}, "y_train labels of shape (m,); got (60, 4, 4) and (60, 1)"),
         ({"x_train": np.zeros(60)}, "x_train must be samples of shape (m, …)"),
         ({"x_test": np.zeros((20, 3, 3))}, "x_train and x_test must have samples of one shape"),
-        ({"x_train": np.zeros((0, 4, 4)), "y_train": np.zeros(0, int)}, "x_train must hold at least one sample"),
+        ({"x_train": np.zeros((0, 4, 4)), "y_train": np.zeros(0)}, "x_train must hold at least one sample"),
+        ({"x_train": np.zeros((0, 4, 4)), "y_train": np.zeros(0, int)}, "must hold at least two classes; got none"),
         ({"x_train": np.zeros((60, 4, 4), complex)}, "x_train must hold real numbers"),
         ({"x_train": np.full((60, 4, 4), "a")}, "x_train must hold real numbers"),
         ({"x_train": np.array([None] * 60)}, "must be a .npz file of numeric arrays"),
@@ -442,10 +458,10 @@ def test_a_damaged_data_file(tmp_path, data, capsys):
         assert "Traceback" not in err
 
 
-def test_an_array_file_is_no_data_file(tmp_path, trained, capsys):
+def test_an_array_file_that_holds_no_samples(tmp_path, trained, capsys):
     np.save(tmp_path / "x.npy", np.zeros(3))
-    assert "not an .npz file" in refused(capsys, "train", "--data", tmp_path / "x.npy")
-    assert "not an .npz file" in refused(capsys, "predict", trained, "--data", tmp_path / "x.npy")
+    assert "--target must name the .npy file with the targets" in refused(capsys, "train", "--data", tmp_path / "x.npy")
+    assert "X must be samples of shape (m, …)" in refused(capsys, "predict", trained, "--data", tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize(
@@ -503,16 +519,16 @@ def test_divergence_is_one_line(tmp_path, data, capsys):
 def test_a_training_that_diverges_in_its_last_step(tmp_path, data, capsys, rate):
     """The only batch has a finite loss, so that only the final weights show that the training diverged."""
     out = tmp_path / "out"
-    arguments = ["train", "--data", data, "--batch-size", 1000, "--epochs", 1, "--lr", rate, "--out", out]
+    arguments = ["train", "--data", data, "--hidden", 64, "--batch-size", 1000, "--epochs", 1, "--lr", rate]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        status, text, err = run(capsys, *arguments)
+        status, text, err = run(capsys, *arguments, "--out", out)
     assert status == 1
     assert "Traceback" not in err
     last = text.splitlines()[-1]
     assert re.match(r"the training diverged: the loss .* was \d\.\d+ before it and is \S+ now", last), text
     assert "model.npz was not written" in last
-    assert os.listdir(out) == ["history.json"]
+    assert sorted(os.listdir(out)) == ["history.json", "report.html"]
 
 
 def test_a_training_with_unconverged_samples(tmp_path, data, capsys, monkeypatch):

@@ -18,6 +18,9 @@ FLOORS = {
     "files": 1,
     "npz": 1,
     "classes": 0,
+    "columns": 1,
+    "delimited": 2,
+    "tables": 3,
     # mathematics
     "activations": 1,
     "losses": 1,
@@ -159,8 +162,18 @@ FLOORS = {
     "export.onnx": 27,
     "export": 28,
     "bench": 30,
+    # the command line
+    "commands": 0,
+    "commands.stopping": 26,
+    "commands.data": 26,
+    "commands.rows": 26,
+    "commands.summary": 27,
+    "commands.train": 40,
+    "commands.predict": 40,
+    "commands.check": 40,
+    "commands.program": 41,
     "": 40,  # The package itself imports its public names when they are first used.
-    "__main__": 41,
+    "__main__": 42,
 }
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip("."): path

@@ -402,7 +402,7 @@ def test_help_shows_no_default_where_there_is_none(capsys, command):
     text = capsys.readouterr().out
     assert "(default: None)" not in text
     assert "SUPPRESS" not in text
-    assert ("(default: 64)" in text) == (command == "train")
+    assert ("(default: sgd)" in text) == (command == "train")
 
 
 def test_objects_in_a_data_file(tmp_path, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import idl_ref
-from idl_ref.__main__ import _parser
+from idl_ref.commands.program import parser
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "stability.md").read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def test_every_name_is_documented_in_the_api(name):
 
 
 def test_the_commands_are_those_of_the_page():
-    (commands,) = [action.choices for action in _parser()._actions if isinstance(action.choices, dict)]
+    (commands,) = [action.choices for action in parser()._actions if isinstance(action.choices, dict)]
     sentence = re.search(r"Stable are the commands (.*?) of `idl-ref`", PAGE, re.S)[1]
     assert re.findall(r"`(\w+)`", sentence) == list(commands)
 

@@ -94,7 +94,7 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
         named["D"] = D2 @ D1
     parameters = {name: W.astype(settings.dtype) for name, W in named.items()}
     model = ImplicitModel.from_parameters(settings, parameters, first.preprocessing)
-    model.classes = second.classes
+    model.classes, model.columns = second.classes, first.columns
     return model
 
 

@@ -1,0 +1,160 @@
+"""The command `predict`: labels and probabilities, or numbers, with an error bound and a status for each sample."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from idl_ref import checks, classes, files, labels
+from idl_ref.commands import rows, summary
+from idl_ref.commands.rows import Rows
+from idl_ref.model import ImplicitModel, load
+from idl_ref.predictor import Prediction
+from idl_ref.solution import Status
+
+SHOWN = 40  # So many answers are printed.
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.description = (
+        "Predict with a saved model. A sample that does not converge, is not finite, or has a value that the model "
+        "cannot take, has no answer, and then the exit status is 1."
+    )
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file that train wrote")
+    data = (
+        "a table with the columns of the training data; or a .npz file with x_test or X; or X.npy; targets in it show "
+        "how good the answers are; without it, the digits' test set is used"
+    )
+    add("--data", type=Path, metavar="FILE", help=data)
+    table = (
+        "write a table with a row for each sample: its number, the label and the probability p_… of each class, or the "
+        "predicted numbers, a bound of the error of the outputs, and a status; a sample that failed has no answer"
+    )
+    add("--out", type=Path, metavar="FILE.csv", help=table)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    model = load(options.model)
+    source = rows.source(model, options.data)
+    if options.out is not None:
+        files.probe(options.out)
+    predictor, answers = model.freeze(), _Answers(model, source.target)
+    with nullcontext() if options.out is None else files.replacing(options.out, "w") as stream:
+        table = None if stream is None else csv.writer(stream, lineterminator="\n")
+        if table is not None:
+            table.writerow(answers.head())
+        for part in source.rows():
+            for row in answers.of(part, predictor.certified(part.U)):
+                if table is not None:
+                    table.writerow(row)
+    answers.print(options.out)
+    return 1 if answers.failed else 0
+
+
+class _Failure(NamedTuple):
+    """The first sample that failed: its number, where it stands, and why."""
+
+    number: int
+    place: str
+    why: str
+
+
+class _Answers:
+    """The answers to all samples, a portion at a time: rows of a table, and what is printed at the end."""
+
+    def __init__(self, model: ImplicitModel, target: str) -> None:
+        self.target = target
+        columns = model.columns
+        self.classifies = model.output_dim > 1 and (model.classes is not None or columns is None)
+        self.labels = np.arange(model.output_dim) if model.classes is None else model.classes
+        self.targets = list(columns.targets) if columns is not None and len(columns.targets) == model.output_dim else []
+        self.targets = self.targets or [f"y{i}" for i in range(model.output_dim)]
+        self.m, self.failed, self.judged, self.right = 0, 0, 0, 0
+        self.shown: list[str] = []
+        self.first: _Failure | None = None
+        self.truth: list[tuple[np.ndarray, ...]] = []  # for regression: targets, answers, and which are answers
+
+    def head(self) -> list[str]:
+        """Return the names of the columns of the table."""
+        classified = ["label", *(f"p_{label}" for label in self.labels.tolist())]
+        return ["sample", *(classified if self.classifies else self.targets), "error_bound", "status"]
+
+    def of(self, part: Rows, found: Prediction) -> list[list[str]]:
+        """Return the rows of the table for some samples, and count what is in them."""
+        Y, status = found.Y, found.status
+        known = (status <= int(Status.PRECISION_LIMIT)) & np.isfinite(Y).all(axis=1)
+        answers = [self._words(y) if ok else [""] * (len(self.head()) - 3) for y, ok in zip(Y, known, strict=True)]
+        self._count(part, known, status)
+        self.shown += [row[0] or "(failed)" for row in answers[: SHOWN - len(self.shown)]]
+        if part.truth is not None:
+            self._judge(part.truth, Y, known)
+        return [
+            [str(part.first + j), *answers[j], f"{bound:.3g}" if known[j] else "", self._status(part, j, known, status)]
+            for j, bound in enumerate(found.error_bound.tolist())
+        ]
+
+    def _words(self, y: np.ndarray) -> list[str]:
+        """Return the answer to one sample: its label and the probability of each class, or numbers."""
+        if not self.classifies:
+            return [f"{value:.9g}" for value in y.tolist()]
+        powers = np.exp(y.astype(np.float64) - y.max())
+        return [str(self.labels[y.argmax()]), *(f"{p:.6g}" for p in (powers / powers.sum()).tolist())]
+
+    def _count(self, part: Rows, known: np.ndarray, status: np.ndarray) -> None:
+        """Count samples, and those that failed."""
+        self.m += len(known)
+        self.failed += int((~known).sum())
+        if self.first is None and not known.all():
+            j = int(np.argmin(known))
+            why = part.faults.get(j) or labels.reason(status[j]).removesuffix(".")
+            self.first = _Failure(part.first + j, part.places[j] if part.places else "", why)
+
+    def _status(self, part: Rows, j: int, known: np.ndarray, status: np.ndarray) -> str:
+        """Return the status of one sample in a word, or what is wrong with it."""
+        if j in part.faults:
+            return part.faults[j]
+        found = Status(int(status[j]))
+        return "overflow" if found.success and not known[j] else found.name.lower()
+
+    def _judge(self, truth: Any, Y: np.ndarray, known: np.ndarray) -> None:
+        """Compare answers with targets; a sample without a target is not counted."""
+        if not self.classifies:
+            T = np.asarray(truth, np.float64).reshape(len(Y), math.prod(np.shape(truth)[1:]))
+            there = np.isfinite(T).all(axis=1)
+            if T.shape == Y.shape:
+                self.truth.append((T[there], Y[there].astype(np.float64), known[there]))
+            return
+        truth = truth.ravel()
+        there = np.array([label is not None and label == label for label in truth.tolist()], bool)
+        found = classes.index(self.target, truth[there], self.labels)
+        self.judged += int(there.sum())
+        self.right += int(((Y.argmax(axis=1)[there] == found) & known[there]).sum())
+
+    def print(self, out: Path | None) -> None:
+        """Print the answers, or where they were written to, and how good they are."""
+        if out is None:
+            print(" ".join(map(checks.printable, self.shown)) + (f" … ({self.m} in all)" if self.m > SHOWN else ""))
+        if self.judged:
+            print(labels.accuracy(self.right / self.judged, self.failed, self.judged))
+        if self.truth and sum(len(T) for T, _, _ in self.truth):
+            T, Y, known = (np.concatenate(arrays) for arrays in zip(*self.truth, strict=True))
+            print(summary.of_numbers(T, Y, known).words())
+        if out is not None:
+            print(f"wrote {checks.printable(out)}")
+        if self.first is not None:
+            number, place, why = self.first
+            what = "label" if self.classifies else "answer"
+            print(
+                f"{self.failed} of {self.m} samples failed and have no {what}; the first is sample {number}{place}: "
+                f"{why}."
+            )
