@@ -427,13 +427,19 @@ def test_every_way_gives_the_same_answer_to_the_same_raw_rows(Estimator, dtype, 
     for target, serve in served.items():
         export(model, target, tmp_path)
         agree(serve(), *allowed(model, rows))
+    np.savez(tmp_path / "rows.npz", x_test=rows)
+    out = tmp_path / "out.csv"
+    command = ["predict", tmp_path / "model.npz", "--data", tmp_path / "rows.npz", "--out", out]
+    assert main([str(word) for word in command]) == 0
+    with out.open(encoding="utf-8") as stream:
+        answers = list(csv.DictReader(stream))
     if Estimator is ImplicitClassifier:
-        np.savez(tmp_path / "rows.npz", x_test=rows)
-        out = tmp_path / "out.csv"
-        command = ["predict", tmp_path / "model.npz", "--data", tmp_path / "rows.npz", "--out", out]
-        assert main([str(word) for word in command]) == 0
-        with out.open(encoding="utf-8") as stream:
-            assert [row["label"] for row in csv.DictReader(stream)] == estimator.predict(rows).tolist()
+        assert [answer["label"] for answer in answers] == estimator.predict(rows).tolist()
+        P = [[float(answer[f"p_{name}"]) for name in estimator.classes_] for answer in answers]
+        np.testing.assert_allclose(P, estimator.predict_proba(rows), atol=1e-5)
+    else:
+        Y = np.array([[float(answer["y0"])] for answer in answers])
+        agree(Y, expected, certified.error_bound + 1e-8 * np.abs(Y).max())
 
 
 @BOTH
