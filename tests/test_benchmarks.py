@@ -1,5 +1,6 @@
 """The benchmark command runs from beginning to end; these tests do not judge its figures."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +37,14 @@ def test_an_unknown_workload_is_refused_with_a_sentence():
     done = subprocess.run([sys.executable, RUN, "--only", "n=33"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "--only must be a part of a workload's name; got 'n=33'." in done.stderr
+
+
+def test_the_estimators_are_compared_with_an_mlp(tmp_path):
+    pytest.importorskip("sklearn")
+    command = [sys.executable, RUN.with_name("estimators.py"), "--only", "iris", "--seeds", "1", "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(RUN.parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "estimators_table.md").read_text(encoding="utf-8")
+    assert "| iris | 150 × 4 | accuracy | 0.9" in table
+    assert "of 1 data sets" in table
