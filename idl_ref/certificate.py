@@ -47,7 +47,7 @@ SAFETY = 1 + 1e-9  # This factor covers the rounding of this module's own float6
 
 def column_max(X: np.ndarray) -> np.ndarray:
     """Return ‖x‖∞ of each column, which is NaN if the column contains NaN.   (n, m) -> (m,)"""
-    return np.abs(X).max(axis=0, initial=0.0)
+    return np.maximum.reduce(np.abs(X), axis=0, initial=0.0)
 
 
 def asked_step(tol: Number, z_norm: Number) -> Number:
