@@ -43,7 +43,7 @@ def picard(
         before, X = application.step, application.G
         if leave_slow:
             alive = leavers.add(X, alive, slow >= methods.SLOW_STEPS)
-        if not alive.all():
+        if np.count_nonzero(alive) < alive.size:
             equation, X, before, slow = equation.take(alive), X[:, alive], before[alive], slow[alive]
     return leavers.join()
 
@@ -158,7 +158,9 @@ def solve(equation: Equation, X0: np.ndarray | None, options: SolveOptions, cert
             safeguarded(running, X, ledger, trials.Anderson(X))
         else:
             ledger.index, X = picard(running, X, ledger, leave_slow=True)
-            other = methods.newton_cost(equation.factors)
-            ledger.index, X = safeguarded(equation.take(ledger.index), X, ledger, trials.Anderson(X), other)
-            safeguarded(equation.take(ledger.index), X, ledger, trials.Newton())
+            if ledger.index.size:
+                other = methods.newton_cost(equation.factors)
+                ledger.index, X = safeguarded(equation.take(ledger.index), X, ledger, trials.Anderson(X), other)
+            if ledger.index.size:
+                safeguarded(equation.take(ledger.index), X, ledger, trials.Newton())
         return ledger.solution()
