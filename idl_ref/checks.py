@@ -72,13 +72,15 @@ def stream(value: Any) -> Any:
 
 def place(backend: str, stream: Any, *arrays: Any) -> None:
     """Refuse a stream, and arrays on a device, for a backend that computes on the host."""
-    if stream is not None and backend != "cuda":
+    if backend == "cuda":
+        return
+    if stream is not None:
         raise ValueError(
             f'stream is for backend="cuda"; got backend={backend!r}: '
             'leave it out of SolveOptions, or pass backend="cuda".'
         )
     for array in arrays:
-        if type(array) is OnDevice and backend != "cuda":
+        if type(array) is OnDevice:
             raise ValueError(
                 f'arrays on a CUDA device need backend="cuda"; got backend={backend!r}: '
                 'pass backend="cuda", or copy the arrays to the host.'
@@ -189,7 +191,7 @@ def model_dtype(value: Any) -> np.dtype:
 
 def samples(name: str, value: Any, letter: str, width: int, dtype: Any, rows: int | None = None) -> np.ndarray:
     """Return a batch of samples, one per row, as an array of shape (m, width); m must be `rows` if that is given."""
-    array = real_array(name, value, dtype)
+    array = value if type(value) is np.ndarray and value.dtype == dtype else real_array(name, value, dtype)
     if array.ndim != 2 or array.shape[1] != width:
         way_out = "samples are rows."
         if array.ndim == 1 and array.size == width:
@@ -326,7 +328,7 @@ def labels(name: str, value: Any, m: int, q: int) -> np.ndarray:
         raise TypeError(f"{name} must be whole-number class labels; got {got}.")
     if way_out:
         raise ValueError(f"{name} must have shape {(m,)}, one label per sample; got {array.shape}{way_out}.")
-    if m and (array.min() < 0 or array.max() >= q):
+    if m and not 0 <= array.item(array.argmin()) <= array.item(array.argmax()) < q:
         low, high, distinct = int(array.min()), int(array.max()), len(np.unique(array))
         way_out = f"renumber the labels by numpy.unique({name}, return_inverse=True)[1]"
         if distinct > q:

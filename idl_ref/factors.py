@@ -11,6 +11,7 @@ from idl_ref import checks
 __all__ = ["apply", "gradients", "norm_inf", "transpose"]
 
 Factors = tuple[np.ndarray, ...]
+STARTS = ("X0", "V0")  # The starts of the iterations, which may be None.
 
 
 def check_factors(A: Any) -> Factors:
@@ -35,10 +36,12 @@ def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
     The first of these arrays determines m. The start of the iteration, X0 or V0, may be None. The dtype is float32 if
     all arrays are float32, else float64.
     """
+    if _fits(A, columns):
+        return (A,), list(columns.values())
     factors = check_factors(A)
     given = {}
     for name, value in columns.items():
-        if value is not None or name not in ("X0", "V0"):
+        if value is not None or name not in STARTS:
             given[name] = checks.real_array(name, value)
     dtype = checks.float_dtype(*factors, *given.values())
     first = next(iter(given))
@@ -54,6 +57,21 @@ def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
     if factors[0].dtype != dtype or factors[-1].dtype != dtype:
         factors = tuple([checks.real_array("A", F, dtype) for F in factors])
     return factors, [given.get(name) for name in columns]
+
+
+def _fits(A: Any, columns: dict[str, Any]) -> bool:
+    """Tell whether A and the columns of an equation fit together as they are, so that nothing needs to be converted."""
+    if type(A) is not np.ndarray or A.dtype not in checks.FLOAT_DTYPES or A.ndim != 2:
+        return False
+    n, dtype, shape = len(A), A.dtype, None
+    for name, array in columns.items():
+        if type(array) is np.ndarray and array.dtype is dtype:
+            shape = shape or array.shape
+            if array.shape != shape:
+                return False
+        elif array is not None or name not in STARTS:
+            return False
+    return A.shape == (n, n) and shape is not None and len(shape) == 2 and shape[0] == n
 
 
 def apply(factors: Factors, X: np.ndarray) -> np.ndarray:
@@ -90,7 +108,7 @@ def triangle(factors: Factors) -> Literal["upper", "lower"] | None:
         return None
     (A,) = factors
     # For most matrices, the corners and the first or last row decide in O(n) operations, without all n² entries.
-    if A.size and A[-1, 0] != 0 and A[0, -1] != 0:
+    if A.size and A.item(-1, 0) and A.item(0, -1):
         return None
     if not A[-1:].any() and not np.tril(A).any():
         return "upper"

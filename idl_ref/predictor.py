@@ -129,9 +129,10 @@ class Predictor:
         self.classes = None if classes is None else checked("classes", classes, settings.output_dim)
         self.columns = attached(columns, settings.input_dim)
         factors, B, C, D, bias = weights
-        named = {name: _frozen(name, W) for name, W in (("B", B), ("C", C), ("D", D)) if W is not None}
-        self.weights, self._answer = MappingProxyType(named), (1, settings.output_dim)
-        own = Weights(tuple([_frozen("A", F) for F in factors]), named["B"], named["C"], named.get("D"), bias)
+        named = {name: _copied(name, W) for name, W in (("B", B), ("C", C), ("D", D)) if W is not None}
+        self.weights = MappingProxyType({name: _read_only(W) for name, W in named.items()})
+        self._answer = 1, settings.output_dim
+        own = Weights(tuple([_copied("A", F) for F in factors]), named["B"], named["C"], named.get("D"), bias)
         self.layer = settings.layer(own)
         self._bound = OutputBound.of(*own[:4], activations.get(settings.activation), preprocessing is not None)
         self.layer.prepare()
@@ -243,7 +244,9 @@ class Predictor:
 
     def _rows(self, U: Any) -> np.ndarray:
         """Return U (m, p), preprocessed and in the model's dtype, and C-contiguous if it is one sample."""
-        U = first.inputs("U", U, self.settings.input_dim, self.settings.dtype, self.preprocessing)
+        s, pre = self.settings, self.preprocessing
+        p, dtype = s.input_dim, s.dtype
+        U = checks.samples("U", U, "p", p, dtype) if pre is None else pre.inputs("U", U, p, dtype)
         return U if len(U) != 1 or U.flags.carray else np.array(U, order="C")
 
     def _within(self, U: np.ndarray, start: float, deadline: float) -> ForwardPass:
@@ -286,10 +289,15 @@ class Predictor:
         return Prediction(Y, np.array([bound]), np.array([status], np.int8), iterations, np.array([step]))
 
 
-def _frozen(name: str, W: np.ndarray) -> np.ndarray:
-    """Return a read-only copy of a weight, and refuse one that is not finite."""
+def _copied(name: str, W: np.ndarray) -> np.ndarray:
+    """Return a copy of a weight, and refuse one that is not finite."""
     if not np.isfinite(W).all():
         raise ValueError(f"{name} must be finite for predictions; got NaN or inf: the training has diverged.")
-    W = np.array(W, order="C")
-    W.flags.writeable = False
-    return W
+    return np.array(W, order="C")
+
+
+def _read_only(W: np.ndarray) -> np.ndarray:
+    """Return a read-only view of a weight; a compiled layer would copy a read-only array in every call."""
+    view = W.view()
+    view.flags.writeable = False
+    return view

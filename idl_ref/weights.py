@@ -198,12 +198,13 @@ def _unchanged(
 
     For A, or L and R, the entries must equal the copies too.
     """
-    if settings is not then or parameters.keys() != arrays.keys():
+    if settings is not then or len(parameters) != len(arrays):
         return False
     for name, W in arrays.items():
-        if parameters[name] is not W:
+        if parameters.get(name) is not W:
             return False
     for name, copy in copies.items():
-        if parameters[name].shape != copy.shape or not (parameters[name] == copy).all():
+        W = arrays[name]
+        if W.shape != copy.shape or np.count_nonzero(copy != W):  # NumPy counts faster than it asks for `any`.
             return False
     return True

@@ -225,11 +225,11 @@ def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.nda
     sums = _row_sums(A)
     row = sums.argmax()
     nu = sums[row]
+    if not nu > kappa:
+        return G
     if np.isinf(nu) and np.isfinite(A).all():  # κ A / ‖A‖∞ is the same for a multiple of A.
         largest = np.abs(A).max()
         return scale_to_norm_pullback(A / largest, kappa, G) / largest
-    if not nu > kappa:
-        return G
     result = G.copy()
     result[row] -= ((G * A).sum() / nu) * np.sign(A[row])
     result *= _scale(A, nu, kappa)
@@ -239,6 +239,8 @@ def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.nda
 def _row_sums(A: np.ndarray) -> np.ndarray:
     """Return Σⱼ |A_ij| in float64, inf where the sum overflows.   A (n, k) -> (n,)"""
     size = magnitude(A)
+    if A.dtype == np.float32:  # The sum cannot overflow.
+        return np.add.reduce(size, axis=1)
     with np.errstate(over="ignore"):
         if (
             size.dtype.kind == "c"

@@ -4,8 +4,8 @@ Columns are contiguous, filled up with zeros to a multiple of ROWS, and begin `s
 all x, then all g, z and s. When a column is done, the last one takes its place, so that the columns that go on stand
 side by side. The solvers take what belongs together as tuples:
 
-columns     Z, S and X0, flat. S and X0 are empty where there is none.
-where       How far apart the rows and the columns of Z, of S and of X0 are.
+columns     Z, S and X0, each with its entries and the distances between its rows and its columns. S and X0 are empty
+            where there is none.
 roundings   The fields of a `certificate.Rounding`.
 answer      x column by column, status, iterations, and numbers (5, m), whose rows are STEP … LIPSCHITZ; and a flag that
             ends the solver before its columns are done, where it is not 0.
@@ -42,21 +42,21 @@ STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)  # BOUND is EXCESS / (1 − KAP
 
 
 @compiled
-def load(columns, where, first, M, x, w, room, n, stride, z_norm):
-    """Copy the columns of a tile to M and write ‖z‖∞ of each, NaN if its z, s or x is not finite.
+def load(columns, first, M, x, w, room, n, stride, z_norm):
+    """Copy the columns of a tile to M, write ‖z‖∞ of each, NaN if its z, s or x is not finite; return whether X0 is 0.
 
     x, g, z and s have room for `room` columns each, because products take columns in groups and may read a few more
     than there are.
     """
     vec.separate()
-    Z, S, X0 = columns
+    (Z, z_down, z_right), (S, s_down, s_right), (X0, x_down, x_right) = columns
     end, block = stride - ROWS, room * stride
     z, s = x + 2 * block, x + 3 * block
-    gather(Z, first * where[1], where[0], where[1], M, z, stride, n, w, end, room)
+    gather(Z, first * z_right, z_down, z_right, M, z, stride, n, w, end, room)
     if S.size > 0:
-        gather(S, first * where[3], where[2], where[3], M, s, stride, n, w, end, room)
+        gather(S, first * s_right, s_down, s_right, M, s, stride, n, w, end, room)
     if X0.size > 0:
-        gather(X0, first * where[5], where[4], where[5], M, x, stride, n, w, end, room)
+        gather(X0, first * x_right, x_down, x_right, M, x, stride, n, w, end, room)
     else:
         fill(M, x, x + block, 0.0)
     for c in range(w):
@@ -68,6 +68,7 @@ def load(columns, where, first, M, x, w, room, n, stride, z_norm):
             finite = finite and math.isfinite(norms(M, s + c * stride, -end, end)[0])
         if not finite:
             z_norm[c] = math.nan
+    return X0.size == 0
 
 
 @compiled
@@ -153,19 +154,19 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
 
 
 @entry
-def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer):
+def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
     """x ← g(x) for the columns first … last − 1, each until it is done, or was slow for `slow_steps` steps in a row.
 
-    sizes: n, r (0 for one factor), activation, max_iter, slow_steps, and 1 if the first product, A·0, can be left out.
-    levels: tol, and the ratio of two steps from which on the second one is slow. Returns how many columns were slow.
+    sizes: n, r (0 for one factor), activation, max_iter and slow_steps. levels: tol, and the ratio of two steps from
+    which on the second one is slow. Returns how many columns were slow.
     """
-    n, r, code, max_iter, slow_steps, skip = sizes
+    n, r, code, max_iter, slow_steps = sizes
     (tol, slow), roundings = levels, Rounding(*roundings)
     most = enough(max_iter) if slow_steps < methods.ENDLESS else methods.ENDLESS
     w = last - first
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride = end + ROWS
-    block, adjoint = room * stride, columns[1].size > 0
+    block, adjoint = room * stride, columns[1][0].size > 0
     M = np.empty(5 * block + (room + 3) * small + SCRATCH * stride + ROWS, F1.dtype)
     x, iterations, shape = boundary(M), answer[2], (n, r, code, end)
     g, z, kept, t, count, left = x + block, x + 2 * block, x + 4 * block, x + 5 * block, w, 0
@@ -173,14 +174,15 @@ def picard(first, last, F1, F2, columns, sizes, where, levels, roundings, answer
     index, slowed, stale = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w, np.int64)
     z_norm, asked, before, lowest, eps = np.empty(w), np.empty(w), np.empty(w), np.empty(w), 2 * roundings.unit
     tiny = roundings.tiny
-    load(columns, where, first, M, x, w, room, n, stride, z_norm)
+    at_zero = load(columns, first, M, x, w, room, n, stride, z_norm)
+    skip = at_zero and math.isfinite(roundings.norm)  # A·0 = 0, unless A has an entry NaN or inf.
     for c in range(w):
         index[c], before[c], lowest[c], slowed[c], stale[c] = first + c, math.inf, math.inf, 0, 0
         asked[c] = asked_step(tol, z_norm[c])
     fill(M, t, t + small, 0.0)
     while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
-        skip = 0
+        skip = False
         for a in range(count - 1, -1, -1):
             j, at = index[a], a * stride
             s = z + block + at if adjoint else -1
@@ -285,18 +287,18 @@ def propose(M, places, f, history, state, shape, F2, Lt, systems, stride, eps, c
 
 
 @entry
-def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, answer):
+def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     """Trial points that are kept only if they bring the step down, as `safeguarded` in the NumPy twin defines.
 
     They are Newton's where Lt holds the columns of the first factor, and Anderson's where it is None.
     sizes: as for `picard`, with leash and respite instead of slow_steps. levels: tol, the ratio of the steps, and the
     cost of another method, inf if there is none. Returns how many columns were left to that.
     """
-    n, r, code, max_iter, leash, respite, skip = sizes
+    n, r, code, max_iter, leash, respite = sizes
     (tol, decrease, other), roundings, w = levels, Rounding(*roundings), last - first
     end, small, room, rules = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP), (decrease, leash, respite)
     stride, eps, tiny = end + ROWS, 2 * roundings.unit, roundings.tiny
-    block, adjoint, kept = room * stride, columns[1].size > 0, w if Lt is None else 0
+    block, adjoint, kept = room * stride, columns[1][0].size > 0, w if Lt is None else 0
     M = np.empty(5 * block + (HISTORY * kept + 1 + SCRATCH) * stride + (room + 3) * small + ROWS, F1.dtype)
     x, count, iterations, shape, rounds, left = boundary(M), w, answer[2], (n, r, code, end), 0, 0
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
@@ -310,14 +312,14 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
     room_J, room_F = ((k + 1) * width, filled(r + 1, GROUP) * (stride + small) + small) if Lt is not None else (0, 0)
     system = np.empty(room_J, F1.dtype), np.zeros(end, F1.dtype), np.zeros(room_F, F1.dtype), answer[4]
     systems = system, (np.empty((kept, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH))
-    load(columns, where, first, M, x, w, room, n, stride, z_norm)
+    skip = load(columns, first, M, x, w, room, n, stride, z_norm) and math.isfinite(roundings.norm)
     for c in range(w):
         index[c], slot[c], states[c, PATIENCE], best[c], lowest[c] = first + c, c, 1, math.inf, math.inf
         asked[c] = asked_step(tol, z_norm[c])
     fill(M, t, t + small, 0.0)
     while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
-        skip, rounds = 0, rounds + 1
+        skip, rounds = False, rounds + 1
         for a in range(count - 1, -1, -1):
             c, j, at = slot[a], index[a], a * stride
             s, state = z + block + at if adjoint else -1, states[slot[a]]
@@ -355,21 +357,21 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, where, levels, roundings, a
 
 
 @entry
-def substitute(first, last, A, packed, columns, sizes, where, tol, roundings, answer):
+def substitute(first, last, A, packed, columns, sizes, tol, roundings, answer):
     """One sweep over a strictly triangular matrix, whose columns are the rows of the flat array A.
 
     As soon as x_k is known, A_ik x_k is added to every p_i = Σ_j A_ij x_j + z_i. The answer is g(x), by a product as
-    in the other solvers. sizes: n, activation, and 1 for an upper triangle. columns: Z and S only.
+    in the other solvers. sizes: n, activation, and 1 for an upper triangle. X0 is not read.
     """
     n, code, upper = sizes
-    Z, S = columns
+    (Z, z_down, z_right), (S, s_down, s_right), _ = columns
     w, end = last - first, filled(n, ROWS)
     stride, room = end + ROWS, filled(w, GROUP)
     block, adjoint, roundings = room * stride, S.size > 0, Rounding(*roundings)
     M = np.zeros(4 * block, packed.dtype)
-    gather(Z, first * where[1], where[0], where[1], M, 2 * block, stride, n, w, end, room)
+    gather(Z, first * z_right, z_down, z_right, M, 2 * block, stride, n, w, end, room)
     if adjoint:
-        gather(S, first * where[3], where[2], where[3], M, 3 * block, stride, n, w, end, room)
+        gather(S, first * s_right, s_down, s_right, M, 3 * block, stride, n, w, end, room)
     copy(M, 0, 2 * block, w * stride)
     for position in range(n):
         k = n - 1 - position if upper else position

@@ -16,7 +16,6 @@ from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import kernels, passes, threads
 from idl_ref.backends.numba.products import GROUP, ROWS, pack
-from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Weights
 
@@ -49,7 +48,7 @@ def transposed(F: np.ndarray) -> np.ndarray:
 
 def by_rows(M: np.ndarray) -> np.ndarray:
     """Return the entries of a matrix row by row, as a flat array, which is a copy only if the memory is different."""
-    return (M if M.flags.carray else np.array(M, order="C")).reshape(-1)
+    return (M if M.flags.carray else np.array(M, order="C")).ravel()
 
 
 def by_columns(M: np.ndarray) -> np.ndarray:
@@ -65,10 +64,10 @@ def tiles(m: int, column_bytes: int, tile: int | None, flops: int) -> tuple[int,
     """
     workers = numba.get_num_threads() if m * flops > PARALLEL_FLOPS else 1
     if tile is None:
-        share = -(-m // workers)
         most = max(GROUP, min(TILE, TILE_BYTES // column_bytes) // GROUP * GROUP)
         if m <= most and workers == 1:
             return 1, m
+        share = -(-m // workers)
         width = -(-share // -(-share // most))
         tile = -(-width // GROUP) * GROUP
     return min(workers, -(-m // tile)), tile
@@ -89,43 +88,36 @@ def packed_size(height: int, width: int) -> int:
 class Prepared(NamedTuple):
     """The data of a solve that do not depend on its columns. A layer computes them once for each of its equations."""
 
-    asked: str  # the method that the options name
-    method: str  # the method that this name stands for
-    r: int  # the rank, or 0 for a dense A
-    code: int  # the code of the activation
+    options: SolveOptions
+    method: str  # the method that the name in the options stands for
+    sizes: tuple[int, int, int, int]  # n, the rank or 0 for a dense A, the code of the activation, and max_iter
     F1: np.ndarray  # the first factor, packed in panels
     F2: np.ndarray  # the second factor, packed in panels; empty for a dense A
     roundings: tuple[float, ...]  # a Rounding as a plain tuple, which a kernel receives faster than a named one
     flops: int  # the flops of one application to one column
 
 
-def prepare(equation: Equation, asked: Method, known: Prepared | None) -> Prepared:
-    """Choose the method and pack the factors; `known`, prepared for another method, saves packing them again.
+def prepare(equation: Equation, options: SolveOptions, known: Prepared | None) -> Prepared:
+    """Choose the method and pack the factors; `known`, prepared for other options, saves packing them again.
 
     Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its largest entry bounds ‖A‖∞.
     """
     factors, activation, S, _ = equation
-    adjoint = S is not None
-    method = methods.choose(asked, factors, adjoint)
+    A, dtype, adjoint, product = factors[0], factors[0].dtype, S is not None, len(factors) > 1
+    n, width = A.shape
+    method, r = methods.choose(options.method, factors, adjoint), width if product else 0
+    sizes = n, r, activation.code, min(int(options.max_iter), methods.ENDLESS)
     if known is not None:
-        return known._replace(asked=asked, method=method)
-    dtype = factors[0].dtype
-    weights = NOTHING[dtype][0]  # An empty array stands for ones.
-    panels, terms, flops, largest = [weights, weights], ROWS, ENTRY_FLOPS * factors[0].shape[0], 0.0
-    for i in range(len(factors)) if adjoint else range(len(factors) - 1, -1, -1):
-        height, width = factors[i].shape
-        panels[i] = np.empty(packed_size(height, width), dtype)
-        sums = np.empty(methods.filled(width if adjoint else height, ROWS), dtype)
-        largest = pack(*flat(factors[i]), height, width, panels[i], adjoint, weights, sums)
-        weights = sums
-        terms += height + width
-        flops += 2 * height * width
-    norm = methods.norm_bound(largest, terms, dtype, len(factors) > 1)
+        return known._replace(options=options, method=method, sizes=sizes)
+    nothing = NOTHING[dtype]
+    F1, F2 = np.empty(packed_size(n, width), dtype), np.empty(packed_size(r, n), dtype) if product else nothing[0]
+    largest = pack(flat(A), flat(factors[1]) if product else nothing, (n, r), adjoint, F1, F2)
+    entries, terms = (2 * n * r, ROWS + 2 * (n + r)) if product else (n * n, ROWS + 2 * n)
+    norm = methods.norm_bound(largest, terms, dtype, product)
     if not norm < 1:  # The certificate then depends on the exact value.
         norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
-    r = factors[0].shape[1] if len(factors) == 2 else 0
     roundings = tuple(certificate.rounding(factors, activation, dtype, norm))
-    return Prepared(asked, method, r, activation.code, panels[0], panels[1], roundings, flops)
+    return Prepared(options, method, sizes, F1, F2, roundings, ENTRY_FLOPS * n + 2 * entries)
 
 
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
@@ -170,7 +162,6 @@ def solve(
     prepared: Prepared,
     equation: Equation,
     X0: np.ndarray | None,
-    options: SolveOptions,
     around: Forward | None = None,
 ) -> Solution:
     """Solve an equation, and compute Z and Y of a forward pass, in the same launch if the method is Picard's."""
@@ -178,32 +169,32 @@ def solve(
     answer = blank(n, m, equation.Z.dtype, np.zeros(m, np.intp))
     if around and not one_launch:
         around.before(equation.Z)
-    left = solve_columns(prepared.method, prepared, equation, X0, options, answer, around if one_launch else None)
-    slow = left > 0
-    for method in ("anderson", "newton"):
-        if left and prepared.method == "auto":
-            left = _solve_slow(method, prepared, equation, options, answer)
-    X, status, iterations, numbers = answer[0].reshape(m, n), *answer[1:4]
+    slow = left = solve_columns(prepared.method, prepared, equation, X0, answer, around if one_launch else None)
+    if left and prepared.method == "auto":
+        left = _solve_slow("anderson", prepared, equation, answer)
+        if left:
+            _solve_slow("newton", prepared, equation, answer)
+    x, status, iterations, numbers, _ = answer
     if around and (slow or not one_launch):
-        around.after(answer[0])
+        around.after(x)
     step, bound = numbers[kernels.STEP], numbers[kernels.BOUND]
     if not prepared.roundings[0] < 1:  # The norm of A alone then shows no contraction.
         numerator, kappa, lipschitz = numbers[kernels.EXCESS :]
         forward = fac.transpose(equation.factors) if adjoint else equation.factors
         bound = certificate.divide(numerator, kappa, lipschitz, forward, adjoint)
-    return Solution(X.T, status, iterations, step, bound)
+    return Solution(x.reshape(m, n).T, status, iterations, step, bound)
 
 
-def _solve_slow(method: str, prepared: Prepared, equation: Equation, options: SolveOptions, answer: Answer) -> int:
+def _solve_slow(method: str, prepared: Prepared, equation: Equation, answer: Answer) -> int:
     """Continue with the columns of the status SLOW by another method, and return how many are slow again."""
     X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:4]
     slow = np.flatnonzero(status == kernels.SLOW)
     if slow.size == status.size:
-        return solve_columns(method, prepared, equation, X.T, options, answer)
+        return solve_columns(method, prepared, equation, X.T, answer)
     rest = blank(X.shape[1], slow.size, X.dtype, iterations[slow])
     S, Z = equation.S, equation.Z
     some = equation._replace(S=None if S is None else S.T[slow].T, Z=Z.T[slow].T)
-    left = solve_columns(method, prepared, some, X[slow].T, options, rest)
+    left = solve_columns(method, prepared, some, X[slow].T, rest)
     X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:4]
     return left
 
@@ -213,7 +204,6 @@ def solve_columns(
     p: Prepared,
     equation: Equation,
     X0: np.ndarray | None,
-    options: SolveOptions,
     answer: Answer,
     around: Forward | None = None,
 ) -> int:
@@ -221,37 +211,32 @@ def solve_columns(
 
     Here "auto" means Picard, which gives up slow columns with the status SLOW. The number of these columns is returned.
     """
-    factors, _, S, Z = equation
+    (factors, _, S, Z), options = equation, p.options
     (n, m), nothing = Z.shape, NOTHING[Z.dtype]
     if method == "substitution" and X0 is not None:  # Only a start that is not finite has an effect.
         Z = np.where(np.isfinite(X0).all(axis=0), Z, Z.dtype.type(np.nan))
-    Z, z_down, z_right = flat(Z)
-    S, s_down, s_right = nothing if S is None else flat(S)
-    skip = int(X0 is None and math.isfinite(p.roundings[0]))  # A·0 = 0, unless A has an entry NaN or inf.
-    X0, x_down, x_right = nothing if X0 is None else flat(X0)
-    where = (z_down, z_right, s_down, s_right, x_down, x_right)
-    tol, max_iter = float(options.tol), min(int(options.max_iter), methods.ENDLESS)
+    columns = flat(Z), nothing if S is None else flat(S), nothing if X0 is None else flat(X0)
+    tol, (_, r, code, max_iter) = float(options.tol), p.sizes
     column_bytes, flops = KEPT[method] * n * Z.itemsize, p.flops
     kernel: Callable[..., int]
     arguments: tuple
     if method == "substitution":
-        kind = n, p.code, int(fac.triangle(factors) == "upper")
-        kernel = kernels.substitute
-        arguments = transposed(factors[0]), p.F1, (Z, S), kind, where, tol, p.roundings
+        kind = n, code, int(fac.triangle(factors) == "upper")
+        kernel, arguments = kernels.substitute, (transposed(factors[0]), p.F1, columns, kind, tol, p.roundings)
     elif method in ("anderson", "newton"):
-        rules = n, p.r, p.code, max_iter, methods.LEASH, methods.RESPITE, skip
+        rules = *p.sizes, methods.LEASH, methods.RESPITE
         cheaper = p.method == "auto" and method == "anderson"
         other = methods.newton_cost(factors) if cheaper else math.inf
         levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
-        kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, (Z, S, X0), rules, where, levels, p.roundings)
+        kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, columns, rules, levels, p.roundings)
     else:
-        sizes = n, p.r, p.code, max_iter, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS, skip
-        kernel, arguments = kernels.picard, (p.F1, p.F2, (Z, S, X0), sizes, where, (tol, methods.SLOW), p.roundings)
+        sizes = *p.sizes, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS
+        kernel, arguments = kernels.picard, (p.F1, p.F2, columns, sizes, (tol, methods.SLOW), p.roundings)
         if around:
             kernel, arguments, (_, width, q) = passes.forward, (tuple(around), *arguments), around.sizes
             column_bytes += (width + q) * Z.itemsize
             flops += 2 * (n * width + q * n + q * width)
-    work = m * max_iter * (p.flops + (n**3 if method == "newton" and not p.r else 0))
+    work = m * max_iter * (p.flops + (n**3 if method == "newton" and not r else 0))
     patient = work > min(m, 5) * threads.LONG_FLOPS and threading.current_thread() is threading.main_thread()
     workers, tile = tiles(m, column_bytes, options.tile, flops)
     if m <= tile and not patient:
@@ -271,12 +256,10 @@ def launch(kernel: Callable[..., int], m: int, workers_and_tile: tuple[int, int]
         threads.share(kernel, workers, tile, m, False, np.zeros(1, np.int64), *arguments)
 
 
-def forward(
-    prepared: Prepared, equation: Equation, weights: Weights, U: np.ndarray, options: SolveOptions
-) -> tuple[Solution, np.ndarray]:
+def forward(prepared: Prepared, equation: Equation, weights: Weights, U: np.ndarray) -> tuple[Solution, np.ndarray]:
     """Compute Z, which is written to the equation, the solution, and Y (q, m).   U (p, m) with the constant feature"""
     around = Forward.of(weights, U)
-    solution = solve(prepared, equation, None, options, around)
+    solution = solve(prepared, equation, None, around)
     return solution, around.Y.reshape(U.shape[1], -1).T
 
 
@@ -300,12 +283,10 @@ def outer(Lt: np.ndarray, R: np.ndarray) -> np.ndarray:
     """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b)"""
     (m, a), (b, _) = Lt.shape, R.shape
     out = np.empty((-(-a // GROUP) * GROUP + 1, b), R.dtype)
-    out[-1] = 0
     workers = numba.get_num_threads() if 2 * a * b * m > PARALLEL_FLOPS else 1
     share = -(-a // workers)  # A tile reads all of R, so that each thread has only one.
     how = workers, -(-share // GROUP) * GROUP
-    entries, *where = flat(Lt)
-    launch(passes.outer, a, how, entries, tuple(where), by_columns(R), (a, b, m), out.reshape(-1))
+    launch(passes.outer, a, how, flat(Lt), by_columns(R), (a, b, m), out.ravel())
     return out[:a]
 
 
@@ -314,7 +295,6 @@ def backward(
     equation: Equation,
     forward: ForwardPass,
     G_Y: np.ndarray,
-    options: SolveOptions,
     inputs: bool,
 ) -> BackwardPass:
     """Compute S and G, which are written to the adjoint equation, its solution V, and the gradients.
@@ -325,11 +305,11 @@ def backward(
     (factors, B, C, D, bias), U, X, Z = forward.weights, forward.U, forward.solution.X, forward.Z
     (forth, back), (n, m), q = prepared, Z.shape, len(C)
     assert equation.S is not None
-    S_and_G = equation.S.T.reshape(-1), equation.Z.T.reshape(-1)
-    given = forth.F1, forth.F2, by_rows(C), (by_columns(X), by_columns(Z), by_columns(G_Y))
+    S_and_G, given = (equation.S.T.ravel(), equation.Z.T.ravel()), (by_columns(X), by_columns(Z), by_columns(G_Y))
     how = tiles(m, (3 * n + q) * Z.itemsize, None, forth.flops + 2 * n * q)
-    launch(passes.terms, m, how, *given, (n, forth.r, q, forth.code), S_and_G)
-    solution = solve(back, equation, None, options)
+    _, r, code, _ = forth.sizes
+    launch(passes.terms, m, how, forth.F1, forth.F2, by_rows(C), given, (n, r, q, code), S_and_G)
+    solution = solve(back, equation, None)
     V = solution.X
     both = np.concatenate([V.T, G_Y.T], axis=1)
     to_U = outer(V.T if D is None else both, U)

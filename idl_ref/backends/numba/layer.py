@@ -39,8 +39,8 @@ class Layer(definition.Layer):
         if not (equation.Z.size and equation.factors[-1].size) or options.method not in methods.COMPILED:
             return None
         prepared = self._prepared[adjoint]
-        if prepared is None or prepared.asked != options.method:
-            prepared = launches.prepare(equation, options.method, prepared)
+        if prepared is None or prepared.options is not options:
+            prepared = launches.prepare(equation, options, prepared)
             self._prepared = (self._prepared[0], prepared) if adjoint else (prepared, self._prepared[1])
         return prepared
 
@@ -51,7 +51,7 @@ class Layer(definition.Layer):
             return super().iterate(equation, X0, options)
         if X0 is not None:
             X0 = self.certifier(equation).start(X0, equation.S, equation.Z)
-        return launches.solve(prepared, equation, X0, options)
+        return launches.solve(prepared, equation, X0)
 
     def forward(self, U: np.ndarray, X0: np.ndarray | None = None) -> ForwardPass:
         """Compute Z = B U, X = φ(A X + Z) and Y = C X + D U, in one launch if the method is Picard's."""
@@ -61,12 +61,20 @@ class Layer(definition.Layer):
         prepared = self.prepared(equation, options)
         if X0 is not None or prepared is None or not U.size:
             return super().forward(U, X0)
-        if weights.bias:
-            U = self.inputs(U)
-        solution, Y = launches.forward(prepared, equation, weights, U, options)
+        U = self.inputs(U)
+        solution, Y = launches.forward(prepared, equation, weights, U)
         if options.certificate == "sharp" or self.activation.name in RANGES:
             solution = self.finished(solution, equation, options)
         return ForwardPass(weights, U, Z, solution, Y)
+
+    def inputs(self, U: np.ndarray) -> np.ndarray:
+        """Return U, with the constant feature 1 as last row if there is a bias, and with contiguous columns."""
+        if not self.weights.bias:
+            return U
+        p, m = U.shape
+        samples = np.empty((m, p + 1), U.dtype)
+        samples[:, :p], samples[:, p] = U.T, 1
+        return samples.T
 
     def constant(self, U: np.ndarray) -> np.ndarray:
         """Return Z = B U."""
@@ -81,12 +89,12 @@ class Layer(definition.Layer):
     def backward(self, forward: ForwardPass, G_Y: np.ndarray, inputs: bool = False) -> BackwardPass:
         """Compute G = Cᵀ G_Y, S = φ′(A X + Z), V = S ∘ (Aᵀ V + G) and the gradients of all weights."""
         X, options = forward.solution.X, self.options.adjoint
-        S, G = (M.T for M in np.empty((2, X.shape[1], len(X)), X.dtype))
-        equation = self.adjoint(S, G)
+        S_and_G = np.empty((2, X.shape[1], len(X)), X.dtype)
+        equation = self.adjoint(S_and_G[0].T, S_and_G[1].T)
         forth, back = self.prepared(self.equation(forward.Z), self.options.forward), self.prepared(equation, options)
         if forth is None or back is None or not forward.U.size:
             return super().backward(forward, G_Y, inputs)
-        backward = launches.backward((forth, back), equation, forward, np.asarray(G_Y, X.dtype), options, inputs)
+        backward = launches.backward((forth, back), equation, forward, np.asarray(G_Y, X.dtype), inputs)
         if options.certificate == "sharp":
             return backward._replace(solution=self.finished(backward.solution, equation, options))
         return backward

@@ -26,7 +26,7 @@ from idl_ref.backends.numba.kernels import (
     outcome,
     resolve,
 )
-from idl_ref.backends.numba.launches import by_rows, packed_size
+from idl_ref.backends.numba.launches import NOTHING, by_rows, flat, packed_size
 from idl_ref.backends.numba.products import ROWS, boundary, fill, filled, pack, product
 from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, STALE
 from idl_ref.backends.numba.threads import LONG_FLOPS
@@ -40,6 +40,7 @@ N, R, P, Q, BIAS, CODE, LIMIT, SLOW_STEPS, F1, F2, B, C, D, END = range(14)
 # The scratch array M has room for zeros, x, g, z, t or y, and what `rounded` needs, which for low rank is two more
 # columns, all as long as the longest of them.
 VECTORS = 5 + SCRATCH + 2
+ROUNDINGS = TOL + 1  # The fields of the Rounding begin here in `numbers`.
 LAST_SUCCESS, SLOW_RATIO, STEPS_LEFT = max(CONVERGED, PRECISION_LIMIT), methods.SLOW, methods.STEPS_LEFT
 left = compiled(methods.steps_left)
 
@@ -84,10 +85,17 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
 
 
 @entry
-def predict(U, Y, W, M, sizes, numbers, roundings):
+def predict(U, Y, W, M, sizes, numbers):
+    """Call `outputs`. In an entry point, the parts of W would count references, which takes a tenth of a small call."""
+    return outputs(U, Y, W, M, sizes, numbers)
+
+
+@compiled
+def outputs(U, Y, W, M, sizes, numbers):
     """Write Ŷ (1, q) for U (1, p) to Y, and return whether the sample converged.
 
-    W holds the factors of A, packed, and B, C and D, row by row. `numbers` receives the measured norms.
+    W holds the factors of A, packed, and B, C and D, row by row. `numbers` receives the measured norms; tol and the
+    fields of the Rounding stand behind them.
     """
     n, r, p, q, width = sizes[N], sizes[R], sizes[P], sizes[Q], sizes[P] + sizes[BIAS]
     wide = filled(max(n, max(q, r)), ROWS)
@@ -95,19 +103,19 @@ def predict(U, Y, W, M, sizes, numbers, roundings):
     x, z, t, u = zeros + wide, zeros + 3 * wide, zeros + 4 * wide, zeros + VECTORS * wide
     fill(M, zeros, x + wide, 0.0)
     fill(M, z, z + wide, 0.0)
-    u_norm = float(sizes[BIAS])
     for k in range(p):
         M[u + k] = U[0, k]
-        if not abs(U[0, k]) <= u_norm:
-            u_norm = float(abs(U[0, k]))
-    if sizes[BIAS] > 0:
-        M[u + p] = 1
+    for k in range(p, filled(width, ROWS)):
+        M[u + k] = 1 if k < width else 0  # The constant feature of a bias, and zeros up to a whole vector.
     rows_by_columns(W[sizes[B] : sizes[C]], n, width, M, u, width, M, z, n, 1)
-    numbers[U_NORM], numbers[Z_NORM] = u_norm, norms(M, z, -filled(n, ROWS), filled(n, ROWS))[0]
+    numbers[U_NORM] = norms(M, u, -filled(width, ROWS), filled(width, ROWS))[0]
+    numbers[Z_NORM] = norms(M, z, -filled(n, ROWS), filled(n, ROWS))[0]
     places = x, x + wide, z, t, zeros, zeros + 5 * wide
     first, second = W[sizes[F1] : sizes[F2]], W[sizes[F2] : sizes[B]]
-    r0, r1, r2, r3, r4, r5, r6 = roundings
-    rounding = Rounding(r0, r1, r2, r3, r4, r5, r6)
+    o = ROUNDINGS
+    rounding = Rounding(
+        numbers[o], numbers[o + 1], numbers[o + 2], numbers[o + 3], numbers[o + 4], numbers[o + 5], numbers[o + 6]
+    )
     ended, x = iterate(first, second, M, sizes, numbers, places, rounding)
     rows_by_columns(W[sizes[C] : sizes[D]], q, n, M, x, n, M, t, q, 1)
     for i in range(q):
@@ -125,19 +133,16 @@ class OneSample:
     def __init__(self, weights: Weights, activation: Activation, options: SolveOptions, impatient: bool) -> None:
         factors, B, C, D, bias = weights
         (n, width), q, r = B.shape, len(C), factors[1].shape[0] if len(factors) == 2 else 0
-        p, none = width - int(bias), np.empty((0, 0), B.dtype)
-        matrices = [*(factors if r else (factors[0], none)), B, C, none if D is None else D]
-        rooms = [packed_size(*F.shape) if F.size else 0 for F in matrices[:2]] + [F.size for F in matrices[2:]]
+        p, nothing = width - int(bias), NOTHING[B.dtype]
+        others = [by_rows(B), by_rows(C), nothing[0] if D is None else by_rows(D)]
+        rooms = [packed_size(n, r or n), packed_size(r, n) if r else 0, *(F.size for F in others)]
         places = np.cumsum([0, *rooms])
-        self.W, self.tol = np.zeros(places[-1], B.dtype), options.tol
-        for i, F in enumerate(matrices):
-            place = self.W[places[i] : places[i + 1]]
-            if i < 2 and F.size:  # Panels begin at an aligned address, so that W must not move after packing.
-                ones, sums = np.empty(0, B.dtype), np.empty(methods.filled(len(F), ROWS), B.dtype)
-                pack(by_rows(F), F.shape[1], 1, *F.shape, place, False, ones, sums)
-            else:
-                place[:] = F.reshape(-1)
-        self.roundings = np.array(Certifier(factors, activation, False, B.dtype).rounding)
+        self.W = np.zeros(places[-1], B.dtype)  # Panels begin at an aligned address, so that W must not move.
+        F1, F2, *rest = np.split(self.W, places[1:-1])
+        pack(flat(factors[0]), flat(factors[1]) if r else nothing, (n, r), False, F1, F2)
+        for place, F in zip(rest, others, strict=True):
+            place[:] = F
+        self.numbers = [0.0] * TOL + [options.tol, *Certifier(factors, activation, False, B.dtype).rounding]
         # A sample that takes longer goes to `Layer.forward`, which can be interrupted.
         limit = min(options.max_iter, int(LONG_FLOPS / (2 * max(F.size for F in factors) + n)))
         patience = methods.SLOW_STEPS if impatient else methods.ENDLESS
@@ -148,9 +153,7 @@ class OneSample:
 
     def _scratch(self) -> tuple[np.ndarray, np.ndarray]:
         """Allocate the scratch array M and the array `numbers` of one call."""
-        numbers = np.zeros(TOL + 1)
-        numbers[TOL] = self.tol
-        return np.empty(self.room, self.W.dtype), numbers
+        return np.empty(self.room, self.W.dtype), np.array(self.numbers)
 
     def __call__(self, U: np.ndarray, Y: np.ndarray, measured: np.ndarray | None = None) -> bool:
         """Do the same as in the NumPy twin; the lines are repeated, because sharing them would cost one more call."""
@@ -158,8 +161,8 @@ class OneSample:
             mine = self.free.pop()
         except IndexError:
             mine = self._scratch()
-        done = predict(U, Y, self.W, mine[0], self.sizes, mine[1], self.roundings)
+        done = predict(U, Y, self.W, mine[0], self.sizes, mine[1])
         if measured is not None:
-            measured[:] = mine[1]
+            measured[:] = mine[1][:ROUNDINGS]
         self.free.append(mine)
         return done

@@ -48,14 +48,14 @@ def readout(first, last, C, D, X, U, sizes, Y):
 
 
 @entry
-def forward(first, last, around, F1, F2, columns, shape, where, levels, roundings, answer):
+def forward(first, last, around, F1, F2, columns, shape, levels, roundings, answer):
     """Z, X by Picard's iteration, and Y. Returns how many columns were slow, whose X and Y are not those wanted yet.
 
     around: B, C and D; U; their sizes n, p and q; and Y. The rest is what `picard` takes.
     """
     (B, C, D), U, sizes, Y = around
-    constant(first, last, B, U, sizes, columns[0])
-    left = picard(first, last, F1, F2, columns, shape, where, levels, roundings, answer)
+    constant(first, last, B, U, sizes, columns[0][0])
+    left = picard(first, last, F1, F2, columns, shape, levels, roundings, answer)
     readout(first, last, C, D, answer[0], U, sizes, Y)
     return left
 
@@ -81,7 +81,7 @@ def terms(first, last, F1, F2, C, columns, sizes, answer):
     gather(X, first * n, 1, n, M, x, stride, n, w, end, room)
     gather(Z, first * n, 1, n, M, z, stride, n, w, end, room)
     fill(M, t, t + small, 0.0)
-    apply(F1, F2, M, (x, p, z, t), stride, small, w, n, r, 0)
+    apply(F1, F2, M, (x, p, z, t), stride, small, w, n, r, False)
     for a in range(p, p + w * stride, stride):
         for i in range(a, a + end, lanes):
             vec.store(M, i, slope(vec.load(M, i), code))
@@ -109,20 +109,24 @@ def write(M, source, apart, out, place, n, count):
 
 
 @entry
-def outer(first, last, Lt, where, R, sizes, out):
+def outer(first, last, left, R, sizes, out):
     """∂ = L Rᵀ for the rows first … last − 1: sums over samples, one block of them after the other.
 
-    R (b, m) has one column after the other, and ∂ one row after the other. `out` has room for `filled(a, GROUP)` rows,
-    and a row of zeros behind them.   sizes: a, b and m. where: how far apart the rows and the columns of Lᵀ (m, a) are
+    left: Lᵀ (m, a), and the distances between its rows and between its columns. R (b, m) has one column after the
+    other, and ∂ one row after the other. `out` has room for `filled(a, GROUP)` rows, and for a row of zeros behind
+    them.   sizes: a, b and m
     """
-    (a, b, m), (rows, columns) = sizes, where
+    (a, b, m), (Lt, rows, columns) = sizes, left
     w, lanes, most = last - first, vec.lanes(R), filled(min(m, BLOCK), ROWS)
     # The rows of R are the lanes of a product. Those that do not fill ROWS lanes are copied, with zeros beside them.
     whole, room, down = b & -ROWS, filled(w, GROUP), most + ROWS
-    M = np.zeros(most * ROWS + room * (down + ROWS) + 2 * ROWS, R.dtype)
+    M = np.empty(most * ROWS + room * (down + ROWS) + 2 * ROWS, R.dtype)
     r = boundary(M)
     lt, g = r + most * ROWS, r + most * ROWS + room * down
     zeros, rest, apart, narrow = filled(a, GROUP) * b, g + room * ROWS, b - b, b - b
+    fill(M, rest, rest + ROWS, 0.0)
+    for i in range(zeros, zeros + b):
+        out[i] = 0  # Every tile does this, so that none has to wait for another one.
     for k in range(0, m, BLOCK):
         count = min(BLOCK, m - k)
         gather(Lt, k * rows + first * columns, rows, columns, M, lt, down, count, w, filled(count, ROWS), room)

@@ -71,14 +71,33 @@ def gather(source, start, down, right, M, o, apart, rows, columns, height, width
 
 
 @entry
-def pack(F, down, right, rows, columns, packed, by_columns, weights, sums):
+def pack(first, second, shape, adjoint, F1, F2):
+    """Write the factors of an equation to F1 and F2 in panels, and return a norm of their product, but for rounding.
+
+    The norm is ‖F₁‖∞, or the largest entry of |F₁| |F₂| 1; with `adjoint` it is that of |F₁|ᵀ 1, or of |F₂|ᵀ |F₁|ᵀ 1.
+    first, second: the entries of a factor, and the distances between its rows and its columns. The second factor is
+    empty if there is only one. shape: n and r
+    """
+    (n, r), ones = shape, np.empty(0, F1.dtype)
+    sums = np.empty(filled(n, ROWS), F1.dtype)
+    if r == 0:
+        return pack_factor(first, (n, n), F1, adjoint, ones, sums)
+    inner = np.empty(filled(r, ROWS), F1.dtype)
+    if adjoint:
+        pack_factor(first, (n, r), F1, True, ones, inner)
+        return pack_factor(second, (r, n), F2, True, inner, sums)
+    pack_factor(second, (r, n), F2, False, ones, inner)
+    return pack_factor(first, (n, r), F1, False, inner, sums)
+
+
+@compiled
+def pack_factor(factor, shape, packed, by_columns, weights, sums):
     """Write F (rows, columns) to `packed` in panels, and |F| weights, or |F|ᵀ weights with `by_columns`, to `sums`.
 
-    Returns the largest of the sums, or NaN if one of them is NaN. `down` and `right` are the distances between the rows
-    and between the columns of F. An empty `weights` stands for ones. `weights` and `sums` have zeros up to a multiple
-    of ROWS, and the sums are rounded in the dtype of F.
+    Returns the largest of the sums, or NaN if one of them is NaN. An empty `weights` stands for ones. `weights` and
+    `sums` have zeros up to a multiple of ROWS, and the sums are rounded in the dtype of F.
     """
-    lanes = vec.lanes(packed)
+    (F, down, right), (rows, columns), lanes = factor, shape, vec.lanes(packed)
     for k in range(len(sums)):
         sums[k] = 0
     for first in range(0, filled(rows, ROWS), lanes):

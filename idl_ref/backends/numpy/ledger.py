@@ -9,6 +9,9 @@ from idl_ref.backends.equation import Application, Equation
 from idl_ref.certificate import ROUNDED, Certifier, asked_step, column_max, limits
 from idl_ref.solution import Solution, SolveOptions, Status
 
+# Plain integers, because NumPy takes a hundred times as long for the members of an enum.
+CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE = (int(status) for status in Status)
+
 
 class Ledger:
     """The results of all columns. `index` holds the columns that still run, in the order of the running arrays."""
@@ -19,7 +22,7 @@ class Ledger:
         self.eps, self.tiny = limits(equation.Z.dtype)
         self.certifier = certifier
         self.X = np.full((n, m), np.nan, equation.Z.dtype)
-        self.status = np.full(m, Status.NONFINITE, np.int8)
+        self.status = np.full(m, NONFINITE, np.int8)
         self.iterations = np.zeros(m, np.intp)
         self.step = np.full(m, np.nan)
         self.error_bound = np.full(m, np.inf)
@@ -49,20 +52,21 @@ class Ledger:
         `trial` tells in which columns X is a trial point; None means Picard's iteration, in which no X is one. A trial
         point whose G overflows does not end its column.
         """
-        index, step = self.index, application.step
-        self.iterations[index] += 1
-        lower = step < self.lowest[index]
-        self.lowest[index] = np.where(lower, step, self.lowest[index])
-        self.stale[index] = np.where(lower, 0, self.stale[index] + 1)
+        index, step, lowest = self.index, application.step, self.lowest[self.index]
+        iterations, stale = self.iterations[index] + 1, self.stale[index] + 1
+        lower = step < lowest
+        stale[lower] = 0
+        self.iterations[index], self.stale[index] = iterations, stale
+        self.lowest[index] = np.where(lower, step, lowest)
         finite = np.isfinite(step)
         converged = finite & (step <= self.asked[index])
-        done = converged | self._rounded(application, finite & ~converged, trial is None)
+        done = converged | self._rounded(application, finite & ~converged, stale, trial is None)
         broken = ~finite if trial is None else ~finite & ~trial
-        leaving = done | broken | (self.iterations[index] >= self.options.max_iter)
+        leaving = done | broken | (iterations >= self.options.max_iter)
         if leaving.any():
             # At the iteration limit, a step below the smallest normal number counts as none.
-            status = np.where(done | (step < self.tiny), Status.PRECISION_LIMIT, Status.MAX_ITER)
-            status[converged], status[broken] = Status.CONVERGED, Status.NONFINITE
+            status = np.where(done | (step < self.tiny), PRECISION_LIMIT, MAX_ITER)
+            status[converged], status[broken] = CONVERGED, NONFINITE
             self.close(application.take(leaving), leaving, status[leaving])
         return ~leaving
 
@@ -74,7 +78,7 @@ class Ledger:
         """Tell in which columns of an equation g is known to be a contraction.   -> (k,) bool"""
         return self.certifier.kappa(equation.S, equation.Z.shape[1]) < 1
 
-    def _rounded(self, application: Application, running: np.ndarray, picard: bool) -> np.ndarray:
+    def _rounded(self, application: Application, running: np.ndarray, stale: np.ndarray, picard: bool) -> np.ndarray:
         """Tell which of the running columns rounding keeps from getting better.   -> (k,) bool
 
         In such a column, rounding explains the change of every row. The change is judged where the step is small
@@ -83,7 +87,6 @@ class Ledger:
         x ← g(x) + ρ that comes back to where it was is at most (I − Lip(φ)|A|)⁻¹ρ away from x*, and remains so.
         """
         equation, X, _, G, step = application
-        stale = self.stale[self.index]
         stalled = stale >= methods.STALE
         limit, some_stalled = self.noise(G), stalled.any()
         if some_stalled:
@@ -114,7 +117,7 @@ class Ledger:
         (equation, X, _, G, step), columns = application, self.index[leaving]
         # Where g is no contraction, it may enlarge the error of x̂, so that x̂ is the answer.
         answer = np.where(self.contracts(equation), G, X)
-        self.X[:, columns] = np.where(status == Status.NONFINITE, np.nan, answer)
+        self.X[:, columns] = np.where(status == NONFINITE, np.nan, answer)
         self.status[columns] = status
         self.step[columns] = step
         self.error_bound[columns] = self.certifier.bound(X, G, equation.S, equation.Z)
@@ -135,11 +138,11 @@ class Leavers:
     def add(self, X: np.ndarray, alive: np.ndarray, leaving: np.ndarray) -> np.ndarray:
         """Let columns leave that are alive, and are slow or near the iteration limit.   -> (k,) bool: which stay"""
         ledger = self.ledger
-        leaving = alive & leaving
-        leaving[alive] |= ledger.iterations[ledger.index] >= methods.enough(ledger.options.max_iter)
-        if not leaving.any():
+        gone = leaving[alive] | (ledger.iterations[ledger.index] >= methods.enough(ledger.options.max_iter))
+        if not gone.any():
             return alive
-        gone = leaving[alive]
+        leaving = np.zeros_like(alive)
+        leaving[alive] = gone
         self.index.append(ledger.index[gone])
         self.X.append(X[:, leaving])
         ledger.index = ledger.index[~gone]

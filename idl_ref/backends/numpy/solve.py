@@ -158,7 +158,9 @@ def solve(equation: Equation, X0: np.ndarray | None, options: SolveOptions, cert
             safeguarded(running, X, ledger, trials.Anderson(X))
         else:
             ledger.index, X = picard(running, X, ledger, leave_slow=True)
-            other = methods.newton_cost(equation.factors)
-            ledger.index, X = safeguarded(equation.take(ledger.index), X, ledger, trials.Anderson(X), other)
-            safeguarded(equation.take(ledger.index), X, ledger, trials.Newton())
+            if ledger.index.size:
+                other = methods.newton_cost(equation.factors)
+                ledger.index, X = safeguarded(equation.take(ledger.index), X, ledger, trials.Anderson(X), other)
+            if ledger.index.size:
+                safeguarded(equation.take(ledger.index), X, ledger, trials.Newton())
         return ledger.solution()
