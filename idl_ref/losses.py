@@ -97,12 +97,13 @@ def cross_entropy(Y: np.ndarray, labels: np.ndarray, weights: np.ndarray | None 
     others = E.sum(axis=0)
     values = np.log1p(others) - Y[labels, columns]
     E[largest, columns] = 1
-    G_Y = E / (1 + others)
+    G_Y = np.divide(E, 1 + others, out=E)
     G_Y[labels, columns] = 0
     G_Y[labels, columns] = -G_Y.sum(axis=0)
+    G_Y /= max(m, 1)
     if weights is not None:
         values, G_Y = weights * values, weights * G_Y
-    return values.sum() / max(m, 1), G_Y / max(m, 1)
+    return values.sum() / max(m, 1), G_Y
 
 
 LOSSES: dict[str, Callable[..., tuple[Any, np.ndarray]]] = {"mse": mse, "cross_entropy": cross_entropy}

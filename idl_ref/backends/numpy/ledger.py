@@ -63,7 +63,7 @@ class Ledger:
         done = converged | self._rounded(application, finite & ~converged, stale, trial is None)
         broken = ~finite if trial is None else ~finite & ~trial
         leaving = done | broken | (iterations >= self.options.max_iter)
-        if leaving.any():
+        if np.count_nonzero(leaving):
             # At the iteration limit, a step below the smallest normal number counts as none.
             status = np.where(done | (step < self.tiny), PRECISION_LIMIT, MAX_ITER)
             status[converged], status[broken] = CONVERGED, NONFINITE
@@ -88,7 +88,7 @@ class Ledger:
         """
         equation, X, _, G, step = application
         stalled = stale >= methods.STALE
-        limit, some_stalled = self.noise(G), stalled.any()
+        limit, some_stalled = self.noise(G), np.count_nonzero(stalled) > 0
         if some_stalled:
             wide = np.maximum(limit * np.sqrt(self.eps) / (ROUNDED * self.eps), self.tiny)
             limit = np.where(stalled, wide, limit)
@@ -106,7 +106,7 @@ class Ledger:
     ) -> np.ndarray:
         """Tell in which of the given columns tol or rounding explains the change from `earlier` to G.   -> (k,) bool"""
         explained = np.zeros(columns.size, bool)
-        if columns.any():
+        if np.count_nonzero(columns):
             part = application.take(columns)
             allowed = np.maximum(part.allowance(self.certifier, stalled[columns]), self.asked[self.index[columns]])
             explained[columns] = (np.abs(part.G - earlier[:, columns]) <= allowed).all(axis=0)
@@ -139,7 +139,7 @@ class Leavers:
         """Let columns leave that are alive, and are slow or near the iteration limit.   -> (k,) bool: which stay"""
         ledger = self.ledger
         gone = leaving[alive] | (ledger.iterations[ledger.index] >= methods.enough(ledger.options.max_iter))
-        if not gone.any():
+        if not np.count_nonzero(gone):
             return alive
         leaving = np.zeros_like(alive)
         leaving[alive] = gone

@@ -43,7 +43,7 @@ def picard(
         before, X = application.step, application.G
         if leave_slow:
             alive = leavers.add(X, alive, slow >= methods.SLOW_STEPS)
-        if not alive.all():
+        if np.count_nonzero(alive) < alive.size:
             equation, X, before, slow = equation.take(alive), X[:, alive], before[alive], slow[alive]
     return leavers.join()
 
@@ -88,7 +88,7 @@ def safeguarded(
         if count % window == 0:
             mark = best
         count += 1
-        if not alive.all():
+        if np.count_nonzero(alive) < alive.size:
             equation, X, P, G, base = equation.take(alive), X[:, alive], P[:, alive], G[:, alive], base[:, alive]
             best, mark, refused = best[alive], mark[alive], refused[alive]
             tried, patience, wait = tried[alive], patience[alive], wait[alive]
