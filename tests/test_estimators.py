@@ -553,3 +553,22 @@ def test_extreme_samples_train_without_an_exception():
         warnings.simplefilter("error", ConvergenceWarning)
         assert quick().fit(x, y).score(x, y) > 0.9
         assert quick(ImplicitRegressor).fit(x, 1e-100 * x[:, 2]).score(x, 1e-100 * x[:, 2]) > 0.5
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_command_line_knows_that_a_regressor_predicts_numbers(tmp_path, capsys, named):
+    """Two outputs without classes could also be logits."""
+    from idl_ref.__main__ import main
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 3))
+    y = np.stack([100 + x[:, 0], x @ [1.0, -2.0, 0.5]], axis=1)
+    X = pytest.importorskip("pandas").DataFrame(x, columns=["a", "b", "y"]) if named else x
+    regressor = ImplicitRegressor(max_iter=5, random_state=0).fit(X, y)
+    regressor.model_.save(tmp_path / "model.npz")
+    np.savez(tmp_path / "x.npz", X=x[:4])
+    out = tmp_path / "y.csv"
+    assert main(["predict", str(tmp_path / "model.npz"), "--data", str(tmp_path / "x.npz"), "--out", str(out)]) == 0
+    table = np.genfromtxt(out, delimiter=",", names=True, encoding="utf-8", dtype=None)
+    found = np.stack([table[table.dtype.names[1]], table[table.dtype.names[2]]], axis=1)
+    np.testing.assert_allclose(found, regressor.predict(X[:4]), rtol=1e-4)

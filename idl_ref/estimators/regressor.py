@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref import targets
+from idl_ref.columns import Columns
 from idl_ref.estimators.base import Data, Implicit, conventions, weighted, with_weight
 from idl_ref.train import History
 
@@ -128,8 +129,23 @@ class ImplicitRegressor(conventions.MultiOutputMixin, conventions.RegressorMixin
         return with_weight(U, T.reshape(len(T), -1).astype(np.float64), weighted(sample_weight, len(U)))
 
     def _prepare(self, data: Data) -> None:
+        self.model_.columns = self._columns(data.y.shape[1])
         self._units = targets.scale(data.y, data.weights), targets.mean(data.y, data.weights)
         targets.start(self.model_, data.y, data.weights)
+
+    def _columns(self, q: int) -> Columns | None:
+        """Return the columns by which the command line knows that the model predicts numbers, and which ones.
+
+        They are not needed where X had no names and there is one output, which is a number in any case.
+        """
+        known = getattr(self, "feature_names_in_", None)
+        if known is None and q == 1:
+            return None
+        names = tuple(f"x{i}" for i in range(self.n_features_in_)) if known is None else tuple(map(str, known))
+        targets = ("y",) if q == 1 else tuple(f"y{i}" for i in range(q))
+        if set(names) & set(targets):
+            targets = tuple(f"predicted {name}" for name in targets)
+        return Columns(names, (None,) * len(names), (None,) * len(names), targets)
 
     def _trained(self, data: Data, validation: Data | None = None, **how: Any) -> History:
         scale, mean = self._units
