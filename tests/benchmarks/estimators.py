@@ -45,8 +45,8 @@ def houses() -> Data:
 
 
 def rare() -> Data:
-    """Return 5,000 samples with 20 features, of which 2 % are of the second class."""
-    shape = {"n_samples": 5000, "n_features": 20, "n_informative": 8, "n_redundant": 4}
+    """Return 4,000 samples with 20 features, of which 2 % are of the second class."""
+    shape = {"n_samples": 4000, "n_features": 20, "n_informative": 6, "n_redundant": 4}
     return datasets.make_classification(**shape, weights=[0.98], flip_y=0, random_state=0)
 
 
