@@ -102,7 +102,7 @@ def anatomy(call: Callable[[], Any], calls: int) -> dict[str, float]:
         return seconds
 
     places = [(kernels, "picard guarded substitute"), (passes, "constant readout forward terms outer")]
-    places += [(descent, "cross_entropy mse descend"), (launches, "pack"), (one_sample, "predict")]
+    places += [(descent, "cross_entropy mse sgd adam"), (launches, "pack"), (one_sample, "predict")]
     originals = [(module, name, getattr(module, name)) for module, names in places for name in names.split()]
     for module, name, function in originals:
         setattr(module, name, timed(function))
