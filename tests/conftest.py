@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 import idl_ref  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import naive and strategies
-collect_ignore = ["benchmarks", "ptx"]  # These folders hold scripts for test_benchmarks.py and the PTX interpreter.
+# Scripts for test_benchmarks.py, the interpreter of PTX, and what test_layers.py runs where JAX is installed.
+collect_ignore = ["benchmarks", "ptx", "jax_layer_cases.py"]
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
