@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idl_ref import classes, columns
+from idl_ref import classes
 from idl_ref import preprocessing as first
 from idl_ref.activations import Activation
 from idl_ref.backends import entrywise
 from idl_ref.backends.equation import Equation
 from idl_ref.certificate import OutputBound, column_max
 from idl_ref.checks import printable
-from idl_ref.columns import Columns
 from idl_ref.io import Describe, FileFormatError, Layout
 from idl_ref.npz import MESSAGE_LIMIT
 from idl_ref.preprocessing import Standardise
@@ -24,9 +23,22 @@ from idl_ref.settings import SOLVING, Configured, Settings
 from idl_ref.solution import Solution
 from idl_ref.weights import ForwardPass
 
+if TYPE_CHECKING:
+    from idl_ref.columns import Columns
+
 MOST_CLASSES = 1 << 19  # The largest length of the classes in a header, half of what the header may have.
 CONSTANTS = ("mean", "scale")  # A file holds the preprocessing as two arrays of these names.
 SHAPES = {"one for all": (1,), "one per feature": None}  # The form of these arrays; None stands for (p,).
+
+
+def attached_columns(value: Any, p: int) -> Columns:
+    """Return what may become the columns of a model with p inputs, and refuse the rest.
+
+    The module is imported here, because most models that are loaded for prediction have no columns.
+    """
+    from idl_ref.columns import attached
+
+    return attached(value, p)  # type: ignore[return-value]
 
 
 class Interface(Configured):
@@ -71,7 +83,7 @@ class Interface(Configured):
 
     @columns.setter
     def columns(self, value: Columns | None) -> None:
-        self._table = columns.attached(value, self.settings.input_dim)
+        self._table = None if value is None else attached_columns(value, self.settings.input_dim)
 
 
 def checked(settings: Settings, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -125,7 +137,10 @@ def restore(path: Any, model: Interface, header: Mapping[str, Any], arrays: Mapp
         model.preprocessing = None if kind is None else Standardise(**kind)
         model.classes = classes.restored(header.get("classes"), model.settings.output_dim)
         what = "the columns do"
-        model.columns = None if (kept := header.get("columns")) is None else Columns.from_header(kept)
+        if (kept := header.get("columns")) is not None:
+            from idl_ref.columns import Columns
+
+            model.columns = Columns.from_header(kept)
     except (TypeError, ValueError) as reason:
         text = f"{path}: {what} not fit the model: {reason}"
         raise FileFormatError(printable(text)[:MESSAGE_LIMIT]) from None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_N
 from idl_ref.certificate import OutputBound, column_max
 from idl_ref.choices import TwinName
 from idl_ref.classes import checked
-from idl_ref.columns import Columns, attached
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
 from idl_ref.solution import Status, report
 from idl_ref.weights import ForwardPass, Weights
+
+if TYPE_CHECKING:
+    from idl_ref.columns import Columns
 
 __all__ = ["Prediction", "Predictor"]
 
@@ -127,7 +129,11 @@ class Predictor:
         self.settings, self.backend = settings, backend
         self.preprocessing = first.attached(preprocessing, settings.input_dim, settings.dtype)
         self.classes = None if classes is None else checked("classes", classes, settings.output_dim)
-        self.columns = attached(columns, settings.input_dim)
+        if columns is not None:  # The module is imported here, because most models have no columns.
+            from idl_ref.columns import attached
+
+            columns = attached(columns, settings.input_dim)
+        self.columns = columns
         factors, B, C, D, bias = weights
         named = {name: _copied(name, W) for name, W in (("B", B), ("C", C), ("D", D)) if W is not None}
         self.weights = MappingProxyType({name: _read_only(W) for name, W in named.items()})
