@@ -1,6 +1,5 @@
 """What `fit` offers beyond steps: optimizers, weights, early stopping, losses of one's own, checkpoints, signals."""
 
-import itertools
 import json
 import math
 import os
@@ -639,11 +638,3 @@ def test_the_line_of_an_epoch_says_what_is_left(capsys, monkeypatch):
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
     assert len(lines) == 3
     assert all("s left" in line for line in lines)
-
-
-def test_orders_follow_from_the_seed():
-    """A resumed training draws the order of epoch k without those before it."""
-    orders = [np.random.default_rng([0, epoch]).permutation(50) for epoch in (1, 2)]
-    assert not np.array_equal(*orders)
-    for first, second in itertools.pairwise(orders):
-        assert set(first) == set(second)

@@ -59,12 +59,12 @@ class Epoch:
     adjoint_most: int = 0
     seconds: float = 0.0
 
-    def add(self, step: Step, hits: int, failed: int, seconds: float) -> None:
+    def add(self, step: Step, correct: int, failed: int, seconds: float) -> None:
         """Add the figures of one step."""
         forward, adjoint = step.forward.solution.iterations, step.backward.solution.iterations
         self.batches += 1
         self.loss += step.loss * len(forward)
-        self.hits += hits
+        self.hits += correct
         self.samples += len(forward)
         self.unconverged += failed
         self.forward_sum += int(forward.sum())
