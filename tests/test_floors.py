@@ -156,6 +156,8 @@ FLOORS = {
     "conformance.remote": 37,
     "conformance.command": 38,
     "conformance": 39,
+    "conformance.testing": 39,
+    "pytest_plugin": 40,
     # deployment
     "export.inputs": 25,
     "export.majorant": 25,

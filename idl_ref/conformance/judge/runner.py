@@ -24,6 +24,7 @@ from idl_ref.conformance.truth.backend import Backend, Capabilities
 from idl_ref.conformance.truth.problem import Case
 
 DIRECTIONS = ("forward", "vjp")
+Run = Callable[[], Result]
 RELATED = (  # the cases on which relations are checked
     "contraction-random-0.9-float64", "contraction-perron-0.99-float64", "contraction-zero-rows-0.9-float32",
     "activation-tanh-dense-float64", "activation-softplus-low-rank-float64", "rank-2-float64", "rank-5-float32",
@@ -83,12 +84,10 @@ def check_backend(
     (True, 0)
     """
     declared, unused = _declared(backend), set(expected_failures)
-    cases = vectors.load(vectors_directory)
-    chosen = select(quick(cases) if fast else cases, groups)
     results: list[Result] = []
     done = False
     with suppress(*STOPS), np.errstate(**USUAL):
-        for result in judged(backend, chosen):
+        for result in judged(backend, chosen(groups, fast, vectors_directory)):
             results.append(_as_expected(result, expected_failures, unused))
             if progress is not None:
                 progress(results[-1])
@@ -108,19 +107,34 @@ USUAL: Any = {"divide": "warn", "over": "warn", "invalid": "warn", "under": "ign
 DIAGNOSED = 60  # failures that are compared with the planted bugs, so that a backend wrong everywhere ends soon
 
 
+def chosen(groups: Iterable[str] | None, fast: bool = False, directory: Any = None) -> dict[str, list[Case]]:
+    """What `select` chooses of the frozen cases, or of the quick ones among them."""
+    cases = vectors.load(directory)
+    return select(quick(cases) if fast else cases, groups)
+
+
+def about(chosen: Mapping[str, list[Case]]) -> dict[str, Case]:
+    """The chosen cases by id."""
+    return {case.id: case for cases in chosen.values() for case in cases}
+
+
 def judged(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[Result]:
-    """The result of every chosen check, with the comment of its case. An error of the kit itself fails the check."""
-    about = {case.id: case for cases in chosen.values() for case in cases}
+    """The result of every chosen check."""
+    cases = about(chosen)
     for ident, run in checks(backend, chosen):
-        case = about.get(ident.rpartition(":")[0])
-        try:
-            result = run()
-        except STOPS:
-            raise
-        except BaseException as reason:
-            text = f"this kit could not judge the answer: {type(reason).__name__}: {short(reason)}; please report it"
-            result = Result(ident, case.group if case else "", FAILED, message=text)
-        yield replace(result, comment=case.comment) if case else result
+        yield safely(ident, run, cases.get(ident.rpartition(":")[0]))
+
+
+def safely(ident: str, run: Run, case: Case | None) -> Result:
+    """The result of a check, with the comment of its case. An error of the kit itself fails the check."""
+    try:
+        result = run()
+    except STOPS:
+        raise
+    except BaseException as reason:
+        text = f"this kit could not judge the answer: {type(reason).__name__}: {short(reason)}; please report it"
+        result = Result(ident, case.group if case else "", FAILED, message=text)
+    return replace(result, comment=case.comment) if case else result
 
 
 def _explained(results: list[Result]) -> tuple[list[Result], int, int]:
@@ -213,9 +227,6 @@ def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[st
             f"got {', '.join(map(repr, lost))}."
         )
     return chosen
-
-
-Run = Callable[[], Result]
 
 
 def _declared(backend: Backend) -> Capabilities:
