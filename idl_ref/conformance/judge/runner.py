@@ -108,9 +108,11 @@ DIAGNOSED = 60  # failures that are compared with the planted bugs, so that a ba
 
 
 def chosen(groups: Iterable[str] | None, fast: bool = False, directory: Any = None) -> dict[str, list[Case]]:
-    """What `select` chooses of the frozen cases, or of the quick ones among them."""
+    """What `select` chooses of the frozen cases, or with `fast` of the quick ones among them."""
     cases = vectors.load(directory)
-    return select(quick(cases) if fast else cases, groups)
+    of = select(cases, groups)
+    few = {case.id for case in (quick(cases) if fast else cases)}
+    return {name: [case for case in some if case.id in few] for name, some in of.items()}
 
 
 def about(chosen: Mapping[str, list[Case]]) -> dict[str, Case]:
