@@ -7,6 +7,7 @@ short. They are drawn from Python's own random generator, whose bits do not depe
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,6 +35,25 @@ def draw(rng: random.Random, *shape: int, low: int = -1024, high: int = 1024) ->
     """Random multiples of 2⁻¹⁰ in [low, high)·2⁻¹⁰; 0 is replaced by 2⁻¹⁰."""
     values = [rng.randrange(low, high) or 1 for _ in range(int(np.prod(shape)))]
     return np.array(values, float).reshape(shape) * UNIT
+
+
+def digits(rng: random.Random, *shape: int) -> np.ndarray:
+    """Random numbers in (−1, 1) away from 0, with all 53 significant bits."""
+    values = [rng.choice((-1, 1)) * (2**50 + rng.getrandbits(53)) for _ in range(int(np.prod(shape)))]
+    return np.array([math.ldexp(value, -54) for value in values]).reshape(shape)
+
+
+def scaled(rng: random.Random, arrays: Arrays, G_Y: np.ndarray, low: int = -23, high: int = 10) -> np.ndarray:
+    """Give features and outputs scales between 2^low and 2^high, in place; return G_Y with its scales.
+
+    B, C and D get the scales and U and G_Y their inverses, so that each weight, however small, counts as much as any.
+    """
+    s, t = (np.exp2([rng.randint(low, high) for _ in range(k)]) for k in (len(arrays["U"]), len(G_Y)))
+    s[0], t[-1] = 2.0**high, 2.0**low
+    arrays["B"], arrays["U"], arrays["C"] = arrays["B"] * s, arrays["U"] / s[:, None], arrays["C"] * t[:, None]
+    if "D" in arrays:
+        arrays["D"] = arrays["D"] * s * t[:, None]
+    return G_Y / t[:, None]
 
 
 # --- matrices with a given ∞-norm -------------------------------------------------------------------------------------
