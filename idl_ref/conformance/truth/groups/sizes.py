@@ -169,7 +169,12 @@ def _slow() -> Iterator[Later]:
     """Few slow units among many quick ones."""
     comment = "5 of 257 units contract by 1/64 in a step, all others quickly: a mean over the units hides them"
     for dtype in TOL:
-        yield "units unit", f"slow-units-{dtype}", comment, {"n": 257, "coupling": "copies", "slow": True, "dtype": dtype}
+        yield (
+            "units unit",
+            f"slow-units-{dtype}",
+            comment,
+            {"n": 257, "coupling": "copies", "slow": True, "dtype": dtype},
+        )
 
 
 Later = tuple[str, str, str, dict[str, Any]]  # flags, id, comment and arguments of `large`
