@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from idl_ref.conformance.judge.call import Answer, ask
 from idl_ref.conformance.judge.relations import Relation
 from idl_ref.conformance.judge.report import FAILED, PASSED, SKIPPED, Result
 from idl_ref.conformance.truth import bounds as bnd
+from idl_ref.conformance.truth import exact
 from idl_ref.conformance.truth.backend import Backend, Capabilities
 from idl_ref.conformance.truth.problem import PHI0, Arrays, Case, Problem
 
@@ -21,6 +23,15 @@ from idl_ref.conformance.truth.problem import PHI0, Arrays, Case, Problem
 @cache
 def _bounds(case: Case, index: int) -> Arrays:
     return bnd.bounds(case, case.truths[index])
+
+
+@cache
+def _conventional(case: Case, convention: float) -> Case:
+    """A case about kinks with the one truth of a convention: the weight of the larger one-sided slope."""
+    if convention in PHI0:
+        return replace(case, truths=(case.truths[PHI0.index(convention)],))
+    answer = exact.answer(case.problem, case.G_Y, convention)
+    return replace(case, truths=(answer.arrays,))
 
 
 def _result(case: Case, check: str, outcome: str, message: str = "", **rest: Any) -> Result:
@@ -108,12 +119,12 @@ def _against_truth(case: Case, check: str, answer: Answer, declared: Capabilitie
     warned = f"warned: {answer.warned}" if answer.warned else ""
     if case.bad and not case.good.any():
         return _result(case, check, PASSED, warned or "reported")
-    indices = list(range(len(case.truths)))
-    if case.group == "kinks" and len(indices) > 1 and declared.phi0 is not None:
-        indices = [PHI0.index(declared.phi0)]
+    convention = declared.kink(case.problem.activation)
+    if case.group == "kinks" and len(case.truths) > 1 and convention is not None:
+        case = _conventional(case, convention)
     residual = {"the residual |φ(A X + B U) − X|": _residual(case, answer.arrays["X"])} if "X" in answer.arrays else {}
     candidates = []
-    for index in indices:
+    for index in range(len(case.truths)):
         truth, bound = case.truths[index], _bounds(case, index)
         errors = {name: bnd.ratio(M, truth[name], bound[name]) for name, M in answer.arrays.items() if name in truth}
         ratios = {f"the error of {name}": ratio for name, ratio in errors.items()} | residual
