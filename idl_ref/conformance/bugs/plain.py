@@ -31,7 +31,7 @@ class Plain:
     """
 
     name = "plain"
-    capabilities = EVERYTHING
+    capabilities: Any = EVERYTHING | {"iterations": True, "iteration_slack": 0}
 
     # --- the equation -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.judge import relations
+from idl_ref.conformance.judge import counts, relations
 from idl_ref.conformance.judge.call import Answer, ask
 from idl_ref.conformance.judge.relations import Relation
 from idl_ref.conformance.judge.report import FAILED, PASSED, SKIPPED, Result
@@ -64,7 +64,7 @@ def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
         return result
     if silent := _silent(case, answer):
         return _result(case, "forward", FAILED, silent, causes=("failures to converge are not reported",))
-    if lie := _status(case, answer):
+    if lie := _status(case, answer) or counts.wrong(case, answer, declared):
         return _result(case, "forward", FAILED, lie, causes=("the status is wrong",))
     return _against_truth(case, "forward", answer, declared)
 
