@@ -123,7 +123,7 @@ def test_true_gradients_are_those_of_the_complex_step(id):
 def test_a_wrong_truth_would_be_noticed():
     """The proof of a decimal answer refuses digits that are not proved."""
     with pytest.raises(ArithmeticError, match="only proved"):
-        exact._rounded({"X": np.array([[exact.Decimal("0.5")]], object)}, exact.Decimal("1e-20"))
+        exact.rounded({"X": np.array([[exact.Decimal("0.5")]], object)}, exact.Decimal("1e-20"))
 
 
 def test_every_case_is_described():

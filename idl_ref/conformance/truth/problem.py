@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,30 @@ class Case:
         good = np.ones(self.problem.U.shape[1], bool)
         good[list(self.bad)] = False
         return good
+
+
+class Deferred(Case):
+    """A case whose problem, truth and facts are computed when they are first asked for.
+
+    Its other fields have their defaults. A changed copy, which `dataclasses.replace` makes, is an ordinary `Case`.
+    """
+
+    def __new__(cls, *names: Any, **fields: Any) -> Any:
+        return Case(**fields) if fields else object.__new__(cls)
+
+    def __init__(self, id: str, group: str, comment: str, flags: tuple[str, ...], compute: Callable[[], Case]) -> None:
+        given = {"id": id, "group": group, "comment": comment, "flags": flags, "compute": compute}
+        vars(self).update(given)
+
+    @cached_property
+    def _computed(self) -> Case:
+        compute: Callable[[], Case] = vars(self)["compute"]
+        return compute()
+
+    problem = property(lambda self: self._computed.problem)  # type: ignore[assignment]
+    G_Y = property(lambda self: self._computed.G_Y)  # type: ignore[assignment]
+    truths = property(lambda self: self._computed.truths)  # type: ignore[assignment]
+    facts = property(lambda self: self._computed.facts)  # type: ignore[assignment]
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
