@@ -12,6 +12,7 @@ from idl_ref import factors as fac
 from idl_ref.conformance.judge.call import Answer
 from idl_ref.conformance.truth import bounds as bnd
 from idl_ref.conformance.truth.backend import Capabilities
+from idl_ref.conformance.truth.majorants import above
 from idl_ref.conformance.truth.problem import Case
 
 
@@ -56,8 +57,12 @@ def wrong(case: Case, answer: Answer, declared: Capabilities) -> str:
 
 @cache
 def _needed(case: Case, from_X0: bool) -> Needed:
-    """Run X ← φ(A X + Z) in float64 from X0 or 0, and count."""
-    problem, eq = case.problem, bnd.equation(case.problem)
+    """The numbers that the case knows, or else those of X ← φ(A X + Z), run in float64 from X0 or 0."""
+    problem, known = case.problem, case.facts.get("iterations")
+    if known is not None and (from_X0 or problem.X0 is None):
+        known = np.where(case.good, known, problem.max_iter + 1)
+        return Needed(known, known)
+    eq = bnd.equation(problem)
     phi, cap, (n, m) = activations.get(problem.activation).phi, problem.max_iter, eq.Z.shape
     X = problem.X0.astype(np.float64) if from_X0 and problem.X0 is not None else np.zeros((n, m))
     low, high = np.full(m, cap + 1), np.full(m, cap + 1)
@@ -68,7 +73,8 @@ def _needed(case: Case, from_X0: bool) -> Needed:
             step = np.abs(X - last)
             low = np.where((low > cap) & (step <= loose).all(axis=0), k, low)
             high = np.where((high > cap) & (step <= tight).all(axis=0), k, high)
-            if (high <= cap).all() or (np.isnan(X).any(axis=0) | (step == 0).all(axis=0)).all():
+            settled = (low <= cap) & ((high <= cap) | ~(tight > 0).all(axis=0))
+            if (settled | np.isnan(X).any(axis=0) | (step == 0).all(axis=0)).all():
                 break
     return Needed(low, high)
 
@@ -84,7 +90,7 @@ def _thresholds(case: Case, eq: bnd.Equation) -> tuple[np.ndarray, np.ndarray]:
     stop = problem.tol * np.minimum(1, np.abs(eq.Z).max(axis=0, initial=0.0))
     rounding = 2 * un.gamma(eq.terms + problem.B.shape[1] + 4) * size + un.floor * X + 4 * un.eta
     try:
-        moved = 2 * bnd.resolvent(eq.lipschitz * eq.size) @ np.nan_to_num(rounding)
+        moved = 2 * above(eq.lipschitz * eq.size, np.nan_to_num(rounding))
     except ValueError:  # Outside the ball nothing bounds how rounding adds up.
         moved = np.full_like(rounding, np.inf)
     noise = bnd.stalled(un, eq.terms) * size + un.floor * X
