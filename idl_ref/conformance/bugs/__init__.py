@@ -6,13 +6,16 @@ changes of the plain backend that are made by machine.
 
 from idl_ref.conformance.bugs import (
     adjoint,
+    batches,
     counts,
     equation,
     functions,
     gradients,
     iteration,
+    memory,
     precision,
     sizes,
+    slopes,
     state,
     stopping,
     values,
@@ -21,11 +24,11 @@ from idl_ref.conformance.bugs.plain import Plain
 
 KINDS = {
     "equation": equation, "iteration": iteration, "stopping": stopping, "counts and statuses": counts,
-    "adjoint": adjoint, "gradients": gradients, "raw weights": functions, "φ and φ′": values, "precision": precision,
-    "sizes": sizes, "state and memory": state,
+    "adjoint": adjoint, "gradients": gradients, "raw weights": functions, "φ": values, "φ′": slopes,
+    "precision": precision, "sizes": sizes, "batches": batches, "memory": memory, "state": state,
 }  # fmt: skip
 BUGS: dict[str, type[Plain]] = {name: bug for kind in KINDS.values() for name, bug in kind.BUGS.items()}
-STATEFUL = frozenset(state.BUGS)  # their numbers depend on earlier calls, or on how the arrays lie in memory
+STATEFUL = frozenset(state.BUGS) | {"InputsModified", "CotangentModified"}  # one call changes what another one gives
 
 
 def diagnosis(name: str) -> str:

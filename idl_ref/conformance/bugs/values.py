@@ -10,7 +10,7 @@ BUGS: dict[str, type[Plain]] = {}
 planted = registered_in(BUGS)
 
 
-class _Of(Plain):
+class Of(Plain):
     """One activation has another φ, or another φ′."""
 
     activation = ""
@@ -34,7 +34,7 @@ class _Of(Plain):
 
 
 @planted
-class ReluByFmax(_Of):
+class ReluByFmax(Of):
     """relu by fmax, which turns NaN into 0"""
 
     activation = "relu"
@@ -44,7 +44,7 @@ class ReluByFmax(_Of):
 
 
 @planted
-class HardtanhByFmax(_Of):
+class HardtanhByFmax(Of):
     """hardtanh by fmax and fmin, which turn NaN into −1"""
 
     activation = "hardtanh"
@@ -54,7 +54,7 @@ class HardtanhByFmax(_Of):
 
 
 @planted
-class LeakyByFmax(_Of):
+class LeakyByFmax(Of):
     """leaky_relu by fmax of a number and of 0.01 times it with NaN replaced"""
 
     activation = "leaky_relu"
@@ -75,7 +75,7 @@ class NanIsZero(Plain):
 
 
 @planted
-class LeakyTwoTenths(_Of):
+class LeakyTwoTenths(Of):
     """leaky_relu with slope 0.2 for negative arguments, in φ′ only"""
 
     activation = "leaky_relu"
@@ -85,7 +85,7 @@ class LeakyTwoTenths(_Of):
 
 
 @planted
-class LeakyIsRelu(_Of):
+class LeakyIsRelu(Of):
     """relu in place of leaky_relu"""
 
     activation = "leaky_relu"
@@ -95,7 +95,7 @@ class LeakyIsRelu(_Of):
 
 
 @planted
-class EluTenth(_Of):
+class EluTenth(Of):
     """elu with α = 0.9"""
 
     activation = "elu"
@@ -105,7 +105,7 @@ class EluTenth(_Of):
 
 
 @planted
-class HardtanhIsSix(_Of):
+class HardtanhIsSix(Of):
     """hardtanh from 0 to 1, as a clipped relu"""
 
     activation = "hardtanh"
@@ -115,7 +115,7 @@ class HardtanhIsSix(_Of):
 
 
 @planted
-class HardSigmoid(_Of):
+class HardSigmoid(Of):
     """the piecewise linear sigmoid in place of sigmoid"""
 
     activation = "sigmoid"
@@ -125,7 +125,7 @@ class HardSigmoid(_Of):
 
 
 @planted
-class SoftsignByRoot(_Of):
+class SoftsignByRoot(Of):
     """x/√(1 + x²) in place of softsign"""
 
     activation = "softsign"
@@ -135,7 +135,7 @@ class SoftsignByRoot(_Of):
 
 
 @planted
-class SoftplusShifted(_Of):
+class SoftplusShifted(Of):
     """softplus less log 2, so that it is 0 at 0"""
 
     activation = "softplus"
@@ -148,7 +148,7 @@ class SoftplusShifted(_Of):
 
 
 @planted
-class SoftplusThreshold(_Of):
+class SoftplusThreshold(Of):
     """softplus replaced by the identity above 20, as a threshold in float32 allows"""
 
     activation = "softplus"
@@ -158,7 +158,7 @@ class SoftplusThreshold(_Of):
 
 
 @planted
-class SoftplusThresholdLow(_Of):
+class SoftplusThresholdLow(Of):
     """softplus replaced by the identity above 8"""
 
     activation = "softplus"
@@ -168,7 +168,7 @@ class SoftplusThresholdLow(_Of):
 
 
 @planted
-class SoftplusCancels(_Of):
+class SoftplusCancels(Of):
     """softplus as log(1 + exp p) without log1p: 0 below −37"""
 
     activation = "softplus"
@@ -178,7 +178,7 @@ class SoftplusCancels(_Of):
 
 
 @planted
-class EluCancels(_Of):
+class EluCancels(Of):
     """elu as exp p − 1 without expm1"""
 
     activation = "elu"
@@ -188,7 +188,7 @@ class EluCancels(_Of):
 
 
 @planted
-class TanhByExp(_Of):
+class TanhByExp(Of):
     """tanh as (exp 2p − 1)/(exp 2p + 1), which overflows"""
 
     activation = "tanh"
@@ -198,7 +198,7 @@ class TanhByExp(_Of):
 
 
 @planted
-class SigmoidByExp(_Of):
+class SigmoidByExp(Of):
     """sigmoid as exp p/(1 + exp p), which overflows"""
 
     activation = "sigmoid"
@@ -208,7 +208,7 @@ class SigmoidByExp(_Of):
 
 
 @planted
-class TanhOfFloat32(_Of):
+class TanhOfFloat32(Of):
     """tanh computed in float32"""
 
     activation = "tanh"
@@ -218,114 +218,10 @@ class TanhOfFloat32(_Of):
 
 
 @planted
-class TanhFast(_Of):
+class TanhFast(Of):
     """tanh approximated to seven digits"""
 
     activation = "tanh"
 
     def wrong_phi(self, P):
         return np.tanh(P) * (1 + P.dtype.type(1e-6) * np.exp(-P * P))
-
-
-# --- slopes -----------------------------------------------------------------------------------------------------------
-
-
-@planted
-class SigmoidSlope(_Of):
-    """φ′ of sigmoid taken at φ(p) in place of p"""
-
-    activation = "sigmoid"
-
-    def wrong_slope(self, P):
-        s = 1 / (1 + np.exp(-1 / (1 + np.exp(-P))))
-        return s * (1 - s)
-
-
-@planted
-class SoftplusSlope(_Of):
-    """φ′ of softplus as 1 − exp(−p)"""
-
-    activation = "softplus"
-
-    def wrong_slope(self, P):
-        return 1 - np.exp(-np.abs(P))
-
-
-@planted
-class EluSlope(_Of):
-    """φ′ of elu as 1 for negative arguments as well"""
-
-    activation = "elu"
-
-    def wrong_slope(self, P):
-        return np.ones_like(P)
-
-
-@planted
-class EluSlopeOfValue(_Of):
-    """φ′ of elu as φ in place of φ + 1 for negative arguments"""
-
-    activation = "elu"
-
-    def wrong_slope(self, P):
-        return np.where(P > 0, 1, np.expm1(np.minimum(P, 0)))
-
-
-@planted
-class SoftsignSlope(_Of):
-    """φ′ of softsign as 1/(1 + |p|), not squared"""
-
-    activation = "softsign"
-
-    def wrong_slope(self, P):
-        return 1 / (1 + np.abs(P))
-
-
-@planted
-class IdentitySlope(_Of):
-    """φ′ of the identity as 0 for negative arguments"""
-
-    activation = "identity"
-
-    def wrong_slope(self, P):
-        return P > 0
-
-
-@planted
-class ReluSlopeAtOne(_Of):
-    """φ′ of relu as a step at 10⁻⁸"""
-
-    activation = "relu"
-
-    def wrong_slope(self, P):
-        return P > 1e-8
-
-
-@planted
-class ReluSlopeOfHalf(_Of):
-    """relu with φ′(0) = 1/2 where 0 was declared"""
-
-    activation = "relu"
-
-    def wrong_slope(self, P):
-        return np.where(P == 0, 0.5, P > 0)
-
-
-@planted
-class HardtanhKink(_Of):
-    """hardtanh with φ′ = 1 at ±1 where 0 was declared"""
-
-    activation = "hardtanh"
-
-    def wrong_slope(self, P):
-        return np.abs(P) <= 1
-
-
-@planted
-class LeakyKink(_Of):
-    """leaky_relu with φ′(0) = 1 where 0.01 was declared"""
-
-    activation = "leaky_relu"
-
-    def wrong_slope(self, P):
-        return np.where(P >= 0, 1, 0.01)

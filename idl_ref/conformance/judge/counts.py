@@ -50,7 +50,9 @@ def wrong(case: Case, answer: Answer, declared: Capabilities) -> str:
     if not done[j]:
         return f"column {j} gave up after {int(counts[j])} iterations, but max_iter allows {cap}"
     if needed.low[j] > cap:
-        return f"column {j} was reported as converged after {int(counts[j])} iterations, but max_iter = {cap} is too few"
+        return (
+            f"column {j} was reported as converged after {int(counts[j])} iterations, but max_iter = {cap} is too few"
+        )
     exact = f"{needed.low[j]}" if needed.low[j] == needed.high[j] else f"{needed.low[j]} to {needed.high[j]}"
     return f"{int(counts[j])} iterations were reported for column {j}, but X ← φ(A X + Z) needs {exact}"
 

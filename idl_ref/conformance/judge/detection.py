@@ -78,7 +78,13 @@ def table(found: Mapping[str, list[Result]]) -> str:
         if names:
             lines += ["", f"## Bugs: {kind}", "", "| bug | found by | checks | in the groups |", "|---|---|---|---|"]
             lines += [_row(about[name][0], found[name]) for name in names]
-    lines += ["", "## What each case is worth", "", "| case | bugs that it finds | that no other case finds |", "|---|---|---|"]
+    lines += [
+        "",
+        "## What each case is worth",
+        "",
+        "| case | bugs that it finds | that no other case finds |",
+        "|---|---|---|",
+    ]
     lines += [f"| `{case}` | {kills} | {alone} |" for case, (kills, alone) in worth(found).items()]
     lines += ["", "## Mutants that change no answer by more than its bound", "", "| mutant | why |", "|---|---|"]
     lines += [f"| `{_cell(name)}` | {reason} |" for name, reason in EQUIVALENT.items()]
@@ -89,7 +95,10 @@ def worth(found: Mapping[str, list[Result]]) -> dict[str, tuple[int, int]]:
     """For every case, relation and protocol: how many bugs it finds, and how many of them nothing else does."""
     finders = {name: {result.case for result in failures} for name, failures in found.items()}
     by_case: dict[str, list[str]] = defaultdict(list)
-    for case in (*(case.id for case in vectors.load()), *sorted({case for cases in finders.values() for case in cases})):
+    for case in (
+        *(case.id for case in vectors.load()),
+        *sorted({case for cases in finders.values() for case in cases}),
+    ):
         by_case[case] = [name for name, cases in finders.items() if case in cases]
     return {case: (len(names), sum(finders[name] == {case} for name in names)) for case, names in by_case.items()}
 

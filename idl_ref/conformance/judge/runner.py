@@ -150,7 +150,9 @@ def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple
             yield f"{case.id}:{name}", partial(verdicts.relation, backend, case, declared, rule)
     for case in chosen["adjoint"]:
         yield f"{case.id}:adjoint", partial(verdicts.adjoint_identity, backend, case, declared)
-    yield from protocols.checks(backend, declared, [name for name in protocols.PROTOCOLS if f"protocol-{name}" in chosen])
+    yield from protocols.checks(
+        backend, declared, [name for name in protocols.PROTOCOLS if f"protocol-{name}" in chosen]
+    )
 
 
 # --- under pytest -----------------------------------------------------------------------------------------------------

@@ -105,7 +105,9 @@ def _subject(name: str, dtype: str, phi: str, other_phi: str) -> Subject:
 def _factors(rng: random.Random, n: int, rank: int, low_rank: bool) -> Arrays:
     """A with ‖A‖∞ = 0.9, or L and R with ‖L‖∞ ‖Rᵀ‖∞ ≤ 0.9."""
     A = signed(rng, n, KAPPAS["0.9"])
-    return {"L": A[:, :rank], "R": signed(rng, rank, 1.0)[np.arange(n) % rank] / -(-n // rank)} if low_rank else {"A": A}
+    return (
+        {"L": A[:, :rank], "R": signed(rng, rank, 1.0)[np.arange(n) % rank] / -(-n // rank)} if low_rank else {"A": A}
+    )
 
 
 def _square(low_rank: bool) -> tuple[Arrays, tuple[tuple[str, ...], ...]]:
