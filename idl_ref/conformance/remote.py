@@ -43,6 +43,8 @@ class Command:
     problem in "dir", writes the arrays to "out" and answers {"ok": true}; or it answers {"error": "why not"}.
     """
 
+    one_at_a_time = "a process answers one request after the other"  # why it is not called from several threads
+
     def __init__(self, command: str, timeout: float = 10.0) -> None:
         self.arguments, self.timeout = shlex.split(command), timeout
         if not self.arguments:

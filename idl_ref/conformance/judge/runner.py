@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
-from idl_ref.conformance.judge import report, verdicts
+from idl_ref.conformance.judge import protocols, report, verdicts
 from idl_ref.conformance.judge.diagnosis import named
 from idl_ref.conformance.judge.relations import RELATIONS
 from idl_ref.conformance.judge.report import FAILED, SKIPPED, Report, Result
@@ -101,6 +101,8 @@ def _as_expected(result: Result, expected: Mapping[str, str], unused: set[str]) 
 def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[str, list[Case]]:
     """The cases that `groups` chooses: under "" those to be solved, under each relation's name those it is checked on.
 
+    The names of protocols that are chosen are keys as well.
+
     ValueError if a name or pattern matches nothing.
     """
     cases = list(cases)
@@ -118,8 +120,11 @@ def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[st
         chosen[name] = [
             case for case in cases if asked and case.id in RELATED and (name == "adjoint" or RELATIONS[name].fits(case))
         ]
+    chosen |= {  # without cases, because a protocol has equations of its own
+        f"protocol-{name}": [] for name in protocols.PROTOCOLS if wanted(protocols.GROUP, f"protocol-{name}")
+    }
     if lost := [pattern for pattern in patterns if pattern not in found]:
-        known = [*dict.fromkeys(case.group for case in cases), "relations"]
+        known = [*dict.fromkeys(case.group for case in cases), "relations", protocols.GROUP]
         raise ValueError(
             f"groups must be among {', '.join(known)}, or patterns of ids; got {', '.join(map(repr, lost))}."
         )
@@ -145,6 +150,9 @@ def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple
             yield f"{case.id}:{name}", partial(verdicts.relation, backend, case, declared, rule)
     for case in chosen["adjoint"]:
         yield f"{case.id}:adjoint", partial(verdicts.adjoint_identity, backend, case, declared)
+    yield from protocols.checks(
+        backend, declared, [name for name in protocols.PROTOCOLS if f"protocol-{name}" in chosen]
+    )
 
 
 # --- under pytest -----------------------------------------------------------------------------------------------------
