@@ -113,7 +113,7 @@ def _remembered(results: list[Result]) -> list[Transformation]:
     kinds = {"the weights A": ("F", "Ft"), "the weights B": ("B",), "the weights": ("F", "Ft", "B", "C", "D")}
     return [
         Transformation(
-            f"{what} of {which} call with the same shapes used again", {step: again(step, k) for step in steps}
+            f"{what} of {which} call with the same shapes used again", {name: again(name, k) for name in names}
         )
         for k, which in enumerate(("an earlier", "the last"))
         for what, names in kinds.items()

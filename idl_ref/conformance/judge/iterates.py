@@ -116,13 +116,13 @@ RULES: dict[str, Rule] = {
         lambda p: p.noise.max(axis=1, keepdims=True)
     ),
 } | {
-    f"a tolerance never below 10^-{k} ‖z‖∞": no_less_than(lambda p, k=k: 10.0**-k * p.size)  # type: ignore[misc]
+    f"a tolerance never below 10^-{k} ‖z‖∞": no_less_than(lambda p, k=k: 10.0**-k * p.size)
     for k in range(1, 12)
 } | {
-    f"a tolerance never below 10^-{k}": no_less_than(lambda p, k=k: 10.0**-k)  # type: ignore[misc]
+    f"a tolerance never below 10^-{k}": no_less_than(lambda p, k=k: 10.0**-k)
     for k in range(1, 12)
 } | {
-    f"a tolerance that is {factor} times too large": no_less_than(lambda p, c=factor: c * _allowed(p))  # type: ignore[misc]
+    f"a tolerance that is {factor} times too large": no_less_than(lambda p, c=factor: c * _allowed(p))
     for factor in (10, 100, 1000)
 }  # fmt: skip
 

@@ -104,7 +104,7 @@ class Steps:
 
     def _X(self) -> np.ndarray:
         X = self._true("X")
-        return X if not self.changed(EQUATION) else equilibrium(self.F, self.Z, *self.phi, X)
+        return X if not self.changed(EQUATION) else equilibrium(self.F, self.Z, self.phi[0], self.phi[1], X)
 
     def _true(self, name: str) -> np.ndarray:
         M = self.truth[name]
