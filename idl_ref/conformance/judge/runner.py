@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from idl_ref.conformance.judge import protocols, report, verdicts
-from idl_ref.conformance.judge.diagnosis import named
+from idl_ref.conformance.judge.diagnosis import diagnosed
 from idl_ref.conformance.judge.relations import RELATIONS
 from idl_ref.conformance.judge.report import FAILED, SKIPPED, Report, Result
 from idl_ref.conformance.truth import vectors
@@ -69,7 +69,7 @@ def check_backend(
     declared, unused = _declared(backend), set(expected_failures)
     results = []
     for _, run in checks(backend, select(vectors.load(vectors_directory), groups)):
-        result = _as_expected(named(run()), expected_failures, unused)
+        result = _as_expected(run(), expected_failures, unused)
         results.append(result)
         if progress is not None:
             progress(result)
@@ -80,7 +80,7 @@ def check_backend(
         problems.append("nothing was asserted: every check was skipped, or none was chosen")
     unknown = ", ".join(declared.unknown)
     notes = (f"declared, but not known to this kit: {unknown}",) if unknown else ()
-    return Report(str(backend.name), tuple(results), tuple(problems), notes, vectors.SHA256)
+    return Report(str(backend.name), tuple(diagnosed(results)), tuple(problems), notes, vectors.SHA256)
 
 
 _XPASS = "passed, but was expected to fail"
@@ -193,7 +193,7 @@ def parametrize(
 def _test(run: Run) -> None:
     import pytest
 
-    result = named(run())
+    (result,) = diagnosed([run()])
     if result.outcome == SKIPPED:
         pytest.skip(result.message)
     if result.outcome == FAILED:
