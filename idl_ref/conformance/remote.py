@@ -49,6 +49,8 @@ class Command:
     repeats the "id" of its request. A program whose answer to hello has none may leave it out of all of them.
     """
 
+    one_at_a_time = "a process answers one request after the other"  # why it is not called from several threads
+
     def __init__(self, command: str, timeout: float = 10.0) -> None:
         self.arguments, self.timeout = shlex.split(command), timeout
         if not self.arguments:

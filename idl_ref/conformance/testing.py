@@ -9,7 +9,7 @@ import pytest
 
 from idl_ref.conformance.command import imported
 from idl_ref.conformance.judge import runner
-from idl_ref.conformance.judge.diagnosis import named
+from idl_ref.conformance.judge.diagnosis import diagnosed
 from idl_ref.conformance.judge.report import FAILED, SKIPPED, Result
 from idl_ref.conformance.judge.text import short
 from idl_ref.conformance.truth.problem import Case
@@ -68,7 +68,7 @@ class Check(pytest.Item):
         if result.outcome == SKIPPED:
             pytest.skip(result.message)
         if result.outcome == FAILED:
-            raise FailedCheck(named(result))
+            raise FailedCheck(*diagnosed([result]))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Why the check failed, in place of a traceback."""

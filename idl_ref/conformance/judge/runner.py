@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -12,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.judge import report, verdicts
+from idl_ref.conformance.judge import protocols, report, verdicts
 from idl_ref.conformance.judge.call import STOPS
-from idl_ref.conformance.judge.diagnosis import named
+from idl_ref.conformance.judge.diagnosis import diagnosed
 from idl_ref.conformance.judge.quick import quick
 from idl_ref.conformance.judge.relations import RELATIONS
 from idl_ref.conformance.judge.report import FAILED, SKIPPED, Report, Result
@@ -94,9 +93,8 @@ def check_backend(
         done = True
     unused = unused if done else set()
     notes = [f"declared, but not known to this kit: {', '.join(declared.unknown)}"] * bool(declared.unknown)
-    results, looked_at, wrong = _explained(results)
-    if looked_at < wrong:
-        notes.append(f"{looked_at} of {wrong} wrong answers were compared with those of the planted bugs")
+    with suppress(*STOPS):
+        results = diagnosed(results)
     return Report(
         short(backend.name, 100), tuple(results), tuple(_problems(results, unused)), tuple(notes), vectors.SHA256,
         declared=described(declared), command=command, interrupted=not done,
@@ -104,7 +102,6 @@ def check_backend(
 
 
 USUAL: Any = {"divide": "warn", "over": "warn", "invalid": "warn", "under": "ignore"}  # NumPy's own, whatever was set
-DIAGNOSED = 60  # failures that are compared with the planted bugs, so that a backend wrong everywhere ends soon
 
 
 def chosen(groups: Iterable[str] | None, fast: bool = False, directory: Any = None) -> dict[str, list[Case]]:
@@ -137,26 +134,6 @@ def safely(ident: str, run: Run, case: Case | None) -> Result:
         text = f"this kit could not judge the answer: {type(reason).__name__}: {short(reason)}; please report it"
         result = Result(ident, case.group if case else "", FAILED, message=text)
     return replace(result, comment=case.comment) if case else result
-
-
-def _explained(results: list[Result]) -> tuple[list[Result], int, int]:
-    """The results with their causes; how many failures with wrong numbers were looked at, and how many there are.
-
-    Of many failures some of each group and check are looked at. Ctrl-C ends the search.
-    """
-    wrong = [r for r in results if r.outcome == FAILED and r.evidence is not None]
-    turns: Counter[tuple[str, str]] = Counter()
-    order = []
-    for r in wrong:
-        kind = r.group, r.id.rpartition(":")[2]
-        order.append((turns[kind], r))
-        turns[kind] += 1
-    chosen = [r for _, r in sorted(order, key=lambda of: of[0])[:DIAGNOSED]]
-    names: dict[str, Result] = {}
-    with suppress(*STOPS):
-        for r in chosen:
-            names[r.id] = named(r)
-    return [names.get(r.id) or replace(r, evidence=None) for r in results], len(names), len(wrong)
 
 
 def _problems(results: list[Result], unused: set[str]) -> Iterator[str]:
@@ -202,6 +179,8 @@ def _as_expected(result: Result, expected: Mapping[str, str], unused: set[str]) 
 def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[str, list[Case]]:
     """The cases that `groups` chooses: under "" all that are to be solved, and under each check's name those for it.
 
+    The names of protocols that are chosen are keys as well.
+
     ValueError if a name or pattern matches nothing.
     """
     cases = list(cases)
@@ -222,8 +201,11 @@ def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[st
         fits = [case for case in cases if case.id in RELATED and (name == "adjoint" or RELATIONS[name].fits(case))]
         everywhere = wanted("relations", f"relation-{name}")
         chosen[name] = [case for case in fits if wanted(f"{case.id}:{name}") or everywhere]
+    chosen |= {  # without cases, because a protocol has equations of its own
+        f"protocol-{name}": [] for name in protocols.PROTOCOLS if wanted(protocols.GROUP, f"protocol-{name}")
+    }
     if lost := [pattern for pattern in patterns if pattern not in found]:
-        known = [*dict.fromkeys(case.group for case in cases), "relations"]
+        known = [*dict.fromkeys(case.group for case in cases), "relations", protocols.GROUP]
         raise ValueError(
             f"groups must be among {', '.join(known)}, or ids of cases or checks, or patterns of these; "
             f"got {', '.join(map(repr, lost))}."
@@ -242,13 +224,16 @@ def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple
     for case in chosen[""]:
         if case.id in forward:
             yield f"{case.id}:forward", partial(verdicts.forward, backend, case, declared)
-        if case.id in vjp and (not case.bad or case.good.any()):  # some column has an answer, or the batch is empty
+        if case.id in vjp and case.has_gradients:
             yield f"{case.id}:vjp", partial(verdicts.vjp, backend, case, declared)
     for name, rule in RELATIONS.items():
         for case in chosen[name]:
             yield f"{case.id}:{name}", partial(verdicts.relation, backend, case, declared, rule)
     for case in chosen["adjoint"]:
         yield f"{case.id}:adjoint", partial(verdicts.adjoint_identity, backend, case, declared)
+    yield from protocols.checks(
+        backend, declared, [name for name in protocols.PROTOCOLS if f"protocol-{name}" in chosen]
+    )
 
 
 # --- under pytest -----------------------------------------------------------------------------------------------------
@@ -289,7 +274,7 @@ def parametrize(
 def _test(run: Run) -> None:
     import pytest
 
-    result = named(run())
+    (result,) = diagnosed([run()])
     if result.outcome == SKIPPED:
         pytest.skip(result.message)
     if result.outcome == FAILED:
