@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-from idl_ref.conformance.truth.problem import Case, Problem
+from idl_ref.conformance.truth.problem import Case, Deferred, Problem
 
 STEP = 3000  # multiplications that take as long as what a step of an iteration costs besides
+PARTS = 4  # one large case less than these is taken of each family
 TIMES = 2  # how many of the quick cases have each feature, as far as there are so many
 
 
@@ -17,17 +19,28 @@ def quick(cases: Iterable[Case]) -> list[Case]:
 
     A feature is one of the bugs that a case is meant to find, with the dtype, with the activation and the kind of
     weights, or with the map f; a group; a layout in memory; a map f that changes the weights, or not; whether there is
-    D, or a start X0; and what is expected.
+    D, or a start X0; and what is expected. Large cases are only computed when they are asked for their arrays. Of those
+    whose ids differ in numbers alone, some are taken, spread over their sizes, but not the largest.
     """
     cases = list(cases)
+    small = [case for case in cases if not isinstance(case, Deferred)]
     seen: Counter[object] = Counter()
-    chosen = set()
-    for case in sorted(cases, key=work):
+    chosen = {case.id for case in _some(case for case in cases if isinstance(case, Deferred))}
+    for case in sorted(small, key=work):
         new = [feature for feature in features(case) if seen[feature] < TIMES]
         if new:
             chosen.add(case.id)
             seen.update(features(case))
     return [case for case in cases if case.id in chosen]
+
+
+def _some(large: Iterable[Case]) -> Iterator[Case]:
+    """Some cases of each family: those in the middle, and between it and either end, of the list of all sizes."""
+    families = defaultdict[str, list[Case]](list)
+    for case in large:
+        families[re.sub(r"\d+", "", case.id.rpartition("-float")[0] or case.id)].append(case)
+    for family in families.values():
+        yield from (family[part * len(family) // PARTS] for part in range(1, PARTS))
 
 
 def features(case: Case) -> Iterator[object]:
