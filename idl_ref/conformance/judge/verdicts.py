@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.judge import relations
+from idl_ref.conformance.judge import counts, relations
 from idl_ref.conformance.judge.call import Answer, ask
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, compared, explains
 from idl_ref.conformance.judge.iterates import path
@@ -78,7 +78,10 @@ def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
         return _failed(case, "forward", silent, f"failures to converge are not reported{_instead(case, answer)}")
     if lie := _status(case, answer):
         return _failed(case, "forward", lie, f"the status is wrong: {_lie(case, answer)}")
-    return _against_truth(case, "forward", answer, declared)
+    result = _against_truth(case, "forward", answer, declared)
+    if result.outcome == PASSED and (lie := counts.wrong(case, answer, declared)):
+        return _failed(case, "forward", lie, "the iterations are not counted as declared")
+    return result
 
 
 def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
@@ -137,7 +140,12 @@ def _status(case: Case, answer: Answer) -> str:
     """A message if the reported iterations or convergence are wrong; otherwise empty."""
     if answer.iterations is not None and answer.iterations.max(initial=0) > case.problem.max_iter:
         return f"{int(answer.iterations.max())} iterations were reported, but max_iter is {case.problem.max_iter}"
-    if answer.converged is None or answer.converged[case.good].all():
+    if answer.converged is None:
+        return ""
+    lost = ~np.all([np.isfinite(M).all(axis=0) for M in answer.arrays.values()], axis=0)
+    if (untrue := np.flatnonzero(answer.converged.astype(bool) & lost)).size:
+        return f"columns {untrue[:5].tolist()} were reported as converged, but they are not finite"
+    if answer.converged[case.good].all():
         return ""
     columns = np.flatnonzero(~answer.converged.astype(bool) & case.good)[:5].tolist()
     return f"columns {columns} were reported as not converged, but max_iter suffices for them"

@@ -168,6 +168,8 @@ class Capabilities:
             (problem.U.shape[1] > 0 or self.empty, "empty is declared off"),
             ("subnormal" not in flags or self.subnormal, "subnormal is declared off"),
             (not near or not (vjp or "kink" in flags), "flushes is declared: numbers next to a kink at 0 are at it"),
+            ("start" not in flags or self.X0, "X0 is not declared"),
+            ("limit" not in flags or self.iterations, "iterations is not declared"),
             (problem.f == "none" or problem.f in self.f, f'f = "{problem.f}" is not declared'),
             (radius, f"kappa is declared to be {self.kappa}, not {problem.kappa}"),
             (straight, f'straight_through is not declared for f = "{problem.f}"'),
