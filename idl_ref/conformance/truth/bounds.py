@@ -61,7 +61,7 @@ class Equation(NamedTuple):
 
     `factors` are the effective A, or L and Rᵀ; `size` is |A|, or |L||R|ᵀ; `Z_size` is |B||U|; `terms` is the number of
     terms in all sums of one application of A; `un` has the constants of the dtype; `lost` is what flushing subnormal
-    numbers takes from |U|.
+    numbers takes from |U|; `residual` is that of the style.
     """
 
     factors: tuple[np.ndarray, ...]
@@ -72,9 +72,29 @@ class Equation(NamedTuple):
     lipschitz: float
     un: Unit
     lost: np.ndarray
+    residual: bool
 
 
-def equation(problem: Problem, flushes: bool = False) -> Equation:
+class Style(NamedTuple):
+    """What a backend declares that changes its bounds.
+
+    Attributes
+    ----------
+    flushes : bool
+        Whether it replaces subnormal numbers by 0.
+    residual : bool
+        Whether it stops by the residual of what it returns. No application of the map follows, which would make up for
+        a Lipschitz constant in place of the slope of φ in what rounding explains of a residual.
+    """
+
+    flushes: bool = False
+    residual: bool = False
+
+
+ORDINARY = Style()
+
+
+def equation(problem: Problem, style: Style = ORDINARY) -> Equation:
     raw = tuple(F.astype(np.float64) for F in problem.factors)
     factors = problem.function.effective(raw)
     B, U = problem.B.astype(np.float64), problem.U.astype(np.float64)
@@ -82,9 +102,9 @@ def equation(problem: Problem, flushes: bool = False) -> Equation:
         Z, Z_size = B @ U, np.abs(B) @ np.abs(U)
     size = reduce(np.matmul, map(np.abs, factors))
     terms = sum(F.shape[1] for F in factors)
-    un, lipschitz = unit(problem.dtype, flushes), activations.get(problem.activation).lipschitz
-    lost = np.abs(U) * (flushes & (np.abs(U) < un.eta))
-    return Equation(factors, size, Z, Z_size, terms, lipschitz, un, lost)
+    un, lipschitz = unit(problem.dtype, style.flushes), activations.get(problem.activation).lipschitz
+    lost = np.where(style.flushes & (np.abs(U) < un.eta), np.abs(U), 0)
+    return Equation(factors, size, Z, Z_size, terms, lipschitz, un, lost, style.residual)
 
 
 def stopping(tol: float, z: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -108,7 +128,8 @@ def _allowances(problem: Problem, eq: Equation, X: np.ndarray) -> tuple[np.ndarr
     P, aX = fac.apply(eq.factors, X) + eq.Z, np.abs(X)
     AX = eq.size @ aX
     with np.errstate(over="ignore", invalid="ignore"):
-        noise = phi.change(P, stalled(un, eq.terms) * (AX + np.abs(eq.Z))) / 2 + un.floor * aX
+        explained = stalled(un, eq.terms) * (AX + np.abs(eq.Z))
+        noise = (eq.lipschitz * explained if eq.residual else phi.change(P, explained) / 2) + un.floor * aX
         inside = un.gamma(mapped) * AX + un.gamma(p + 2) * eq.Z_size + (eq.terms + p + 2) * un.eta
         inside += np.abs(problem.B) @ eq.lost
         rounding = phi.change(P, inside) / 2 + 4 * un.u * (aX + smooth) + (eq.terms + p + 2) * un.eta
@@ -122,10 +143,10 @@ def residual_bound(problem: Problem, eq: Equation, X: np.ndarray, strict: bool) 
 
 
 def certificate(
-    problem: Problem, X: np.ndarray, strict: bool = False, flushes: bool = False
+    problem: Problem, X: np.ndarray, strict: bool = False, style: Style = ORDINARY
 ) -> tuple[np.ndarray, np.ndarray]:
     """|φ(A X + B U) − X| for the X of a backend, in float64, and its bound.   (n, m), (n, m)"""
-    eq, X = equation(problem, flushes), X.astype(np.float64)
+    eq, X = equation(problem, style), X.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         G = activations.get(problem.activation).phi(fac.apply(eq.factors, X) + eq.Z)
         allowed, slopes = residual_bound(problem, eq, X, strict), eq.lipschitz * eq.size
@@ -136,10 +157,14 @@ def certificate(
         return np.abs(G - X), allowed
 
 
-def bounds(case: Case, truth: Arrays, flushes: bool = False) -> Arrays:
-    """The largest error that each entry of a correct answer may have, under the names of the truth."""
+def bounds(case: Case, truth: Arrays, style: Style = ORDINARY) -> Arrays:
+    """The largest error that each entry of a correct answer may have, under the names of the truth.
+
+    Beside the largest entry of a gradient, one of u² times its size is nothing: the derivative of an iteration passes
+    such numbers on from units that are inactive at the equilibrium, but were active on the way to it.
+    """
     problem, good = case.problem, case.good
-    eq = equation(problem, flushes)
+    eq = equation(problem, style)
     un, lost = eq.un, eq.lost[:, good]
     X, V = truth["X"][:, good], truth["V"][:, good]
     B, C, U, G_Y = (np.abs(M, dtype=np.float64) for M in (problem.B, problem.C, problem.U[:, good], case.G_Y[:, good]))
@@ -166,7 +191,8 @@ def bounds(case: Case, truth: Arrays, flushes: bool = False) -> Arrays:
         if name not in truth:
             continue
         size = np.abs(truth[name][:, good] if name in COLUMNS else truth[name])
-        result[name] = SAFETY * (value + 2 * un.u * size + (n + p + q + m) * un.eta)
+        trace = 0.0 if name in ("X", "Y", "V") else un.u**2 * size.max(initial=0.0)
+        result[name] = SAFETY * (value + 2 * un.u * size + trace + (n + p + q + m) * un.eta)
     return spread(result, good)
 
 
