@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from idl_ref.conformance.judge import features, library, quantities
+from idl_ref.conformance.judge import features, library, numbers, quantities
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong
 from idl_ref.conformance.judge.features import Where
 from idl_ref.conformance.judge.report import FAILED, UNEXPLAINED, Result
@@ -149,6 +149,7 @@ def _search(
         best = sorted(
             (c for c in (_opposed(c, passed, deadline) for c in best) if c.weight > 0), key=lambda c: -c.weight
         )
+        best = best or [c for c in (_weighed(a, left, [], deadline) for a in numbers.accuracies()) if c is not None][:1]
         if not best:
             left = left[1:]
             continue
@@ -192,7 +193,7 @@ def _opposed(cause: Cause, passed: list[Evidence], deadline: float) -> Cause:
     for e in passed:
         if time.monotonic() > deadline:
             break
-        answer = _answer(cause.wrong, e.case, e.check)
+        answer = None if isinstance(cause.wrong, numbers.Accuracy) else _answer(cause.wrong, e.case, e.check)
         if answer is not None and is_wrong(answer, e):
             against.append(e)
     where = features.separating(*([(e.case, e.check) for e in es] for es in (cause.explained, against)))
@@ -212,6 +213,8 @@ def _complete(cause: Cause, failures: list[Measured]) -> Cause:
 
 
 def _fits(wrong: Transformation, e: Evidence, known: dict[str, Known], close: float = CLOSE) -> bool:
+    if isinstance(wrong, numbers.Accuracy):
+        return wrong.explains(e.case, known)
     answer = _answer(wrong, e.case, e.check)
     return answer is not None and explains(answer, known, close)
 

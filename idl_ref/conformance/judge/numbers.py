@@ -9,17 +9,20 @@ These transformations have a parameter each: a dtype, a size, a rule; `transform
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.conformance.judge import iterates
+from idl_ref.conformance.judge.evidence import Known, columns, worst
 from idl_ref.conformance.judge.iterates import RULES, Rule
 from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError
 from idl_ref.conformance.judge.transformations import Change, Transformation
-from idl_ref.conformance.truth.problem import Case, laid_out
+from idl_ref.conformance.truth.bounds import bounds
+from idl_ref.conformance.truth.problem import Arrays, Case, laid_out
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
 
@@ -103,6 +106,34 @@ def _clipped(M: np.ndarray, c: float) -> np.ndarray:
 
 def _pruned(M: np.ndarray, small: float) -> np.ndarray:
     return np.where(np.abs(M) < small, 0, M)
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy(Transformation):
+    """Errors as large as rounding to a coarser dtype makes them, wherever that happens: no more, and hardly less."""
+
+    dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
+
+    def explains(self, case: Case, known: dict[str, Known]) -> bool:
+        """Whether the largest error is within the bounds for the coarser dtype, and above a thousandth of them."""
+        if case.problem.dtype.itemsize <= self.dtype.itemsize:
+            return False
+        coarse = coarser(case, self.dtype)
+        ratios = [worst(k.got - k.truth, columns(case, name, coarse[name])) for name, k in known.items()]
+        return 1e-3 < max(ratios) <= 1
+
+
+@lru_cache(maxsize=4096)
+def coarser(case: Case, dtype: np.dtype) -> Arrays:
+    """The bounds of the errors of a backend that computes in a coarser dtype."""
+    return bounds(replace(case, problem=replace(case.problem, dtype=dtype)), case.truths[0])
+
+
+def accuracies() -> Iterator[Accuracy]:
+    """Results as accurate as those of float32 or float16, whatever is rounded."""
+    for name in ("float32", "float16"):
+        yield Accuracy(f"something computed in {name}: the errors are as large as rounding to {name} makes them",
+                       dtype=np.dtype(name))  # fmt: skip
 
 
 # --- memory and sizes -------------------------------------------------------------------------------------------------
