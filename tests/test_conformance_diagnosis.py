@@ -1,4 +1,4 @@
-"""Failures get the right name: a cause is wrong itself where it explains a failure, and nothing that passed denies it."""
+"""Failures get the right name: a cause is wrong itself where it explains one, and nothing that passed denies it."""
 
 import re
 import time
@@ -14,8 +14,8 @@ from idl_ref.conformance.judge.evidence import Known, explains
 from idl_ref.conformance.judge.library import early, mathematics, numerics
 from idl_ref.conformance.truth import vectors
 
-FEW = ["contraction-*-0.5-float64", "contraction-random-0.9-*", "stopping-*-tanh", "rank-2-*", "activation-tanh-dense-*",
-       "shape-bias*", "shape-m-37-float64", "f-inf-beyond-float64", "scale-1e-30-float64"]  # fmt: skip
+FEW = ["contraction-*-0.5-float64", "contraction-random-0.9-*", "stopping-*-tanh", "rank-2-*", "shape-bias*",
+       "activation-tanh-dense-*", "shape-m-37-float64", "f-inf-beyond-float64", "scale-1e-30-float64"]  # fmt: skip
 # The planted bugs whose cause was seen to be found, and what the first cause must say.
 CAUSES = {
     "AdjointNotTransposed": "adjoint not transposed",
@@ -79,7 +79,7 @@ def test_most_planted_bugs_have_their_cause_first(capsys):
 
 
 def test_a_cause_from_a_size_on_has_the_size():
-    cause, _ = first_cause(BUGS["GradientTilesTransposed"](), ["size-n-31-*", "size-n-40-*", "contraction-*-0.5-*"])
+    cause, _ = first_cause(BUGS["GradientTilesTransposed"](), ["size-n-31-*", "size-n-65-*", "contraction-*-0.5-*"])
     assert "∂A transposed, wrong from n = 33 on" in cause
 
 
@@ -91,7 +91,7 @@ def test_what_nothing_explains_is_described():
 
     cause, _ = first_cause(Odd(), ["contraction-random-0.5-float64", "rank-2-float64"])
     assert cause.startswith("not explained; in the smallest case, ")
-    assert "∂A, ∂B, ∂D and ∂U are right" in cause
+    assert "∂B, ∂D, ∂L, ∂R and ∂U are right" in cause
     assert "∂C wrong by" in cause
 
 
