@@ -97,10 +97,13 @@ class Prepared(NamedTuple):
     flops: int  # the flops of one application to one column
 
 
-def prepare(equation: Equation, options: SolveOptions, known: Prepared | None) -> Prepared:
+def prepare(
+    equation: Equation, options: SolveOptions, known: Prepared | None, room: Prepared | None = None
+) -> Prepared:
     """Choose the method and pack the factors; `known`, prepared for other options, saves packing them again.
 
-    Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its largest entry bounds ‖A‖∞.
+    Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its largest entry bounds ‖A‖∞. The factors are
+    packed into the arrays of `room`, if it is given, which was prepared for others of the same shapes.
     """
     factors, activation, S, _ = equation
     A, dtype, adjoint, product = factors[0], factors[0].dtype, S is not None, len(factors) > 1
@@ -110,7 +113,10 @@ def prepare(equation: Equation, options: SolveOptions, known: Prepared | None) -
     if known is not None:
         return known._replace(options=options, method=method, sizes=sizes)
     nothing = NOTHING[dtype]
-    F1, F2 = np.empty(packed_size(n, width), dtype), np.empty(packed_size(r, n), dtype) if product else nothing[0]
+    if room is None:
+        F1, F2 = np.empty(packed_size(n, width), dtype), np.empty(packed_size(r, n), dtype) if product else nothing[0]
+    else:
+        F1, F2 = room.F1, room.F2
     largest = pack(flat(A), flat(factors[1]) if product else nothing, (n, r), adjoint, F1, F2)
     entries, terms = (2 * n * r, ROWS + 2 * (n + r)) if product else (n * n, ROWS + 2 * n)
     norm = methods.norm_bound(largest, terms, dtype, product)
@@ -230,18 +236,31 @@ def solve_columns(
         levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
         kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, columns, rules, levels, p.roundings)
     else:
-        sizes = *p.sizes, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS
-        kernel, arguments = kernels.picard, (p.F1, p.F2, columns, sizes, (tol, methods.SLOW), p.roundings)
+        shape, levels_of_picard = picard_rules(p)
+        kernel, arguments = kernels.picard, (p.F1, p.F2, columns, shape, levels_of_picard, p.roundings)
         if around:
             kernel, arguments, (_, width, q) = passes.forward, (tuple(around), *arguments), around.sizes
             column_bytes += (width + q) * Z.itemsize
             flops += 2 * (n * width + q * n + q * width)
     work = m * max_iter * (p.flops + (n**3 if method == "newton" and not r else 0))
+    return launch_solver(kernel, m, work, tiles(m, column_bytes, options.tile, flops), answer[-1], *arguments, answer)
+
+
+def picard_rules(p: Prepared) -> tuple[tuple[int, ...], tuple[float, float]]:
+    """Return the sizes and the levels that `picard` takes."""
+    sizes = *p.sizes, methods.SLOW_STEPS if p.method == "auto" else methods.ENDLESS
+    return sizes, (float(p.options.tol), methods.SLOW)
+
+
+def launch_solver(
+    kernel: Callable[..., int], m: int, work: float, how: tuple[int, int], flag: np.ndarray, *arguments: Any
+) -> int:
+    """Call a solver for m columns as `launch` does, so that it can be interrupted if its `work`, in flops, is large."""
+    workers, tile = how
     patient = work > min(m, 5) * threads.LONG_FLOPS and threading.current_thread() is threading.main_thread()
-    workers, tile = tiles(m, column_bytes, options.tile, flops)
     if m <= tile and not patient:
-        return kernel(0, m, *arguments, answer)
-    return threads.share(kernel, workers, tile, m, patient, answer[-1], *arguments, answer)
+        return kernel(0, m, *arguments)
+    return threads.share(kernel, workers, tile, m, patient, flag, *arguments)
 
 
 # --- products ---------------------------------------------------------------------------------------------------------
@@ -279,10 +298,15 @@ def product(F: np.ndarray, X: np.ndarray) -> np.ndarray:
     return out.T
 
 
-def outer(Lt: np.ndarray, R: np.ndarray) -> np.ndarray:
-    """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b)"""
+def outer_room(a: int, b: int, dtype: np.dtype) -> np.ndarray:
+    """Return an array for L Rᵀ (a, b), with the rows that `passes.outer` needs besides."""
+    return np.empty((-(-a // GROUP) * GROUP + 1, b), dtype)
+
+
+def outer(Lt: np.ndarray, R: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:
+    """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b), the first rows of `room`"""
     (m, a), (b, _) = Lt.shape, R.shape
-    out = np.empty((-(-a // GROUP) * GROUP + 1, b), R.dtype)
+    out = outer_room(a, b, R.dtype) if room is None else room
     workers = numba.get_num_threads() if 2 * a * b * m > PARALLEL_FLOPS else 1
     share = -(-a // workers)  # A tile reads all of R, so that each thread has only one.
     how = workers, -(-share // GROUP) * GROUP

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from idl_ref.backends.numba.compiling import compiled, entry, vec
+from idl_ref.backends.numba.descent import cross_entropy, mse
 from idl_ref.backends.numba.dots import rows_by_columns
 from idl_ref.backends.numba.functions import slope
 from idl_ref.backends.numba.kernels import apply, picard
@@ -142,3 +143,42 @@ def outer(first, last, left, R, sizes, out):
         for i in range(whole, b):
             out[(first + c) * b + i] = M[g + c * ROWS + i - whole]
     return 0
+
+
+# --- a training step ---------------------------------------------------------------------------------------------------
+
+
+@entry
+def there_and_back(first, last, samples, around, packed, columns, shapes, levels, roundings, rest):
+    """U, Z, X, Y, the losses, G_Y, S, G and V of a training step, whose solves are both Picard's.
+
+    Returns how many columns were slow in one of the solves, after which the rest is missing.
+    samples: the inputs of all samples row by row, the entries of a row, the numbers of the samples of this step, and
+    their labels, targets (q, m) and weights, of which some are empty. around: as in `forward`. packed, columns, shapes,
+    levels, roundings: what `picard` takes, in pairs for the way there and back. rest: the losses, G_Y, both answers,
+    and room for [V; G_Y].
+    """
+    (data, width, chosen, labels, T, weights), ((_, C, _), U, (n, p, q), Y) = samples, around
+    ((F1, F2), (F1t, F2t)), (values, G_Y, there, back, both) = packed, rest
+    (Z, _, _), (G, _, _), (S, _, _) = columns[0][0], columns[1][0], columns[1][1]
+    for j in range(first, last):
+        there[2][j], back[2][j] = 0, 0
+        for k in range(width):
+            U[j * p + k] = data[chosen[j] * width + k]
+    left = forward(first, last, around, F1, F2, columns[0], shapes[0], levels[0], roundings[0], there)
+    if left > 0:
+        return left
+    if len(labels) > 0:
+        cross_entropy(first, last, Y, labels, weights, G_Y, values)
+    else:
+        mse(first, last, Y, T, weights, G_Y, values)
+    _, r, code, _, _ = shapes[0]
+    terms(first, last, F1, F2, C, (there[0], Z, G_Y), (n, r, q, code), (S, G))
+    left = picard(first, last, F1t, F2t, columns[1], shapes[1], levels[1], roundings[1], back)
+    V = back[0]
+    for j in range(first, last):
+        for i in range(n):
+            both[j * (n + q) + i] = V[j * n + i]
+        for i in range(q):
+            both[j * (n + q) + n + i] = G_Y[j * q + i]
+    return left

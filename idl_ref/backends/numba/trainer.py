@@ -14,7 +14,10 @@ from idl_ref.activations import get
 from idl_ref.backends.numba import descent, layer
 from idl_ref.backends.numba.launches import NOTHING, by_columns, by_rows
 from idl_ref.backends.numba.layer import Layer
+from idl_ref.backends.numba.parametrisation import Compiled, effective, is_known
+from idl_ref.backends.numba.workspace import Workspace
 from idl_ref.backends.numpy import trainer as definition
+from idl_ref.backends.numpy.trainer import Counts, Step
 from idl_ref.functions import ImplicitFunction
 from idl_ref.optim import SGD, Adam, Optimizer
 from idl_ref.solution import SolveOptions
@@ -22,13 +25,61 @@ from idl_ref.weights import BackwardPass, Options, Parameters, Parametrisation
 
 
 class Trainer(definition.Trainer):
-    """Takes the training steps of one model; the passes, the loss and the descent are compiled."""
+    """Takes the training steps of one model; the passes, the loss, `f` with its pullback, and the descent are compiled.
+
+    A step of a dense model is taken in arrays of this trainer, which are written anew by each step, if its samples are
+    `chosen`. It has the same bits as a step in arrays of its own.
+    """
 
     layer_class = Layer
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        simple = [o.method in ("auto", "picard") and o.certificate == "fast" for o in self.options]
+        known = self.loss in COMPILED and is_known(self.parametrisation.function)
+        self.in_place = known and all(simple) and "A" in self.parameters and self.layer_class is Layer
+        self.parametrisation = Compiled(self.parametrisation.function, self.parametrisation.bias)
         self.loss = COMPILED.get(self.loss, self.loss)
+        self.spaces: dict[int, Workspace] = {}
+
+    def step(
+        self, U: np.ndarray, T: np.ndarray, weights: np.ndarray | None = None, chosen: np.ndarray | None = None
+    ) -> Step:
+        """Take one step, in place if the samples are `chosen` and Picard's method solves the equations of all of them."""
+        if chosen is not None and self.in_place and U.flags.carray and _is_ours(self.optimizer):
+            step = self.step_in_place(U, T[..., chosen], None if weights is None else weights[chosen], chosen)
+            if step is not None:
+                return step
+        return super().step(U, T, weights, chosen)
+
+    def step_in_place(
+        self, U: np.ndarray, T: np.ndarray, weights: np.ndarray | None, chosen: np.ndarray
+    ) -> Step | None:
+        """Take one step in the arrays of this trainer, or return None before anything changes, if that can't be done."""
+        space = self.space(len(chosen))
+        if space is None:
+            return None
+        effective(self.parametrisation.function, self.parameters["A"], space.forward.weights.factors[0])
+        if not (space.prepare() and space.compute(U, chosen, T, weights)):
+            return None
+        value, *counts = space.figures()
+        with np.errstate(over="ignore"):  # A loss that overflows is inf, as the dtype of Y has it.
+            value = float(U.dtype.type(value))
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value}")
+        space.outer()
+        self.descend(space.backward)
+        return Step(value, space.forward, space.backward, Counts(*counts))
+
+    def space(self, m: int) -> Workspace | None:
+        """Return the arrays for steps with m samples; None if they are empty, or the parameters are not contiguous."""
+        P, space = self.parameters, self.spaces.get(m)
+        if space is not None and space.is_of(P):
+            return space
+        if not m or not all(w.size and w.flags.carray for w in P.values()):
+            return None
+        space = self.spaces[m] = Workspace(self.parametrisation.weights(P), self.activation, self.options, m)
+        return space
 
     def descend(self, backward: BackwardPass) -> None:
         """Take one step of the optimizer with the gradients of the raw parameters, then project the parameters."""
@@ -91,10 +142,12 @@ def _compiled(
     loss: Callable[..., float], Y: np.ndarray, targets: np.ndarray, weights: np.ndarray | None
 ) -> tuple[Any, np.ndarray]:
     """Return the value and the gradient of a loss for flat targets."""
-    G_Y = np.empty((Y.shape[1], Y.shape[0]), Y.dtype)
+    (q, m), values = Y.shape, np.empty(Y.shape[1])
+    G_Y = np.empty((m, q), Y.dtype)
     w = NOTHING[Y.dtype][0] if weights is None else np.ascontiguousarray(weights, Y.dtype)
+    loss(0, m, by_columns(Y), targets, w, G_Y.reshape(-1), values)
     with np.errstate(over="ignore"):  # A loss that overflows is inf, as the dtype of Y has it.
-        return Y.dtype.type(loss(by_columns(Y), targets, w, G_Y.reshape(-1))), G_Y.T
+        return Y.dtype.type(descent.mean(values)), G_Y.T
 
 
 COMPILED = {losses.cross_entropy: cross_entropy, losses.mse: mse}
