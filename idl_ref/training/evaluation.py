@@ -70,4 +70,3 @@ def measured(model: ImplicitModel, samples: Samples, loss: AnyLoss, quiet: bool 
         correct += hits(forward, T) if loss == "cross_entropy" else 0
         answered += int(has_class(forward).sum())
     return Measured(total / max(m, 1), correct / max(m, 1) if loss == "cross_entropy" else None, m - answered)
-

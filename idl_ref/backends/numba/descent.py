@@ -17,7 +17,7 @@ LAST_SUCCESS = int(Status.PRECISION_LIMIT)
 
 @entry
 def cross_entropy(first, last, Y, labels, weights, G_Y, values):
-    """Write G_Y = w (softmax(Y) − onehot(t))/m, and ℓⱼ = wⱼ (log Σᵢ exp Y_ij − Y_tⱼj) to `values`, without cancellation.
+    """Write G_Y = w (softmax(Y) − onehot(t))/m, and the values ℓⱼ = wⱼ (log Σᵢ exp Y_ij − Y_tⱼj), without cancellation.
 
     An empty array of weights w stands for ones.
     """
@@ -71,6 +71,7 @@ def mean(values):
 def figures(Y, labels, values, forward, adjoint):
     """The loss, how many samples are classified right and how many failed, and the iterations: their sum and largest.
 
+    The loss is rounded to the dtype of Y, in which it may be inf.
     labels: empty if the loss does not classify. forward, adjoint: the answers of both solves; see `kernels`
     """
     (_, status, iterations, _, _), (_, status_V, iterations_V, _, _), m = forward, adjoint, len(values)
@@ -85,7 +86,7 @@ def figures(Y, labels, values, forward, adjoint):
                 finite = finite and abs(Y[j * q + i]) < np.inf
                 c = i if Y[j * q + i] > Y[j * q + c] else c
             right += 1 if finite and c == labels[j] else 0
-    return mean(values), right, failed, total, most, total_V, most_V
+    return Y.dtype.type(mean(values)), right, failed, total, most, total_V, most_V
 
 
 @compiled

@@ -97,33 +97,41 @@ class Prepared(NamedTuple):
     flops: int  # the flops of one application to one column
 
 
-def prepare(
-    equation: Equation, options: SolveOptions, known: Prepared | None, room: Prepared | None = None
-) -> Prepared:
-    """Choose the method and pack the factors; `known`, prepared for other options, saves packing them again.
-
-    Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its largest entry bounds ‖A‖∞. The factors are
-    packed into the arrays of `room`, if it is given, which was prepared for others of the same shapes.
-    """
+def prepare(equation: Equation, options: SolveOptions, known: Prepared | None) -> Prepared:
+    """Choose the method and pack the factors; `known`, prepared for other options, saves packing them again."""
     factors, activation, S, _ = equation
-    A, dtype, adjoint, product = factors[0], factors[0].dtype, S is not None, len(factors) > 1
+    A, dtype, product = factors[0], factors[0].dtype, len(factors) > 1
     n, width = A.shape
-    method, r = methods.choose(options.method, factors, adjoint), width if product else 0
+    method, r = methods.choose(options.method, factors, S is not None), width if product else 0
     sizes = n, r, activation.code, min(int(options.max_iter), methods.ENDLESS)
     if known is not None:
         return known._replace(options=options, method=method, sizes=sizes)
-    nothing = NOTHING[dtype]
-    if room is None:
-        F1, F2 = np.empty(packed_size(n, width), dtype), np.empty(packed_size(r, n), dtype) if product else nothing[0]
-    else:
-        F1, F2 = room.F1, room.F2
-    largest = pack(flat(A), flat(factors[1]) if product else nothing, (n, r), adjoint, F1, F2)
-    entries, terms = (2 * n * r, ROWS + 2 * (n + r)) if product else (n * n, ROWS + 2 * n)
-    norm = methods.norm_bound(largest, terms, dtype, product)
+    F1 = np.empty(packed_size(n, width), dtype)
+    F2 = np.empty(packed_size(r, n), dtype) if product else NOTHING[dtype][0]
+    flops = ENTRY_FLOPS * n + 2 * (2 * n * r if product else n * n)
+    largest = pack(*packing(equation, F1, F2))
+    return Prepared(options, method, sizes, F1, F2, roundings(equation, largest), flops)
+
+
+def packing(equation: Equation, F1: np.ndarray, F2: np.ndarray) -> tuple:
+    """Return what `pack` takes to write the factors of an equation to F1 and F2."""
+    factors, (n, width), product = equation.factors, equation.factors[0].shape, len(equation.factors) > 1
+    second = flat(factors[1]) if product else NOTHING[F1.dtype]
+    return flat(factors[0]), second, (n, width if product else 0), equation.S is not None, F1, F2
+
+
+def roundings(equation: Equation, largest: float) -> tuple[float, ...]:
+    """Return the fields of a Rounding for an equation, whose factors were packed.
+
+    Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its `largest` entry bounds ‖A‖∞.
+    """
+    factors, activation, S, _ = equation
+    A, product = factors[0], len(factors) > 1
+    terms = ROWS + 2 * (sum(A.shape) if product else len(A))
+    norm = methods.norm_bound(largest, terms, A.dtype, product)
     if not norm < 1:  # The certificate then depends on the exact value.
-        norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
-    roundings = tuple(certificate.rounding(factors, activation, dtype, norm))
-    return Prepared(options, method, sizes, F1, F2, roundings, ENTRY_FLOPS * n + 2 * entries)
+        norm = fac.norm_inf(factors if S is None else fac.transpose(factors))
+    return tuple(certificate.rounding(factors, activation, A.dtype, norm))
 
 
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
@@ -307,11 +315,16 @@ def outer(Lt: np.ndarray, R: np.ndarray, room: np.ndarray | None = None) -> np.n
     """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b), the first rows of `room`"""
     (m, a), (b, _) = Lt.shape, R.shape
     out = outer_room(a, b, R.dtype) if room is None else room
+    launch_outer(flat(Lt), by_columns(R), (a, b, m), out.ravel())
+    return out[:a]
+
+
+def launch_outer(left: Flat, R: np.ndarray, sizes: tuple[int, int, int], out: np.ndarray) -> None:
+    """Call `passes.outer` for all rows."""
+    a, b, m = sizes
     workers = numba.get_num_threads() if 2 * a * b * m > PARALLEL_FLOPS else 1
     share = -(-a // workers)  # A tile reads all of R, so that each thread has only one.
-    how = workers, -(-share // GROUP) * GROUP
-    launch(passes.outer, a, how, flat(Lt), by_columns(R), (a, b, m), out.ravel())
-    return out[:a]
+    launch(passes.outer, a, (workers, -(-share // GROUP) * GROUP), left, R, sizes, out)
 
 
 def backward(

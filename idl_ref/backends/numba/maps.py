@@ -19,7 +19,7 @@ EPS = float(np.finfo(np.float64).eps)
 
 @compiled
 def row_sum(F, a, right, count):
-    """Σ_k |F_ik| in float64 for the row that begins at a. Four sums run side by side, because an addition takes long."""
+    """Σ_k |F_ik| in float64 for the row that begins at a. Four sums run side by side, as an addition takes long."""
     s, t, u, v, whole = 0.0, 0.0, 0.0, 0.0, count & -4
     for k in range(a, a + whole * right, 4 * right):
         s += np.float64(abs(F[k]))

@@ -16,6 +16,8 @@ class Compiled(Parametrisation):
 
     def weights(self, parameters: Parameters) -> Weights:
         """Return the effective weights; B, C and D are the arrays of the parameters, not copies."""
+        if not is_known(self.function):
+            return super().weights(parameters)
         factors = tuple([effective(self.function, F, np.empty_like(F)) for F in as_factors(parameters)])
         return Weights(factors, parameters["B"], parameters["C"], parameters.get("D"), self.bias)
 
@@ -24,7 +26,7 @@ class Compiled(Parametrisation):
         if not is_known(self.function):
             return super().pullback(parameters, backward)
         factors = zip(as_factors(parameters), backward.factors, strict=True)
-        raw = tuple([pulled_back(self.function, F, G) for F, G in factors])
+        raw = tuple([pulled_back(self.function, F, G, np.empty_like(F)) for F, G in factors])
         named = by_name(raw) | {"B": backward.B, "C": backward.C}
         return named if backward.D is None else named | {"D": backward.D}
 
@@ -32,7 +34,7 @@ class Compiled(Parametrisation):
         """Project A, or L and R, in place if the function asks for that."""
         if not is_known(self.function):
             super().project(parameters)
-        elif maps.KINDS[self.function.name] == maps.ROWS:
+        elif self.function.name == "rows":
             for F in as_factors(parameters):
                 effective(self.function, F, F)
 
@@ -44,26 +46,23 @@ def is_known(f: ImplicitFunction) -> bool:
 
 def effective(f: ImplicitFunction, F: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Return the effective factor of a raw one: `out`, which is laid out as F is, or F itself if f changes nothing."""
-    if not is_known(f) or not _is_packed(F):
-        with np.errstate(over="ignore", invalid="ignore"):  # The status of a column reports overflow, not a warning.
-            (out[...],) = f.effective((F,))
-        return out
-    kind, eps = maps.KINDS[f.name], numbers(F.dtype)[0]
+    kind = maps.KINDS[f.name]
     if kind == maps.NONE:
         return F
-    if not maps.effective(kind, flat(F), F.shape, f.kappa, eps, flat(out)[0]):
-        out[...] = f._map(F)
+    if not (_is_packed(F) and maps.effective(kind, flat(F), F.shape, f.kappa, numbers(F.dtype)[0], flat(out)[0])):
+        with np.errstate(over="ignore", invalid="ignore"):  # The status of a column reports overflow, not a warning.
+            (out[...],) = f.effective((F,))
     return out
 
 
-def pulled_back(f: ImplicitFunction, F: np.ndarray, G: np.ndarray) -> np.ndarray:
-    """Return the gradient with respect to a raw factor F, for that with respect to the effective one."""
+def pulled_back(f: ImplicitFunction, F: np.ndarray, G: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Return the gradient with respect to a raw factor F, for that with respect to the effective one: `out`, or G."""
     kind = maps.NONE if f.straight_through else maps.KINDS[f.name]
     if kind == maps.NONE:
         return G
-    out = np.empty_like(F)
-    if not (_is_packed(F) and maps.pullback(kind, flat(F), F.shape, flat(G), f.kappa, numbers(F.dtype)[0], flat(out)[0])):
-        return f._pull(F, G)
+    eps = numbers(F.dtype)[0]
+    if not (_is_packed(F) and maps.pullback(kind, flat(F), F.shape, flat(G), f.kappa, eps, flat(out)[0])):
+        (out[...],) = f.pullback((F,), (G,))
     return out
 
 

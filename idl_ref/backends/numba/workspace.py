@@ -1,21 +1,26 @@
 """This module has the arrays of a training step, which belong to a trainer and are written anew by every step.
 
-New arrays would be read from memory, and not from the cache, and would take longer to allocate than to fill.
+New arrays would be read from memory, and not from the cache. What kernels take is put together once as well, because
+that takes longer than some of the kernels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from idl_ref import factors as fac
 from idl_ref.activations import Activation
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import descent, kernels, launches, passes
-from idl_ref.backends.numba.launches import KEPT, NOTHING, Prepared, blank, by_rows, tiles
+from idl_ref.backends.numba.launches import KEPT, NOTHING, blank, by_columns, by_rows, flat, outer_room, tiles
+from idl_ref.backends.numba.parametrisation import effective, pulled_back
+from idl_ref.backends.numba.products import pack
 from idl_ref.backends.numpy.layer import LINEAR
-from idl_ref.solution import Solution, SolveOptions
-from idl_ref.weights import BackwardPass, ForwardPass, Options, Parameters, Weights
+from idl_ref.solution import Solution
+from idl_ref.weights import BackwardPass, ForwardPass, Options, Parameters, Parametrisation
 
 LABELS = np.empty(0, np.int64)  # The form of no labels.
 
@@ -25,89 +30,103 @@ class Workspace:
 
     Parameters
     ----------
-    weights : Weights
-        The effective weights. Their B, C and D are the parameters, and A is an array of the trainer.
-    activation, options
-        As for a layer.
+    parameters, parametrisation, activation, options
+        As for a trainer. The parameters are contiguous and not empty, and the methods are "auto" or "picard".
     m : int
-        The number of samples of a step.
+        The number of samples of a step, at least 1.
     """
 
-    def __init__(self, weights: Weights, activation: Activation, options: Options, m: int) -> None:
+    def __init__(
+        self, parameters: Parameters, parametrisation: Parametrisation, activation: Activation, options: Options, m: int
+    ) -> None:
+        f, dtype = parametrisation.function, parameters["B"].dtype
+        self.parameters, self.function, self.options = dict(parameters), f, options
+        weights, nothing = parametrisation.weights(parameters), NOTHING[dtype]
         (A,), B, C, D, bias = weights
-        (n, p), q, dtype = B.shape, len(C), B.dtype
-        self.options, self.sizes, self.width = options, (n, p, q), p - bias
-        self.U = np.empty((m, p), dtype)
-        self.U[:, p - bias :] = 1
-        Z, S, G = np.empty((3, m, n), dtype)
-        self.Y, self.G_Y = np.empty((2, m, q), dtype)
-        self.losses, self.both = np.empty(m), np.empty((m, n + q), dtype)
-        self.answers = tuple(blank(n, m, dtype, np.zeros(m, np.intp)) for _ in range(2))
-        self.to_U = launches.outer_room(n if D is None else n + q, p, dtype)
-        self.to_X = launches.outer_room(n + q, n, dtype)
+        (n, p), q = B.shape, len(C)
+        U, (Z, S, G), (Y, G_Y) = np.empty((m, p), dtype), np.empty((3, m, n), dtype), np.empty((2, m, q), dtype)
+        U[:, p - bias :] = 1
+        self.losses, both = np.empty(m), np.empty((m, n + q), dtype)  # of each sample, and [V; G_Y]
+        self.answers = blank(n, m, dtype, np.zeros(m, np.intp)), blank(n, m, dtype, np.zeros(m, np.intp))
+        solution, adjoint = (_solution(answer, m) for answer in self.answers)
+        rows = n if D is None else n + q
+        to_U, to_X = outer_room(rows, p, dtype), outer_room(n + q, n, dtype)
+        G_A, G_B, G_C, G_D = to_X[:n], to_U[:n], to_X[n : n + q], None if D is None else to_U[n:rows]
+        self.raw_gradient = pulled_back(f, parameters["A"], G_A, np.empty_like(A))
+        self.flats = flats(parameters, {"A": self.raw_gradient, "B": G_B, "C": G_C, "D": G_D})
+        self.forward = ForwardPass(weights, U.T, Z.T, solution, Y.T)
+        self.backward = BackwardPass(adjoint, (G_A,), G_B, G_C, G_D)
         self.equations = Equation((A,), activation, None, Z.T), Equation((A.T,), LINEAR, S.T, G.T)
-        self.columns = tuple(
-            (launches.flat(e.Z), nothing if e.S is None else launches.flat(e.S), nothing)
-            for e, nothing in zip(self.equations, [NOTHING[dtype]] * 2, strict=True)
-        )
-        X, V = (_solution(answer, m) for answer in self.answers)
-        self.forward = ForwardPass(weights, self.U.T, Z.T, X, self.Y.T)
-        G_D = None if D is None else self.to_U[n : n + q]
-        self.backward = BackwardPass(V, (self.to_X[:n],), self.to_U[:n], self.to_X[n : n + q], G_D)
-        self.prepared: tuple[Prepared | None, Prepared | None] = (None, None)
+        there, back = (launches.prepare(e, o, None) for e, o in zip(self.equations, options, strict=True))
+        # What the kernels take:
+        weights_by_rows = by_rows(B), by_rows(C), nothing[0] if D is None else by_rows(D)
+        (shape, level), (shape_back, level_back) = launches.picard_rules(there), launches.picard_rules(back)
+        self.packed = (there.F1, there.F2), (back.F1, back.F2)
+        self.packing = [launches.packing(e, *F) for e, F in zip(self.equations, self.packed, strict=True)]
+        self.around = weights_by_rows, U.ravel(), (n, p, q), Y.ravel()
+        self.columns = (flat(Z.T), nothing, nothing), (flat(G.T), flat(S.T), nothing)
+        self.rules = (shape, shape_back), (level, level_back)
+        self.rest = self.losses, G_Y.ravel(), *self.answers, both.ravel()
+        self.outer_U = flat(both if D is not None else adjoint.X.T), U.ravel(), (rows, p, m), to_U.ravel()
+        self.outer_X = flat(both), by_columns(solution.X), (n + q, n, m), to_X.ravel()
+        self.bytes = (KEPT["picard"] * n + p + q) * dtype.itemsize  # of a column
+        self.flops = there.flops + back.flops + 2 * (n * p + q * n + q * p)
+        self.work = m * (there.sizes[3] * there.flops + back.sizes[3] * back.flops)
 
     def is_of(self, parameters: Parameters) -> bool:
-        """Tell whether B, C and D are these parameters, and A of the same shape."""
-        _, B, C, D, _ = self.forward.weights
-        return B is parameters["B"] and C is parameters["C"] and D is parameters.get("D")
+        """Tell whether the parameters are still the same arrays."""
+        return all(self.parameters[name] is w for name, w in parameters.items())
 
     def prepare(self) -> bool:
-        """Pack A and Aᵀ, and return whether Picard's method applies, with a norm of A below 1."""
-        there, back = (
-            launches.prepare(equation, options, None, room)
-            for equation, options, room in zip(self.equations, self.options, self.prepared, strict=True)
-        )
-        self.prepared = there, back
-        return all(p.method in ("auto", "picard") and p.roundings[0] < 1 for p in (there, back))
+        """Map A and pack it; return whether Picard's method applies, and the norm of A alone shows a contraction."""
+        there, back = self.equations
+        effective(self.function, self.parameters["A"], there.factors[0])
+        if fac.triangle(there.factors) and any(o.method == "auto" for o in self.options):
+            return False
+        first, second = self.packing
+        self.roundings = launches.roundings(there, pack(*first)), launches.roundings(back, pack(*second))
+        return self.roundings[0][0] < 1 and self.roundings[1][0] < 1
 
     def compute(self, U: np.ndarray, chosen: np.ndarray, T: np.ndarray, weights: np.ndarray | None) -> bool:
         """Compute everything from U to V for the chosen rows of U; return False if columns were slow.
 
-        T, weights: those of the chosen samples; the labels (m,), or the targets (q, m)
+        T, weights: those of the chosen samples; T are the labels (m,), or the targets (q, m)
         """
-        (n, p, q), m, dtype = self.sizes, len(chosen), self.Y.dtype
-        nothing = NOTHING[dtype][0]
-        self.labels = T if T.ndim == 1 else LABELS
-        targets = nothing if T.ndim == 1 else launches.by_columns(T)
-        samples = U.ravel(), self.width, chosen, self.labels, targets, nothing if weights is None else weights
-        there, back = self.prepared
-        assert there is not None
-        assert back is not None
-        _, B, C, D, _ = self.forward.weights
-        around = (by_rows(B), by_rows(C), nothing if D is None else by_rows(D)), self.U.ravel(), self.sizes, self.Y.ravel()
-        rules = launches.picard_rules(there), launches.picard_rules(back)
-        packed = (there.F1, there.F2), (back.F1, back.F2)
-        rest = self.losses, self.G_Y.ravel(), *self.answers, self.both.ravel()
-        flops = there.flops + back.flops + 2 * (n * p + q * n + q * p)
-        how = tiles(m, KEPT["picard"] * n * dtype.itemsize + (p + q) * dtype.itemsize, self.options[0].tile, flops)
-        work = m * (there.sizes[3] * there.flops + back.sizes[3] * back.flops)
-        return not launches.launch_solver(
-            passes.there_and_back, m, work, how, self.answers[0][-1], samples, around, packed, self.columns,
-            (rules[0][0], rules[1][0]), (rules[0][1], rules[1][1]), (there.roundings, back.roundings), rest,
-        )  # fmt: skip
+        m, nothing = len(chosen), NOTHING[U.dtype][0]
+        self.labels, targets = (np.ascontiguousarray(T, np.int64), nothing) if T.ndim == 1 else (LABELS, by_columns(T))
+        samples = U.ravel(), U.shape[1], chosen, self.labels, targets, nothing if weights is None else weights
+        how = tiles(m, self.bytes, self.options[0].tile, self.flops)
+        arguments = samples, self.around, self.packed, self.columns, *self.rules, self.roundings, self.rest
+        return not launches.launch_solver(passes.there_and_back, m, self.work, how, self.answers[0][-1], *arguments)
 
     def figures(self) -> tuple[float, int, int, int, int, int, int]:
         """Return the loss, and what a training counts; see `descent.figures`."""
-        return descent.figures(self.Y.ravel(), self.labels, self.losses, *self.answers)
+        return descent.figures(self.around[-1], self.labels, self.losses, *self.answers)
 
-    def outer(self) -> None:
-        """Compute ∂[A; C] = [V; G_Y] Xᵀ and ∂[B; D] = [V; G_Y] Uᵀ."""
-        V = self.backward.solution.X.T
-        launches.outer(V if self.forward.weights.D is None else self.both, self.forward.U, self.to_U)
-        launches.outer(self.both, self.forward.solution.X, self.to_X)
+    def differentiate(self) -> None:
+        """Compute ∂[A; C] = [V; G_Y] Xᵀ, ∂[B; D] = [V; G_Y] Uᵀ, and the gradient of the raw A."""
+        launches.launch_outer(*self.outer_U)
+        launches.launch_outer(*self.outer_X)
+        pulled_back(self.function, self.parameters["A"], self.backward.factors[0], self.raw_gradient)
 
 
 def _solution(answer: launches.Answer, m: int) -> Solution:
     """Return the solution whose arrays are those that a kernel writes."""
     x, status, iterations, numbers, _ = answer
     return Solution(x.reshape(m, -1).T, status, iterations, numbers[kernels.STEP], numbers[kernels.BOUND])
+
+
+Flats = tuple[np.ndarray, ...]
+
+
+def flats(parameters: Parameters, gradients: Mapping[str, Any]) -> tuple[Flats, Flats]:
+    """Return parameters and their gradients as flat arrays, in the order of the parameters."""
+    weights = tuple([w.reshape(-1) for w in parameters.values()])
+    return weights, tuple([_flat(gradients[name], w) for name, w in parameters.items()])
+
+
+def _flat(G: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Return the gradient of w as a flat array; that of a user's `f` may broadcast and have another dtype."""
+    if np.shape(G) != w.shape or G.dtype != w.dtype:
+        G = np.broadcast_to(np.asarray(G, w.dtype), w.shape)
+    return by_rows(G)

@@ -124,7 +124,8 @@ class Trainer:
                 raise FloatingPointError(f"the loss is {float(value)}")
             backward = layer.backward(forward, G_Y)
             self.descend(backward)
-        return Step(float(value), forward, backward, Counts.of(forward, backward.solution, T if self.classifies else None))
+        labels = T if self.classifies else None
+        return Step(float(value), forward, backward, Counts.of(forward, backward.solution, labels))
 
     def layer(self) -> Layer:
         """Return a layer with the effective weights of the current parameters."""
