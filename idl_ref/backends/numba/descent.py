@@ -68,13 +68,13 @@ def mean(values):
 
 
 @entry
-def figures(Y, labels, values, forward, adjoint):
+def figures(Y, labels, values, there, back):
     """The loss, how many samples are classified right and how many failed, and the iterations: their sum and largest.
 
-    The loss is rounded to the dtype of Y, in which it may be inf.
-    labels: empty if the loss does not classify. forward, adjoint: the answers of both solves; see `kernels`
+    The loss is rounded to the dtype of Y, in which it may be inf. labels: empty if the loss does not classify. there,
+    back: the answers of both solves; see `kernels`
     """
-    (_, status, iterations, _, _), (_, status_V, iterations_V, _, _), m = forward, adjoint, len(values)
+    (_, status, iterations, _, _), (_, status_V, iterations_V, _, _), m = there, back, len(values)
     q, right, failed, total, most, total_V, most_V = len(Y) // max(m, 1), 0, 0, 0, 0, 0, 0
     for j in range(m):
         failed += 0 if max(status[j], status_V[j]) <= LAST_SUCCESS else 1

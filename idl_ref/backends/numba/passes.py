@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 
 from idl_ref.backends.numba.compiling import compiled, entry, vec
-from idl_ref.backends.numba.descent import cross_entropy, mse
 from idl_ref.backends.numba.dots import rows_by_columns
 from idl_ref.backends.numba.functions import slope
 from idl_ref.backends.numba.kernels import apply, picard
@@ -23,6 +22,15 @@ COLUMNS = 8  # So many columns of D U are computed, and then added to C X.
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
+
+
+@entry
+def take(first, last, samples, chosen, U, width, p):
+    """Write the rows of `samples` with the chosen numbers, of `width` entries each, to the columns of U (p, m)."""
+    for j in range(first, last):
+        for k in range(width):
+            U[j * p + k] = samples[chosen[j] * width + k]
+    return 0
 
 
 @entry
@@ -79,17 +87,18 @@ def terms(first, last, F1, F2, C, columns, sizes, answer):
     z, p, t = x + block, x + 2 * block, x + 3 * block
     c = t + (room + 3) * small
     y = c + (q + 1) * stride
-    gather(X, first * n, 1, n, M, x, stride, n, w, end, room)
-    gather(Z, first * n, 1, n, M, z, stride, n, w, end, room)
+    one, skip = np.int64(1), w < 0  # As literals, 1 and False would compile what takes them once more.
+    gather(X, first * n, one, n, M, x, stride, n, w, end, room)
+    gather(Z, first * n, one, n, M, z, stride, n, w, end, room)
     fill(M, t, t + small, 0.0)
-    apply(F1, F2, M, (x, p, z, t), stride, small, w, n, r, False)
+    apply(F1, F2, M, (x, p, z, t), stride, small, w, n, r, skip)
     for a in range(p, p + w * stride, stride):
         for i in range(a, a + end, lanes):
             vec.store(M, i, slope(vec.load(M, i), code))
     write(M, p, stride, S, first * n, n, w)
-    gather(C, n - n, 1, n, M, c, stride, n, q, end, q)  # A literal 0 would compile `gather` once more.
+    gather(C, n - n, one, n, M, c, stride, n, q, end, q)
     fill(M, c + q * stride, c + q * stride + end, 0.0)
-    gather(G_Y, first * q, 1, q, M, y, apart, q, w, filled(q, ROWS), room)
+    gather(G_Y, first * q, one, q, M, y, apart, q, w, filled(q, ROWS), room)
     strided(M, (c, lanes, stride), (n, q), M, y, apart, M, c + q * stride, n - n, p, stride, w)
     write(M, p, stride, G, first * n, n, w)
     return 0
@@ -125,6 +134,7 @@ def outer(first, last, left, R, sizes, out):
     r = boundary(M)
     lt, g = r + most * ROWS, r + most * ROWS + room * down
     zeros, rest, apart, narrow = filled(a, GROUP) * b, g + room * ROWS, b - b, b - b
+    one, high = np.int64(1), np.int64(ROWS)  # Literals would compile what takes them once more.
     fill(M, rest, rest + ROWS, 0.0)
     for i in range(zeros, zeros + b):
         out[i] = 0  # Every tile does this, so that none has to wait for another one.
@@ -136,49 +146,10 @@ def outer(first, last, left, R, sizes, out):
             s = o if k > 0 else zeros
             strided(R, place, (min(PART, whole - f), count), M, lt, down, out, s, apart, o, b, w)
         if whole < b:
-            gather(R, k * b + whole, 1, b, M, r, ROWS, b - whole, count, ROWS, count)
-            strided(M, (r, lanes, down - most), (ROWS, count), M, lt, down, M, rest, narrow, g, down - most, w)
-        apart, rest, narrow = b, g, down - most  # The next blocks are added to what is there.
+            gather(R, k * b + whole, one, b, M, r, high, b - whole, count, high, count)
+            strided(M, (r, lanes, high), (high, count), M, lt, down, M, rest, narrow, g, high, w)
+        apart, rest, narrow = b, g, high  # The next blocks are added to what is there.
     for c in range(w):
         for i in range(whole, b):
             out[(first + c) * b + i] = M[g + c * ROWS + i - whole]
     return 0
-
-
-# --- a training step --------------------------------------------------------------------------------------------------
-
-
-@entry
-def there_and_back(first, last, samples, around, packed, columns, shapes, levels, roundings, rest):
-    """U, Z, X, Y, the losses, G_Y, S, G and V of a training step, whose solves are both Picard's.
-
-    Returns how many columns were slow in one of the solves, after which the rest is missing.
-    samples: the inputs of all samples row by row, the entries of a row, the numbers of the samples of this step, and
-    their labels, targets (q, m) and weights, of which some are empty. around: as in `forward`. packed, columns, shapes,
-    levels, roundings: what `picard` takes, in pairs for the way there and back. rest: the losses, G_Y, both answers,
-    and room for [V; G_Y].
-    """
-    (data, width, chosen, labels, T, weights), ((_, C, _), U, (n, p, q), Y) = samples, around
-    ((F1, F2), (F1t, F2t)), (values, G_Y, there, back, both) = packed, rest
-    (Z, _, _), (G, _, _), (S, _, _) = columns[0][0], columns[1][0], columns[1][1]
-    for j in range(first, last):
-        there[2][j], back[2][j] = 0, 0
-        for k in range(width):
-            U[j * p + k] = data[chosen[j] * width + k]
-    left = forward(first, last, around, F1, F2, columns[0], shapes[0], levels[0], roundings[0], there)
-    if left > 0:
-        return left
-    if len(labels) > 0:
-        cross_entropy(first, last, Y, labels, weights, G_Y, values)
-    else:
-        mse(first, last, Y, T, weights, G_Y, values)
-    _, r, code, _, _ = shapes[0]
-    terms(first, last, F1, F2, C, (there[0], Z, G_Y), (n, r, q, code), (S, G))
-    left = picard(first, last, F1t, F2t, columns[1], shapes[1], levels[1], roundings[1], back)
-    V = back[0]
-    for j in range(first, last):
-        for i in range(n):
-            both[j * (n + q) + i] = V[j * n + i]
-        for i in range(q):
-            both[j * (n + q) + n + i] = G_Y[j * q + i]
-    return left

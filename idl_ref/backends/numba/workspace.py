@@ -46,7 +46,7 @@ class Workspace:
         (n, p), q = B.shape, len(C)
         U, (Z, S, G), (Y, G_Y) = np.empty((m, p), dtype), np.empty((3, m, n), dtype), np.empty((2, m, q), dtype)
         U[:, p - bias :] = 1
-        self.losses, both = np.empty(m), np.empty((m, n + q), dtype)  # of each sample, and [V; G_Y]
+        self.losses, both = (np.empty(m), G_Y.ravel()), np.empty((m, n + q), dtype)  # of each sample; [V; G_Y]
         self.answers = blank(n, m, dtype, np.zeros(m, np.intp)), blank(n, m, dtype, np.zeros(m, np.intp))
         solution, adjoint = (_solution(answer, m) for answer in self.answers)
         rows = n if D is None else n + q
@@ -60,15 +60,16 @@ class Workspace:
         there, back = (launches.prepare(e, o, None) for e, o in zip(self.equations, options, strict=True))
         # What the kernels take:
         weights_by_rows = by_rows(B), by_rows(C), nothing[0] if D is None else by_rows(D)
-        (shape, level), (shape_back, level_back) = launches.picard_rules(there), launches.picard_rules(back)
+        x, z = by_columns(solution.X), Z.ravel()
         self.packed = (there.F1, there.F2), (back.F1, back.F2)
         self.packing = [launches.packing(e, *F) for e, F in zip(self.equations, self.packed, strict=True)]
         self.around = weights_by_rows, U.ravel(), (n, p, q), Y.ravel()
         self.columns = (flat(Z.T), nothing, nothing), (flat(G.T), flat(S.T), nothing)
-        self.rules = (shape, shape_back), (level, level_back)
-        self.rest = self.losses, G_Y.ravel(), *self.answers, both.ravel()
+        self.rules = launches.picard_rules(there), launches.picard_rules(back)
+        self.terms = weights_by_rows[1], (x, z, G_Y.ravel()), (n, 0, q, activation.code), (S.ravel(), G.ravel())
+        self.both, self.parts = both, (adjoint.X.T, G_Y)
         self.outer_U = flat(both if D is not None else adjoint.X.T), U.ravel(), (rows, p, m), to_U.ravel()
-        self.outer_X = flat(both), by_columns(solution.X), (n + q, n, m), to_X.ravel()
+        self.outer_X = flat(both), x, (n + q, n, m), to_X.ravel()
         self.bytes = (KEPT["picard"] * n + p + q) * dtype.itemsize  # of a column
         self.flops = there.flops + back.flops + 2 * (n * p + q * n + q * p)
         self.work = m * (there.sizes[3] * there.flops + back.sizes[3] * back.flops)
@@ -93,18 +94,35 @@ class Workspace:
         T, weights: those of the chosen samples; T are the labels (m,), or the targets (q, m)
         """
         m, nothing = len(chosen), NOTHING[U.dtype][0]
-        self.labels, targets = (np.ascontiguousarray(T, np.int64), nothing) if T.ndim == 1 else (LABELS, by_columns(T))
-        samples = U.ravel(), U.shape[1], chosen, self.labels, targets, nothing if weights is None else weights
+        self.labels = np.ascontiguousarray(T, np.int64) if T.ndim == 1 else LABELS
+        self.targets = self.labels if T.ndim == 1 else by_columns(T), nothing if weights is None else weights
+        for _, _, iterations, _, _ in self.answers:
+            iterations[:] = 0
         how = tiles(m, self.bytes, self.options[0].tile, self.flops)
-        arguments = samples, self.around, self.packed, self.columns, *self.rules, self.roundings, self.rest
-        return not launches.launch_solver(passes.there_and_back, m, self.work, how, self.answers[0][-1], *arguments)
+        flag = self.answers[0][-1]
+        return not launches.launch_solver(self.columns_of, m, self.work, how, flag, U.ravel(), U.shape[1], chosen)
+
+    def columns_of(self, first: int, last: int, samples: np.ndarray, width: int, chosen: np.ndarray) -> int:
+        """Compute U, Z, X, Y, the losses, G_Y, S, G and V for some columns; return how many of them were slow."""
+        _, U, (_, p, _), Y = self.around
+        (F, F_back), (Z, G), (there, back), (values, G_Y) = self.packed, self.columns, self.answers, self.losses
+        (shape, levels), (shape_back, levels_back) = self.rules
+        passes.take(first, last, samples, chosen, U, width, p)
+        slow = passes.forward(first, last, self.around, *F, Z, shape, levels, self.roundings[0], there)
+        if slow:
+            return slow
+        loss = descent.cross_entropy if self.labels.size else descent.mse
+        loss(first, last, Y, *self.targets, G_Y, values)
+        passes.terms(first, last, *F, *self.terms)
+        return kernels.picard(first, last, *F_back, G, shape_back, levels_back, self.roundings[1], back)
 
     def figures(self) -> tuple[float, int, int, int, int, int, int]:
         """Return the loss, and what a training counts; see `descent.figures`."""
-        return descent.figures(self.around[-1], self.labels, self.losses, *self.answers)
+        return descent.figures(self.around[-1], self.labels, self.losses[0], *self.answers)
 
     def differentiate(self) -> None:
         """Compute ∂[A; C] = [V; G_Y] Xᵀ, ∂[B; D] = [V; G_Y] Uᵀ, and the gradient of the raw A."""
+        np.concatenate(self.parts, axis=1, out=self.both)
         launches.launch_outer(*self.outer_U)
         launches.launch_outer(*self.outer_X)
         pulled_back(self.function, self.parameters["A"], self.backward.factors[0], self.raw_gradient)
