@@ -18,6 +18,12 @@ EPS = float(np.finfo(np.float64).eps)
 
 
 @compiled
+def sign(f):
+    """1 for f > 0, −1 for f < 0, otherwise 0."""
+    return 1.0 if f > 0 else -1.0 if f < 0 else 0.0
+
+
+@compiled
 def row_sum(F, a, right, count):
     """Σ_k |F_ik| in float64 for the row that begins at a. Four sums run side by side, as an addition takes long."""
     s, t, u, v, whole = 0.0, 0.0, 0.0, 0.0, count & -4
@@ -149,13 +155,13 @@ def pullback(kind, factor, shape, gradient, kappa, eps, out):
             pull_row(F, a, right, G, b, g_right, columns, kappa, out)
             continue
         for k in range(columns):
-            g = G[b + k * g_right]
-            out[a + k * right] = g * scale if kind != TRIU or k > i else 0
+            out[a + k * right] = G[b + k * g_right] * scale
+        if kind == TRIU:
+            for k in range(min(i + 1, columns)):
+                out[a + k * right] = 0
         if i == row and nu > kappa:
             for k in range(columns):
-                f = F[a + k * right]
-                sign = 1.0 if f > 0 else -1.0 if f < 0 else 0.0
-                out[a + k * right] = (G[b + k * g_right] - sign * along) * scale
+                out[a + k * right] = (G[b + k * g_right] - sign(F[a + k * right]) * along) * scale
     return True
 
 
@@ -167,10 +173,9 @@ def pull_row(F, a, right, G, b, g_right, count, kappa, out):
     for k in range(count):
         f = np.float64(F[a + k * right])
         if abs(f) - largest > theta:
-            along += G[b + k * g_right] if f > 0 else -G[b + k * g_right] if f < 0 else 0.0
+            along += sign(f) * G[b + k * g_right]
             support += 1
     along /= max(support, 1)
     for k in range(count):
         f, g = np.float64(F[a + k * right]), G[b + k * g_right]
-        sign = 1.0 if f > 0 else -1.0 if f < 0 else 0.0
-        out[a + k * right] = g - sign * along if abs(f) - largest > theta else 0.0
+        out[a + k * right] = g - sign(f) * along if abs(f) - largest > theta else 0.0

@@ -21,6 +21,20 @@ PART = 1024
 COLUMNS = 8  # So many columns of D U are computed, and then added to C X.
 
 
+@compiled
+def write(M, source, apart, out, place, n, count):
+    """Copy the first n entries of each of `count` columns, which are `apart` in M, to `out`, one after the other."""
+    vec.separate()
+    lanes = vec.lanes(M)
+    whole = n & -lanes
+    for c in range(count):
+        m, o = source + c * apart, place + c * n
+        for i in range(0, whole, lanes):
+            vec.store(out, o + i, vec.load(M, m + i))
+        for i in range(whole, n):
+            out[o + i] = M[m + i]
+
+
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
@@ -28,8 +42,7 @@ COLUMNS = 8  # So many columns of D U are computed, and then added to C X.
 def take(first, last, samples, chosen, U, width, p):
     """Write the rows of `samples` with the chosen numbers, of `width` entries each, to the columns of U (p, m)."""
     for j in range(first, last):
-        for k in range(width):
-            U[j * p + k] = samples[chosen[j] * width + k]
+        write(samples, chosen[j] * width, width, U, j * p, width, last - last + 1)
     return 0
 
 
@@ -102,20 +115,6 @@ def terms(first, last, F1, F2, C, columns, sizes, answer):
     strided(M, (c, lanes, stride), (n, q), M, y, apart, M, c + q * stride, n - n, p, stride, w)
     write(M, p, stride, G, first * n, n, w)
     return 0
-
-
-@compiled
-def write(M, source, apart, out, place, n, count):
-    """Copy the first n entries of each of `count` columns, which are `apart` in M, to `out`, one after the other."""
-    vec.separate()
-    lanes = vec.lanes(M)
-    whole = n & -lanes
-    for c in range(count):
-        m, o = source + c * apart, place + c * n
-        for i in range(0, whole, lanes):
-            vec.store(out, o + i, vec.load(M, m + i))
-        for i in range(whole, n):
-            out[o + i] = M[m + i]
 
 
 @entry
