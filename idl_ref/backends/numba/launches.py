@@ -147,7 +147,7 @@ class Forward(NamedTuple):
 
     weights: tuple[np.ndarray, np.ndarray, np.ndarray]  # B, C and D row by row; D is empty if there is none
     U: np.ndarray
-    sizes: tuple[int, int, int]  # n, p and q
+    sizes: tuple[int, int, int, int]  # n, p, q, and the distance between the columns of U
     Y: np.ndarray
 
     @classmethod
@@ -156,17 +156,17 @@ class Forward(NamedTuple):
         _, B, C, D, _ = weights
         (n, p), q = B.shape, len(C)
         D = NOTHING[B.dtype][0] if D is None else by_rows(D)
-        return cls((by_rows(B), by_rows(C), D), by_columns(U), (n, p, q), np.empty(q * U.shape[1], B.dtype))
+        return cls((by_rows(B), by_rows(C), D), by_columns(U), (n, p, q, p), np.empty(q * U.shape[1], B.dtype))
 
     def before(self, Z: np.ndarray) -> None:
         """Write B U to Z, whose columns are contiguous."""
-        n, p, _ = self.sizes
+        n, p, _, _ = self.sizes
         how = tiles(Z.shape[1], (n + p) * Z.itemsize, None, 2 * n * p)
         launch(passes.constant, Z.shape[1], how, self.weights[0], self.U, self.sizes, Z.T.reshape(-1))
 
     def after(self, X: np.ndarray) -> None:
         """Write C X + D U to Y.   X one column after the other"""
-        n, p, q = self.sizes
+        n, p, q, _ = self.sizes
         m, (_, C, D) = len(X) // n, self.weights
         how = tiles(m, (n + p + q) * X.itemsize, None, 2 * q * (n + p))
         launch(passes.readout, m, how, C, D, X, self.U, self.sizes, self.Y)
@@ -247,7 +247,7 @@ def solve_columns(
         shape, levels_of_picard = picard_rules(p)
         kernel, arguments = kernels.picard, (p.F1, p.F2, columns, shape, levels_of_picard, p.roundings)
         if around:
-            kernel, arguments, (_, width, q) = passes.forward, (tuple(around), *arguments), around.sizes
+            kernel, arguments, (_, width, q, _) = passes.forward, (tuple(around), *arguments), around.sizes
             column_bytes += (width + q) * Z.itemsize
             flops += 2 * (n * width + q * n + q * width)
     work = m * max_iter * (p.flops + (n**3 if method == "newton" and not r else 0))
@@ -302,7 +302,7 @@ def product(F: np.ndarray, X: np.ndarray) -> np.ndarray:
     (a, b), m = F.shape, X.shape[1]
     out = np.empty((m, a), X.dtype)
     how = tiles(m, (a + b) * X.itemsize, None, 2 * a * b)
-    launch(passes.constant, m, how, by_rows(F), by_columns(X), (a, b, 0), out.reshape(-1))
+    launch(passes.constant, m, how, by_rows(F), by_columns(X), (a, b, 0, b), out.reshape(-1))
     return out.T
 
 
@@ -315,13 +315,13 @@ def outer(Lt: np.ndarray, R: np.ndarray, room: np.ndarray | None = None) -> np.n
     """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b), the first rows of `room`"""
     (m, a), (b, _) = Lt.shape, R.shape
     out = outer_room(a, b, R.dtype) if room is None else room
-    launch_outer(flat(Lt), by_columns(R), (a, b, m), out.ravel())
+    launch_outer(flat(Lt), by_columns(R), (a, b, m, b), out.ravel())
     return out[:a]
 
 
-def launch_outer(left: Flat, R: np.ndarray, sizes: tuple[int, int, int], out: np.ndarray) -> None:
+def launch_outer(left: Flat, R: np.ndarray, sizes: tuple[int, int, int, int], out: np.ndarray) -> None:
     """Call `passes.outer` for all rows."""
-    a, b, m = sizes
+    a, b, m, _ = sizes
     workers = numba.get_num_threads() if 2 * a * b * m > PARALLEL_FLOPS else 1
     share = -(-a // workers)  # A tile reads all of R, so that each thread has only one.
     launch(passes.outer, a, (workers, -(-share // GROUP) * GROUP), left, R, sizes, out)

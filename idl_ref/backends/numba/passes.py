@@ -39,31 +39,31 @@ def write(M, source, apart, out, place, n, count):
 
 
 @entry
-def take(first, last, samples, chosen, U, width, p):
-    """Write the rows of `samples` with the chosen numbers, of `width` entries each, to the columns of U (p, m)."""
+def take(first, last, samples, chosen, width, U, apart):
+    """Write the rows of `samples` with the chosen numbers, of `width` entries each, to the columns of U."""
     for j in range(first, last):
-        write(samples, chosen[j] * width, width, U, j * p, width, last - last + 1)
+        write(samples, chosen[j] * width, width, U, j * apart, width, last - last + 1)
     return 0
 
 
 @entry
 def constant(first, last, B, U, sizes, Z):
-    """Z = B U.   sizes: n, p and q"""
-    n, p, _ = sizes
-    rows_by_columns(B, n, p, U, first * p, p, Z, first * n, n, last - first)
+    """Z = B U.   sizes: n, p, q, and the distance between the columns of U"""
+    n, p, _, apart = sizes
+    rows_by_columns(B, n, p, U, first * apart, apart, Z, first * n, n, last - first)
     return 0
 
 
 @entry
 def readout(first, last, C, D, X, U, sizes, Y):
-    """Y = C X + D U; D is empty where there is none.   sizes: n, p and q"""
-    n, p, q = sizes
+    """Y = C X + D U; D is empty where there is none.   sizes: as for `constant`"""
+    n, p, q, apart = sizes
     rows_by_columns(C, q, n, X, first * n, n, Y, first * q, q, last - first)
     if D.size > 0:
         M = np.empty(q * COLUMNS, D.dtype)
         for c in range(first, last, COLUMNS):
             some = min(COLUMNS, last - c)
-            rows_by_columns(D, q, p, U, c * p, p, M, n - n, q, some)
+            rows_by_columns(D, q, p, U, c * apart, apart, M, n - n, q, some)
             for i in range(some * q):
                 Y[c * q + i] += M[i]
     return 0
@@ -73,7 +73,7 @@ def readout(first, last, C, D, X, U, sizes, Y):
 def forward(first, last, around, F1, F2, columns, shape, levels, roundings, answer):
     """Z, X by Picard's iteration, and Y. Returns how many columns were slow, whose X and Y are not those wanted yet.
 
-    around: B, C and D; U; their sizes n, p and q; and Y. The rest is what `picard` takes.
+    around: B, C and D; U; the sizes that `constant` takes; and Y. The rest is what `picard` takes.
     """
     (B, C, D), U, sizes, Y = around
     constant(first, last, B, U, sizes, columns[0][0])
@@ -123,9 +123,9 @@ def outer(first, last, left, R, sizes, out):
 
     left: Lᵀ (m, a), and the distances between its rows and between its columns. R (b, m) has one column after the
     other, and ∂ one row after the other. `out` has room for `filled(a, GROUP)` rows, and for a row of zeros behind
-    them.   sizes: a, b and m
+    them.   sizes: a, b, m, and the distance between the columns of R
     """
-    (a, b, m), (Lt, rows, columns) = sizes, left
+    (a, b, m, across), (Lt, rows, columns) = sizes, left
     w, lanes, most = last - first, vec.lanes(R), filled(min(m, BLOCK), ROWS)
     # The rows of R are the lanes of a product. Those that do not fill ROWS lanes are copied, with zeros beside them.
     whole, room, down = b & -ROWS, filled(w, GROUP), most + ROWS
@@ -141,11 +141,11 @@ def outer(first, last, left, R, sizes, out):
         count = min(BLOCK, m - k)
         gather(Lt, k * rows + first * columns, rows, columns, M, lt, down, count, w, filled(count, ROWS), room)
         for f in range(0, whole, PART):
-            place, o = (k * b + f, lanes, b), first * b + f
+            place, o = (k * across + f, lanes, across), first * b + f
             s = o if k > 0 else zeros
             strided(R, place, (min(PART, whole - f), count), M, lt, down, out, s, apart, o, b, w)
         if whole < b:
-            gather(R, k * b + whole, one, b, M, r, high, b - whole, count, high, count)
+            gather(R, k * across + whole, one, across, M, r, high, b - whole, count, high, count)
             strided(M, (r, lanes, high), (high, count), M, lt, down, M, rest, narrow, g, high, w)
         apart, rest, narrow = b, g, high  # The next blocks are added to what is there.
     for c in range(w):

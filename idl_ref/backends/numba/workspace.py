@@ -13,11 +13,12 @@ import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
+from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import descent, kernels, launches, passes
 from idl_ref.backends.numba.launches import KEPT, NOTHING, blank, by_columns, by_rows, flat, outer_room, tiles
 from idl_ref.backends.numba.parametrisation import effective, pulled_back
-from idl_ref.backends.numba.products import pack
+from idl_ref.backends.numba.products import ROWS, VECTOR_BYTES
 from idl_ref.backends.numpy.layer import LINEAR
 from idl_ref.solution import Solution
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Parameters, Parametrisation
@@ -44,7 +45,8 @@ class Workspace:
         weights, nothing = parametrisation.weights(parameters), NOTHING[dtype]
         (A,), B, C, D, bias = weights
         (n, p), q = B.shape, len(C)
-        U, (Z, S, G), (Y, G_Y) = np.empty((m, p), dtype), np.empty((3, m, n), dtype), np.empty((2, m, q), dtype)
+        u, (Z, S, G), (Y, G_Y) = aligned(m, p, dtype), np.empty((3, m, n), dtype), np.empty((2, m, q), dtype)
+        U, apart = u.reshape(m, -1)[:, :p], len(u) // m
         U[:, p - bias :] = 1
         self.losses, both = (np.empty(m), G_Y.ravel()), np.empty((m, n + q), dtype)  # of each sample; [V; G_Y]
         self.answers = blank(n, m, dtype, np.zeros(m, np.intp)), blank(n, m, dtype, np.zeros(m, np.intp))
@@ -63,13 +65,13 @@ class Workspace:
         x, z = by_columns(solution.X), Z.ravel()
         self.packed = (there.F1, there.F2), (back.F1, back.F2)
         self.packing = [launches.packing(e, *F) for e, F in zip(self.equations, self.packed, strict=True)]
-        self.around = weights_by_rows, U.ravel(), (n, p, q), Y.ravel()
+        self.around = weights_by_rows, u, (n, p, q, apart), Y.ravel()
         self.columns = (flat(Z.T), nothing, nothing), (flat(G.T), flat(S.T), nothing)
         self.rules = launches.picard_rules(there), launches.picard_rules(back)
         self.terms = weights_by_rows[1], (x, z, G_Y.ravel()), (n, 0, q, activation.code), (S.ravel(), G.ravel())
         self.both, self.parts = both, (adjoint.X.T, G_Y)
-        self.outer_U = flat(both if D is not None else adjoint.X.T), U.ravel(), (rows, p, m), to_U.ravel()
-        self.outer_X = flat(both), x, (n + q, n, m), to_X.ravel()
+        self.outer_U = flat(both if D is not None else adjoint.X.T), u, (rows, p, m, apart), to_U.ravel()
+        self.outer_X = flat(both), x, (n + q, n, m, n), to_X.ravel()
         self.bytes = (KEPT["picard"] * n + p + q) * dtype.itemsize  # of a column
         self.flops = there.flops + back.flops + 2 * (n * p + q * n + q * p)
         self.work = m * (there.sizes[3] * there.flops + back.sizes[3] * back.flops)
@@ -85,7 +87,10 @@ class Workspace:
         if fac.triangle(there.factors) and any(o.method == "auto" for o in self.options):
             return False
         first, second = self.packing
-        self.roundings = launches.roundings(there, pack(*first)), launches.roundings(back, pack(*second))
+        self.roundings = (
+            launches.roundings(there, launches.pack(*first)),
+            launches.roundings(back, launches.pack(*second)),
+        )
         return self.roundings[0][0] < 1 and self.roundings[1][0] < 1
 
     def compute(self, U: np.ndarray, chosen: np.ndarray, T: np.ndarray, weights: np.ndarray | None) -> bool:
@@ -104,10 +109,10 @@ class Workspace:
 
     def columns_of(self, first: int, last: int, samples: np.ndarray, width: int, chosen: np.ndarray) -> int:
         """Compute U, Z, X, Y, the losses, G_Y, S, G and V for some columns; return how many of them were slow."""
-        _, U, (_, p, _), Y = self.around
+        _, U, (_, _, _, apart), Y = self.around
         (F, F_back), (Z, G), (there, back), (values, G_Y) = self.packed, self.columns, self.answers, self.losses
         (shape, levels), (shape_back, levels_back) = self.rules
-        passes.take(first, last, samples, chosen, U, width, p)
+        passes.take(first, last, samples, chosen, width, U, apart)
         slow = passes.forward(first, last, self.around, *F, Z, shape, levels, self.roundings[0], there)
         if slow:
             return slow
@@ -126,6 +131,14 @@ class Workspace:
         launches.launch_outer(*self.outer_U)
         launches.launch_outer(*self.outer_X)
         pulled_back(self.function, self.parameters["A"], self.backward.factors[0], self.raw_gradient)
+
+
+def aligned(m: int, p: int, dtype: np.dtype) -> np.ndarray:
+    """Return a flat array for m columns of p entries, each of which begins at a multiple of the size of a vector."""
+    size, apart = VECTOR_BYTES // dtype.itemsize, methods.filled(p, ROWS)
+    memory = np.zeros(m * apart + size, dtype)
+    start = -memory.ctypes.data % VECTOR_BYTES // dtype.itemsize
+    return memory[start : start + m * apart]
 
 
 def _solution(answer: launches.Answer, m: int) -> Solution:
