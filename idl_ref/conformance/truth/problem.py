@@ -19,6 +19,7 @@ SETTINGS = ("activation", "dtype", "tol", "max_iter", "f", "kappa", "straight_th
 DTYPES = ("float32", "float64")
 F = ("inf", "rows", "triu")
 PHI0 = (0.0, 0.5, 1.0)  # the conventions for φ′ at a kink that are accepted
+LAYOUTS = ("C", "fortran", "strided", "reversed", "readonly")
 COLUMNS = ("X", "Y", "V", "U")  # the results that have one column per sample; ∂U is named U
 
 
@@ -172,14 +173,25 @@ class Case:
 class Deferred(Case):
     """A case whose problem, truth and facts are computed when they are first asked for.
 
-    Its other fields have their defaults. A changed copy, which `dataclasses.replace` makes, is an ordinary `Case`.
+    `light` says that this takes no time to speak of. Its other fields have their defaults. A changed copy, which
+    `dataclasses.replace` makes, is an ordinary `Case`.
     """
 
-    def __new__(cls, *names: Any, **fields: Any) -> Any:
-        return Case(**fields) if fields else object.__new__(cls)
+    light: bool
 
-    def __init__(self, id: str, group: str, comment: str, flags: tuple[str, ...], compute: Callable[[], Case]) -> None:
-        given = {"id": id, "group": group, "comment": comment, "flags": flags, "compute": compute}
+    def __new__(cls, *names: Any, **fields: Any) -> Any:
+        return Case(**fields) if "problem" in fields else object.__new__(cls)
+
+    def __init__(
+        self,
+        id: str,
+        group: str,
+        comment: str,
+        flags: tuple[str, ...],
+        compute: Callable[[], Case],
+        light: bool = False,
+    ) -> None:
+        given = {"id": id, "group": group, "comment": comment, "flags": flags, "compute": compute, "light": light}
         vars(self).update(given)
 
     @cached_property
@@ -191,6 +203,7 @@ class Deferred(Case):
     G_Y = property(lambda self: self._computed.G_Y)
     truths = property(lambda self: self._computed.truths)
     facts = property(lambda self: self._computed.facts)
+    layout = property(lambda self: self._computed.layout)
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------

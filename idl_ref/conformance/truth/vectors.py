@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "a04db228bcdfecec2a4dc8546c7b7f28a95d0f07b009c1afd427a5e9684cd58a"
+SHA256 = "2d13a4457ee33503dfe92bdc798da089af01662abeac3fa2f16cc1f60083ef7f"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 
