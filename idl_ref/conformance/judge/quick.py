@@ -33,7 +33,7 @@ def quick(cases: Iterable[Case]) -> list[Case]:
 def features(case: Case) -> Iterator[object]:
     """What a case has, in the sense of `quick`."""
     problem = case.problem
-    dtype, dense = problem.dtype.name, problem.A is not None
+    dtype, dense = problem.storage, problem.A is not None
     yield from ((flag, dtype) for flag in case.flags)
     yield "activation", problem.activation, dense
     yield "group", case.group, dtype, dense

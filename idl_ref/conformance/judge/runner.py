@@ -234,6 +234,8 @@ def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple
     declared = _declared(backend)
     forward, vjp = ({case.id for case in chosen[check]} for check in DIRECTIONS)
     for case in chosen[""]:
+        if case.group == "storage" and case.problem.storage not in declared.dtypes:
+            continue
         if case.id in forward:
             yield f"{case.id}:forward", partial(verdicts.forward, backend, case, declared)
         if case.id in vjp and case.has_gradients:

@@ -146,7 +146,7 @@ def unambiguous(case: Case) -> bool:
         return True
     P = fac.apply(eq.factors, truth["X"]) + eq.Z
     E = eq.size @ bounds.bounds(case, truth)["X"]
-    E = E + 4 * bounds.unit(problem.dtype).gamma(eq.terms + problem.B.shape[1] + 2) * (np.abs(P) + eq.Z_size)
+    E = E + 4 * bounds.unit(problem.storage).gamma(eq.terms + problem.B.shape[1] + 2) * (np.abs(P) + eq.Z_size)
     return all(bool((np.abs(P - kink) > E).all()) for kink in kinks)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from idl_ref import npz
 from idl_ref.conformance.truth.cases import solved
 from idl_ref.conformance.truth.draws import unambiguous
-from idl_ref.conformance.truth.problem import INPUTS, LAYOUTS, SETTINGS, Arrays, Case, make
+from idl_ref.conformance.truth.problem import INPUTS, LAYOUTS, SETTINGS, Arrays, Case, array_dtype, make
 
 SCHEMA = "idl-ref-conformance-case-1"
 LIMIT = 1 << 26  # the largest file that is read, in bytes
@@ -151,7 +151,7 @@ def read(path: Path) -> Case:
         content = json.loads(npz.whole(path, LIMIT))
         if content["schema"] != SCHEMA:
             raise ValueError(f"its schema is {content['schema']!r}")
-        dtype = np.dtype(content["settings"]["dtype"])
+        dtype = array_dtype(content["settings"]["dtype"])
         arrays = {name: np.array(content["arrays"][name], dtype).reshape(shape)
                   for name, shape in content["shapes"].items() if name in (*INPUTS, "G_Y")}  # fmt: skip
         G_Y = arrays.pop("G_Y")

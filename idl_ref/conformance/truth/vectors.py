@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "2d13a4457ee33503dfe92bdc798da089af01662abeac3fa2f16cc1f60083ef7f"
+SHA256 = "30d53de2feec59629a34d2810e3fdafad8e35b027c2435360963653d249af6a8"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 
