@@ -19,9 +19,11 @@ from idl_ref.conformance import remote
 from idl_ref.conformance.judge import detection, runner
 from idl_ref.conformance.judge.call import STOPS
 from idl_ref.conformance.judge.report import Report, Result
+from idl_ref.conformance.judge.smallest import smallest
 from idl_ref.conformance.judge.text import short
-from idl_ref.conformance.truth import files, vectors
+from idl_ref.conformance.truth import draws, files, shrinking, vectors
 from idl_ref.conformance.truth.flags import FLAGS
+from idl_ref.conformance.truth.problem import Case
 from idl_ref.files import replacing
 
 FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html}
@@ -46,7 +48,7 @@ def add(commands: Any, formatter: Any) -> None:
 
     def command(name: str, action: Any, help: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = inner.add_parser(name, help=help, formatter_class=formatter)
-        parser.set_defaults(run=action, verb=name, fast=False)
+        parser.set_defaults(run=action, verb=name, fast=False, draws=0, seed=0, cases=[])
         return parser
 
     run = command("run", _run, "check a backend")
@@ -67,6 +69,12 @@ def add(commands: Any, formatter: Any) -> None:
     for parser, help in folders:
         parser.add_argument("directory", type=Path, metavar="DIR", help=help)
     check.add_argument("results", type=Path, metavar="RESULTS", help="the answers, in one folder per case")
+    run.add_argument("--draws", type=int, default=0, metavar="N", help="check N new cases; without --groups, no others")
+    run.add_argument("--seed", type=int, default=0, metavar="S", help="what the new cases are drawn from")
+    again = "check cases that an earlier run has written, in place of those it would choose"
+    run.add_argument("--cases", type=Path, nargs="+", default=[], metavar="FILE.json", help=again)
+    where = "where the smallest cases are written that new cases which fail are shrunk to"
+    run.add_argument("--smallest", type=Path, default=Path(), metavar="DIR", help=where)
     run.add_argument("--fast", action="store_true", help="check few and small cases, with something of everything")
     for parser, more in ((run, "; list prints both"), (check, "; list prints both"), (shown, "")):
         names = f"names of groups, or ids of cases or checks, or patterns of these{more}"
@@ -121,17 +129,22 @@ def imported(name: str) -> Any:
 
 
 def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | None, again: list[str]) -> int:
+    given = [shrinking.read(path) for path in options.cases]
     report = runner.check_backend(
         backend,
         groups,
         _expected(options.expected_failures),
         progress=partial(_progress, options),
         fast=options.fast,
-        command=shlex.join(["idl-ref", "conformance", options.verb, *again]),
+        draws=options.draws,
+        seed=options.seed,
+        more=given,
+        command=shlex.join(["idl-ref", "conformance", options.verb, *again, *_drawn(options)]),
     )
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(report)
+    _write_smallest(backend, report, options, given, again)
     failed: OSError | None = None
     for path in options.report:  # one that cannot be written takes no other with it
         try:
@@ -145,6 +158,32 @@ def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | Non
     if report.interrupted:
         return getattr(options.stopping, "status", None) or 130
     return int(not report.ok)
+
+
+def _drawn(options: argparse.Namespace) -> list[str]:
+    """The options of a run that choose new cases."""
+    chosen = ["--draws", str(options.draws), "--seed", str(options.seed)] if options.draws else []
+    return chosen + (["--cases", *map(str, options.cases)] if options.cases else [])
+
+
+SHRUNK = 3  # how many of the new cases that fail are shrunk
+
+
+def _write_smallest(
+    backend: Any, report: Report, options: argparse.Namespace, given: list[Case], again: list[str]
+) -> None:
+    """Shrink some of the new cases that failed, and write what they were shrunk to."""
+    new = {case.id: case for case in draws.drawn(options.draws, options.seed)} | {case.id: case for case in given}
+    failed = {r.case: r for r in reversed(report.failed) if r.case in new and r.id.endswith((":forward", ":vjp"))}
+    for id, result in list(failed.items())[-SHRUNK:] if not report.interrupted else ():
+        small = smallest(backend, new[id], result.id.rpartition(":")[2])
+        path = options.smallest / f"{id}.json"
+        with replacing(path, "w") as stream:
+            stream.write(shrinking.text(small))
+        sizes = ", ".join(f"{name} = {size}" for name, size in zip("npqm", small.problem.sizes, strict=True))
+        line = shlex.join(["idl-ref", "conformance", "run", *again, "--cases", str(path)])
+        sizes += f", {small.problem.activation} and {small.problem.dtype}"
+        print(f"{result.id} fails with {sizes} as well: {printable(line)}")
 
 
 def _expected(path: Path | None) -> dict[str, str]:

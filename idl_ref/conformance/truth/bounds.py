@@ -40,19 +40,28 @@ SAFETY = 2.0  # the factor by which residuals and results are allowed to exceed 
 
 
 class Unit(NamedTuple):
-    """Constants of one dtype: u, half of eps; floor, 4 eps; and eta, the smallest positive number."""
+    """Constants of one dtype: u, half of eps; floor, 4 eps; and eta, the smallest positive number.
+
+    Where the dtype is one of storage, sums are due in float32, whose u is `inside`, and two roundings to the dtype.
+    """
 
     u: float
     floor: float
     eta: float
+    inside: float | None = None
 
     def gamma(self, k: int) -> float:
-        return k * self.u / (1 - k * self.u)
+        u = self.u if self.inside is None else self.inside
+        return k * u / (1 - k * u) + (0 if self.inside is None else 2 * self.u)
 
 
-def unit(dtype: np.dtype) -> Unit:
+def unit(dtype: np.dtype | str) -> Unit:
+    """The constants of a dtype, which may be named; "bfloat16" has the range of float32 and 8 significant bits."""
+    if dtype == "bfloat16":
+        return Unit(2.0**-8, 2.0**-7, 2.0**-133, 2.0**-24)
     info = np.finfo(dtype)
-    return Unit(float(info.eps) / 2, 4 * float(info.eps), float(info.smallest_subnormal))
+    u, eta = float(info.eps) / 2, float(info.smallest_subnormal)
+    return Unit(u, 8 * u, eta) if u < 2.0**-20 else Unit(u, 2 * u, eta, 2.0**-24)
 
 
 class Equation(NamedTuple):
@@ -96,7 +105,7 @@ def _allowances(problem: Problem, eq: Equation, X: np.ndarray) -> tuple[np.ndarr
 
     A change δ of a preactivation P changes φ by at most (φ(P + δ) − φ(P − δ))/2, but for the curvature of φ.
     """
-    un, phi, p = unit(problem.dtype), activations.get(problem.activation), problem.B.shape[1]
+    un, phi, p = unit(problem.storage), activations.get(problem.activation), problem.B.shape[1]
     mapped = eq.terms + 2 if problem.f == "none" else 2 * eq.terms + 8
     smooth = 1.0 if problem.activation in SMOOTH else 0.0
     P, aX = fac.apply(eq.factors, X) + eq.Z, np.abs(X)
@@ -130,7 +139,7 @@ def certificate(problem: Problem, X: np.ndarray, strict: bool = False) -> tuple[
 def bounds(case: Case, truth: Arrays) -> Arrays:
     """The largest error that each entry of a correct answer may have, under the names of the truth."""
     problem, good = case.problem, case.good
-    un, eq = unit(problem.dtype), equation(problem)
+    un, eq = unit(problem.storage), equation(problem)
     X, V = truth["X"][:, good], truth["V"][:, good]
     B, C, U, G_Y = (np.abs(M, dtype=np.float64) for M in (problem.B, problem.C, problem.U[:, good], case.G_Y[:, good]))
     D = np.zeros((len(C), len(U))) if problem.D is None else np.abs(problem.D, dtype=np.float64)
@@ -163,7 +172,7 @@ def bounds(case: Case, truth: Arrays) -> Arrays:
 def _adjoint(case: Case, eq: Equation, X: np.ndarray, V: np.ndarray, E_X: np.ndarray) -> np.ndarray:
     """|V − V*| ≤ N (|δS| ∘ (|A|ᵀ|V| + |G|) + S ∘ (stop + rounding)), column by column."""
     problem, phi = case.problem, case.problem.activation
-    un, good, V = unit(problem.dtype), case.good, np.abs(V)
+    un, good, V = unit(problem.storage), case.good, np.abs(V)
     S = activations.get(phi).slope(fac.apply(eq.factors, X) + eq.Z)
     if case.expect == "acceptable":
         S = np.ones_like(S)  # φ′ ≤ 1 under every convention
@@ -184,7 +193,7 @@ def _factor_gradients(
     problem: Problem, eq: Equation, truth: Arrays, good: np.ndarray, E_X: np.ndarray, E_V: np.ndarray
 ) -> Arrays:
     """Bounds of the errors of ∂A, or of ∂L and ∂R, for the raw weights."""
-    un, m = unit(problem.dtype), int(good.sum())
+    un, m = unit(problem.storage), int(good.sum())
     X, V = truth["X"][:, good], truth["V"][:, good]
     aX, aV = np.abs(X), np.abs(V)
     if len(eq.factors) == 1:
@@ -202,7 +211,7 @@ def _factor_gradients(
 
 def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> np.ndarray:
     """The error of the gradient of the raw weights, for an error E of the gradient G of the effective weights."""
-    raw, un = np.abs(raw, dtype=np.float64), unit(problem.dtype)
+    raw, un = np.abs(raw, dtype=np.float64), unit(problem.storage)
     if problem.f == "none" or raw.size == 0:
         return E
     E = E + un.gamma(raw.shape[1] + 8) * np.abs(G)
