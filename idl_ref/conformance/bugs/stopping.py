@@ -118,12 +118,11 @@ class ChangeOfNorm(Plain):
         if X.size == 0:
             return super().iterate(g, noise, Z, X, p)
         z, norm = np.abs(Z).max(axis=0), np.abs(X).sum(axis=0)
-        for k in range(1, p.max_iter + 1):
-            X, last = g(X), norm
+        k, done = 0, np.zeros(len(z), bool)
+        while k < p.max_iter and not done.all():
+            X, last, k = g(X), norm, k + 1
             norm = np.abs(X).sum(axis=0)
             done = np.abs(norm - last) <= self.stop(p, z, noise(X)).max(axis=0)
-            if done.all():
-                break
         return X, done & np.isfinite(X).all(axis=0), k
 
 

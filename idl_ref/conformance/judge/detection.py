@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import log
 
 from idl_ref.conformance.bugs import BUGS, KINDS, diagnosis
 from idl_ref.conformance.bugs.equivalent import EQUIVALENT
 from idl_ref.conformance.bugs.mutants import mutants
+from idl_ref.conformance.judge.quick import work
 from idl_ref.conformance.judge.report import FAILED, Result
 from idl_ref.conformance.judge.runner import checks, select
 from idl_ref.conformance.truth import vectors
 from idl_ref.conformance.truth.backend import Backend
 from idl_ref.conformance.truth.problem import Case
 
-DEAR = 3e7  # A check that costs more, in about a second, is made only for bugs that no cheaper one finds.
-
-
-def cost(case: Case) -> float:
-    """About how many flops plain iteration spends on a case, where one of its steps costs at least 10⁴."""
-    n, _, _, m = case.problem.sizes
-    rate = min(case.facts["perron"], case.facts["norm"])
-    steps = case.problem.max_iter if rate >= 1 else log(max(case.problem.tol, 1e-16)) / log(max(rate, 1e-3))
-    return min(case.problem.max_iter, steps) * (1e4 + 2.0 * n * n * m)
+DEAR = 1e7  # A check that takes more multiplications, about 0.1 s, is made only for bugs that no cheaper one finds.
 
 
 class Hunt:
@@ -36,9 +28,9 @@ class Hunt:
     """
 
     def __init__(self, cases: Iterable[Case] | None = None) -> None:
-        cases = sorted(vectors.load() if cases is None else cases, key=cost)
+        cases = sorted(vectors.load() if cases is None else cases, key=work)
         self.chosen = select(cases, None)
-        self.dear = {case.id for case in cases if cost(case) > DEAR}
+        self.dear = {case.id for case in cases if work(case) > DEAR}
         self.kills: Counter[str] = Counter()
 
     def failures(self, backend: Backend) -> Iterator[Result]:

@@ -35,6 +35,8 @@ class Subject(NamedTuple):
         The arrays of `square` that are equal.
     slow : Case
         An equation that plain iteration solves slowly from 0.
+    loose : Case
+        The first equation with a tolerance that rounding is far below.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Subject(NamedTuple):
     square: Case
     roles: tuple[tuple[str, ...], ...]
     slow: Case
+    loose: Case
 
 
 def subject(name: str, declared: Capabilities) -> Subject:
@@ -98,7 +101,7 @@ def _subject(name: str, dtype: str, phi: str, other_phi: str) -> Subject:
         del slow["A"]
     return Subject(
         name, first, tuple(others), tuple(changes), equation("square", square, G_Y=square["U"]), roles,
-        equation("slow", slow, tol=1e-4 if dtype == "float32" else 1e-6),
+        equation("slow", slow, tol=1e-4 if dtype == "float32" else 1e-6), equation("loose", one, tol=2.0**-10),
     )  # fmt: skip
 
 
