@@ -230,7 +230,7 @@ def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple
     for case in chosen[""]:
         if case.id in forward:
             yield f"{case.id}:forward", partial(verdicts.forward, backend, case, declared)
-        if case.id in vjp and (not case.bad or case.good.any()):  # some column has an answer, or the batch is empty
+        if case.id in vjp and case.has_gradients:
             yield f"{case.id}:vjp", partial(verdicts.vjp, backend, case, declared)
     for name, rule in RELATIONS.items():
         for case in chosen[name]:

@@ -166,6 +166,8 @@ class Capabilities:
             (problem.D is not None or self.no_D, "no_D is declared off"),
             (problem.U.shape[1] > 0 or self.empty, "empty is declared off"),
             ("subnormal" not in flags or self.subnormal, "subnormal is declared off"),
+            ("start" not in flags or self.X0, "X0 is not declared"),
+            ("limit" not in flags or self.iterations, "iterations is not declared"),
             (not self.flushes or not {"subnormal", "kink"} <= {*flags}, "flushes is declared: no number is next to 0"),
             (problem.f == "none" or problem.f in self.f, f'f = "{problem.f}" is not declared'),
             (radius, f"kappa is declared to be {self.kappa}, not {problem.kappa}"),

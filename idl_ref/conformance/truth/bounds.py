@@ -31,7 +31,8 @@ import numpy as np
 from idl_ref import activations
 from idl_ref import factors as fac
 from idl_ref.conformance.truth.exact import SMOOTH
-from idl_ref.conformance.truth.majorants import above
+from idl_ref.conformance.truth.majorants import above as above
+from idl_ref.conformance.truth.majorants import resolvent as resolvent
 from idl_ref.conformance.truth.problem import COLUMNS, Arrays, Case, Problem, spread
 from idl_ref.weights import by_name
 

@@ -1,6 +1,6 @@
 """How a case is made, and what is computed about it. Everything here is exact and reproducible.
 
-Most A consist of multiples of 2⁻¹⁰, whose rows have exact sums; B, C, D, U and G_Y have all the digits of their dtype, so
+Most A consist of multiples of 2⁻¹⁰, whose rows have exact sums; B, C, D, U and G_Y have all digits of their dtype, so
 that a shorter one shows. All are drawn from Python's own random generator, whose bits do not depend on the machine.
 """
 

@@ -186,7 +186,7 @@ def gradients(P: dict[str, np.ndarray], X: np.ndarray, S: np.ndarray, G_Y: np.nd
     out |= {"B": product(V, P["U"].T), "C": product(G_Y, X.T), "U": product(P["B"].T, V)}
     if "D" in P:
         out["Y"], out["U"] = out["Y"] + product(P["D"], P["U"]), out["U"] + product(P["D"].T, G_Y)
-        # In fractions, whatever the others are: short numbers may lie between two floats, where no error is small enough.
+        # In fractions in any case: short numbers may lie between two floats, where no error is small enough.
         out["D"] = product(numbers(G_Y, Fraction), numbers(P["U"].T, Fraction))
     if "L" in P:
         return out | {"L": product(V, product(P["R*"].T, X).T), "R": product(X, product(P["L*"].T, V).T)}

@@ -117,8 +117,13 @@ FLAGS: dict[str, tuple[str, str, str]] = {
         TORCHIDL,
     ),
     "count": (
-        "a number of iterations, or a limit of it, that is off by one",
-        "an answer that max_iter allows is refused, or its cost is misstated",
+        "iterations that are not counted, or off by one",
+        "the cost of an answer is misstated",
+        TORCHIDL,
+    ),
+    "limit": (
+        "a limit of the number of iterations that is off by one",
+        "an answer that max_iter just allows is refused, or more time is taken than allowed",
         TORCHIDL,
     ),
     "start": ("X0 read in another order than its own, or ignored", "warm starts are lost, or start elsewhere", PAPER),

@@ -1,7 +1,7 @@
 """Upper bounds of (I − S M)⁻¹ r for nonnegative M, S and r: how far residuals move a solution.
 
-Small matrices are inverted. For large ones the series r + S M r + (S M)² r + … is summed until a bound of what is left, from
-a norm of M below 1, no longer matters, and that bound is added.
+Small matrices are inverted. For large ones the series r + S M r + (S M)² r + … is summed until a bound of what is left,
+from a norm of M below 1, no longer matters, and that bound is added.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def above(M: np.ndarray, r: np.ndarray, S: np.ndarray | None = None) -> np.ndarr
 
 
 def _series(M: np.ndarray, r: np.ndarray, S: np.ndarray | None, across: float, along: float) -> np.ndarray:
-    """The sum of the series, and a bound of the rest: κ‖t‖/(1 − κ) after the term t, in the ∞-norm and in the 1-norm."""
+    """The sum of the series and a bound of the rest: κ‖t‖/(1 − κ) after the term t, in the ∞-norm and in the 1-norm."""
     passes, E, term = np.ones_like(r) if S is None else S, r.copy(), r
     for _ in range(TERMS):
         term = passes * (M @ term)

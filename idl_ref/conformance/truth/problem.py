@@ -163,6 +163,11 @@ class Case:
         good[list(self.bad)] = False
         return good
 
+    @property
+    def has_gradients(self) -> bool:
+        """Whether gradients are asked for: some column has an answer, and max_iter is not chosen for X alone."""
+        return not {"limit", "start"} & {*self.flags} and (not self.bad or bool(self.good.any()))
+
 
 class Deferred(Case):
     """A case whose problem, truth and facts are computed when they are first asked for.
@@ -182,10 +187,10 @@ class Deferred(Case):
         compute: Callable[[], Case] = vars(self)["compute"]
         return compute()
 
-    problem = property(lambda self: self._computed.problem)  # type: ignore[assignment]
-    G_Y = property(lambda self: self._computed.G_Y)  # type: ignore[assignment]
-    truths = property(lambda self: self._computed.truths)  # type: ignore[assignment]
-    facts = property(lambda self: self._computed.facts)  # type: ignore[assignment]
+    problem = property(lambda self: self._computed.problem)
+    G_Y = property(lambda self: self._computed.G_Y)
+    truths = property(lambda self: self._computed.truths)
+    facts = property(lambda self: self._computed.facts)
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "10099eb452f377949d24f247f8998aaacf316f3c6b94715654f2705a5f4ac589"
+SHA256 = "14a09d71813b99bbfa9321547f04db23707af1e493fa8bb9993762998cf5f852"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 

@@ -36,39 +36,46 @@ def circulant(rng: random.Random, count: int) -> np.ndarray:
 
 
 def chosen(rng: random.Random, n: int, m: int, coupling: str, phi: str) -> Copies:
-    """Copies of a small equation with SMALL units and one more, which fills n, in random order and with random scales."""
+    """How n units and m columns are made, in random order and with random scales.
+
+    The small equation has SMALL units, of which as many copies are made as n holds, and one more, which fills n.
+    """
     count = (n - 1) // SMALL
-    rest = n - count * SMALL
-    unit = np.array([*range(SMALL)] * count + [SMALL] * rest)
-    copy = np.array([k for k in range(count) for _ in range(SMALL)] + [*range(rest)])
-    weight, T = np.ones(n), None
-    if coupling == "spread":
-        weight = np.where(unit < SMALL, shares(count)[copy % count], shares(rest)[copy % rest])
-    elif coupling == "circulant":
-        T = np.where(unit[:, None] < SMALL, circulant(rng, count)[np.ix_(copy % count, copy % count)],
-                     circulant(rng, rest)[np.ix_(copy % rest, copy % rest)])  # fmt: skip
-        T = T * ((unit < SMALL)[:, None] == (unit < SMALL))
-    else:
-        weight = np.array([rng.choice((0.5, 1.0, 2.0)) for _ in range(count + rest)])[copy + count * (unit == SMALL)]
-        T = ((copy[:, None] == copy) & ((unit < SMALL)[:, None] == (unit < SMALL))).astype(float)
-    order = np.array(rng.sample(range(n), n))
-    scales = {True: (1.0, 2.0), False: (1.0,)}[phi in copies.HOMOGENEOUS] if phi not in copies.ODD else (1.0, -1.0)
-    scale = np.array([rng.choice(scales) for _ in range(n)])
-    column = np.array([*range(min(COLUMNS, m)), *(rng.randrange(COLUMNS) for _ in range(m - COLUMNS))])
+    unit = np.array([*range(SMALL)] * count + [SMALL] * (n - SMALL * count))
+    copy = np.array([k for k in range(count) for _ in range(SMALL)] + [*range(n - SMALL * count)])
+    weight, T = coupled(rng, unit == SMALL, copy, coupling)
+    order = rng.sample(range(n), n)
+    scales = (1.0, 2.0) if phi in copies.HOMOGENEOUS else (1.0, -1.0) if phi in copies.ODD else (1.0,)
     sizes = (0.25, 0.5, 1.0, 2.0) if phi in copies.HOMOGENEOUS else (1.0,)
-    size = np.array([rng.choice(sizes) for _ in range(m)])
-    cotangent = np.array([rng.choice((0.5, 1.0, 2.0)) for _ in range(m)])
+    column = [*range(min(COLUMNS, m)), *(rng.randrange(COLUMNS) for _ in range(m - COLUMNS))]
+    picks = ((scales, n), (sizes, m), ((0.5, 1.0, 2.0), m))
+    scale, size, cotangent = (np.array([rng.choice(values) for _ in range(number)]) for values, number in picks)
     T = None if T is None else T[np.ix_(order, order)]
-    return Copies(unit[order], scale, weight[order], column, size, cotangent, T)
+    return Copies(unit[order], scale, weight[order], np.array(column), size, cotangent, T)
+
+
+def coupled(
+    rng: random.Random, single: np.ndarray, copy: np.ndarray, coupling: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The weights c and the coupling T of units, of which some are copies of the single one."""
+    alike = single[:, None] == single
+    parts = [int(copy[of].max()) + 1 for of in (~single, single)]
+    if coupling == "spread":
+        return np.where(single, *(shares(count)[copy % count] for count in reversed(parts))), None
+    if coupling == "circulant":
+        of_blocks, of_singles = (circulant(rng, count)[np.ix_(copy % count, copy % count)] for count in parts)
+        return np.ones(len(copy)), np.where(single, of_singles, of_blocks) * alike
+    weights = np.array([rng.choice((0.5, 1.0, 2.0)) for _ in range(sum(parts))])
+    return weights[copy + parts[0] * single], np.where(copy[:, None] == copy, 1.0, 0.0) * alike
 
 
 def rows_of(M: np.ndarray, norms: float | np.ndarray) -> np.ndarray:
-    """The rows of M divided by the sums of their magnitudes and multiplied by `norms`: the same bits on every machine."""
+    """M with rows whose magnitudes sum to `norms`; by sums that have the same bits on every machine."""
     return M / np.array([[math.fsum(map(abs, row))] for row in M]) * norms
 
 
 def small(rng: random.Random, p: int, q: int, rank: int | None, coupling: str, slow: bool = False) -> Arrays:
-    """The arrays of a small equation. A has few digits where the coupling has several, and all of them otherwise."""
+    """The arrays of a small equation. A has few digits where the coupling has many, and otherwise all of them."""
     n = SMALL + 1
     rest = {"B": digits(rng, n, p) / math.sqrt(p), "C": digits(rng, q, n), "D": digits(rng, q, p)}
     rest["U"] = digits(rng, p, COLUMNS)
