@@ -103,15 +103,16 @@ class GradientsAdded(Plain):
 
 @planted
 class ScratchShared(Plain):
-    """A X written to scratch memory that all threads share"""
+    """B U kept in scratch memory that all threads share"""
 
     def __init__(self):
         self.scratch = {}
 
-    def apply(self, factors, X):
-        out = self.scratch.setdefault((X.shape, X.dtype, len(factors)), np.empty_like(X))
-        out[...] = super().apply(factors, X)
-        return out.copy()
+    def Z(self, p):
+        Z = super().Z(p)
+        out = self.scratch.setdefault((Z.shape, Z.dtype), np.empty_like(Z))
+        out[...] = Z
+        return out
 
 
 @planted

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
+from itertools import count
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,8 @@ from idl_ref.conformance.truth import bounds as bnd
 from idl_ref.conformance.truth.backend import Backend, Capabilities
 from idl_ref.conformance.truth.problem import Arrays, Case, Problem, laid_out
 
-THREADS, ROUNDS = 4, 6
+THREADS, ROUNDS = 4, 40
+SECONDS = 1.0  # after which no further round of calls from several threads begins
 PATIENCE = 60  # seconds that calls from several threads have
 STEPS = 4  # that are allowed where the iteration starts at the equilibrium, and one or two are needed
 
@@ -164,29 +168,34 @@ def start(backend: Backend, declared: Capabilities, subject: Subject) -> str:
 
 def threads(backend: Backend, declared: Capabilities, subject: Subject) -> str:
     """Calls from several threads at once, about two equations with the same sizes."""
-    cases, found = (subject.first, subject.others[0][0]), [""] * THREADS
-    ready = threading.Barrier(THREADS)
+    found, rounds, end = [""] * THREADS, count(), monotonic() + SECONDS
 
-    def work(i: int) -> str:
-        case, wrong = cases[i % len(cases)], ""
+    def wait() -> None:
+        if next(rounds) > 1 and (monotonic() > end or any(found)):
+            raise TimeoutError  # which ends the waiting of all threads
+
+    ready = threading.Barrier(THREADS, wait)
+
+    def work(i: int) -> None:
+        case = subject.quick[i % 2]
         for _ in range(ROUNDS):
             ready.wait(PATIENCE)
             for what in asked(declared):
                 out = _call(backend, what, case.problem, case.G_Y)
-                wrong = wrong or _off(case, what, {name: M.copy() for name, M in _arrays(out, case).items()})
-        return wrong
+                found[i] = found[i] or _off(case, what, {name: M.copy() for name, M in _arrays(out, case).items()})
 
     def thread(i: int) -> None:
-        try:
-            found[i] = work(i)
-        except threading.BrokenBarrierError:
-            found[i] = ""  # another thread ended early, and says why
-        except BaseException as reason:  # whatever it is, it must not end the thread in silence
-            found[i] = f"raised {type(reason).__name__}: {short(reason)}"
-            ready.abort()
+        with suppress(threading.BrokenBarrierError, TimeoutError):
+            try:
+                work(i)
+            except (threading.BrokenBarrierError, TimeoutError):
+                raise
+            except BaseException as reason:  # whatever it is, it must not end the thread in silence
+                found[i] = f"raised {type(reason).__name__}: {short(reason)}"
+                ready.abort()
 
-    interval, workers = sys.getswitchinterval(), [threading.Thread(target=thread, args=(i,), daemon=True)
-                                                  for i in range(THREADS)]  # fmt: skip
+    workers = [threading.Thread(target=thread, args=(i,), daemon=True) for i in range(THREADS)]
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # threads of Python change places as often as they can
     try:
         for worker in workers:

@@ -37,6 +37,8 @@ class Subject(NamedTuple):
         An equation that plain iteration solves slowly from 0.
     loose : Case
         The first equation with a tolerance that rounding is far below.
+    quick : tuple of Case
+        Two equations of the same sizes that are solved in a few steps, so that the last ones are a large part.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Subject(NamedTuple):
     roles: tuple[tuple[str, ...], ...]
     slow: Case
     loose: Case
+    quick: tuple[Case, Case]
 
 
 def subject(name: str, declared: Capabilities) -> Subject:
@@ -77,7 +80,7 @@ def _subject(name: str, dtype: str, phi: str, other_phi: str) -> Subject:
     def equation(id: str, arrays: Arrays, **more: Any) -> Case:
         return solved(replace(case(f"protocol-{name}-{id}", "", "memory", arrays, **{**about, **more}), group=""))
 
-    one, two = arrays("one"), arrays("two")
+    one, two, wide = arrays("one"), arrays("two"), arrays("wide", m + 2)
     first = equation("one", one)
     others = [
         (equation("two", two), "other weights of the same shapes"),
@@ -86,7 +89,8 @@ def _subject(name: str, dtype: str, phi: str, other_phi: str) -> Subject:
         (equation("more", one | {"U": np.hstack([one["U"], two["U"]])}), "more samples"),
         (equation("no-D", {k: M for k, M in one.items() if k != "D"}), "the same weights, but no D"),
         (equation("phi", one, activation=other_phi), f"φ = {other_phi}"),
-        (equation("dtype", two, dtype=next(d for d in TOL if d != dtype)), "arrays of another dtype"),
+        (equation("dtype", wide, dtype=next(d for d in TOL if d != dtype)), "arrays of another dtype"),
+        (equation("back", wide), "arrays of the same shapes that had another dtype before"),
     ]
     changes, now = [], dict(one)
     for which in one:
@@ -102,6 +106,7 @@ def _subject(name: str, dtype: str, phi: str, other_phi: str) -> Subject:
     return Subject(
         name, first, tuple(others), tuple(changes), equation("square", square, G_Y=square["U"]), roles,
         equation("slow", slow, tol=1e-4 if dtype == "float32" else 1e-6), equation("loose", one, tol=2.0**-10),
+        (equation("quick-one", _quartered(one), tol=2.0**-10), equation("quick-two", _quartered(two), tol=2.0**-10)),
     )  # fmt: skip
 
 
@@ -111,6 +116,11 @@ def _factors(rng: random.Random, n: int, rank: int, low_rank: bool) -> Arrays:
     return (
         {"L": A[:, :rank], "R": signed(rng, rank, 1.0)[np.arange(n) % rank] / -(-n // rank)} if low_rank else {"A": A}
     )
+
+
+def _quartered(arrays: Arrays) -> Arrays:
+    """The arrays with A divided by 4."""
+    return {name: M / 4 if name in ("A", "L") else M for name, M in arrays.items()}
 
 
 def _square(low_rank: bool) -> tuple[Arrays, tuple[tuple[str, ...], ...]]:
