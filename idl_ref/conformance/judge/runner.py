@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -14,7 +13,7 @@ import numpy as np
 
 from idl_ref.conformance.judge import protocols, report, verdicts
 from idl_ref.conformance.judge.call import STOPS
-from idl_ref.conformance.judge.diagnosis import named
+from idl_ref.conformance.judge.diagnosis import diagnosed
 from idl_ref.conformance.judge.quick import quick
 from idl_ref.conformance.judge.relations import RELATIONS
 from idl_ref.conformance.judge.report import FAILED, SKIPPED, Report, Result
@@ -24,6 +23,7 @@ from idl_ref.conformance.truth.backend import Backend, Capabilities
 from idl_ref.conformance.truth.problem import Case
 
 DIRECTIONS = ("forward", "vjp")
+Run = Callable[[], Result]
 RELATED = (  # the cases on which relations are checked
     "contraction-random-0.9-float64", "contraction-perron-0.99-float64", "contraction-zero-rows-0.9-float32",
     "activation-tanh-dense-float64", "activation-softplus-low-rank-float64", "rank-2-float64", "rank-5-float32",
@@ -83,21 +83,18 @@ def check_backend(
     (True, 0)
     """
     declared, unused = _declared(backend), set(expected_failures)
-    cases = vectors.load(vectors_directory)
-    chosen = select(quick(cases) if fast else cases, groups)
     results: list[Result] = []
     done = False
     with suppress(*STOPS), np.errstate(**USUAL):
-        for result in judged(backend, chosen):
+        for result in judged(backend, chosen(groups, fast, vectors_directory)):
             results.append(_as_expected(result, expected_failures, unused))
             if progress is not None:
                 progress(results[-1])
         done = True
     unused = unused if done else set()
     notes = [f"declared, but not known to this kit: {', '.join(declared.unknown)}"] * bool(declared.unknown)
-    results, looked_at, wrong = _explained(results)
-    if looked_at < wrong:
-        notes.append(f"{looked_at} of {wrong} wrong answers were compared with those of the planted bugs")
+    with suppress(*STOPS):
+        results = diagnosed(results)
     return Report(
         short(backend.name, 100), tuple(results), tuple(_problems(results, unused)), tuple(notes), vectors.SHA256,
         declared=described(declared), command=command, interrupted=not done,
@@ -105,42 +102,36 @@ def check_backend(
 
 
 USUAL: Any = {"divide": "warn", "over": "warn", "invalid": "warn", "under": "ignore"}  # NumPy's own, whatever was set
-DIAGNOSED = 60  # failures that are compared with the planted bugs, so that a backend wrong everywhere ends soon
+
+
+def chosen(groups: Iterable[str] | None, fast: bool = False, directory: Any = None) -> dict[str, list[Case]]:
+    """What `select` chooses of the frozen cases, or of the quick ones among them."""
+    cases = vectors.load(directory)
+    return select(quick(cases) if fast else cases, groups)
+
+
+def about(chosen: Mapping[str, list[Case]]) -> dict[str, Case]:
+    """The chosen cases by id."""
+    return {case.id: case for cases in chosen.values() for case in cases}
 
 
 def judged(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[Result]:
-    """The result of every chosen check, with the comment of its case. An error of the kit itself fails the check."""
-    about = {case.id: case for cases in chosen.values() for case in cases}
+    """The result of every chosen check."""
+    cases = about(chosen)
     for ident, run in checks(backend, chosen):
-        case = about.get(ident.rpartition(":")[0])
-        try:
-            result = run()
-        except STOPS:
-            raise
-        except BaseException as reason:
-            text = f"this kit could not judge the answer: {type(reason).__name__}: {short(reason)}; please report it"
-            result = Result(ident, case.group if case else "", FAILED, message=text)
-        yield replace(result, comment=case.comment) if case else result
+        yield safely(ident, run, cases.get(ident.rpartition(":")[0]))
 
 
-def _explained(results: list[Result]) -> tuple[list[Result], int, int]:
-    """The results with their causes; how many failures with wrong numbers were looked at, and how many there are.
-
-    Of many failures some of each group and check are looked at. Ctrl-C ends the search.
-    """
-    wrong = [r for r in results if r.outcome == FAILED and r.evidence is not None]
-    turns: Counter[tuple[str, str]] = Counter()
-    order = []
-    for r in wrong:
-        kind = r.group, r.id.rpartition(":")[2]
-        order.append((turns[kind], r))
-        turns[kind] += 1
-    chosen = [r for _, r in sorted(order, key=lambda of: of[0])[:DIAGNOSED]]
-    names: dict[str, Result] = {}
-    with suppress(*STOPS):
-        for r in chosen:
-            names[r.id] = named(r)
-    return [names.get(r.id) or replace(r, evidence=None) for r in results], len(names), len(wrong)
+def safely(ident: str, run: Run, case: Case | None) -> Result:
+    """The result of a check, with the comment of its case. An error of the kit itself fails the check."""
+    try:
+        result = run()
+    except STOPS:
+        raise
+    except BaseException as reason:
+        text = f"this kit could not judge the answer: {type(reason).__name__}: {short(reason)}; please report it"
+        result = Result(ident, case.group if case else "", FAILED, message=text)
+    return replace(result, comment=case.comment) if case else result
 
 
 def _problems(results: list[Result], unused: set[str]) -> Iterator[str]:
@@ -216,9 +207,6 @@ def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[st
     return chosen
 
 
-Run = Callable[[], Result]
-
-
 def _declared(backend: Backend) -> Capabilities:
     return Capabilities.declared(getattr(backend, "capabilities", None))
 
@@ -278,7 +266,7 @@ def parametrize(
 def _test(run: Run) -> None:
     import pytest
 
-    result = named(run())
+    (result,) = diagnosed([run()])
     if result.outcome == SKIPPED:
         pytest.skip(result.message)
     if result.outcome == FAILED:
