@@ -167,7 +167,13 @@ def test_the_equations_of_protocols_stay_away_from_kinks():
     for dtype in ("float64", "float32"):
         for name in subjects.SUBJECTS:
             topic = subjects.subject(name, Capabilities(dtypes=(dtype,)))
-            cases = [topic.first, topic.square, topic.slow, *(c for c, _ in topic.others), *(c for _, c in topic.changes)]
+            cases = [
+                topic.first,
+                topic.square,
+                topic.slow,
+                *(c for c, _ in topic.others),
+                *(c for _, c in topic.changes),
+            ]
             margins = [case.facts["kink_margin"] for case in cases]
             assert min(margin for margin in margins if margin is not None) > 1e-4
 

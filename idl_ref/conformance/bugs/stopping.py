@@ -194,11 +194,18 @@ class AdjointOnAny(_Adjoint):
 
 
 @planted
-class AdjointOfLargest(_Adjoint):
-    """the tolerance of the adjoint relative to the largest cotangent of the batch"""
+class AdjointOfLargest(Plain):
+    """columns of the adjoint frozen by a tolerance relative to the largest cotangent of the batch"""
 
-    def rule(self, p, step, stop):
-        return bool((step <= stop.max()).all())
+    def adjoint(self, p, S, G):
+        V, At, active = np.zeros_like(G), self.transposed(self.factors(p)), np.ones(G.shape[1], bool)
+        for _ in range(p.max_iter if G.size else 0):
+            last, V = V, np.where(active, S * (self.apply(At, V) + G), V)
+            stop = self.stop(p, np.abs(G).max(), self.noise(At, S, G, V))
+            active &= (np.abs(V - last) > stop.max()).any(axis=0)
+            if not active.any():
+                break
+        return V
 
 
 @planted
