@@ -11,7 +11,8 @@ from idl_ref.conformance.adapters import IdlRef, Plain
 from idl_ref.conformance.bugs import BUGS, KINDS, STATEFUL, diagnosis
 from idl_ref.conformance.bugs.equivalent import EQUIVALENT
 from idl_ref.conformance.bugs.mutants import mutants
-from idl_ref.conformance.judge import counts, detection, protocols, subjects
+from idl_ref.conformance.judge import counts, detection, protocols, runner, subjects
+from idl_ref.conformance.judge.finders import FIRST
 from idl_ref.conformance.truth import vectors
 from idl_ref.conformance.truth.backend import Capabilities
 
@@ -50,6 +51,10 @@ def test_a_bug_of_each_kind_is_found(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_planted_bugs_are_found(kind):
     assert [name for name, bug in KINDS[kind].BUGS.items() if found(bug()) is None] == []
+
+
+def test_the_checks_that_come_first_exist():
+    assert set(FIRST) <= {ident for ident, _ in runner.checks(Plain(), hunt().chosen)}
 
 
 # --- mutants ----------------------------------------------------------------------------------------------------------

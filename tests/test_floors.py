@@ -169,6 +169,7 @@ FLOORS = {
     "conformance.judge.text": 24,
     "conformance.judge.pages": 24,
     "conformance.judge.report": 33,
+    "conformance.judge.finders": 0,
     "conformance.judge.counts": 32,
     "conformance.judge.relations": 33,
     "conformance.judge.diagnosis": 34,

@@ -145,8 +145,8 @@ class ForwardRemembered(Plain):
     inside = False
 
     def preactivation(self, p, X):
-        fits = self.inside and self.last is not None and self.last.shape == X.shape and self.last.dtype == X.dtype
-        return super().preactivation(p, self.last if fits else X)
+        last = self.last if self.inside and self.last is not None else X
+        return super().preactivation(p, last if (last.shape, last.dtype) == (X.shape, X.dtype) else X)
 
 
 @planted

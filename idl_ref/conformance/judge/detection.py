@@ -10,6 +10,7 @@ from typing import NamedTuple
 from idl_ref.conformance.bugs import KINDS, diagnosis
 from idl_ref.conformance.bugs.equivalent import EQUIVALENT
 from idl_ref.conformance.bugs.mutants import mutants
+from idl_ref.conformance.judge.finders import FIRST
 from idl_ref.conformance.judge.protocols import GROUP
 from idl_ref.conformance.judge.quick import work
 from idl_ref.conformance.judge.relations import RELATIONS
@@ -35,7 +36,7 @@ class Hunt:
         cases = sorted(vectors.load() if cases is None else cases, key=work)
         self.chosen = select(cases, None)
         self.dear = {case.id for case in cases if work(case) > DEAR}
-        self.kills: Counter[str] = Counter()
+        self.kills = Counter(FIRST)
 
     def failures(self, backend: Backend) -> Iterator[Result]:
         """The checks that a backend fails, one after the other."""

@@ -104,7 +104,11 @@ def after_failure(backend: Backend, declared: Capabilities, subject: Subject) ->
 def later(backend: Backend, declared: Capabilities, subject: Subject) -> str:
     """Answers read once more after the arrays that were given are overwritten, and after the next call."""
     kept: list[tuple[str, Any, Arrays, Case]] = []
-    for case in (subject.first, subject.others[0][0]):
+    cases = [subject.first, subject.others[0][0]]
+    if declared.X0:
+        X0 = subject.slow.truths[0]["X"].astype(subject.slow.problem.dtype)
+        cases.append(replace(subject.slow, problem=replace(subject.slow.problem, X0=X0)))
+    for case in cases:
         for what in asked(declared):
             given = {name: M.copy() for name, M in {**case.problem.arrays, "G_Y": case.G_Y}.items()}
             problem = case.problem.with_arrays({name: given[name] for name in case.problem.arrays})

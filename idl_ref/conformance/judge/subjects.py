@@ -55,7 +55,7 @@ class Subject(NamedTuple):
 def subject(name: str, declared: Capabilities) -> Subject:
     """The subject of this name, in a dtype and with an activation that are declared."""
     dtypes = [dtype for dtype in ("float64", "float32") if dtype in declared.dtypes] or ["float64"]
-    phis = [phi for phi in ("relu", "leaky_relu", "tanh") if phi in declared.activations]
+    phis = [str(phi) for phi in ("relu", "leaky_relu", "tanh") if phi in declared.activations]
     phis += [phi for phi in declared.activations if phi not in phis] or ["relu"]
     return _subject(name, dtypes[0], phis[0], phis[-1] if len(phis) < 2 else phis[1])
 
