@@ -30,7 +30,7 @@ FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_ma
 
 TIMEOUT = 10.0  # seconds
 
-BUGS_HEAD = """# Which case finds which planted bug
+BUGS_HEAD = """# Which case finds which bug
 
 Written by `idl-ref conformance bugs --all --report FILE.md`;
 see [how a bug gets its name](conformance.md#how-a-bug-gets-its-name).
@@ -59,7 +59,7 @@ def add(commands: Any, formatter: Any) -> None:
     export = command("export", _export, "write every case as plain files")
     check = command("check", _check, "check the answers that another program wrote to exported cases")
     shown = command("list", _list, "print the cases, and the bugs that each is meant to find")
-    bugs = command("bugs", _bugs, "show that every planted bug is found")
+    bugs = command("bugs", _bugs, "show that every bug is found, planted or made by machine")
     generate = command("generate", _generate, "compute the cases again and write them")
     folders = (
         (export, "the folder to write"),
@@ -251,15 +251,15 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _bugs(options: argparse.Namespace) -> int:
-    found = {}
+    bugs, found = detection.broken(), {}
     for name, failures in detection.detected(options.all):
         found[name] = failures
-        print(f"{name:<28}{failures[0].id if failures else 'NOT FOUND'}", flush=True)
+        print(f"{failures[0].id if failures else 'NOT FOUND':<44} {bugs[name].diagnosis}", flush=True)
     killed = sum(map(bool, found.values()))
-    print(f"{killed} of {len(found)} planted bugs found")
+    print(f"{killed} of {len(found)} bugs found, which are planted or made by machine")
     if options.report is not None:
         with replacing(options.report, "w") as stream:
-            stream.write(f"{BUGS_HEAD}\n{detection.table(found)}")
+            stream.write(f"{BUGS_HEAD}{detection.table(found)}")
         print(f"wrote {printable(options.report)}")
     return int(killed < len(found))
 

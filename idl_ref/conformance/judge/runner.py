@@ -191,9 +191,7 @@ def _as_expected(result: Result, expected: Mapping[str, str], unused: set[str]) 
 def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[str, list[Case]]:
     """The cases that `groups` chooses: under "" all that are to be solved, and under each check's name those for it.
 
-    The names of protocols that are chosen are keys as well.
-
-    ValueError if a name or pattern matches nothing.
+    The checks of protocols have no cases: their ids are keys. ValueError if a name or pattern matches nothing.
     """
     cases = list(cases)
     patterns = ["*"] if groups is None else [groups] if isinstance(groups, str) else list(groups)
@@ -213,9 +211,7 @@ def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[st
         fits = [case for case in cases if case.id in RELATED and (name == "adjoint" or RELATIONS[name].fits(case))]
         everywhere = wanted("relations", f"relation-{name}")
         chosen[name] = [case for case in fits if wanted(f"{case.id}:{name}") or everywhere]
-    chosen |= {  # without cases, because a protocol has equations of its own
-        f"protocol-{name}": [] for name in protocols.PROTOCOLS if wanted(protocols.GROUP, f"protocol-{name}")
-    }
+    chosen |= {id: [] for id in protocols.IDS if wanted(protocols.GROUP, id.partition(":")[0], id)}
     if lost := [pattern for pattern in patterns if pattern not in found]:
         known = [*dict.fromkeys(case.group for case in cases), "relations", protocols.GROUP]
         raise ValueError(
@@ -245,9 +241,7 @@ def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple
             yield f"{case.id}:{name}", partial(verdicts.relation, backend, case, declared, rule)
     for case in chosen["adjoint"]:
         yield f"{case.id}:adjoint", partial(verdicts.adjoint_identity, backend, case, declared)
-    yield from protocols.checks(
-        backend, declared, [name for name in protocols.PROTOCOLS if f"protocol-{name}" in chosen]
-    )
+    yield from protocols.checks(backend, declared, [id for id in protocols.IDS if id in chosen])
 
 
 # --- under pytest -----------------------------------------------------------------------------------------------------
