@@ -99,7 +99,9 @@ class ComplexStep(Plain):
         return (G_Y * Y.imag / self.h).sum(axis=(-1, -2)).reshape(M.shape)
 
     def small(self, change, X):
-        return not np.any(np.abs(change).max(axis=(-1, -2), initial=0) > 1e-15 * np.abs(X).max(axis=(-1, -2), initial=0))
+        return not np.any(
+            np.abs(change).max(axis=(-1, -2), initial=0) > 1e-15 * np.abs(X).max(axis=(-1, -2), initial=0)
+        )
 
 
 class AtKinks(Plain):

@@ -8,12 +8,12 @@ have failed them, unless a simple condition, such as n ≥ 33, tells the two apa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from idl_ref.conformance.judge import features, library, quantities
+from idl_ref.conformance.judge import features, library, numbers, quantities
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong
 from idl_ref.conformance.judge.features import Where
 from idl_ref.conformance.judge.report import FAILED, UNEXPLAINED, Result
@@ -22,7 +22,9 @@ from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.problem import Arrays, Case
 
 SECONDS = 10.0  # the time that the search of causes may take
-SCANNED, SAMPLED, COUNTER = 8, 40, 60  # failures searched in the whole library; failures and passes that weigh a cause
+SCANNED, SAMPLED, COUNTER = 8, 40, 61  # failures searched in the whole library; failures and passes that weigh a cause
+FINAL = 6  # causes that are weighed by all that passed
+LARGE = 20_000  # problems with more numbers than this do not weigh causes
 CAUSES = 3
 LOOSELY = 0.15  # what CLOSE becomes for the failures on which a cause was not chosen
 
@@ -64,6 +66,7 @@ def diagnosed(results: list[Result], seconds: float = SECONDS) -> list[Result]:
     """The results, in which every failure with numbers has the causes that explain it, or what is known about it."""
     failures = [r.evidence for r in results if _has_numbers(r)]
     passed = [r.evidence for r in results if r.outcome != FAILED and r.evidence is not None]
+    passed = [e for e in passed if _cost(e)[1] < LARGE]
     deadline = time.monotonic() + seconds
     found = _search([*map(_measured, failures)], passed, _remembered(results), deadline)
     explained = {e.key for cause in found for e in cause.explained}
@@ -142,7 +145,11 @@ def _search(
         scanned += 1
         matching = list(_matching(left[0], more, deadline))
         weighed = [_weighed(wrong, left, passed, deadline) for wrong in matching]
-        best = sorted((c for c in weighed if c is not None), key=lambda c: -c.weight)
+        best = sorted((c for c in weighed if c is not None), key=lambda c: -c.weight)[:FINAL]
+        best = sorted(
+            (c for c in (_opposed(c, passed, deadline) for c in best) if c.weight > 0), key=lambda c: -c.weight
+        )
+        best = best or [c for c in (_weighed(a, left, [], deadline) for a in numbers.accuracies()) if c is not None][:1]
         if not best:
             left = left[1:]
             continue
@@ -176,21 +183,26 @@ def _weighed(wrong: Transformation, failures: list[Measured], passed: list[Evide
     for e, known in failures[:SAMPLED]:
         if _fits(wrong, e, known):
             cause.explained.append(e)
-    for e in _spread(passed, COUNTER):
-        if time.monotonic() > deadline:
-            break
-        answer = _answer(wrong, e.case, e.check)
-        if answer is not None and is_wrong(answer, e):
-            cause.against.append(e)
-    if cause.against:
-        cause.where = features.separating(*(((e.case, e.check) for e in es) for es in (cause.explained, cause.against)))
+    cause = _opposed(cause, _spread(passed, COUNTER), deadline)
     return cause if cause.explained and cause.weight > 0 else None
 
 
-def _spread(items: list[Evidence], count: int) -> Iterable[Evidence]:
-    """At most so many of them, evenly spread, the small ones preferred."""
-    small = [e for e in items if _cost(e)[1] < 20_000]
-    return small[:: max(1, -(-len(small) // count))]
+def _opposed(cause: Cause, passed: list[Evidence], deadline: float) -> Cause:
+    """The cause with what passed and speaks against it, and the condition that excludes it."""
+    against = []
+    for e in passed:
+        if time.monotonic() > deadline:
+            break
+        answer = None if isinstance(cause.wrong, numbers.Accuracy) else _answer(cause.wrong, e.case, e.check)
+        if answer is not None and is_wrong(answer, e):
+            against.append(e)
+    where = features.separating(*([(e.case, e.check) for e in es] for es in (cause.explained, against)))
+    return replace(cause, against=against, where=where)
+
+
+def _spread(items: list[Evidence], count: int) -> list[Evidence]:
+    """About so many of them, evenly spread; an odd stride, because forward and vjp alternate."""
+    return items[:: (len(items) // count) | 1]
 
 
 def _complete(cause: Cause, failures: list[Measured]) -> Cause:
@@ -201,6 +213,8 @@ def _complete(cause: Cause, failures: list[Measured]) -> Cause:
 
 
 def _fits(wrong: Transformation, e: Evidence, known: dict[str, Known], close: float = CLOSE) -> bool:
+    if isinstance(wrong, numbers.Accuracy):
+        return wrong.explains(e.case, known)
     answer = _answer(wrong, e.case, e.check)
     return answer is not None and explains(answer, known, close)
 

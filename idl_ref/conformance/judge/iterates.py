@@ -132,8 +132,8 @@ def _done(p: Path, rule: Rule) -> np.ndarray:
     return rule(p)
 
 
-def stopped(p: Path, rule: Rule, together: bool, stale: bool = False) -> np.ndarray | None:
-    """The iterate at which a rule stops each column, or the one before it; None if some column does not stop in time.
+def stopped(p: Path, rule: Rule, together: bool, back: int = 0) -> np.ndarray | None:
+    """The iterate at which a rule stops each column, or `back` before it; None if a column does not stop in time.
 
     Together: the columns go on until all of them may stop.   -> (n, m)
     """
@@ -144,7 +144,7 @@ def stopped(p: Path, rule: Rule, together: bool, stale: bool = False) -> np.ndar
         done = done.all(axis=1, keepdims=True) & np.ones_like(done)
     if not done.any(axis=0).all():
         return None
-    k = done.argmax(axis=0) + (0 if stale else 1)
+    k = np.maximum(done.argmax(axis=0) + 1 - back, 0)
     return at(p, k)
 
 

@@ -9,17 +9,20 @@ These transformations have a parameter each: a dtype, a size, a rule; `transform
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.conformance.judge import iterates
+from idl_ref.conformance.judge.evidence import Known, columns, worst
 from idl_ref.conformance.judge.iterates import RULES, Rule
 from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError
 from idl_ref.conformance.judge.transformations import Change, Transformation
-from idl_ref.conformance.truth.problem import Case, laid_out
+from idl_ref.conformance.truth.bounds import bounds
+from idl_ref.conformance.truth.problem import Arrays, Case, laid_out
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
 
@@ -49,15 +52,17 @@ PRECISIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def _of(names: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]) -> dict[str, Change]:
-    """The same change of several steps, where they are not None."""
+def _of(names: tuple[str, ...], change: Callable[..., np.ndarray]) -> dict[str, Change]:
+    """The same change of several steps, where they are not None; a change by `_pruned` alone depends on the dtype."""
 
     def at(name: str) -> Change:
         def changed(s: Steps) -> Any:
-            M = s.right(name)
+            M, of = s.right(name), change
+            if change is _pruned:
+                of = partial(_pruned, small=float(np.finfo(s.problem.dtype).tiny))
             if isinstance(M, tuple):
-                return tuple(map(change, M))
-            return None if M is None else change(M)
+                return tuple(map(of, M))
+            return None if M is None else of(M)
 
         return changed
 
@@ -87,16 +92,12 @@ def roundings() -> Iterator[Transformation]:
     for place, names in PLACES.items():
         for dtype, change in PRECISIONS.items():
             yield Transformation(f"{place} rounded to {dtype}", _of(names, change))
-        for c in (1.0, 1.5, 2.0, 4.0, 5.0, 10.0, 100.0, 1e3, 1e6):
+        yield Transformation(f"subnormal numbers flushed to zero in {place}", _of(names, _pruned))
+        for c in (1e6, 1e3, 100.0, 10.0, 5.0, 4.0, 2.0, 1.5, 1.0):
             yield Transformation(f"{place} clipped to ±{c:g}", _of(names, partial(_clipped, c=c)))
         for small in (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
             sentence = f"entries of {place} below {small:g} set to zero"
             yield Transformation(sentence, _of(names, partial(_pruned, small=small)))
-        for dtype in ("float32", "float64"):
-            tiny = float(np.finfo(dtype).tiny)
-            sentence = f"subnormal numbers flushed to zero in {place}"
-            fits = lambda case, dtype=dtype: case.problem.dtype.name == dtype  # noqa: E731
-            yield Transformation(sentence, _of(names, partial(_pruned, small=tiny)), fits)
 
 
 def _clipped(M: np.ndarray, c: float) -> np.ndarray:
@@ -105,6 +106,34 @@ def _clipped(M: np.ndarray, c: float) -> np.ndarray:
 
 def _pruned(M: np.ndarray, small: float) -> np.ndarray:
     return np.where(np.abs(M) < small, 0, M)
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy(Transformation):
+    """Errors as large as rounding to a coarser dtype makes them, wherever that happens: no more, and hardly less."""
+
+    dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
+
+    def explains(self, case: Case, known: dict[str, Known]) -> bool:
+        """Whether the largest error is within the bounds for the coarser dtype, and above a thousandth of them."""
+        if case.problem.dtype.itemsize <= self.dtype.itemsize:
+            return False
+        coarse = coarser(case, self.dtype)
+        ratios = [worst(k.got - k.truth, columns(case, name, coarse[name])) for name, k in known.items()]
+        return 1e-3 < max(ratios) <= 1
+
+
+@lru_cache(maxsize=4096)
+def coarser(case: Case, dtype: np.dtype) -> Arrays:
+    """The bounds of the errors of a backend that computes in a coarser dtype."""
+    return bounds(replace(case, problem=replace(case.problem, dtype=dtype)), case.truths[0])
+
+
+def accuracies() -> Iterator[Accuracy]:
+    """Results as accurate as those of float32 or float16, whatever is rounded."""
+    for name in ("float32", "float16"):
+        yield Accuracy(f"something computed in {name}: the errors are as large as rounding to {name} makes them",
+                       dtype=np.dtype(name))  # fmt: skip
 
 
 # --- memory and sizes -------------------------------------------------------------------------------------------------
@@ -209,9 +238,9 @@ def _in_chunks(chunk: int, size: int) -> int:
 STALE = "the iterate before the last application of the map returned"
 
 
-def _stopped(what: str, rule: Rule, together: bool, stale: bool, names: tuple[str, ...]) -> dict[str, Change]:
+def _stopped(what: str, rule: Rule, together: bool, back: int, names: tuple[str, ...]) -> dict[str, Change]:
     def change(s: Steps) -> np.ndarray:
-        X = iterates.stopped(iterates.path(s.case, what), rule, together, stale)
+        X = iterates.stopped(iterates.path(s.case, what), rule, together, back)
         if X is None:
             raise UnsolvedError
         return X
@@ -227,12 +256,12 @@ def after(k: int, what: str) -> Transformation:
     return Transformation(sentence, dict.fromkeys(names, change), lambda case: case.problem.max_iter > k)
 
 
-def _by_rule(sentence: str, rule: Rule, stale: bool) -> Iterator[Transformation]:
+def _by_rule(sentence: str, rule: Rule, back: int) -> Iterator[Transformation]:
     """The equation, the adjoint, and both, stopped by a rule: the columns together, or each on its own."""
-    text = f"{sentence}, and {STALE}" if sentence and stale else sentence or STALE
+    text = f"{sentence}, and {STALE}" if sentence and back else sentence or STALE
     for together in (True, False):
-        X = _stopped("equation", rule, together, stale, ("Xf", "Xb"))
-        V = _stopped("adjoint", rule, together, stale, ("V",))
+        X = _stopped("equation", rule, together, back, ("Xf", "Xb"))
+        V = _stopped("adjoint", rule, together, back, ("V",))
         yield Transformation(text, X)
         yield Transformation(f"{text} (in the adjoint)", V)
         yield Transformation(f"{text} (also in the adjoint)", X | V)
@@ -240,8 +269,12 @@ def _by_rule(sentence: str, rule: Rule, stale: bool) -> Iterator[Transformation]
 
 @cache
 def stale() -> tuple[Transformation, ...]:
-    """What follows from the iterate before the last in place of the last application of the map."""
-    X = _stopped("equation", iterates.right, True, True, ("Xb",))["Xb"]
+    """What follows from the iterate before the last, or before that, in place of the last application of the map."""
+    return tuple(wrong for back in (1, 2) for wrong in _stale(back))
+
+
+def _stale(back: int) -> Iterator[Transformation]:
+    X = _stopped("equation", iterates.right, True, back, ("Xb",))["Xb"]
     steps: dict[str, dict[str, Change]] = {
         "φ′ taken at the previous iterate": {"P": lambda s: fac.apply(s.F, X(s)) + s.Z},
         "Y computed from the iterate before the last": {"Y": lambda s: _readout(s, X(s))},
@@ -250,15 +283,16 @@ def stale() -> tuple[Transformation, ...]:
         "∂A computed with the iterate before the last": {"dF": lambda s: fac.gradients(s.F, X(s), s.V)},
         "∂C computed with the iterate before the last": {"dC": lambda s: s.G_Y @ X(s).T},
     }  # fmt: skip
-    return (*_by_rule("", iterates.right, True), *(Transformation(text, changes) for text, changes in steps.items()))
+    yield from _by_rule("", iterates.right, back)
+    yield from (Transformation(text, changes) for text, changes in steps.items())
 
 
 def stops() -> Iterator[Transformation]:
     """The equation, the adjoint equation, or both stopped by another rule, or at the iterate before the last."""
     yield from stale()
     for sentence, rule in RULES.items():
-        for before in (False, True):
-            yield from _by_rule(sentence, rule, before)
+        for back in (0, 1):
+            yield from _by_rule(sentence, rule, back)
 
 
 def _readout(s: Steps, X: np.ndarray) -> np.ndarray:
