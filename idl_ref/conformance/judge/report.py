@@ -22,6 +22,7 @@ UNEXPLAINED = "not explained"  # causes that begin so say only what is known
 SCHEMA = "idl-ref-conformance-report-1"
 
 
+NAMES = {"python": "Python", "numpy": "NumPy", "platform": ""}  # of versions, as people write them
 LONG = 800  # characters of a message or remark
 
 
@@ -197,7 +198,7 @@ class Report:
         return f"{self.command} --groups {shlex.quote(result.id)}"
 
     def _page(self) -> pages.Page:
-        versions = [f"{name} {version}" for name, version in self.environment.items()]
+        versions = [f"{NAMES.get(name, name)} {version}".strip() for name, version in self.environment.items()]
         head = [("result", self.summary.partition(": ")[2]), ("declared", self.declared or "nothing but the default")]
         head += [("versions", ", ".join([*versions, f"cases {self.vectors[:12]}"]))]
         head += [("problem", text) for text in self.problems]

@@ -121,7 +121,9 @@ def chosen(
     if new and groups is None:
         return select(new, [GROUP])
     cases = vectors.load(directory)
-    return select((*(quick(cases) if fast else cases), *new), groups)
+    of = select((*cases, *new), groups)
+    few = {case.id for case in (*(quick(cases) if fast else cases), *new)}
+    return {name: [case for case in some if case.id in few] for name, some in of.items()}
 
 
 def about(chosen: Mapping[str, list[Case]]) -> dict[str, Case]:
