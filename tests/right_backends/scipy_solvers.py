@@ -21,7 +21,7 @@ class ScipyStart(Plain):
             if 0 < scale < np.inf and np.finfo(p.dtype).tiny < scale:
                 f = lambda x: x - self.phi(p, scale * (A @ x) + z) / scale  # noqa: B023, E731
                 found = scale * root(f, np.zeros(len(z)), method=self.method, options=self.options).x
-                X[:, j] = np.where(np.isfinite(found).all(), found, 0)
+                X[:, j] = np.where(np.abs(found).max() < np.finfo(p.dtype).max, found, 0)  # else, or if NaN, from 0
         return X.astype(p.dtype)
 
 
