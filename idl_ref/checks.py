@@ -298,6 +298,20 @@ def finite(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
+def weights(name: str, value: Any, m: int) -> np.ndarray:
+    """Return the weights (m,) of samples in float64: finite numbers ≥ 0 that are not all 0."""
+    array: np.ndarray = real_array(name, value, np.dtype(np.float64))
+    if array.shape != (m,):
+        raise ValueError(f"{name} must have shape ({m},), one number per sample; got {array.shape}.")
+    wrong = ~((array >= 0) & (array < np.inf))
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise ValueError(f"{name} must be finite numbers ≥ 0; got {array[place]:g} at place {place}.")
+    if not array.any():
+        raise ValueError(f"{name} must be positive for at least one sample; got zeros only.")
+    return array
+
+
 def targets(name: str, value: Any, m: int, q: int, dtype: Any) -> np.ndarray:
     """Return continuous targets, with samples as rows, as an array of shape (m, q)."""
     array = real_array(name, value, dtype)

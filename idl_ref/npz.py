@@ -77,6 +77,24 @@ def whole(path: str | os.PathLike[str], limit: int) -> bytes:
         return stream.read(limit)
 
 
+def exactly(path: str | os.PathLike[str], size: int, due: str) -> bytes:
+    """Return the bytes of a regular file that has the given size, which `due` describes.
+
+    The path may lead to anything, and may change while it is looked at: what is opened is looked at once more, and no
+    more is read than is due.
+    """
+    name = checks.printable(os.path.basename(os.fspath(path)))
+    regular(path)
+    with open(path, "rb", opener=lambda file, flags: os.open(file, flags | getattr(os, "O_NONBLOCK", 0))) as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+            raise FileFormatError(f"{name} must have {due}; got {found.st_size}.")
+        data = stream.read(size)
+    if len(data) != size:
+        raise FileFormatError(f"{name} must have {due}; got {len(data)}, because the file was changed meanwhile.")
+    return data
+
+
 @contextmanager
 def reading(path: str | os.PathLike[str], kind: str) -> Iterator[BinaryIO]:
     """Open a file of foreign origin for a reader.

@@ -275,13 +275,10 @@ def _parts(rows: np.ndarray, shares: np.ndarray | None = None) -> Iterator[tuple
 
 def _shares(weights: Any, m: int) -> np.ndarray:
     """Return the weights of m samples, scaled to the mean 1, as a column (m, 1)."""
-    w = np.asarray(checks.real_array("weights", weights, np.float64))
-    if w.shape != (m,) or not ((w > 0) & (w < np.inf)).all():
-        raise ValueError(
-            f"weights must be {m} finite numbers > 0, one per sample; got shape {w.shape}"
-            + (f" and {w.min(initial=np.inf):g} … {w.max(initial=-np.inf):g}" if w.shape == (m,) else "")
-            + ": leave out the samples that have no weight."
-        )
+    w = checks.weights("weights", weights, m)
+    if not w.all():
+        place = int(np.argmin(w))
+        raise ValueError(f"weights must be > 0; got 0 at place {place}: leave out the samples that have no weight.")
     w = w / w.max()
     return (w / w.mean())[:, None]
 

@@ -39,6 +39,7 @@ def test_an_unknown_workload_is_refused_with_a_sentence():
     assert "--only must be a part of a workload's name; got 'n=33'." in done.stderr
 
 
+@pytest.mark.slow
 def test_the_estimators_are_compared_with_an_mlp(tmp_path):
     pytest.importorskip("sklearn")
     command = [sys.executable, RUN.with_name("estimators.py"), "--only", "iris", "--seeds", "1", "--out", str(tmp_path)]

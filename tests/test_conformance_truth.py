@@ -13,12 +13,17 @@ from idl_ref import activations
 from idl_ref.conformance import check_backend
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.judge import runner
-from idl_ref.conformance.truth import bounds, exact, vectors
+from idl_ref.conformance.truth import bounds, copies, exact, majorants, vectors
+from idl_ref.conformance.truth.cases import case as made
+from idl_ref.conformance.truth.cases import describe, generator
 from idl_ref.conformance.truth.flags import FLAGS
-from idl_ref.conformance.truth.problem import laid_out
+from idl_ref.conformance.truth.groups import sizes
+from idl_ref.conformance.truth.problem import Case, laid_out
 from idl_ref.factors import apply
 
 CASES = vectors.load()
+FROZEN = [case for case in CASES if case.group != "sizes"]
+LARGE = [case for case in CASES if case.group == "sizes"]
 BY_ID = {case.id: case for case in CASES}
 
 
@@ -48,7 +53,7 @@ def test_changed_vectors_are_refused(tmp_path):
         vectors.load(tmp_path)
 
 
-RELU = [c for c in CASES if c.problem.activation == "relu" and c.truths and c.problem.f == "none"
+RELU = [c for c in FROZEN if c.problem.activation == "relu" and c.truths and c.problem.f == "none"
         and c.facts["norm"] < 1 and not c.bad and c.problem.A is not None]  # fmt: skip
 
 
@@ -85,7 +90,9 @@ def _murty(A, z):
 
 
 SMOOTH = [
-    c for c in CASES if c.problem.activation in exact.SMOOTH and c.problem.A is not None and c.problem.f == "none"
+    c
+    for c in FROZEN
+    if c.problem.activation in exact.SMOOTH and c.problem.A is not None and c.problem.f == "none" and not c.bad
 ]
 
 
@@ -123,7 +130,7 @@ def test_true_gradients_are_those_of_the_complex_step(id):
 def test_a_wrong_truth_would_be_noticed():
     """The proof of a decimal answer refuses digits that are not proved."""
     with pytest.raises(ArithmeticError, match="only proved"):
-        exact._rounded({"X": np.array([[exact.Decimal("0.5")]], object)}, exact.Decimal("1e-20"))
+        exact.rounded({"X": np.array([[exact.Decimal("0.5")]], object)}, exact.Decimal("1e-20"))
 
 
 def test_every_case_is_described():
@@ -131,17 +138,33 @@ def test_every_case_is_described():
         assert case.comment
         assert case.flags
         assert all(flag in FLAGS for flag in case.flags)
+    for case in (*FROZEN, *LARGE[::40]):
         assert {"norm", "perron", "spectral_radius", "kink_margin", "condition", "provenance"} <= case.facts.keys()
     assert {flag for case in CASES for flag in case.flags} == FLAGS.keys()
     assert len(BY_ID) == len(CASES)
     assert set(runner.RELATED) <= BY_ID.keys()
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.facts["kink_margin"] and c.good.any()], ids=lambda c: c.id)
+EXACT = ("kinks", "counts")  # groups whose preactivations are exact in either dtype, and may lie on a kink or near it
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in FROZEN if c.facts["kink_margin"] and c.good.any() and c.group not in EXACT],
+    ids=lambda c: c.id,
+)
 def test_no_rounding_decides_a_slope(case):
+    _assert_clear(case)
+
+
+@pytest.mark.slow
+def test_no_rounding_decides_a_slope_of_a_large_case():
+    for case in LARGE:
+        _assert_clear(case)
+
+
+def _assert_clear(case):
     """The preactivations of a right answer are on the true side of every kink."""
-    if case.group == "kinks":
-        return  # exact in either dtype, and meant to be near
     eq, good = bounds.equation(case.problem), case.good
     truth, phi = case.truths[0]["X"][:, good], activations.get(case.problem.activation)
     P = apply(eq.factors, truth) + eq.Z[:, good]
@@ -185,6 +208,103 @@ def test_a_cycle_is_granted_no_more_than_what_rounding_explains():
         assert (residual <= allowed).all() == passes
     explained = 8 * np.finfo(np.float32).eps * (2 * X + bounds.equation(case.problem).Z)
     assert (bounds.bounds(case, case.truths[0])["X"] < 100 * 4 * explained).all()
+
+
+# --- large cases ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"n": 20, "coupling": "circulant"}, {"n": 19, "coupling": "copies", "phi": "leaky_relu", "dtype": "float32"},
+     {"n": 21, "phi": "hardtanh"}, {"n": 18, "rank": 7}, {"n": 16, "p": 16, "q": 16, "m": 16, "phi": "identity"},
+     {"n": 14, "phi": "tanh", "coupling": "circulant"}, {"n": 14, "rank": 3, "phi": "softplus", "dtype": "float32"},
+     pytest.param({"n": 33, "coupling": "circulant"}, marks=pytest.mark.slow)],
+    ids=str,
+)  # fmt: skip
+def test_the_truth_of_a_large_case_is_that_of_the_whole_equation(how):
+    """Solved as it stands, by elimination in n units, without a thought of copies: the same bits."""
+    case = sizes.large("middle", "a middle size", **how)
+    whole, facts = exact.answer(case.problem, case.G_Y), describe(case.problem)
+    for name, M in whole.arrays.items():
+        np.testing.assert_array_equal(case.truths[0][name], M, err_msg=name)
+    assert {name: case.facts[name] for name in facts} == pytest.approx(facts, rel=1e-5)
+    assert (
+        whole.kink_margin >= (case.facts["kink_margin"] or 0) > 0 or not activations.get(case.problem.activation).kinks
+    )
+
+
+def test_copies_that_change_the_equation_are_refused():
+    rng = generator("refused")
+    small = made("refused", "", "", sizes.small(rng, 3, 2, None, "circulant"), activation="tanh").problem
+    how = sizes.chosen(rng, 20, 5, "circulant", "tanh")
+    copies.verified(small, how)
+    for name, value, message in (
+        ("coupling", 1.5 * how.coupling, "not coupled"),
+        ("weight", how.weight * np.where(how.unit == 0, 2, 1), "not coupled"),
+        ("scale", 2 * how.scale, "does not commute"),
+        ("size", 1.5 * how.size, "does not commute"),
+    ):
+        with pytest.raises(ArithmeticError, match=message):
+            copies.verified(small, how._replace(**{name: value}))
+    with pytest.raises(ArithmeticError, match="does not contract"):
+        copies.verified(small.with_arrays({"A": 3 * small.A}), how)
+    with pytest.raises(ArithmeticError, match="too many digits for float32"):
+        copies.enlarged(replace(small, dtype=np.dtype(np.float32)), np.ones((2, 5)), how)
+
+
+def test_large_cases_are_computed_when_they_are_first_needed():
+    fresh = list(sizes.sizes())
+    assert [c.id for c in fresh] == [c.id for c in LARGE]
+    assert not any("_computed" in vars(c) for c in fresh)
+    first = replace(fresh[0], layout="fortran")
+    assert type(first) is Case
+    np.testing.assert_array_equal(first.problem.A, BY_ID[first.id].problem.A)
+    wanted = {"n": {31, 32, 33, 63, 64, 65, 255, 257, 2048}, "m": {63, 64, 65, 1025, 4097}}
+    for size, values in wanted.items():
+        assert {f"size-{size}-{value}-float32" for value in values} <= BY_ID.keys()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_bound_of_many_units_is_that_of_the_inverse(scaled):
+    rng = np.random.default_rng(0)
+    M, r = rng.random((40, 40)), rng.random((40, 3))
+    M *= 0.9 / M.sum(axis=1).max()
+    S = (rng.random((40, 3)) > 0.3) * rng.random((40, 3)) if scaled else np.ones((40, 3))
+    tight = np.stack([majorants.resolvent(S[:, j : j + 1] * M) @ r[:, j] for j in range(3)], axis=1)
+    above = majorants.above(M, r, S if scaled else None)
+    assert (above >= tight * (1 - 1e-12)).all()
+    assert (above <= 1.02 * tight).all()
+
+
+# --- what makes cases find what they are meant to find ----------------------------------------------------------------
+
+
+def test_weights_have_digits_that_no_shorter_format_holds():
+    shorter = {"float64": np.float32, "float32": np.float16}
+    for name in "BCD":
+        with np.errstate(over="ignore"):
+            long = [
+                not np.array_equal(M, M.astype(shorter[case.problem.dtype.name]))
+                for case in FROZEN
+                if (M := getattr(case.problem, name)) is not None and M.any()
+            ]
+        assert np.mean(long) > 0.75
+    sizes_of = np.abs(np.concatenate([BY_ID["scales-relu-float32"].problem.arrays[name].ravel() for name in "BCD"]))
+    assert sizes_of.min() < 1e-7
+    assert sizes_of.max() > 100
+
+
+@pytest.mark.parametrize("case", [c for c in FROZEN if "iterations" in c.facts], ids=lambda c: c.id)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_known_iterations_are_those_of_the_plain_iteration(case, dtype):
+    p, Z = case.problem, (case.problem.B @ case.problem.U).astype(dtype)
+    X = np.zeros_like(Z) if p.X0 is None else p.X0.astype(dtype)
+    stop, phi = p.tol * np.minimum(1, np.abs(Z).max(axis=0)), activations.get(p.activation).phi
+    counts = np.full(Z.shape[1], p.max_iter)
+    for k in reversed(range(1, p.max_iter + 1)):
+        X, last = phi(p.A.astype(dtype) @ X + Z), X
+        counts = np.where((np.abs(X - last).max(axis=0) <= stop) & (counts == p.max_iter), p.max_iter - k + 1, counts)
+    assert counts.tolist() == case.facts["iterations"]
 
 
 def test_layouts_are_what_they_say():

@@ -218,7 +218,7 @@ def test_whole_weights_count_samples(Estimator):
 @BOTH
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [(-1.0, "finite numbers ≥ 0"), (np.nan, "finite numbers ≥ 0"), ([1.0, 2.0], "one per sample"), (0.0, "zero")],
+    [(-1.0, "finite numbers ≥ 0"), (np.nan, "finite numbers ≥ 0"), ([1.0, 2.0], "one number per"), (0.0, "zero")],
 )
 def test_wrong_weights_are_refused(Estimator, weights, message):
     with pytest.raises(ValueError, match=message):

@@ -67,7 +67,7 @@ def test_one_mean_and_scale_for_all_features_may_be_weighted_too():
     "wrong", [[1.0, 2.0], [1.0, 0.0, 1.0], [1.0, -1.0, 1.0], [1.0, np.nan, 1.0], [1.0, np.inf, 1.0]]
 )
 def test_wrong_weights_are_refused(wrong):
-    with pytest.raises(ValueError, match="weights must be 3 finite numbers > 0"):
+    with pytest.raises(ValueError, match="weights must"):
         Standardise.fit(np.ones((3, 2)), True, wrong)
 
 

@@ -27,8 +27,8 @@ from idl_ref.optim import SGD, Adam, Optimizer
 from idl_ref.preprocessing import Standardise
 from idl_ref.train import History, fit
 from idl_ref.training.interrupts import Terminated
+from idl_ref.training.loop import DIVERGED
 
-DIVERGED = 2.0  # A training has diverged if it makes the loss this many times larger than that of equal outputs.
 STANDARDISE = {"auto": None, "features": True, "all": False}  # The argument per_feature of Standardise.fit.
 PATIENCE = 10  # The number of epochs that --early-stopping stands for.
 VALIDATION = 0.1  # The share of the training samples by which --early-stopping judges.

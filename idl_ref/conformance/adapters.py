@@ -29,7 +29,7 @@ class IdlRef:
         The method of the solver; see `SolveOptions`.
     """
 
-    capabilities = EVERYTHING
+    capabilities: Any
     name: str
     backend: TwinName
     method: Method
@@ -37,6 +37,7 @@ class IdlRef:
     def __init__(self, backend: Backend = "auto", method: Method = "auto") -> None:
         self.backend, self.method = resolve(backend), method
         self.name = f"idl_ref {self.backend}" + (f" {method}" if method != "auto" else "")
+        self.capabilities = EVERYTHING | ({"iterations": True} if method == "picard" else {})
 
     def _layer(self, problem: Problem) -> Layer:
         options = SolveOptions(tol=problem.tol, max_iter=problem.max_iter, method=self.method, on_failure="ignore")

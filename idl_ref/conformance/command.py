@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shlex
 import sys
+import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,16 @@ from idl_ref import npz
 from idl_ref.checks import printable
 from idl_ref.conformance import remote
 from idl_ref.conformance.judge import detection, runner
+from idl_ref.conformance.judge.call import STOPS
 from idl_ref.conformance.judge.report import Report, Result
+from idl_ref.conformance.judge.text import short
 from idl_ref.conformance.truth import files, vectors
 from idl_ref.conformance.truth.flags import FLAGS
 from idl_ref.files import replacing
 
 FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html}
+
+TIMEOUT = 10.0  # seconds
 
 BUGS_HEAD = """# Which case finds which planted bug
 
@@ -39,14 +46,14 @@ def add(commands: Any, formatter: Any) -> None:
 
     def command(name: str, action: Any, help: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = inner.add_parser(name, help=help, formatter_class=formatter)
-        parser.set_defaults(run=action)
+        parser.set_defaults(run=action, verb=name, fast=False)
         return parser
 
     run = command("run", _run, "check a backend")
     which = run.add_mutually_exclusive_group(required=True)
     which.add_argument("--backend", metavar="MODULE:OBJECT", help="a Python object, or a class whose call gives one")
     which.add_argument("--command", metavar="COMMAND", help="a program that answers requests in JSON, one per line")
-    run.add_argument("--timeout", type=float, default=10.0, metavar="S", help="time limit for each answer, in s")
+    run.add_argument("--timeout", type=float, default=TIMEOUT, metavar="S", help="time limit for each answer, in s")
     export = command("export", _export, "write every case as plain files")
     check = command("check", _check, "check the answers that another program wrote to exported cases")
     shown = command("list", _list, "print the cases, and the bugs that each is meant to find")
@@ -60,8 +67,9 @@ def add(commands: Any, formatter: Any) -> None:
     for parser, help in folders:
         parser.add_argument("directory", type=Path, metavar="DIR", help=help)
     check.add_argument("results", type=Path, metavar="RESULTS", help="the answers, in one folder per case")
+    run.add_argument("--fast", action="store_true", help="check few and small cases, with something of everything")
     for parser, more in ((run, "; list prints both"), (check, "; list prints both"), (shown, "")):
-        names = f"names of groups, or patterns of the ids of cases{more}"
+        names = f"names of groups, or ids of cases or checks, or patterns of these{more}"
         parser.add_argument("--groups", nargs="+", metavar="NAME", help=names)
     known = 'a file that gives the reason of each known failure: {"id or pattern": "reason"}'
     reports = f"write the report to a file ending in {', '.join(FORMATS)}"
@@ -76,50 +84,86 @@ def add(commands: Any, formatter: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     _check_reports(options.report)
     if options.command is None:
-        return _reported(_imported(options.backend), options, options.groups)
-    if not options.timeout > 0:
-        raise ValueError(f"--timeout must be positive; got {options.timeout:g}.")
+        again = ["--backend", options.backend]
+        return _reported(imported(options.backend), options, options.groups, again)
+    if not 0 < options.timeout < threading.TIMEOUT_MAX:
+        raise ValueError(f"--timeout must be positive, in seconds; got {options.timeout:g}.")
+    again = ["--command", options.command, *(["--timeout", f"{options.timeout:g}"] * (options.timeout != TIMEOUT))]
     with closing(remote.Command(options.command, options.timeout)) as backend:
-        return _reported(backend, options, options.groups)
+        return _reported(backend, options, options.groups, again)
 
 
-def _imported(name: str) -> Any:
+def imported(name: str) -> Any:
+    """The backend that MODULE:OBJECT names; an object of a class is made.
+
+    Modules are looked for in the current folder, too. Whatever the module raises, SystemExit included, is an error.
+    """
     module, _, attribute = name.partition(":")
     if not (module and attribute):
         raise ValueError(f"--backend must be MODULE:OBJECT, as in my_package.backends:mine; got {name!r}.")
-    sys.path.insert(0, "")  # the console script finds modules in the current folder, as `python -m idl_ref` does
-    value: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        if not hasattr(value, part):
-            raise ValueError(f"--backend: {module} has no {attribute}.")
-        value = getattr(value, part)
-    value = value() if isinstance(value, type) else value
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the console script finds modules in the current folder, as `python -m idl_ref` does
+    try:
+        value: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            if not hasattr(value, part):
+                raise ValueError(f"--backend: {module} has no {attribute}.")
+            value = getattr(value, part)
+        value = value() if isinstance(value, type) else value
+    except (ImportError, ValueError, *STOPS):
+        raise
+    except BaseException as reason:
+        raise ValueError(f"--backend: {name} raised {type(reason).__name__}: {short(reason)}.") from None
     missing = [need for need in ("name", "forward") if not hasattr(value, need)]
     if missing:
         raise TypeError(f"--backend must have name, capabilities, forward and vjp; {name} has no {', '.join(missing)}.")
     return value
 
 
-def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | None) -> int:
-    expected = {}
-    if options.expected_failures is not None:
-        with npz.reading(options.expected_failures, "a JSON file") as stream:
-            expected = json.load(stream)
-        if not (isinstance(expected, dict) and all(isinstance(reason, str) for reason in expected.values())):
-            raise ValueError(f'{options.expected_failures} must hold one JSON object, {{"id or pattern": "reason"}}.')
-    report = runner.check_backend(backend, groups, expected, progress=_dot if sys.stderr.isatty() else None)
+def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | None, again: list[str]) -> int:
+    report = runner.check_backend(
+        backend,
+        groups,
+        _expected(options.expected_failures),
+        progress=partial(_progress, options),
+        fast=options.fast,
+        command=shlex.join(["idl-ref", "conformance", options.verb, *again]),
+    )
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(report)
-    for path in options.report:
-        with replacing(path, "w") as stream:
-            stream.write(FORMATS[path.suffix](report))
-        print(f"wrote {printable(path)}")
+    failed: OSError | None = None
+    for path in options.report:  # one that cannot be written takes no other with it
+        try:
+            with replacing(path, "w") as stream:
+                stream.write(FORMATS[path.suffix](report))
+            print(f"wrote {printable(path)}")
+        except OSError as reason:
+            failed = reason
+    if failed is not None:
+        raise failed
+    if report.interrupted:
+        return getattr(options.stopping, "status", None) or 130
     return int(not report.ok)
 
 
-def _dot(result: Result) -> None:
-    print({"passed": ".", "failed": "F", "skipped": "s"}.get(result.outcome, "x"), end="", file=sys.stderr, flush=True)
+def _expected(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    with npz.reading(path, "a JSON file") as stream:
+        expected = json.load(stream)
+    if not (isinstance(expected, dict) and all(isinstance(reason, str) for reason in expected.values())):
+        raise ValueError(f'{path} must hold one JSON object, {{"id or pattern": "reason"}}.')
+    return expected
+
+
+def _progress(options: argparse.Namespace, result: Result) -> None:
+    """Show that a check was done, and stop for a signal whose exception the backend has swallowed."""
+    if sys.stderr.isatty():
+        mark = {"passed": ".", "failed": "F", "skipped": "s"}.get(result.outcome, "x")
+        print(mark, end="", file=sys.stderr, flush=True)
+    if options.stopping.caught is not None:
+        raise KeyboardInterrupt
 
 
 def _check_reports(paths: list[Path]) -> None:
@@ -147,7 +191,8 @@ def _check(options: argparse.Namespace) -> int:
     cases = vectors.load()
     # Relations are left out: they ask about changed problems, to which the folder holds no answers.
     groups = options.groups or list(dict.fromkeys(case.group for case in cases))
-    return _reported(remote.Answers(options.results, cases), options, groups)
+    again = [str(options.directory), str(options.results)]
+    return _reported(remote.Answers(options.results, cases), options, groups, again)
 
 
 def _list(options: argparse.Namespace) -> int:

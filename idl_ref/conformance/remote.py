@@ -1,4 +1,4 @@
-"""Backends in other languages than Python: a process that answers requests in JSON, and a folder of answers.
+"""Backends in other languages than Python: a program that answers requests in JSON, and a folder of answers.
 
 `truth.files` describes the files in which problems and answers are exchanged.
 """
@@ -6,128 +6,140 @@
 from __future__ import annotations
 
 import json
-import queue
+import os
 import shlex
-import subprocess
+import signal
 import tempfile
-import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from idl_ref import npz
+from idl_ref.conformance.judge.text import short, tail
+from idl_ref.conformance.process import LINE_LIMIT, Program, TooLongError
 from idl_ref.conformance.truth.backend import BackendError
 from idl_ref.conformance.truth.files import digest, read_answer, write_problem
 from idl_ref.conformance.truth.problem import Case, Problem
 
 TEXT_LIMIT = 1 << 20  # The largest size in bytes of a text in which a program says why it has no answer.
+SUSPECT, HOPELESS = 3, 30  # so many answers in a row that did not come in time: wait less from now on; ask no more
+HURRY = 0.1  # the part of the time limit that is left then
+LOGS = "write logs to standard error"
 
 
 class Command:
-    """A process that reads one request per line and writes one answer per line, in JSON.
+    """A program that reads one request per line and writes one answer per line, in JSON.
 
     Parameters
     ----------
     command : str
         The program and its arguments, split as a shell splits them; no shell is started.
     timeout : float
-        Seconds that the process has for one answer. After them it is killed, and started again for the next request.
+        Seconds that the program has for one answer. After them it is killed with all that it has started, and started
+        again for the next request.
 
     Notes
     -----
     The requests are {"op": "hello"}, {"op": "forward" or "vjp", "dir": FOLDER, "out": FOLDER} and {"op": "bye"}, each
-    with an "id". The answer to hello is {"name": …, "capabilities": {…}}. For forward and vjp the process reads the
-    problem in "dir", writes the arrays to "out" and answers {"ok": true}; or it answers {"error": "why not"}.
+    with an "id". The answer to hello is {"name": …, "capabilities": {…}}. For forward and vjp the program reads the
+    problem in "dir", writes the arrays to "out" and answers {"ok": true}; or it answers {"error": "why not"}. An answer
+    repeats the "id" of its request. A program whose answer to hello has none may leave it out of all of them.
     """
+
+    one_at_a_time = "a process answers one request after the other"  # why it is not called from several threads
 
     def __init__(self, command: str, timeout: float = 10.0) -> None:
         self.arguments, self.timeout = shlex.split(command), timeout
         if not self.arguments:
             raise ValueError("--command must name a program; got nothing.")
-        self.scratch = tempfile.TemporaryDirectory(prefix="idl-ref-")
-        self.process: subprocess.Popen[str] | None = None
-        self.asked = 0
+        self.program: Program | None = None
+        self.asked = self.late = 0
+        self.numbered = False
+        self.scratch = tempfile.TemporaryDirectory(prefix="idl-ref-", ignore_cleanup_errors=True)
         try:
             hello = self._ask({"op": "hello"})
         except BaseException:
-            self.scratch.cleanup()
+            self.close()
             raise
-        self.name = str(hello.get("name", self.arguments[0]))
+        self.numbered = "id" in hello
+        self.name = short(hello.get("name", self.arguments[0]), 100)
         self.capabilities: Any = hello.get("capabilities", {})
-
-    def _start(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            self.arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", bufsize=1
-        )
-        self.lines = lines = queue.Queue[str | None]()
-
-        def listen() -> None:
-            assert process.stdout is not None
-            with process.stdout:
-                for line in process.stdout:
-                    lines.put(line)
-            lines.put(None)
-
-        self.listener = threading.Thread(target=listen, daemon=True)
-        self.listener.start()
-        self.process = process
-        return process
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send one request and return its answer.
 
-        After a crash, a timeout or a malformed answer the process is ended and `BackendError` raised; the next request
-        starts a new process.
+        After a crash, a timeout or anything but an answer the program is ended and `BackendError` raised; the next
+        request starts it anew. Lines that nobody asked for are found before the next request, so that no answer is
+        taken for that to another request.
         """
-        process = self.process or self._start()
-        self.asked += 1
-        assert process.stdin is not None
+        if self.late >= HOPELESS:
+            raise BackendError(f"not asked any more: {HOPELESS} answers in a row did not come in time")
         try:
-            process.stdin.write(json.dumps({**request, "id": self.asked}) + "\n")
-            process.stdin.flush()
-            line = self.lines.get(timeout=self.timeout)
-        except queue.Empty:
+            program = self.program = self.program or _started(self.arguments)
+            if program.lines.qsize():
+                raise BackendError(f"wrote {_quoted(program.lines.get())} without a request: {LOGS}")
+            self.asked += 1
+            program.send(json.dumps({**request, "id": self.asked}).encode() + b"\n")
+            answer = self._checked(request["op"], self._line(program))
+        except BaseException:
             self._end()
-            raise BackendError(f"no answer within {self.timeout:g} s") from None
-        except OSError:
-            line = None
+            raise
+        if "error" in answer:
+            raise RuntimeError(short(answer["error"]))
+        return answer
+
+    def _line(self, program: Program) -> bytes:
+        limit = self.timeout * (HURRY if self.late >= SUSPECT else 1)
+        try:
+            line = program.take(limit)
+        except TimeoutError:
+            self.late += 1
+            self._end()
+            raise BackendError(f"no answer within {limit:g} s{_stderr(program)}") from None
+        except TooLongError:
+            raise BackendError(f"wrote more than {LINE_LIMIT} bytes without the end of a line") from None
+        self.late = 0
         if line is None:
             status = self._end()
-            raise BackendError(f"the process ended with status {status} in place of an answer")
-        answer = None
-        with suppress(ValueError):
-            answer = json.loads(line)
+            raise BackendError(f"the process ended with {_status(status)} in place of an answer{_stderr(program)}")
+        return line
+
+    def _checked(self, op: str, line: bytes) -> dict[str, Any]:
+        """The answer in a line; `BackendError` if it is none, or one to another request."""
+        try:
+            answer = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise BackendError(f"an answer must be in UTF-8; got {_quoted(line)}") from None
+        except (ValueError, RecursionError):
+            answer = None
         if not isinstance(answer, dict):
-            self._end()
-            raise BackendError(f"an answer must be a JSON object on one line; got {line.strip()[:80]!r}")
-        if "error" in answer:
-            raise RuntimeError(str(answer["error"]))
+            raise BackendError(f"an answer must be a JSON object on one line; got {_quoted(line)}: {LOGS}")
+        if ("id" in answer or self.numbered) and answer.get("id") != self.asked:
+            raise BackendError(
+                f'an answer must repeat "id": {self.asked} of its request; got {_quoted(line)}: answer once, and {LOGS}'
+            )
+        if op != "hello" and "error" not in answer and answer.get("ok") is not True:
+            raise BackendError(f'an answer must have "ok": true or "error"; got {_quoted(line)}')
         return answer
 
     def _end(self) -> int | None:
-        process, self.process = self.process, None
-        if process is None:
-            return None
-        assert process.stdin is not None
-        with suppress(OSError):  # the process has closed its end: what it did not read is lost
-            process.stdin.close()
-        try:
-            process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        self.listener.join()
-        return process.wait()
+        program, self.program = self.program, None
+        return None if program is None else program.end()
 
     def _solve(self, op: str, problem: Problem, G_Y: np.ndarray) -> dict[str, Any]:
-        folder = Path(self.scratch.name) / str(self.asked)
-        write_problem(folder / "in", problem, G_Y)
-        (folder / "out").mkdir()
-        answer = self._ask({"op": op, "dir": str(folder / "in"), "out": str(folder / "out")})
-        out = read_answer(folder / "out", problem, op)
-        return out | {name: np.asarray(answer[name]) for name in ("converged", "iterations") if name in answer}
+        with _ours(self.scratch.name), self._folder() as name:
+            given, out = Path(name) / "in", Path(name) / "out"
+            write_problem(given, problem, G_Y)
+            out.mkdir()
+            answer = self._ask({"op": op, "dir": str(given), "out": str(out)})
+            arrays = read_answer(out, problem, op)
+        return arrays | {name: answer[name] for name in ("converged", "iterations") if name in answer}
+
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="", dir=self.scratch.name, ignore_cleanup_errors=True)
 
     def forward(self, problem: Problem) -> dict[str, Any]:
         """The outputs and hidden states that the process computes."""
@@ -138,14 +150,43 @@ class Command:
         return self._solve("vjp", problem, G_Y)
 
     def close(self) -> None:
-        """End the process and remove the temporary files."""
-        if self.process is not None and self.process.stdin is not None:
-            try:
-                self.process.stdin.write('{"op": "bye", "id": 0}\n')
-            except OSError:
-                self.process.kill()  # the process does not read any more
+        """End the program and remove the temporary files."""
+        if self.program is not None:
+            self.program.send(b'{"op": "bye", "id": 0}\n')
         self._end()
         self.scratch.cleanup()
+
+
+@contextmanager
+def _ours(folder: object = "") -> Iterator[None]:
+    """Files that are missing, malformed or too many are a fault, and no report of failure by the program."""
+    try:
+        yield
+    except (ValueError, OSError) as reason:
+        words = (Path(word).name if str(folder) and str(folder) in word else word for word in str(reason).split(" "))
+        raise BackendError(" ".join(words)) from None
+
+
+def _started(arguments: list[str]) -> Program:
+    with _ours():
+        return Program(arguments)
+
+
+def _quoted(line: bytes | None) -> str:
+    text = (line or b"").decode("utf-8", "backslashreplace")
+    return repr(short(text, 80))
+
+
+def _status(status: int | None) -> str:
+    try:
+        return f"status {status}" if status is None or status >= 0 else f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-(status or 0)}"
+
+
+def _stderr(program: Program) -> str:
+    said = tail(bytes(program.errors))
+    return f"; its standard error ends with: {said}" if said else ""
 
 
 class Answers:
@@ -158,16 +199,19 @@ class Answers:
         declared, self.capabilities = folder / "capabilities.json", cast(Any, {})
         if declared.exists():
             with npz.reading(declared, "a JSON file") as stream:
-                self.capabilities = json.load(stream)
+                self.capabilities = json.loads(stream.read(TEXT_LIMIT))
         self.known = {digest(case.problem): case.id for case in cases}
 
     def _answer(self, problem: Problem, what: str) -> dict[str, Any]:
-        folder = self.folder / self.known[digest(problem)]
-        if not folder.is_dir():
-            raise BackendError("no answer was written")
-        if (error := folder / "error.txt").exists():
-            raise RuntimeError(npz.whole(error, TEXT_LIMIT).decode("utf-8", "replace"))
-        return read_answer(folder, problem, what)
+        with _ours():
+            folder = self.folder / self.known[digest(problem)]
+            if not folder.is_dir():
+                raise BackendError("no answer was written")
+            error = folder / "error.txt"
+            if not os.path.lexists(error):
+                return read_answer(folder, problem, what)
+            text = npz.whole(error, TEXT_LIMIT).decode("utf-8", "replace")
+        raise RuntimeError(short(text))
 
     def forward(self, problem: Problem) -> dict[str, Any]:
         """The outputs and hidden states in the folder of the case."""

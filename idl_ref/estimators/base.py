@@ -257,15 +257,8 @@ def weighted(sample_weight: Any, m: int) -> np.ndarray | None:
     """Return the weights (m,) of samples, after checking them, or None for None."""
     if sample_weight is None:
         return None
-    weights = np.asarray(checks.real_array("sample_weight", sample_weight, np.float64))
-    if weights.ndim == 0:
-        weights = np.full(m, float(weights))
-    if weights.shape != (m,) or not ((weights >= 0) & (weights < np.inf)).all():
-        raise ValueError(
-            f"sample_weight must be {m} finite numbers ≥ 0, one per sample; got shape {weights.shape}"
-            + (f" and {weights.min(initial=0):g} … {weights.max(initial=0):g}." if weights.shape == (m,) else ".")
-        )
-    return weights
+    given = checks.real_array("sample_weight", sample_weight)
+    return checks.weights("sample_weight", np.full(m, given) if given.ndim == 0 else given, m)
 
 
 def with_weight(U: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Data:

@@ -66,7 +66,7 @@ def training_samples(
     if not len(U):
         raise ValueError(f"U must hold at least one sample to train on; got shape {U.shape}: pass samples as rows.")
     checks.finite("U", U)
-    weights = _sample_weights(sample_weight, len(U))
+    weights = None if sample_weight is None else checks.weights("sample_weight", sample_weight, len(U))
     if class_weight is not None:
         if loss != "cross_entropy":
             raise ValueError('class_weight is for loss="cross_entropy", whose targets are classes: use sample_weight.')
@@ -77,27 +77,6 @@ def training_samples(
     if callable(loss):
         raise ValueError("sample_weight is for the losses of idl_ref; got a loss of your own: weight samples in it.")
     return Samples(U, T, (weights * (len(U) / weights.sum())).astype(model.dtype))
-
-
-def _sample_weights(sample_weight: Any, m: int) -> np.ndarray | None:
-    """Return the weights (m,) of samples in float64: finite numbers ≥ 0 that are not all 0."""
-    if sample_weight is None:
-        return None
-    weights = checks.real_array("sample_weight", sample_weight, np.dtype(np.float64))
-    if weights.shape != (m,):
-        raise ValueError(f"sample_weight must have shape ({m},), one number per sample; got {weights.shape}.")
-    _check_weights("sample_weight", weights)
-    if not weights.any():
-        raise ValueError("sample_weight must be positive for at least one sample; got zeros only.")
-    return weights
-
-
-def _check_weights(name: str, weights: np.ndarray) -> None:
-    """Refuse weights that are negative or not finite."""
-    wrong = ~((weights >= 0) & (weights < np.inf))
-    if wrong.any():
-        place = int(np.argmax(wrong))
-        raise ValueError(f"{name} must be finite numbers ≥ 0; got {weights[place]:g} at place {place}.")
 
 
 def class_weights(

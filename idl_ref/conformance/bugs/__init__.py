@@ -1,14 +1,34 @@
 """Planted bugs: each is the plain backend with one method changed.
 
-The kit must find every one of them, and explains the wrong numbers of another backend by the bugs that give the same
-numbers. The docstring of a class is the diagnosis that reports print.
+The kit must find every one of them. The docstring of a class is the diagnosis that reports print. `mutants` holds the
+changes of the plain backend that are made by machine.
 """
 
-from idl_ref.conformance.bugs import adjoint, equation, functions, gradients, iteration
+from idl_ref.conformance.bugs import (
+    adjoint,
+    batches,
+    counts,
+    equation,
+    functions,
+    gradients,
+    iteration,
+    memory,
+    precision,
+    sizes,
+    slopes,
+    state,
+    stopping,
+    values,
+)
 from idl_ref.conformance.bugs.plain import Plain
 
-BUGS: dict[str, type[Plain]] = equation.BUGS | iteration.BUGS | adjoint.BUGS | gradients.BUGS | functions.BUGS
-STATEFUL = {"WeightsRemembered", "Noise", "InputsModified"}  # their numbers depend on earlier calls
+KINDS = {
+    "equation": equation, "iteration": iteration, "stopping": stopping, "counts and statuses": counts,
+    "adjoint": adjoint, "gradients": gradients, "raw weights": functions, "φ": values, "φ′": slopes,
+    "precision": precision, "sizes": sizes, "batches": batches, "memory": memory, "state": state,
+}  # fmt: skip
+BUGS: dict[str, type[Plain]] = {name: bug for kind in KINDS.values() for name, bug in kind.BUGS.items()}
+STATEFUL = frozenset(state.BUGS) | {"InputsModified", "CotangentModified"}  # one call changes what another one gives
 
 
 def diagnosis(name: str) -> str:

@@ -167,3 +167,87 @@ class DSubtracted(Plain):
 
     def readout(self, p, X):
         return p.C @ X if p.D is None else p.C @ X - p.D @ p.U
+
+
+@planted
+class Damped(Plain):
+    """half of the last iterate kept in each step, and the average reported as the last application"""
+
+    def returned(self, G, last):
+        return (G + last) / 2
+
+
+@planted
+class BiasDropped(Plain):
+    """the constant feature of the bias left out of Z"""
+
+    def Z(self, p):
+        constant = p.U.shape[1] > 0 and bool((p.U[-1] == 1).all())
+        return p.B[:, :-1] @ p.U[:-1] if constant else super().Z(p)
+
+
+@planted
+class BiasInYDropped(Plain):
+    """the constant feature of the bias left out of D U"""
+
+    def readout(self, p, X):
+        if p.D is None or not (p.U.shape[1] and bool((p.U[-1] == 1).all())):
+            return super().readout(p, X)
+        return p.C @ X + p.D[:, :-1] @ p.U[:-1]
+
+
+@planted
+class ReadoutOfP(Plain):
+    """Y = C (A X + Z) + D U"""
+
+    def readout(self, p, X):
+        return super().readout(p, self.preactivation(p, X))
+
+
+@planted
+class SkipConnection(Plain):
+    """Z added to X once more in the readout"""
+
+    def readout(self, p, X):
+        return super().readout(p, X + self.Z(p))
+
+
+@planted
+class ActivatedReadout(Plain):
+    """φ applied to Y"""
+
+    def readout(self, p, X):
+        return self.phi(p, super().readout(p, X))
+
+
+@planted
+class FactorOfR(Plain):
+    """A = L Lᵀ in place of L Rᵀ"""
+
+    def factors(self, p):
+        factors = super().factors(p)
+        return factors if len(factors) == 1 else (factors[0], factors[0].T)
+
+
+@planted
+class StridesOfC(Plain):
+    """strides ignored: the entries of C read in the order in which they lie in memory"""
+
+    def readout(self, p, X):
+        return super().readout(p.with_arrays({"C": p.C.ravel(order="K").reshape(p.C.shape)}), X)
+
+
+@planted
+class StridesOfU(Plain):
+    """strides ignored: the entries of U read in the order in which they lie in memory, in B U"""
+
+    def Z(self, p):
+        return p.B @ p.U.ravel(order="K").reshape(p.U.shape)
+
+
+@planted
+class AbsoluteA(Plain):
+    """|A| in place of A"""
+
+    def factors(self, p):
+        return tuple(map(np.abs, super().factors(p)))

@@ -90,3 +90,125 @@ class GradientOfLWithL(Plain):
     def factor_gradients(self, factors, X, V):
         out = super().factor_gradients(factors, X, V)
         return out if len(factors) == 1 else (V @ (factors[0].T @ X).T, out[1])
+
+
+@planted
+class GradientOfRWithR(Plain):
+    """∂R = X (Rᵀ V)ᵀ in place of X (Lᵀ V)ᵀ"""
+
+    def factor_gradients(self, factors, X, V):
+        out = super().factor_gradients(factors, X, V)
+        return out if len(factors) == 1 else (out[0], (factors[1] @ V) @ X.T)
+
+
+@planted
+class GradientOfRMissing(Plain):
+    """∂R equal to zero"""
+
+    def factor_gradients(self, factors, X, V):
+        out = super().factor_gradients(factors, X, V)
+        return out if len(factors) == 1 else (out[0], np.zeros_like(out[1]))
+
+
+@planted
+class GradientsNegated(Plain):
+    """gradients of the loss that is to be maximised: all signs wrong"""
+
+    def gradients(self, p, X, V, G_Y):
+        return {name: -G for name, G in super().gradients(p, X, V, G_Y).items()}
+
+
+@planted
+class GradientOfAWithU(Plain):
+    """∂A = V (B U)ᵀ in place of V Xᵀ"""
+
+    def factor_gradients(self, factors, X, V):
+        return super().factor_gradients(factors, self.inputs if self.inputs is not None else X, V)
+
+    inputs = None
+
+    def gradients(self, p, X, V, G_Y):
+        self.inputs = self.Z(p)
+        out = super().gradients(p, X, V, G_Y)
+        self.inputs = None
+        return out
+
+
+@planted
+class GradientOfBUnsolved(Plain):
+    """∂B = (Cᵀ G_Y) Uᵀ, without the adjoint"""
+
+    def gradients(self, p, X, V, G_Y):
+        return super().gradients(p, X, V, G_Y) | {"B": self.G(p, G_Y) @ p.U.T}
+
+
+@planted
+class GradientOfUDirectOnly(Plain):
+    """∂U = Dᵀ G_Y, without Bᵀ V"""
+
+    def gradients(self, p, X, V, G_Y):
+        out = super().gradients(p, X, V, G_Y)
+        return out | {"U": np.zeros_like(out["U"]) if p.D is None else p.D.T @ G_Y}
+
+
+@planted
+class GradientOfUDetached(Plain):
+    """∂U equal to zero: the inputs are cut off from the graph"""
+
+    def gradients(self, p, X, V, G_Y):
+        out = super().gradients(p, X, V, G_Y)
+        return out | {"U": np.zeros_like(out["U"])}
+
+
+@planted
+class GradientsWithoutFirst(Plain):
+    """gradients of the weights without the first sample"""
+
+    def gradients(self, p, X, V, G_Y):
+        whole = super().gradients(p, X, V, G_Y)
+        part = super().gradients(p.with_arrays({"U": p.U[:, 1:]}), X[:, 1:], V[:, 1:], G_Y[:, 1:])
+        return part | {"U": whole["U"]}
+
+
+@planted
+class GradientOfUAveraged(Plain):
+    """∂U divided by the number of samples"""
+
+    def gradients(self, p, X, V, G_Y):
+        out = super().gradients(p, X, V, G_Y)
+        return out | {"U": out["U"] / p.dtype.type(max(X.shape[1], 1))}
+
+
+@planted
+class GradientsPerOutput(Plain):
+    """gradients divided by the number of outputs"""
+
+    def G(self, p, G_Y):
+        return super().G(p, G_Y) / p.dtype.type(len(G_Y))
+
+
+@planted
+class GradientOfADiagonal(Plain):
+    """the diagonal of ∂A equal to zero"""
+
+    def factor_gradients(self, factors, X, V):
+        out = super().factor_gradients(factors, X, V)
+        return (out[0] * (1 - np.eye(len(X), dtype=X.dtype)),) if len(out) == 1 else out
+
+
+@planted
+class GradientOfDAveraged(Plain):
+    """∂D averaged over the batch, the other gradients summed"""
+
+    def gradients(self, p, X, V, G_Y):
+        out = super().gradients(p, X, V, G_Y)
+        return out | ({"D": out["D"] / p.dtype.type(max(X.shape[1], 1))} if "D" in out else {})
+
+
+@planted
+class GradientOfCSlopes(Plain):
+    """∂C = (G_Y) (φ′ ∘ X)ᵀ"""
+
+    def gradients(self, p, X, V, G_Y):
+        S = self.slope(p, self.preactivation(p, X))
+        return super().gradients(p, X, V, G_Y) | {"C": G_Y @ (S * X).T}

@@ -168,17 +168,6 @@ class StartTrusted(Plain):
 
 
 @planted
-class InputsModified(Plain):
-    """the arrays of the caller overwritten"""
-
-    def forward(self, p):
-        out = super().forward(p)
-        if p.U.flags.writeable:
-            p.U *= 2
-        return out
-
-
-@planted
 class EmptyRefused(Plain):
     """a batch of no samples refused"""
 
@@ -186,26 +175,3 @@ class EmptyRefused(Plain):
         if Z.shape[1] == 0:
             raise ValueError("zero-size array")
         return super().iterate(g, noise, Z, X, p)
-
-
-@planted
-class WeightsRemembered(Plain):
-    """the weights of an earlier call with the same shapes used again"""
-
-    def __init__(self):
-        self.seen = {}
-
-    def factors(self, p):
-        return self.seen.setdefault((p.B.shape, p.A is None, p.dtype), super().factors(p))
-
-
-@planted
-class Noise(Plain):
-    """different bits in each call"""
-
-    def __init__(self):
-        self.calls = 0
-
-    def readout(self, p, X):
-        self.calls += 1
-        return super().readout(p, X) * p.dtype.type(1 + self.calls % 2 * np.finfo(p.dtype).eps)

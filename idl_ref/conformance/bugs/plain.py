@@ -31,7 +31,7 @@ class Plain:
     """
 
     name = "plain"
-    capabilities = EVERYTHING
+    capabilities: Any = EVERYTHING | {"iterations": True, "iteration_slack": 0}
 
     # --- the equation -------------------------------------------------------------------------------------------------
 
@@ -117,8 +117,8 @@ class Plain:
             X, last = G, X
             if k & (k - 1) == 0:
                 earlier = G  # at powers of two, because the period is not known
-            if k % 64 == 0 and not (done | np.isfinite(X).all(axis=0)).any():
-                break  # no column is finite any more, so none can converge
+            if k % 64 == 0 and (done | ~np.isfinite(X).all(axis=0)).all():
+                break  # a column that is not finite any more does not converge
         return self.returned(self.answer(p, X, G), last), self.verdict(done, G), k
 
     def answer(self, p: Problem, X: np.ndarray, G: np.ndarray) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import platform
+import shlex
 import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,17 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.checks import printable
+from idl_ref._version import __version__
+from idl_ref.conformance.judge import pages
+from idl_ref.conformance.judge.text import short
 
 PASSED, FAILED, SKIPPED, EXPECTED = "passed", "failed", "skipped", "expected failure"
+UNEXPLAINED = "not explained"  # causes that begin so say only what is known
 SCHEMA = "idl-ref-conformance-report-1"
+
+
+LONG = 800  # characters of a message or remark
 
 
 def _clean(owner: Any, *names: str) -> None:
     """Make texts of a frozen object safe to print and to write: backends, which may be foreign programs, name them."""
     for name in names:
         value = getattr(owner, name)
-        clean = printable(value) if isinstance(value, str) else tuple(map(printable, value))
+        clean = short(value, LONG) if isinstance(value, str) else tuple(short(text, LONG) for text in value)
         object.__setattr__(owner, name, clean)
 
 
@@ -44,7 +50,9 @@ class Result:
     flags : tuple of str
         The bugs that the case is meant to find.
     causes : tuple of str
-        The diagnoses of the planted bugs that give the same wrong numbers.
+        What may be wrong with the backend: sentences, the most likely one first.
+    comment : str
+        What is special about the case.
     """
 
     id: str
@@ -54,15 +62,21 @@ class Result:
     message: str = ""
     flags: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
+    comment: str = ""
     evidence: Any = field(default=None, repr=False, compare=False)  # for the search of causes, then None
 
     def __post_init__(self) -> None:
-        _clean(self, "id", "group", "message")
+        _clean(self, "id", "group", "message", "flags", "causes", "comment")
 
     @property
     def case(self) -> str:
         """The id of the case."""
         return self.id.rpartition(":")[0]
+
+    @property
+    def check(self) -> str:
+        """ "forward", "vjp", or the name of a relation."""
+        return self.id.rpartition(":")[2]
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,13 @@ class Report:
     vectors : str
         The sha256 of the cases.
     environment : dict
-        The versions of Python and NumPy.
+        The versions of idl_ref, Python and NumPy, and the platform.
+    declared : str
+        What the backend declares that differs from the default.
+    command : str
+        The command line of the run without its groups; empty if there was none.
+    interrupted : bool
+        Whether the run ended before all checks were done. Such a report is not ok.
     """
 
     backend: str
@@ -89,11 +109,13 @@ class Report:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     vectors: str = ""
-    environment: dict[str, str] = field(default_factory=lambda: {"python": platform.python_version(),
-                                                                 "numpy": np.__version__})  # fmt: skip
+    environment: dict[str, str] = field(default_factory=lambda: _environment())
+    declared: str = ""
+    command: str = ""
+    interrupted: bool = False
 
     def __post_init__(self) -> None:
-        _clean(self, "backend", "problems", "notes")
+        _clean(self, "backend", "problems", "notes", "declared", "command")
 
     @property
     def passed(self) -> list[Result]:
@@ -117,8 +139,13 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether no check failed, every expected failure failed, and at least one check was not skipped."""
-        return not self.failed and not self.problems
+        """Whether no check failed, every expected failure failed, some check was not skipped, and all were done."""
+        return not (self.failed or self.problems or self.interrupted)
+
+    @property
+    def verdict(self) -> str:
+        """One word: "passed", "failed" or "interrupted"."""
+        return "passed" if self.ok else "interrupted" if self.interrupted else "failed"
 
     def _with(self, outcome: str) -> list[Result]:
         return [r for r in self.results if r.outcome == outcome]
@@ -127,33 +154,25 @@ class Report:
     def causes(self) -> list[tuple[str, list[Result]]]:
         """The failures, grouped by cause.
 
-        The first group has the planted bug that explains most failures, the next the one that explains most of the
-        rest, and so on. Two groups follow: failures without numbers, and failures that no planted bug explains.
+        The first group has the cause that explains most failures, the next the one that explains most of the rest, and
+        so on. Two groups follow: failures without numbers, and failures with numbers that nothing explains.
         """
         left, groups = self.failed, []
-        while votes := Counter(cause for r in left for cause in r.causes):
-            most = max(votes.values())
-            tied = [cause for cause, n in votes.items() if n == most]
-            explained = [r for r in left if tied[0] in r.causes]
-            same = [cause for cause in tied if all(cause in r.causes for r in explained)]
-            groups.append((f"error matches: {' or '.join(same)}", explained))
+        while votes := Counter(cause for r in left for cause in r.causes[:1]):
+            cause = max(votes, key=lambda c: (not c.startswith(UNEXPLAINED), votes[c]))
+            explained = [r for r in left if cause in r.causes]
+            groups.append((cause, explained))
             left = [r for r in left if r not in explained]
         groups += [
             ("failures without numbers to compare", [r for r in left if r.ratio is None]),
-            ("not explained by a planted bug", [r for r in left if r.ratio is not None]),
+            (UNEXPLAINED, [r for r in left if r.ratio is not None]),
         ]
         return [(cause, results) for cause, results in groups if results]
 
     # --- for people ---------------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
-        lines = [self.summary]
-        for cause, results in self.causes:
-            lines += ["", f"{cause}   ({len(results)})"]
-            lines += [f"  {r.id}: {r.message}" for r in results[:5]]
-            lines += [f"  … and {len(results) - 5} more"] * (len(results) > 5)
-        lines += [f"\n{text}" for text in (*self.problems, *self.notes)]
-        return "\n".join(lines)
+        return pages.text(self._page())
 
     @property
     def summary(self) -> str:
@@ -164,42 +183,48 @@ class Report:
         return f"{self.backend}: {', '.join(counts)}; largest error among the passed: {worst:.2g} of its bound"
 
     def to_markdown(self) -> str:
-        """The summary, a table of groups, and the failures by cause."""
-        lines = [f"# Conformance of {self.backend}", "", self.summary + "."]
-        for title, head, rows in self._tables():
-            lines += [f"\n## {title}"] * bool(title)
-            lines += ["", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-            lines += [f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |" for row in rows]
-        lines += [f"\n{text}" for text in (*self.problems, *self.notes)]
-        return "\n".join(lines) + "\n"
+        """The causes with all failures, and a table of groups."""
+        return pages.markdown(self._page())
 
     def to_html(self) -> str:
-        """One page with the summary, the groups and the failures, without scripts or external files."""
+        """One page with the causes, all failures and the groups, without scripts or external files."""
+        return pages.page_html(self._page())
 
-        def line(tag: str, row: tuple[str, ...]) -> str:
-            return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+    def rerun(self, result: Result) -> str:
+        """The line that runs one check again: a command, or a call where there was none."""
+        if not self.command:
+            return f"check_backend(backend, groups=[{result.id!r}])"
+        return f"{self.command} --groups {shlex.quote(result.id)}"
 
-        text = html.escape
-        body = f"<h1>Conformance of {text(self.backend)}</h1><p>{text(self.summary)}.</p>"
-        for title, head, rows in self._tables():
-            body += f"<h2>{text(title)}</h2>" * bool(title)
-            body += f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
-        body += "".join(f"<p>{text(line)}</p>" for line in (*self.problems, *self.notes))
-        return f'<!doctype html><html lang="en"><meta charset="utf-8">{STYLE}<body>{body}</body></html>\n'
+    def _page(self) -> pages.Page:
+        versions = [f"{name} {version}" for name, version in self.environment.items()]
+        head = [("result", self.summary.partition(": ")[2]), ("declared", self.declared or "nothing but the default")]
+        head += [("versions", ", ".join([*versions, f"cases {self.vectors[:12]}"]))]
+        head += [("problem", text) for text in self.problems]
+        sections = [self._section(cause, results) for cause, results in self.causes]
+        reasons = Counter(r.message for r in self.skipped).most_common()
+        foot = [("skipped", "; ".join(f"{n} checks: {reason}" for reason, n in reasons))] * bool(reasons)
+        foot += [("note", text) for text in self.notes]
+        columns = ("group", "passed", "failed", "skipped", "largest error / bound")
+        return pages.Page(f"Conformance of {self.backend}", self.verdict, head, sections, foot, columns, self._groups())
 
-    def _tables(self) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-        """Title, head and rows of each table: first the groups of cases, then the failures by cause."""
-        groups: list[tuple[str, ...]] = []
+    def _section(self, cause: str, results: list[Result]) -> pages.Section:
+        first = results[0]
+        facts = [("check", first.id), ("found", first.message), ("case", first.comment), ("again", self.rerun(first))]
+        rows: list[pages.Row] = [(r.id, _ratio(r.ratio), r.message) for r in results]
+        count = f"{len(results)} check{'s' * (len(results) > 1)}"
+        return pages.Section(f"{cause} ({count})", [fact for fact in facts if fact[1]], rows)
+
+    def _groups(self) -> list[pages.Row]:
+        """The counts of each group, and the largest ratio of an error to its bound among the passed."""
+        rows: list[pages.Row] = []
         for group in dict.fromkeys(r.group for r in self.results):
             of = [r for r in self.results if r.group == group]
             count = Counter(r.outcome for r in of)
             counts = count[PASSED], count[FAILED] + count[EXPECTED], count[SKIPPED]
             worst = max((r.ratio for r in of if r.ratio is not None and r.outcome == PASSED), default=None)
-            groups.append((group, *map(str, counts), _ratio(worst)))
-        check = ("check", "error / bound", "what")
-        return [("", ("group", "passed", "failed", "skipped", "worst ratio"), groups)] + [
-            (cause, check, [(r.id, _ratio(r.ratio), r.message) for r in results]) for cause, results in self.causes
-        ]
+            rows.append((group, *map(str, counts), _ratio(worst)))
+        return rows
 
     # --- for machines -------------------------------------------------------------------------------------------------
 
@@ -209,30 +234,32 @@ class Report:
         for result in results:
             del result["evidence"]
         head = {"schema": SCHEMA, "backend": self.backend, "ok": self.ok, "vectors": self.vectors}
+        head |= {"declared": self.declared, "command": self.command, "interrupted": self.interrupted}
         rest = {"environment": self.environment, "problems": self.problems, "notes": self.notes, "results": results}
         return json.dumps(head | rest, indent=1, ensure_ascii=False) + "\n"
 
     def to_junit(self) -> str:
-        """One test case per check, in the XML of JUnit."""
-        count = {"tests": self.results, "failures": self.failed, "skipped": self.skipped}
-        counts = {name: str(len(results)) for name, results in count.items()}
-        suite = ET.Element("testsuite", {"name": f"conformance of {self.backend}", **counts})
+        """One test case per check, and one per problem of the run, in the XML of JUnit."""
+        suite = ET.Element("testsuite", {"name": f"conformance of {self.backend}"})
         for r in self.results:
             test = ET.SubElement(suite, "testcase", classname=r.group, name=r.id)
             if r.outcome == FAILED:
-                ET.SubElement(test, "failure", message="; ".join((r.message, *r.causes)))
+                again = ET.SubElement(test, "failure", message="; ".join((r.message, *r.causes)))
+                again.text = "\n".join(filter(None, (r.comment, self.rerun(r))))
             elif r.outcome != PASSED:
                 ET.SubElement(test, "skipped", message=r.message)
-        for text in self.problems:
+        for text in (*self.problems, *["the run was interrupted"] * self.interrupted):
             test = ET.SubElement(suite, "testcase", classname="run", name=text)
             ET.SubElement(test, "failure", message=text)
+        suite.set("tests", str(len(suite)))
+        for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            suite.set(name, str(len(suite.findall(f"testcase/{tag}"))))
         return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-STYLE = """<style>
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}
-table{border-collapse:collapse}td,th{padding:.2rem .8rem;border-bottom:1px solid #8886;text-align:left;
-overflow-wrap:anywhere}</style>"""
+def _environment() -> dict[str, str]:
+    versions = {"idl_ref": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    return versions | {"platform": f"{platform.system()} {platform.machine()}"}
 
 
 def _ratio(ratio: float | None) -> str:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
-from idl_ref.conformance.judge import report, verdicts
-from idl_ref.conformance.judge.diagnosis import named
+import numpy as np
+
+from idl_ref.conformance.judge import protocols, report, verdicts
+from idl_ref.conformance.judge.call import STOPS
+from idl_ref.conformance.judge.diagnosis import diagnosed
+from idl_ref.conformance.judge.quick import quick
 from idl_ref.conformance.judge.relations import RELATIONS
 from idl_ref.conformance.judge.report import FAILED, SKIPPED, Report, Result
+from idl_ref.conformance.judge.text import short
 from idl_ref.conformance.truth import vectors
 from idl_ref.conformance.truth.backend import Backend, Capabilities
 from idl_ref.conformance.truth.problem import Case
 
+DIRECTIONS = ("forward", "vjp")
+Run = Callable[[], Result]
 RELATED = (  # the cases on which relations are checked
     "contraction-random-0.9-float64", "contraction-perron-0.99-float64", "contraction-zero-rows-0.9-float32",
     "activation-tanh-dense-float64", "activation-softplus-low-rank-float64", "rank-2-float64", "rank-5-float32",
@@ -30,6 +38,8 @@ def check_backend(
     *,
     vectors_directory: Any = None,
     progress: Callable[[Result], None] | None = None,
+    fast: bool = False,
+    command: str = "",
 ) -> Report:
     """Check a backend against exact answers, derived bounds, and the relations between its own answers.
 
@@ -38,14 +48,19 @@ def check_backend(
     backend : Backend
         Any object with `name`, `capabilities`, `forward(problem)` and `vjp(problem, G_Y)`.
     groups : iterable of str, optional
-        Names of groups, or patterns of the ids of cases such as ``kink-*``. Default: all groups.
+        Names of groups, or patterns of the ids of cases such as ``kink-*``, or of checks such as ``kink-*:vjp``.
+        Default: all groups.
     expected_failures : mapping of str to str
         The reason of each known failure, by the id of the check or a pattern of ids. The run is not ok if such a check
         passes, or if a pattern matches no check that was run.
     vectors_directory : path, optional
         The folder of the frozen cases; see `load_cases`.
     progress : callable, optional
-        A function that is called with each result.
+        A function that is called with each result, before its causes are known.
+    fast : bool
+        Whether to check small cases only, as few as have something of everything.
+    command : str
+        The command line of this run without its groups, which the report repeats for each failure.
 
     Returns
     -------
@@ -56,8 +71,9 @@ def check_backend(
     -----
     A check passes if the residual of X, recomputed in float64, and the errors of X, Y and every gradient are within
     their bounds, and the backend reports the columns that do not converge. An exception fails the check, except in a
-    case without an answer, where it counts as that report. A call has no time limit; run a backend that may hang as a
-    process, by ``idl-ref conformance run --command``. A compiled backend takes some seconds.
+    case without an answer, where it counts as that report. Ctrl-C ends the run, and the report has what was done. A
+    call has no time limit; run a backend that may hang as a process, by ``idl-ref conformance run --command``. A
+    compiled backend takes some seconds.
 
     Examples
     --------
@@ -67,20 +83,80 @@ def check_backend(
     (True, 0)
     """
     declared, unused = _declared(backend), set(expected_failures)
-    results = []
-    for _, run in checks(backend, select(vectors.load(vectors_directory), groups)):
-        result = _as_expected(named(run()), expected_failures, unused)
-        results.append(result)
-        if progress is not None:
-            progress(result)
-    problems = [f"expected failure {pattern!r} matches no check that was run" for pattern in sorted(unused)]
-    problems += [f"{r.id} {_XPASS}" for r in results if r.message == _XPASS]
-    problems = [f"{problem}: remove it from the expected failures" for problem in problems]
+    results: list[Result] = []
+    done = False
+    with suppress(*STOPS), np.errstate(**USUAL):
+        for result in judged(backend, chosen(groups, fast, vectors_directory)):
+            results.append(_as_expected(result, expected_failures, unused))
+            if progress is not None:
+                progress(results[-1])
+        done = True
+    unused = unused if done else set()
+    notes = [f"declared, but not known to this kit: {', '.join(declared.unknown)}"] * bool(declared.unknown)
+    with suppress(*STOPS):
+        results = diagnosed(results)
+    return Report(
+        short(backend.name, 100), tuple(results), tuple(_problems(results, unused)), tuple(notes), vectors.SHA256,
+        declared=described(declared), command=command, interrupted=not done,
+    )  # fmt: skip
+
+
+USUAL: Any = {"divide": "warn", "over": "warn", "invalid": "warn", "under": "ignore"}  # NumPy's own, whatever was set
+
+
+def chosen(groups: Iterable[str] | None, fast: bool = False, directory: Any = None) -> dict[str, list[Case]]:
+    """What `select` chooses of the frozen cases, or of the quick ones among them."""
+    cases = vectors.load(directory)
+    return select(quick(cases) if fast else cases, groups)
+
+
+def about(chosen: Mapping[str, list[Case]]) -> dict[str, Case]:
+    """The chosen cases by id."""
+    return {case.id: case for cases in chosen.values() for case in cases}
+
+
+def judged(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[Result]:
+    """The result of every chosen check."""
+    cases = about(chosen)
+    for ident, run in checks(backend, chosen):
+        yield safely(ident, run, cases.get(ident.rpartition(":")[0]))
+
+
+def safely(ident: str, run: Run, case: Case | None) -> Result:
+    """The result of a check, with the comment of its case. An error of the kit itself fails the check."""
+    try:
+        result = run()
+    except STOPS:
+        raise
+    except BaseException as reason:
+        text = f"this kit could not judge the answer: {type(reason).__name__}: {short(reason)}; please report it"
+        result = Result(ident, case.group if case else "", FAILED, message=text)
+    return replace(result, comment=case.comment) if case else result
+
+
+def _problems(results: list[Result], unused: set[str]) -> Iterator[str]:
+    """What is wrong with the run as a whole."""
+    for pattern in sorted(unused):
+        yield f"expected failure {pattern!r} matches no check that was run: remove it from the expected failures"
+    for r in results:
+        if r.message == _XPASS:
+            yield f"{r.id} {_XPASS}: remove it from the expected failures"
     if all(r.outcome == SKIPPED for r in results):
-        problems.append("nothing was asserted: every check was skipped, or none was chosen")
-    unknown = ", ".join(declared.unknown)
-    notes = (f"declared, but not known to this kit: {unknown}",) if unknown else ()
-    return Report(str(backend.name), tuple(results), tuple(problems), notes, vectors.SHA256)
+        yield "nothing was asserted: every check was skipped, or none was chosen"
+
+
+def described(declared: Capabilities) -> str:
+    """What is declared that differs from the default, as text; empty if nothing does."""
+    words = []
+    for of in fields(declared):
+        value = getattr(declared, of.name)
+        if of.name == "unknown" or value == of.default:
+            continue
+        if isinstance(value, bool):
+            words.append(of.name if value else f"no {of.name}")
+        else:
+            words.append(f"{of.name} {' '.join(map(str, value)) or 'none' if isinstance(value, tuple) else value}")
+    return "; ".join(words)
 
 
 _XPASS = "passed, but was expected to fail"
@@ -99,7 +175,9 @@ def _as_expected(result: Result, expected: Mapping[str, str], unused: set[str]) 
 
 
 def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[str, list[Case]]:
-    """The cases that `groups` chooses: under "" those to be solved, under each relation's name those it is checked on.
+    """The cases that `groups` chooses: under "" all that are to be solved, and under each check's name those for it.
+
+    The names of protocols that are chosen are keys as well.
 
     ValueError if a name or pattern matches nothing.
     """
@@ -108,25 +186,29 @@ def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[st
     found: set[str] = set()
 
     def wanted(*names: str) -> bool:
-        hits = {pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names)}
+        hits = {p for p in patterns if any(p == name or fnmatchcase(name, p) for name in names)}
         found.update(hits)
         return bool(hits)
 
-    chosen = {"": [case for case in cases if wanted(case.group, case.id)]}
+    chosen = {
+        check: [case for case in cases if wanted(case.group, case.id, f"{case.id}:{check}")] for check in DIRECTIONS
+    }
+    solved = {case.id for of in chosen.values() for case in of}
+    chosen[""] = [case for case in cases if case.id in solved]
     for name in (*RELATIONS, "adjoint"):
-        asked = wanted("relations", f"relation-{name}")
-        chosen[name] = [
-            case for case in cases if asked and case.id in RELATED and (name == "adjoint" or RELATIONS[name].fits(case))
-        ]
+        fits = [case for case in cases if case.id in RELATED and (name == "adjoint" or RELATIONS[name].fits(case))]
+        everywhere = wanted("relations", f"relation-{name}")
+        chosen[name] = [case for case in fits if wanted(f"{case.id}:{name}") or everywhere]
+    chosen |= {  # without cases, because a protocol has equations of its own
+        f"protocol-{name}": [] for name in protocols.PROTOCOLS if wanted(protocols.GROUP, f"protocol-{name}")
+    }
     if lost := [pattern for pattern in patterns if pattern not in found]:
-        known = [*dict.fromkeys(case.group for case in cases), "relations"]
+        known = [*dict.fromkeys(case.group for case in cases), "relations", protocols.GROUP]
         raise ValueError(
-            f"groups must be among {', '.join(known)}, or patterns of ids; got {', '.join(map(repr, lost))}."
+            f"groups must be among {', '.join(known)}, or ids of cases or checks, or patterns of these; "
+            f"got {', '.join(map(repr, lost))}."
         )
     return chosen
-
-
-Run = Callable[[], Result]
 
 
 def _declared(backend: Backend) -> Capabilities:
@@ -136,15 +218,20 @@ def _declared(backend: Backend) -> Capabilities:
 def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple[str, Run]]:
     """Every check of the chosen cases: its id, and a function that runs it and returns the result."""
     declared = _declared(backend)
+    forward, vjp = ({case.id for case in chosen[check]} for check in DIRECTIONS)
     for case in chosen[""]:
-        yield f"{case.id}:forward", partial(verdicts.forward, backend, case, declared)
-        if not case.bad or case.good.any():  # some column has an answer, or the batch is empty
+        if case.id in forward:
+            yield f"{case.id}:forward", partial(verdicts.forward, backend, case, declared)
+        if case.id in vjp and case.has_gradients:
             yield f"{case.id}:vjp", partial(verdicts.vjp, backend, case, declared)
     for name, rule in RELATIONS.items():
         for case in chosen[name]:
             yield f"{case.id}:{name}", partial(verdicts.relation, backend, case, declared, rule)
     for case in chosen["adjoint"]:
         yield f"{case.id}:adjoint", partial(verdicts.adjoint_identity, backend, case, declared)
+    yield from protocols.checks(
+        backend, declared, [name for name in protocols.PROTOCOLS if f"protocol-{name}" in chosen]
+    )
 
 
 # --- under pytest -----------------------------------------------------------------------------------------------------
@@ -185,7 +272,7 @@ def parametrize(
 def _test(run: Run) -> None:
     import pytest
 
-    result = named(run())
+    (result,) = diagnosed([run()])
     if result.outcome == SKIPPED:
         pytest.skip(result.message)
     if result.outcome == FAILED:

@@ -31,6 +31,8 @@ import numpy as np
 from idl_ref import activations
 from idl_ref import factors as fac
 from idl_ref.conformance.truth.exact import SMOOTH
+from idl_ref.conformance.truth.majorants import above as above
+from idl_ref.conformance.truth.majorants import resolvent as resolvent
 from idl_ref.conformance.truth.problem import COLUMNS, Arrays, Case, Problem, spread
 from idl_ref.weights import by_name
 
@@ -79,14 +81,6 @@ def equation(problem: Problem) -> Equation:
     return Equation(factors, size, Z, Z_size, terms, activations.get(problem.activation).lipschitz)
 
 
-def resolvent(M: np.ndarray) -> np.ndarray:
-    """(I − M)⁻¹ for M ≥ 0; ValueError unless the Perron root of M is below 1.   (n, n)"""
-    inverse = np.linalg.inv(np.eye(len(M)) - M)
-    if not (inverse > -1e-12).all():
-        raise ValueError("the Perron root is not below 1: there is no bound")
-    return np.maximum(inverse, 0)
-
-
 def stopping(tol: float, z: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """The largest step at which each row may stop, given what rounding explains of it.   (n, m), (n, m) -> (n, m)"""
     return np.maximum(tol * np.minimum(1, np.abs(z).max(axis=0, initial=0.0)), noise)
@@ -128,7 +122,8 @@ def certificate(problem: Problem, X: np.ndarray, strict: bool = False) -> tuple[
         allowed, slopes = residual_bound(problem, eq, X, strict), eq.lipschitz * eq.size
         if slopes.sum(axis=1).max(initial=0.0) < 1:  # Only a contraction is known to cycle near its fixed point.
             rounding = SAFETY * _allowances(problem, eq, X)[1]
-            allowed = np.maximum(allowed, (np.eye(len(slopes)) + slopes) @ resolvent(slopes) @ rounding)
+            cycle = above(slopes, rounding)
+            allowed = np.maximum(allowed, cycle + slopes @ cycle)
         return np.abs(G - X), allowed
 
 
@@ -143,7 +138,7 @@ def bounds(case: Case, truth: Arrays) -> Arrays:
     eq = eq._replace(Z=eq.Z[:, good], Z_size=eq.Z_size[:, good])
     moving = np.ones((n, 1))
     moving[case.facts.get("still", [])] = 0  # φ′ = 0 in every column: these units pass no error on
-    E_X = resolvent(eq.lipschitz * moving * eq.size) @ residual_bound(problem, eq, X, case.strict)
+    E_X = above(eq.lipschitz * moving * eq.size, residual_bound(problem, eq, X, case.strict))
     E_V = _adjoint(case, eq, X, V, E_X)
     X, V = np.abs(X), np.abs(V)
     E: Arrays = {
@@ -182,10 +177,7 @@ def _adjoint(case: Case, eq: Equation, X: np.ndarray, V: np.ndarray, E_X: np.nda
     stop = eq.size.T @ stop if case.strict else stop
     inside = un.gamma(2 * eq.terms + 8) * pulled + un.gamma(len(C) + 4) * G
     r = E_S * (pulled + G) + S * inside + SAFETY * np.where(S > 0, stop, 0) + (eq.terms + 4) * un.eta
-    E_V = np.empty_like(V)
-    for j in range(V.shape[1]):
-        E_V[:, j] = resolvent(S[:, j : j + 1] * eq.size.T) @ r[:, j]
-    return E_V
+    return above(eq.size.T, r, S)
 
 
 def _factor_gradients(

@@ -7,7 +7,9 @@ same bits on every machine. Floats only give the starting point; an answer that 
 from __future__ import annotations
 
 import decimal
+import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from idl_ref import activations
 from idl_ref.conformance.truth.maps import effective, pullback
 from idl_ref.conformance.truth.problem import Arrays, Problem
 
-DIGITS = 80
+DIGITS = 120
 # The proved bound of the error of every entry. The bound that is computed is smaller, but it depends on the floats from
 # which the iteration starts, and they may differ between machines; this constant does not.
 PROVED = "1e-40"
@@ -89,6 +91,15 @@ def solve(M: np.ndarray, b: np.ndarray) -> np.ndarray:
             if k != i and rows[k, i]:
                 rows[k] = rows[k] - rows[k, i] * rows[i]
     return rows[:, -1]
+
+
+def product(M: np.ndarray, N: np.ndarray) -> np.ndarray:
+    """M N for object arrays; fractions are multiplied as integers over common denominators, which is much faster."""
+    if not all(isinstance(v, Fraction) for v in (*M.flat[:1], *N.flat[:1])) or not (M.size and N.size):
+        return M @ N
+    m, n = (math.lcm(*{v.denominator for v in K.flat}) for K in (M, N))
+    whole = [np.frompyfunc(lambda v, d=d: v.numerator * (d // v.denominator), 1, 1)(K) for K, d in ((M, m), (N, n))]
+    return np.frompyfunc(lambda v: Fraction(v, m * n), 1, 1)(whole[0] @ whole[1])
 
 
 def _minus(M: np.ndarray) -> np.ndarray:
@@ -167,25 +178,57 @@ def decimal_column(A: np.ndarray, z: np.ndarray, start: np.ndarray, activation: 
 
 def gradients(P: dict[str, np.ndarray], X: np.ndarray, S: np.ndarray, G_Y: np.ndarray) -> dict[str, np.ndarray]:
     """X, Y, V = S ∘ (Aᵀ V + Cᵀ G_Y) and the gradients of the effective weights, as object arrays."""
-    A, G = P["A*"], P["C"].T @ G_Y
+    A, G = P["A*"], product(P["C"].T, G_Y)
     V = np.empty_like(X)
     for j in range(X.shape[1]):
         V[:, j] = solve(_minus(S[:, j : j + 1] * A.T), S[:, j] * G[:, j])
-    out = {"X": X, "V": V, "Y": P["C"] @ X, "B": V @ P["U"].T, "C": G_Y @ X.T, "U": P["B"].T @ V}
+    out = {"X": X, "V": V, "Y": product(P["C"], X)}
+    out |= {"B": product(V, P["U"].T), "C": product(G_Y, X.T), "U": product(P["B"].T, V)}
     if "D" in P:
-        out["Y"], out["U"] = out["Y"] + P["D"] @ P["U"], out["U"] + P["D"].T @ G_Y
-        out["D"] = G_Y @ P["U"].T
+        out["Y"], out["U"] = out["Y"] + product(P["D"], P["U"]), out["U"] + product(P["D"].T, G_Y)
+        # In fractions in any case: short numbers may lie between two floats, where no error is small enough.
+        out["D"] = product(numbers(G_Y, Fraction), numbers(P["U"].T, Fraction))
     if "L" in P:
-        return out | {"L": V @ (P["R*"].T @ X).T, "R": X @ (P["L*"].T @ V).T}
-    return out | {"A": V @ X.T}
+        return out | {"L": product(V, product(P["R*"].T, X).T), "R": product(X, product(P["L*"].T, V).T)}
+    return out | {"A": product(V, X.T)}
+
+
+class Unrounded(NamedTuple):
+    """The arrays of an answer before they are rounded to float64.
+
+    `P` holds the inputs and effective weights, `out` the results with the gradients of the effective weights, both in
+    numbers of the given `kind`; `radius` bounds the error of every entry of `out`, and is None where there is none.
+    """
+
+    P: dict[str, np.ndarray]
+    out: dict[str, np.ndarray]
+    kind: Callable[[float], Any]
+    radius: Decimal | None
+    kink_margin: float
+    provenance: str
+
+
+def digits() -> AbstractContextManager[decimal.Context]:
+    """The context in which decimal answers are computed."""
+    return decimal.localcontext(decimal.Context(prec=DIGITS, Emin=-999_999, Emax=999_999))
 
 
 def answer(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Answer:
     """The exact answer to a problem; `phi0` is the weight of the larger one-sided slope in φ′ at a kink."""
+    with digits():
+        P, out, _, radius, margin, provenance = unrounded(problem, G_Y, phi0)
+        if "A" in P:
+            out["A"] = pullback(P["A"], out["A"], problem)
+        else:
+            out["L"], out["R"] = pullback(P["L"], out["L"], problem), pullback(P["R"].T, out["R"].T, problem).T
+        return Answer(rounded(out, radius), margin, provenance)
+
+
+def unrounded(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Unrounded:
+    """The exact answer in fractions, or in decimals, for which the caller opens the context `digits`."""
     if problem.activation in PIECES:
         return _rational(problem, G_Y, Fraction(phi0))
-    with decimal.localcontext(prec=DIGITS, Emin=-999_999, Emax=999_999):
-        return _decimal(problem, G_Y)
+    return _decimal(problem, G_Y)
 
 
 def _equilibrium(problem: Problem, kind: Any, column: Callable[..., np.ndarray]) -> tuple[dict, np.ndarray, np.ndarray]:
@@ -195,36 +238,33 @@ def _equilibrium(problem: Problem, kind: Any, column: Callable[..., np.ndarray])
         P["A*"] = effective(P["A"], problem)
     else:
         P["L*"], P["R*"] = effective(P["L"], problem), effective(P["R"].T, problem).T
-        P["A*"] = P["L*"] @ P["R*"].T
-    A, Z = P["A*"], P["B"] @ P["U"]
+        P["A*"] = product(P["L*"], P["R*"].T)
+    A, Z = P["A*"], product(P["B"], P["U"])
     X = numbers(guess(A.astype(float), Z.astype(float), problem.activation), kind)
     for j in range(Z.shape[1]):
         X[:, j] = column(A, Z[:, j], X[:, j], problem.activation)
-    return P, X, A @ X + Z
+    return P, X, product(A, X) + Z
 
 
-def _rational(problem: Problem, G_Y: np.ndarray, phi0: Fraction) -> Answer:
+def _rational(problem: Problem, G_Y: np.ndarray, phi0: Fraction) -> Unrounded:
     phi = problem.activation
     P, X, pre = _equilibrium(problem, Fraction, rational_column)
     S = np.frompyfunc(lambda p: rational_slope(p, phi, phi0), 1, 1)(pre)
     kinks = [edge for _, edge, _, _ in PIECES[phi] if edge is not None]
     margin = min((float(abs(p - kink)) for p in pre.ravel() for kink in kinks), default=np.inf)
     out = gradients(P, X, S, numbers(G_Y, Fraction))
-    if "A" in P:
-        out["A"] = pullback(P["A"], out["A"], problem)
-    else:
-        out["L"], out["R"] = pullback(P["L"], out["L"], problem), pullback(P["R"].T, out["R"].T, problem).T
-    return Answer(_rounded(out, None), margin, "rational, verified on its active set")
+    return Unrounded(P, out, Fraction, None, margin, "rational, verified on its active set")
 
 
-def _decimal(problem: Problem, G_Y: np.ndarray) -> Answer:
+def _decimal(problem: Problem, G_Y: np.ndarray) -> Unrounded:
     smooth = SMOOTH[problem.activation]
     P, X, pre = _equilibrium(problem, Decimal, decimal_column)
     residual = max(map(abs, (np.frompyfunc(smooth.phi, 1, 1)(pre) - X).ravel()), default=Decimal(0))
     G = numbers(G_Y, Decimal)
     out = gradients(P, X, np.frompyfunc(smooth.slope, 1, 1)(pre), G)
     radius = _radius(P, out, G, residual, activations.get(problem.activation).lipschitz, smooth.curvature)
-    return Answer(_rounded(out, radius), np.inf, f"decimal, {DIGITS} digits, error proved to be at most {PROVED}")
+    provenance = f"decimal, {DIGITS} digits, error proved to be at most {PROVED}"
+    return Unrounded(P, out, Decimal, radius, np.inf, provenance)
 
 
 def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: float, curvature: float) -> Decimal:
@@ -234,7 +274,7 @@ def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: f
     ‖δV‖₁ ≤ n (‖δS‖ ‖Aᵀ V + G‖ + rounding)/(1 − κ). All other results are sums of products of X, V and data. Each norm
     is bounded by the sum of all magnitudes, which loses about twenty of the DIGITS.
     """
-    size = {name: sum(abs(v) for v in M.ravel()) + 1 for name, M in (*P.items(), *out.items())}
+    size = {name: sum(abs(v) for v in M.ravel()) + 1 for name, M in (*out.items(), *P.items()) if M is not out.get("D")}
     G = sum(abs(v) for v in G_Y.ravel()) + 1
     kappa = Decimal(lipschitz) * max((sum(map(abs, row)) for row in P["A*"]), default=0)
     if kappa >= 1:
@@ -247,7 +287,7 @@ def _radius(P: dict, out: dict, G_Y: np.ndarray, residual: Decimal, lipschitz: f
     return (x * (size["V"] + 1) + v * (size["X"] + 1) + unit * size["X"] * size["V"]) * every**2
 
 
-def _rounded(arrays: dict[str, np.ndarray], radius: Decimal | None) -> Arrays:
+def rounded(arrays: dict[str, np.ndarray], radius: Decimal | None) -> Arrays:
     """Each entry rounded to float64; ArithmeticError if an error of `radius` could change the rounding.
 
     Entries of magnitude up to 1e-30 are exempt from this proof.
@@ -255,6 +295,7 @@ def _rounded(arrays: dict[str, np.ndarray], radius: Decimal | None) -> Arrays:
     if radius is not None and radius > Decimal(PROVED):
         raise ArithmeticError(f"the error is only proved to be at most {radius:.0e}")
     for name, M in arrays.items():
-        if radius is not None and not all(float(v - radius) == float(v + radius) for v in M.ravel() if abs(v) > 1e-30):
+        proved = [v for v in M.ravel() if isinstance(v, Decimal) and abs(v) > 1e-30]
+        if radius is not None and not all(float(v - radius) == float(v + radius) for v in proved):
             raise ArithmeticError(f"the error of {name} is not below the rounding to float64")
     return {name: M.astype(float) for name, M in arrays.items()}

@@ -106,4 +106,51 @@ FLAGS: dict[str, tuple[str, str, str]] = {
         "gradients differ from those of torchidl",
         TORCHIDL,
     ),
+    "unit": (
+        "a step measured by a mean over the units",
+        "success is reported while a few slow units are far from their values",
+        HIGHAM,
+    ),
+    "cotangent": (
+        "one tolerance or one mean for the adjoints of a whole batch",
+        "the gradient of a sample depends on the rest of its batch",
+        TORCHIDL,
+    ),
+    "count": (
+        "iterations that are not counted, or off by one",
+        "the cost of an answer is misstated",
+        TORCHIDL,
+    ),
+    "limit": (
+        "a limit of the number of iterations that is off by one",
+        "an answer that max_iter just allows is refused, or more time is taken than allowed",
+        TORCHIDL,
+    ),
+    "start": ("X0 read in another order than its own, or ignored", "warm starts are lost, or start elsewhere", PAPER),
+    "digits": (
+        "weights or cotangents kept in a shorter format, clipped, or set to zero where they are small",
+        "half of the digits are lost, or features of small weights",
+        HIGHAM,
+    ),
+    "units": (
+        "a tile or a vector of units that is not filled, or of which there are several",
+        "models with more than 16, 32 or 256 units, or with a number that no vector divides, are wrong",
+        HIGHAM,
+    ),
+    "batch": (
+        "a chunk of samples that is not filled",
+        "the last samples of a large batch are wrong or missing",
+        HIGHAM,
+    ),
+    "features": (
+        "more features or outputs than a vector holds",
+        "the weights beyond the first 16 or 32 do not count",
+        HIGHAM,
+    ),
+    "square": (
+        "a transposed array whose shape is the same",
+        "answers are wrong where n = p = q = m, and only there",
+        PAPER,
+    ),
+    "ranks": ("a rank larger than a vector", "factors beyond the first few do not count", PAPER),
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,35 @@ class Case:
         good = np.ones(self.problem.U.shape[1], bool)
         good[list(self.bad)] = False
         return good
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether gradients are asked for: some column has an answer, and max_iter is not chosen for X alone."""
+        return not {"limit", "start"} & {*self.flags} and (not self.bad or bool(self.good.any()))
+
+
+class Deferred(Case):
+    """A case whose problem, truth and facts are computed when they are first asked for.
+
+    Its other fields have their defaults. A changed copy, which `dataclasses.replace` makes, is an ordinary `Case`.
+    """
+
+    def __new__(cls, *names: Any, **fields: Any) -> Any:
+        return Case(**fields) if fields else object.__new__(cls)
+
+    def __init__(self, id: str, group: str, comment: str, flags: tuple[str, ...], compute: Callable[[], Case]) -> None:
+        given = {"id": id, "group": group, "comment": comment, "flags": flags, "compute": compute}
+        vars(self).update(given)
+
+    @cached_property
+    def _computed(self) -> Case:
+        compute: Callable[[], Case] = vars(self)["compute"]
+        return compute()
+
+    problem = property(lambda self: self._computed.problem)
+    G_Y = property(lambda self: self._computed.G_Y)
+    truths = property(lambda self: self._computed.truths)
+    facts = property(lambda self: self._computed.facts)
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------

@@ -14,22 +14,23 @@ import numpy as np
 
 from idl_ref.conformance.truth.cases import solved
 from idl_ref.conformance.truth.groups import GROUPS
+from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "447018e98cce940000baeffbd29512c80c2804c2bc66374370b488de31c308dc"
+SHA256 = "14a09d71813b99bbfa9321547f04db23707af1e493fa8bb9993762998cf5f852"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 
 
 def generated() -> list[Case]:
-    """Every case with its truth, computed now, in a fixed order."""
+    """Every case that is frozen in the files with its truth, computed now, in a fixed order."""
     return [solved(replace(case, group=group)) for group, function in GROUPS.items() for case in function()]
 
 
 @cache
 def load(directory: str | os.PathLike[str] | None = None) -> tuple[Case, ...]:
-    """The frozen cases.
+    """Every case: the frozen ones, and the large ones, which are computed when they are first asked for their arrays.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def load(directory: str | os.PathLike[str] | None = None) -> tuple[Case, ...]:
     """
     chosen = directory or os.environ.get(VARIABLE) or (CHECKOUT if (CHECKOUT / "vectors.json").exists() else None)
     if chosen is None:
-        return tuple(generated())
+        return (*generated(), *sizes())
     head, body = Path(chosen) / "vectors.json", Path(chosen) / "vectors.bin"
     text, data = head.read_bytes(), body.read_bytes()
     if (got := hashlib.sha256(text).hexdigest()) != SHA256:
@@ -56,7 +57,7 @@ def load(directory: str | os.PathLike[str] | None = None) -> tuple[Case, ...]:
     content = json.loads(text)
     if hashlib.sha256(data).hexdigest() != content["sha256"]:
         raise ValueError(f"{body} does not go with the vectors.json beside it.")
-    return tuple(_case(record, data) for record in content["cases"])
+    return (*(_case(record, data) for record in content["cases"]), *sizes())
 
 
 def pack(cases: list[Case]) -> tuple[bytes, bytes]:

@@ -18,6 +18,7 @@ from idl_ref.conformance.truth.cases import (
     both,
     case,
     clear,
+    digits,
     draw,
     generator,
     member,
@@ -122,12 +123,61 @@ def stopping() -> Iterator[Case]:
     comment = "one column of inputs a thousand million times smaller than its mates', to the same accuracy"
     yield case(id, comment, "column small", arrays, tol=1e-6)
     id = "stopping-small-cotangent"
-    G_Y = draw(generator(id + " G_Y"), 2, 4) * 2.0**-60
+    G_Y = digits(generator(id + " G_Y"), 2, 4) * 2.0**-60
     comment = "a cotangent of size 1e-18: the adjoint is linear, so the relative error is that of size 1"
     yield case(id, comment, "small", slow(id), tol=1e-9, G_Y=G_Y)
+    yield from _hidden_by_a_mean()
     id = "stopping-tol-zero"
     comment = "tol = 0: as near as rounding lets it come, and then an end"
     yield from both(id, comment, "stopping", slow(id), tol=0.0)
+
+
+def _hidden_by_a_mean() -> Iterator[Case]:
+    """Cases in which a mean over the units or over the batch hides what is left to be done."""
+    id = "stopping-slow-unit"
+    A = np.diag([KAPPAS["0.99"], *[0.0] * 15])
+    A[1:, 0] = 2.0**-6  # fifteen units see the slow one, and have nothing else to wait for
+    arrays = {"A": A, **weights(generator(id), 16, 3, 2, 3, positive=True)}
+    yield from both(id, "one unit of 16 is slow: a mean over the units hides it", "unit slow", arrays, tol=1e-5)
+    id = "stopping-adjoint-slow-column"
+    arrays = {"A": perron(generator(id), 4, KAPPAS["0.99"]), **weights(generator(id), 4, 2, 2, 24, positive=True)}
+    arrays["U"][:, np.arange(24) != 7] *= -1
+    comment = "every unit is active in one column and in none of its 23 mates: only that adjoint needs iterations"
+    yield from both(id, comment, "cotangent slow", arrays, tol=1e-5)
+    id = "stopping-adjoint-small-column"
+    arrays = {"A": perron(generator(id), 4, KAPPAS["0.9"]), **weights(generator(id), 4, 2, 2, 6, positive=True)}
+    G_Y = digits(generator(f"{id} G_Y"), 2, 6) * np.where(np.arange(6) == 2, 2.0**-30, 1.0)
+    comment = "the cotangent of one column is a thousand million times smaller than its mates'"
+    yield from both(id, comment, "cotangent small", arrays, tol=1e-6, G_Y=G_Y)
+
+
+def counts() -> Iterator[Case]:
+    """Cases in which plain iteration makes the same exact numbers in any precision, so that its steps are known.
+
+    facts["iterations"] has, for each column, the number of applications of the map after which its step is within tol,
+    or max_iter.
+    """
+    rest = {"B": np.eye(6), "C": np.ones((1, 6)), "D": np.zeros((1, 6))}
+    starts = np.zeros((6, 4))
+    starts[5, 0], starts[2, 1], starts[0, 2] = 1.0, -0.5, 2.0
+    chain = {"A": np.diag([0.5] * 5, 1), **rest, "U": starts}
+    halves = {"A": np.diag([0.5] * 6), **rest, "U": np.outer(np.ones(6), [1.0, 4.0, 0.25, 0.0])}
+    chained = "a chain of 6 units, of which columns start the last, the third, the first, and none"
+    halved = "x = x/2 + z: each step is half of the one before, down to 1.5·2⁻¹⁰"
+    settings: dict[str, Any]
+    for name, arrays, comment, known, settings in (
+        ("chain", chain, chained, [7, 4, 2, 1], {"activation": "identity"}),
+        ("halving", halves, halved, [11, 13, 11, 1], {"tol": 1.5 * UNIT}),
+    ):
+        for cap, more in ((100, ""), (max(known), ": max_iter just allows the slowest"), (5, ", and max_iter = 5")):
+            bad = tuple(j for j, count in enumerate(known) if count > cap)
+            flags, facts = "count" + " limit" * (cap < 100), {"iterations": [min(cap, count) for count in known]}
+            settings = {**settings, "max_iter": cap, "expect": "reported" if bad else "valid", "bad": bad}
+            yield case(f"counts-{name}-{cap}", comment + more, flags, arrays, facts=facts, **settings)
+    X = np.linalg.solve(np.eye(6) - chain["A"], starts)  # sums of powers of two, without any rounding
+    comment = "a start at the equilibrium: the first step is 0, and one application suffices"
+    settings = {"max_iter": 1, "activation": "identity", "facts": {"iterations": [1] * 4}}
+    yield case("counts-start", comment, "count start limit", chain | {"X0": X}, **settings)
 
 
 def ball() -> Iterator[Case]:

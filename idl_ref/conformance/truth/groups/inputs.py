@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.truth.cases import KAPPAS, UNIT, both, case, clear, draw, generator, member, perron, weights
+from idl_ref import activations as act
+from idl_ref.conformance.truth.cases import (
+    KAPPAS,
+    UNIT,
+    both,
+    case,
+    clear,
+    digits,
+    draw,
+    generator,
+    member,
+    perron,
+    scaled,
+    signed,
+    weights,
+)
 from idl_ref.conformance.truth.problem import Arrays, Case
 from idl_ref.functions import FUNCTIONS
 
@@ -36,6 +52,8 @@ def shapes() -> Iterator[Case]:
         ("m-37", (4, 2, 2, 37), "many samples, no multiple of any tile"),
         ("n-24", (24, 5, 3, 6), "more units than samples"),
         ("p-large", (3, 17, 2, 4), "more features than units"),
+        ("q-m", (5, 3, 4, 4), "q = m: Y and its cotangent are square"),
+        ("all-4", (4, 4, 4, 4), "n = p = q = m: a shape taken the wrong way round shows in the numbers alone"),
     ):
         yield from both(f"shape-{id}", comment, "shape", member(id, *sizes))
     constant = "the last row of U is the constant 1: the bias"
@@ -92,8 +110,38 @@ def precision() -> Iterator[Case]:
     yield from both("cancellation", comment, "scale", arrays)
 
 
+def scales() -> Iterator[Case]:
+    """Cases with scales from 10⁻⁷ to 10³ and all digits, in which each weight counts as much as any."""
+    for name, rank, phi in (("relu", None, "relu"), ("tanh", None, "tanh"), ("low-rank", 2, "relu")):
+        id = f"scales-{name}"
+        if rank:
+            arrays = low_rank(id, rank)
+        else:
+            arrays = clear(lambda rng: {"A": signed(rng, 5, KAPPAS["0.9"]), **weights(rng, 5, 4, 3)}, id, phi)
+        G_Y = scaled(generator(id), arrays, digits(generator(f"{id} G_Y"), len(arrays["C"]), 4))
+        comment = "features and outputs in scales from 10⁻⁷ to 10³, with every digit of the dtype"
+        yield from both(id, comment, "digits", arrays, G_Y=G_Y, activation=phi)
+    id = "scales-units"
+    arrays = {"A": np.abs(np.triu(digits(generator(id), 5, 5))) / 8, **weights(generator(f"{id} w"), positive=True)}
+    d = np.exp2([-22, -14, -6, 2, 10])
+    arrays["A"], arrays["B"], arrays["C"] = arrays["A"] * d[:, None] / d, arrays["B"] * d[:, None], arrays["C"] / d
+    comment = "units in scales from 10⁻⁷ to 10³: entries of A of 10⁻¹⁰ that count as much as any"
+    yield from both(id, comment, "digits", arrays, activation="leaky_relu")
+
+
 def memory() -> Iterator[Case]:
     """Cases whose arrays have different layouts in memory."""
+    id = "memory-start"
+    X = 1 + np.abs(draw(generator(id), 4, 4))  # the equilibrium: Z = X − A X is exact, and every unit is active
+    A = perron(generator(f"{id} A"), 4, KAPPAS["0.99"])
+    start = {
+        "A": A,
+        "B": np.eye(4),
+        "C": digits(generator(f"{id} C"), 4, 4),
+        "D": np.zeros((4, 4)),
+        "U": X - A @ X,
+        "X0": X,
+    }
     for layout, comment in (
         ("fortran", "arrays in Fortran order"),
         ("strided", "arrays that are views of wider ones"),
@@ -104,6 +152,8 @@ def memory() -> Iterator[Case]:
         yield case(f"{id}-float64", comment, "memory", member(id), layout=layout)
         id += "-low-rank"
         yield case(f"{id}-float64", comment, "memory", low_rank(id, 2), layout=layout)
+        comment += ", and a start at the equilibrium, read in another order far from it"
+        yield case(f"memory-start-{layout}", comment, "memory start", start, layout=layout, max_iter=3, tol=1e-9)
 
 
 def not_finite() -> Iterator[Case]:
@@ -113,6 +163,12 @@ def not_finite() -> Iterator[Case]:
         arrays["U"][1, 3] = float(name)
         comment = f"{name} in one entry of U: one column is lost, no other"
         yield from both(f"not-finite-{name}", comment, "confined column", arrays, expect="reported", bad=(3,))
+    arrays["U"][1, 3] = np.nan
+    del arrays["D"]
+    comment = "NaN in one entry of U and no D, through which it would reach Y: φ must keep it"
+    for phi in act.TABLE:
+        rest: dict[str, Any] = {"expect": "reported", "bad": (3,), "activation": phi, "max_iter": 1000}
+        yield case(f"not-finite-{phi}-no-D", comment, "confined no_D", arrays, **rest)
 
 
 def functions() -> Iterator[Case]:
@@ -143,10 +199,14 @@ def functions() -> Iterator[Case]:
             arrays["A"] = np.array([[0.5, -0.25, 0.21875 + top], [0.25, 0.125, -0.25], [0.0, 0.5, 0.25]])
             comment = f"f = {f} with a row {name.replace('-', ' ')} the ball: either side's derivative is accepted"
             yield case(f"f-{f}-{name}", comment, "f ulp", arrays, expect="acceptable", f=f, kappa=kappa)
-    arrays = clear(
-        lambda rng: {"A": draw(rng, 5, 5) * 3, **weights(rng)}, "f-straight-through", f=FUNCTIONS["inf"](kappa)
-    )
-    comment = "the declared derivative of the scaling is the identity: what torchidl does for a dense A"
-    yield case(
-        "f-inf-straight-through", comment, "f straight_through", arrays, f="inf", kappa=kappa, straight_through=True
-    )
+    comment = "the declared derivative of f is the identity: what torchidl does for a dense A"
+    for f in ("inf", "rows"):
+        for rank in (None, 2):
+
+            def beyond(rng: random.Random, rank: int | None = rank) -> Arrays:
+                raw = {"A": draw(rng, 5, 5) * 3} if rank is None else {name: draw(rng, 5, rank) * 3 for name in "LR"}
+                return {**raw, **weights(rng)}
+
+            id = f"f-{f}-straight-through" + ("" if rank is None else "-low-rank")
+            arrays = clear(beyond, id, f=FUNCTIONS[f](kappa))
+            yield case(id, comment, "f straight_through", arrays, f=f, kappa=kappa, straight_through=True)

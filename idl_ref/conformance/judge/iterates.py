@@ -1,0 +1,154 @@
+"""The iterates X ← φ(F X + Z) of plain iteration in float64, and where rules other than the right one stop it."""
+
+# mypy: disable-error-code="misc"
+# mypy infers no type of a lambda that binds the variable of a loop by a default.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from idl_ref import factors as fac
+from idl_ref.conformance.judge.steps import Steps
+from idl_ref.conformance.truth.bounds import unit
+from idl_ref.conformance.truth.problem import Case
+
+NUMBERS = 4_000_000  # the largest number of floats that the iterates of one equation may take
+LONGEST = 3000  # the largest number of iterates that are computed
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """The iterates X₀ … X_K, what stops them, and the sizes of the steps X₁ − X₀ ….
+
+    `noise` is what rounding explains of each step, and `size` is ‖z‖∞ of each column.
+    """
+
+    X: np.ndarray  # (K + 1, n, m)
+    step: np.ndarray  # (K, n, m)
+    noise: np.ndarray  # (K, n, m)
+    size: np.ndarray  # (m,)
+    tol: float
+    limit: int
+
+
+@lru_cache(maxsize=256)
+def path(case: Case, what: str) -> Path:
+    """The iterates of the "equation" or the "adjoint" equation of a case, until they do not move any more."""
+    s = Steps(case)
+    F, Z, scale = (s.F, s.Z, None) if what == "equation" else (s.Ft, s.G, s.S)
+    start = s.X0 if what == "equation" and s.X0 is not None else np.zeros_like(Z)
+    length = max(1, min(case.problem.max_iter, LONGEST, NUMBERS // max(Z.size, 1)))
+    phi, sizes = s.activation.phi, tuple(map(np.abs, F))
+    floor, slopes = unit(case.problem.dtype).floor, s.activation.lipschitz if scale is None else scale
+    X, noise = [start], []
+    for _ in range(length):
+        P = fac.apply(F, X[-1])
+        G = phi(P + Z) if scale is None else scale * (P + Z)
+        noise.append(floor * (slopes * (fac.apply(sizes, np.abs(G)) + np.abs(Z)) + np.abs(G)))
+        X.append(G)
+        if (np.abs(G - X[-2]) <= 1e-16 * np.abs(G)).all():
+            break
+    iterates = np.array(X)
+    return Path(iterates, np.abs(np.diff(iterates, axis=0)), np.array(noise), np.abs(Z).max(axis=0, initial=0.0),
+                case.problem.tol, case.problem.max_iter)  # fmt: skip
+
+
+# --- stopping rules: from the steps of a path, whether each column may stop after each of them ------------------------
+
+Rule = Callable[[Path], np.ndarray]  # -> (K, m) bool
+
+
+def _allowed(p: Path) -> np.ndarray:
+    """What the right rule allows of each step.   (K, n, m)"""
+    return np.maximum(p.tol * np.minimum(1, p.size), p.noise)
+
+
+def right(p: Path) -> np.ndarray:
+    """Each column stops when every entry of its step is allowed."""
+    return np.all(p.step <= _allowed(p), axis=1)
+
+
+def no_less_than(least: Callable[[Path], Any]) -> Rule:
+    """A rule that allows steps of at least some size, whatever tol is."""
+    return lambda p: (p.step <= np.maximum(_allowed(p), least(p))).all(axis=1)
+
+
+def by_norm(norm: Callable[[np.ndarray], np.ndarray]) -> Rule:
+    """A rule that compares a norm of the step of a column with the same norm of what is allowed."""
+    return lambda p: norm(p.step) <= norm(_allowed(p))
+
+
+def over_batch(reduce: Callable[[np.ndarray], np.ndarray]) -> Rule:
+    """A rule that compares one number for the whole batch, made from the largest step of each column."""
+
+    def rule(p: Path) -> np.ndarray:
+        step, allowed = p.step.max(axis=1, initial=0.0), _allowed(p).max(axis=1, initial=0.0)
+        return np.repeat((reduce(step) <= reduce(allowed))[:, None], step.shape[1], axis=1)
+
+    return rule
+
+
+def any_column(p: Path) -> np.ndarray:
+    """The whole batch stops with its first column."""
+    return np.repeat(right(p).any(axis=1, keepdims=True), p.size.size, axis=1)
+
+
+RULES: dict[str, Rule] = {
+    "an absolute tolerance: the iteration stops at once for small inputs": no_less_than(lambda p: p.tol),
+    "a tolerance relative to the largest column of the batch": no_less_than(
+        lambda p: _allowed(p).max(axis=(1, 2), keepdims=True)
+    ),
+    "a tolerance relative to the size of the iterate": no_less_than(
+        lambda p: p.tol * np.abs(p.X[1:]).max(axis=1, keepdims=True)
+    ),
+    "the step compared with its tolerance in the mean over the batch, not in each column": over_batch(
+        lambda M: M.mean(axis=1)
+    ),
+    "the iteration stopped when the first column of the batch converges": any_column,
+    "the mean over the units of a step compared with the tolerance": by_norm(lambda M: M.mean(axis=1)),
+    "the root mean square of a step compared with the tolerance": by_norm(lambda M: np.sqrt((M**2).mean(axis=1))),
+    "the rounding of a step measured by the norm of the column: one large row stops all others": no_less_than(
+        lambda p: p.noise.max(axis=1, keepdims=True)
+    ),
+} | {
+    f"a tolerance never below 10^-{k} ‖z‖∞": no_less_than(lambda p, k=k: 10.0**-k * p.size)
+    for k in range(1, 12)
+} | {
+    f"a tolerance never below 10^-{k}": no_less_than(lambda p, k=k: 10.0**-k)
+    for k in range(1, 12)
+} | {
+    f"a tolerance that is {factor} times too large": no_less_than(lambda p, c=factor: c * _allowed(p))
+    for factor in (10, 100, 1000)
+}  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _done(p: Path, rule: Rule) -> np.ndarray:
+    return rule(p)
+
+
+def stopped(p: Path, rule: Rule, together: bool, stale: bool = False) -> np.ndarray | None:
+    """The iterate at which a rule stops each column, or the one before it; None if some column does not stop in time.
+
+    Together: the columns go on until all of them may stop.   -> (n, m)
+    """
+    if p.size.size == 0:
+        return p.X[0]
+    done = _done(p, rule)
+    if together:
+        done = done.all(axis=1, keepdims=True) & np.ones_like(done)
+    if not done.any(axis=0).all():
+        return None
+    k = done.argmax(axis=0) + (0 if stale else 1)
+    return at(p, k)
+
+
+def at(p: Path, k: np.ndarray | int) -> np.ndarray:
+    """The iterate number k of each column; the last one if there is none of this number.   (m,) -> (n, m)"""
+    k = np.minimum(np.broadcast_to(k, p.size.shape), len(p.X) - 1)
+    return p.X[k, :, np.arange(p.size.size)].T

@@ -1,0 +1,74 @@
+"""The transformations that may explain one failure, the likely and cheap ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+
+from idl_ref.conformance.judge import iterates, numbers
+from idl_ref.conformance.judge import transformations as steps
+from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known
+from idl_ref.conformance.judge.steps import Steps
+from idl_ref.conformance.judge.transformations import Transformation
+
+
+@cache
+def mathematics() -> tuple[Transformation, ...]:
+    """What may be wrong with the equations."""
+    sources = steps.equation, steps.adjoints, steps.gradients, steps.functions_of_activation, steps.maps
+    return tuple(wrong for source in sources for wrong in source())
+
+
+@cache
+def numerics() -> tuple[Transformation, ...]:
+    """What may be wrong with numbers, sizes and memory."""
+    sources = numbers.sizes, numbers.misread, numbers.roundings
+    return tuple(wrong for source in sources for wrong in source())
+
+
+@cache
+def early() -> tuple[Transformation, ...]:
+    """Iterations stopped by another rule."""
+    return tuple(numbers.stops())
+
+
+def candidates(e: Evidence, known: dict[str, Known]) -> Iterator[Transformation]:
+    """Everything that may explain a failure."""
+    yield from mathematics()
+    yield from numerics()
+    counts = set(_early(e, known))
+    if counts:
+        yield from early()
+        for what, k in sorted(counts):
+            yield after(k, what)
+
+
+@cache
+def after(k: int, what: str) -> Transformation:
+    """The iteration stopped after k iterations."""
+    return numbers.after(k, what)
+
+
+def _early(e: Evidence, known: dict[str, Known]) -> Iterator[tuple[str, int]]:
+    """The numbers of the iterates that the answer may have been computed from, for the first column."""
+    if e.case.problem.max_iter > 20_000:
+        return
+    if e.check == "forward" and "X" in known:
+        k = _nearest(iterates.path(e.case, "equation").X, known["X"].got, known["X"].truth)
+        if k is not None:
+            yield "equation", k
+    if e.check == "vjp" and "B" in known:
+        U, p = Steps(e.case).U, iterates.path(e.case, "adjoint")
+        k = _nearest(p.X @ U.T, known["B"].got, known["B"].truth)
+        yield "adjoint", 1 if k is None else k
+
+
+def _nearest(iterates: np.ndarray, got: np.ndarray, truth: np.ndarray) -> int | None:
+    """The number of the iterate whose first column is nearest to that of the answer, if it is near."""
+    if not got.size or not np.isfinite(got).all():
+        return None
+    apart = np.abs(iterates[:, :, 0] - got[:, 0]).max(axis=1)
+    k = int(apart.argmin())
+    return k if apart[k] <= CLOSE * np.abs(truth[:, 0] - got[:, 0]).max() else None

@@ -1,0 +1,266 @@
+"""Wrong numbers by name: rounded, clipped, dropped or misread entries, tails of chunks, iterations stopped too early.
+
+These transformations have a parameter each: a dtype, a size, a rule; `transformations` has those of the mathematics.
+"""
+
+# mypy: disable-error-code="misc"
+# mypy infers no type of a lambda that binds the variable of a loop by a default.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from idl_ref import factors as fac
+from idl_ref.conformance.judge import iterates
+from idl_ref.conformance.judge.iterates import RULES, Rule
+from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError
+from idl_ref.conformance.judge.transformations import Change, Transformation
+from idl_ref.conformance.truth.problem import Case, laid_out
+
+# --- rounding ---------------------------------------------------------------------------------------------------------
+
+
+def rounded(M: np.ndarray, bits: int) -> np.ndarray:
+    """The nearest numbers with a mantissa of so many bits, the leading one included, of any exponent."""
+    mantissa, exponent = np.frexp(M)
+    return np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits)
+
+
+def _half(M: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return M.astype(np.float16).astype(np.float64)
+
+
+def _single(M: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return M.astype(np.float32).astype(np.float64)
+
+
+PRECISIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "float16": _half,
+    "bfloat16": partial(rounded, bits=8),
+    "TF32": partial(rounded, bits=11),
+    "float32": _single,
+    "8 bits": lambda M: np.round(M * 127 / max(np.abs(M).max(initial=0.0), 1e-300)) * np.abs(M).max(initial=0.0) / 127,
+}
+
+
+def _of(names: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]) -> dict[str, Change]:
+    """The same change of several steps, where they are not None."""
+
+    def at(name: str) -> Change:
+        def changed(s: Steps) -> Any:
+            M = s.right(name)
+            if isinstance(M, tuple):
+                return tuple(map(change, M))
+            return None if M is None else change(M)
+
+        return changed
+
+    return {name: at(name) for name in names}
+
+
+WEIGHTS = ("A", "L", "R", "B", "C", "D")
+PLACES: dict[str, tuple[str, ...]] = {name: (name,) for name in INPUTS} | {
+    "all weights": WEIGHTS,
+    "B, C and D": ("B", "C", "D"),
+    "A, B and U": ("A", "L", "R", "B", "U"),
+    "all inputs": (*WEIGHTS, "U", "G_Y"),
+    "B U": ("Z",),
+    "X": ("Xf", "Xb"),
+    "X for Y alone": ("Xf",),
+    "X for the gradients alone": ("Xb",),
+    "V": ("V",),
+    "φ′": ("S",),
+    "Cᵀ G_Y": ("G",),
+    "Y": ("Y",),
+    "the gradients": ("dF", "dB", "dC", "dD", "dU"),
+}
+
+
+def roundings() -> Iterator[Transformation]:
+    """Numbers rounded, clipped, flushed or pruned, at each place."""
+    for place, names in PLACES.items():
+        for dtype, change in PRECISIONS.items():
+            yield Transformation(f"{place} rounded to {dtype}", _of(names, change))
+        for c in (1.0, 1.5, 2.0, 4.0, 5.0, 10.0, 100.0, 1e3, 1e6):
+            yield Transformation(f"{place} clipped to ±{c:g}", _of(names, partial(_clipped, c=c)))
+        for small in (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
+            sentence = f"entries of {place} below {small:g} set to zero"
+            yield Transformation(sentence, _of(names, partial(_pruned, small=small)))
+        for dtype in ("float32", "float64"):
+            tiny = float(np.finfo(dtype).tiny)
+            sentence = f"subnormal numbers flushed to zero in {place}"
+            fits = lambda case, dtype=dtype: case.problem.dtype.name == dtype  # noqa: E731
+            yield Transformation(sentence, _of(names, partial(_pruned, small=tiny)), fits)
+
+
+def _clipped(M: np.ndarray, c: float) -> np.ndarray:
+    return np.clip(M, -c, c)
+
+
+def _pruned(M: np.ndarray, small: float) -> np.ndarray:
+    return np.where(np.abs(M) < small, 0, M)
+
+
+# --- memory and sizes -------------------------------------------------------------------------------------------------
+
+
+def _as_it_lies(s: Steps, name: str) -> Any:
+    M = s.right(name)
+    return None if M is None else laid_out(M, s.case.layout).ravel(order="K").reshape(M.shape)
+
+
+def misread() -> Iterator[Transformation]:
+    """Arrays read in another order than that of their indices, or by another stride."""
+    for name in INPUTS:
+        lies = lambda s, name=name: _as_it_lies(s, name)  # noqa: E731
+        yield Transformation(
+            f"strides ignored: the entries of {name} read in the order in which they lie in memory", {name: lies}
+        )
+        Z = lambda s, name=name: _as_it_lies(s, name) @ s.U if name == "B" else s.B @ _as_it_lies(s, name)  # noqa: E731
+        if name in ("B", "U"):
+            yield Transformation(f"strides of {name} ignored in B U, but nowhere else", {"Z": Z})
+        column = lambda M: np.ravel(M, order="F").reshape(M.shape)  # noqa: E731
+        yield Transformation(f"{name} read column by column in place of row by row", _of((name,), column))
+        yield Transformation(f"{name} read in reversed order", _of((name,), lambda M: M[::-1, ::-1]))
+        square = lambda M: M.T if M.shape[0] == M.shape[1] else M  # noqa: E731
+        yield Transformation(f"{name} transposed", _of((name,), square))
+    every = {name: (lambda s, name=name: _as_it_lies(s, name)) for name in INPUTS}
+    yield Transformation("strides ignored: all arrays read in the order in which they lie in memory", every)
+
+
+CHUNKS = (2, 3, 4, 8, 16, 24, 32, 48, 64, 100, 128, 256, 512, 1024)
+
+
+def _cut(M: np.ndarray | None, k: int, axis: int) -> Any:
+    if M is None:
+        return None
+    M = M.copy()
+    M[(slice(None),) * axis + (slice(k, None),)] = 0
+    return M
+
+
+def _products(s: Steps, k: int) -> tuple[np.ndarray, np.ndarray]:
+    return s.Xb[:, :k], s.V[:, :k]
+
+
+def _fewer_samples(kept: Callable[[int], int]) -> dict[str, Change]:
+    def cut(s: Steps) -> fac.Factors:
+        return fac.gradients(s.F, *_products(s, kept(s.U.shape[1])))
+
+    return {
+        "dF": cut,
+        "dB": lambda s: s.V[:, : (k := kept(s.U.shape[1]))] @ s.U[:, :k].T,
+        "dC": lambda s: s.G_Y[:, : (k := kept(s.U.shape[1]))] @ s.Xb[:, :k].T,
+        "dD": lambda s: s.G_Y[:, : (k := kept(s.U.shape[1]))] @ s.U[:, :k].T,
+    }
+
+
+_AXES: tuple[tuple[str, str, Callable[[Case], int], Callable[[Callable[[int], int]], dict[str, Change]]], ...] = (
+    ("units", "A X", lambda c: c.problem.sizes[0],
+     lambda kept: {"F": lambda s: (*s.right("F")[:-1], _cut(s.right("F")[-1], kept(len(s.B)), 1))}),
+    ("units", "Aᵀ V", lambda c: c.problem.sizes[0],
+     lambda kept: {"Ft": lambda s: (*s.right("Ft")[:-1], _cut(s.right("Ft")[-1], kept(len(s.B)), 1))}),
+    ("units", "C X", lambda c: c.problem.sizes[0], lambda kept: {
+        "Y": lambda s: _cut(s.C, kept(len(s.B)), 1) @ s.Xf + (0 if s.D is None else s.D @ s.U)}),
+    ("units", "Bᵀ V", lambda c: c.problem.sizes[0], lambda kept: {
+        "dU": lambda s: s.right("dU") - s.B.T @ (s.V - _cut(s.V, kept(len(s.B)), 0))}),
+    ("features", "B U", lambda c: c.problem.sizes[1],
+     lambda kept: {"Z": lambda s: s.B @ _cut(s.U, kept(len(s.U)), 0)}),
+    ("features", "D U", lambda c: c.problem.sizes[1], lambda kept: {
+        "Y": lambda s: s.right("Y") if s.D is None else s.C @ s.Xf + s.D @ _cut(s.U, kept(len(s.U)), 0)}),
+    ("outputs", "Cᵀ G_Y", lambda c: c.problem.sizes[2],
+     lambda kept: {"G": lambda s: s.C.T @ _cut(s.G_Y, kept(len(s.C)), 0)}),
+    ("columns of L and R", "L Rᵀ", lambda c: c.problem.factors[0].shape[1] if c.problem.A is None else 0,
+     lambda kept: {"F": lambda s: (_cut(s.right("F")[0], kept(s.right("F")[0].shape[1]), 1), s.right("F")[1])}),
+    ("samples", "the gradients of the weights", lambda c: c.problem.sizes[3], _fewer_samples),
+    ("samples", "X", lambda c: c.problem.sizes[3],
+     lambda kept: dict.fromkeys(("Xf", "Xb"), lambda s: _cut(s.X, kept(s.X.shape[1]), 1))),
+)  # fmt: skip
+
+
+def sizes() -> Iterator[Transformation]:
+    """The last terms of sums left out: those beyond a size, the tail that fills no chunk, or the last one."""
+    for what, product, size, changes in _AXES:
+        for c in CHUNKS:
+            fits = partial(_larger, size, c)
+            yield Transformation(f"{what} beyond the first {c} left out of {product}", changes(partial(min, c)), fits)
+            whole = changes(partial(_in_chunks, c))
+            yield Transformation(f"{what} that fill no chunk of {c} left out of {product}", whole, fits)
+        one = partial(_larger, size, 1)
+        yield Transformation(f"the last of the {what} left out of {product}", changes(lambda k: max(k - 1, 1)), one)
+
+
+def _larger(size: Callable[[Case], int], least: int, case: Case) -> bool:
+    return size(case) > least
+
+
+def _in_chunks(chunk: int, size: int) -> int:
+    return size // chunk * chunk if size > chunk else size
+
+
+# --- iterations stopped too early -------------------------------------------------------------------------------------
+
+STALE = "the iterate before the last application of the map returned"
+
+
+def _stopped(what: str, rule: Rule, together: bool, stale: bool, names: tuple[str, ...]) -> dict[str, Change]:
+    def change(s: Steps) -> np.ndarray:
+        X = iterates.stopped(iterates.path(s.case, what), rule, together, stale)
+        if X is None:
+            raise UnsolvedError
+        return X
+
+    return dict.fromkeys(names, change)
+
+
+def after(k: int, what: str) -> Transformation:
+    """The iteration stopped after k iterations."""
+    names, equation = (("Xf", "Xb"), "") if what == "equation" else (("V",), "adjoint ")
+    sentence = f"{equation}stopped after {k} iteration{'s' * (k > 1)} whatever max_iter allows"
+    change = lambda s: iterates.at(iterates.path(s.case, what), k)  # noqa: E731
+    return Transformation(sentence, dict.fromkeys(names, change), lambda case: case.problem.max_iter > k)
+
+
+def _by_rule(sentence: str, rule: Rule, stale: bool) -> Iterator[Transformation]:
+    """The equation, the adjoint, and both, stopped by a rule: the columns together, or each on its own."""
+    text = f"{sentence}, and {STALE}" if sentence and stale else sentence or STALE
+    for together in (True, False):
+        X = _stopped("equation", rule, together, stale, ("Xf", "Xb"))
+        V = _stopped("adjoint", rule, together, stale, ("V",))
+        yield Transformation(text, X)
+        yield Transformation(f"{text} (in the adjoint)", V)
+        yield Transformation(f"{text} (also in the adjoint)", X | V)
+
+
+@cache
+def stale() -> tuple[Transformation, ...]:
+    """What follows from the iterate before the last in place of the last application of the map."""
+    X = _stopped("equation", iterates.right, True, True, ("Xb",))["Xb"]
+    steps: dict[str, dict[str, Change]] = {
+        "φ′ taken at the previous iterate": {"P": lambda s: fac.apply(s.F, X(s)) + s.Z},
+        "Y computed from the iterate before the last": {"Y": lambda s: _readout(s, X(s))},
+        "∂A and ∂C computed with the iterate before the last": {
+            "Xb": X, "P": lambda s: fac.apply(s.F, s.X) + s.Z},
+        "∂A computed with the iterate before the last": {"dF": lambda s: fac.gradients(s.F, X(s), s.V)},
+        "∂C computed with the iterate before the last": {"dC": lambda s: s.G_Y @ X(s).T},
+    }  # fmt: skip
+    return (*_by_rule("", iterates.right, True), *(Transformation(text, changes) for text, changes in steps.items()))
+
+
+def stops() -> Iterator[Transformation]:
+    """The equation, the adjoint equation, or both stopped by another rule, or at the iterate before the last."""
+    yield from stale()
+    for sentence, rule in RULES.items():
+        for before in (False, True):
+            yield from _by_rule(sentence, rule, before)
+
+
+def _readout(s: Steps, X: np.ndarray) -> np.ndarray:
+    Y: np.ndarray = s.C @ X
+    return Y if s.D is None else Y + s.D @ s.U

@@ -1,0 +1,52 @@
+"""The quick cases: few and small, but with something of everything that the cases are about."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from idl_ref.conformance.truth.problem import Case
+
+STEP = 3000  # multiplications that take as long as what a step of an iteration costs besides
+TIMES = 2  # how many of the quick cases have each feature, as far as there are so many
+
+
+def quick(cases: Iterable[Case]) -> list[Case]:
+    """The cheapest cases among which every feature occurs at least twice, in the order of the cases.
+
+    A feature is one of the bugs that a case is meant to find, with the dtype; an activation with a kind of weights; a
+    group; a layout in memory; a map f; whether there is D, a bias, or a start X0; and what is expected.
+    """
+    cases = list(cases)
+    seen: Counter[object] = Counter()
+    chosen = set()
+    for case in sorted(cases, key=work):
+        new = [feature for feature in features(case) if seen[feature] < TIMES]
+        if new:
+            chosen.add(case.id)
+            seen.update(features(case))
+    return [case for case in cases if case.id in chosen]
+
+
+def features(case: Case) -> Iterator[object]:
+    """What a case has, in the sense of `quick`."""
+    problem = case.problem
+    dtype, dense = problem.dtype.name, problem.A is not None
+    yield from ((flag, dtype) for flag in case.flags)
+    yield "activation", problem.activation, dense
+    yield "group", case.group, dtype, dense
+    yield "memory", case.layout, dense
+    yield "f", problem.f, problem.straight_through, dense
+    yield "D", problem.D is None, dtype
+    yield "X0", problem.X0 is not None
+    yield "expected", case.group, case.expect, case.strict
+
+
+def work(case: Case) -> float:
+    """About how many multiplications a plain iteration needs for a case."""
+    n, p, q, m = case.problem.sizes
+    width = n if case.problem.L is None else 2 * case.problem.L.shape[1]
+    condition = case.facts.get("condition") or math.inf
+    steps = min(case.problem.max_iter, 30 * condition)
+    return steps * (n * width * m + STEP) + n * (p + q) * m
