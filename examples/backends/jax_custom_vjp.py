@@ -68,9 +68,9 @@ class PlainJax:
         return p.activation, {name: np.ascontiguousarray(M) for name, M in p.arrays.items()}, (p.tol, p.max_iter)
 
     def forward(self, p):
-        with jax.enable_x64(True):
+        with jax.enable_x64(p.dtype == np.float64):
             return dict(zip(("Y", "X", "converged"), map(np.asarray, self._forward(*self._arguments(p))), strict=True))
 
     def vjp(self, p, G_Y):
-        with jax.enable_x64(True):
+        with jax.enable_x64(p.dtype == np.float64):
             return jax.tree.map(np.asarray, self._vjp(*self._arguments(p), np.ascontiguousarray(G_Y)))

@@ -15,8 +15,7 @@ def equilibrium(phi, A, Z, tol, max_iter):
     eps, tiny = jnp.finfo(Z.dtype).eps, jnp.finfo(Z.dtype).tiny
 
     def column(z):
-        size = jax.lax.stop_gradient(jnp.abs(z).max())
-        stop = jnp.maximum(tol * jnp.minimum(1, size), 2 * eps * size) + tiny
+        stop = tol * jnp.minimum(1, jax.lax.stop_gradient(jnp.abs(z).max())) + tiny
         solver = optx.FixedPointIteration(rtol=4 * eps, atol=stop)
         found = optx.fixed_point(lambda x, Az: phi(Az[0] @ x + Az[1]), solver, 0 * z, (A, z), max_steps=2**15, throw=False)
         return found.value, (found.result == optx.RESULTS.successful) & (found.stats["num_steps"] <= max_iter)

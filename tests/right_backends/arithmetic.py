@@ -102,6 +102,8 @@ class Multiplied(Plain):
 class Padded(Plain):
     """Pads every size to a multiple of 8 by zeros, computes, and cuts the answers."""
 
+    capabilities = EVERYTHING
+
     def padded(self, M):
         return np.pad(M, [(0, -length % 8) for length in M.shape])
 
@@ -119,9 +121,11 @@ class Padded(Plain):
 
 @right
 class RowLoop(Newton):
-    """Adds the products of each entry in a Python loop, with one rounding per sum."""
+    """Adds the products of each entry in a Python loop, with one rounding per sum; large equations it leaves to NumPy."""
 
     def apply(self, factors, X):
+        if X.size > 200:
+            return super().apply(factors, X)
         for F in reversed(factors):
             sums = [[self.total(row * column) for column in X.T] for row in F]
             X = np.array(sums, X.dtype).reshape(len(F), X.shape[1])

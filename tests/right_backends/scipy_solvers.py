@@ -1,7 +1,7 @@
 """SciPy's solvers: each gives a start, column by column, from which the stopping rule is met in a few applications."""
 
 import numpy as np
-from right_backends.base import dense, right
+from right_backends.base import UNCOUNTED, dense, right
 
 from idl_ref.conformance.adapters import Plain
 
@@ -9,6 +9,7 @@ from idl_ref.conformance.adapters import Plain
 class ScipyStart(Plain):
     """Finds a root of x − φ(A x + z), scaled by ‖z‖∞, by one of SciPy's solvers, and goes on from there."""
 
+    capabilities = UNCOUNTED
     method = "hybr"
     options: dict = {}  # noqa: RUF012
 
