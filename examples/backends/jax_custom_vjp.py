@@ -49,7 +49,7 @@ equilibrium.defvjp(forward, backward)
 class PlainJax:
     """Compiles each new shape, which takes a second. XLA replaces subnormal numbers by zero."""
 
-    name, capabilities = "plain JAX", {"subnormal": False}  # noqa: RUF012
+    name, capabilities = "plain JAX", {"subnormal": False}
     names = {"hardtanh": "hard_tanh", "softsign": "soft_sign"}  # noqa: RUF012  JAX's, where they differ
     solve = staticmethod(equilibrium)
 

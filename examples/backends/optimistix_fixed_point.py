@@ -17,7 +17,9 @@ def equilibrium(phi, A, Z, tol, max_iter):
     def column(z):
         stop = tol * jnp.minimum(1, jax.lax.stop_gradient(jnp.abs(z).max())) + tiny
         solver = optx.FixedPointIteration(rtol=4 * eps, atol=stop)
-        found = optx.fixed_point(lambda x, Az: phi(Az[0] @ x + Az[1]), solver, 0 * z, (A, z), max_steps=2**15, throw=False)
+        found = optx.fixed_point(
+            lambda x, Az: phi(Az[0] @ x + Az[1]), solver, 0 * z, (A, z), max_steps=2**15, throw=False
+        )
         return found.value, (found.result == optx.RESULTS.successful) & (found.stats["num_steps"] <= max_iter)
 
     return jax.vmap(column, 1, (1, 0))(Z)
@@ -26,5 +28,5 @@ def equilibrium(phi, A, Z, tol, max_iter):
 class Optimistix(PlainJax):
     """Has the model of the plain JAX backend around optimistix's solver, which takes batches that are not empty."""
 
-    name, capabilities = "optimistix", {"empty": False, "subnormal": False}  # noqa: RUF012
+    name, capabilities = "optimistix", {"empty": False, "subnormal": False}
     solve = staticmethod(equilibrium)

@@ -16,7 +16,7 @@ from idl_ref import activations
 class ScipyRoot:
     """Finds the root of x − φ(A x + z) in float64, column by column, in units of ‖z‖∞, and V by LU factorisations."""
 
-    name, method, options = "SciPy root", "hybr", {"xtol": 1e-15}  # noqa: RUF012
+    name, method, options = "SciPy root", "hybr", {"xtol": 1e-15}
     capabilities = {"stops": "residual", "phi0": 0.0}  # noqa: RUF012
 
     def _solve(self, p):
@@ -54,7 +54,7 @@ class ScipyRoot:
 class ScipyKrylov(ScipyRoot):
     """Multiplies by A only: by `newton_krylov` forward, and by GMRES backward."""
 
-    name, method, options = "SciPy newton_krylov", "krylov", {"fatol": 1e-14, "maxiter": 50}  # noqa: RUF012
+    name, method, options = "SciPy newton_krylov", "krylov", {"fatol": 1e-14, "maxiter": 50}
 
     def _adjoint(self, M, g):
         scale = np.abs(g).max(initial=0) or 1.0

@@ -47,7 +47,9 @@ def add(commands: Any, formatter: Any) -> None:
         help="check another backend against exact answers",
         description="Check any backend of implicit models against exact answers, and name what is wrong with it.",
     )
-    inner = parser.add_subparsers(title="commands", required=True, metavar="{run,compare,export,check,list,bugs,generate}")
+    inner = parser.add_subparsers(
+        title="commands", required=True, metavar="{run,compare,export,check,list,bugs,generate}"
+    )
 
     def command(name: str, action: Any, help: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = inner.add_parser(name, help=help, formatter_class=formatter)
@@ -72,8 +74,8 @@ def add(commands: Any, formatter: Any) -> None:
     )
     for parser, help in folders:
         parser.add_argument("directory", type=Path, metavar="DIR", help=help)
-    for name, which in (("before", "the older report"), ("after", "the newer report")):
-        comparison.add_argument(name, type=Path, metavar=f"{name.upper()}.json", help=which)
+    for name in ("before", "after"):
+        comparison.add_argument(name, type=Path, metavar=f"{name.upper()}.json", help="a report that run wrote")
     check.add_argument("results", type=Path, metavar="RESULTS", help="the answers, in one folder per case")
     run.add_argument("--fast", action="store_true", help="check few and small cases, with something of everything")
     run.add_argument("--score", action="store_true", help="measure accuracy, iterations, time and memory as well")

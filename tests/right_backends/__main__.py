@@ -6,9 +6,8 @@ python -m right_backends [--fast] [NAME …]
 import sys
 import time
 
-from right_backends import RIGHT
-
 from idl_ref.conformance import check_backend
+from right_backends import RIGHT
 
 fast, names = "--fast" in sys.argv, [name for name in sys.argv[1:] if name != "--fast"]
 for name in names or RIGHT:

@@ -4,12 +4,12 @@ from dataclasses import replace
 from math import fsum
 
 import numpy as np
-from right_backends.base import right
-from right_backends.methods import Newton
 
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.truth import exact
 from idl_ref.conformance.truth.backend import EVERYTHING
+from right_backends.base import right
+from right_backends.methods import Newton
 
 
 class Inside(Plain):
@@ -121,7 +121,7 @@ class Padded(Plain):
 
 @right
 class RowLoop(Newton):
-    """Adds the products of each entry in a Python loop, with one rounding per sum; large equations it leaves to NumPy."""
+    """Adds the products of each entry in a Python loop, with one rounding per sum, unless there are too many."""
 
     def apply(self, factors, X):
         if X.size > 200:

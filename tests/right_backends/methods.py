@@ -1,9 +1,9 @@
 """Other methods for X = φ(A X + Z): relaxation, Newton, bisection, other starts and other ways to stop."""
 
 import numpy as np
-from right_backends.base import UNCOUNTED, ByResidual, dense, right
 
 from idl_ref.conformance.adapters import Plain
+from right_backends.base import UNCOUNTED, ByResidual, dense, right
 
 
 @right

@@ -1,9 +1,9 @@
 """SciPy's solvers: each gives a start, column by column, from which the stopping rule is met in a few applications."""
 
 import numpy as np
-from right_backends.base import UNCOUNTED, dense, right
 
 from idl_ref.conformance.adapters import Plain
+from right_backends.base import UNCOUNTED, dense, right
 
 
 class ScipyStart(Plain):
@@ -42,18 +42,18 @@ class ScipyLevenberg(ScipyStart):
 class ScipyKrylov(ScipyStart):
     """A Newton–Krylov method."""
 
-    method, options = "krylov", {"fatol": 1e-12, "maxiter": 20}  # noqa: RUF012
+    method, options = "krylov", {"fatol": 1e-12, "maxiter": 20}
 
 
 @right
 class ScipyAnderson(ScipyStart):
     """Anderson mixing."""
 
-    method, options = "anderson", {"fatol": 1e-12, "maxiter": 50}  # noqa: RUF012
+    method, options = "anderson", {"fatol": 1e-12, "maxiter": 50}
 
 
 @right
 class ScipyBroyden(ScipyStart):
     """Broyden's first method."""
 
-    method, options = "broyden1", {"fatol": 1e-12, "maxiter": 50}  # noqa: RUF012
+    method, options = "broyden1", {"fatol": 1e-12, "maxiter": 50}

@@ -16,6 +16,7 @@ def svg(report: Report) -> str:
     run = sum(r.outcome != SKIPPED for r in report.results)
     text = f"{len(report.passed)} of {run}"
     left, right = (round(LETTER * len(words) + 2 * MARGIN) for words in (TITLE, text))
+    end = f"a3 3 0 0 1 3 3v{HEIGHT - 6}a3 3 0 0 1-3 3h-{right - 3}z"
     label = escape(f"{report.backend}: {TITLE}, {text} checks passed", quote=True)
 
     def words(of: str, x: int) -> str:
@@ -25,7 +26,7 @@ def svg(report: Report) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="{HEIGHT}" role="img" '
         f'aria-label="{label}"><title>{label}</title>'
         f'<rect width="{left + right}" height="{HEIGHT}" rx="3" fill="#444"/>'
-        f'<path d="M{left} 0h{right - 3}a3 3 0 0 1 3 3v14a3 3 0 0 1-3 3h-{right - 3}z" fill="{COLOURS[report.verdict]}"/>'
+        f'<path d="M{left} 0h{right - 3}{end}" fill="{COLOURS[report.verdict]}"/>'
         f'<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">'
         f"{words(TITLE, MARGIN)}{words(text, left + MARGIN)}</g></svg>\n"
     )

@@ -72,8 +72,8 @@ def scores(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
     for name, old in before["accuracy"].items():
         if name in after["accuracy"]:
             new = after["accuracy"][name]
-            words = [f"{of['median']:.2g} ({of['worst']:.2g})" for of in (old, new)]
-            yield _line(f"error of {name}", *words, old["worst"], new["worst"])
+            was, now = (f"{of['median']:.2g} ({of['worst']:.2g})" for of in (old, new))
+            yield _line(f"error of {name}", was, now, old["worst"], new["worst"])
     if before["iterations"] and after["iterations"]:
         old, new = before["iterations"]["median"], after["iterations"]["median"]
         yield _line("iterations / fewest", f"{old:.3g}", f"{new:.3g}", old, new)

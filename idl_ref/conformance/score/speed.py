@@ -6,6 +6,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,15 +42,17 @@ def speed(backend: Any, declared: Capabilities) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for size in SIZES:
         asked, G_Y = problem(size, declared)
-        calls = {"forward": lambda b, p=asked: b.forward(p)}
-        if declared.vjp:
-            calls["vjp"] = lambda b, p=asked, G=G_Y: b.vjp(p, G)
-        for what, call in calls.items():
-            measured = _measured(backend, call, "Y" if what == "forward" else "B")
+        for what in ("forward", "vjp")[: 1 + declared.vjp]:
+            name = "Y" if what == "forward" else "B"
+            measured = _measured(backend, partial(_called, what, asked, G_Y), name)
             result[f"{size} {what}"] = measured
             if measured.get("seconds", PATIENCE) >= PATIENCE:
                 return result
     return result
+
+
+def _called(what: str, asked: Problem, G_Y: np.ndarray, backend: Any) -> Any:
+    return backend.forward(asked) if what == "forward" else backend.vjp(asked, G_Y)
 
 
 def _measured(backend: Any, call: Callable[[Any], Any], name: str) -> dict[str, Any]:
