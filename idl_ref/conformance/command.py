@@ -1,4 +1,4 @@
-"""The command line of the kit: the commands run, export, check, list, bugs and generate."""
+"""The command line of the kit: the commands run, compare, export, check, list, bugs and generate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shlex
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ from idl_ref.conformance.judge.call import STOPS
 from idl_ref.conformance.judge.report import Report, Result
 from idl_ref.conformance.judge.smallest import smallest
 from idl_ref.conformance.judge.text import short
+from idl_ref.conformance.score import badge, compare
+from idl_ref.conformance.score.accuracy import Noted
+from idl_ref.conformance.score.scored import scored
 from idl_ref.conformance.truth import draws, files, shrinking, vectors
 from idl_ref.conformance.truth.flags import FLAGS
 from idl_ref.conformance.truth.problem import Case
 from idl_ref.files import replacing
 
-FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html}
+FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html,
+           ".svg": badge.svg}  # fmt: skip
 
 TIMEOUT = 10.0  # seconds
 
@@ -44,11 +49,13 @@ def add(commands: Any, formatter: Any) -> None:
         help="check another backend against exact answers",
         description="Check any backend of implicit models against exact answers, and name what is wrong with it.",
     )
-    inner = parser.add_subparsers(title="commands", required=True, metavar="{run,export,check,list,bugs,generate}")
+    inner = parser.add_subparsers(
+        title="commands", required=True, metavar="{run,compare,export,check,list,bugs,generate}"
+    )
 
     def command(name: str, action: Any, help: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = inner.add_parser(name, help=help, formatter_class=formatter)
-        parser.set_defaults(run=action, verb=name, fast=False, draws=0, seed=0, cases=[])
+        parser.set_defaults(run=action, verb=name, fast=False, score=False, draws=0, seed=0, cases=[])
         return parser
 
     run = command("run", _run, "check a backend")
@@ -56,6 +63,7 @@ def add(commands: Any, formatter: Any) -> None:
     which.add_argument("--backend", metavar="MODULE:OBJECT", help="a Python object, or a class whose call gives one")
     which.add_argument("--command", metavar="COMMAND", help="a program that answers requests in JSON, one per line")
     run.add_argument("--timeout", type=float, default=TIMEOUT, metavar="S", help="time limit for each answer, in s")
+    comparison = command("compare", _compare, "show what got better and what got worse between two reports")
     export = command("export", _export, "write every case as plain files")
     check = command("check", _check, "check the answers that another program wrote to exported cases")
     shown = command("list", _list, "print the cases, and the bugs that each is meant to find")
@@ -68,6 +76,8 @@ def add(commands: Any, formatter: Any) -> None:
     )
     for parser, help in folders:
         parser.add_argument("directory", type=Path, metavar="DIR", help=help)
+    for name in ("before", "after"):
+        comparison.add_argument(name, type=Path, metavar=f"{name.upper()}.json", help="a report that run wrote")
     check.add_argument("results", type=Path, metavar="RESULTS", help="the answers, in one folder per case")
     run.add_argument("--draws", type=int, default=0, metavar="N", help="check N new cases; without --groups, no others")
     run.add_argument("--seed", type=int, default=0, metavar="S", help="what the new cases are drawn from")
@@ -76,6 +86,7 @@ def add(commands: Any, formatter: Any) -> None:
     where = "where the smallest cases are written that new cases which fail are shrunk to"
     run.add_argument("--smallest", type=Path, default=Path(), metavar="DIR", help=where)
     run.add_argument("--fast", action="store_true", help="check few and small cases, with something of everything")
+    run.add_argument("--score", action="store_true", help="measure accuracy, iterations, time and memory as well")
     for parser, more in ((run, "; list prints both"), (check, "; list prints both"), (shown, "")):
         names = f"names of groups, or ids of cases or checks, or patterns of these{more}"
         parser.add_argument("--groups", nargs="+", metavar="NAME", help=names)
@@ -130,8 +141,9 @@ def imported(name: str) -> Any:
 
 def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | None, again: list[str]) -> int:
     given = [shrinking.read(path) for path in options.cases]
+    noted = Noted(backend, vectors.load()) if options.score else None
     report = runner.check_backend(
-        backend,
+        noted or backend,
         groups,
         _expected(options.expected_failures),
         progress=partial(_progress, options),
@@ -143,6 +155,8 @@ def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | Non
     )
     if sys.stderr.isatty():
         print(file=sys.stderr)
+    if noted and not report.interrupted:
+        report = replace(report, score=scored(noted, report))
     print(report)
     _write_smallest(backend, report, options, given, again)
     failed: OSError | None = None
@@ -211,6 +225,12 @@ def _check_reports(paths: list[Path]) -> None:
             raise ValueError(f"--report must end in {', '.join(FORMATS)}; got {path}.")
         if not path.parent.is_dir():
             raise ValueError(f"--report must lie in a folder that exists; got {path}.")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    lines, broken = compare.compared(compare.load(options.before), compare.load(options.after))
+    print("\n".join(lines))
+    return int(broken > 0)
 
 
 def _export(options: argparse.Namespace) -> int:

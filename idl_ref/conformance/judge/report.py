@@ -103,6 +103,8 @@ class Report:
         The command line of the run without its groups; empty if there was none.
     interrupted : bool
         Whether the run ended before all checks were done. Such a report is not ok.
+    score : dict or None
+        What `run --score` measured; "words" is a list of lines that say it.
     """
 
     backend: str
@@ -114,6 +116,7 @@ class Report:
     declared: str = ""
     command: str = ""
     interrupted: bool = False
+    score: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         _clean(self, "backend", "problems", "notes", "declared", "command")
@@ -202,6 +205,7 @@ class Report:
         head = [("result", self.summary.partition(": ")[2]), ("declared", self.declared or "nothing but the default")]
         head += [("versions", ", ".join([*versions, f"cases {self.vectors[:12]}"]))]
         head += [("problem", text) for text in self.problems]
+        head += [("score", text) for text in (self.score or {}).get("words", ())]
         sections = [self._section(cause, results) for cause, results in self.causes]
         reasons = Counter(r.message for r in self.skipped).most_common()
         foot = [("skipped", "; ".join(f"{n} checks: {reason}" for reason, n in reasons))] * bool(reasons)
@@ -236,6 +240,7 @@ class Report:
             del result["evidence"]
         head = {"schema": SCHEMA, "backend": self.backend, "ok": self.ok, "vectors": self.vectors}
         head |= {"declared": self.declared, "command": self.command, "interrupted": self.interrupted}
+        head |= {"score": self.score} if self.score else {}
         rest = {"environment": self.environment, "problems": self.problems, "notes": self.notes, "results": results}
         return json.dumps(head | rest, indent=1, ensure_ascii=False) + "\n"
 
