@@ -316,7 +316,7 @@ CONTRACTS = {
     "estimators.classifier.ImplicitClassifier.__init__",
 }  # the parameters that design and users rely on
 KERNELS = re.compile(
-    r"backends\.(numba\.(columns|descent|dots|functions|kernels|one_sample|passes|products|rounded|simd\w*|trials)|cuda\.)"
+    r"backends\.(numba\.(columns|descent|dots|functions|kernels|maps|one_sample|passes|products|rounded|simd\w*|trials)|cuda\.)"
 )
 
 

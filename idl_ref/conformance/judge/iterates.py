@@ -44,7 +44,7 @@ def path(case: Case, what: str) -> Path:
     start = s.X0 if what == "equation" and s.X0 is not None else np.zeros_like(Z)
     length = max(1, min(case.problem.max_iter, LONGEST, NUMBERS // max(Z.size, 1)))
     phi, sizes = s.activation.phi, tuple(map(np.abs, F))
-    floor, slopes = unit(case.problem.dtype).floor, s.activation.lipschitz if scale is None else scale
+    floor, slopes = unit(case.problem.storage).floor, s.activation.lipschitz if scale is None else scale
     X, noise = [start], []
     for _ in range(length):
         P = fac.apply(F, X[-1])

@@ -40,20 +40,31 @@ SAFETY = 2.0  # the factor by which residuals and results are allowed to exceed 
 
 
 class Unit(NamedTuple):
-    """Constants of one dtype: u, half of eps; floor, 4 eps; and eta, the smallest positive number."""
+    """Constants of one dtype: u, half of eps; floor, 4 eps; and eta, the smallest positive number.
+
+    Where the dtype is one of storage, sums are due in float32, whose u is `inside`, and two roundings to the dtype.
+    """
 
     u: float
     floor: float
     eta: float
+    inside: float | None = None
 
     def gamma(self, k: int) -> float:
-        return k * self.u / (1 - k * self.u)
+        u = self.u if self.inside is None else self.inside
+        return k * u / (1 - k * u) + (0 if self.inside is None else 2 * self.u)
 
 
-def unit(dtype: np.dtype, flushes: bool = False) -> Unit:
-    """The constants of a dtype; eta is the smallest normal number where smaller ones are flushed to zero."""
+def unit(dtype: np.dtype | str, flushes: bool = False) -> Unit:
+    """The constants of a dtype, which may be named; "bfloat16" has the range of float32 and 8 significant bits.
+
+    eta is the smallest normal number where smaller ones are flushed to zero.
+    """
+    if dtype == "bfloat16":
+        return Unit(2.0**-8, 2.0**-7, 2.0**-126 if flushes else 2.0**-133, 2.0**-24)
     info = np.finfo(dtype)
-    return Unit(float(info.eps) / 2, 4 * float(info.eps), float(info.tiny if flushes else info.smallest_subnormal))
+    u, eta = float(info.eps) / 2, float(info.tiny if flushes else info.smallest_subnormal)
+    return Unit(u, 8 * u, eta) if u < 2.0**-20 else Unit(u, 2 * u, eta, 2.0**-24)
 
 
 class Equation(NamedTuple):
@@ -102,7 +113,7 @@ def equation(problem: Problem, style: Style = ORDINARY) -> Equation:
         Z, Z_size = B @ U, np.abs(B) @ np.abs(U)
     size = reduce(np.matmul, map(np.abs, factors))
     terms = sum(F.shape[1] for F in factors)
-    un, lipschitz = unit(problem.dtype, style.flushes), activations.get(problem.activation).lipschitz
+    un, lipschitz = unit(problem.storage, style.flushes), activations.get(problem.activation).lipschitz
     lost = np.where(style.flushes & (np.abs(U) < un.eta), np.abs(U), 0)
     return Equation(factors, size, Z, Z_size, terms, lipschitz, un, lost, style.residual)
 
@@ -238,7 +249,7 @@ def _factor_gradients(
 
 def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> np.ndarray:
     """The error of the gradient of the raw weights, for an error E of the gradient G of the effective weights."""
-    raw, un = np.abs(raw, dtype=np.float64), unit(problem.dtype)
+    raw, un = np.abs(raw, dtype=np.float64), unit(problem.storage)
     if problem.f == "none" or raw.size == 0:
         return E
     E = E + un.gamma(raw.shape[1] + 8) * np.abs(G)

@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "14a09d71813b99bbfa9321547f04db23707af1e493fa8bb9993762998cf5f852"
+SHA256 = "30d53de2feec59629a34d2810e3fdafad8e35b027c2435360963653d249af6a8"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 

@@ -103,7 +103,7 @@ def stopping() -> Iterator[Case]:
     comment = "a chain of units and a loose tolerance: the slopes of the iterate before the last are far off"
     for phi in ("tanh", "softplus"):
         arrays = {"A": A, **weights(generator(f"chain {phi}"), 4, 2, 2, 3, positive=True)}
-        arrays["B"] += 0.5
+        arrays["B"], arrays["U"] = arrays["B"] + 0.5, arrays["U"] / 2  # where φ is most curved
         id = f"stopping-slopes-{phi}"
         yield case(id, comment, "stale stopping", arrays, tol=2.0**-7, activation=phi, strict=True)
 
