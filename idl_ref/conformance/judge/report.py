@@ -164,9 +164,9 @@ class Report:
         """
         left, groups = self.failed, []
         while votes := Counter(cause for r in left for cause in r.causes[:1]):
-            cause = max(votes, key=lambda c: (not c.startswith(UNEXPLAINED), COUNTS not in c, votes[c]))
+            cause = max(votes, key=lambda c: (COUNTS not in c, votes[c] / (10 if c.startswith(UNEXPLAINED) else 1)))
             explained = [r for r in left if cause in r.causes]
-            groups.append((cause, explained))
+            groups.append((cause if cause.startswith(UNEXPLAINED) else f"error matches: {cause}", explained))
             left = [r for r in left if r not in explained]
         groups += [
             ("failures without numbers to compare", [r for r in left if r.ratio is None]),
