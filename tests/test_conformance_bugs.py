@@ -214,7 +214,7 @@ NAMED = ["contraction-*-0.5-float64", "stopping-*-tanh", "rank-2-*", "shape-bias
 def test_failures_are_named(name):
     report = check_backend(BUGS[name](), groups=NAMED)
     cause, explained = report.causes[0]
-    assert diagnosis(name) in cause
+    assert diagnosis(name).removeprefix("gradients ") in cause
     assert explained
 
 

@@ -96,7 +96,7 @@ def _from_size(cause: Cause, passed: list[Evidence], probe: Probe | None, deadli
     where = cause.where
     if where is None or not where.size or probe is None or time.monotonic() > deadline:
         return cause
-    at = next(e for e in cause.explained if features.sizes(e.case)[where.size] == where.least)
+    at = min(cause.explained, key=lambda e: features.sizes(e.case)[where.size])
     below = [v for e in passed if (v := features.sizes(e.case)[where.size]) < where.least]
     least = first(probe, at, where.size, max(below), where.least) if below else None
     if least is None:
@@ -252,7 +252,9 @@ def _complete(cause: Cause, failures: list[Measured]) -> Cause:
     """The cause with all failures that it explains; more loosely, because the sample has shown it to be right."""
     seen = {e.key for e in cause.explained}
     more = [e for e, known in failures if e.key not in seen and _fits(cause.wrong, e, known, LOOSELY)]
-    return replace(cause, explained=[*cause.explained, *more])
+    explained = [*cause.explained, *more]
+    where = features.separating(*([(e.case, e.check) for e in es] for es in (explained, cause.against)))
+    return replace(cause, explained=explained, where=where)
 
 
 def _fits(wrong: Transformation, e: Evidence, known: dict[str, Known], close: float = CLOSE) -> bool:

@@ -104,6 +104,9 @@ def _spread(done: np.ndarray, p: Path) -> np.ndarray:
 
 
 RULES: dict[str, Rule] = {
+    "the rounding of a step measured by the norm of the column: one large row stops all others": no_less_than(
+        lambda p: p.noise.max(axis=1, keepdims=True)
+    ),
     "an absolute tolerance: the iteration stops at once for small inputs": no_less_than(lambda p: p.tol),
     "a tolerance relative to the largest column of the batch": no_less_than(
         lambda p: _allowed(p).max(axis=(1, 2), keepdims=True)
@@ -124,9 +127,6 @@ RULES: dict[str, Rule] = {
     "the step of the first hidden unit alone compared with the tolerance": lambda p: (p.step <= _allowed(p))[:, 0],
     "a column taken as converged when one of its hidden units is": lambda p: (p.step <= _allowed(p)).any(axis=1),
     "the square of the step compared with the tolerance": lambda p: (p.step**2 <= _allowed(p)).all(axis=1),
-    "the rounding of a step measured by the norm of the column: one large row stops all others": no_less_than(
-        lambda p: p.noise.max(axis=1, keepdims=True)
-    ),
 } | {
     f"a tolerance never below 10^-{k} ‖z‖∞": no_less_than(lambda p, k=k: 10.0**-k * p.size)
     for k in range(1, 12)

@@ -21,7 +21,7 @@ from idl_ref.conformance.judge.evidence import Known, columns, worst
 from idl_ref.conformance.judge.iterates import RULES, Rule
 from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError
 from idl_ref.conformance.judge.transformations import Change, Transformation
-from idl_ref.conformance.truth.bounds import bounds
+from idl_ref.conformance.truth.bounds import bounds, equation
 from idl_ref.conformance.truth.problem import Arrays, Case, laid_out
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
@@ -262,6 +262,14 @@ def _in_chunks(chunk: int, size: int) -> int:
 STALE = "the iterate before the last application of the map returned"
 
 
+UNJUDGED = "g(x̂) returned where only x̂ was judged and g is no contraction"
+
+
+def _expands(case: Case) -> bool:
+    eq = equation(case.problem)
+    return bool((eq.lipschitz * eq.size).sum(axis=1).max(initial=0.0) >= 1)
+
+
 def _stopped(what: str, rule: Rule, together: bool, back: int, names: tuple[str, ...]) -> dict[str, Change]:
     def change(s: Steps) -> np.ndarray:
         X = iterates.stopped(iterates.path(s.case, what), rule, together, back)
@@ -314,6 +322,8 @@ def _stale(back: int) -> Iterator[Transformation]:
 def stops() -> Iterator[Transformation]:
     """The equation, the adjoint equation, or both stopped by another rule, or at the iterate before the last."""
     yield from stale()
+    for together in (True, False):
+        yield Transformation(UNJUDGED, _stopped("equation", iterates.right, together, 0, ("Xf", "Xb")), _expands)
     for sentence, rule in RULES.items():
         for back in (0, 1):
             yield from _by_rule(sentence, rule, back)
