@@ -182,6 +182,7 @@ FLOORS = {
     "conformance.judge.protocols": 34,
     "conformance.judge.verdicts": 34,
     "conformance.judge.quick": 33,
+    "conformance.judge.thresholds": 34.5,
     "conformance.judge.runner": 35,
     "conformance.judge.detection": 36,
     "conformance.judge.smallest": 36,

@@ -8,7 +8,7 @@ have failed them, unless a simple condition, such as n ≥ 33, tells the two apa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -29,6 +29,8 @@ CAUSES = 3
 LOOSELY = 0.15  # what CLOSE becomes for the failures on which a cause was not chosen
 
 
+Probe = Callable[[Evidence, str, int], bool]  # whether the backend fails the check of a case with n, … changed
+LARGEST = 1100  # no fresh problem has a larger size
 Measured = tuple[Evidence, dict[str, Known]]  # with the arrays that were compared
 
 
@@ -62,24 +64,59 @@ class Cause:
         return f"{text} (explains {len(self.explained)} of {failures} wrong answers{contradicts})"
 
 
-def diagnosed(results: list[Result], seconds: float = SECONDS) -> list[Result]:
-    """The results, in which every failure with numbers has the causes that explain it, or what is known about it."""
+def diagnosed(results: list[Result], probe: Probe | None = None, seconds: float = SECONDS) -> list[Result]:
+    """The results, in which every failure with numbers has the causes that explain it, or what is known about it.
+
+    A probe, which tells whether the backend fails at another size, is asked from which size on a cause holds.
+    """
     failures = [r.evidence for r in results if _has_numbers(r)]
     passed = [r.evidence for r in results if r.outcome != FAILED and r.evidence is not None]
     passed = [e for e in passed if _cost(e)[1] < LARGE]
     deadline = time.monotonic() + seconds
     found = _search([*map(_measured, failures)], passed, _remembered(results), deadline)
+    found = [_from_size(cause, passed, probe, deadline) for cause in found]
     explained = {e.key for cause in found for e in cause.explained}
     rest = _unexplained([e for e in failures if e.key not in explained], passed)
     done, located = [], _located(results)
+    best = (found[0].sentence(len(failures)),) if found else ()
     for r in results:
         if r.outcome == FAILED and r.causes:
             r = replace(r, causes=tuple(located.get(cause, cause) for cause in r.causes))
         if _has_numbers(r):
             mine = [c.sentence(len(failures)) for c in found if any(e.key == r.evidence.key for e in c.explained)]
             r = replace(r, causes=tuple(mine[:CAUSES]) or (rest,))
+        elif r.outcome == FAILED and not r.causes and "already in a separate call" in r.message:
+            r = replace(r, causes=best)  # a protocol that found nothing new
         done.append(replace(r, evidence=None))
     return [_inherited(r, done) for r in done]
+
+
+def _from_size(cause: Cause, passed: list[Evidence], probe: Probe | None, deadline: float) -> Cause:
+    """The cause with the exact size from which on the backend is wrong, by bisection with fresh problems."""
+    where = cause.where
+    if where is None or not where.size or probe is None or time.monotonic() > deadline:
+        return cause
+    at = next(e for e in cause.explained if features.sizes(e.case)[where.size] == where.least)
+    below = [v for e in passed if (v := features.sizes(e.case)[where.size]) < where.least]
+    least = first(probe, at, where.size, max(below), where.least) if below else None
+    if least is None:
+        return cause
+    return replace(cause, where=where._replace(sentence=f"wrong from {where.size} = {least} on"))
+
+
+def first(probe: Probe, e: Evidence, size: str, passes: int, least: int) -> int | None:
+    """The smallest size that fails, between one that passes and one that fails; None if fresh problems do not agree."""
+    if least > LARGEST:
+        return None
+    try:
+        if probe(e, size, passes) or not probe(e, size, least):
+            return None
+        while least - passes > 1:
+            middle = (passes + least) // 2
+            passes, least = (passes, middle) if probe(e, size, middle) else (middle, least)
+    except ArithmeticError:
+        return None  # a fresh problem of this kind has no answer
+    return least
 
 
 def _has_numbers(r: Result) -> bool:
@@ -149,7 +186,7 @@ def _search(
         best = sorted(
             (c for c in (_opposed(c, passed, deadline) for c in best) if c.weight > 0), key=lambda c: -c.weight
         )
-        best = best or [c for c in (_weighed(a, left, [], deadline) for a in numbers.accuracies()) if c is not None][:1]
+        best = best or [c for a in numbers.accuracies() if (c := _coarse(a, left)) is not None]
         if not best:
             left = left[1:]
             continue
@@ -187,13 +224,19 @@ def _weighed(wrong: Transformation, failures: list[Measured], passed: list[Evide
     return cause if cause.explained and cause.weight > 0 else None
 
 
+def _coarse(accuracy: numbers.Accuracy, failures: list[Measured]) -> Cause | None:
+    """A coarse dtype as a cause: errors of such a size mean something only where nearly all failures have it."""
+    cause = Cause(accuracy, [e for e, known in failures if accuracy.explains(e.case, known)])
+    return cause if len(cause.explained) >= max(3, 0.7 * len(failures)) else None
+
+
 def _opposed(cause: Cause, passed: list[Evidence], deadline: float) -> Cause:
     """The cause with what passed and speaks against it, and the condition that excludes it."""
     against = []
     for e in passed:
         if time.monotonic() > deadline:
             break
-        answer = None if isinstance(cause.wrong, numbers.Accuracy) else _answer(cause.wrong, e.case, e.check)
+        answer = _answer(cause.wrong, e.case, e.check)
         if answer is not None and is_wrong(answer, e):
             against.append(e)
     where = features.separating(*([(e.case, e.check) for e in es] for es in (cause.explained, against)))

@@ -98,6 +98,11 @@ def any_column(p: Path) -> np.ndarray:
     return np.repeat(right(p).any(axis=1, keepdims=True), p.size.size, axis=1)
 
 
+def _spread(done: np.ndarray, p: Path) -> np.ndarray:
+    """One decision for all columns.   (K, 1) -> (K, m)"""
+    return np.repeat(done, p.size.size, axis=1)
+
+
 RULES: dict[str, Rule] = {
     "an absolute tolerance: the iteration stops at once for small inputs": no_less_than(lambda p: p.tol),
     "a tolerance relative to the largest column of the batch": no_less_than(
@@ -112,6 +117,13 @@ RULES: dict[str, Rule] = {
     "the iteration stopped when the first column of the batch converges": any_column,
     "the mean over the units of a step compared with the tolerance": by_norm(lambda M: M.mean(axis=1)),
     "the root mean square of a step compared with the tolerance": by_norm(lambda M: np.sqrt((M**2).mean(axis=1))),
+    "the step of the last sample alone compared with the tolerance": lambda p: _spread(right(p)[:, -1:], p),
+    "the iteration stopped when nine tenths of the batch have converged": lambda p: _spread(
+        right(p).mean(axis=1, keepdims=True) >= 0.9, p
+    ),
+    "the step of the first hidden unit alone compared with the tolerance": lambda p: (p.step <= _allowed(p))[:, 0],
+    "a column taken as converged when one of its hidden units is": lambda p: (p.step <= _allowed(p)).any(axis=1),
+    "the square of the step compared with the tolerance": lambda p: (p.step**2 <= _allowed(p)).all(axis=1),
     "the rounding of a step measured by the norm of the column: one large row stops all others": no_less_than(
         lambda p: p.noise.max(axis=1, keepdims=True)
     ),

@@ -70,21 +70,25 @@ def _of(names: tuple[str, ...], change: Callable[..., np.ndarray]) -> dict[str, 
 
 
 WEIGHTS = ("A", "L", "R", "B", "C", "D")
-PLACES: dict[str, tuple[str, ...]] = {name: (name,) for name in INPUTS} | {
-    "all weights": WEIGHTS,
-    "B, C and D": ("B", "C", "D"),
-    "A, B and U": ("A", "L", "R", "B", "U"),
-    "all inputs": (*WEIGHTS, "U", "G_Y"),
-    "B U": ("Z",),
-    "X": ("Xf", "Xb"),
-    "X for Y alone": ("Xf",),
-    "X for the gradients alone": ("Xb",),
-    "V": ("V",),
-    "φ′": ("S",),
-    "Cᵀ G_Y": ("G",),
-    "Y": ("Y",),
-    "the gradients": ("dF", "dB", "dC", "dD", "dU"),
-}
+PLACES: dict[str, tuple[str, ...]] = (
+    {"A, or L and R,": ("A", "L", "R")}
+    | {name: (name,) for name in INPUTS if name != "A"}
+    | {
+        "all weights": WEIGHTS,
+        "B, C and D": ("B", "C", "D"),
+        "A, B and U": ("A", "L", "R", "B", "U"),
+        "all inputs": (*WEIGHTS, "U", "G_Y"),
+        "B U": ("Z",),
+        "X": ("Xf", "Xb"),
+        "X for Y alone": ("Xf",),
+        "X for the gradients alone": ("Xb",),
+        "V": ("V",),
+        "φ′": ("S",),
+        "Cᵀ G_Y": ("G",),
+        "Y": ("Y",),
+        "the gradients": ("dF", "dB", "dC", "dD", "dU"),
+    }
+)
 
 
 def roundings() -> Iterator[Transformation]:
@@ -98,6 +102,25 @@ def roundings() -> Iterator[Transformation]:
         for small in (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
             sentence = f"entries of {place} below {small:g} set to zero"
             yield Transformation(sentence, _of(names, partial(_pruned, small=small)))
+
+
+_PRODUCTS: dict[str, Callable[[Steps, Callable[[np.ndarray], np.ndarray]], dict[str, Any]]] = {
+    "B U": lambda s, r: {"Z": r(s.B) @ r(s.U)},
+    "C X + D U": lambda s, r: {"Y": r(s.C) @ r(s.Xf) + (0 if s.D is None else r(s.D) @ r(s.U))},
+    "the products of the gradients": lambda s, r: {
+        "dB": r(s.V) @ r(s.U).T, "dC": r(s.G_Y) @ r(s.Xb).T, "dD": r(s.G_Y) @ r(s.U).T,
+        "dU": r(s.B).T @ r(s.V) + (0 if s.D is None else r(s.D).T @ r(s.G_Y)),
+        "dF": fac.gradients(tuple(map(r, s.F)), r(s.Xb), r(s.V))},
+}  # fmt: skip
+
+
+def products() -> Iterator[Transformation]:
+    """Both factors of products rounded, as units for matrices do."""
+    for what, values in _PRODUCTS.items():
+        steps = {"B U": ("Z",), "C X + D U": ("Y",)}.get(what, ("dB", "dC", "dD", "dU", "dF"))
+        for dtype in ("TF32", "bfloat16", "float16"):
+            change = {name: (lambda s, name=name, f=values, r=PRECISIONS[dtype]: f(s, r)[name]) for name in steps}
+            yield Transformation(f"{what} computed in {dtype}", change)
 
 
 def _clipped(M: np.ndarray, c: float) -> np.ndarray:
@@ -130,10 +153,8 @@ def coarser(case: Case, dtype: np.dtype) -> Arrays:
 
 
 def accuracies() -> Iterator[Accuracy]:
-    """Results as accurate as those of float32 or float16, whatever is rounded."""
-    for name in ("float32", "float16"):
-        yield Accuracy(f"something computed in {name}: the errors are as large as rounding to {name} makes them",
-                       dtype=np.dtype(name))  # fmt: skip
+    """Results as accurate as those of float32, whatever is rounded."""
+    yield Accuracy("something computed in float32: the errors are as large as rounding to float32 makes them")
 
 
 # --- memory and sizes -------------------------------------------------------------------------------------------------
@@ -193,6 +214,8 @@ def _fewer_samples(kept: Callable[[int], int]) -> dict[str, Change]:
 _AXES: tuple[tuple[str, str, Callable[[Case], int], Callable[[Callable[[int], int]], dict[str, Change]]], ...] = (
     ("units", "A X", lambda c: c.problem.sizes[0],
      lambda kept: {"F": lambda s: (*s.right("F")[:-1], _cut(s.right("F")[-1], kept(len(s.B)), 1))}),
+    ("units", "the results of A X", lambda c: c.problem.sizes[0],
+     lambda kept: {"F": lambda s: (_cut(s.right("F")[0], kept(len(s.B)), 0), *s.right("F")[1:])}),
     ("units", "Aᵀ V", lambda c: c.problem.sizes[0],
      lambda kept: {"Ft": lambda s: (*s.right("Ft")[:-1], _cut(s.right("Ft")[-1], kept(len(s.B)), 1))}),
     ("units", "C X", lambda c: c.problem.sizes[0], lambda kept: {

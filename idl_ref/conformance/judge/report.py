@@ -18,6 +18,7 @@ from idl_ref.conformance.judge import pages
 from idl_ref.conformance.judge.text import short
 
 PASSED, FAILED, SKIPPED, EXPECTED = "passed", "failed", "skipped", "expected failure"
+COUNTS = "the iterations are not counted"  # what stops too early counts wrong as well, so that this comes last
 UNEXPLAINED = "not explained"  # causes that begin so say only what is known
 SCHEMA = "idl-ref-conformance-report-1"
 
@@ -163,7 +164,7 @@ class Report:
         """
         left, groups = self.failed, []
         while votes := Counter(cause for r in left for cause in r.causes[:1]):
-            cause = max(votes, key=lambda c: (not c.startswith(UNEXPLAINED), votes[c]))
+            cause = max(votes, key=lambda c: (not c.startswith(UNEXPLAINED), COUNTS not in c, votes[c]))
             explained = [r for r in left if cause in r.causes]
             groups.append((cause, explained))
             left = [r for r in left if r not in explained]

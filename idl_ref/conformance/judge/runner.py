@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.judge import protocols, report, verdicts
+from idl_ref.conformance.judge import protocols, report, thresholds, verdicts
 from idl_ref.conformance.judge.call import STOPS
 from idl_ref.conformance.judge.diagnosis import diagnosed
 from idl_ref.conformance.judge.quick import quick
@@ -103,7 +103,7 @@ def check_backend(
     unused = unused if done else set()
     notes = [f"declared, but not known to this kit: {', '.join(declared.unknown)}"] * bool(declared.unknown)
     with suppress(*STOPS):
-        results = diagnosed(results)
+        results = diagnosed(results, thresholds.probe(backend, declared))
     return Report(
         short(backend.name, 100), tuple(results), tuple(_problems(results, unused)), tuple(notes), vectors.SHA256,
         declared=described(declared), command=command, interrupted=not done,

@@ -134,8 +134,10 @@ def _instead(case: Case, answer: Answer) -> str:
 
 def _lie(case: Case, answer: Answer) -> str:
     """What kind of wrong status it is."""
-    if answer.converged is None or answer.converged[case.good].all():
+    if answer.iterations is not None and answer.iterations.max(initial=0) > case.problem.max_iter:
         return "more iterations are reported than max_iter allows"
+    if answer.converged is None or answer.converged[case.good].all():
+        return "columns that are not finite are reported as converged"
     if case.bad and not answer.converged.any():
         return "all columns are reported as failed when one fails"
     return "columns are reported as not converged although max_iter suffices for them"
