@@ -26,7 +26,7 @@ def hunt():
 
 
 def found(backend):
-    return next(hunt().failures(backend), None)
+    return hunt().first(backend)
 
 
 # --- planted bugs -----------------------------------------------------------------------------------------------------
