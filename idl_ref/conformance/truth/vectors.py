@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "a5e5125d2c67121c3da626d8556d8f11f3c463fbc95c7ecb349af50a807733ec"
+SHA256 = "d6be0e1c58be52805411bb9dce193003d60ae8ff917a1066760fd5a9795344c9"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 

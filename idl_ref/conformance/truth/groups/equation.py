@@ -167,7 +167,7 @@ def counts() -> Iterator[Case]:
     settings: dict[str, Any]
     for name, arrays, comment, known, settings in (
         ("chain", chain, chained, [7, 4, 2, 1], {"activation": "identity"}),
-        ("halving", halves, halved, [11, 13, 11, 1], {"tol": 1.5 * UNIT}),
+        ("halving", halves, halved, [11, 13, 11, 1], {"activation": "identity", "tol": 1.5 * UNIT}),
     ):
         for cap, more in ((2000, ""), (max(known), ": max_iter just allows the slowest"), (5, ", and max_iter = 5")):
             bad = tuple(j for j, count in enumerate(known) if count > cap)
