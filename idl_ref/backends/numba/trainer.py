@@ -23,9 +23,8 @@ from idl_ref.optim import SGD, Adam, Optimizer
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import BackwardPass, Options, Parametrisation
 
-PAUSE = (
-    16  # After a step that is not simple, so many are taken in arrays of their own, which does not change their bits.
-)
+# After a step that is not simple, so many are taken in arrays of their own, which does not change their bits.
+PAUSE = 16
 
 
 class Trainer(definition.Trainer):
