@@ -201,8 +201,8 @@ FLOORS = {
     "conformance.score.scored": 39,
     "conformance.command": 40,
     "conformance": 39,
-    "conformance.testing": 39,
-    "pytest_plugin": 40,
+    "conformance.testing": 41,
+    "pytest_plugin": 42,
     # deployment
     "export.inputs": 25,
     "export.majorant": 25,
