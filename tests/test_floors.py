@@ -182,10 +182,11 @@ FLOORS = {
     "conformance.judge.protocols": 34,
     "conformance.judge.verdicts": 34,
     "conformance.judge.quick": 33,
-    "conformance.judge.thresholds": 34.5,
-    "conformance.judge.runner": 35,
-    "conformance.judge.detection": 36,
-    "conformance.judge.smallest": 36,
+    "conformance.judge.thresholds": 35,
+    "conformance.judge.runner": 36,
+    "conformance.judge.detection": 37,
+    "conformance.judge.smallest": 37,
+    "conformance.by_name": 37,
     "conformance.adapters": 37,
     "conformance.process": 24,
     "conformance.remote": 37,
@@ -289,7 +290,7 @@ def test_upward_imports_are_found(source, found):
     assert upward(source, "weights") == found
 
 
-USERS_MODULE = "conformance.command"  # --backend MODULE:OBJECT names a module of the user's
+USERS_MODULE = "conformance.by_name"  # --backend MODULE:OBJECT names a module of the user's
 
 
 def hidden(source):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import shlex
 import sys
@@ -17,11 +16,10 @@ from typing import Any
 from idl_ref import npz
 from idl_ref.checks import printable
 from idl_ref.conformance import remote
+from idl_ref.conformance.by_name import imported
 from idl_ref.conformance.judge import detection, runner
-from idl_ref.conformance.judge.call import STOPS
 from idl_ref.conformance.judge.report import Report, Result
 from idl_ref.conformance.judge.smallest import smallest
-from idl_ref.conformance.judge.text import short
 from idl_ref.conformance.score import badge, compare
 from idl_ref.conformance.score.accuracy import Noted
 from idl_ref.conformance.score.scored import scored
@@ -112,33 +110,6 @@ def _run(options: argparse.Namespace) -> int:
         return _reported(backend, options, options.groups, again)
 
 
-def imported(name: str) -> Any:
-    """The backend that MODULE:OBJECT names; an object of a class is made.
-
-    Modules are looked for in the current folder, too. Whatever the module raises, SystemExit included, is an error.
-    """
-    module, _, attribute = name.partition(":")
-    if not (module and attribute):
-        raise ValueError(f"--backend must be MODULE:OBJECT, as in my_package.backends:mine; got {name!r}.")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the console script finds modules in the current folder, as `python -m idl_ref` does
-    try:
-        value: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            if not hasattr(value, part):
-                raise ValueError(f"--backend: {module} has no {attribute}.")
-            value = getattr(value, part)
-        value = value() if isinstance(value, type) else value
-    except (ImportError, ValueError, *STOPS):
-        raise
-    except BaseException as reason:
-        raise ValueError(f"--backend: {name} raised {type(reason).__name__}: {short(reason)}.") from None
-    missing = [need for need in ("name", "forward") if not hasattr(value, need)]
-    if missing:
-        raise TypeError(f"--backend must have name, capabilities, forward and vjp; {name} has no {', '.join(missing)}.")
-    return value
-
-
 def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | None, again: list[str]) -> int:
     given = [shrinking.read(path) for path in options.cases]
     noted = Noted(backend, vectors.load()) if options.score else None
@@ -151,8 +122,8 @@ def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | Non
         draws=options.draws,
         seed=options.seed,
         more=given,
-        command=shlex.join(["idl-ref", "conformance", options.verb, *again, *_drawn(options)]),
     )
+    report = replace(report, command=shlex.join(["idl-ref", "conformance", options.verb, *again, *_drawn(options)]))
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if noted and not report.interrupted:

@@ -62,7 +62,8 @@ def pulled_back(f: ImplicitFunction, F: np.ndarray, G: np.ndarray, out: np.ndarr
         return G
     eps = numbers(F.dtype)[0]
     if not (_is_packed(F) and maps.pullback(kind, flat(F), F.shape, flat(G), f.kappa, eps, flat(out)[0])):
-        (out[...],) = f.pullback((F,), (G,))
+        with np.errstate(over="ignore", invalid="ignore"):  # The trainer reports what is not finite.
+            (out[...],) = f.pullback((F,), (G,))
     return out
 
 

@@ -23,6 +23,9 @@ from idl_ref.optim import SGD, Adam, Optimizer
 from idl_ref.solution import SolveOptions
 from idl_ref.weights import BackwardPass, Options, Parametrisation
 
+# After a step that is not simple, so many are taken in arrays of their own, which does not change their bits.
+PAUSE = 16
+
 
 class Trainer(definition.Trainer):
     """Takes the training steps of one model; the passes, the loss, `f` with its pullback, and the descent are compiled.
@@ -41,15 +44,18 @@ class Trainer(definition.Trainer):
         self.parametrisation = Compiled(self.parametrisation.function, self.parametrisation.bias)
         self.loss = COMPILED.get(self.loss, self.loss)
         self.spaces: dict[int, Workspace] = {}
+        self.pause = 0  # the number of steps that are not tried in place, because one before them was not simple
 
     def step(
         self, U: np.ndarray, T: np.ndarray, weights: np.ndarray | None = None, chosen: np.ndarray | None = None
     ) -> Step:
         """Take one step, in place if its samples are `chosen` and Picard's method solves all equations."""
-        if chosen is not None and self.in_place and U.flags.carray and _is_ours(self.optimizer):
+        self.pause = max(self.pause - 1, 0)
+        if chosen is not None and self.in_place and not self.pause and U.flags.carray and _is_ours(self.optimizer):
             step = self.step_in_place(U, T[..., chosen], None if weights is None else weights[chosen], chosen)
             if step is not None:
                 return step
+            self.pause = PAUSE
         return super().step(U, T, weights, chosen)
 
     def step_in_place(

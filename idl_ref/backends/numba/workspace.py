@@ -54,6 +54,7 @@ class Workspace:
         rows = n if D is None else n + q
         to_U, to_X = outer_room(rows, p, dtype), outer_room(n + q, n, dtype)
         G_A, G_B, G_C, G_D = to_X[:n], to_U[:n], to_X[n : n + q], None if D is None else to_U[n:rows]
+        G_A[...] = 0  # because it is pulled back once, to find out whether that gives another array
         self.raw_gradient = pulled_back(f, parameters["A"], G_A, np.empty_like(A))
         self.flats = flats(parameters, {"A": self.raw_gradient, "B": G_B, "C": G_C, "D": G_D})
         self.forward = ForwardPass(weights, U.T, Z.T, solution, Y.T)

@@ -135,7 +135,7 @@ class Plain:
 
     def start(self, p: Problem, Z: np.ndarray) -> np.ndarray:
         """The X where the iteration starts."""
-        return np.zeros_like(Z) if p.X0 is None else p.X0
+        return np.zeros_like(Z) if p.X0 is None else p.X0.copy()
 
     def equilibrium(self, p: Problem) -> Iterated:
         """Solve X = φ(A X + Z); see `iterate` for what is returned."""

@@ -33,8 +33,10 @@ def wrong(case: Case, answer: Answer, declared: Capabilities) -> str:
     A column may report its own number or, in a batch that is iterated as a whole, that of its slowest mate.
     """
     counts, cap = answer.iterations, case.problem.max_iter
-    if counts is None or counts.size == 0 or not declared.iterations:
+    if not declared.iterations or case.good.size == 0:
         return ""
+    if counts is None:
+        return "iterations are declared, but none were reported"
     due, finite = needed(case, declared.X0), np.isfinite(answer.arrays["Y"]).all(axis=0)
     slack, early = declared.iteration_slack, int(declared.stops == "residual")
     done = case.good if answer.converged is None else answer.converged.astype(bool)

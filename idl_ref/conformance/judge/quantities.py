@@ -245,4 +245,3 @@ def _size(k: Known) -> str:
     return f"wrong by {relative:.1g} of its largest entry{where}"
 
 
-__all__ = ["Arrays", "findings", "operations", "shown", "summary"]

@@ -43,7 +43,6 @@ def check_backend(
     draws: int = 0,
     seed: int = 0,
     more: Iterable[Case] = (),
-    command: str = "",
 ) -> Report:
     """Check a backend against exact answers, derived bounds, and the relations between its own answers.
 
@@ -68,8 +67,6 @@ def check_backend(
         no other cases are checked.
     more : iterable of Case
         Other cases of that group.
-    command : str
-        The command line of this run without its groups, which the report repeats for each failure.
 
     Returns
     -------
@@ -106,7 +103,7 @@ def check_backend(
         results = diagnosed(results, thresholds.probe(backend, declared))
     return Report(
         short(backend.name, 100), tuple(results), tuple(_problems(results, unused)), tuple(notes), vectors.SHA256,
-        declared=described(declared), command=command, interrupted=not done,
+        declared=described(declared), interrupted=not done,
     )  # fmt: skip
 
 

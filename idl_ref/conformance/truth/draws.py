@@ -20,7 +20,7 @@ from idl_ref import activations as act
 from idl_ref import factors as fac
 from idl_ref.conformance.truth import bounds, exact
 from idl_ref.conformance.truth.cases import FAMILIES, TOL, UNIT, case, digits, generator, scaled, solved
-from idl_ref.conformance.truth.groups.sizes import large
+from idl_ref.conformance.truth.groups.sizes import Size, large
 from idl_ref.conformance.truth.problem import DTYPES, Arrays, Case, Deferred, Problem
 
 GROUP = "draws"
@@ -81,7 +81,7 @@ def _large(id: str, rng: random.Random) -> Case:
     }
     if how["rank"]:
         how["coupling"] = "spread"
-    return replace(large(f"{id} {rng.random()}", COMMENT, **how), id=id, group=GROUP, flags=("units",))
+    return replace(large(f"{id} {rng.random()}", COMMENT, Size(**how)), id=id, group=GROUP, flags=("units",))
 
 
 def _small(id: str, rng: random.Random) -> Case:

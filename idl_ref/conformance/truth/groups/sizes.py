@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,13 +94,24 @@ def small(rng: random.Random, p: int, q: int, rank: int | None, coupling: str, s
     return {"A": rows_of(A, norms), **rest}
 
 
-def large(
-    id: str, comment: str, n: int = 13, p: int = 3, q: int = 2, m: int = 5, phi: str = "relu", rank: int | None = None,
-    coupling: str = "spread", dtype: str = "float64", slow: bool = False,
-) -> Case:  # fmt: skip
+class Size(NamedTuple):
+    """The sizes of a large case, its φ and rank, and how its copies are coupled."""
+
+    n: int = 13
+    p: int = 3
+    q: int = 2
+    m: int = 5
+    phi: str = "relu"
+    rank: int | None = None
+    coupling: str = "spread"
+    dtype: str = "float64"
+    slow: bool = False
+
+
+def large(id: str, comment: str, size: Size) -> Case:
     """A large case with its truth."""
+    (n, p, q, m, phi, rank, coupling, dtype, slow), rng = size, generator(id)
     arrays = clear(lambda rng: small(rng, p, q, rank, coupling, slow), id, phi)
-    rng = generator(id)
     G_Y = scaled(rng, arrays, digits(rng, q, COLUMNS))
     base = case(id, comment, "", arrays, dtype, G_Y, activation=phi, tol=1e-4 if slow else TOL[dtype])
     how = chosen(rng, n, m, coupling, phi)
@@ -186,7 +197,7 @@ def _slow() -> Iterator[Later]:
         yield "batch column cotangent", f"slow-samples-{dtype}", comment, how | {"m": 200}
 
 
-Later = tuple[str, str, str, dict[str, Any]]  # flags, id, comment and arguments of `large`
+Later = tuple[str, str, str, dict[str, Any]]  # flags, id, comment and fields of Size
 COUPLINGS = {
     "copies": "which do not know of each other",
     "spread": "each coupled with all by a matrix of rank 1",
@@ -202,5 +213,5 @@ def sizes() -> Iterator[Case]:
     for family in (_units, _samples, _features, _square, _ranks, _functions, _slow):
         for flags, name, comment, how in family():
             id = f"size-{name}"
-            compute = partial(large, id, comment, **how)
+            compute = partial(large, id, comment, Size(**how))
             yield Deferred(id, "sizes", comment, tuple(flags.split()), compute, light=name.startswith(LIGHT))
