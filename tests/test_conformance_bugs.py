@@ -199,7 +199,7 @@ def test_wrong_counts_are_found_where_they_are_declared(name):
     assert any("iterations" in r.message for r in failures)
     backend = BUGS[name]()
     backend.capabilities = {"X0": True}
-    assert check_backend(backend, groups=["counts-halving-100:forward"]).ok
+    assert check_backend(backend, groups=["counts-halving-2000:forward"]).ok
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ NAMED = ["contraction-*-0.5-float64", "stopping-*-tanh", "rank-2-*", "shape-bias
 def test_failures_are_named(name):
     report = check_backend(BUGS[name](), groups=NAMED)
     cause, explained = report.causes[0]
-    assert diagnosis(name) in cause
+    assert diagnosis(name).removeprefix("gradients ") in cause
     assert explained
 
 

@@ -41,7 +41,7 @@ class Silent(Plain):
 def test_silent_failures_are_found_and_named():
     report = check_backend(Silent(), groups=["ill-posed"])
     assert len(report.failed) >= 4
-    assert report.causes[0][0] == "error matches: failures to converge are not reported"
+    assert report.causes[0][0].startswith("error matches: failures to converge are not reported")
 
 
 def test_said_failures_pass():

@@ -286,7 +286,7 @@ def test_weights_have_digits_that_no_shorter_format_holds():
             long = [
                 not np.array_equal(M, M.astype(shorter[case.problem.dtype.name]))
                 for case in FROZEN
-                if (M := getattr(case.problem, name)) is not None and M.any()
+                if case.group != "storage" and (M := getattr(case.problem, name)) is not None and M.any()
             ]
         assert np.mean(long) > 0.75
     sizes_of = np.abs(np.concatenate([BY_ID["scales-relu-float32"].problem.arrays[name].ravel() for name in "BCD"]))

@@ -86,7 +86,7 @@ def _thresholds(case: Case, eq: bnd.Equation) -> tuple[np.ndarray, np.ndarray]:
 
     With M = (I − Lip(φ)|A|)⁻¹ the iterates differ from the exact ones by at most M ρ, and so their steps by 2 M ρ.
     """
-    problem, un = case.problem, bnd.unit(case.problem.dtype)
+    problem, un = case.problem, bnd.unit(case.problem.storage)
     X = np.abs(np.nan_to_num(case.truths[0]["X"])) if case.truths else np.zeros_like(eq.Z)
     size = eq.lipschitz * (eq.size @ X + eq.Z_size)
     stop = problem.tol * np.minimum(1, np.abs(eq.Z).max(axis=0, initial=0.0))
