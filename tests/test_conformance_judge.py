@@ -33,6 +33,8 @@ def test_right_backends_pass_and_nothing_is_skipped(backend):
 class Silent(Plain):
     """No status: what does not converge comes as numbers."""
 
+    capabilities: ClassVar = {**Plain.capabilities, "iterations": False}
+
     def forward(self, p):
         out = super().forward(p)
         return {"X": np.nan_to_num(out["X"]), "Y": np.nan_to_num(out["Y"])}
@@ -53,6 +55,8 @@ def test_said_failures_pass():
             return super().forward(p)
 
     class Raises(Plain):
+        capabilities = Silent.capabilities
+
         def forward(self, p):
             out = super().forward(p)
             if not out["converged"].all():
