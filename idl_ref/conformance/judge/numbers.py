@@ -33,6 +33,10 @@ def rounded(M: np.ndarray, bits: int, to_integer: Callable[[np.ndarray], np.ndar
     return np.ldexp(to_integer(np.ldexp(mantissa, bits)), exponent - bits)
 
 
+def _away(M: np.ndarray) -> np.ndarray:
+    return np.trunc(M + np.copysign(0.5, M))
+
+
 def _half(M: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         return M.astype(np.float16).astype(np.float64)
@@ -47,6 +51,8 @@ PRECISIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "float16": _half,
     "bfloat16": partial(rounded, bits=8),
     "bfloat16, cut off": lambda M: rounded(M, 8, np.trunc),
+    "bfloat16, halves away from zero": lambda M: rounded(M, 8, _away),
+    "TF32, halves away from zero": lambda M: rounded(M, 11, _away),
     "TF32": partial(rounded, bits=11),
     "float32": _single,
     "8 bits": lambda M: np.round(M * 127 / max(np.abs(M).max(initial=0.0), 1e-300)) * np.abs(M).max(initial=0.0) / 127,
@@ -119,7 +125,7 @@ def products() -> Iterator[Transformation]:
     """Both factors of products rounded, as units for matrices do."""
     for what, values in _PRODUCTS.items():
         steps = {"B U": ("Z",), "C X + D U": ("Y",)}.get(what, ("dB", "dC", "dD", "dU", "dF"))
-        for dtype in ("TF32", "bfloat16", "float16"):
+        for dtype in ("TF32", "TF32, halves away from zero", "bfloat16", "float16"):
             change = {name: (lambda s, name=name, f=values, r=PRECISIONS[dtype]: f(s, r)[name]) for name in steps}
             yield Transformation(f"{what} computed in {dtype}", change)
 

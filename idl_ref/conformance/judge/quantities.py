@@ -18,7 +18,7 @@ from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared,
 from idl_ref.conformance.judge.features import sizes
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Transformation
-from idl_ref.conformance.truth.problem import Arrays, Case
+from idl_ref.conformance.truth.problem import Case
 
 SNAP = 0.02  # a factor this near to one with a name is taken for it; whether it explains the numbers is then seen
 SHOWN = {"X": "X", "Y": "Y"}
@@ -243,5 +243,3 @@ def _size(k: Known) -> str:
             more = " …" * (len(hit) > 3)
             where = f" in {word}{'s' * (len(hit) > 1)} {', '.join(map(str, hit[:3]))}{more} alone"
     return f"wrong by {relative:.1g} of its largest entry{where}"
-
-
