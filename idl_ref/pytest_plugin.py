@@ -1,7 +1,7 @@
 """The plugin for pytest: `pytest --idl-backend MODULE:OBJECT` runs each check of the conformance kit as a test.
 
-It is loaded with every run of pytest where idl_ref is installed, and imports nothing, NumPy included, unless a backend is
-named.
+It is loaded with every run of pytest where idl_ref is installed, and imports nothing, not even NumPy, unless a backend
+is named.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import NamedTuple
 WIDTH = 112  # columns of the terminal
 SHOWN = 5  # sections that the terminal shows in full; the files show all
 NAMED = 3  # checks of a section that the terminal names
+CODE = ("check", "again")  # the labels of facts that a user may copy
 Row = tuple[str, ...]
 
 
@@ -88,7 +89,7 @@ def markdown(page: Page) -> str:
 
 
 def _items(facts: list[tuple[str, str]]) -> list[str]:
-    return [f"- {_plain(label)}: {_code(fact) if label == 'again' else _plain(fact)}" for label, fact in facts]
+    return [f"- {_plain(label)}: {(_code if label in CODE else _plain)(fact)}" for label, fact in facts]
 
 
 def _table(head: Row, rows: list[Row]) -> list[str]:
@@ -98,15 +99,15 @@ def _table(head: Row, rows: list[Row]) -> list[str]:
 
 def _plain(line: str) -> str:
     """Text in which no character is markup: no HTML, no link, no picture, and nobody is notified."""
-    line = re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", line.replace("&", "&amp;"))
+    line = re.sub(r"([\\`*_\[\]#!|~$])", r"\\\1", line.replace("&", "&amp;"))
     line = line.replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;").replace("://", "&#58;//")
     return line.replace("www.", "www&#46;")
 
 
 def _code(line: str) -> str:
     """Text between more backticks than it holds in a row; < becomes ‹, for programs that know no backticks."""
-    if not line:
-        return ""
+    if not line or re.fullmatch(r"[0-9.e+-]+|inf", line):
+        return line
     line = line.replace("<", "‹")
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     pad = " " if "`" in line else ""
@@ -122,7 +123,7 @@ def page_html(page: Page) -> str:
     for number, section in enumerate(page.sections, 1):
         failures = _html_table(("check", "error / bound", "what"), section.rows)
         body += f"<section><h2>{number}. {_safe(section.title)}</h2>{_list(section.facts)}"
-        body += f"<details><summary>all {len(section.rows)}</summary>{failures}</details></section>"
+        body += f"<details><summary>all {len(section.rows)} checks</summary>{failures}</details></section>"
     body += f"{_list(page.foot)}<h2>Groups</h2>{_html_table(page.columns, page.groups)}"
     head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{_safe(page.title)}</title>"
     return f"<!doctype html><html lang=en><head>{head}{STYLE}</head><body>{body}</body></html>\n"
@@ -133,13 +134,12 @@ def _safe(line: str) -> str:
 
 
 def _list(facts: list[tuple[str, str]]) -> str:
-    tags = {"again": "code"}
-    items = (f"<dt>{_safe(label)}<dd>{_tagged(tags.get(label, ''), fact)}" for label, fact in facts)
+    items = (f"<dt>{_safe(label)}<dd>{_coded(fact) if label in CODE else _safe(fact)}" for label, fact in facts)
     return f"<dl>{''.join(items)}</dl>" if facts else ""
 
 
-def _tagged(tag: str, line: str) -> str:
-    return f"<{tag}>{_safe(line)}</{tag}>" if tag else _safe(line)
+def _coded(line: str) -> str:
+    return f"<code>{_safe(line)}</code>"
 
 
 def _html_table(head: Row, rows: list[Row]) -> str:

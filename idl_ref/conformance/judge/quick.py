@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from idl_ref.conformance.truth.problem import Case
+from idl_ref.conformance.truth.problem import Case, Deferred, Problem
 
 STEP = 3000  # multiplications that take as long as what a step of an iteration costs besides
 TIMES = 2  # how many of the quick cases have each feature, as far as there are so many
@@ -15,10 +15,11 @@ TIMES = 2  # how many of the quick cases have each feature, as far as there are 
 def quick(cases: Iterable[Case]) -> list[Case]:
     """The cheapest cases among which every feature occurs at least twice, in the order of the cases.
 
-    A feature is one of the bugs that a case is meant to find, with the dtype; an activation with a kind of weights; a
-    group; a layout in memory; a map f; whether there is D, a bias, or a start X0; and what is expected.
+    A feature is one of the bugs that a case is meant to find, with the dtype, with the activation and the kind of
+    weights, or with the map f; a group; a layout in memory; a map f that changes the weights, or not; whether there is
+    D, or a start X0; and what is expected. Most large cases are left out.
     """
-    cases = list(cases)
+    cases = [case for case in cases if not isinstance(case, Deferred) or case.light]
     seen: Counter[object] = Counter()
     chosen = set()
     for case in sorted(cases, key=work):
@@ -32,15 +33,24 @@ def quick(cases: Iterable[Case]) -> list[Case]:
 def features(case: Case) -> Iterator[object]:
     """What a case has, in the sense of `quick`."""
     problem = case.problem
-    dtype, dense = problem.dtype.name, problem.A is not None
-    yield from ((flag, dtype) for flag in case.flags)
+    dtype, dense = problem.storage, problem.A is not None
+    for kind in (dtype, (problem.activation, dense), (problem.f, problem.straight_through)):
+        yield from ((flag, kind) for flag in case.flags)
     yield "activation", problem.activation, dense
     yield "group", case.group, dtype, dense
     yield "memory", case.layout, dense
-    yield "f", problem.f, problem.straight_through, dense
+    yield "f", problem.f, problem.straight_through, _mapped(problem), dense
     yield "D", problem.D is None, dtype
     yield "X0", problem.X0 is not None
     yield "expected", case.group, case.expect, case.strict
+
+
+def _mapped(problem: Problem) -> bool:
+    """Whether f changes the weights."""
+    if problem.f == "none":
+        return False
+    mapped = problem.function.effective(problem.factors)
+    return any((E != F).any() for E, F in zip(mapped, problem.factors, strict=True))
 
 
 def work(case: Case) -> float:

@@ -18,10 +18,12 @@ from idl_ref.conformance.judge import pages
 from idl_ref.conformance.judge.text import short
 
 PASSED, FAILED, SKIPPED, EXPECTED = "passed", "failed", "skipped", "expected failure"
+COUNTS = "the iterations are not counted"  # what stops too early counts wrong as well, so that this comes last
 UNEXPLAINED = "not explained"  # causes that begin so say only what is known
 SCHEMA = "idl-ref-conformance-report-1"
 
 
+NAMES = {"python": "Python", "numpy": "NumPy", "platform": ""}  # of versions, as people write them
 LONG = 800  # characters of a message or remark
 
 
@@ -162,9 +164,9 @@ class Report:
         """
         left, groups = self.failed, []
         while votes := Counter(cause for r in left for cause in r.causes[:1]):
-            cause = max(votes, key=lambda c: (not c.startswith(UNEXPLAINED), votes[c]))
+            cause = max(votes, key=lambda c: (COUNTS not in c, votes[c] / (10 if c.startswith(UNEXPLAINED) else 1)))
             explained = [r for r in left if cause in r.causes]
-            groups.append((cause, explained))
+            groups.append((cause if cause.startswith(UNEXPLAINED) else f"error matches: {cause}", explained))
             left = [r for r in left if r not in explained]
         groups += [
             ("failures without numbers to compare", [r for r in left if r.ratio is None]),
@@ -200,7 +202,7 @@ class Report:
         return f"{self.command} --groups {shlex.quote(result.id)}"
 
     def _page(self) -> pages.Page:
-        versions = [f"{name} {version}" for name, version in self.environment.items()]
+        versions = [f"{NAMES.get(name, name)} {version}".strip() for name, version in self.environment.items()]
         head = [("result", self.summary.partition(": ")[2]), ("declared", self.declared or "nothing but the default")]
         head += [("versions", ", ".join([*versions, f"cases {self.vectors[:12]}"]))]
         head += [("problem", text) for text in self.problems]

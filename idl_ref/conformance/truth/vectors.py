@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "14a09d71813b99bbfa9321547f04db23707af1e493fa8bb9993762998cf5f852"
+SHA256 = "d6be0e1c58be52805411bb9dce193003d60ae8ff917a1066760fd5a9795344c9"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 
