@@ -129,7 +129,7 @@ def reduced(arrows: dict[str, set[str]]) -> dict[str, set[str]]:
 
 # --- how large a room is ----------------------------------------------------------------------------------------------
 
-LEFT, RIGHT, GAP, LANE = 138, 984, 16, 9  # pixels; an arrow that passes a row takes a LANE of it
+LEFT, RIGHT, GAP, LANE = 138, 1184, 16, 9  # pixels; an arrow that passes a row takes a LANE of it
 CELL, STRIP = 21, 24  # heights
 
 
@@ -378,7 +378,7 @@ def picture() -> str:
     for k, number in enumerate(sorted(set(storey))):
         high = min(y[i] for i in range(len(stack)) if storey[i] == number) - CHANNEL / 2
         low = max(y[i] + tall[i] for i in range(len(stack)) if storey[i] == number) + CHANNEL / 2
-        parts.append(box(0, high, 1000, low - high, BANDS[k % 2]))
+        parts.append(box(0, high, 1200, low - high, BANDS[k % 2]))
         words = lines(house.titles[number].split(), 18)
         for j, line in enumerate(words):
             height = (high + low) / 2 + 4 + 15 * (j - (len(words) - 1) / 2)
@@ -389,9 +389,9 @@ def picture() -> str:
             parts += [] if item.end else draw_room(item.room, x[item], y[i], house)
     parts += [text(16, bottom + 24 + 17 * k, line, ' class="caption"') for k, line in enumerate(CAPTION)]
     height = bottom + 30 + 17 * len(CAPTION)
-    extent = f'viewBox="0 0 1000 {height:.0f}" width="1000" height="{height:.0f}"'
+    extent = f'viewBox="0 0 1200 {height:.0f}" width="1200" height="{height:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {extent}>'
-    return "\n".join([head, STYLE, box(0, 0, 1000, height, PAPER), *parts, "</svg>"]) + "\n"
+    return "\n".join([head, STYLE, box(0, 0, 1200, height, PAPER), *parts, "</svg>"]) + "\n"
 
 
 if __name__ == "__main__":

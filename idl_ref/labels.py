@@ -17,6 +17,11 @@ def has_class(forward: ForwardPass) -> np.ndarray:
     return forward.solution.succeeded & np.isfinite(forward.Y).all(axis=0)
 
 
+def hits(forward: ForwardPass, labels: np.ndarray) -> int:
+    """Return the number of samples whose class is that of their label."""
+    return int(((forward.Y.argmax(axis=0) == labels) & has_class(forward)).sum())
+
+
 def reason(status: int) -> str:
     """Return why a sample has no class: its status, or outputs that overflow although it converged."""
     outcome = Status(int(status))

@@ -24,8 +24,8 @@ CAPABILITIES = {"vjp": False, "X": False}
 MOST = 1e4  # The largest |U| for which a model is exported; larger inputs may be reported as not converged.
 
 
-def answer(arrays, settings):
-    """Return a dict with Y (q, m) and converged (m,), for effective weights and U with samples as columns."""
+def modelled(arrays, settings):
+    """Return a model with these effective weights, of rank 1 at least."""
     low_rank = arrays.get("A") is None
     if low_rank and arrays["L"].shape[1] == 0:  # Here A = 0, but a model has at least rank 1.
         arrays = {**arrays, "L": np.zeros((len(arrays["L"]), 1)), "R": np.zeros((len(arrays["R"]), 1))}
@@ -45,6 +45,13 @@ def answer(arrays, settings):
     )
     for name, parameter in model.parameters.items():
         parameter[...] = arrays[name]
+    return model
+
+
+def answer(arrays, settings):
+    """Return a dict with Y (q, m) and converged (m,), for effective weights and U with samples as columns."""
+    model = modelled(arrays, settings)
+    q = len(arrays["C"])
     U = np.array(arrays["U"].T, order="C")  # One sample after the other in memory.
     finite = U[np.isfinite(U)]
     high = min(MOST, max(1.0, float(np.abs(finite).max(initial=0.0))))

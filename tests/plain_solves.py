@@ -14,7 +14,17 @@ from pathlib import Path
 import numpy as np
 
 import idl_ref
-from idl_ref import SGD, Adam, ImplicitModel, SolveOptions, activations, fit, solve_adjoint, solve_equilibrium
+from idl_ref import (
+    SGD,
+    Adam,
+    ImplicitModel,
+    SolveOptions,
+    activations,
+    fit,
+    functions,
+    solve_adjoint,
+    solve_equilibrium,
+)
 
 NAME = "idl_ref.backends.numba.simd_plain"
 DTYPES = (np.float32, np.float64)
@@ -229,11 +239,24 @@ def passes():
     raise AssertionError("a loss that is not finite was used")
 
 
+def maps():
+    """Compare the maps f and their pullbacks with those of the definition."""
+    from idl_ref.backends.numba.parametrisation import effective, pulled_back
+
+    rng = np.random.default_rng(0)
+    for f, dtype, scale in itertools.product(functions.FUNCTIONS.values(), DTYPES, (0.05, 1.0)):
+        F, G = (scale * rng.standard_normal((2, 9, 7))).astype(dtype)
+        F[2, 3], tolerance = 0, 20 * np.finfo(dtype).eps
+        assert np.allclose(effective(f(0.5), F, np.empty_like(F)), f(0.5).effective((F,))[0], tolerance, tolerance)
+        expected = f(0.5).pullback((F,), (G,))[0]
+        assert np.allclose(pulled_back(f(0.5), F, G, np.empty_like(F)), expected, tolerance, tolerance)
+
+
 def compare(size, group):
     """Check every part of the twin as plain Python, with vectors of the given size."""
     use_vectors(size, group)
     warnings.simplefilter("error")
-    for run in (every_method, every_activation, every_layout, every_product, every_failure, one_sample, passes):
+    for run in (every_method, every_activation, every_layout, every_product, every_failure, one_sample, maps, passes):
         run()
     from idl_ref.backends.numba import kernels, simd_plain
 

@@ -314,9 +314,10 @@ CONTRACTS = {
     "train.fit",
     "estimators.base.Implicit.__init__",
     "estimators.classifier.ImplicitClassifier.__init__",
+    "conformance.judge.runner.check_backend",
 }  # the parameters that design and users rely on
 KERNELS = re.compile(
-    r"backends\.(numba\.(columns|descent|dots|functions|kernels|one_sample|passes|products|rounded|simd\w*|trials)|cuda\.)"
+    r"backends\.(numba\.(columns|descent|dots|functions|kernels|maps|one_sample|passes|products|rounded|simd\w*|trials)|cuda\.)"
 )
 
 

@@ -57,7 +57,7 @@ def test_torchidl_is_found_out():
     (straight,) = [rows for cause, rows in causes.items() if "straight-through where exact was declared" in cause]
     assert {r.case for r in straight} >= {"f-inf-beyond-float64", "f-inf-far-float64"}
     slow = check_backend(TorchIdl(defaults=True), ["contraction-perron-0.99-*"])
-    assert slow.causes[0][0] == "error matches: stopped after 300 iterations whatever max_iter allows"
+    assert slow.causes[0][0].startswith("error matches: stopped after 300 iterations whatever max_iter allows")
     assert all("warned: Picard iterations did not converge" in r.message for r in slow.failed)  # unsolved, not silent
 
 

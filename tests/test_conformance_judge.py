@@ -12,7 +12,7 @@ from idl_ref.conformance import adapters, check_backend, parametrize
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.bugs import BUGS
 from idl_ref.conformance.truth import vectors
-from idl_ref.conformance.truth.backend import Capabilities
+from idl_ref.conformance.truth.backend import EVERYTHING, Capabilities
 
 SLOW = [Plain(), adapters.IdlRef("numpy", "picard"), adapters.IdlRef("numba", "anderson")]
 
@@ -33,6 +33,8 @@ def test_right_backends_pass_and_nothing_is_skipped(backend):
 class Silent(Plain):
     """No status: what does not converge comes as numbers."""
 
+    capabilities = EVERYTHING
+
     def forward(self, p):
         out = super().forward(p)
         return {"X": np.nan_to_num(out["X"]), "Y": np.nan_to_num(out["Y"])}
@@ -41,7 +43,7 @@ class Silent(Plain):
 def test_silent_failures_are_found_and_named():
     report = check_backend(Silent(), groups=["ill-posed"])
     assert len(report.failed) >= 4
-    assert report.causes[0][0] == "error matches: failures to converge are not reported"
+    assert "failures to converge are not reported" in report.causes[0][0]
 
 
 def test_said_failures_pass():
@@ -53,6 +55,8 @@ def test_said_failures_pass():
             return super().forward(p)
 
     class Raises(Plain):
+        capabilities = Silent.capabilities
+
         def forward(self, p):
             out = super().forward(p)
             if not out["converged"].all():

@@ -9,6 +9,7 @@ import time
 import warnings
 import xml.etree.ElementTree as ET
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -363,7 +364,8 @@ def test_no_text_is_a_control_sequence_or_markup(name, message, cause):
 def test_a_report_says_what_to_do_next():
     bug = BUGS["DDropped"]()
     bug.capabilities = {"dtypes": ["float64"], "vjp": False}
-    report = check_backend(bug, ["ranks", "shapes"], command="idl-ref conformance run --backend mine:bug")
+    report = check_backend(bug, ["ranks", "shapes"])
+    report = replace(report, command="idl-ref conformance run --backend mine:bug")
     text = str(report)
     lines = text.splitlines()
     assert len(lines) <= 24
@@ -432,7 +434,7 @@ def under_pytest(tmp_path, *arguments):
 def test_the_plugin_runs_each_check_as_a_test(tmp_path):
     text = "from idl_ref.conformance.bugs import BUGS\nbad = BUGS['DDropped']()\n"
     (tmp_path / "mine.py").write_text(text, encoding="utf-8")
-    done = under_pytest(tmp_path, "--idl-backend", "mine:bad", "--idl-groups", "rank-2-*")
+    done = under_pytest(tmp_path, "--idl-backend", "mine:bad", "--idl-groups", "rank-2-float??")
     assert done.returncode == 1
     assert "2 failed" in done.stdout
     assert "2 passed" in done.stdout

@@ -223,7 +223,7 @@ def test_a_cycle_is_granted_no_more_than_what_rounding_explains():
 )  # fmt: skip
 def test_the_truth_of_a_large_case_is_that_of_the_whole_equation(how):
     """Solved as it stands, by elimination in n units, without a thought of copies: the same bits."""
-    case = sizes.large("middle", "a middle size", **how)
+    case = sizes.large("middle", "a middle size", sizes.Size(**how))
     whole, facts = exact.answer(case.problem, case.G_Y), describe(case.problem)
     for name, M in whole.arrays.items():
         np.testing.assert_array_equal(case.truths[0][name], M, err_msg=name)
@@ -286,7 +286,7 @@ def test_weights_have_digits_that_no_shorter_format_holds():
             long = [
                 not np.array_equal(M, M.astype(shorter[case.problem.dtype.name]))
                 for case in FROZEN
-                if (M := getattr(case.problem, name)) is not None and M.any()
+                if case.group != "storage" and (M := getattr(case.problem, name)) is not None and M.any()
             ]
         assert np.mean(long) > 0.75
     sizes_of = np.abs(np.concatenate([BY_ID["scales-relu-float32"].problem.arrays[name].ravel() for name in "BCD"]))

@@ -51,6 +51,7 @@ FLOORS = {
     "backends.numba.threads": 6,
     "backends.numba.compiling": 7,
     "backends.numba.descent": 8,
+    "backends.numba.maps": 8,
     "backends.numba.functions": 8,
     "backends.numba.products": 9,
     "backends.numba.columns": 9,
@@ -61,7 +62,9 @@ FLOORS = {
     "backends.numba.passes": 12,
     "backends.numba.launches": 13,
     "backends.numba.one_sample": 14,
+    "backends.numba.parametrisation": 14,
     "backends.numba.layer": 15,
+    "backends.numba.workspace": 15,
     "backends.numba.trainer": 16,
     "backends.numba": 17,
     "backends.cuda.api": 6,
@@ -135,6 +138,8 @@ FLOORS = {
     "conformance.truth.groups.rounding": 26,
     "conformance.truth.groups.sizes": 26,
     "conformance.truth.groups": 27,
+    "conformance.truth.draws": 27,
+    "conformance.truth.shrinking": 28,
     "conformance.truth.vectors": 28,
     "conformance.bugs.plain": 29,
     "conformance.bugs.equivalent": 30,
@@ -154,7 +159,7 @@ FLOORS = {
     "conformance.bugs.adjoint": 31,
     "conformance.bugs.slopes": 31,
     "conformance.bugs": 32,
-    "conformance.judge.call": 32,
+    "conformance.judge.call": 31,
     "conformance.judge.subjects": 32,
     # what explains wrong numbers, which knows neither the planted bugs nor the runner
     "conformance.judge": 25,
@@ -169,21 +174,35 @@ FLOORS = {
     "conformance.judge.text": 24,
     "conformance.judge.pages": 24,
     "conformance.judge.report": 33,
-    "conformance.judge.counts": 33,
+    "conformance.judge.finders": 0,
+    "conformance.judge.counts": 32,
     "conformance.judge.relations": 33,
     "conformance.judge.diagnosis": 34,
+    "conformance.judge.sequences": 33,
     "conformance.judge.protocols": 34,
     "conformance.judge.verdicts": 34,
     "conformance.judge.quick": 33,
-    "conformance.judge.runner": 35,
-    "conformance.judge.detection": 36,
+    "conformance.judge.thresholds": 35,
+    "conformance.judge.runner": 36,
+    "conformance.judge.detection": 37,
+    "conformance.judge.smallest": 37,
+    "conformance.by_name": 37,
     "conformance.adapters": 37,
     "conformance.process": 24,
     "conformance.remote": 37,
-    "conformance.command": 38,
+    # what a right backend is worth
+    "conformance.score": 25,
+    "conformance.score.badge": 34,
+    "conformance.score.words": 34,
+    "conformance.score.compare": 35,
+    "conformance.score.accuracy": 36,
+    "conformance.score.iterations": 38,
+    "conformance.score.speed": 38,
+    "conformance.score.scored": 39,
+    "conformance.command": 40,
     "conformance": 39,
-    "conformance.testing": 39,
-    "pytest_plugin": 40,
+    "conformance.testing": 41,
+    "pytest_plugin": 42,
     # deployment
     "export.inputs": 25,
     "export.majorant": 25,
@@ -271,7 +290,7 @@ def test_upward_imports_are_found(source, found):
     assert upward(source, "weights") == found
 
 
-USERS_MODULE = "conformance.command"  # --backend MODULE:OBJECT names a module of the user's
+USERS_MODULE = "conformance.by_name"  # --backend MODULE:OBJECT names a module of the user's
 
 
 def hidden(source):

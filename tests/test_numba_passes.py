@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("numba")
 
 import idl_ref
-from idl_ref import SGD, ImplicitModel, fit, losses
-from idl_ref.backends.numba import Trainer, launches
+from idl_ref import SGD, Adam, ImplicitModel, fit, losses
+from idl_ref.backends.numba import Trainer, launches, parametrisation
 from idl_ref.backends.numpy import Trainer as Definition
 from idl_ref.functions import FUNCTIONS
 
@@ -200,10 +200,96 @@ def test_a_hundred_steps_agree_step_by_step(name, loss, rule):
         for _ in range(100):
             U = rng.standard_normal((8, 6))
             T = rng.integers(0, 3, 8) if loss == "cross_entropy" else rng.standard_normal((3, 8))
-            a, b = compiled.step(U, T), defined.step(U, T)
+            a, b = compiled.step(U, T, None, rng.permutation(8)), defined.step(U, T)
+            assert a.counts[:2] == b.counts[:2]  # Rounding decides when some samples are done.
             assert a.loss == pytest.approx(b.loss, rel=1e-9)
             for name, w in compiled.parameters.items():
                 np.testing.assert_allclose(w, defined.parameters[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def trained(in_place, monkeypatch, f, loss="cross_entropy", U=None, optimizer=None, scale=3.0, **settings):
+    """Return the weights and the history of a training whose steps are taken in place, or in arrays of their own."""
+    model, taken = make((45, 37, 7, None, True, settings.pop("no_D", False)), f=f, **settings), []
+    model.parameters["A"] *= scale
+    own, T = data((45, 37, 7), 150, model.dtype, loss)
+    weights = np.arange(1, 151) if in_place is not None and loss == "mse" else None
+    right = Trainer.step_in_place
+    with monkeypatch.context() as patch:
+
+        def step_in_place(*arguments):
+            taken.append(right(*arguments) if in_place else None)
+            return taken[-1]
+
+        patch.setattr(Trainer, "step_in_place", step_in_place)
+        U, optimizer = own if U is None else U(own), optimizer or SGD(0.1, nesterov=True)
+        history = fit(
+            model, U, T, loss=loss, epochs=2, batch_size=64, optimizer=optimizer, sample_weight=weights, progress=False
+        )
+    return model.parameters, history, sum(step is not None for step in taken)
+
+
+def assert_same_training(one, other):
+    equal(one[0], other[0])
+    for name in ("loss", "accuracy", "forward_iterations", "adjoint_iterations", "unconverged"):
+        assert getattr(one[1], name) == getattr(other[1], name), name
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("name", ["inf", "rows"])
+def test_steps_in_place_have_the_bits_of_steps_in_arrays_of_their_own(name, loss, monkeypatch):
+    for more in ({}, {"no_D": True, "optimizer": Adam(0.01, clip=0.1)}, {"activation": "tanh", "dtype": "float64"}):
+        one, other = (trained(k, monkeypatch, FUNCTIONS[name], loss, **more) for k in (True, False))
+        assert (one[2], other[2]) == (6, 0)
+        assert_same_training(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "settings"),
+    [
+        ("triu", 1.0, {}),  # Substitution solves the equations.
+        ("none", 4.0, {"on_failure": "ignore"}),  # The norm of A shows no contraction.
+        ("inf", None, {"kappa": 0.999, "on_failure": "ignore"}),  # Some columns are slow, and leave Picard's iteration.
+    ],
+)
+def test_steps_that_are_not_simple_are_taken_in_arrays_of_their_own(name, scale, settings, monkeypatch):
+    scale = np.sign(make((45, 37, 7, None, True, False)).parameters["A"]) * 10 if scale is None else scale
+    one, other = (trained(k, monkeypatch, FUNCTIONS[name], scale=scale, **settings) for k in (True, False))
+    assert one[2] < 6
+    assert_same_training(one, other)
+
+
+def test_samples_may_lie_in_memory_as_they_like(monkeypatch):
+    def read_only(U):
+        U.flags.writeable = False
+        return U
+
+    expected = trained(True, monkeypatch, FUNCTIONS["inf"])
+    for U in (np.asfortranarray, read_only, lambda U: np.repeat(U, 2, axis=1)[:, ::2], lambda U: U.astype("f8")):
+        assert_same_training(trained(True, monkeypatch, FUNCTIONS["inf"], U=U), expected)
+
+
+def test_a_step_whose_samples_are_all_has_arrays_of_its_own():
+    compiled, _ = trainers(FUNCTIONS["inf"], "mse", False)
+    U, T = data((12, 6, 3), 9, "float64", "mse")
+    first = compiled.step(U, T.T)
+    arrays = [first.forward.Y, first.forward.solution.X, first.backward.solution.X, first.backward.B]
+    copies = [array.copy() for array in arrays]
+    compiled.step(2 * U, T.T, None, np.arange(9))
+    compiled.step(3 * U, T.T)
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_parameters_that_are_replaced_between_steps_count():
+    made = trainers(FUNCTIONS["inf"], "mse", False)
+    U, T = data((12, 6, 3), 9, "float64", "mse")
+    for step in range(4):
+        for trainer in made:
+            trainer.step(U, T.T, None, np.arange(9))
+            if step == 1:
+                trainer.parameters["B"], trainer.parameters["A"] = (trainer.parameters[k].copy() for k in "BA")
+    for name, w in made[0].parameters.items():
+        np.testing.assert_allclose(w, made[1].parameters[name], rtol=1e-9, atol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize("parameter", ["A", "B", "C", "D"])
@@ -307,6 +393,40 @@ def test_a_sample_that_is_not_finite_has_the_gradients_of_the_definition(activat
                 found.append(pull(np.ones((3, 1))))
         for name, G in found[0].items():
             np.testing.assert_allclose(G, found[1][name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+# --- the maps f ------------------------------------------------------------------------------------------------------
+
+
+def matrices(dtype):
+    """Return matrices with rows inside and outside the ball of radius 0.5, zeros, ties, and extreme entries."""
+    rng = np.random.default_rng(0)
+    F = rng.standard_normal((7, 5)) * np.array([1e-3, 0.05, 0.2, 1, 30, 1e6, 1e-20])[:, None]
+    ties = np.tile([0.5, -0.5, 0.0, 0.5, 0.25], (4, 1))
+    large = np.full((3, 2), np.finfo(dtype).max, dtype)
+    return [M.astype(dtype) for M in (F, F.T, ties, 0 * F, np.eye(6) / 2, large, np.array([[np.nan, 1], [2, 3]]))]
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_compiled_maps_are_those_of_the_definition(name, dtype, kappa):
+    f, eps = FUNCTIONS[name](kappa), float(np.finfo(dtype).eps)
+    for F in matrices(dtype):
+        for M in (F, np.asfortranarray(F)):
+            G = np.random.default_rng(1).standard_normal(M.shape).astype(dtype)
+            with np.errstate(all="ignore"):
+                (expected,), (pulled,) = f.effective((F,)), f.pullback((F,), (G,))
+                found = parametrisation.effective(f, M, np.empty_like(M))
+                back = parametrisation.pulled_back(f, M, G, np.empty_like(M))
+            np.testing.assert_allclose(found, expected, rtol=20 * eps, atol=20 * eps * kappa)
+            pulled[np.isnan(pulled) & np.isfinite(back)] = 0  # ⟨G, A⟩ overflows in the definition, which has float32.
+            np.testing.assert_allclose(back, pulled, rtol=50 * eps, atol=50 * eps)
+            if name == "rows" and np.isfinite(F).all():
+                assert np.abs(found).sum(axis=1, dtype=np.float64).max() <= kappa
+                np.testing.assert_array_equal(parametrisation.effective(f, found, np.empty_like(found)), found)
+            if name == "inf" and np.isfinite(F).all():
+                assert np.abs(found).sum(axis=1, dtype=np.float64).max() <= kappa
 
 
 # --- bits -------------------------------------------------------------------------------------------------------------

@@ -23,10 +23,11 @@ from idl_ref import (
     train,
 )
 from idl_ref.backends import twin
-from idl_ref.backends.numpy import Trainer
 from idl_ref.preprocessing import Standardise
 from idl_ref.training import evaluation, loop
 from idl_ref.weights import as_factors
+
+Trainer = twin("auto").Trainer
 
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
 
@@ -101,7 +102,12 @@ def test_one_step_is_the_gradient_times_the_rate():
 def test_every_sample_is_seen_once_per_epoch(monkeypatch):
     seen = []
     step = Trainer.step
-    monkeypatch.setattr(Trainer, "step", lambda trainer, U, *rest: (seen.append(U), step(trainer, U, *rest))[1])
+
+    def watched(trainer, U, T, weights, chosen):
+        seen.append(U[chosen])
+        return step(trainer, U, T, weights, chosen)
+
+    monkeypatch.setattr(Trainer, "step", watched)
     U, y = moons(50)
     fit(make(), U, y, epochs=2, batch_size=16, optimizer=SGD(), progress=False)
     assert [len(batch) for batch in seen] == [16, 16, 16, 2] * 2

@@ -1,14 +1,14 @@
-"""The command line of the kit: the commands run, export, check, list, bugs and generate."""
+"""The command line of the kit: the commands run, compare, export, check, list, bugs and generate."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import shlex
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,24 @@ from typing import Any
 from idl_ref import npz
 from idl_ref.checks import printable
 from idl_ref.conformance import remote
+from idl_ref.conformance.by_name import imported
 from idl_ref.conformance.judge import detection, runner
-from idl_ref.conformance.judge.call import STOPS
 from idl_ref.conformance.judge.report import Report, Result
-from idl_ref.conformance.judge.text import short
-from idl_ref.conformance.truth import files, vectors
+from idl_ref.conformance.judge.smallest import smallest
+from idl_ref.conformance.score import badge, compare
+from idl_ref.conformance.score.accuracy import Noted
+from idl_ref.conformance.score.scored import scored
+from idl_ref.conformance.truth import draws, files, shrinking, vectors
 from idl_ref.conformance.truth.flags import FLAGS
+from idl_ref.conformance.truth.problem import Case
 from idl_ref.files import replacing
 
-FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html}
+FORMATS = {".json": Report.to_json, ".xml": Report.to_junit, ".md": Report.to_markdown, ".html": Report.to_html,
+           ".svg": badge.svg}  # fmt: skip
 
 TIMEOUT = 10.0  # seconds
 
-BUGS_HEAD = """# Which case finds which planted bug
+BUGS_HEAD = """# Which case finds which bug
 
 Written by `idl-ref conformance bugs --all --report FILE.md`;
 see [how a bug gets its name](conformance.md#how-a-bug-gets-its-name).
@@ -42,11 +47,13 @@ def add(commands: Any, formatter: Any) -> None:
         help="check another backend against exact answers",
         description="Check any backend of implicit models against exact answers, and name what is wrong with it.",
     )
-    inner = parser.add_subparsers(title="commands", required=True, metavar="{run,export,check,list,bugs,generate}")
+    inner = parser.add_subparsers(
+        title="commands", required=True, metavar="{run,compare,export,check,list,bugs,generate}"
+    )
 
     def command(name: str, action: Any, help: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = inner.add_parser(name, help=help, formatter_class=formatter)
-        parser.set_defaults(run=action, verb=name, fast=False)
+        parser.set_defaults(run=action, verb=name, fast=False, score=False, draws=0, seed=0, cases=[])
         return parser
 
     run = command("run", _run, "check a backend")
@@ -54,10 +61,11 @@ def add(commands: Any, formatter: Any) -> None:
     which.add_argument("--backend", metavar="MODULE:OBJECT", help="a Python object, or a class whose call gives one")
     which.add_argument("--command", metavar="COMMAND", help="a program that answers requests in JSON, one per line")
     run.add_argument("--timeout", type=float, default=TIMEOUT, metavar="S", help="time limit for each answer, in s")
+    comparison = command("compare", _compare, "show what got better and what got worse between two reports")
     export = command("export", _export, "write every case as plain files")
     check = command("check", _check, "check the answers that another program wrote to exported cases")
     shown = command("list", _list, "print the cases, and the bugs that each is meant to find")
-    bugs = command("bugs", _bugs, "show that every planted bug is found")
+    bugs = command("bugs", _bugs, "show that every bug is found, planted or made by machine")
     generate = command("generate", _generate, "compute the cases again and write them")
     folders = (
         (export, "the folder to write"),
@@ -66,8 +74,17 @@ def add(commands: Any, formatter: Any) -> None:
     )
     for parser, help in folders:
         parser.add_argument("directory", type=Path, metavar="DIR", help=help)
+    for name in ("before", "after"):
+        comparison.add_argument(name, type=Path, metavar=f"{name.upper()}.json", help="a report that run wrote")
     check.add_argument("results", type=Path, metavar="RESULTS", help="the answers, in one folder per case")
+    run.add_argument("--draws", type=int, default=0, metavar="N", help="check N new cases; without --groups, no others")
+    run.add_argument("--seed", type=int, default=0, metavar="S", help="what the new cases are drawn from")
+    again = "check cases that an earlier run has written, in place of those it would choose"
+    run.add_argument("--cases", type=Path, nargs="+", default=[], metavar="FILE.json", help=again)
+    where = "where the smallest cases are written that new cases which fail are shrunk to"
+    run.add_argument("--smallest", type=Path, default=Path(), metavar="DIR", help=where)
     run.add_argument("--fast", action="store_true", help="check few and small cases, with something of everything")
+    run.add_argument("--score", action="store_true", help="measure accuracy, iterations, time and memory as well")
     for parser, more in ((run, "; list prints both"), (check, "; list prints both"), (shown, "")):
         names = f"names of groups, or ids of cases or checks, or patterns of these{more}"
         parser.add_argument("--groups", nargs="+", metavar="NAME", help=names)
@@ -93,45 +110,26 @@ def _run(options: argparse.Namespace) -> int:
         return _reported(backend, options, options.groups, again)
 
 
-def imported(name: str) -> Any:
-    """The backend that MODULE:OBJECT names; an object of a class is made.
-
-    Modules are looked for in the current folder, too. Whatever the module raises, SystemExit included, is an error.
-    """
-    module, _, attribute = name.partition(":")
-    if not (module and attribute):
-        raise ValueError(f"--backend must be MODULE:OBJECT, as in my_package.backends:mine; got {name!r}.")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the console script finds modules in the current folder, as `python -m idl_ref` does
-    try:
-        value: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            if not hasattr(value, part):
-                raise ValueError(f"--backend: {module} has no {attribute}.")
-            value = getattr(value, part)
-        value = value() if isinstance(value, type) else value
-    except (ImportError, ValueError, *STOPS):
-        raise
-    except BaseException as reason:
-        raise ValueError(f"--backend: {name} raised {type(reason).__name__}: {short(reason)}.") from None
-    missing = [need for need in ("name", "forward") if not hasattr(value, need)]
-    if missing:
-        raise TypeError(f"--backend must have name, capabilities, forward and vjp; {name} has no {', '.join(missing)}.")
-    return value
-
-
 def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | None, again: list[str]) -> int:
+    given = [shrinking.read(path) for path in options.cases]
+    noted = Noted(backend, vectors.load()) if options.score else None
     report = runner.check_backend(
-        backend,
+        noted or backend,
         groups,
         _expected(options.expected_failures),
         progress=partial(_progress, options),
         fast=options.fast,
-        command=shlex.join(["idl-ref", "conformance", options.verb, *again]),
+        draws=options.draws,
+        seed=options.seed,
+        more=given,
     )
+    report = replace(report, command=shlex.join(["idl-ref", "conformance", options.verb, *again, *_drawn(options)]))
     if sys.stderr.isatty():
         print(file=sys.stderr)
+    if noted and not report.interrupted:
+        report = replace(report, score=scored(noted, report))
     print(report)
+    _write_smallest(backend, report, options, given, again)
     failed: OSError | None = None
     for path in options.report:  # one that cannot be written takes no other with it
         try:
@@ -145,6 +143,32 @@ def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | Non
     if report.interrupted:
         return getattr(options.stopping, "status", None) or 130
     return int(not report.ok)
+
+
+def _drawn(options: argparse.Namespace) -> list[str]:
+    """The options of a run that choose new cases."""
+    chosen = ["--draws", str(options.draws), "--seed", str(options.seed)] if options.draws else []
+    return chosen + (["--cases", *map(str, options.cases)] if options.cases else [])
+
+
+SHRUNK = 3  # how many of the new cases that fail are shrunk
+
+
+def _write_smallest(
+    backend: Any, report: Report, options: argparse.Namespace, given: list[Case], again: list[str]
+) -> None:
+    """Shrink some of the new cases that failed, and write what they were shrunk to."""
+    new = {case.id: case for case in draws.drawn(options.draws, options.seed)} | {case.id: case for case in given}
+    failed = {r.case: r for r in reversed(report.failed) if r.case in new and r.id.endswith((":forward", ":vjp"))}
+    for id, result in list(failed.items())[-SHRUNK:] if not report.interrupted else ():
+        small = smallest(backend, new[id], result.id.rpartition(":")[2])
+        path = options.smallest / f"{id}.json"
+        with replacing(path, "w") as stream:
+            stream.write(shrinking.text(small))
+        sizes = ", ".join(f"{name} = {size}" for name, size in zip("npqm", small.problem.sizes, strict=True))
+        line = shlex.join(["idl-ref", "conformance", "run", *again, "--cases", str(path)])
+        sizes += f", {small.problem.activation} and {small.problem.dtype}"
+        print(f"{result.id} fails with {sizes} as well: {printable(line)}")
 
 
 def _expected(path: Path | None) -> dict[str, str]:
@@ -172,6 +196,12 @@ def _check_reports(paths: list[Path]) -> None:
             raise ValueError(f"--report must end in {', '.join(FORMATS)}; got {path}.")
         if not path.parent.is_dir():
             raise ValueError(f"--report must lie in a folder that exists; got {path}.")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    lines, broken = compare.compared(compare.load(options.before), compare.load(options.after))
+    print("\n".join(lines))
+    return int(broken > 0)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -212,15 +242,15 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _bugs(options: argparse.Namespace) -> int:
-    found = {}
+    bugs, found = detection.broken(), {}
     for name, failures in detection.detected(options.all):
         found[name] = failures
-        print(f"{name:<28}{failures[0].id if failures else 'NOT FOUND'}", flush=True)
+        print(f"{failures[0].id if failures else 'NOT FOUND':<44} {bugs[name].diagnosis}", flush=True)
     killed = sum(map(bool, found.values()))
-    print(f"{killed} of {len(found)} planted bugs found")
+    print(f"{killed} of {len(found)} bugs found, which are planted or made by machine")
     if options.report is not None:
         with replacing(options.report, "w") as stream:
-            stream.write(f"{BUGS_HEAD}\n{detection.table(found)}")
+            stream.write(f"{BUGS_HEAD}{detection.table(found)}")
         print(f"wrote {printable(options.report)}")
     return int(killed < len(found))
 

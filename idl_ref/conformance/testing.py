@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from idl_ref.conformance.command import imported
+from idl_ref.conformance.by_name import imported
 from idl_ref.conformance.judge import runner
 from idl_ref.conformance.judge.diagnosis import diagnosed
 from idl_ref.conformance.judge.report import FAILED, SKIPPED, Result

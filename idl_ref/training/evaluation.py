@@ -8,11 +8,10 @@ import numpy as np
 
 from idl_ref import losses
 from idl_ref.choices import AnyLoss
-from idl_ref.labels import has_class
+from idl_ref.labels import has_class, hits
 from idl_ref.model import ImplicitModel
 from idl_ref.solution import report
 from idl_ref.training.samples import Samples, inputs_and_targets
-from idl_ref.weights import ForwardPass
 
 CHUNK = 1024  # A data set is evaluated in chunks of this many samples.
 
@@ -68,11 +67,6 @@ def measured(model: ImplicitModel, samples: Samples, loss: AnyLoss, quiet: bool 
             report(forward.solution, forward.weights.factors, options, "forward", "mitr")
         with np.errstate(over="ignore", invalid="ignore"):  # A failed sample makes the loss NaN, which is returned.
             total += float(losses.get(loss)(forward.Y, T, weights)[0]) * len(U)
-        correct += hits(loss, forward, T)
+        correct += hits(forward, T) if loss == "cross_entropy" else 0
         answered += int(has_class(forward).sum())
     return Measured(total / max(m, 1), correct / max(m, 1) if loss == "cross_entropy" else None, m - answered)
-
-
-def hits(loss: AnyLoss, forward: ForwardPass, T: np.ndarray) -> int:
-    """Return the number of correctly classified samples; 0 for a loss that does not classify."""
-    return int(((forward.Y.argmax(axis=0) == T) & has_class(forward)).sum()) if loss == "cross_entropy" else 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from idl_ref import activations
 from idl_ref.backends.numpy import Trainer
-from idl_ref.backends.numpy.trainer import Step
+from idl_ref.backends.numpy.trainer import Counts, Step
 from idl_ref.choices import AnyLoss
 from idl_ref.factors import norm_inf
 from idl_ref.model import ImplicitModel
@@ -20,7 +20,7 @@ from idl_ref.optim import Optimizer
 from idl_ref.solution import NotConvergedError, warn
 from idl_ref.training import rates
 from idl_ref.training.checkpoint import Checkpoint, Snapshot
-from idl_ref.training.evaluation import hits, measured
+from idl_ref.training.evaluation import measured
 from idl_ref.training.history import History
 from idl_ref.training.interrupts import Interrupts
 from idl_ref.training.progress import Progress
@@ -59,18 +59,17 @@ class Epoch:
     adjoint_most: int = 0
     seconds: float = 0.0
 
-    def add(self, step: Step, correct: int, failed: int, seconds: float) -> None:
+    def add(self, loss: float, counts: Counts, samples: int, seconds: float) -> None:
         """Add the figures of one step."""
-        forward, adjoint = step.forward.solution.iterations, step.backward.solution.iterations
         self.batches += 1
-        self.loss += step.loss * len(forward)
-        self.hits += correct
-        self.samples += len(forward)
-        self.unconverged += failed
-        self.forward_sum += int(forward.sum())
-        self.forward_most = max(self.forward_most, int(forward.max(initial=0)))
-        self.adjoint_sum += int(adjoint.sum())
-        self.adjoint_most = max(self.adjoint_most, int(adjoint.max(initial=0)))
+        self.loss += loss * samples
+        self.hits += counts.right
+        self.samples += samples
+        self.unconverged += counts.failed
+        self.forward_sum += counts.forward_sum
+        self.forward_most = max(self.forward_most, counts.forward_most)
+        self.adjoint_sum += counts.adjoint_sum
+        self.adjoint_most = max(self.adjoint_most, counts.adjoint_most)
         self.seconds += seconds
 
     def record(self, history: History, classifies: bool) -> None:
@@ -124,8 +123,8 @@ class Training:
         if not callable(self.plan.loss) and self.total_steps:
             self.limit = DIVERGED * max(self._loss_of_the_start(), self._loss_of_a_constant())
         if self.optimizer.learning_rate == "auto" and self.total_steps:
-            minibatches = [self.samples.some(batch) for batch in self.batches(1)[: rates.STEPS]]
-            rate = rates.find(self.model.parameters, self.optimizer, self.new_trainer, minibatches)
+            minibatches = self.samples, self.batches(1)[: rates.STEPS]
+            rate = rates.find(self.model.parameters, self.optimizer, self.new_trainer, *minibatches)
             self.optimizer.start(self.total_steps, rate)
             self.trainer = self.new_trainer()
             self.first = self.good = Snapshot.of(self.model.parameters, self.optimizer)
@@ -246,29 +245,26 @@ class Training:
 
     def _take_steps(self, display: Progress, interrupts: Interrupts) -> bool:
         """Take the steps that an epoch still lacks; return False if a signal has come."""
-        number, loss = self.completed + 1, self.plan.loss
+        number, (U, T, weights) = self.completed + 1, self.samples
         for batch in self.batches(number)[self.epoch.batches :]:
             if interrupts.caught is not None:
                 return False
             started = time.perf_counter()
-            U, T, weights = self.samples.some(batch)
             try:
-                step = self.trainer.step(U, T, weights)
+                step = self.trainer.step(U, T, weights, batch)
             except FloatingPointError as reason:
                 raise FloatingPointError(f"epoch {number}, batch {self.epoch.batches + 1}: {reason}") from None
-            failed = ~(step.forward.solution.succeeded & step.backward.solution.succeeded)
-            if failed.any() and self.model.on_failure == "raise":
-                self._refuse(step, int(failed.sum()))
-            seconds = time.perf_counter() - started
-            self.epoch.add(step, hits(loss, step.forward, T), int(failed.sum()), seconds)
+            if step.counts.failed and self.model.on_failure == "raise":
+                self._refuse(step)
+            self.epoch.add(step.loss, step.counts, len(batch), time.perf_counter() - started)
             display.batch_done(number)
         return True
 
-    def _refuse(self, step: Step, failed: int) -> None:
+    def _refuse(self, step: Step) -> None:
         """Raise NotConvergedError for a step in which samples did not converge."""
         worse = step.forward.solution if not step.forward.solution.converged else step.backward.solution
         place = f"epoch {self.completed + 1}, batch {self.epoch.batches + 1}"
-        raise NotConvergedError(f"{place}: {failed} samples not converged.", worse)
+        raise NotConvergedError(f"{place}: {step.counts.failed} samples not converged.", worse)
 
     def _check_epoch(self) -> None:
         """Raise FloatingPointError if the loss of the epoch is too large, or a weight or a moment is not finite."""

@@ -28,15 +28,19 @@ def find(
     parameters: Mapping[str, np.ndarray],
     optimizer: Optimizer,
     new_trainer: Callable[[], Trainer],
-    minibatches: Sequence[Samples],
+    samples: Samples,
+    minibatches: Sequence[np.ndarray],
 ) -> float:
-    """Return a learning rate for an optimizer. The parameters are the same afterwards, and the optimizer is reset."""
+    """Return a learning rate for an optimizer. The parameters are the same afterwards, and the optimizer is reset.
+
+    minibatches: the numbers of the samples of each
+    """
     start = Snapshot.of(parameters, optimizer)
     ends: dict[float, float] = {RATES[0]: math.inf}
     for rate in RATES:
         optimizer.start(STEPS * len(RATES), rate)
         try:
-            losses = _trial(new_trainer(), minibatches)
+            losses = _trial(new_trainer(), samples, minibatches)
         except FloatingPointError:
             break
         finally:
@@ -49,10 +53,7 @@ def find(
     return SHARE * min(ends, key=lambda rate: ends[rate])
 
 
-def _trial(trainer: Trainer, minibatches: Sequence[Samples]) -> list[float]:
+def _trial(trainer: Trainer, samples: Samples, minibatches: Sequence[np.ndarray]) -> list[float]:
     """Return the losses of STEPS training steps, each before its step."""
-    losses = []
-    for i in range(STEPS):
-        U, T, weights = minibatches[i % len(minibatches)]
-        losses.append(trainer.step(U, T, weights).loss)
-    return losses
+    U, T, weights = samples
+    return [trainer.step(U, T, weights, minibatches[i % len(minibatches)]).loss for i in range(STEPS)]

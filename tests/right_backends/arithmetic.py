@@ -4,12 +4,12 @@ from dataclasses import replace
 from math import fsum
 
 import numpy as np
-from right_backends.base import right
-from right_backends.methods import Newton
 
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.truth import exact
 from idl_ref.conformance.truth.backend import EVERYTHING
+from right_backends.base import right
+from right_backends.methods import Newton
 
 
 class Inside(Plain):
@@ -102,6 +102,8 @@ class Multiplied(Plain):
 class Padded(Plain):
     """Pads every size to a multiple of 8 by zeros, computes, and cuts the answers."""
 
+    capabilities = EVERYTHING
+
     def padded(self, M):
         return np.pad(M, [(0, -length % 8) for length in M.shape])
 
@@ -119,9 +121,11 @@ class Padded(Plain):
 
 @right
 class RowLoop(Newton):
-    """Adds the products of each entry in a Python loop, with one rounding per sum."""
+    """Adds the products of each entry in a Python loop, with one rounding per sum, unless there are too many."""
 
     def apply(self, factors, X):
+        if X.size > 200:
+            return super().apply(factors, X)
         for F in reversed(factors):
             sums = [[self.total(row * column) for column in X.T] for row in F]
             X = np.array(sums, X.dtype).reshape(len(F), X.shape[1])

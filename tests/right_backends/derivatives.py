@@ -1,11 +1,11 @@
 """Other ways to the gradients: linear solvers, series, unrolled iterations, complex steps, other slopes at kinks."""
 
 import numpy as np
-from right_backends.base import dense, right
 
 from idl_ref import activations
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.truth.backend import EVERYTHING
+from right_backends.base import dense, right
 
 
 @right
@@ -99,7 +99,9 @@ class ComplexStep(Plain):
         return (G_Y * Y.imag / self.h).sum(axis=(-1, -2)).reshape(M.shape)
 
     def small(self, change, X):
-        return not np.any(np.abs(change).max(axis=(-1, -2), initial=0) > 1e-15 * np.abs(X).max(axis=(-1, -2), initial=0))
+        return not np.any(
+            np.abs(change).max(axis=(-1, -2), initial=0) > 1e-15 * np.abs(X).max(axis=(-1, -2), initial=0)
+        )
 
 
 class AtKinks(Plain):
@@ -111,7 +113,7 @@ class AtKinks(Plain):
         low, kinks = super().slope(p, P), activations.get(p.activation).kinks
         for kink in kinks:
             sides = [super(AtKinks, self).slope(p, np.array(kink + way, P.dtype)) for way in (-0.5, 0.5)]
-            low = np.where(P == kink, min(sides) + self.share * (max(sides) - min(sides)), low).astype(P.dtype)
+            low = np.where(kink == P, min(sides) + self.share * (max(sides) - min(sides)), low).astype(P.dtype)
         return low
 
 

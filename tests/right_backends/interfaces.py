@@ -1,15 +1,15 @@
-"""Other manners of answering: lists, layouts, threads, memory of earlier answers, exceptions, warnings, fewer arrays."""
+"""Other manners of answering: lists, layouts, threads, answers kept, exceptions, warnings, fewer arrays."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
-from right_backends.base import right
 
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.truth.backend import EVERYTHING
 from idl_ref.conformance.truth.files import digest
+from right_backends.base import right
 
 
 @right

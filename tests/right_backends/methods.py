@@ -1,10 +1,9 @@
 """Other methods for X = φ(A X + Z): relaxation, Newton, bisection, other starts and other ways to stop."""
 
 import numpy as np
-from right_backends.base import ByResidual, dense, right
 
 from idl_ref.conformance.adapters import Plain
-from idl_ref.conformance.truth.backend import EVERYTHING
+from right_backends.base import UNCOUNTED, ByResidual, dense, right
 
 
 @right
@@ -76,6 +75,8 @@ class Newton(ByResidual):
 class Bisected(Plain):
     """Finds the one unit of a scalar equation by bisection, because x − φ(a x + z) increases with x where |a| < 1."""
 
+    capabilities = UNCOUNTED
+
     def equilibrium(self, p):
         (a, *rest), Z = dense(self.factors(p)).ravel(), self.Z(p)
         if rest or abs(a) >= 1:
@@ -116,6 +117,8 @@ class TenMore(Plain):
 class Tight(Plain):
     """Iterates until rounding explains the step, whatever tol allows."""
 
+    capabilities = UNCOUNTED
+
     def stop(self, p, z, noise):
         return noise
 
@@ -123,6 +126,8 @@ class Tight(Plain):
 @right
 class FromOnes(Plain):
     """Starts from ones where no start is given."""
+
+    capabilities = UNCOUNTED
 
     def start(self, p, Z):
         return np.ones_like(Z) if p.X0 is None else p.X0
@@ -132,7 +137,7 @@ class FromOnes(Plain):
 class FromTheLastCall(Plain):
     """Starts from the answer to the previous call where that has the right shape, as a server of streams does."""
 
-    capabilities = EVERYTHING | {"deterministic": False}
+    capabilities = UNCOUNTED | {"deterministic": False}
     last = np.zeros((0, 0))
 
     def start(self, p, Z):

@@ -1,14 +1,15 @@
 """SciPy's solvers: each gives a start, column by column, from which the stopping rule is met in a few applications."""
 
 import numpy as np
-from right_backends.base import dense, right
 
 from idl_ref.conformance.adapters import Plain
+from right_backends.base import UNCOUNTED, dense, right
 
 
 class ScipyStart(Plain):
     """Finds a root of x − φ(A x + z), scaled by ‖z‖∞, by one of SciPy's solvers, and goes on from there."""
 
+    capabilities = UNCOUNTED
     method = "hybr"
     options: dict = {}  # noqa: RUF012
 
@@ -21,7 +22,7 @@ class ScipyStart(Plain):
             if 0 < scale < np.inf and np.finfo(p.dtype).tiny < scale:
                 f = lambda x: x - self.phi(p, scale * (A @ x) + z) / scale  # noqa: B023, E731
                 found = scale * root(f, np.zeros(len(z)), method=self.method, options=self.options).x
-                X[:, j] = np.where(np.isfinite(found).all(), found, 0)
+                X[:, j] = np.where(np.abs(found).max() < np.finfo(p.dtype).max, found, 0)  # else, or if NaN, from 0
         return X.astype(p.dtype)
 
 
@@ -41,18 +42,18 @@ class ScipyLevenberg(ScipyStart):
 class ScipyKrylov(ScipyStart):
     """A Newton–Krylov method."""
 
-    method, options = "krylov", {"fatol": 1e-12, "maxiter": 20}  # noqa: RUF012
+    method, options = "krylov", {"fatol": 1e-12, "maxiter": 20}
 
 
 @right
 class ScipyAnderson(ScipyStart):
     """Anderson mixing."""
 
-    method, options = "anderson", {"fatol": 1e-12, "maxiter": 50}  # noqa: RUF012
+    method, options = "anderson", {"fatol": 1e-12, "maxiter": 50}
 
 
 @right
 class ScipyBroyden(ScipyStart):
     """Broyden's first method."""
 
-    method, options = "broyden1", {"fatol": 1e-12, "maxiter": 50}  # noqa: RUF012
+    method, options = "broyden1", {"fatol": 1e-12, "maxiter": 50}

@@ -10,18 +10,19 @@ import math
 import numpy as np
 
 from idl_ref.backends.numba.compiling import compiled, entry
+from idl_ref.solution import Status
+
+LAST_SUCCESS = int(Status.PRECISION_LIMIT)
 
 
 @entry
-def cross_entropy(Y, labels, weights, G_Y):
-    """Write G_Y = w (softmax(Y) − onehot(t))/m, and return ℓ = Σⱼ wⱼ (log Σᵢ exp Y_ij − Y_tⱼj)/m, without cancellation.
+def cross_entropy(first, last, Y, labels, weights, G_Y, values):
+    """Write G_Y = w (softmax(Y) − onehot(t))/m, and the values ℓⱼ = wⱼ (log Σᵢ exp Y_ij − Y_tⱼj), without cancellation.
 
     An empty array of weights w stands for ones.
     """
-    m = len(labels)
-    q = len(Y) // max(m, 1)
-    value = 0.0
-    for j in range(m):
+    m, q = len(labels), len(Y) // max(len(labels), 1)
+    for j in range(first, last):
         c, t = 0, labels[j]
         for i in range(q):  # As in NumPy, the first NaN counts as the largest entry.
             if not (Y[j * q + i] <= Y[j * q + c] or math.isnan(Y[j * q + c])):
@@ -31,7 +32,7 @@ def cross_entropy(Y, labels, weights, G_Y):
             G_Y[j * q + i] = np.exp(Y[j * q + i] - largest)
             others += 0.0 if i == c else G_Y[j * q + i]
         weight = np.float64(weights[j]) if weights.size > 0 else 1.0
-        value += weight * (np.log1p(others) - (Y[j * q + t] - largest))
+        values[j] = weight * (np.log1p(others) - (Y[j * q + t] - largest))
         G_Y[j * q + c] = 1
         rest = 0.0
         for i in range(q):
@@ -39,21 +40,53 @@ def cross_entropy(Y, labels, weights, G_Y):
             rest += 0.0 if i == t else share
             G_Y[j * q + i] = weight * share / m
         G_Y[j * q + t] = -weight * rest / m
-    return value / max(m, 1)
+    return 0
 
 
 @entry
-def mse(Y, T, weights, G_Y):
-    """Write G_Y = 2 w (Y − T)/(q m), and return ℓ = Σ w (Y − T)²/(q m). An empty array of weights w stands for ones."""
-    count = max(len(Y), 1)
-    q = len(Y) // max(weights.size, 1)
-    value = 0.0
-    for i in range(len(Y)):
-        weight = np.float64(weights[i // q]) if weights.size > 0 else 1.0
-        error = np.float64(Y[i]) - T[i]
-        value += weight * (error * error)
-        G_Y[i] = 2 * weight * error / count
-    return value / count
+def mse(first, last, Y, T, weights, G_Y, values):
+    """Write G_Y = 2 w (Y − T)/(q m), and ℓⱼ = wⱼ Σᵢ (Y − T)²_ij/q to `values`. An empty w stands for ones."""
+    q, count = len(Y) // max(len(values), 1), len(Y)
+    for j in range(first, last):
+        weight = np.float64(weights[j]) if weights.size > 0 else 1.0
+        squares = 0.0
+        for i in range(j * q, j * q + q):
+            error = np.float64(Y[i]) - T[i]
+            squares += error * error
+            G_Y[i] = 2 * weight * error / count
+        values[j] = weight * squares / q
+    return 0
+
+
+@entry
+def mean(values):
+    """The mean of the losses of the samples, which are added in their order; 0 for no samples."""
+    total = 0.0
+    for j in range(len(values)):
+        total += values[j]
+    return total / max(len(values), 1)
+
+
+@entry
+def figures(Y, labels, values, there, back):
+    """The loss, how many samples are classified right and how many failed, and the iterations: their sum and largest.
+
+    The loss is rounded to the dtype of Y, in which it may be inf. labels: empty if the loss does not classify. there,
+    back: the answers of both solves; see `kernels`
+    """
+    (_, status, iterations, _, _), (_, status_V, iterations_V, _, _), m = there, back, len(values)
+    q, right, failed, total, most, total_V, most_V = len(Y) // max(m, 1), 0, 0, 0, 0, 0, 0
+    for j in range(m):
+        failed += 0 if max(status[j], status_V[j]) <= LAST_SUCCESS else 1
+        total, most = total + iterations[j], max(most, iterations[j])
+        total_V, most_V = total_V + iterations_V[j], max(most_V, iterations_V[j])
+        if len(labels) > 0:
+            finite, c = status[j] <= LAST_SUCCESS, 0
+            for i in range(q):
+                finite = finite and abs(Y[j * q + i]) < np.inf
+                c = i if Y[j * q + i] > Y[j * q + c] else c
+            right += 1 if finite and c == labels[j] else 0
+    return Y.dtype.type(mean(values)), right, failed, total, most, total_V, most_V
 
 
 @compiled

@@ -98,26 +98,40 @@ class Prepared(NamedTuple):
 
 
 def prepare(equation: Equation, options: SolveOptions, known: Prepared | None) -> Prepared:
-    """Choose the method and pack the factors; `known`, prepared for other options, saves packing them again.
-
-    Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its largest entry bounds ‖A‖∞.
-    """
+    """Choose the method and pack the factors; `known`, prepared for other options, saves packing them again."""
     factors, activation, S, _ = equation
-    A, dtype, adjoint, product = factors[0], factors[0].dtype, S is not None, len(factors) > 1
+    A, dtype, product = factors[0], factors[0].dtype, len(factors) > 1
     n, width = A.shape
-    method, r = methods.choose(options.method, factors, adjoint), width if product else 0
+    method, r = methods.choose(options.method, factors, S is not None), width if product else 0
     sizes = n, r, activation.code, min(int(options.max_iter), methods.ENDLESS)
     if known is not None:
         return known._replace(options=options, method=method, sizes=sizes)
-    nothing = NOTHING[dtype]
-    F1, F2 = np.empty(packed_size(n, width), dtype), np.empty(packed_size(r, n), dtype) if product else nothing[0]
-    largest = pack(flat(A), flat(factors[1]) if product else nothing, (n, r), adjoint, F1, F2)
-    entries, terms = (2 * n * r, ROWS + 2 * (n + r)) if product else (n * n, ROWS + 2 * n)
-    norm = methods.norm_bound(largest, terms, dtype, product)
+    F1 = np.empty(packed_size(n, width), dtype)
+    F2 = np.empty(packed_size(r, n), dtype) if product else NOTHING[dtype][0]
+    flops = ENTRY_FLOPS * n + 2 * (2 * n * r if product else n * n)
+    largest = pack(*packing(equation, F1, F2))
+    return Prepared(options, method, sizes, F1, F2, roundings(equation, largest), flops)
+
+
+def packing(equation: Equation, F1: np.ndarray, F2: np.ndarray) -> tuple:
+    """Return what `pack` takes to write the factors of an equation to F1 and F2."""
+    factors, (n, width), product = equation.factors, equation.factors[0].shape, len(equation.factors) > 1
+    second = flat(factors[1]) if product else NOTHING[F1.dtype]
+    return flat(factors[0]), second, (n, width if product else 0), equation.S is not None, F1, F2
+
+
+def roundings(equation: Equation, largest: float) -> tuple[float, ...]:
+    """Return the fields of a Rounding for an equation, whose factors were packed.
+
+    Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its `largest` entry bounds ‖A‖∞.
+    """
+    factors, activation, S, _ = equation
+    A, product = factors[0], len(factors) > 1
+    terms = ROWS + 2 * (sum(A.shape) if product else len(A))
+    norm = methods.norm_bound(largest, terms, A.dtype, product)
     if not norm < 1:  # The certificate then depends on the exact value.
-        norm = fac.norm_inf(fac.transpose(factors) if adjoint else factors)
-    roundings = tuple(certificate.rounding(factors, activation, dtype, norm))
-    return Prepared(options, method, sizes, F1, F2, roundings, ENTRY_FLOPS * n + 2 * entries)
+        norm = fac.norm_inf(factors if S is None else fac.transpose(factors))
+    return tuple(certificate.rounding(factors, activation, A.dtype, norm))
 
 
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
@@ -133,7 +147,7 @@ class Forward(NamedTuple):
 
     weights: tuple[np.ndarray, np.ndarray, np.ndarray]  # B, C and D row by row; D is empty if there is none
     U: np.ndarray
-    sizes: tuple[int, int, int]  # n, p and q
+    sizes: tuple[int, int, int, int]  # n, p, q, and the distance between the columns of U
     Y: np.ndarray
 
     @classmethod
@@ -142,17 +156,17 @@ class Forward(NamedTuple):
         _, B, C, D, _ = weights
         (n, p), q = B.shape, len(C)
         D = NOTHING[B.dtype][0] if D is None else by_rows(D)
-        return cls((by_rows(B), by_rows(C), D), by_columns(U), (n, p, q), np.empty(q * U.shape[1], B.dtype))
+        return cls((by_rows(B), by_rows(C), D), by_columns(U), (n, p, q, p), np.empty(q * U.shape[1], B.dtype))
 
     def before(self, Z: np.ndarray) -> None:
         """Write B U to Z, whose columns are contiguous."""
-        n, p, _ = self.sizes
+        n, p, _, _ = self.sizes
         how = tiles(Z.shape[1], (n + p) * Z.itemsize, None, 2 * n * p)
         launch(passes.constant, Z.shape[1], how, self.weights[0], self.U, self.sizes, Z.T.reshape(-1))
 
     def after(self, X: np.ndarray) -> None:
         """Write C X + D U to Y.   X one column after the other"""
-        n, p, q = self.sizes
+        n, p, q, _ = self.sizes
         m, (_, C, D) = len(X) // n, self.weights
         how = tiles(m, (n + p + q) * X.itemsize, None, 2 * q * (n + p))
         launch(passes.readout, m, how, C, D, X, self.U, self.sizes, self.Y)
@@ -230,18 +244,31 @@ def solve_columns(
         levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
         kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, columns, rules, levels, p.roundings)
     else:
-        sizes = *p.sizes, methods.SLOW_STEPS if method == "auto" else methods.ENDLESS
-        kernel, arguments = kernels.picard, (p.F1, p.F2, columns, sizes, (tol, methods.SLOW), p.roundings)
+        shape, levels_of_picard = picard_rules(p)
+        kernel, arguments = kernels.picard, (p.F1, p.F2, columns, shape, levels_of_picard, p.roundings)
         if around:
-            kernel, arguments, (_, width, q) = passes.forward, (tuple(around), *arguments), around.sizes
+            kernel, arguments, (_, width, q, _) = passes.forward, (tuple(around), *arguments), around.sizes
             column_bytes += (width + q) * Z.itemsize
             flops += 2 * (n * width + q * n + q * width)
     work = m * max_iter * (p.flops + (n**3 if method == "newton" and not r else 0))
+    return launch_solver(kernel, m, work, tiles(m, column_bytes, options.tile, flops), answer[-1], *arguments, answer)
+
+
+def picard_rules(p: Prepared) -> tuple[tuple[int, ...], tuple[float, float]]:
+    """Return the sizes and the levels that `picard` takes."""
+    sizes = *p.sizes, methods.SLOW_STEPS if p.method == "auto" else methods.ENDLESS
+    return sizes, (float(p.options.tol), methods.SLOW)
+
+
+def launch_solver(
+    kernel: Callable[..., int], m: int, work: float, how: tuple[int, int], flag: np.ndarray, *arguments: Any
+) -> int:
+    """Call a solver for m columns as `launch` does, so that it can be interrupted if its `work`, in flops, is large."""
+    workers, tile = how
     patient = work > min(m, 5) * threads.LONG_FLOPS and threading.current_thread() is threading.main_thread()
-    workers, tile = tiles(m, column_bytes, options.tile, flops)
     if m <= tile and not patient:
-        return kernel(0, m, *arguments, answer)
-    return threads.share(kernel, workers, tile, m, patient, answer[-1], *arguments, answer)
+        return kernel(0, m, *arguments)
+    return threads.share(kernel, workers, tile, m, patient, flag, *arguments)
 
 
 # --- products ---------------------------------------------------------------------------------------------------------
@@ -275,19 +302,29 @@ def product(F: np.ndarray, X: np.ndarray) -> np.ndarray:
     (a, b), m = F.shape, X.shape[1]
     out = np.empty((m, a), X.dtype)
     how = tiles(m, (a + b) * X.itemsize, None, 2 * a * b)
-    launch(passes.constant, m, how, by_rows(F), by_columns(X), (a, b, 0), out.reshape(-1))
+    launch(passes.constant, m, how, by_rows(F), by_columns(X), (a, b, 0, b), out.reshape(-1))
     return out.T
 
 
-def outer(Lt: np.ndarray, R: np.ndarray) -> np.ndarray:
-    """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b)"""
+def outer_room(a: int, b: int, dtype: np.dtype) -> np.ndarray:
+    """Return an array for L Rᵀ (a, b), with the rows that `passes.outer` needs besides."""
+    return np.empty((-(-a // GROUP) * GROUP + 1, b), dtype)
+
+
+def outer(Lt: np.ndarray, R: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:
+    """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b), the first rows of `room`"""
     (m, a), (b, _) = Lt.shape, R.shape
-    out = np.empty((-(-a // GROUP) * GROUP + 1, b), R.dtype)
+    out = outer_room(a, b, R.dtype) if room is None else room
+    launch_outer(flat(Lt), by_columns(R), (a, b, m, b), out.ravel())
+    return out[:a]
+
+
+def launch_outer(left: Flat, R: np.ndarray, sizes: tuple[int, int, int, int], out: np.ndarray) -> None:
+    """Call `passes.outer` for all rows."""
+    a, b, m, _ = sizes
     workers = numba.get_num_threads() if 2 * a * b * m > PARALLEL_FLOPS else 1
     share = -(-a // workers)  # A tile reads all of R, so that each thread has only one.
-    how = workers, -(-share // GROUP) * GROUP
-    launch(passes.outer, a, how, flat(Lt), by_columns(R), (a, b, m), out.ravel())
-    return out[:a]
+    launch(passes.outer, a, (workers, -(-share // GROUP) * GROUP), left, R, sizes, out)
 
 
 def backward(

@@ -21,27 +21,49 @@ PART = 1024
 COLUMNS = 8  # So many columns of D U are computed, and then added to C X.
 
 
+@compiled
+def write(M, source, apart, out, place, n, count):
+    """Copy the first n entries of each of `count` columns, which are `apart` in M, to `out`, one after the other."""
+    vec.separate()
+    lanes = vec.lanes(M)
+    whole = n & -lanes
+    for c in range(count):
+        m, o = source + c * apart, place + c * n
+        for i in range(0, whole, lanes):
+            vec.store(out, o + i, vec.load(M, m + i))
+        for i in range(whole, n):
+            out[o + i] = M[m + i]
+
+
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
 @entry
+def take(first, last, samples, chosen, width, U, apart):
+    """Write the rows of `samples` with the chosen numbers, of `width` entries each, to the columns of U."""
+    for j in range(first, last):
+        write(samples, chosen[j] * width, width, U, j * apart, width, last - last + 1)
+    return 0
+
+
+@entry
 def constant(first, last, B, U, sizes, Z):
-    """Z = B U.   sizes: n, p and q"""
-    n, p, _ = sizes
-    rows_by_columns(B, n, p, U, first * p, p, Z, first * n, n, last - first)
+    """Z = B U.   sizes: n, p, q, and the distance between the columns of U"""
+    n, p, _, apart = sizes
+    rows_by_columns(B, n, p, U, first * apart, apart, Z, first * n, n, last - first)
     return 0
 
 
 @entry
 def readout(first, last, C, D, X, U, sizes, Y):
-    """Y = C X + D U; D is empty where there is none.   sizes: n, p and q"""
-    n, p, q = sizes
+    """Y = C X + D U; D is empty where there is none.   sizes: as for `constant`"""
+    n, p, q, apart = sizes
     rows_by_columns(C, q, n, X, first * n, n, Y, first * q, q, last - first)
     if D.size > 0:
         M = np.empty(q * COLUMNS, D.dtype)
         for c in range(first, last, COLUMNS):
             some = min(COLUMNS, last - c)
-            rows_by_columns(D, q, p, U, c * p, p, M, n - n, q, some)
+            rows_by_columns(D, q, p, U, c * apart, apart, M, n - n, q, some)
             for i in range(some * q):
                 Y[c * q + i] += M[i]
     return 0
@@ -51,7 +73,7 @@ def readout(first, last, C, D, X, U, sizes, Y):
 def forward(first, last, around, F1, F2, columns, shape, levels, roundings, answer):
     """Z, X by Picard's iteration, and Y. Returns how many columns were slow, whose X and Y are not those wanted yet.
 
-    around: B, C and D; U; their sizes n, p and q; and Y. The rest is what `picard` takes.
+    around: B, C and D; U; the sizes that `constant` takes; and Y. The rest is what `picard` takes.
     """
     (B, C, D), U, sizes, Y = around
     constant(first, last, B, U, sizes, columns[0][0])
@@ -78,34 +100,21 @@ def terms(first, last, F1, F2, C, columns, sizes, answer):
     z, p, t = x + block, x + 2 * block, x + 3 * block
     c = t + (room + 3) * small
     y = c + (q + 1) * stride
-    gather(X, first * n, 1, n, M, x, stride, n, w, end, room)
-    gather(Z, first * n, 1, n, M, z, stride, n, w, end, room)
+    one, skip = np.int64(1), w < 0  # As literals, 1 and False would compile what takes them once more.
+    gather(X, first * n, one, n, M, x, stride, n, w, end, room)
+    gather(Z, first * n, one, n, M, z, stride, n, w, end, room)
     fill(M, t, t + small, 0.0)
-    apply(F1, F2, M, (x, p, z, t), stride, small, w, n, r, False)
+    apply(F1, F2, M, (x, p, z, t), stride, small, w, n, r, skip)
     for a in range(p, p + w * stride, stride):
         for i in range(a, a + end, lanes):
             vec.store(M, i, slope(vec.load(M, i), code))
     write(M, p, stride, S, first * n, n, w)
-    gather(C, n - n, 1, n, M, c, stride, n, q, end, q)  # A literal 0 would compile `gather` once more.
+    gather(C, n - n, one, n, M, c, stride, n, q, end, q)
     fill(M, c + q * stride, c + q * stride + end, 0.0)
-    gather(G_Y, first * q, 1, q, M, y, apart, q, w, filled(q, ROWS), room)
+    gather(G_Y, first * q, one, q, M, y, apart, q, w, filled(q, ROWS), room)
     strided(M, (c, lanes, stride), (n, q), M, y, apart, M, c + q * stride, n - n, p, stride, w)
     write(M, p, stride, G, first * n, n, w)
     return 0
-
-
-@compiled
-def write(M, source, apart, out, place, n, count):
-    """Copy the first n entries of each of `count` columns, which are `apart` in M, to `out`, one after the other."""
-    vec.separate()
-    lanes = vec.lanes(M)
-    whole = n & -lanes
-    for c in range(count):
-        m, o = source + c * apart, place + c * n
-        for i in range(0, whole, lanes):
-            vec.store(out, o + i, vec.load(M, m + i))
-        for i in range(whole, n):
-            out[o + i] = M[m + i]
 
 
 @entry
@@ -114,9 +123,9 @@ def outer(first, last, left, R, sizes, out):
 
     left: Lᵀ (m, a), and the distances between its rows and between its columns. R (b, m) has one column after the
     other, and ∂ one row after the other. `out` has room for `filled(a, GROUP)` rows, and for a row of zeros behind
-    them.   sizes: a, b and m
+    them.   sizes: a, b, m, and the distance between the columns of R
     """
-    (a, b, m), (Lt, rows, columns) = sizes, left
+    (a, b, m, across), (Lt, rows, columns) = sizes, left
     w, lanes, most = last - first, vec.lanes(R), filled(min(m, BLOCK), ROWS)
     # The rows of R are the lanes of a product. Those that do not fill ROWS lanes are copied, with zeros beside them.
     whole, room, down = b & -ROWS, filled(w, GROUP), most + ROWS
@@ -124,6 +133,7 @@ def outer(first, last, left, R, sizes, out):
     r = boundary(M)
     lt, g = r + most * ROWS, r + most * ROWS + room * down
     zeros, rest, apart, narrow = filled(a, GROUP) * b, g + room * ROWS, b - b, b - b
+    one, high = np.int64(1), np.int64(ROWS)  # Literals would compile what takes them once more.
     fill(M, rest, rest + ROWS, 0.0)
     for i in range(zeros, zeros + b):
         out[i] = 0  # Every tile does this, so that none has to wait for another one.
@@ -131,13 +141,13 @@ def outer(first, last, left, R, sizes, out):
         count = min(BLOCK, m - k)
         gather(Lt, k * rows + first * columns, rows, columns, M, lt, down, count, w, filled(count, ROWS), room)
         for f in range(0, whole, PART):
-            place, o = (k * b + f, lanes, b), first * b + f
+            place, o = (k * across + f, lanes, across), first * b + f
             s = o if k > 0 else zeros
             strided(R, place, (min(PART, whole - f), count), M, lt, down, out, s, apart, o, b, w)
         if whole < b:
-            gather(R, k * b + whole, 1, b, M, r, ROWS, b - whole, count, ROWS, count)
-            strided(M, (r, lanes, down - most), (ROWS, count), M, lt, down, M, rest, narrow, g, down - most, w)
-        apart, rest, narrow = b, g, down - most  # The next blocks are added to what is there.
+            gather(R, k * across + whole, one, across, M, r, high, b - whole, count, high, count)
+            strided(M, (r, lanes, high), (high, count), M, lt, down, M, rest, narrow, g, high, w)
+        apart, rest, narrow = b, g, high  # The next blocks are added to what is there.
     for c in range(w):
         for i in range(whole, b):
             out[(first + c) * b + i] = M[g + c * ROWS + i - whole]

@@ -84,10 +84,10 @@ def pack(first, second, shape, adjoint, F1, F2):
         return pack_factor(first, (n, n), F1, adjoint, ones, sums)
     inner = np.empty(filled(r, ROWS), F1.dtype)
     if adjoint:
-        pack_factor(first, (n, r), F1, True, ones, inner)
-        return pack_factor(second, (r, n), F2, True, inner, sums)
-    pack_factor(second, (r, n), F2, False, ones, inner)
-    return pack_factor(first, (n, r), F1, False, inner, sums)
+        pack_factor(first, (n, r), F1, adjoint, ones, inner)
+        return pack_factor(second, (r, n), F2, adjoint, inner, sums)
+    pack_factor(second, (r, n), F2, adjoint, ones, inner)
+    return pack_factor(first, (n, r), F1, adjoint, inner, sums)
 
 
 @compiled

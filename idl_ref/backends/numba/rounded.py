@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from idl_ref import certificate
 from idl_ref.backends import methods
 from idl_ref.backends.numba.columns import norms
@@ -47,8 +49,8 @@ def explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings):
     for i in range(0, end, vec.lanes(M)):
         vec.store(M, t + i, vec.magnitude(vec.load(M, x + i)))
     if r > 0:
-        sizes_t = small + filled(r, ROWS)
-        with_magnitudes(F2, r, n, M, x, t, -1, small, sizes_t)
+        sizes_t, nowhere = small + filled(r, ROWS), np.int64(-1)  # A literal would compile what takes it once more.
+        with_magnitudes(F2, r, n, M, x, t, nowhere, small, sizes_t)
         with_magnitudes(F1, n, r, M, small, sizes_t, z, p, size)
     else:
         with_magnitudes(F1, n, n, M, x, t, z, p, size)

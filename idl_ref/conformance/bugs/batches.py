@@ -74,16 +74,6 @@ class ChunksReversed(Plain):
 
 
 @planted
-class StatusBeyond64(Plain):
-    """samples beyond the 64th stopped together with the 64 before them"""
-
-    def done(self, step, stop):
-        done = super().done(step, stop)
-        done[64:] = done[:64].all()
-        return done
-
-
-@planted
 class GradientOfLastChunk(Plain):
     """gradients of the last chunk of 64 samples alone: each chunk overwrites the sum"""
 

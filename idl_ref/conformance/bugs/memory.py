@@ -17,7 +17,7 @@ class InputsModified(Plain):
     def forward(self, p):
         out = super().forward(p)
         if p.U.flags.writeable:
-            p.U *= 2
+            np.multiply(p.U, 2, out=p.U)
         return out
 
 

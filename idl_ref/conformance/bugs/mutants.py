@@ -100,7 +100,7 @@ def _is_method(function: ast.FunctionDef) -> bool:
 def _text(node: ast.AST) -> str:
     """The source of a node on one line."""
     text = " ".join(ast.unparse(node).split())
-    return text if len(text) <= 72 else f"{text[:71]}…"
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _replaced(module: ModuleType, node: ast.AST, other: ast.AST) -> ast.Module:

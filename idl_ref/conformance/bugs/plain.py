@@ -10,7 +10,7 @@ import numpy as np
 
 from idl_ref import activations
 from idl_ref import factors as fac
-from idl_ref.conformance.truth.backend import EVERYTHING
+from idl_ref.conformance.truth.backend import WITH_STORAGE
 from idl_ref.conformance.truth.problem import Arrays, Problem
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction
@@ -31,7 +31,7 @@ class Plain:
     """
 
     name = "plain"
-    capabilities: Any = EVERYTHING | {"iterations": True, "iteration_slack": 0}
+    capabilities: Any = WITH_STORAGE | {"iterations": True, "iteration_slack": 0}
 
     # --- the equation -------------------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Plain:
 
     def start(self, p: Problem, Z: np.ndarray) -> np.ndarray:
         """The X where the iteration starts."""
-        return np.zeros_like(Z) if p.X0 is None else p.X0
+        return np.zeros_like(Z) if p.X0 is None else p.X0.copy()
 
     def equilibrium(self, p: Problem) -> Iterated:
         """Solve X = φ(A X + Z); see `iterate` for what is returned."""

@@ -103,15 +103,16 @@ class GradientsAdded(Plain):
 
 @planted
 class ScratchShared(Plain):
-    """A X written to scratch memory that all threads share"""
+    """B U kept in scratch memory that all threads share"""
 
     def __init__(self):
         self.scratch = {}
 
-    def apply(self, factors, X):
-        out = self.scratch.setdefault((X.shape, X.dtype, len(factors)), np.empty_like(X))
-        out[...] = super().apply(factors, X)
-        return out.copy()
+    def Z(self, p):
+        Z = super().Z(p)
+        out = self.scratch.setdefault((Z.shape, Z.dtype), np.empty_like(Z))
+        out[...] = Z
+        return out
 
 
 @planted
@@ -144,8 +145,8 @@ class ForwardRemembered(Plain):
     inside = False
 
     def preactivation(self, p, X):
-        fits = self.inside and self.last is not None and self.last.shape == X.shape and self.last.dtype == X.dtype
-        return super().preactivation(p, self.last if fits else X)
+        last = self.last if self.inside and self.last is not None else X
+        return super().preactivation(p, last if (last.shape, last.dtype) == (X.shape, X.dtype) else X)
 
 
 @planted

@@ -118,12 +118,11 @@ class ChangeOfNorm(Plain):
         if X.size == 0:
             return super().iterate(g, noise, Z, X, p)
         z, norm = np.abs(Z).max(axis=0), np.abs(X).sum(axis=0)
-        for k in range(1, p.max_iter + 1):
-            X, last = g(X), norm
+        k, done = 0, np.zeros(len(z), bool)
+        while k < p.max_iter and not done.all():
+            X, last, k = g(X), norm, k + 1
             norm = np.abs(X).sum(axis=0)
             done = np.abs(norm - last) <= self.stop(p, z, noise(X)).max(axis=0)
-            if done.all():
-                break
         return X, done & np.isfinite(X).all(axis=0), k
 
 
@@ -195,11 +194,18 @@ class AdjointOnAny(_Adjoint):
 
 
 @planted
-class AdjointOfLargest(_Adjoint):
-    """the tolerance of the adjoint relative to the largest cotangent of the batch"""
+class AdjointOfLargest(Plain):
+    """columns of the adjoint frozen by a tolerance relative to the largest cotangent of the batch"""
 
-    def rule(self, p, step, stop):
-        return bool((step <= stop.max()).all())
+    def adjoint(self, p, S, G):
+        V, At, active = np.zeros_like(G), self.transposed(self.factors(p)), np.ones(G.shape[1], bool)
+        for _ in range(p.max_iter if G.size else 0):
+            last, V = V, np.where(active, S * (self.apply(At, V) + G), V)
+            stop = self.stop(p, np.abs(G).max(), self.noise(At, S, G, V))
+            active &= (np.abs(V - last) > stop.max()).any(axis=0)
+            if not active.any():
+                break
+        return V
 
 
 @planted

@@ -168,26 +168,6 @@ class SoftplusThresholdLow(Of):
 
 
 @planted
-class SoftplusCancels(Of):
-    """softplus as log(1 + exp p) without log1p: 0 below −37"""
-
-    activation = "softplus"
-
-    def wrong_phi(self, P):
-        return np.maximum(P, 0) + np.log(1 + np.exp(-np.abs(P)))
-
-
-@planted
-class EluCancels(Of):
-    """elu as exp p − 1 without expm1"""
-
-    activation = "elu"
-
-    def wrong_phi(self, P):
-        return np.where(P > 0, P, np.exp(np.minimum(P, 0)) - 1)
-
-
-@planted
 class TanhByExp(Of):
     """tanh as (exp 2p − 1)/(exp 2p + 1), which overflows"""
 

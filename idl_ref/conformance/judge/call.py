@@ -99,21 +99,23 @@ def _read(answer: Answer, out: Any, problem: Problem, what: str, declared: Capab
         raise MalformedError(f"{what} must return a dictionary of arrays; got {type(out).__name__}")
     for name, shape in answer_shapes(problem, what).items():
         if name != "X" or declared.X:
-            answer.arrays[name] = _numbers(answer, name, get(name), shape, problem.dtype)
+            answer.arrays[name] = _numbers(answer, name, get(name), shape, problem)
     if what == "forward":
         m = problem.U.shape[1]
         answer.converged = _status("converged", get("converged"), m, "booleans", (0, 1))
         answer.iterations = _status("iterations", get("iterations"), m, "whole numbers", (0, 2**53))
 
 
-def _numbers(answer: Answer, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _numbers(answer: Answer, name: str, value: Any, shape: tuple[int, ...], problem: Problem) -> np.ndarray:
     """An array of the answer in float64."""
     if value is None:
         raise MalformedError(f"returned no {name}")
-    array = _array(name, value)
+    array, dtype = _array(name, value), problem.dtype
+    if array.dtype.name == "bfloat16":  # that of the package ml_dtypes, which for NumPy is no float
+        array = array.astype(np.float32)
     if array.dtype.kind != "f" or array.shape != shape:
         raise MalformedError(f"{name} must be {shape} {dtype}; got {array.shape} {array.dtype}")
-    if array.dtype != dtype:
+    if array.dtype != dtype and not problem.bfloat16:
         answer.note = f"{name} is {array.dtype}, but the problem is {dtype}"
     return array.astype(np.float64, copy=True)
 

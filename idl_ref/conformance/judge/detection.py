@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import log
+from typing import NamedTuple
 
-from idl_ref.conformance.bugs import BUGS, KINDS, diagnosis
+from idl_ref.conformance.bugs import KINDS, diagnosis
 from idl_ref.conformance.bugs.equivalent import EQUIVALENT
 from idl_ref.conformance.bugs.mutants import mutants
+from idl_ref.conformance.judge.finders import FIRST
+from idl_ref.conformance.judge.protocols import GROUP
+from idl_ref.conformance.judge.quick import work
+from idl_ref.conformance.judge.relations import RELATIONS
 from idl_ref.conformance.judge.report import FAILED, Result
 from idl_ref.conformance.judge.runner import checks, select
 from idl_ref.conformance.truth import vectors
 from idl_ref.conformance.truth.backend import Backend
 from idl_ref.conformance.truth.problem import Case
 
-DEAR = 3e7  # A check that costs more, in about a second, is made only for bugs that no cheaper one finds.
-
-
-def cost(case: Case) -> float:
-    """About how many flops plain iteration spends on a case, where one of its steps costs at least 10⁴."""
-    n, _, _, m = case.problem.sizes
-    rate = min(case.facts["perron"], case.facts["norm"])
-    steps = case.problem.max_iter if rate >= 1 else log(max(case.problem.tol, 1e-16)) / log(max(rate, 1e-3))
-    return min(case.problem.max_iter, steps) * (1e4 + 2.0 * n * n * m)
+DEAR = 5e6  # A check that takes more multiplications, about 0.1 s, is made only for bugs that no cheaper one finds.
+MANY = 40  # A bug that so many checks find is found by all cases of some kind, and tells nothing of the worth of one.
 
 
 class Hunt:
@@ -36,33 +33,55 @@ class Hunt:
     """
 
     def __init__(self, cases: Iterable[Case] | None = None) -> None:
-        cases = sorted(vectors.load() if cases is None else cases, key=cost)
+        cases = sorted(vectors.load() if cases is None else cases, key=work)
         self.chosen = select(cases, None)
-        self.dear = {case.id for case in cases if cost(case) > DEAR}
-        self.kills: Counter[str] = Counter()
+        self.dear = {case.id for case in cases if work(case) > DEAR}
+        self.kills = Counter(FIRST)
 
-    def failures(self, backend: Backend) -> Iterator[Result]:
-        """The checks that a backend fails, one after the other."""
-        runs = sorted(checks(backend, self.chosen), key=lambda check: -self.kills[check[0]])
-        found = False
-        for ident, run in runs:
-            if not (found and ident.partition(":")[0] in self.dear) and (result := run()).outcome == FAILED:
-                self.kills[ident], found = self.kills[ident] + (not found), True
-                yield result
+    def first(self, backend: Backend) -> Result | None:
+        """The first check that a backend fails, if there is one."""
+        order = sorted(checks(backend, self.chosen), key=lambda check: -self.kills[check[0]])
+        failure = next((result for _, run in order if (result := run()).outcome == FAILED), None)
+        if failure is not None:
+            self.kills[failure.id] += 1
+        return failure
+
+    def failures(self, backend: Backend) -> list[Result]:
+        """The checks that a backend fails, MANY at most, whatever was found before."""
+        found: list[Result] = []
+        for ident, run in checks(backend, self.chosen):
+            dear = found and ident.partition(":")[0] in self.dear
+            if len(found) < MANY and not dear and (result := run()).outcome == FAILED:
+                found.append(result)
+        return found
 
 
-def broken() -> dict[str, tuple[str, Callable[[], Backend]]]:
-    """Every planted bug, and every mutant that is not known to be equivalent: its diagnosis, and what makes it."""
-    planted = {name: (diagnosis(name), bug) for name, bug in BUGS.items()}
-    return planted | {name: (name, mutant.make) for name, mutant in mutants().items() if name not in EQUIVALENT}
+class Broken(NamedTuple):
+    """A backend with one bug: of what kind the bug is, what it is, and what makes the backend."""
+
+    kind: str
+    diagnosis: str
+    make: Callable[[], Backend]
+
+
+def broken() -> dict[str, Broken]:
+    """Every planted bug, and every mutant that is not known to be equivalent, by name."""
+    bugs = {
+        name: Broken(kind, diagnosis(name), bug) for kind, module in KINDS.items() for name, bug in module.BUGS.items()
+    }
+    machine = {name: mutant for name, mutant in mutants().items() if name not in EQUIVALENT}
+    return bugs | {name: Broken("changes by machine", f"`{name}`", mutant.make) for name, mutant in machine.items()}
 
 
 def detected(everything: bool = False) -> Iterator[tuple[str, list[Result]]]:
-    """Each planted bug and mutant by name, with the checks that it fails: one, or with `everything` all of them."""
+    """Each planted bug and mutant by name, with the checks that it fails: one, or with `everything` MANY of them."""
     hunt = Hunt()
-    for name, (_, make) in broken().items():
-        failures = hunt.failures(make())
-        yield name, list(failures) if everything else [result for result, _ in zip(failures, "1", strict=False)]
+    for name, bug in broken().items():
+        if everything:
+            yield name, hunt.failures(bug.make())
+        else:
+            failure = hunt.first(bug.make())
+            yield name, [] if failure is None else [failure]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -70,37 +89,50 @@ def detected(everything: bool = False) -> Iterator[tuple[str, list[Result]]]:
 
 def table(found: Mapping[str, list[Result]]) -> str:
     """Tables in Markdown: what finds each bug, what each case is worth, and which mutants are equivalent."""
-    about, known = broken(), {name for kind in KINDS.values() for name in kind.BUGS}
-    kinds = {kind: [name for name in module.BUGS if name in found] for kind, module in KINDS.items()}
-    kinds["changed by machine"] = [name for name in found if name not in known]
-    lines = []
-    for kind, names in kinds.items():
+    bugs, lines = broken(), []
+    for kind in dict.fromkeys(bug.kind for bug in bugs.values()):
+        names = [name for name in found if bugs[name].kind == kind]
         if names:
-            lines += ["", f"## Bugs: {kind}", "", "| bug | found by | checks | in the groups |", "|---|---|---|---|"]
-            lines += [_row(about[name][0], found[name]) for name in names]
-    lines += [
-        "",
-        "## What each case is worth",
-        "",
-        "| case | bugs that it finds | that no other case finds |",
-        "|---|---|---|",
-    ]
+            lines += _head(f"Bugs: {kind}", "bug", "first found by", "checks", "in the groups")
+            lines += [_row(bugs[name].diagnosis, found[name]) for name in names]
+    lines += _head(
+        f"What each case is worth: of the bugs that fewer than {MANY} checks find",
+        "case",
+        "bugs that it finds",
+        "that nothing else finds",
+    )
     lines += [f"| `{case}` | {kills} | {alone} |" for case, (kills, alone) in worth(found).items()]
-    lines += ["", "## Mutants that change no answer by more than its bound", "", "| mutant | why |", "|---|---|"]
-    lines += [f"| `{_cell(name)}` | {reason} |" for name, reason in EQUIVALENT.items()]
-    return "\n".join(lines[1:]) + "\n"
+    if EQUIVALENT:
+        lines += _head("Mutants that change no answer by more than its bound", "mutant", "why")
+        lines += [f"| `{_cell(name)}` | {reason} |" for name, reason in EQUIVALENT.items()]
+    return "\n".join(lines) + "\n"
 
 
 def worth(found: Mapping[str, list[Result]]) -> dict[str, tuple[int, int]]:
-    """For every case, relation and protocol: how many bugs it finds, and how many of them nothing else does."""
-    finders = {name: {result.case for result in failures} for name, failures in found.items()}
-    by_case: dict[str, list[str]] = defaultdict(list)
-    for case in (
-        *(case.id for case in vectors.load()),
-        *sorted({case for cases in finders.values() for case in cases}),
-    ):
-        by_case[case] = [name for name, cases in finders.items() if case in cases]
-    return {case: (len(names), sum(finders[name] == {case} for name in names)) for case, names in by_case.items()}
+    """For every case, relation and protocol: how many bugs it finds, and how many of them nothing else does.
+
+    Bugs that MANY checks find are left out, and so are protocols whose first call alone is wrong.
+    """
+    finders = {}
+    for name, failures in found.items():
+        kept = {_judged(result) for result in failures if result.causes or result.group != GROUP}
+        finders[name] = kept if len(failures) < MANY else set()
+    cases = dict.fromkeys(case.id for case in vectors.load()) | dict.fromkeys(sorted(set().union(*finders.values())))
+    result = {}
+    for case in cases:
+        names = [name for name, of in finders.items() if case in of]
+        result[case] = len(names), sum(finders[name] == {case} for name in names)
+    return result
+
+
+def _judged(result: Result) -> str:
+    """The case of a result; for a relation its name."""
+    case, _, check = result.id.rpartition(":")
+    return f"relation-{check}" if check in (*RELATIONS, "adjoint") and result.group != GROUP else case
+
+
+def _head(title: str, *columns: str) -> list[str]:
+    return ["", f"## {title}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
 
 
 def _cell(text: str) -> str:
@@ -109,5 +141,8 @@ def _cell(text: str) -> str:
 
 def _row(title: str, failures: list[Result]) -> str:
     groups = ", ".join(dict.fromkeys(result.group for result in failures))
-    first = f"`{failures[0].id}`" if failures else "**nothing**"
-    return f"| {_cell(title)} | {first} | {len(failures)} | {groups} |"
+    first, count = (
+        f"`{failures[0].id}`" if failures else "**nothing**",
+        f"{len(failures)}{'+' * (len(failures) == MANY)}",
+    )
+    return f"| {_cell(title)} | {first} | {count} | {groups} |"

@@ -8,12 +8,12 @@ have failed them, unless a simple condition, such as n ≥ 33, tells the two apa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from idl_ref.conformance.judge import features, library, quantities
+from idl_ref.conformance.judge import features, library, numbers, quantities
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong
 from idl_ref.conformance.judge.features import Where
 from idl_ref.conformance.judge.report import FAILED, UNEXPLAINED, Result
@@ -22,11 +22,15 @@ from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.problem import Arrays, Case
 
 SECONDS = 10.0  # the time that the search of causes may take
-SCANNED, SAMPLED, COUNTER = 8, 40, 60  # failures searched in the whole library; failures and passes that weigh a cause
+SCANNED, SAMPLED, COUNTER = 8, 40, 61  # failures searched in the whole library; failures and passes that weigh a cause
+FINAL = 6  # causes that are weighed by all that passed
+LARGE = 20_000  # problems with more numbers than this do not weigh causes
 CAUSES = 3
 LOOSELY = 0.15  # what CLOSE becomes for the failures on which a cause was not chosen
 
 
+Probe = Callable[[Evidence, str, int], bool]  # whether the backend fails the check of a case with n, … changed
+LARGEST = 1100  # no fresh problem has a larger size
 Measured = tuple[Evidence, dict[str, Known]]  # with the arrays that were compared
 
 
@@ -60,23 +64,59 @@ class Cause:
         return f"{text} (explains {len(self.explained)} of {failures} wrong answers{contradicts})"
 
 
-def diagnosed(results: list[Result], seconds: float = SECONDS) -> list[Result]:
-    """The results, in which every failure with numbers has the causes that explain it, or what is known about it."""
+def diagnosed(results: list[Result], probe: Probe | None = None, seconds: float = SECONDS) -> list[Result]:
+    """The results, in which every failure with numbers has the causes that explain it, or what is known about it.
+
+    A probe, which tells whether the backend fails at another size, is asked from which size on a cause holds.
+    """
     failures = [r.evidence for r in results if _has_numbers(r)]
     passed = [r.evidence for r in results if r.outcome != FAILED and r.evidence is not None]
+    passed = [e for e in passed if _cost(e)[1] < LARGE]
     deadline = time.monotonic() + seconds
     found = _search([*map(_measured, failures)], passed, _remembered(results), deadline)
+    found = [_from_size(cause, passed, probe, deadline) for cause in found]
     explained = {e.key for cause in found for e in cause.explained}
     rest = _unexplained([e for e in failures if e.key not in explained], passed)
     done, located = [], _located(results)
+    best = (found[0].sentence(len(failures)),) if found else ()
     for r in results:
         if r.outcome == FAILED and r.causes:
             r = replace(r, causes=tuple(located.get(cause, cause) for cause in r.causes))
         if _has_numbers(r):
             mine = [c.sentence(len(failures)) for c in found if any(e.key == r.evidence.key for e in c.explained)]
             r = replace(r, causes=tuple(mine[:CAUSES]) or (rest,))
+        elif r.outcome == FAILED and not r.causes and "already in a separate call" in r.message:
+            r = replace(r, causes=best)  # a protocol that found nothing new
         done.append(replace(r, evidence=None))
     return [_inherited(r, done) for r in done]
+
+
+def _from_size(cause: Cause, passed: list[Evidence], probe: Probe | None, deadline: float) -> Cause:
+    """The cause with the exact size from which on the backend is wrong, by bisection with fresh problems."""
+    where = cause.where
+    if where is None or not where.size or probe is None or time.monotonic() > deadline:
+        return cause
+    at = min(cause.explained, key=lambda e: features.sizes(e.case)[where.size])
+    below = [v for e in passed if (v := features.sizes(e.case)[where.size]) < where.least]
+    least = first(probe, at, where.size, max(below), where.least) if below else None
+    if least is None:
+        return cause
+    return replace(cause, where=where._replace(sentence=f"wrong from {where.size} = {least} on"))
+
+
+def first(probe: Probe, e: Evidence, size: str, passes: int, least: int) -> int | None:
+    """The smallest size that fails, between one that passes and one that fails; None if fresh problems do not agree."""
+    if least > LARGEST:
+        return None
+    try:
+        if probe(e, size, passes) or not probe(e, size, least):
+            return None
+        while least - passes > 1:
+            middle = (passes + least) // 2
+            passes, least = (passes, middle) if probe(e, size, middle) else (middle, least)
+    except ArithmeticError:
+        return None  # a fresh problem of this kind has no answer
+    return least
 
 
 def _has_numbers(r: Result) -> bool:
@@ -142,7 +182,11 @@ def _search(
         scanned += 1
         matching = list(_matching(left[0], more, deadline))
         weighed = [_weighed(wrong, left, passed, deadline) for wrong in matching]
-        best = sorted((c for c in weighed if c is not None), key=lambda c: -c.weight)
+        best = sorted((c for c in weighed if c is not None), key=lambda c: -c.weight)[:FINAL]
+        best = sorted(
+            (c for c in (_opposed(c, passed, deadline) for c in best) if c.weight > 0), key=lambda c: -c.weight
+        )
+        best = best or [c for a in numbers.accuracies() if (c := _coarse(a, left)) is not None]
         if not best:
             left = left[1:]
             continue
@@ -176,31 +220,46 @@ def _weighed(wrong: Transformation, failures: list[Measured], passed: list[Evide
     for e, known in failures[:SAMPLED]:
         if _fits(wrong, e, known):
             cause.explained.append(e)
-    for e in _spread(passed, COUNTER):
-        if time.monotonic() > deadline:
-            break
-        answer = _answer(wrong, e.case, e.check)
-        if answer is not None and is_wrong(answer, e):
-            cause.against.append(e)
-    if cause.against:
-        cause.where = features.separating(*(((e.case, e.check) for e in es) for es in (cause.explained, cause.against)))
+    cause = _opposed(cause, _spread(passed, COUNTER), deadline)
     return cause if cause.explained and cause.weight > 0 else None
 
 
-def _spread(items: list[Evidence], count: int) -> Iterable[Evidence]:
-    """At most so many of them, evenly spread, the small ones preferred."""
-    small = [e for e in items if _cost(e)[1] < 20_000]
-    return small[:: max(1, -(-len(small) // count))]
+def _coarse(accuracy: numbers.Accuracy, failures: list[Measured]) -> Cause | None:
+    """A coarse dtype as a cause: errors of such a size mean something only where nearly all failures have it."""
+    cause = Cause(accuracy, [e for e, known in failures if accuracy.explains(e.case, known)])
+    return cause if len(cause.explained) >= max(3, 0.7 * len(failures)) else None
+
+
+def _opposed(cause: Cause, passed: list[Evidence], deadline: float) -> Cause:
+    """The cause with what passed and speaks against it, and the condition that excludes it."""
+    against = []
+    for e in passed:
+        if time.monotonic() > deadline:
+            break
+        answer = _answer(cause.wrong, e.case, e.check)
+        if answer is not None and is_wrong(answer, e):
+            against.append(e)
+    where = features.separating(*([(e.case, e.check) for e in es] for es in (cause.explained, against)))
+    return replace(cause, against=against, where=where)
+
+
+def _spread(items: list[Evidence], count: int) -> list[Evidence]:
+    """About so many of them, evenly spread; an odd stride, because forward and vjp alternate."""
+    return items[:: (len(items) // count) | 1]
 
 
 def _complete(cause: Cause, failures: list[Measured]) -> Cause:
     """The cause with all failures that it explains; more loosely, because the sample has shown it to be right."""
     seen = {e.key for e in cause.explained}
     more = [e for e, known in failures if e.key not in seen and _fits(cause.wrong, e, known, LOOSELY)]
-    return replace(cause, explained=[*cause.explained, *more])
+    explained = [*cause.explained, *more]
+    where = features.separating(*([(e.case, e.check) for e in es] for es in (explained, cause.against)))
+    return replace(cause, explained=explained, where=where)
 
 
 def _fits(wrong: Transformation, e: Evidence, known: dict[str, Known], close: float = CLOSE) -> bool:
+    if isinstance(wrong, numbers.Accuracy):
+        return wrong.explains(e.case, known)
     answer = _answer(wrong, e.case, e.check)
     return answer is not None and explains(answer, known, close)
 

@@ -49,7 +49,8 @@ def worst(error: np.ndarray, bound: np.ndarray) -> float:
         return float(np.where(size == 0, 0.0, size / bound).max(initial=0.0))
 
 
-def _good(case: Case, name: str, M: np.ndarray) -> np.ndarray:
+def columns(case: Case, name: str, M: np.ndarray) -> np.ndarray:
+    """The columns of an array that have an answer."""
     return M[:, case.good] if name in COLUMNS else M
 
 
@@ -63,7 +64,7 @@ def compared(e: Evidence) -> dict[str, Known]:
     known = {}
     for name, M in e.got.items():
         if name in e.truth:
-            known[name] = Known(*(_good(e.case, name, N) for N in (M, e.truth[name], e.bounds[name])))
+            known[name] = Known(*(columns(e.case, name, N) for N in (M, e.truth[name], e.bounds[name])))
     if known and all(k.ratio <= 1 for k in known.values()):
         largest = {name: float(np.abs(k.got - k.truth).max(initial=0.0)) for name, k in known.items()}
         known = {
@@ -98,7 +99,7 @@ def is_wrong(answer: Arrays, e: Evidence) -> bool:
     """Whether a check would have failed a wrong answer beyond doubt."""
     for name, M in answer.items():
         if name in e.truth:
-            bound, truth = (_good(e.case, name, N) for N in (e.bounds[name], e.truth[name]))
+            bound, truth = (columns(e.case, name, N) for N in (e.bounds[name], e.truth[name]))
             if truth.shape == M.shape and worst(M - truth, bound) > 2:
                 return True
     return False

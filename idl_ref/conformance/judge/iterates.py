@@ -44,7 +44,7 @@ def path(case: Case, what: str) -> Path:
     start = s.X0 if what == "equation" and s.X0 is not None else np.zeros_like(Z)
     length = max(1, min(case.problem.max_iter, LONGEST, NUMBERS // max(Z.size, 1)))
     phi, sizes = s.activation.phi, tuple(map(np.abs, F))
-    floor, slopes = unit(case.problem.dtype).floor, s.activation.lipschitz if scale is None else scale
+    floor, slopes = unit(case.problem.storage).floor, s.activation.lipschitz if scale is None else scale
     X, noise = [start], []
     for _ in range(length):
         P = fac.apply(F, X[-1])
@@ -98,7 +98,15 @@ def any_column(p: Path) -> np.ndarray:
     return np.repeat(right(p).any(axis=1, keepdims=True), p.size.size, axis=1)
 
 
+def _spread(done: np.ndarray, p: Path) -> np.ndarray:
+    """One decision for all columns.   (K, 1) -> (K, m)"""
+    return np.repeat(done, p.size.size, axis=1)
+
+
 RULES: dict[str, Rule] = {
+    "the rounding of a step measured by the norm of the column: one large row stops all others": no_less_than(
+        lambda p: p.noise.max(axis=1, keepdims=True)
+    ),
     "an absolute tolerance: the iteration stops at once for small inputs": no_less_than(lambda p: p.tol),
     "a tolerance relative to the largest column of the batch": no_less_than(
         lambda p: _allowed(p).max(axis=(1, 2), keepdims=True)
@@ -112,9 +120,13 @@ RULES: dict[str, Rule] = {
     "the iteration stopped when the first column of the batch converges": any_column,
     "the mean over the units of a step compared with the tolerance": by_norm(lambda M: M.mean(axis=1)),
     "the root mean square of a step compared with the tolerance": by_norm(lambda M: np.sqrt((M**2).mean(axis=1))),
-    "the rounding of a step measured by the norm of the column: one large row stops all others": no_less_than(
-        lambda p: p.noise.max(axis=1, keepdims=True)
+    "the step of the last sample alone compared with the tolerance": lambda p: _spread(right(p)[:, -1:], p),
+    "the iteration stopped when nine tenths of the batch have converged": lambda p: _spread(
+        right(p).mean(axis=1, keepdims=True) >= 0.9, p
     ),
+    "the step of the first hidden unit alone compared with the tolerance": lambda p: (p.step <= _allowed(p))[:, 0],
+    "a column taken as converged when one of its hidden units is": lambda p: (p.step <= _allowed(p)).any(axis=1),
+    "the square of the step compared with the tolerance": lambda p: (p.step**2 <= _allowed(p)).all(axis=1),
 } | {
     f"a tolerance never below 10^-{k} ‖z‖∞": no_less_than(lambda p, k=k: 10.0**-k * p.size)
     for k in range(1, 12)
@@ -132,8 +144,8 @@ def _done(p: Path, rule: Rule) -> np.ndarray:
     return rule(p)
 
 
-def stopped(p: Path, rule: Rule, together: bool, stale: bool = False) -> np.ndarray | None:
-    """The iterate at which a rule stops each column, or the one before it; None if some column does not stop in time.
+def stopped(p: Path, rule: Rule, together: bool, back: int = 0) -> np.ndarray | None:
+    """The iterate at which a rule stops each column, or `back` before it; None if a column does not stop in time.
 
     Together: the columns go on until all of them may stop.   -> (n, m)
     """
@@ -144,7 +156,7 @@ def stopped(p: Path, rule: Rule, together: bool, stale: bool = False) -> np.ndar
         done = done.all(axis=1, keepdims=True) & np.ones_like(done)
     if not done.any(axis=0).all():
         return None
-    k = done.argmax(axis=0) + (0 if stale else 1)
+    k = np.maximum(done.argmax(axis=0) + 1 - back, 0)
     return at(p, k)
 
 

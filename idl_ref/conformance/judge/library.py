@@ -24,7 +24,7 @@ def mathematics() -> tuple[Transformation, ...]:
 @cache
 def numerics() -> tuple[Transformation, ...]:
     """What may be wrong with numbers, sizes and memory."""
-    sources = numbers.sizes, numbers.misread, numbers.roundings
+    sources = numbers.sizes, numbers.misread, numbers.products, numbers.roundings
     return tuple(wrong for source in sources for wrong in source())
 
 

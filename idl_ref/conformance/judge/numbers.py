@@ -9,25 +9,32 @@ These transformations have a parameter each: a dtype, a size, a rule; `transform
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.conformance.judge import iterates
+from idl_ref.conformance.judge.evidence import Known, columns, worst
 from idl_ref.conformance.judge.iterates import RULES, Rule
 from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError
 from idl_ref.conformance.judge.transformations import Change, Transformation
-from idl_ref.conformance.truth.problem import Case, laid_out
+from idl_ref.conformance.truth.bounds import bounds, equation
+from idl_ref.conformance.truth.problem import Arrays, Case, laid_out
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
 
 
-def rounded(M: np.ndarray, bits: int) -> np.ndarray:
+def rounded(M: np.ndarray, bits: int, to_integer: Callable[[np.ndarray], np.ndarray] = np.round) -> np.ndarray:
     """The nearest numbers with a mantissa of so many bits, the leading one included, of any exponent."""
     mantissa, exponent = np.frexp(M)
-    return np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits)
+    return np.ldexp(to_integer(np.ldexp(mantissa, bits)), exponent - bits)
+
+
+def _away(M: np.ndarray) -> np.ndarray:
+    return np.trunc(M + np.copysign(0.5, M))
 
 
 def _half(M: np.ndarray) -> np.ndarray:
@@ -43,21 +50,26 @@ def _single(M: np.ndarray) -> np.ndarray:
 PRECISIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "float16": _half,
     "bfloat16": partial(rounded, bits=8),
+    "bfloat16, cut off": lambda M: rounded(M, 8, np.trunc),
+    "bfloat16, halves away from zero": lambda M: rounded(M, 8, _away),
+    "TF32, halves away from zero": lambda M: rounded(M, 11, _away),
     "TF32": partial(rounded, bits=11),
     "float32": _single,
     "8 bits": lambda M: np.round(M * 127 / max(np.abs(M).max(initial=0.0), 1e-300)) * np.abs(M).max(initial=0.0) / 127,
 }
 
 
-def _of(names: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]) -> dict[str, Change]:
-    """The same change of several steps, where they are not None."""
+def _of(names: tuple[str, ...], change: Callable[..., np.ndarray]) -> dict[str, Change]:
+    """The same change of several steps, where they are not None; a change by `_pruned` alone depends on the dtype."""
 
     def at(name: str) -> Change:
         def changed(s: Steps) -> Any:
-            M = s.right(name)
+            M, of = s.right(name), change
+            if change is _pruned:
+                of = partial(_pruned, small=float(np.finfo(s.problem.dtype).tiny))
             if isinstance(M, tuple):
-                return tuple(map(change, M))
-            return None if M is None else change(M)
+                return tuple(map(of, M))
+            return None if M is None else of(M)
 
         return changed
 
@@ -65,21 +77,25 @@ def _of(names: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]) -> d
 
 
 WEIGHTS = ("A", "L", "R", "B", "C", "D")
-PLACES: dict[str, tuple[str, ...]] = {name: (name,) for name in INPUTS} | {
-    "all weights": WEIGHTS,
-    "B, C and D": ("B", "C", "D"),
-    "A, B and U": ("A", "L", "R", "B", "U"),
-    "all inputs": (*WEIGHTS, "U", "G_Y"),
-    "B U": ("Z",),
-    "X": ("Xf", "Xb"),
-    "X for Y alone": ("Xf",),
-    "X for the gradients alone": ("Xb",),
-    "V": ("V",),
-    "φ′": ("S",),
-    "Cᵀ G_Y": ("G",),
-    "Y": ("Y",),
-    "the gradients": ("dF", "dB", "dC", "dD", "dU"),
-}
+PLACES: dict[str, tuple[str, ...]] = (
+    {"A, or L and R,": ("A", "L", "R")}
+    | {name: (name,) for name in INPUTS if name != "A"}
+    | {
+        "all weights": WEIGHTS,
+        "B, C and D": ("B", "C", "D"),
+        "A, B and U": ("A", "L", "R", "B", "U"),
+        "all inputs": (*WEIGHTS, "U", "G_Y"),
+        "B U": ("Z",),
+        "X": ("Xf", "Xb"),
+        "X for Y alone": ("Xf",),
+        "X for the gradients alone": ("Xb",),
+        "V": ("V",),
+        "φ′": ("S",),
+        "Cᵀ G_Y": ("G",),
+        "Y": ("Y",),
+        "the gradients": ("dF", "dB", "dC", "dD", "dU"),
+    }
+)
 
 
 def roundings() -> Iterator[Transformation]:
@@ -87,16 +103,31 @@ def roundings() -> Iterator[Transformation]:
     for place, names in PLACES.items():
         for dtype, change in PRECISIONS.items():
             yield Transformation(f"{place} rounded to {dtype}", _of(names, change))
-        for c in (1.0, 1.5, 2.0, 4.0, 5.0, 10.0, 100.0, 1e3, 1e6):
+        yield Transformation(f"subnormal numbers flushed to zero in {place}", _of(names, _pruned))
+        for c in (1e6, 1e3, 100.0, 10.0, 5.0, 4.0, 2.0, 1.5, 1.0):
             yield Transformation(f"{place} clipped to ±{c:g}", _of(names, partial(_clipped, c=c)))
         for small in (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
             sentence = f"entries of {place} below {small:g} set to zero"
             yield Transformation(sentence, _of(names, partial(_pruned, small=small)))
-        for dtype in ("float32", "float64"):
-            tiny = float(np.finfo(dtype).tiny)
-            sentence = f"subnormal numbers flushed to zero in {place}"
-            fits = lambda case, dtype=dtype: case.problem.dtype.name == dtype  # noqa: E731
-            yield Transformation(sentence, _of(names, partial(_pruned, small=tiny)), fits)
+
+
+_PRODUCTS: dict[str, Callable[[Steps, Callable[[np.ndarray], np.ndarray]], dict[str, Any]]] = {
+    "B U": lambda s, r: {"Z": r(s.B) @ r(s.U)},
+    "C X + D U": lambda s, r: {"Y": r(s.C) @ r(s.Xf) + (0 if s.D is None else r(s.D) @ r(s.U))},
+    "the products of the gradients": lambda s, r: {
+        "dB": r(s.V) @ r(s.U).T, "dC": r(s.G_Y) @ r(s.Xb).T, "dD": r(s.G_Y) @ r(s.U).T,
+        "dU": r(s.B).T @ r(s.V) + (0 if s.D is None else r(s.D).T @ r(s.G_Y)),
+        "dF": fac.gradients(tuple(map(r, s.F)), r(s.Xb), r(s.V))},
+}  # fmt: skip
+
+
+def products() -> Iterator[Transformation]:
+    """Both factors of products rounded, as units for matrices do."""
+    for what, values in _PRODUCTS.items():
+        steps = {"B U": ("Z",), "C X + D U": ("Y",)}.get(what, ("dB", "dC", "dD", "dU", "dF"))
+        for dtype in ("TF32", "TF32, halves away from zero", "bfloat16", "float16"):
+            change = {name: (lambda s, name=name, f=values, r=PRECISIONS[dtype]: f(s, r)[name]) for name in steps}
+            yield Transformation(f"{what} computed in {dtype}", change)
 
 
 def _clipped(M: np.ndarray, c: float) -> np.ndarray:
@@ -105,6 +136,32 @@ def _clipped(M: np.ndarray, c: float) -> np.ndarray:
 
 def _pruned(M: np.ndarray, small: float) -> np.ndarray:
     return np.where(np.abs(M) < small, 0, M)
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy(Transformation):
+    """Errors as large as rounding to a coarser dtype makes them, wherever that happens: no more, and hardly less."""
+
+    dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
+
+    def explains(self, case: Case, known: dict[str, Known]) -> bool:
+        """Whether the largest error is within the bounds for the coarser dtype, and above a small part of them."""
+        if case.problem.dtype.itemsize <= self.dtype.itemsize:
+            return False
+        coarse = coarser(case, self.dtype)
+        ratios = [worst(k.got - k.truth, columns(case, name, coarse[name])) for name, k in known.items()]
+        return 3e-5 < max(ratios) <= 1
+
+
+@lru_cache(maxsize=4096)
+def coarser(case: Case, dtype: np.dtype) -> Arrays:
+    """The bounds of the errors of a backend that computes in a coarser dtype."""
+    return bounds(replace(case, problem=replace(case.problem, dtype=dtype)), case.truths[0])
+
+
+def accuracies() -> Iterator[Accuracy]:
+    """Results as accurate as those of float32, whatever is rounded."""
+    yield Accuracy("something computed in float32: the errors are as large as rounding to float32 makes them")
 
 
 # --- memory and sizes -------------------------------------------------------------------------------------------------
@@ -164,6 +221,8 @@ def _fewer_samples(kept: Callable[[int], int]) -> dict[str, Change]:
 _AXES: tuple[tuple[str, str, Callable[[Case], int], Callable[[Callable[[int], int]], dict[str, Change]]], ...] = (
     ("units", "A X", lambda c: c.problem.sizes[0],
      lambda kept: {"F": lambda s: (*s.right("F")[:-1], _cut(s.right("F")[-1], kept(len(s.B)), 1))}),
+    ("units", "the results of A X", lambda c: c.problem.sizes[0],
+     lambda kept: {"F": lambda s: (_cut(s.right("F")[0], kept(len(s.B)), 0), *s.right("F")[1:])}),
     ("units", "Aᵀ V", lambda c: c.problem.sizes[0],
      lambda kept: {"Ft": lambda s: (*s.right("Ft")[:-1], _cut(s.right("Ft")[-1], kept(len(s.B)), 1))}),
     ("units", "C X", lambda c: c.problem.sizes[0], lambda kept: {
@@ -209,9 +268,17 @@ def _in_chunks(chunk: int, size: int) -> int:
 STALE = "the iterate before the last application of the map returned"
 
 
-def _stopped(what: str, rule: Rule, together: bool, stale: bool, names: tuple[str, ...]) -> dict[str, Change]:
+UNJUDGED = "g(x̂) returned where only x̂ was judged and g is no contraction"
+
+
+def _expands(case: Case) -> bool:
+    eq = equation(case.problem)
+    return bool((eq.lipschitz * eq.size).sum(axis=1).max(initial=0.0) >= 1)
+
+
+def _stopped(what: str, rule: Rule, together: bool, back: int, names: tuple[str, ...]) -> dict[str, Change]:
     def change(s: Steps) -> np.ndarray:
-        X = iterates.stopped(iterates.path(s.case, what), rule, together, stale)
+        X = iterates.stopped(iterates.path(s.case, what), rule, together, back)
         if X is None:
             raise UnsolvedError
         return X
@@ -227,12 +294,12 @@ def after(k: int, what: str) -> Transformation:
     return Transformation(sentence, dict.fromkeys(names, change), lambda case: case.problem.max_iter > k)
 
 
-def _by_rule(sentence: str, rule: Rule, stale: bool) -> Iterator[Transformation]:
+def _by_rule(sentence: str, rule: Rule, back: int) -> Iterator[Transformation]:
     """The equation, the adjoint, and both, stopped by a rule: the columns together, or each on its own."""
-    text = f"{sentence}, and {STALE}" if sentence and stale else sentence or STALE
+    text = f"{sentence}, and {STALE}" if sentence and back else sentence or STALE
     for together in (True, False):
-        X = _stopped("equation", rule, together, stale, ("Xf", "Xb"))
-        V = _stopped("adjoint", rule, together, stale, ("V",))
+        X = _stopped("equation", rule, together, back, ("Xf", "Xb"))
+        V = _stopped("adjoint", rule, together, back, ("V",))
         yield Transformation(text, X)
         yield Transformation(f"{text} (in the adjoint)", V)
         yield Transformation(f"{text} (also in the adjoint)", X | V)
@@ -240,8 +307,12 @@ def _by_rule(sentence: str, rule: Rule, stale: bool) -> Iterator[Transformation]
 
 @cache
 def stale() -> tuple[Transformation, ...]:
-    """What follows from the iterate before the last in place of the last application of the map."""
-    X = _stopped("equation", iterates.right, True, True, ("Xb",))["Xb"]
+    """What follows from the iterate before the last, or before that, in place of the last application of the map."""
+    return tuple(wrong for back in (1, 2) for wrong in _stale(back))
+
+
+def _stale(back: int) -> Iterator[Transformation]:
+    X = _stopped("equation", iterates.right, True, back, ("Xb",))["Xb"]
     steps: dict[str, dict[str, Change]] = {
         "φ′ taken at the previous iterate": {"P": lambda s: fac.apply(s.F, X(s)) + s.Z},
         "Y computed from the iterate before the last": {"Y": lambda s: _readout(s, X(s))},
@@ -250,15 +321,18 @@ def stale() -> tuple[Transformation, ...]:
         "∂A computed with the iterate before the last": {"dF": lambda s: fac.gradients(s.F, X(s), s.V)},
         "∂C computed with the iterate before the last": {"dC": lambda s: s.G_Y @ X(s).T},
     }  # fmt: skip
-    return (*_by_rule("", iterates.right, True), *(Transformation(text, changes) for text, changes in steps.items()))
+    yield from _by_rule("", iterates.right, back)
+    yield from (Transformation(text, changes) for text, changes in steps.items())
 
 
 def stops() -> Iterator[Transformation]:
     """The equation, the adjoint equation, or both stopped by another rule, or at the iterate before the last."""
     yield from stale()
+    for together in (True, False):
+        yield Transformation(UNJUDGED, _stopped("equation", iterates.right, together, 0, ("Xf", "Xb")), _expands)
     for sentence, rule in RULES.items():
-        for before in (False, True):
-            yield from _by_rule(sentence, rule, before)
+        for back in (0, 1):
+            yield from _by_rule(sentence, rule, back)
 
 
 def _readout(s: Steps, X: np.ndarray) -> np.ndarray:

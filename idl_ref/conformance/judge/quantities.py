@@ -18,7 +18,7 @@ from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared,
 from idl_ref.conformance.judge.features import sizes
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Transformation
-from idl_ref.conformance.truth.problem import Arrays, Case
+from idl_ref.conformance.truth.problem import Case
 
 SNAP = 0.02  # a factor this near to one with a name is taken for it; whether it explains the numbers is then seen
 SHOWN = {"X": "X", "Y": "Y"}
@@ -38,6 +38,7 @@ class Found(NamedTuple):
 
     text: str
     apply: Op
+    named: bool = True  # False: a factor that is only a number, which describes an error and is no cause
 
 
 def _near(k: Known, M: np.ndarray) -> bool:
@@ -76,7 +77,7 @@ def _factor(k: Known, case: Case) -> Iterator[Found]:
             text = {"twice": "doubled", "half": "halved", "minus": "with the wrong sign",
                     "1/m": "averaged over the batch: 1/m times the right value"}.get(symbol)  # fmt: skip
             yield Found(text or f"{symbol} times the right value", _times(symbol))
-    yield Found(f"{c:.6g} times the right value", lambda case, M, c=c: c * M)
+    yield Found(f"{c:.6g} times the right value", lambda case, M, c=c: c * M, False)
 
 
 def _reordered(k: Known, case: Case) -> Iterator[Found]:
@@ -136,11 +137,12 @@ def _combined(k: Known, name: str, case: Case) -> Iterator[Found]:
     weights = np.linalg.lstsq(basis, k.got.ravel(), rcond=None)[0]
     if not _near(k, (basis @ weights).reshape(k.got.shape)):
         return
-    named = [_named(w, case) for w in weights]
-    texts = [f"{term} {text}" for term, (_, text) in zip((one, two), named, strict=True) if text]
+    factors = [_named(w, case) for w in weights]
+    texts = [f"{term} {text}" for term, (_, text) in zip((one, two), factors, strict=True) if text]
     if texts:
-        symbols = [symbol for symbol, _ in named]
-        yield Found("with " + " and ".join(texts), lambda case, _, n=name, s=symbols: _sum(case, n, s))
+        symbols = [symbol for symbol, _ in factors]
+        named = all(isinstance(s, str) or s in (0.0, 1.0) for s in symbols)
+        yield Found("with " + " and ".join(texts), lambda case, _, n=name, s=symbols: _sum(case, n, s), named)
 
 
 def _named(weight: float, case: Case) -> tuple[str | float, str]:
@@ -180,7 +182,7 @@ def findings(e: Evidence) -> dict[str, list[Found]]:
 
 def operations(e: Evidence) -> Iterator[Transformation]:
     """What turns the right answer into this one, array by array; nothing if some wrong array is not explained so."""
-    found = findings(e)
+    found = {name: [f for f in fs if f.named] for name, fs in findings(e).items()}
     if not found or not all(found.values()):
         return
     shared = [f for f in next(iter(found.values())) if all(f.text in {g.text for g in fs} for fs in found.values())]
@@ -241,6 +243,3 @@ def _size(k: Known) -> str:
             more = " …" * (len(hit) > 3)
             where = f" in {word}{'s' * (len(hit) > 1)} {', '.join(map(str, hit[:3]))}{more} alone"
     return f"wrong by {relative:.1g} of its largest entry{where}"
-
-
-__all__ = ["Arrays", "findings", "operations", "shown", "summary"]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from idl_ref.conformance.truth.problem import Case, Deferred, Problem
 
 STEP = 3000  # multiplications that take as long as what a step of an iteration costs besides
-PARTS = 4  # one large case less than these is taken of each family
 TIMES = 2  # how many of the quick cases have each feature, as far as there are so many
 
 
@@ -19,14 +17,12 @@ def quick(cases: Iterable[Case]) -> list[Case]:
 
     A feature is one of the bugs that a case is meant to find, with the dtype, with the activation and the kind of
     weights, or with the map f; a group; a layout in memory; a map f that changes the weights, or not; whether there is
-    D, or a start X0; and what is expected. Large cases are only computed when they are asked for their arrays. Of those
-    whose ids differ in numbers alone, some are taken, spread over their sizes, but not the largest.
+    D, or a start X0; and what is expected. Most large cases are left out.
     """
-    cases = list(cases)
-    small = [case for case in cases if not isinstance(case, Deferred)]
+    cases = [case for case in cases if not isinstance(case, Deferred) or case.light]
     seen: Counter[object] = Counter()
-    chosen = {case.id for case in _some(case for case in cases if isinstance(case, Deferred))}
-    for case in sorted(small, key=work):
+    chosen = set()
+    for case in sorted(cases, key=work):
         new = [feature for feature in features(case) if seen[feature] < TIMES]
         if new:
             chosen.add(case.id)
@@ -34,19 +30,10 @@ def quick(cases: Iterable[Case]) -> list[Case]:
     return [case for case in cases if case.id in chosen]
 
 
-def _some(large: Iterable[Case]) -> Iterator[Case]:
-    """Some cases of each family: those in the middle, and between it and either end, of the list of all sizes."""
-    families = defaultdict[str, list[Case]](list)
-    for case in large:
-        families[re.sub(r"\d+", "", case.id.rpartition("-float")[0] or case.id)].append(case)
-    for family in families.values():
-        yield from (family[part * len(family) // PARTS] for part in range(1, PARTS))
-
-
 def features(case: Case) -> Iterator[object]:
     """What a case has, in the sense of `quick`."""
     problem = case.problem
-    dtype, dense = problem.dtype.name, problem.A is not None
+    dtype, dense = problem.storage, problem.A is not None
     for kind in (dtype, (problem.activation, dense), (problem.f, problem.straight_through)):
         yield from ((flag, kind) for flag in case.flags)
     yield "activation", problem.activation, dense

@@ -18,6 +18,7 @@ from idl_ref.conformance.judge import pages
 from idl_ref.conformance.judge.text import short
 
 PASSED, FAILED, SKIPPED, EXPECTED = "passed", "failed", "skipped", "expected failure"
+COUNTS = "the iterations are not counted"  # what stops too early counts wrong as well, so that this comes last
 UNEXPLAINED = "not explained"  # causes that begin so say only what is known
 SCHEMA = "idl-ref-conformance-report-1"
 
@@ -103,6 +104,8 @@ class Report:
         The command line of the run without its groups; empty if there was none.
     interrupted : bool
         Whether the run ended before all checks were done. Such a report is not ok.
+    score : dict or None
+        What `run --score` measured; "words" is a list of lines that say it.
     """
 
     backend: str
@@ -114,6 +117,7 @@ class Report:
     declared: str = ""
     command: str = ""
     interrupted: bool = False
+    score: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         _clean(self, "backend", "problems", "notes", "declared", "command")
@@ -160,9 +164,9 @@ class Report:
         """
         left, groups = self.failed, []
         while votes := Counter(cause for r in left for cause in r.causes[:1]):
-            cause = max(votes, key=lambda c: (not c.startswith(UNEXPLAINED), votes[c]))
+            cause = max(votes, key=lambda c: (COUNTS not in c, votes[c] / (10 if c.startswith(UNEXPLAINED) else 1)))
             explained = [r for r in left if cause in r.causes]
-            groups.append((cause, explained))
+            groups.append((cause if cause.startswith(UNEXPLAINED) else f"error matches: {cause}", explained))
             left = [r for r in left if r not in explained]
         groups += [
             ("failures without numbers to compare", [r for r in left if r.ratio is None]),
@@ -202,6 +206,7 @@ class Report:
         head = [("result", self.summary.partition(": ")[2]), ("declared", self.declared or "nothing but the default")]
         head += [("versions", ", ".join([*versions, f"cases {self.vectors[:12]}"]))]
         head += [("problem", text) for text in self.problems]
+        head += [("score", text) for text in (self.score or {}).get("words", ())]
         sections = [self._section(cause, results) for cause, results in self.causes]
         reasons = Counter(r.message for r in self.skipped).most_common()
         foot = [("skipped", "; ".join(f"{n} checks: {reason}" for reason, n in reasons))] * bool(reasons)
@@ -236,6 +241,7 @@ class Report:
             del result["evidence"]
         head = {"schema": SCHEMA, "backend": self.backend, "ok": self.ok, "vectors": self.vectors}
         head |= {"declared": self.declared, "command": self.command, "interrupted": self.interrupted}
+        head |= {"score": self.score} if self.score else {}
         rest = {"environment": self.environment, "problems": self.problems, "notes": self.notes, "results": results}
         return json.dumps(head | rest, indent=1, ensure_ascii=False) + "\n"
 

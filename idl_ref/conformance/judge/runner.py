@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.judge import protocols, report, verdicts
+from idl_ref.conformance.judge import protocols, report, thresholds, verdicts
 from idl_ref.conformance.judge.call import STOPS
 from idl_ref.conformance.judge.diagnosis import diagnosed
 from idl_ref.conformance.judge.quick import quick
@@ -20,6 +20,7 @@ from idl_ref.conformance.judge.report import FAILED, SKIPPED, Report, Result
 from idl_ref.conformance.judge.text import short
 from idl_ref.conformance.truth import vectors
 from idl_ref.conformance.truth.backend import Backend, Capabilities
+from idl_ref.conformance.truth.draws import GROUP, drawn
 from idl_ref.conformance.truth.problem import Case
 
 DIRECTIONS = ("forward", "vjp")
@@ -39,7 +40,9 @@ def check_backend(
     vectors_directory: Any = None,
     progress: Callable[[Result], None] | None = None,
     fast: bool = False,
-    command: str = "",
+    draws: int = 0,
+    seed: int = 0,
+    more: Iterable[Case] = (),
 ) -> Report:
     """Check a backend against exact answers, derived bounds, and the relations between its own answers.
 
@@ -59,8 +62,11 @@ def check_backend(
         A function that is called with each result, before its causes are known.
     fast : bool
         Whether to check small cases only, as few as have something of everything.
-    command : str
-        The command line of this run without its groups, which the report repeats for each failure.
+    draws, seed : int
+        How many new cases are drawn into the group "draws", and from which seed. If there are any and `groups` is None,
+        no other cases are checked.
+    more : iterable of Case
+        Other cases of that group.
 
     Returns
     -------
@@ -82,11 +88,11 @@ def check_backend(
     >>> report.ok, len(report.failed)
     (True, 0)
     """
-    declared, unused = _declared(backend), set(expected_failures)
+    declared, unused, new = _declared(backend), set(expected_failures), (*drawn(draws, seed), *more)
     results: list[Result] = []
     done = False
     with suppress(*STOPS), np.errstate(**USUAL):
-        for result in judged(backend, chosen(groups, fast, vectors_directory)):
+        for result in judged(backend, chosen(groups, fast, vectors_directory, new)):
             results.append(_as_expected(result, expected_failures, unused))
             if progress is not None:
                 progress(results[-1])
@@ -94,21 +100,26 @@ def check_backend(
     unused = unused if done else set()
     notes = [f"declared, but not known to this kit: {', '.join(declared.unknown)}"] * bool(declared.unknown)
     with suppress(*STOPS):
-        results = diagnosed(results)
+        results = diagnosed(results, thresholds.probe(backend, declared))
     return Report(
         short(backend.name, 100), tuple(results), tuple(_problems(results, unused)), tuple(notes), vectors.SHA256,
-        declared=described(declared), command=command, interrupted=not done,
+        declared=described(declared), interrupted=not done,
     )  # fmt: skip
 
 
 USUAL: Any = {"divide": "warn", "over": "warn", "invalid": "warn", "under": "ignore"}  # NumPy's own, whatever was set
 
 
-def chosen(groups: Iterable[str] | None, fast: bool = False, directory: Any = None) -> dict[str, list[Case]]:
-    """What `select` chooses of the frozen cases, or with `fast` of the quick ones among them."""
+def chosen(
+    groups: Iterable[str] | str | None, fast: bool = False, directory: Any = None, new: Iterable[Case] = ()
+) -> dict[str, list[Case]]:
+    """What `select` chooses of all cases, or of the quick ones, and of new ones; or all new ones if groups is None."""
+    new = list(new)
+    if new and groups is None:
+        return select(new, [GROUP])
     cases = vectors.load(directory)
-    of = select(cases, groups)
-    few = {case.id for case in (quick(cases) if fast else cases)}
+    of = select((*cases, *new), groups)
+    few = {case.id for case in (*(quick(cases) if fast else cases), *new)}
     return {name: [case for case in some if case.id in few] for name, some in of.items()}
 
 
@@ -179,9 +190,7 @@ def _as_expected(result: Result, expected: Mapping[str, str], unused: set[str]) 
 def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[str, list[Case]]:
     """The cases that `groups` chooses: under "" all that are to be solved, and under each check's name those for it.
 
-    The names of protocols that are chosen are keys as well.
-
-    ValueError if a name or pattern matches nothing.
+    The checks of protocols have no cases: their ids are keys. ValueError if a name or pattern matches nothing.
     """
     cases = list(cases)
     patterns = ["*"] if groups is None else [groups] if isinstance(groups, str) else list(groups)
@@ -201,9 +210,7 @@ def select(cases: Iterable[Case], groups: Iterable[str] | str | None) -> dict[st
         fits = [case for case in cases if case.id in RELATED and (name == "adjoint" or RELATIONS[name].fits(case))]
         everywhere = wanted("relations", f"relation-{name}")
         chosen[name] = [case for case in fits if wanted(f"{case.id}:{name}") or everywhere]
-    chosen |= {  # without cases, because a protocol has equations of its own
-        f"protocol-{name}": [] for name in protocols.PROTOCOLS if wanted(protocols.GROUP, f"protocol-{name}")
-    }
+    chosen |= {id: [] for id in protocols.IDS if wanted(protocols.GROUP, id.partition(":")[0], id)}
     if lost := [pattern for pattern in patterns if pattern not in found]:
         known = [*dict.fromkeys(case.group for case in cases), "relations", protocols.GROUP]
         raise ValueError(
@@ -222,6 +229,8 @@ def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple
     declared = _declared(backend)
     forward, vjp = ({case.id for case in chosen[check]} for check in DIRECTIONS)
     for case in chosen[""]:
+        if case.group == "storage" and case.problem.storage not in declared.dtypes:
+            continue
         if case.id in forward:
             yield f"{case.id}:forward", partial(verdicts.forward, backend, case, declared)
         if case.id in vjp and case.has_gradients:
@@ -231,9 +240,7 @@ def checks(backend: Backend, chosen: Mapping[str, list[Case]]) -> Iterator[tuple
             yield f"{case.id}:{name}", partial(verdicts.relation, backend, case, declared, rule)
     for case in chosen["adjoint"]:
         yield f"{case.id}:adjoint", partial(verdicts.adjoint_identity, backend, case, declared)
-    yield from protocols.checks(
-        backend, declared, [name for name in protocols.PROTOCOLS if f"protocol-{name}" in chosen]
-    )
+    yield from protocols.checks(backend, declared, [id for id in protocols.IDS if id in chosen])
 
 
 # --- under pytest -----------------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ def equilibrium(F: fac.Factors, Z: np.ndarray, phi: Any, slope: Any, start: np.n
         residual = phi(P) - X
         if not np.isfinite(residual).all():
             break
-        if (np.abs(residual) <= 1e-14 * (1e-300 + np.abs(X) + np.abs(P))).all():
+        if (np.abs(residual) <= 1e-14 * (np.abs(X) + np.abs(P)) + 1e-322).all():
             return X
         try:
             X = X + resolved(slope(P).T[:, :, None] * A, residual)
@@ -182,7 +182,7 @@ def equilibrium(F: fac.Factors, Z: np.ndarray, phi: Any, slope: Any, start: np.n
         X, last = phi(A @ X + Z), X
         if not np.isfinite(X).all():
             break
-        if (np.abs(X - last) <= 1e-13 * (np.abs(X) + 1e-300)).all():
+        if (np.abs(X - last) <= 1e-13 * np.abs(X) + 1e-322).all():
             return X
     raise UnsolvedError
 

@@ -35,6 +35,10 @@ class Subject(NamedTuple):
         The arrays of `square` that are equal.
     slow : Case
         An equation that plain iteration solves slowly from 0.
+    loose : Case
+        The first equation with a tolerance that rounding is far below.
+    quick : tuple of Case
+        Two equations of the same sizes that are solved in a few steps, so that the last ones are a large part.
     """
 
     name: str
@@ -44,12 +48,14 @@ class Subject(NamedTuple):
     square: Case
     roles: tuple[tuple[str, ...], ...]
     slow: Case
+    loose: Case
+    quick: tuple[Case, Case]
 
 
 def subject(name: str, declared: Capabilities) -> Subject:
     """The subject of this name, in a dtype and with an activation that are declared."""
     dtypes = [dtype for dtype in ("float64", "float32") if dtype in declared.dtypes] or ["float64"]
-    phis = [phi for phi in ("relu", "leaky_relu", "tanh") if phi in declared.activations]
+    phis = [str(phi) for phi in ("relu", "leaky_relu", "tanh") if phi in declared.activations]
     phis += [phi for phi in declared.activations if phi not in phis] or ["relu"]
     return _subject(name, dtypes[0], phis[0], phis[-1] if len(phis) < 2 else phis[1])
 
@@ -74,7 +80,7 @@ def _subject(name: str, dtype: str, phi: str, other_phi: str) -> Subject:
     def equation(id: str, arrays: Arrays, **more: Any) -> Case:
         return solved(replace(case(f"protocol-{name}-{id}", "", "memory", arrays, **{**about, **more}), group=""))
 
-    one, two = arrays("one"), arrays("two")
+    one, two, wide = arrays("one"), arrays("two"), arrays("wide", m + 2)
     first = equation("one", one)
     others = [
         (equation("two", two), "other weights of the same shapes"),
@@ -83,7 +89,8 @@ def _subject(name: str, dtype: str, phi: str, other_phi: str) -> Subject:
         (equation("more", one | {"U": np.hstack([one["U"], two["U"]])}), "more samples"),
         (equation("no-D", {k: M for k, M in one.items() if k != "D"}), "the same weights, but no D"),
         (equation("phi", one, activation=other_phi), f"φ = {other_phi}"),
-        (equation("dtype", two, dtype=next(d for d in TOL if d != dtype)), "arrays of another dtype"),
+        (equation("dtype", wide, dtype=next(d for d in TOL if d != dtype)), "arrays of another dtype"),
+        (equation("back", wide), "arrays of the same shapes that had another dtype before"),
     ]
     changes, now = [], dict(one)
     for which in one:
@@ -98,7 +105,8 @@ def _subject(name: str, dtype: str, phi: str, other_phi: str) -> Subject:
         del slow["A"]
     return Subject(
         name, first, tuple(others), tuple(changes), equation("square", square, G_Y=square["U"]), roles,
-        equation("slow", slow, tol=1e-4 if dtype == "float32" else 1e-6),
+        equation("slow", slow, tol=1e-4 if dtype == "float32" else 1e-6), equation("loose", one, tol=2.0**-10),
+        (equation("quick-one", _quartered(one), tol=2.0**-10), equation("quick-two", _quartered(two), tol=2.0**-10)),
     )  # fmt: skip
 
 
@@ -108,6 +116,11 @@ def _factors(rng: random.Random, n: int, rank: int, low_rank: bool) -> Arrays:
     return (
         {"L": A[:, :rank], "R": signed(rng, rank, 1.0)[np.arange(n) % rank] / -(-n // rank)} if low_rank else {"A": A}
     )
+
+
+def _quartered(arrays: Arrays) -> Arrays:
+    """The arrays with A divided by 4."""
+    return {name: M / 4 if name in ("A", "L") else M for name, M in arrays.items()}
 
 
 def _square(low_rank: bool) -> tuple[Arrays, tuple[tuple[str, ...], ...]]:

@@ -107,7 +107,7 @@ def equation() -> Iterator[Transformation]:
     yield T("B U averaged over the features", {"Z": lambda s: s.right("Z") / max(len(s.U), 1)})
     yield T("the bias added twice", {"Z": lambda s: s.right("Z") + s.B[:, -1:]}, _bias)
     yield T("the bias left out", {"Z": lambda s: s.right("Z") - s.B[:, -1:]}, _bias)
-    for c in (1.0, 1.5, 2.0, 10.0, 100.0, 1e3, 1e4, 1e6):
+    for c in (1e6, 1e4, 1e3, 100.0, 10.0, 2.0, 1.5, 1.0):
         yield T(f"B U clipped to ±{c:g}", {"Z": lambda s, c=c: np.clip(s.right("Z"), -c, c)})
         yield T(f"X clipped to ±{c:g}", _last(("Xf", "Xb"), lambda s, c=c: np.clip(s.X, -c, c)))
     for k in range(1, 7):
@@ -188,6 +188,7 @@ def gradients() -> Iterator[Transformation]:
     """What may be wrong with the products that make the gradients."""
     T, P = Transformation, lambda s: fac.apply(s.F, s.X) + s.Z
     W = lambda s: fac.apply(s.Ft, s.V) + s.G  # noqa: E731
+    yield T("∂A transposed", {"dF": lambda s: tuple(G.T for G in s.right("dF"))}, _dense)
     yield T("∂A computed with A X + Z in place of X", {"dF": lambda s: fac.gradients(s.F, P(s), s.V)})
     yield T("∂C computed with A X + Z in place of X", {"dC": lambda s: s.G_Y @ P(s).T})
     yield T("∂A computed with Aᵀ V + G in place of V", {"dF": lambda s: fac.gradients(s.F, s.X, W(s))})
@@ -271,10 +272,10 @@ def functions_of_activation() -> Iterator[Transformation]:
 
 
 def _at_kinks(s: Steps, weight: float) -> np.ndarray:
-    """φ′ with another convention at and next to a kink."""
+    """φ′ with another convention at a kink."""
     P, S, phi = s.P, s.right("S"), s.activation
     for kink in phi.kinks:
-        near = np.abs(P - kink) <= 1e-300 + 1e-6 * abs(kink)
+        near = np.abs(P - kink) <= 1e-15 * abs(kink)
         left, right = (float(phi.slope(np.array([kink + side]))[0]) for side in (-1e-3, 1e-3))
         S = np.where(near, min(left, right) + weight * abs(right - left), S)
     return S

@@ -11,13 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from idl_ref import activations
-from idl_ref.conformance.truth.problem import DTYPES, Case, F, Problem
+from idl_ref.conformance.truth.problem import DTYPES, STORAGE, Case, F, Problem
 
-STORAGE = ("float16", "bfloat16")  # dtypes that a backend may declare, but that none is asked for unless it does
 STOPS = ("step", "residual")
 
 # All that a backend can do only if it declares it, and the convention that φ′ at a kink is the smaller one-sided slope.
 EVERYTHING: Any = {"X0": True, "f": F, "straight_through": True, "phi0": 0.0}
+
+
+WITH_STORAGE: Any = EVERYTHING | {"dtypes": (*DTYPES, *STORAGE)}
 
 
 class Backend(Protocol):
@@ -156,8 +158,9 @@ class Capabilities:
 
     def refusal(self, case: Case, vjp: bool = False) -> str | None:
         """Why the declaration excludes a case, or with `vjp` its gradients; None if it does not."""
-        problem, name, flags = case.problem, case.problem.dtype.name, case.flags
+        problem, name, flags = case.problem, case.problem.storage, case.flags
         radius = self.kappa is None or problem.f not in ("inf", "rows") or problem.kappa == self.kappa
+        near = self.flushes and "subnormal" in flags
         straight = not problem.straight_through or problem.f in self.straight_through
         rules = (
             (name in self.dtypes, f"{name} is not declared"),
@@ -166,9 +169,9 @@ class Capabilities:
             (problem.D is not None or self.no_D, "no_D is declared off"),
             (problem.U.shape[1] > 0 or self.empty, "empty is declared off"),
             ("subnormal" not in flags or self.subnormal, "subnormal is declared off"),
+            (not near or not (vjp or "kink" in flags), "flushes is declared: numbers next to a kink at 0 are at it"),
             ("start" not in flags or self.X0, "X0 is not declared"),
             ("limit" not in flags or self.iterations, "iterations is not declared"),
-            (not self.flushes or not {"subnormal", "kink"} <= {*flags}, "flushes is declared: no number is next to 0"),
             (problem.f == "none" or problem.f in self.f, f'f = "{problem.f}" is not declared'),
             (radius, f"kappa is declared to be {self.kappa}, not {problem.kappa}"),
             (straight, f'straight_through is not declared for f = "{problem.f}"'),

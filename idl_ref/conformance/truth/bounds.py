@@ -40,26 +40,39 @@ SAFETY = 2.0  # the factor by which residuals and results are allowed to exceed 
 
 
 class Unit(NamedTuple):
-    """Constants of one dtype: u, half of eps; floor, 4 eps; and eta, the smallest positive number."""
+    """Constants of one dtype: u, half of eps; floor, 4 eps; and eta, the smallest positive number.
+
+    Where the dtype is one of storage, sums are due in float32, whose u is `inside`, and two roundings to the dtype.
+    """
 
     u: float
     floor: float
     eta: float
+    inside: float | None = None
 
     def gamma(self, k: int) -> float:
-        return k * self.u / (1 - k * self.u)
+        u = self.u if self.inside is None else self.inside
+        return k * u / (1 - k * u) + (0 if self.inside is None else 2 * self.u)
 
 
-def unit(dtype: np.dtype) -> Unit:
+def unit(dtype: np.dtype | str, flushes: bool = False) -> Unit:
+    """The constants of a dtype, which may be named; "bfloat16" has the range of float32 and 8 significant bits.
+
+    eta is the smallest normal number where smaller ones are flushed to zero.
+    """
+    if dtype == "bfloat16":
+        return Unit(2.0**-8, 2.0**-7, 2.0**-126 if flushes else 2.0**-133, 2.0**-24)
     info = np.finfo(dtype)
-    return Unit(float(info.eps) / 2, 4 * float(info.eps), float(info.smallest_subnormal))
+    u, eta = float(info.eps) / 2, float(info.tiny if flushes else info.smallest_subnormal)
+    return Unit(u, 8 * u, eta) if u < 2.0**-20 else Unit(u, 2 * u, eta, 2.0**-24)
 
 
 class Equation(NamedTuple):
     """A problem in float64.
 
     `factors` are the effective A, or L and Rᵀ; `size` is |A|, or |L||R|ᵀ; `Z_size` is |B||U|; `terms` is the number of
-    terms in all sums of one application of A.
+    terms in all sums of one application of A; `un` has the constants of the dtype; `lost` is what flushing subnormal
+    numbers takes from |U|; `residual` is that of the style.
     """
 
     factors: tuple[np.ndarray, ...]
@@ -68,9 +81,31 @@ class Equation(NamedTuple):
     Z_size: np.ndarray
     terms: int
     lipschitz: float
+    un: Unit
+    lost: np.ndarray
+    residual: bool
 
 
-def equation(problem: Problem) -> Equation:
+class Style(NamedTuple):
+    """What a backend declares that changes its bounds.
+
+    Attributes
+    ----------
+    flushes : bool
+        Whether it replaces subnormal numbers by 0.
+    residual : bool
+        Whether it stops by the residual of what it returns. No application of the map follows, which would make up for
+        a Lipschitz constant in place of the slope of φ in what rounding explains of a residual.
+    """
+
+    flushes: bool = False
+    residual: bool = False
+
+
+ORDINARY = Style()
+
+
+def equation(problem: Problem, style: Style = ORDINARY) -> Equation:
     raw = tuple(F.astype(np.float64) for F in problem.factors)
     factors = problem.function.effective(raw)
     B, U = problem.B.astype(np.float64), problem.U.astype(np.float64)
@@ -78,7 +113,9 @@ def equation(problem: Problem) -> Equation:
         Z, Z_size = B @ U, np.abs(B) @ np.abs(U)
     size = reduce(np.matmul, map(np.abs, factors))
     terms = sum(F.shape[1] for F in factors)
-    return Equation(factors, size, Z, Z_size, terms, activations.get(problem.activation).lipschitz)
+    un, lipschitz = unit(problem.storage, style.flushes), activations.get(problem.activation).lipschitz
+    lost = np.where(style.flushes & (np.abs(U) < un.eta), np.abs(U), 0)
+    return Equation(factors, size, Z, Z_size, terms, lipschitz, un, lost, style.residual)
 
 
 def stopping(tol: float, z: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -96,14 +133,16 @@ def _allowances(problem: Problem, eq: Equation, X: np.ndarray) -> tuple[np.ndarr
 
     A change δ of a preactivation P changes φ by at most (φ(P + δ) − φ(P − δ))/2, but for the curvature of φ.
     """
-    un, phi, p = unit(problem.dtype), activations.get(problem.activation), problem.B.shape[1]
+    un, phi, (_, p, _, _) = eq.un, activations.get(problem.activation), problem.sizes
     mapped = eq.terms + 2 if problem.f == "none" else 2 * eq.terms + 8
     smooth = 1.0 if problem.activation in SMOOTH else 0.0
     P, aX = fac.apply(eq.factors, X) + eq.Z, np.abs(X)
     AX = eq.size @ aX
     with np.errstate(over="ignore", invalid="ignore"):
-        noise = phi.change(P, stalled(un, eq.terms) * (AX + np.abs(eq.Z))) / 2 + un.floor * aX
+        explained = stalled(un, eq.terms) * (AX + np.abs(eq.Z))
+        noise = (eq.lipschitz * explained if eq.residual else phi.change(P, explained) / 2) + un.floor * aX
         inside = un.gamma(mapped) * AX + un.gamma(p + 2) * eq.Z_size + (eq.terms + p + 2) * un.eta
+        inside += np.abs(problem.B) @ eq.lost
         rounding = phi.change(P, inside) / 2 + 4 * un.u * (aX + smooth) + (eq.terms + p + 2) * un.eta
     return stopping(problem.tol, eq.Z, noise), rounding
 
@@ -114,9 +153,11 @@ def residual_bound(problem: Problem, eq: Equation, X: np.ndarray, strict: bool) 
     return SAFETY * ((eq.lipschitz * eq.size @ stop if strict else stop) + rounding)
 
 
-def certificate(problem: Problem, X: np.ndarray, strict: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def certificate(
+    problem: Problem, X: np.ndarray, strict: bool = False, style: Style = ORDINARY
+) -> tuple[np.ndarray, np.ndarray]:
     """|φ(A X + B U) − X| for the X of a backend, in float64, and its bound.   (n, m), (n, m)"""
-    eq, X = equation(problem), X.astype(np.float64)
+    eq, X = equation(problem, style), X.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         G = activations.get(problem.activation).phi(fac.apply(eq.factors, X) + eq.Z)
         allowed, slopes = residual_bound(problem, eq, X, strict), eq.lipschitz * eq.size
@@ -127,15 +168,20 @@ def certificate(problem: Problem, X: np.ndarray, strict: bool = False) -> tuple[
         return np.abs(G - X), allowed
 
 
-def bounds(case: Case, truth: Arrays) -> Arrays:
-    """The largest error that each entry of a correct answer may have, under the names of the truth."""
+def bounds(case: Case, truth: Arrays, style: Style = ORDINARY) -> Arrays:
+    """The largest error that each entry of a correct answer may have, under the names of the truth.
+
+    Beside the largest entry of a gradient, one of u² times its size is nothing: the derivative of an iteration passes
+    such numbers on from units that are inactive at the equilibrium, but were active on the way to it.
+    """
     problem, good = case.problem, case.good
-    un, eq = unit(problem.dtype), equation(problem)
+    eq = equation(problem, style)
+    un, lost = eq.un, eq.lost[:, good]
     X, V = truth["X"][:, good], truth["V"][:, good]
     B, C, U, G_Y = (np.abs(M, dtype=np.float64) for M in (problem.B, problem.C, problem.U[:, good], case.G_Y[:, good]))
     D = np.zeros((len(C), len(U))) if problem.D is None else np.abs(problem.D, dtype=np.float64)
     (n, p), (q, m) = B.shape, G_Y.shape
-    eq = eq._replace(Z=eq.Z[:, good], Z_size=eq.Z_size[:, good])
+    eq = eq._replace(Z=eq.Z[:, good], Z_size=eq.Z_size[:, good], lost=lost)
     moving = np.ones((n, 1))
     moving[case.facts.get("still", [])] = 0  # φ′ = 0 in every column: these units pass no error on
     E_X = above(eq.lipschitz * moving * eq.size, residual_bound(problem, eq, X, case.strict))
@@ -144,10 +190,10 @@ def bounds(case: Case, truth: Arrays) -> Arrays:
     E: Arrays = {
         "X": E_X,
         "V": E_V,
-        "Y": C @ E_X + un.gamma(n + p + 2) * (C @ X + D @ U),
-        "B": E_V @ U.T + un.gamma(m + 2) * V @ U.T,
+        "Y": C @ E_X + D @ lost + un.gamma(n + p + 2) * (C @ X + D @ U),
+        "B": E_V @ U.T + V @ lost.T + un.gamma(m + 2) * V @ U.T,
         "C": G_Y @ E_X.T + un.gamma(m + 2) * G_Y @ X.T,
-        "D": un.gamma(m + 2) * G_Y @ U.T,
+        "D": G_Y @ lost.T + un.gamma(m + 2) * G_Y @ U.T,
         "U": B.T @ E_V + un.gamma(n + q + 2) * (B.T @ V + D.T @ G_Y),
     }
     E |= _factor_gradients(problem, eq, truth, good, E_X, E_V)
@@ -156,14 +202,15 @@ def bounds(case: Case, truth: Arrays) -> Arrays:
         if name not in truth:
             continue
         size = np.abs(truth[name][:, good] if name in COLUMNS else truth[name])
-        result[name] = SAFETY * (value + 2 * un.u * size + (n + p + q + m) * un.eta)
+        trace = 0.0 if name in ("X", "Y", "V") else un.u**2 * size.max(initial=0.0)
+        result[name] = SAFETY * (value + 2 * un.u * size + trace + (n + p + q + m) * un.eta)
     return spread(result, good)
 
 
 def _adjoint(case: Case, eq: Equation, X: np.ndarray, V: np.ndarray, E_X: np.ndarray) -> np.ndarray:
     """|V − V*| ≤ N (|δS| ∘ (|A|ᵀ|V| + |G|) + S ∘ (stop + rounding)), column by column."""
     problem, phi = case.problem, case.problem.activation
-    un, good, V = unit(problem.dtype), case.good, np.abs(V)
+    un, good, V = eq.un, case.good, np.abs(V)
     S = activations.get(phi).slope(fac.apply(eq.factors, X) + eq.Z)
     if case.expect == "acceptable":
         S = np.ones_like(S)  # φ′ ≤ 1 under every convention
@@ -184,7 +231,7 @@ def _factor_gradients(
     problem: Problem, eq: Equation, truth: Arrays, good: np.ndarray, E_X: np.ndarray, E_V: np.ndarray
 ) -> Arrays:
     """Bounds of the errors of ∂A, or of ∂L and ∂R, for the raw weights."""
-    un, m = unit(problem.dtype), int(good.sum())
+    un, m = eq.un, int(good.sum())
     X, V = truth["X"][:, good], truth["V"][:, good]
     aX, aV = np.abs(X), np.abs(V)
     if len(eq.factors) == 1:
@@ -202,7 +249,7 @@ def _factor_gradients(
 
 def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> np.ndarray:
     """The error of the gradient of the raw weights, for an error E of the gradient G of the effective weights."""
-    raw, un = np.abs(raw, dtype=np.float64), unit(problem.dtype)
+    raw, un = np.abs(raw, dtype=np.float64), unit(problem.storage)
     if problem.f == "none" or raw.size == 0:
         return E
     E = E + un.gamma(raw.shape[1] + 8) * np.abs(G)

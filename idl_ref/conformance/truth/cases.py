@@ -18,12 +18,13 @@ import numpy as np
 
 from idl_ref import activations
 from idl_ref.conformance.truth import exact
-from idl_ref.conformance.truth.problem import PHI0, SETTINGS, Arrays, Case, Problem, make, spread
+from idl_ref.conformance.truth.problem import PHI0, SETTINGS, Arrays, Case, Problem, make, spread, stored
 from idl_ref.functions import ImplicitFunction
 
 UNIT = 2.0**-10
 KAPPAS = {"0": 0.0, "0.5": 0.5, "0.9": 922 / 1024, "0.99": 1014 / 1024, "0.999": 1023 / 1024}
 TOL = {"float64": 1e-12, "float32": 1e-6}
+STORED_TOL = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 IDENTITY = ImplicitFunction()
 
 
@@ -131,14 +132,14 @@ def case(
     **rest: Any,
 ) -> Case:
     """A case without its group and its truth; `rest` holds settings of the problem and fields of the case."""
-    settings = {"activation": "relu", "dtype": dtype, "tol": TOL[dtype], "max_iter": 10_000}
+    settings = {"activation": "relu", "dtype": dtype, "tol": (TOL | STORED_TOL)[dtype], "max_iter": 10_000}
     settings |= {name: rest.pop(name) for name in SETTINGS if name in rest}
-    problem = make({name: np.array(M, dtype) for name, M in arrays.items()}, settings)
+    problem = make({name: stored(M, dtype) for name, M in arrays.items()}, settings)
     if G_Y is None:
         _, _, q, m = problem.sizes
         # Where φ is 1 but for its last digit, long numbers would lie between two floats, and have no proved rounding.
         G_Y = (draw if {"saturated", "overflow"} & set(flags.split()) else digits)(generator(f"{id} G_Y"), q, m)
-    return Case(id, "", comment, tuple(flags.split()), problem, G_Y.astype(dtype), **rest)
+    return Case(id, "", comment, tuple(flags.split()), problem, stored(G_Y, dtype), **rest)
 
 
 def both(id: str, comment: str, flags: str, arrays: Arrays, **rest: Any) -> Iterator[Case]:

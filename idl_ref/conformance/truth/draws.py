@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import count as counting
 from typing import Any
 
@@ -18,9 +19,9 @@ import numpy as np
 from idl_ref import activations as act
 from idl_ref import factors as fac
 from idl_ref.conformance.truth import bounds, exact
-from idl_ref.conformance.truth.cases import FAMILIES, POSITIVE, TOL, UNIT, case, digits, generator, scaled, solved
-from idl_ref.conformance.truth.groups.sizes import large
-from idl_ref.conformance.truth.problem import DTYPES, Arrays, Case, Problem
+from idl_ref.conformance.truth.cases import FAMILIES, TOL, UNIT, case, digits, generator, scaled, solved
+from idl_ref.conformance.truth.groups.sizes import Size, large
+from idl_ref.conformance.truth.problem import DTYPES, Arrays, Case, Deferred, Problem
 
 GROUP = "draws"
 LARGE = 0.08  # the fraction of draws that are large
@@ -29,7 +30,7 @@ COMMENT = "a draw: sizes, φ, f, dtype, tolerance and layout are random"
 
 
 def drawn(count: int, seed: int) -> Iterator[Case]:
-    """New cases with their truths.
+    """New cases, each of which is computed when it is first needed.
 
     Parameters
     ----------
@@ -49,7 +50,8 @@ def drawn(count: int, seed: int) -> Iterator[Case]:
     ['draw-7-0', 'draw-7-1']
     """
     for index in range(count):
-        yield one(f"draw-{seed}-{index}")
+        id = f"draw-{seed}-{index}"
+        yield Deferred(id, GROUP, COMMENT, (), partial(one, id))
 
 
 def one(id: str) -> Case:
@@ -68,7 +70,7 @@ def one(id: str) -> Case:
 def _large(id: str, rng: random.Random) -> Case:
     """Copies of a small equation, in sizes beyond those of vectors."""
     how: dict[str, Any] = {
-        "n": rng.randint(8, 90),
+        "n": rng.randint(8, 50),
         "m": rng.choice((5, rng.randint(5, 200))),
         "phi": rng.choice(list(act.TABLE)),
         "dtype": rng.choice(DTYPES),
@@ -79,7 +81,7 @@ def _large(id: str, rng: random.Random) -> Case:
     }
     if how["rank"]:
         how["coupling"] = "spread"
-    return replace(large(f"{id} {rng.random()}", COMMENT, **how), id=id, group=GROUP, flags=("units",))
+    return replace(large(f"{id} {rng.random()}", COMMENT, Size(**how)), id=id, group=GROUP, flags=("units",))
 
 
 def _small(id: str, rng: random.Random) -> Case:
@@ -144,7 +146,7 @@ def unambiguous(case: Case) -> bool:
         return True
     P = fac.apply(eq.factors, truth["X"]) + eq.Z
     E = eq.size @ bounds.bounds(case, truth)["X"]
-    E = E + 4 * bounds.unit(problem.dtype).gamma(eq.terms + problem.B.shape[1] + 2) * (np.abs(P) + eq.Z_size)
+    E = E + 4 * bounds.unit(problem.storage).gamma(eq.terms + problem.B.shape[1] + 2) * (np.abs(P) + eq.Z_size)
     return all(bool((np.abs(P - kink) > E).all()) for kink in kinks)
 
 

@@ -83,6 +83,8 @@ def numbers(array: np.ndarray, kind: Callable[[float], Any]) -> np.ndarray:
 def solve(M: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The x with M x = b, by Gauss–Jordan elimination with partial pivoting.   (n, n), (n,) -> (n,)"""
     rows = np.concatenate([M, b[:, None]], axis=1)
+    if all(isinstance(v, Fraction | int) for v in rows.flat):
+        return _solve_integers(rows)
     for i in range(len(b)):
         pivot = max(range(i, len(b)), key=lambda k: abs(rows[k, i]))
         rows[[i, pivot]] = rows[[pivot, i]]
@@ -91,6 +93,24 @@ def solve(M: np.ndarray, b: np.ndarray) -> np.ndarray:
             if k != i and rows[k, i]:
                 rows[k] = rows[k] - rows[k, i] * rows[i]
     return rows[:, -1]
+
+
+def _solve_integers(rows: np.ndarray) -> np.ndarray:
+    """The same for fractions, by Bareiss's elimination: integers, of which each division leaves no remainder."""
+    n, before = len(rows), 1
+    for i in range(n):
+        denominator = math.lcm(*(v.denominator for v in rows[i]))
+        rows[i] = [v.numerator * (denominator // v.denominator) for v in rows[i]]
+    for i in range(n):
+        pivot = next((k for k in range(i, n) if rows[k, i]), None)
+        if pivot is None:
+            raise ZeroDivisionError("the equation has no unique solution")
+        rows[[i, pivot]] = rows[[pivot, i]]
+        for k in range(n):
+            if k != i:
+                rows[k] = (rows[i, i] * rows[k] - rows[k, i] * rows[i]) // before
+        before = rows[i, i]
+    return np.array([Fraction(rows[i, n], rows[i, i]) for i in range(n)], object)
 
 
 def product(M: np.ndarray, N: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ The folder of a problem holds `problem.txt`, whose lines are a key and a value, 
 with the same content; and one file per array, with little-endian numbers in C order: `A.bin`, or `L.bin` and `R.bin`;
 `B.bin`; `C.bin`; `D.bin` where the problem has D; `U.bin`; `G_Y.bin`. An answer is a folder with `Y.bin` and `X.bin`,
 and for gradients `grad_A.bin` …, in the dtype of the problem and the paper's shapes. It may also hold `converged.bin`,
-with one byte per column, 1 or 0.
+with one byte per column, 1 or 0. Where the dtype is bfloat16, every number is written as the float32 of the same value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref import activations, npz
-from idl_ref.conformance.truth.problem import DTYPES, INPUTS, Case, F, Problem, answer_shapes
+from idl_ref.conformance.truth.problem import DTYPES, INPUTS, STORAGE, Case, F, Problem, answer_shapes
 
 _COUNT, _TRUTH = {"type": "integer", "minimum": 0}, {"type": "boolean"}
 SCHEMA: dict[str, Any] = {
@@ -28,7 +28,7 @@ SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "activation": {"enum": list(activations.TABLE)},
-        "dtype": {"enum": DTYPES},
+        "dtype": {"enum": [*DTYPES, *STORAGE]},
         "tol": {"type": "number", "minimum": 0},
         "max_iter": {"type": "integer", "minimum": 1},
         "f": {"enum": ["none", *F]},

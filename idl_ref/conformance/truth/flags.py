@@ -132,6 +132,11 @@ FLAGS: dict[str, tuple[str, str, str]] = {
         "half of the digits are lost, or features of small weights",
         HIGHAM,
     ),
+    "storage": (
+        "sums in a dtype of 8 or 11 significant bits, or answers that are not rounded to it correctly",
+        "digits are lost beyond those that the storage costs",
+        HIGHAM,
+    ),
     "units": (
         "a tile or a vector of units that is not filled, or of which there are several",
         "models with more than 16, 32 or 256 units, or with a number that no vector divides, are wrong",

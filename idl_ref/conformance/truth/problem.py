@@ -17,8 +17,10 @@ WEIGHTS = ("A", "L", "R", "B", "C", "D", "U")
 INPUTS = (*WEIGHTS, "X0")
 SETTINGS = ("activation", "dtype", "tol", "max_iter", "f", "kappa", "straight_through")
 DTYPES = ("float32", "float64")
+STORAGE = ("float16", "bfloat16")  # dtypes that a backend may declare, but that none is asked for unless it does
 F = ("inf", "rows", "triu")
 PHI0 = (0.0, 0.5, 1.0)  # the conventions for φ′ at a kink that are accepted
+LAYOUTS = ("C", "fortran", "strided", "reversed", "readonly")
 COLUMNS = ("X", "Y", "V", "U")  # the results that have one column per sample; ∂U is named U
 
 
@@ -40,7 +42,8 @@ class Problem:
     activation : str
         φ: relu, leaky_relu (slope 0.01), tanh, sigmoid, softplus, elu, hardtanh, softsign or identity.
     dtype : numpy.dtype
-        float32 or float64: the dtype of every array of the problem, and of the answers.
+        float32 or float64: the dtype of every array of the problem, and of the answers. float16 for a backend that
+        declares it, whatever that computes in.
     tol : float
         The stopping rule: a column has converged when no entry of it changes by more than tol·min(1, ‖z‖∞) in a step,
         or by more than rounding explains.
@@ -57,6 +60,9 @@ class Problem:
         The radius of `f`.
     straight_through : bool
         Whether the gradient is to treat `f` as the identity.
+    bfloat16 : bool
+        Whether all numbers are those of bfloat16, which NumPy does not have: the arrays are float32, with its values,
+        and the answers may be of any dtype. Such a problem is given only to a backend that declares "bfloat16".
     """
 
     A: np.ndarray | None
@@ -74,6 +80,12 @@ class Problem:
     f: str = "none"
     kappa: float = 0.99
     straight_through: bool = False
+    bfloat16: bool = False
+
+    @property
+    def storage(self) -> str:
+        """The name of the dtype whose numbers the arrays and the answers hold."""
+        return "bfloat16" if self.bfloat16 else self.dtype.name
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -96,7 +108,7 @@ class Problem:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything but the arrays, in types that JSON can hold."""
-        return {name: getattr(self, name) for name in SETTINGS} | {"dtype": self.dtype.name}
+        return {name: getattr(self, name) for name in SETTINGS} | {"dtype": self.storage}
 
     @property
     def function(self) -> ImplicitFunction:
@@ -111,7 +123,8 @@ class Problem:
 def make(arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Problem:
     """A problem made of arrays and settings by name; arrays that are missing are None."""
     named: dict[str, Any] = {name: arrays.get(name) for name in INPUTS}
-    return Problem(**named, **{**settings, "dtype": np.dtype(settings["dtype"])})
+    name = settings["dtype"]
+    return Problem(**named, **{**settings, "dtype": array_dtype(name), "bfloat16": name == "bfloat16"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,14 +185,25 @@ class Case:
 class Deferred(Case):
     """A case whose problem, truth and facts are computed when they are first asked for.
 
-    Its other fields have their defaults. A changed copy, which `dataclasses.replace` makes, is an ordinary `Case`.
+    `light` says that this takes no time to speak of. Its other fields have their defaults. A changed copy, which
+    `dataclasses.replace` makes, is an ordinary `Case`.
     """
 
-    def __new__(cls, *names: Any, **fields: Any) -> Any:
-        return Case(**fields) if fields else object.__new__(cls)
+    light: bool
 
-    def __init__(self, id: str, group: str, comment: str, flags: tuple[str, ...], compute: Callable[[], Case]) -> None:
-        given = {"id": id, "group": group, "comment": comment, "flags": flags, "compute": compute}
+    def __new__(cls, *names: Any, **fields: Any) -> Any:
+        return Case(**fields) if "problem" in fields else object.__new__(cls)
+
+    def __init__(
+        self,
+        id: str,
+        group: str,
+        comment: str,
+        flags: tuple[str, ...],
+        compute: Callable[[], Case],
+        light: bool = False,
+    ) -> None:
+        given = {"id": id, "group": group, "comment": comment, "flags": flags, "compute": compute, "light": light}
         vars(self).update(given)
 
     @cached_property
@@ -191,9 +215,25 @@ class Deferred(Case):
     G_Y = property(lambda self: self._computed.G_Y)
     truths = property(lambda self: self._computed.truths)
     facts = property(lambda self: self._computed.facts)
+    layout = property(lambda self: self._computed.layout)
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def array_dtype(storage: str) -> np.dtype:
+    """The dtype of arrays that hold numbers of the dtype that is named."""
+    return np.dtype("float32" if storage == "bfloat16" else storage)
+
+
+def stored(array: Any, storage: str) -> np.ndarray:
+    """The nearest numbers of the dtype that is named; of two, the one whose last bit is 0."""
+    rounded = np.array(array, array_dtype(storage))
+    if storage == "bfloat16":
+        bits = rounded.view(np.uint32)
+        bits += 0x7FFF + (bits >> 16 & 1)
+        bits &= 0xFFFF0000
+    return rounded
 
 
 def spread(arrays: Arrays, good: np.ndarray) -> Arrays:

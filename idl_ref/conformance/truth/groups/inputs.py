@@ -19,12 +19,13 @@ from idl_ref.conformance.truth.cases import (
     draw,
     generator,
     member,
+    permutation,
     perron,
     scaled,
     signed,
     weights,
 )
-from idl_ref.conformance.truth.problem import Arrays, Case
+from idl_ref.conformance.truth.problem import STORAGE, Arrays, Case
 from idl_ref.functions import FUNCTIONS
 
 
@@ -127,6 +128,30 @@ def scales() -> Iterator[Case]:
     arrays["A"], arrays["B"], arrays["C"] = arrays["A"] * d[:, None] / d, arrays["B"] * d[:, None], arrays["C"] / d
     comment = "units in scales from 10⁻⁷ to 10³: entries of A of 10⁻¹⁰ that count as much as any"
     yield from both(id, comment, "digits", arrays, activation="leaky_relu", tol=0.0)
+
+
+def storage() -> Iterator[Case]:
+    """Cases whose inputs and answers are numbers of float16 or bfloat16; given only to backends that declare these."""
+    kinds: tuple[tuple[str, str, int | None, dict[str, Any]], ...] = (
+        ("relu", "relu", None, {}), ("leaky-relu-low-rank", "leaky_relu", 2, {}), ("tanh", "tanh", None, {}),
+        ("softplus-low-rank", "softplus", 3, {}), ("identity", "identity", None, {"layout": "strided"}),
+        ("f-inf", "relu", None, {"f": "inf", "kappa": 0.5}), ("f-rows", "identity", None, {"f": "rows", "kappa": 0.5}),
+    )  # fmt: skip
+    for dtype in STORAGE:
+        for name, phi, rank, rest in kinds:
+            id = f"storage-{name}-{dtype}"
+            rng, positive = generator(id), phi in ("relu", "leaky_relu")
+            arrays = weights(rng, 5, 3, 2, 4, positive)
+            if rank is None:
+                arrays["A"] = permutation(rng, 5, 0.5) + perron(rng, 5, 1.0 if "f" in rest else 0.125)
+            else:
+                arrays |= {"L": perron(rng, 5, 0.75)[:, :rank], "R": digits(rng, 5, rank) / 4}
+            if name == "relu":
+                arrays["U"][-1] = 1
+            elif name == "tanh":
+                del arrays["D"]
+            comment = f"inputs and answers in {dtype}, whatever the backend computes in: {phi}"
+            yield case(id, comment, "storage", arrays, dtype, activation=phi, **rest)
 
 
 def memory() -> Iterator[Case]:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,22 +86,37 @@ def small(rng: random.Random, p: int, q: int, rank: int | None, coupling: str, s
     if coupling == "spread":
         A = digits(rng, n, n)
     A[SMALL, SMALL] = 63 / 64 if slow else A[SMALL, SMALL] or KAPPA
+    if slow:  # The slow unit is active in the last column, and in no other.
+        rest["U"] *= np.sign(rest["B"][SMALL] @ rest["U"]) * np.where(np.arange(COLUMNS) == COLUMNS - 1, 1, -1)
     if coupling == "circulant":
         return {"A": np.trunc(A * 1024) / 1024, **rest}
     norms = np.array([[KAPPA]] * SMALL + [[63 / 64 if slow else KAPPA]])
     return {"A": rows_of(A, norms), **rest}
 
 
-def large(
-    id: str, comment: str, n: int = 13, p: int = 3, q: int = 2, m: int = 5, phi: str = "relu", rank: int | None = None,
-    coupling: str = "spread", dtype: str = "float64", slow: bool = False,
-) -> Case:  # fmt: skip
+class Size(NamedTuple):
+    """The sizes of a large case, its φ and rank, and how its copies are coupled."""
+
+    n: int = 13
+    p: int = 3
+    q: int = 2
+    m: int = 5
+    phi: str = "relu"
+    rank: int | None = None
+    coupling: str = "spread"
+    dtype: str = "float64"
+    slow: bool = False
+
+
+def large(id: str, comment: str, size: Size) -> Case:
     """A large case with its truth."""
+    (n, p, q, m, phi, rank, coupling, dtype, slow), rng = size, generator(id)
     arrays = clear(lambda rng: small(rng, p, q, rank, coupling, slow), id, phi)
-    rng = generator(id)
     G_Y = scaled(rng, arrays, digits(rng, q, COLUMNS))
-    base = case(id, comment, "", arrays, dtype, G_Y, activation=phi)
+    base = case(id, comment, "", arrays, dtype, G_Y, activation=phi, tol=1e-4 if slow else TOL[dtype])
     how = chosen(rng, n, m, coupling, phi)
+    if slow:
+        how = how._replace(column=np.sort(how.column))
     truth, of = copies.truth(base.problem, base.G_Y, how)
     problem, G_Y = copies.enlarged(base.problem, base.G_Y, how)
     return replace(base, problem=problem, G_Y=G_Y, truths=(truth,), facts=copies.facts(base.problem, how, of))
@@ -173,18 +188,16 @@ def _functions() -> Iterator[Later]:
 
 
 def _slow() -> Iterator[Later]:
-    """Few slow units among many quick ones."""
-    comment = "5 of 257 units contract by 1/64 in a step, all others quickly: a mean over the units hides them"
+    """Few slow units among many quick ones, which are active in the last samples alone."""
     for dtype in TOL:
-        yield (
-            "units unit",
-            f"slow-units-{dtype}",
-            comment,
-            {"n": 257, "coupling": "copies", "slow": True, "dtype": dtype},
-        )
+        how = {"coupling": "copies", "slow": True, "dtype": dtype}
+        comment = "5 of 257 units contract by 1/64 in a step, all others quickly: a mean over the units hides them"
+        yield "units unit", f"slow-units-{dtype}", comment, how | {"n": 257}
+        comment = "the last of 200 samples need many more steps than all before them, forward and back"
+        yield "batch column cotangent", f"slow-samples-{dtype}", comment, how | {"m": 200}
 
 
-Later = tuple[str, str, str, dict[str, Any]]  # flags, id, comment and arguments of `large`
+Later = tuple[str, str, str, dict[str, Any]]  # flags, id, comment and fields of Size
 COUPLINGS = {
     "copies": "which do not know of each other",
     "spread": "each coupled with all by a matrix of rank 1",
@@ -192,9 +205,13 @@ COUPLINGS = {
 }
 
 
+LIGHT = ("n-33", "m-65", "p-33", "square-16", "rank-6", "tanh-low-rank")  # one of each family, small ones
+
+
 def sizes() -> Iterator[Case]:
     """Every large case, not yet computed."""
     for family in (_units, _samples, _features, _square, _ranks, _functions, _slow):
         for flags, name, comment, how in family():
             id = f"size-{name}"
-            yield Deferred(id, "sizes", comment, tuple(flags.split()), partial(large, id, comment, **how))
+            compute = partial(large, id, comment, Size(**how))
+            yield Deferred(id, "sizes", comment, tuple(flags.split()), compute, light=name.startswith(LIGHT))
