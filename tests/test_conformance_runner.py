@@ -162,6 +162,14 @@ def test_an_error_of_the_kit_itself_fails_the_check(monkeypatch):
     assert "could not judge the answer: ZeroDivisionError" in report.failed[0].message
 
 
+def test_an_error_of_the_search_for_causes_loses_no_result(monkeypatch):
+    monkeypatch.setattr(runner, "diagnosed", lambda *_: 1 / 0)
+    report = check_backend(BUGS["DDropped"](), [ONE])
+    assert (len(report.failed), len(report.passed)) == (1, 1)
+    assert "the search of causes failed: ZeroDivisionError" in report.notes[0]
+    assert json.loads(report.to_json())["ok"] is False
+
+
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
 

@@ -99,8 +99,7 @@ def check_backend(
         done = True
     unused = unused if done else set()
     notes = [f"declared, but not known to this kit: {', '.join(declared.unknown)}"] * bool(declared.unknown)
-    with suppress(*STOPS):
-        results = diagnosed(results, thresholds.probe(backend, declared))
+    results = _explained(results, backend, declared, notes)
     return Report(
         short(backend.name, 100), tuple(results), tuple(_problems(results, unused)), tuple(notes), vectors.SHA256,
         declared=described(declared), interrupted=not done,
@@ -145,6 +144,17 @@ def safely(ident: str, run: Run, case: Case | None) -> Result:
         text = f"this kit could not judge the answer: {type(reason).__name__}: {short(reason)}; please report it"
         result = Result(ident, case.group if case else "", FAILED, message=text)
     return replace(result, comment=case.comment) if case else result
+
+
+def _explained(results: list[Result], backend: Backend, declared: Capabilities, notes: list[str]) -> list[Result]:
+    """The results with their causes; without them after Ctrl-C, or after an error of the search, which is noted."""
+    try:
+        return diagnosed(results, thresholds.probe(backend, declared))
+    except STOPS:
+        notes.append("the search of causes was interrupted")
+    except Exception as reason:
+        notes.append(f"the search of causes failed: {type(reason).__name__}: {short(reason)}; please report it")
+    return [replace(r, evidence=None) for r in results]
 
 
 def _problems(results: list[Result], unused: set[str]) -> Iterator[str]:
