@@ -130,7 +130,20 @@ def server(tmp_path, mode):
 
 def test_a_process_is_a_backend(tmp_path, capsys):
     assert (
-        cli.main(["conformance", "run", "--command", server(tmp_path, "well"), "--groups", "shapes", "ill-posed"]) == 0
+        cli.main(
+            [
+                "conformance",
+                "run",
+                "--command",
+                server(tmp_path, "well"),
+                "--groups",
+                "shapes",
+                "ill-posed",
+                "protocol-changed",
+                "protocol-threads",
+            ]
+        )
+        == 0
     )
     assert "server: " in capsys.readouterr().out
 
