@@ -12,7 +12,7 @@ from idl_ref.export import export
 class OnnxExport:
     """Exports to ONNX, whose loop has the number of iterations that suffices for the range of the inputs."""
 
-    name, capabilities = "ONNX export", {"vjp": False, "X": False}  # noqa: RUF012
+    name, capabilities = "ONNX export", {"vjp": False, "X": False}
 
     def forward(self, problem):
         model, U = modelled(problem.arrays, problem.settings), np.ascontiguousarray(problem.U.T)

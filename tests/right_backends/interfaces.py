@@ -9,7 +9,7 @@ import numpy as np
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.truth.backend import EVERYTHING
 from idl_ref.conformance.truth.files import digest
-from right_backends.base import right
+from right_backends.base import UNCOUNTED, right
 
 
 @right
@@ -105,6 +105,8 @@ class Remembering(Plain):
 class Raises(Plain):
     """Raises an exception if a column does not converge, and reports no statuses."""
 
+    capabilities = UNCOUNTED
+
     def forward(self, p):
         out = super().forward(p)
         if not out["converged"].all():
@@ -116,6 +118,8 @@ class Raises(Plain):
 class Warns(Plain):
     """Warns if a column does not converge, and reports no statuses."""
 
+    capabilities = UNCOUNTED
+
     def forward(self, p):
         out = super().forward(p)
         if not out["converged"].all():
@@ -126,6 +130,8 @@ class Warns(Plain):
 @right
 class NotANumber(Plain):
     """Answers NaN in the columns that did not converge, as is usual in JAX, and reports no statuses."""
+
+    capabilities = UNCOUNTED
 
     def forward(self, p):
         out = super().forward(p)

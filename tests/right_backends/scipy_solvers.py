@@ -9,7 +9,7 @@ from right_backends.base import UNCOUNTED, dense, right
 class ScipyStart(Plain):
     """Finds a root of x − φ(A x + z), scaled by ‖z‖∞, by one of SciPy's solvers, and goes on from there."""
 
-    capabilities = UNCOUNTED
+    capabilities = UNCOUNTED | {"X0": False}
     method = "hybr"
     options: dict = {}  # noqa: RUF012
 
