@@ -1,6 +1,6 @@
 """Write docs/scoreboard.md: run every backend of the table below through the conformance kit, and score it.
 
-    python docs/scoreboard.py [--python PATH …] [--only NAME …] [--timeout S] [--reports DIR]
+    python docs/scoreboard.py [--python PATH …] [--only NAME …] [--fast] [--timeout S] [--reports DIR]
 
 A backend runs in a process of its own, by the first of the interpreters that has what it needs: this one, and those
 after --python. What cannot be run stands in the page with the reason. --only runs the named backends again, and takes
@@ -28,6 +28,9 @@ PAGE, CLIENTS = ROOT / "docs" / "scoreboard.md", ROOT / "examples" / "clients"
 EXPECTED = ROOT / "examples" / "backends" / "expected"
 
 
+CC, CPP, RUST = ("cc", "-std=c99", "-O2"), ("c++", "-std=c++17", "-O2"), ("rustc", "--edition", "2021", "-O")
+
+
 class Entrant(NamedTuple):
     """A backend: its name, what names it to `run --backend` or, after a build, `run --command`, and what it needs."""
 
@@ -46,14 +49,14 @@ ENTRANTS = (
     Entrant("torchdeq", "examples.backends.torchdeq_ift:TorchDeq", ("torch", "torchdeq"), expected="torchdeq"),
     Entrant("plain JAX", "examples.backends.jax_custom_vjp:PlainJax", ("jax",)),
     Entrant("jaxopt", "examples.backends.jaxopt_vmap:Jaxopt", ("jax", "jaxopt"), expected="jaxopt"),
-    Entrant("optimistix", "examples.backends.optimistix_fixed_point:Optimistix", ("optimistix",), expected="optimistix"),
+    Entrant("optimistix", "examples.backends.optimistix_fixed_point:Optimistix", ("optimistix",), (), (), "optimistix"),
     Entrant("SciPy root", "examples.backends.scipy_root:ScipyRoot", ("scipy",), expected="scipy_root"),
     Entrant("SciPy newton_krylov", "examples.backends.scipy_root:ScipyKrylov", ("scipy",), expected="scipy_krylov"),
     Entrant("C export", "tests.c_export_backend:CExport", tools=("gcc",)),
     Entrant("ONNX export", "tests.onnx_export_backend:OnnxExport", ("onnx", "onnxruntime"), expected="onnx_export"),
-    Entrant("C client", "{out}/c", (), ("cc",), ("cc", "-std=c99", "-O2", "{examples}/c_backend/backend.c", "-lm", "-o", "{out}/c")),
-    Entrant("C++ client", "{out}/cpp", (), ("c++",), ("c++", "-std=c++17", "-O2", "{examples}/clients/backend.cpp", "-o", "{out}/cpp")),
-    Entrant("Rust client", "{out}/rust", (), ("rustc",), ("rustc", "--edition", "2021", "-O", "{examples}/clients/backend.rs", "-o", "{out}/rust")),
+    Entrant("C client", "{out}/c", (), ("cc",), (*CC, "{examples}/c_backend/backend.c", "-lm", "-o", "{out}/c")),
+    Entrant("C++ client", "{out}/cpp", (), ("c++",), (*CPP, "{examples}/clients/backend.cpp", "-o", "{out}/cpp")),
+    Entrant("Rust client", "{out}/rust", (), ("rustc",), (*RUST, "{examples}/clients/backend.rs", "-o", "{out}/rust")),
     Entrant("JavaScript client", "node {examples}/clients/backend.mjs", (), ("node",)),
 )  # fmt: skip
 
@@ -62,20 +65,23 @@ HEAD = """# Scoreboard
 What other implementations of the same equation reach in [the conformance kit](conformance.md), on one machine.
 `python docs/scoreboard.py` runs them and writes this page.
 
-An error is given in units of its bound, so that at most 1 passes: the median over the checks that passed, and the worst
-of any quantity. Iterations are relative to the fewest that Picard's, Anderson's or Newton's method takes in this library,
-where a backend reports them. Times are the shortest of a few calls for one problem, once it is compiled, and are divided by
-the time that the NumPy twin took in turns with it; a client in another language exchanges files, which is part of its time.
-The problems have n = 16, 64 and 128 hidden units and m = 1, 64 and 128 samples. Memory is the peak of NumPy's arrays and
-Python's objects while one large problem is solved and differentiated, as tracemalloc sees it, which is not what PyTorch and
-XLA allocate; of a client it is the peak of the whole process (`ru_maxrss`).
+An error is given in units of its bound, so that at most 1 passes: the median over the checks that passed, and the
+worst of any quantity. Iterations are relative to the fewest that Picard's, Anderson's or Newton's method takes in this
+library, where a backend reports them. Times are the shortest of a few calls for one problem, once it is compiled, and
+are divided by the time that the NumPy twin took in turns with it; a client in another language exchanges files, which
+is part of its time. The problems have n = 16, 64 and 128 hidden units and m = 1, 64 and 128 samples. Memory is the peak
+of NumPy's arrays and Python's objects while one large problem is solved and differentiated, as tracemalloc sees it,
+which is not what PyTorch and XLA allocate; of a client it is the peak of the whole process (`ru_maxrss`).
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write docs/scoreboard.md.")
-    parser.add_argument("--python", nargs="*", default=[], metavar="PATH", help="more interpreters to run backends with")
+    parser.add_argument(
+        "--python", nargs="*", default=[], metavar="PATH", help="more interpreters to run backends with"
+    )
     parser.add_argument("--only", nargs="*", metavar="NAME", help="the backends to run; the others keep their reports")
+    parser.add_argument("--fast", action="store_true", help="run the few and small cases of run --fast")
     parser.add_argument("--timeout", type=float, default=1800.0, metavar="S", help="time limit of one backend, in s")
     parser.add_argument("--reports", type=Path, metavar="DIR", help="where the reports are kept; default: nowhere")
     options = parser.parse_args()
@@ -83,7 +89,7 @@ def main() -> None:
         folder = options.reports or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         outcomes = {entrant.name: outcome(entrant, folder, Path(scratch), options) for entrant in ENTRANTS}
-    PAGE.write_text(page(outcomes), encoding="utf-8")
+    PAGE.write_text(page(outcomes, options.fast), encoding="utf-8")
     print(f"wrote {PAGE}")
 
 
@@ -104,7 +110,7 @@ def outcome(entrant: Entrant, folder: Path, scratch: Path, options: argparse.Nam
         subprocess.run([part.format(**places) for part in entrant.build], check=True)
     named = "--command" if entrant.tools and not entrant.backend.startswith("tests.") else "--backend"
     command = [python, "-m", "idl_ref", "conformance", "run", named, entrant.backend.format(**places), "--score"]
-    command += ["--report", str(report)]
+    command += ["--report", str(report), *(["--fast"] * options.fast)]
     if entrant.expected:
         command += ["--expected-failures", str(EXPECTED / f"{entrant.expected}.json")]
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
@@ -122,11 +128,12 @@ def outcome(entrant: Entrant, folder: Path, scratch: Path, options: argparse.Nam
 
 def has(python: str, modules: tuple[str, ...]) -> bool:
     """Whether an interpreter finds all of the modules, and NumPy."""
-    code = f"import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, {('numpy', *modules)!r})))"
+    wanted = ("numpy", *modules)
+    code = f"import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, {wanted!r})))"
     return subprocess.run([python, "-c", code], check=False, stderr=subprocess.DEVNULL).returncode == 0
 
 
-def page(outcomes: "dict[str, dict | str]") -> str:
+def page(outcomes: "dict[str, dict | str]", fast: bool) -> str:
     """The page in Markdown."""
     reports = {name: found for name, found in outcomes.items() if isinstance(found, dict)}
     lines = [HEAD, "## Checks, accuracy and iterations", ""]
@@ -143,7 +150,7 @@ def page(outcomes: "dict[str, dict | str]") -> str:
             lines += ["", f"{report['backend']} fails as expected: {'; '.join(sorted(reasons))}."]
     lines += ["", *(f"{name}: {reason}.\n" for name, reason in outcomes.items() if isinstance(reason, str))]
     lines += [f"Measured with Python {platform.python_version()} on {platform.system()} {platform.machine()}, with "
-              f"{os.cpu_count()} cores, of which each backend used one."]  # fmt: skip
+              f"{os.cpu_count()} cores, of which each backend used one{', on the cases of run --fast' * fast}."]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
 
 

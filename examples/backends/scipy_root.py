@@ -54,7 +54,11 @@ class ScipyRoot:
 class ScipyKrylov(ScipyRoot):
     """Multiplies by A only: by `newton_krylov` forward, and by GMRES backward."""
 
-    name, method, options = "SciPy newton_krylov", "krylov", {"fatol": 1e-14, "maxiter": 50}
+    name, method, options = (
+        "SciPy newton_krylov",
+        "krylov",
+        {"fatol": 1e-14, "maxiter": 60, "jac_options": {"method": "gmres"}},
+    )
 
     def _adjoint(self, M, g):
         scale = np.abs(g).max(initial=0) or 1.0

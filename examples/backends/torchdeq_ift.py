@@ -12,9 +12,12 @@ from .pytorch_autograd import PHI
 
 
 class TorchDeq:
-    """Solves for X in units of ‖z‖∞ of each column, because torchdeq has one absolute tolerance for a whole batch."""
+    """Solves for X in units of ‖z‖∞ of each column, because torchdeq has one absolute tolerance for a whole batch.
 
-    name, capabilities = "torchdeq", {"empty": False}
+    In units of subnormal numbers, cotangents lose their digits.
+    """
+
+    name, capabilities = "torchdeq", {"empty": False, "subnormal": False}
 
     def _run(self, p, G_Y):
         """Return the tensors of the problem, X and Y with samples as columns, and which of them converged."""
