@@ -60,6 +60,7 @@ ENTRANTS = (
     Entrant("JavaScript client", "node {examples}/clients/backend.mjs", (), ("node",)),
 )  # fmt: skip
 
+HOW_FAST = ", on the cases of run --fast"
 HEAD = """# Scoreboard
 
 What other implementations of the same equation reach in [the conformance kit](conformance.md), on one machine.
@@ -150,7 +151,7 @@ def page(outcomes: "dict[str, dict | str]", fast: bool) -> str:
             lines += ["", f"{report['backend']} fails as expected: {'; '.join(sorted(reasons))}."]
     lines += ["", *(f"{name}: {reason}.\n" for name, reason in outcomes.items() if isinstance(reason, str))]
     lines += [f"Measured with Python {platform.python_version()} on {platform.system()} {platform.machine()}, with "
-              f"{os.cpu_count()} cores, of which each backend used one{', on the cases of run --fast' * fast}."]  # fmt: skip
+              f"{os.cpu_count()} cores, of which each backend used one{HOW_FAST * fast}."]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
 
 
