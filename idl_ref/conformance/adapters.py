@@ -30,7 +30,7 @@ class IdlRef:
         The method of the solver; see `SolveOptions`.
     """
 
-    capabilities: Any
+    capabilities: Any = WITH_STORAGE
     name: str
     backend: TwinName
     method: Method
@@ -38,7 +38,6 @@ class IdlRef:
     def __init__(self, backend: Backend = "auto", method: Method = "auto") -> None:
         self.backend, self.method = resolve(backend), method
         self.name = f"idl_ref {self.backend}" + (f" {method}" if method != "auto" else "")
-        self.capabilities = WITH_STORAGE | ({"iterations": True} if method == "picard" else {})
 
     def _layer(self, problem: Problem) -> Layer:
         options = SolveOptions(tol=problem.tol, max_iter=problem.max_iter, method=self.method, on_failure="ignore")
