@@ -18,6 +18,7 @@ from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.bugs import BUGS
 from idl_ref.conformance.judge import detection
 from idl_ref.conformance.truth import vectors
+from idl_ref.conformance.truth.backend import WITH_STORAGE
 from idl_ref.conformance.truth.problem import make
 
 BY_ID = {case.id: case for case in vectors.load()}
@@ -196,9 +197,9 @@ def test_files_out_and_back(tmp_path, capsys):
     for id in (cases / "index.txt").read_text().split():
         facts = json.loads((cases / id / "problem.json").read_text())
         jsonschema.validate(facts, schema)
+        dtype = facts["dtype"].replace("bfloat16", "float32")  # files hold what float32 can, as its numbers
         arrays = {
-            name: np.fromfile(cases / id / f["path"], facts["dtype"]).reshape(f["shape"])
-            for name, f in facts["arrays"].items()
+            name: np.fromfile(cases / id / f["path"], dtype).reshape(f["shape"]) for name, f in facts["arrays"].items()
         }
         G_Y = arrays.pop("G_Y")
         problem = make(arrays, {k: facts[k] for k in BY_ID[id].problem.settings})
@@ -209,16 +210,17 @@ def test_files_out_and_back(tmp_path, capsys):
         forward["converged"].astype(np.uint8).tofile(results / id / "converged.bin")
         for name, M in backend.vjp(problem, G_Y).items():
             np.ascontiguousarray(M).tofile(results / id / f"grad_{name}.bin")
-    (results / "capabilities.json").write_text(json.dumps({"f": ["inf", "rows", "triu"], "straight_through": True}))
+    (results / "capabilities.json").write_text(json.dumps(WITH_STORAGE))
     arguments = ["conformance", "check", str(cases), str(results)]
     assert cli.main(arguments) == 0
-    assert "0 skipped" in capsys.readouterr().out
+    assert "skipped   5 checks: iterations is not declared" in capsys.readouterr().out
     spoilt = results / "rank-2-float64" / "Y.bin"
     spoilt.write_bytes(spoilt.read_bytes()[:-8] + b"\0" * 8)
     shutil.rmtree(results / "rank-1-float64")
     assert cli.main(arguments) == 1
     out = capsys.readouterr().out
     assert "no answer was written" in out
-    assert "rank-2-float64:forward: the error of Y" in out
+    assert "rank-2-float64:forward" in out
+    assert "the error of Y" in out
     (cases / "vectors.sha256").write_text("other")
     assert cli.main(arguments) == 2
