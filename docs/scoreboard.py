@@ -44,7 +44,7 @@ class Entrant(NamedTuple):
 
 ENTRANTS = (
     Entrant("NumPy twin", "idl_ref.conformance.adapters:numpy"),
-    Entrant("Numba twin", "idl_ref.conformance.adapters:numba", ("numba",)),
+    Entrant("Numba twin", "idl_ref.conformance.adapters:IdlRef", ("numba",)),
     Entrant("PyTorch autograd", "examples.backends.pytorch_autograd:TorchAutograd", ("torch",)),
     Entrant("torchdeq", "examples.backends.torchdeq_ift:TorchDeq", ("torch", "torchdeq"), expected="torchdeq"),
     Entrant("plain JAX", "examples.backends.jax_custom_vjp:PlainJax", ("jax",)),
@@ -60,7 +60,6 @@ ENTRANTS = (
     Entrant("JavaScript client", "node {examples}/clients/backend.mjs", (), ("node",)),
 )  # fmt: skip
 
-HOW_FAST = ", on the cases of run --fast"
 HEAD = """# Scoreboard
 
 What other implementations of the same equation reach in [the conformance kit](conformance.md), on one machine.
@@ -150,8 +149,9 @@ def page(outcomes: "dict[str, dict | str]", fast: bool) -> str:
         if reasons:
             lines += ["", f"{report['backend']} fails as expected: {'; '.join(sorted(reasons))}."]
     lines += ["", *(f"{name}: {reason}.\n" for name, reason in outcomes.items() if isinstance(reason, str))]
+    which = ", on the cases of run --fast" * fast
     lines += [f"Measured with Python {platform.python_version()} on {platform.system()} {platform.machine()}, with "
-              f"{os.cpu_count()} cores, of which each backend used one{HOW_FAST * fast}."]  # fmt: skip
+              f"{os.cpu_count()} cores, of which each backend used one{which}."]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
 
 

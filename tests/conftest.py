@@ -18,7 +18,7 @@ import idl_ref  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import naive and strategies
 # Scripts for test_benchmarks.py, the interpreter of PTX, and what test_layers.py runs where JAX is installed.
-collect_ignore = ["benchmarks", "ptx", "jax_layer_cases.py"]
+collect_ignore = ["benchmarks", "ptx", "jax_layer_cases.py", "onnx_export_backend.py"]
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]

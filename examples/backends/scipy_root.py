@@ -57,7 +57,7 @@ class ScipyKrylov(ScipyRoot):
     name, method, options = (
         "SciPy newton_krylov",
         "krylov",
-        {"fatol": 1e-14, "maxiter": 60, "jac_options": {"method": "gmres"}},
+        {"fatol": 1e-14, "maxiter": 200, "jac_options": {"method": "gmres"}},
     )
 
     def _adjoint(self, M, g):
