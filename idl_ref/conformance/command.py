@@ -35,7 +35,7 @@ TIMEOUT = 10.0  # seconds
 
 BUGS_HEAD = """# Which case finds which bug
 
-Written by `idl-ref conformance bugs --all --report FILE.md`;
+Written by `idl-ref conformance bugs{} --report FILE.md`;
 see [how a bug gets its name](conformance.md#how-a-bug-gets-its-name).
 """
 
@@ -250,7 +250,7 @@ def _bugs(options: argparse.Namespace) -> int:
     print(f"{killed} of {len(found)} bugs found, which are planted or made by machine")
     if options.report is not None:
         with replacing(options.report, "w") as stream:
-            stream.write(f"{BUGS_HEAD}{detection.table(found)}")
+            stream.write(BUGS_HEAD.format(" --all" * options.all) + detection.table(found, options.all))
         print(f"wrote {printable(options.report)}")
     return int(killed < len(found))
 

@@ -87,21 +87,22 @@ def detected(everything: bool = False) -> Iterator[tuple[str, list[Result]]]:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def table(found: Mapping[str, list[Result]]) -> str:
-    """Tables in Markdown: what finds each bug, what each case is worth, and which mutants are equivalent."""
+def table(found: Mapping[str, list[Result]], everything: bool) -> str:
+    """Tables in Markdown: what finds each bug first, and which mutants are equivalent.
+
+    With `everything`, which says that all checks were made, also how many find it, and what each case is worth.
+    """
     bugs, lines = broken(), []
+    columns = ["bug", "first found by", *["checks", "in the groups"] * everything]
     for kind in dict.fromkeys(bug.kind for bug in bugs.values()):
         names = [name for name in found if bugs[name].kind == kind]
         if names:
-            lines += _head(f"Bugs: {kind}", "bug", "first found by", "checks", "in the groups")
-            lines += [_row(bugs[name].diagnosis, found[name]) for name in names]
-    lines += _head(
-        f"What each case is worth: of the bugs that fewer than {MANY} checks find",
-        "case",
-        "bugs that it finds",
-        "that nothing else finds",
-    )
-    lines += [f"| `{case}` | {kills} | {alone} |" for case, (kills, alone) in worth(found).items()]
+            lines += _head(f"Bugs: {kind}", *columns)
+            lines += [_row(bugs[name].diagnosis, found[name], everything) for name in names]
+    if everything:
+        title = f"What each case is worth: of the bugs that fewer than {MANY} checks find"
+        lines += _head(title, "case", "bugs that it finds", "that nothing else finds")
+        lines += [f"| `{case}` | {kills} | {alone} |" for case, (kills, alone) in worth(found).items()]
     if EQUIVALENT:
         lines += _head("Mutants that change no answer by more than its bound", "mutant", "why")
         lines += [f"| `{_cell(name)}` | {reason} |" for name, reason in EQUIVALENT.items()]
@@ -139,10 +140,8 @@ def _cell(text: str) -> str:
     return text.replace("|", "∣")
 
 
-def _row(title: str, failures: list[Result]) -> str:
+def _row(title: str, failures: list[Result], everything: bool) -> str:
+    first = f"`{failures[0].id}`" if failures else "**nothing**"
+    count = f"{len(failures)}{'+' * (len(failures) == MANY)}"
     groups = ", ".join(dict.fromkeys(result.group for result in failures))
-    first, count = (
-        f"`{failures[0].id}`" if failures else "**nothing**",
-        f"{len(failures)}{'+' * (len(failures) == MANY)}",
-    )
-    return f"| {_cell(title)} | {first} | {count} | {groups} |"
+    return f"| {' | '.join([_cell(title), first, *[count, groups] * everything])} |"
