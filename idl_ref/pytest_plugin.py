@@ -11,8 +11,6 @@ TYPE_CHECKING = False  # Type checkers take it for true. The module typing takes
 if TYPE_CHECKING:
     from typing import Any
 
-LABEL = "conformance"
-
 
 def pytest_addoption(parser: Any) -> None:
     """Add the options of the kit."""

@@ -123,3 +123,10 @@ def test_the_search_of_causes_ends_in_time():
     started = time.process_time()
     check_backend(Wrong(), groups=["contraction", "activations"])
     assert time.process_time() - started < 60
+
+
+def test_a_failure_that_is_expected_speaks_against_no_cause():
+    known = {"contraction-random-*": "known", "contraction-antisymmetric-*": "known"}  # no simple condition tells these
+    report = check_backend(BUGS["AdjointNotTransposed"](), ["contraction"], known)
+    assert report.expected
+    assert "nothing that passed contradicts it" in report.failed[0].causes[0]

@@ -311,10 +311,10 @@ def outer_room(a: int, b: int, dtype: np.dtype) -> np.ndarray:
     return np.empty((-(-a // GROUP) * GROUP + 1, b), dtype)
 
 
-def outer(Lt: np.ndarray, R: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:
-    """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b), the first rows of `room`"""
+def outer(Lt: np.ndarray, R: np.ndarray) -> np.ndarray:
+    """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b)"""
     (m, a), (b, _) = Lt.shape, R.shape
-    out = outer_room(a, b, R.dtype) if room is None else room
+    out = outer_room(a, b, R.dtype)
     launch_outer(flat(Lt), by_columns(R), (a, b, m, b), out.ravel())
     return out[:a]
 

@@ -39,7 +39,7 @@ def wrong(case: Case, answer: Answer, declared: Capabilities) -> str:
         return "iterations are declared, but none were reported"
     due, finite = needed(case, declared.X0), np.isfinite(answer.arrays["Y"]).all(axis=0)
     slack, early = declared.iteration_slack, int(declared.stops == "residual")
-    done = case.good if answer.converged is None else answer.converged.astype(bool)
+    done = case.good if answer.converged is None else answer.converged
     least = np.where(done, due.low - early, cap) - slack
     most = np.where(done, due.high.max(), cap) + slack
     judged = finite if answer.converged is not None else done

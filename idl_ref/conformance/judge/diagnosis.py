@@ -16,7 +16,7 @@ from typing import Any
 from idl_ref.conformance.judge import features, library, numbers, quantities
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong
 from idl_ref.conformance.judge.features import Where
-from idl_ref.conformance.judge.report import FAILED, UNEXPLAINED, Result
+from idl_ref.conformance.judge.report import FAILED, PASSED, SEPARATE, UNEXPLAINED, Result
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.problem import Arrays, Case
@@ -70,8 +70,7 @@ def diagnosed(results: list[Result], probe: Probe | None = None, seconds: float 
     A probe, which tells whether the backend fails at another size, is asked from which size on a cause holds.
     """
     failures = [r.evidence for r in results if _has_numbers(r)]
-    passed = [r.evidence for r in results if r.outcome != FAILED and r.evidence is not None]
-    passed = [e for e in passed if _cost(e)[1] < LARGE]
+    passed = [e for e in _passed(results) if _cost(e)[1] < LARGE]
     deadline = time.monotonic() + seconds
     found = _search([*map(_measured, failures)], passed, _remembered(results), deadline)
     found = [_from_size(cause, passed, probe, deadline) for cause in found]
@@ -85,7 +84,7 @@ def diagnosed(results: list[Result], probe: Probe | None = None, seconds: float 
         if _has_numbers(r):
             mine = [c.sentence(len(failures)) for c in found if any(e.key == r.evidence.key for e in c.explained)]
             r = replace(r, causes=tuple(mine[:CAUSES]) or (rest,))
-        elif r.outcome == FAILED and not r.causes and "already in a separate call" in r.message:
+        elif r.outcome == FAILED and not r.causes and r.message.startswith(SEPARATE):
             r = replace(r, causes=best)  # a protocol that found nothing new
         done.append(replace(r, evidence=None))
     return [_inherited(r, done) for r in done]
@@ -119,6 +118,11 @@ def first(probe: Probe, e: Evidence, size: str, passes: int, least: int) -> int 
     return least
 
 
+def _passed(results: list[Result]) -> list[Evidence]:
+    """What passed, with numbers; a failure that was expected speaks neither for a cause nor against it."""
+    return [r.evidence for r in results if r.outcome == PASSED and r.evidence is not None]
+
+
 def _has_numbers(r: Result) -> bool:
     return r.outcome == FAILED and r.evidence is not None and r.evidence.got is not None
 
@@ -126,7 +130,7 @@ def _has_numbers(r: Result) -> bool:
 def _located(results: list[Result]) -> dict[str, str]:
     """The causes that the checks themselves named, each with the condition under which it occurs."""
     without = [r for r in results if r.outcome == FAILED and r.evidence is not None and r.evidence.got is None]
-    passed = [(r.evidence.case, r.evidence.check) for r in results if r.outcome != FAILED and r.evidence is not None]
+    passed = [(e.case, e.check) for e in _passed(results)]
     out = {}
     for cause in dict.fromkeys(c for r in without for c in r.causes):
         at = [(r.evidence.case, r.evidence.check) for r in without if cause in r.causes]

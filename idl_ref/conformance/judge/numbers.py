@@ -22,39 +22,28 @@ from idl_ref.conformance.judge.iterates import RULES, Rule
 from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError
 from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.bounds import bounds, equation
-from idl_ref.conformance.truth.problem import Arrays, Case, laid_out
+from idl_ref.conformance.truth.problem import Arrays, Case, laid_out, rounded
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
-
-
-def rounded(M: np.ndarray, bits: int, to_integer: Callable[[np.ndarray], np.ndarray] = np.round) -> np.ndarray:
-    """The nearest numbers with a mantissa of so many bits, the leading one included, of any exponent."""
-    mantissa, exponent = np.frexp(M)
-    return np.ldexp(to_integer(np.ldexp(mantissa, bits)), exponent - bits)
 
 
 def _away(M: np.ndarray) -> np.ndarray:
     return np.trunc(M + np.copysign(0.5, M))
 
 
-def _half(M: np.ndarray) -> np.ndarray:
+def _cast(M: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(over="ignore"):
-        return M.astype(np.float16).astype(np.float64)
-
-
-def _single(M: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return M.astype(np.float32).astype(np.float64)
+        return M.astype(dtype).astype(np.float64)
 
 
 PRECISIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "float16": _half,
+    "float16": partial(_cast, dtype="float16"),
     "bfloat16": partial(rounded, bits=8),
     "bfloat16, cut off": lambda M: rounded(M, 8, np.trunc),
     "bfloat16, halves away from zero": lambda M: rounded(M, 8, _away),
     "TF32, halves away from zero": lambda M: rounded(M, 11, _away),
     "TF32": partial(rounded, bits=11),
-    "float32": _single,
+    "float32": partial(_cast, dtype="float32"),
     "8 bits": lambda M: np.round(M * 127 / max(np.abs(M).max(initial=0.0), 1e-300)) * np.abs(M).max(initial=0.0) / 127,
 }
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from idl_ref.conformance.judge import sequences
 from idl_ref.conformance.judge.call import STOPS
-from idl_ref.conformance.judge.report import FAILED, PASSED, SKIPPED, Result
+from idl_ref.conformance.judge.report import FAILED, PASSED, SEPARATE, SKIPPED, Result
 from idl_ref.conformance.judge.subjects import SUBJECTS, Subject, subject
 from idl_ref.conformance.judge.text import short
 from idl_ref.conformance.truth.backend import Backend, Capabilities
@@ -74,7 +74,7 @@ def check(backend: Backend, declared: Capabilities, id: str) -> Result:
         return Result(id, GROUP, SKIPPED, message=reason, flags=flags)
     alone = [(what, topic.first, "") for what in sequences.asked(declared)]
     if wrong := sequences.sequence(backend, declared, alone):
-        return Result(id, GROUP, FAILED, message=f"already in a separate call {wrong}", flags=flags)
+        return Result(id, GROUP, FAILED, message=f"{SEPARATE} {wrong}", flags=flags)
     if wrong := _guarded(partial(protocol.run, backend, declared, topic)):
         return Result(id, GROUP, FAILED, message=f"{protocol.comment}: {wrong}", flags=flags, causes=(protocol.cause,))
     return Result(id, GROUP, PASSED, flags=flags)

@@ -21,12 +21,11 @@ from idl_ref.conformance.judge.transformations import Transformation
 from idl_ref.conformance.truth.problem import Case
 
 SNAP = 0.02  # a factor this near to one with a name is taken for it; whether it explains the numbers is then seen
-SHOWN = {"X": "X", "Y": "Y"}
 
 
 def shown(names: list[str]) -> str:
     """Names of arrays as sentences have them: ∂ before those of gradients."""
-    parts = [SHOWN.get(name, f"∂{name}") for name in sorted(names)]
+    parts = [name if name in ("X", "Y") else f"∂{name}" for name in sorted(names)]
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 

@@ -20,6 +20,7 @@ from idl_ref.conformance.judge.text import short
 PASSED, FAILED, SKIPPED, EXPECTED = "passed", "failed", "skipped", "expected failure"
 COUNTS = "the iterations are not counted"  # what stops too early counts wrong as well, so that this comes last
 UNEXPLAINED = "not explained"  # causes that begin so say only what is known
+SEPARATE = "already in a separate call"  # how the message of a protocol begins that found nothing new
 SCHEMA = "idl-ref-conformance-report-1"
 
 

@@ -284,14 +284,14 @@ def parametrize(
     for ident, run in checks(backend, select(vectors.load(), groups)):
         reasons = [why for pattern, why in expected_failures.items() if fnmatchcase(ident, pattern)]
         marks = [pytest.mark.xfail(reason=reasons[0], strict=True)] if reasons else []
-        rows.append(pytest.param(partial(_test, run), id=ident, marks=marks))
+        rows.append(pytest.param(partial(_test, ident, run), id=ident, marks=marks))
     return pytest.mark.parametrize("check", rows)
 
 
-def _test(run: Run) -> None:
+def _test(ident: str, run: Run) -> None:
     import pytest
 
-    (result,) = diagnosed([run()])
+    (result,) = diagnosed([safely(ident, run, None)])
     if result.outcome == SKIPPED:
         pytest.skip(result.message)
     if result.outcome == FAILED:

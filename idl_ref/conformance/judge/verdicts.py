@@ -81,11 +81,11 @@ def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
         return result
     if silent := _silent(case, answer):
         return _failed(case, "forward", silent, f"failures to converge are not reported{_instead(case, answer)}")
-    if lie := _status(case, answer):
-        return _failed(case, "forward", lie, f"the status is wrong: {_lie(case, answer)}")
+    if lie := _lie(case, answer):
+        return _failed(case, "forward", lie[0], f"the status is wrong: {lie[1]}")
     result = _against_truth(case, "forward", answer, declared)
-    if result.outcome == PASSED and (lie := counts.wrong(case, answer, declared)):
-        return _failed(case, "forward", lie, "the iterations are not counted as declared")
+    if result.outcome == PASSED and (wrong := counts.wrong(case, answer, declared)):
+        return _failed(case, "forward", wrong, "the iterations are not counted as declared")
     return result
 
 
@@ -111,12 +111,11 @@ def _silent(case: Case, answer: Answer) -> str:
         return ""
     said: Any = ~np.all([np.isfinite(M).all(axis=0) for M in answer.arrays.values()], axis=0)
     if answer.converged is not None:
-        said |= ~answer.converged.astype(bool)
+        said |= ~answer.converged
     if "X" in answer.arrays:
         residual, allowed = bnd.certificate(case.problem, answer.arrays["X"])
-        said |= (residual <= allowed).all(
-            axis=0
-        )  # X solves the equation: another method can find solutions that Picard's cannot
+        # X may solve the equation all the same: other methods find solutions that Picard's cannot.
+        said |= (residual <= allowed).all(axis=0)
     quiet = [j for j in case.bad if not said[j]]
     return f"columns {quiet} have no answer within max_iter, and no failure was reported for them" if quiet else ""
 
@@ -132,30 +131,24 @@ def _instead(case: Case, answer: Answer) -> str:
     return ": every column is reported as converged" if said else ""
 
 
-def _lie(case: Case, answer: Answer) -> str:
-    """What kind of wrong status it is."""
-    if answer.iterations is not None and answer.iterations.max(initial=0) > case.problem.max_iter:
-        return "more iterations are reported than max_iter allows"
-    if answer.converged is None or answer.converged[case.good].all():
-        return "columns that are not finite are reported as converged"
-    if case.bad and not answer.converged.any():
-        return "all columns are reported as failed when one fails"
-    return "columns are reported as not converged although max_iter suffices for them"
-
-
-def _status(case: Case, answer: Answer) -> str:
-    """A message if the reported iterations or convergence are wrong; otherwise empty."""
-    if answer.iterations is not None and answer.iterations.max(initial=0) > case.problem.max_iter:
-        return f"{int(answer.iterations.max())} iterations were reported, but max_iter is {case.problem.max_iter}"
-    if answer.converged is None:
-        return ""
+def _lie(case: Case, answer: Answer) -> tuple[str, str] | None:
+    """A message and what kind of lie it is, if the reported iterations or convergence are wrong."""
+    counts, converged, cap = answer.iterations, answer.converged, case.problem.max_iter
+    if counts is not None and counts.max(initial=0) > cap:
+        message = f"{int(counts.max())} iterations were reported, but max_iter is {cap}"
+        return message, "more iterations are reported than max_iter allows"
+    if converged is None:
+        return None
     lost = ~np.all([np.isfinite(M).all(axis=0) for M in answer.arrays.values()], axis=0)
-    if (untrue := np.flatnonzero(answer.converged.astype(bool) & lost)).size:
-        return f"columns {untrue[:5].tolist()} were reported as converged, but they are not finite"
-    if answer.converged[case.good].all():
-        return ""
-    columns = np.flatnonzero(~answer.converged.astype(bool) & case.good)[:5].tolist()
-    return f"columns {columns} were reported as not converged, but max_iter suffices for them"
+    if (untrue := np.flatnonzero(converged & lost)).size:
+        message = f"columns {untrue[:5].tolist()} were reported as converged, but they are not finite"
+        return message, "columns that are not finite are reported as converged"
+    if not (denied := np.flatnonzero(~converged & case.good)).size:
+        return None
+    message = f"columns {denied[:5].tolist()} were reported as not converged, but max_iter suffices for them"
+    if case.bad and not converged.any():
+        return message, "all columns are reported as failed when one fails"
+    return message, "columns are reported as not converged although max_iter suffices for them"
 
 
 def _against_truth(case: Case, check: str, answer: Answer, declared: Capabilities) -> Result:

@@ -108,7 +108,8 @@ def _weights(rng: random.Random, n: int) -> Arrays:
     """A, or L and R, with ‖A‖∞ below 1."""
     kappa = rng.randint(1, 973) * UNIT
     if rng.random() < 0.35:
-        L, R = (digits(rng, n, rng_rank) for rng_rank in [rng.randint(1, n)] * 2)
+        rank = rng.randint(1, n)
+        L, R = digits(rng, n, rank), digits(rng, n, rank)
         return {"L": _normed(L, kappa), "R": _normed(R.T, 1.0).T}
     family = rng.choice([*FAMILIES, "digits"])
     if family == "digits":

@@ -226,6 +226,12 @@ def array_dtype(storage: str) -> np.dtype:
     return np.dtype("float32" if storage == "bfloat16" else storage)
 
 
+def rounded(M: np.ndarray, bits: int, to_integer: Callable[[np.ndarray], np.ndarray] = np.round) -> np.ndarray:
+    """The nearest numbers with a mantissa of so many bits, the leading one included, of any exponent."""
+    mantissa, exponent = np.frexp(M)
+    return np.ldexp(to_integer(np.ldexp(mantissa, bits)), exponent - bits)
+
+
 def stored(array: Any, storage: str) -> np.ndarray:
     """The nearest numbers of the dtype that is named; of two, the one whose last bit is 0."""
     rounded = np.array(array, array_dtype(storage))

@@ -14,7 +14,7 @@ import numpy as np
 from idl_ref import npz
 from idl_ref.conformance.truth.cases import solved
 from idl_ref.conformance.truth.draws import unambiguous
-from idl_ref.conformance.truth.problem import INPUTS, LAYOUTS, SETTINGS, Arrays, Case, array_dtype, make
+from idl_ref.conformance.truth.problem import INPUTS, LAYOUTS, SETTINGS, Arrays, Case, array_dtype, make, rounded
 
 SCHEMA = "idl-ref-conformance-case-1"
 LIMIT = 1 << 26  # the largest file that is read, in bytes
@@ -103,13 +103,11 @@ def _without(M: np.ndarray, axes: str, axis: str, first: int, last: int) -> np.n
 
 
 def _shorter(M: np.ndarray) -> Iterator[np.ndarray]:
-    """The array with fewer digits; its entries one by one set to 0; and one by one rounded to a power of two."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for bits in (1, 4, 10):
-            fraction, exponent = np.frexp(M)
-            short = np.ldexp(np.round(np.ldexp(fraction, bits)), exponent - bits).astype(M.dtype)
-            if not np.array_equal(short, M):
-                yield short
+    """The array with fewer digits, and then with one entry after the other set to 0."""
+    for bits in (1, 4, 10):
+        short = rounded(M, bits).astype(M.dtype)
+        if not np.array_equal(short, M):
+            yield short
     for at in zip(*np.nonzero(M), strict=True) if M.size <= 400 else ():
         zero = M.copy()
         zero[at] = 0
