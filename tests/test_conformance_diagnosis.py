@@ -115,6 +115,12 @@ def test_a_small_error_is_blamed_on_nothing():
         assert answer is None or not explains(answer, known), wrong.sentence
 
 
+def test_a_wrong_answer_that_is_within_the_bound_explains_nothing():
+    known = {"X": Known(got=np.array([1.2]), truth=np.zeros(1), bound=np.ones(1))}
+    assert not explains({"X": np.array([0.5])}, known)
+    assert explains({"X": np.array([1.19])}, known)
+
+
 def test_the_search_of_causes_ends_in_time():
     class Wrong(Plain):
         def readout(self, p, X):

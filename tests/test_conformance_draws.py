@@ -90,6 +90,13 @@ def test_a_case_without_a_proved_answer_is_not_taken():
     assert shrinking._changed(case, {name: M for name, M in beyond.items() if name not in "LR"}, {}) is None
 
 
+def test_a_case_whose_slopes_rounding_decides_is_not_taken():
+    case = next(case for case in DRAWN if case.problem.activation == "relu" and case.problem.f == "none")
+    arrays = {**case.problem.arrays, "G_Y": case.G_Y}
+    assert shrinking._changed(case, arrays, {}) is not None
+    assert shrinking._changed(case, arrays | {"U": 0 * arrays["U"]}, {}) is None  # X = 0, where relu has its kink
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 

@@ -227,6 +227,11 @@ def test_either_side_of_the_ball_is_accepted_on_it():
     assert (result.outcome, result.message) == ("passed", "acceptable answer 3 of 3")
 
 
+def test_what_is_not_finite_has_not_converged():
+    failed = check_backend(BUGS["AlwaysConverged"](), groups=["not-finite-nan-*"]).failed
+    assert [r.message for r in failed] == ["columns [3] were reported as converged, but they are not finite"] * 2
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(
     not os.environ.get("IDL_REF_CUDA"), reason="the CUDA twin runs here in the simulator, or from its PTX"

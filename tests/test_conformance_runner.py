@@ -305,6 +305,7 @@ def test_a_timeout_kills_what_the_program_has_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with program(tmp_path, "grandchild", 0.5, wrapper="/bin/sh -c '{}; echo done'") as backend:
         began = time.monotonic()
+        assert len(_with(str(tmp_path))) > 0
         with pytest.raises(remote.BackendError, match="no answer"):
             backend.forward(vectors.load()[0].problem)
         assert backend.program is None
@@ -317,9 +318,9 @@ def test_a_timeout_kills_what_the_program_has_started(tmp_path, monkeypatch):
 
 def _with(word):
     """The command lines of other processes that hold a word."""
-    shown = subprocess.run(["ps", "axww", "-o", "stat=,args="], capture_output=True, text=True, check=True).stdout
-    lines = [line for line in shown.splitlines() if word in line and "pytest" not in line]
-    return [line for line in lines if not line.startswith("Z")]
+    shown = subprocess.run(["ps", "axww", "-o", "pid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    processes = [line.split(maxsplit=2) for line in shown.splitlines() if word in line]
+    return [args for pid, state, args in processes if int(pid) != os.getpid() and not state.startswith("Z")]
 
 
 def test_a_program_that_is_always_late_is_soon_asked_no_more(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Scores, two reports compared, and badges."""
 
 import json
+import time
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -106,6 +107,13 @@ def test_wrong_answers_have_no_time():
     }
     assert speed.speed(Broken(), check_declared(Plain))["small vjp"] == {"reason": "raised ArithmeticError: no"}
     assert speed.memory(Broken(), check_declared(Plain)) == {"reason": "raised ArithmeticError: no"}
+
+
+def test_the_time_of_a_call_is_the_shortest(monkeypatch):
+    monkeypatch.setattr(speed, "ENOUGH", 60.0)
+    pauses = iter([0.05, 0.002, 0.03, *[0.01] * speed.REPEATS])
+    (shortest,) = speed._quickest(lambda: time.sleep(next(pauses)))
+    assert 0.002 <= shortest < 0.009
 
 
 def test_memory_counts_what_is_allocated():

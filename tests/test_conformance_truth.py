@@ -245,9 +245,9 @@ def test_copies_that_change_the_equation_are_refused():
         ("size", 1.5 * how.size, "does not commute"),
     ):
         with pytest.raises(ArithmeticError, match=message):
-            copies.verified(small, how._replace(**{name: value}))
+            copies.truth(small, np.ones((2, 5)), how._replace(**{name: value}))
     with pytest.raises(ArithmeticError, match="does not contract"):
-        copies.verified(small.with_arrays({"A": 3 * small.A}), how)
+        copies.truth(small.with_arrays({"A": 3 * small.A}), np.ones((2, 5)), how)
     with pytest.raises(ArithmeticError, match="too many digits for float32"):
         copies.enlarged(replace(small, dtype=np.dtype(np.float32)), np.ones((2, 5)), how)
 

@@ -292,6 +292,38 @@ def test_parameters_that_are_replaced_between_steps_count():
         np.testing.assert_allclose(w, made[1].parameters[name], rtol=1e-9, atol=1e-11, err_msg=name)
 
 
+def test_a_function_that_changes_one_of_ours_is_its_own():
+    class Half(idl_ref.ImplicitFunctionInf):
+        """Keeps the name of its base, which no registered function has to have."""
+
+        def _map(self, F):
+            return super()._map(F) / 2
+
+        def _pull(self, F, G):
+            return super()._pull(F, G) / 2
+
+    made, (U, T) = trainers(Half, "mse", False), data((12, 6, 3), 9, "float64", "mse")
+    for trainer in made:
+        trainer.parameters["A"] *= 10
+        trainer.step(U, T.T, None, np.arange(9))
+    for name, w in made[0].parameters.items():
+        np.testing.assert_allclose(w, made[1].parameters[name], rtol=1e-9, atol=1e-11, err_msg=name)
+
+
+def test_a_sample_with_an_output_of_minus_inf_has_no_class():
+    """The loss and the gradients are finite, because the softmax of −inf is 0."""
+    made, (U, _) = trainers(FUNCTIONS["none"], "cross_entropy", False), data((12, 6, 3), 9, "float64", "mse")
+    steps = []
+    for trainer in made:
+        for name, value in {"A": 0.01, "B": 1, "C": 0, "D": 0}.items():
+            trainer.parameters[name][...] = value
+        trainer.parameters["C"][1] = -1e308
+        steps.append(trainer.step(U, np.zeros(9, int), None, np.arange(9)))
+    assert all(np.isfinite(step.loss) for step in steps)
+    assert steps[0].counts[:3] == steps[1].counts[:3]
+    assert 0 < steps[1].counts.right < 9
+
+
 @pytest.mark.parametrize("parameter", ["A", "B", "C", "D"])
 def test_a_gradient_that_is_not_finite_changes_nothing(parameter):
     compiled, _ = trainers(FUNCTIONS["rows"], "mse", False, momentum=0.9)
