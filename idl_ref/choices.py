@@ -13,7 +13,7 @@ import numpy as np
 ActivationName = Literal[
     "identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "elu", "hardtanh", "softsign"
 ]  # fmt: skip
-Method = Literal["auto", "picard", "anderson", "newton", "substitution"]
+Method = Literal["auto", "picard", "anderson", "newton", "substitution", "blocks"]
 OnFailure = Literal["warn", "raise", "ignore"]
 Certificate = Literal["fast", "sharp"]
 Loss = Literal["cross_entropy", "mse"]

@@ -57,7 +57,7 @@ class ImplicitModel(Interface):
         Seed of the initial weights. With None, the weights differ each time.
     backend : {"auto", "numpy", "numba", "cuda"}
         The implementation that computes; see `available_backends`.
-    method : {"auto", "picard", "anderson", "newton", "substitution"}
+    method : {"auto", "picard", "anderson", "newton", "substitution", "blocks"}
         The method that solves both equations; see SolveOptions.
     on_failure : {"warn", "raise", "ignore"}
         What happens if a sample does not converge.

@@ -95,8 +95,10 @@ class SolveOptions:
         when in every row the rounding of |A||x| + |z| explains the change, so that it can get no better.
     max_iter : int
         Largest number of applications of the map for each column.
-    method : {"auto", "picard", "anderson", "newton", "substitution"}
-        "auto" is substitution for a strictly triangular A. For other A, it is Picard's iteration, which is replaced by
+    method : {"auto", "picard", "anderson", "newton", "substitution", "blocks"}
+        "blocks" solves blocks of units one by one, of which only cycles are iterated; see `idl_ref.blocks`. "auto" does
+        so for large A with many zeros (n ≥ 128) where blocks read at most half of the entries; otherwise it is
+        substitution for a strictly triangular A. For other A, it is Picard's iteration, which is replaced by
         Anderson acceleration in the columns that converge slowly, and by Newton's method where that is expected to need
         less time than Anderson acceleration. In the adjoint equation of a low-rank A, "auto" is an exact solve of an
         r × r system for each column.

@@ -62,6 +62,11 @@ def choose(
     if method == "substitution" and not triangle(factors):
         got = "a product of factors" if low_rank else "entries on the diagonal or on both sides of it"
         raise ValueError(f'method "substitution" needs a strictly triangular A; got {got}: use method="auto".')
+    if method == "blocks" and low_rank:
+        raise ValueError(
+            'method "blocks" needs a dense A, because the zeros of L Rᵀ are not known; got a product of factors: '
+            'use method="auto".'
+        )
     if method == "newton" and not low_rank and n > NEWTON_LIMIT:
         raise ValueError(
             f'method "newton" solves an n × n system per sample and needs n ≤ {NEWTON_LIMIT}, or a low-rank A; '

@@ -30,13 +30,15 @@ class Layer(definition.Layer):
     answers are equal bit for bit. X is returned in Fortran order: the entries of each column are contiguous.
     """
 
+    memory = "F"
     sample_class = OneSample
     _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # for the forward and the adjoint equation
 
     def prepared(self, equation: Equation, options: SolveOptions) -> Prepared | None:
         """Return the data of a solve that do not depend on its columns; None if there is nothing to compile for it."""
         adjoint = equation.S is not None
-        if not (equation.Z.size and equation.factors[-1].size) or options.method not in methods.COMPILED:
+        known = options.method in (*methods.COMPILED, "blocks")
+        if not (known and equation.Z.size and equation.factors[-1].size):
             return None
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.options is not options:
@@ -47,7 +49,7 @@ class Layer(definition.Layer):
     def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
         """Solve an equation of this layer by compiled kernels."""
         prepared = self.prepared(equation, options)
-        if prepared is None:
+        if prepared is None or self.parts(options.method, equation.S is not None):
             return super().iterate(equation, X0, options)
         if X0 is not None:
             X0 = self.certifier(equation).start(X0, equation.S, equation.Z)
@@ -59,7 +61,7 @@ class Layer(definition.Layer):
         Z = np.empty((U.shape[1], len(weights.B)), weights.B.dtype).T
         equation = Equation(weights.factors, self.activation, None, Z)
         prepared = self.prepared(equation, options)
-        if X0 is not None or prepared is None or not U.size:
+        if X0 is not None or prepared is None or not U.size or self.parts(options.method, False):
             return super().forward(U, X0)
         U = self.inputs(U)
         solution, Y = launches.forward(prepared, equation, weights, U)
@@ -76,9 +78,14 @@ class Layer(definition.Layer):
         samples[:, :p], samples[:, p] = U.T, 1
         return samples.T
 
-    def constant(self, U: np.ndarray) -> np.ndarray:
-        """Return Z = B U."""
-        return launches.product(self.weights.B, U) if U.size else super().constant(U)
+    def part(self, A: np.ndarray) -> Layer:
+        """Return a layer for the equation of some units, with their A."""
+        return Layer(Weights.of((A,)), self.activation, self.options)
+
+    @staticmethod
+    def multiply(F: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Return F X, with contiguous columns."""
+        return launches.product(F, X) if X.size else F @ X
 
     def readout(self, U: np.ndarray, Z: np.ndarray, solution: Solution) -> ForwardPass:
         """Compute Y = C X + D U, and return the complete forward pass."""
@@ -91,10 +98,12 @@ class Layer(definition.Layer):
         X, options = forward.solution.X, self.options.adjoint
         S_and_G = np.empty((2, X.shape[1], len(X)), X.dtype)
         equation = self.adjoint(S_and_G[0].T, S_and_G[1].T)
-        forth, back = self.prepared(self.equation(forward.Z), self.options.forward), self.prepared(equation, options)
-        if forth is None or back is None or not forward.U.size:
+        forth = self.prepared(self.equation(forward.Z), self.options.forward)
+        if forth is None or self.prepared(equation, options) is None or not forward.U.size:
             return super().backward(forward, G_Y, inputs)
-        backward = launches.backward((forth, back), equation, forward, np.asarray(G_Y, X.dtype), inputs)
+        G_Y = np.asarray(G_Y, X.dtype)
+        launches.terms(forth, forward, G_Y, (S_and_G[0].ravel(), S_and_G[1].ravel()))
+        backward = launches.gradients(self.iterate(equation, None, options), forward, G_Y, inputs)
         if options.certificate == "sharp":
             return backward._replace(solution=self.finished(backward.solution, equation, options))
         return backward

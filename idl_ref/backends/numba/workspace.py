@@ -20,6 +20,7 @@ from idl_ref.backends.numba.launches import KEPT, NOTHING, blank, by_columns, by
 from idl_ref.backends.numba.parametrisation import effective, pulled_back
 from idl_ref.backends.numba.products import ROWS, VECTOR_BYTES
 from idl_ref.backends.numpy.layer import LINEAR
+from idl_ref.blocks import pays
 from idl_ref.solution import Solution
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Parameters, Parametrisation
 
@@ -85,7 +86,7 @@ class Workspace:
         """Map A and pack it; return whether Picard's method applies, and the norm of A alone shows a contraction."""
         there, back = self.equations
         effective(self.function, self.parameters["A"], there.factors[0])
-        if fac.triangle(there.factors) and any(o.method == "auto" for o in self.options):
+        if any(o.method == "auto" for o in self.options) and (fac.triangle(there.factors) or pays(there.factors[0])):
             return False
         first, second = self.packing
         self.roundings = (

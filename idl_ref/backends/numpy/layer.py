@@ -12,14 +12,17 @@ low rank   ∂L = V (Rᵀ X)ᵀ   ∂R = X (Lᵀ V)ᵀ
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from idl_ref import blocks as ordering
 from idl_ref import factors as fac
 from idl_ref.activations import RANGES, Activation, get
 from idl_ref.backends import entrywise, methods
 from idl_ref.backends.equation import Equation
+from idl_ref.backends.numpy import blocks
+from idl_ref.backends.numpy.blocks import Part
 from idl_ref.backends.numpy.one_sample import OneSample
 from idl_ref.backends.numpy.solve import solve
 from idl_ref.certificate import Certifier
@@ -57,8 +60,10 @@ class Layer:
 
     # These attributes are computed when they are first needed. Until then, the values of the class stand for "not yet".
     _transposed: fac.Factors | None = None
+    _parts: tuple[dict[Method, tuple[Part, ...]], ...] | None = None
     _certifiers: tuple[Certifier | None, Certifier | None] = (None, None)  # for the forward and the adjoint equation
 
+    memory: ClassVar[Literal["C", "F"]] = "C"  # the order in which the entries of an answer lie in memory
     sample_class: ClassVar[Callable[..., Callable[..., bool]]] = OneSample
 
     def __init__(self, weights: Weights, activation: Activation, options: Options) -> None:
@@ -108,7 +113,32 @@ class Layer:
 
     def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
         """Solve an equation, with an error bound from norms alone; each twin has its own solvers."""
+        if parts := self.parts(options.method, equation.S is not None):
+            return blocks.solve(self, parts, equation, X0, options)
         return solve(equation, X0, options, self.certifier(equation))
+
+    def parts(self, method: Method, adjoint: bool) -> tuple[Part, ...]:
+        """Return the blocks by which the forward or the adjoint equation is solved; none if it is solved as a whole."""
+        factors = self.weights.factors
+        if method not in ("auto", "blocks") or (method == "auto" and len(factors) > 1):
+            return ()
+        if self._parts is None:
+            self._parts = {}, {}
+        if method not in self._parts[adjoint]:
+            methods.choose(method, factors, adjoint)  # refuses a product of factors
+            A = factors[0].T if adjoint else factors[0]
+            found = ordering.order(A) if method == "blocks" else ordering.pays(A)
+            self._parts[adjoint][method] = tuple([Part.of(block, adjoint, self) for block in found])
+        return self._parts[adjoint][method]
+
+    def part(self, A: np.ndarray) -> Layer:
+        """Return a layer for the equation of some units, with their A."""
+        return Layer(Weights.of((A,)), self.activation, self.options)
+
+    @staticmethod
+    def multiply(F: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Return F X."""
+        return F @ X
 
     def certifier(self, equation: Equation) -> Certifier:
         """Return the certifier of the forward or of the adjoint equation of this layer."""
@@ -133,7 +163,8 @@ class Layer:
 
     def constant(self, U: np.ndarray) -> np.ndarray:
         """Return the constant term Z = B U.   U with the constant feature -> (n, m)"""
-        return self.weights.B @ U
+        parts, B = self.parts(self.options.forward.method, False), self.weights.B
+        return blocks.constant(self, parts, B, U) if parts else self.multiply(B, U)
 
     def readout(self, U: np.ndarray, Z: np.ndarray, solution: Solution) -> ForwardPass:
         """Compute Y = C X + D U, and return the complete forward pass.   U with the constant feature, Z (n, m)"""
@@ -174,7 +205,8 @@ class Layer:
 
     def method(self) -> Method:
         """Return the method by which the forward equation is solved; for "auto", it depends on A."""
-        return methods.choose(self.options.forward.method, self.weights.factors, False)
+        method = self.options.forward.method
+        return "blocks" if self.parts(method, False) else methods.choose(method, self.weights.factors, False)
 
     def prepare(self) -> None:
         """Prepare for serving, so that the first call is as fast as later ones: a compiled twin compiles here."""
