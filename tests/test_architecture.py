@@ -203,7 +203,7 @@ def test_an_activation_touches_these_files_and_no_others(tmp_path):
 
 
 METHOD = {
-    "choices.py": [('"newton", "substitution"]', '"newton", "substitution", "halfway"]')],
+    "choices.py": [('"substitution", "blocks"]', '"substitution", "blocks", "halfway"]')],
     "backends/numpy/solve.py": [
         (
             '        elif method == "newton":\n',

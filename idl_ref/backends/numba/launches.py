@@ -327,25 +327,28 @@ def launch_outer(left: Flat, R: np.ndarray, sizes: tuple[int, int, int, int], ou
     launch(passes.outer, a, (workers, -(-share // GROUP) * GROUP), left, R, sizes, out)
 
 
-def terms(prepared: Prepared, forward: ForwardPass, G_Y: np.ndarray, S_and_G: tuple[np.ndarray, np.ndarray]) -> None:
-    """Write the terms of the adjoint equation, S = φ′(A X + Z) and G = Cᵀ G_Y, one column after the other.
+def backward(
+    prepared: tuple[Prepared, Prepared],
+    equation: Equation,
+    forward: ForwardPass,
+    G_Y: np.ndarray,
+    inputs: bool,
+    answer: Callable[..., Solution] | None,
+) -> BackwardPass:
+    """Compute S and G, which are written to the adjoint equation, its solution V, and the gradients.
 
-    `prepared` belongs to the forward equation.
+    ∂[A; C] = [V; G_Y] Xᵀ and ∂[B; D] = [V; G_Y] Uᵀ are one product each. `prepared` belongs to the forward and to the
+    adjoint equation, and `answer` solves the latter if it is not None.
     """
-    C, (n, m), q = forward.weights.C, forward.Z.shape, len(forward.weights.C)
-    given = by_columns(forward.solution.X), by_columns(forward.Z), by_columns(G_Y)
-    how = tiles(m, (3 * n + q) * C.itemsize, None, prepared.flops + 2 * n * q)
-    _, r, code, _ = prepared.sizes
-    launch(passes.terms, m, how, prepared.F1, prepared.F2, by_rows(C), given, (n, r, q, code), S_and_G)
-
-
-def gradients(solution: Solution, forward: ForwardPass, G_Y: np.ndarray, inputs: bool) -> BackwardPass:
-    """Compute the gradients from the solution V of the adjoint equation.
-
-    ∂[A; C] = [V; G_Y] Xᵀ and ∂[B; D] = [V; G_Y] Uᵀ are one product each.
-    """
-    (factors, B, C, D, bias), U, X = forward.weights, forward.U, forward.solution.X
-    V, n = solution.X, len(X)
+    (factors, B, C, D, bias), U, X, Z = forward.weights, forward.U, forward.solution.X, forward.Z
+    (forth, back), (n, m), q = prepared, Z.shape, len(C)
+    assert equation.S is not None
+    S_and_G, given = (equation.S.T.ravel(), equation.Z.T.ravel()), (by_columns(X), by_columns(Z), by_columns(G_Y))
+    how = tiles(m, (3 * n + q) * Z.itemsize, None, forth.flops + 2 * n * q)
+    _, r, code, _ = forth.sizes
+    launch(passes.terms, m, how, forth.F1, forth.F2, by_rows(C), given, (n, r, q, code), S_and_G)
+    solution = answer(equation, None, back.options) if answer else solve(back, equation, None)
+    V = solution.X
     both = np.concatenate([V.T, G_Y.T], axis=1)
     to_U = outer(V.T if D is None else both, U)
     to_X = outer(both if len(factors) == 1 else G_Y.T, X)

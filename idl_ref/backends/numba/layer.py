@@ -43,13 +43,15 @@ class Layer(definition.Layer):
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.options is not options:
             prepared = launches.prepare(equation, options, prepared)
+            if self.parts(options.method, adjoint):
+                prepared = prepared._replace(method="blocks")
             self._prepared = (self._prepared[0], prepared) if adjoint else (prepared, self._prepared[1])
         return prepared
 
     def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
         """Solve an equation of this layer by compiled kernels."""
         prepared = self.prepared(equation, options)
-        if prepared is None or self.parts(options.method, equation.S is not None):
+        if prepared is None or prepared.method == "blocks":
             return super().iterate(equation, X0, options)
         if X0 is not None:
             X0 = self.certifier(equation).start(X0, equation.S, equation.Z)
@@ -61,7 +63,7 @@ class Layer(definition.Layer):
         Z = np.empty((U.shape[1], len(weights.B)), weights.B.dtype).T
         equation = Equation(weights.factors, self.activation, None, Z)
         prepared = self.prepared(equation, options)
-        if X0 is not None or prepared is None or not U.size or self.parts(options.method, False):
+        if X0 is not None or prepared is None or prepared.method == "blocks" or not U.size:
             return super().forward(U, X0)
         U = self.inputs(U)
         solution, Y = launches.forward(prepared, equation, weights, U)
@@ -98,12 +100,11 @@ class Layer(definition.Layer):
         X, options = forward.solution.X, self.options.adjoint
         S_and_G = np.empty((2, X.shape[1], len(X)), X.dtype)
         equation = self.adjoint(S_and_G[0].T, S_and_G[1].T)
-        forth = self.prepared(self.equation(forward.Z), self.options.forward)
-        if forth is None or self.prepared(equation, options) is None or not forward.U.size:
+        forth, back = self.prepared(self.equation(forward.Z), self.options.forward), self.prepared(equation, options)
+        if forth is None or back is None or not forward.U.size:
             return super().backward(forward, G_Y, inputs)
-        G_Y = np.asarray(G_Y, X.dtype)
-        launches.terms(forth, forward, G_Y, (S_and_G[0].ravel(), S_and_G[1].ravel()))
-        backward = launches.gradients(self.iterate(equation, None, options), forward, G_Y, inputs)
+        answer = self.iterate if back.method == "blocks" else None
+        backward = launches.backward((forth, back), equation, forward, np.asarray(G_Y, X.dtype), inputs, answer)
         if options.certificate == "sharp":
             return backward._replace(solution=self.finished(backward.solution, equation, options))
         return backward

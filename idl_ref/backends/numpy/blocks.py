@@ -18,19 +18,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from idl_ref import certificate
 from idl_ref import factors as fac
+from idl_ref.activations import Activation
 from idl_ref.backends.equation import Equation
 from idl_ref.blocks import Block, as_range
 from idl_ref.certificate import SAFETY, ULPS, asked_step, column_max
 from idl_ref.solution import Solution, SolveOptions, Status
 
-if TYPE_CHECKING:
-    from idl_ref.backends.numpy.layer import Layer
+
+class Layer(Protocol):
+    """What this module needs of a layer."""
+
+    activation: Activation
+
+    @property
+    def memory(self) -> Literal["C", "F"]: ...
+
+    def multiply(self, F: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Return F X."""
+
+    def part(self, A: np.ndarray) -> Layer:
+        """Return a layer for the equation of some units, with their A."""
+
+    def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
+        """Solve an equation."""
 
 
 class Part(NamedTuple):
