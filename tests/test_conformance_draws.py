@@ -129,7 +129,7 @@ def test_the_command_writes_what_it_can_be_given_again(tmp_path, capsys):
     assert 1 <= len(files) <= 3
     assert f"--cases {files[0]}" in out
     assert "--draws 12 --seed 3 --groups draw-3-" in out
-    assert main([*run, "--cases", *map(str, files)]) == 1
+    assert main([*run, "--cases", *map(str, files), "--smallest", str(tmp_path)]) == 1
     right = ["conformance", "run", "--backend", "idl_ref.conformance.adapters:Plain", "--cases", *map(str, files)]
     assert main(right) == 0
 

@@ -65,7 +65,8 @@ class Jaxopt:
             implicit_diff_solve=solve_lu, jit=True,
         )  # fmt: skip
         x, state = solver.run(x0, W, z)
-        return x, state.error <= jnp.maximum(stop, 8 * jnp.finfo(z.dtype).eps * jnp.abs(x).max())
+        small = jnp.maximum(stop, 8 * jnp.finfo(z.dtype).eps * jnp.abs(x).max())
+        return x, (state.error <= small) & jnp.isfinite(state.error)
 
     def _effective(self, M: Any, f: str, kappa: float, straight_through: bool) -> Any:
         """Return the effective factor that `f` makes from a raw factor M."""
