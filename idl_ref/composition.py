@@ -39,10 +39,15 @@ class Composable:
     """The operators of a model: second @ first is the model of second(first(U)), and M₁ + M₂ that of the sum."""
 
     def __matmul__(self: M, first: M) -> M:
-        return cascade(self, first) if isinstance(first, Composable) else NotImplemented
+        return cascade(self, first) if is_model(first) else NotImplemented
 
     def __add__(self: M, other: M) -> M:
-        return total([self, other]) if isinstance(other, Composable) else NotImplemented
+        return total([self, other]) if is_model(other) else NotImplemented
+
+
+def is_model(value: object) -> bool:
+    """Tell whether a value is a model, which has the operators of this module."""
+    return isinstance(value, Composable)
 
 
 def cascade(second: M, first: M) -> M:
@@ -102,7 +107,7 @@ def listed(names: Any) -> str:
 def check_models(models: dict[str, Any]) -> None:
     """Refuse arguments that are not models, which are given by their names."""
     for name, model in models.items():
-        if not isinstance(model, Composable):
+        if not is_model(model):
             raise TypeError(f"{name} must be an ImplicitModel; got {type(model).__name__}: pass the models themselves.")
 
 

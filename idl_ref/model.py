@@ -17,7 +17,7 @@ from idl_ref.composition import Composable
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.interface import Interface, certified, checked, described, layout_with, restore
 from idl_ref.predictor import Predictor
-from idl_ref.preprocessing import Standardise, inputs
+from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
 from idl_ref.solution import Solution, report
 from idl_ref.weights import ForwardPass, Gradients, Kept, Weights, by_name
@@ -202,8 +202,8 @@ class ImplicitModel(Interface, Composable):
 
     def _columns(self, U: Any, X0: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Check U (m, p) and X0 (m, n), and return the preprocessed U and X0, with samples as columns."""
-        s = self.settings
-        U = inputs("U", U, s.input_dim, s.dtype, self._preprocessing)
+        s, p, first = self.settings, self.settings.input_dim, self._preprocessing
+        U = checks.samples("U", U, "p", p, s.dtype) if first is None else first.inputs("U", U, p, s.dtype)
         if X0 is not None:
             X0 = checks.samples("X0", X0, "n", s.hidden_dim, s.dtype, rows=len(U)).T
         return U.T, X0

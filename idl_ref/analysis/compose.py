@@ -9,6 +9,8 @@ A is multiplied out. Products are computed in float64, and each entry is rounded
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from idl_ref import composition, systems
@@ -210,7 +212,9 @@ def parallel(*models: ImplicitModel) -> ImplicitModel:
     """
     each = _several(models)
     same_kind(named(each))
-    sizes = {f"{side}_dim": sum(getattr(model, f"{side}_dim") for model in each) for side in ("input", "output")}
+    sizes: dict[str, Any] = {
+        f"{side}_dim": sum(getattr(model, f"{side}_dim") for model in each) for side in ("input", "output")
+    }
     settings = joined(each, **sizes, no_D=all(model.no_D for model in each))
     return assembled(ImplicitModel, settings, systems.parallel([*map(system, each)]), _side_by_side(each))
 
