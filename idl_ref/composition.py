@@ -39,10 +39,14 @@ class Composable:
     """The operators of a model: second @ first is the model of second(first(U)), and M₁ + M₂ that of the sum."""
 
     def __matmul__(self: M, first: M) -> M:
-        return cascade(self, first) if is_model(first) else NotImplemented
+        if not is_model(first):
+            return NotImplemented
+        return cascade(self, first)
 
     def __add__(self: M, other: M) -> M:
-        return total([self, other]) if is_model(other) else NotImplemented
+        if not is_model(other):
+            return NotImplemented
+        return total([self, other])
 
 
 def is_model(value: object) -> bool:
