@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from idl_ref import activations, checks, factors, systems, wellposed
-from idl_ref.composition import assembled, check_models, dense, system
+from idl_ref.composition import assembled, check_models, dense
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunctionInf
 from idl_ref.model import ImplicitModel
+from idl_ref.weights import Weights
 
 __all__ = ["absorb_diagonal", "rescale"]
 
@@ -73,9 +74,10 @@ def rescale(model: ImplicitModel, kappa: float | None = None) -> ImplicitModel:
     >>> np.array_equal(model(U), net(U)), np.array_equal(model.effective()["A"], model.parameters["A"])
     (True, True)
     """
-    check_models({"model": model})
-    kappa = _checked_kappa(model, kappa)
-    weights = model.effective_weights()
+    weights = _checked_weights("rescale", model, HOMOGENEOUS)
+    kappa = checks.number("kappa", model.kappa if kappa is None else kappa, 0, 1, "‖A‖∞ < 1 makes a model well posed.")
+    if not kappa:
+        raise ValueError("kappa must be above 0, because only A = 0 has the norm 0; got 0: pass kappa=0.99, say.")
     v, *inner = _scales(weights.factors, kappa, np.finfo(model.dtype))
     outer = [v, *inner, v]  # the units of X, of the r columns of a low-rank A, and of X again
     scaled = [F * (column / row[:, None]) for F, row, column in zip(weights.factors, outer, outer[1:], strict=False)]
@@ -134,9 +136,7 @@ def absorb_diagonal(model: ImplicitModel) -> ImplicitModel:
     >>> bool(np.allclose(better(U), model(U), rtol=1e-3))
     True
     """
-    check_models({"model": model})
-    _check_activation("absorb_diagonal", model, ("relu", "identity"))
-    A, B, C, D = system(model)
+    A, B, C, D = systems.of(_checked_weights("absorb_diagonal", model, ("relu", "identity")))
     a = A.diagonal()
     if not (a < 1).all():
         i = int(np.argmax(~(a < 1)))
@@ -150,24 +150,19 @@ def absorb_diagonal(model: ImplicitModel) -> ImplicitModel:
     return result
 
 
-def _checked_kappa(model: ImplicitModel, kappa: float | None) -> float:
-    """Return κ, and refuse one out of range and a φ that is not positively homogeneous."""
-    _check_activation("rescale", model, HOMOGENEOUS)
-    kappa = checks.number("kappa", model.kappa if kappa is None else kappa, 0, 1, "‖A‖∞ < 1 makes a model well posed.")
-    if not kappa:
-        raise ValueError("kappa must be above 0, because only A = 0 has the norm 0; got 0: pass kappa=0.99, say.")
-    return kappa
-
-
-def _check_activation(name: str, model: ImplicitModel, allowed: tuple[str, ...]) -> None:
-    """Refuse a model whose φ has not what a function of this module needs."""
-    phi = activations.get(model.activation)
+def _checked_weights(name: str, model: ImplicitModel, allowed: tuple[str, ...]) -> Weights:
+    """Return the effective weights of a model with an allowed φ and a finite A, and refuse others."""
+    check_models({"model": model})
+    phi, weights = activations.get(model.activation), model.effective_weights()
     if phi.name not in allowed or phi.code == activations.OWN:
         raise ValueError(
             f"{name} needs a model with the activation {' or '.join(allowed)}, because it divides the argument of φ by "
             f"a number, and the value, too; got {phi.name}: use the model as it is, and show that it is well posed by "
             "idl_ref.wellposed.perron_root."
         )
+    if not all(np.isfinite(F).all() for F in weights.factors):
+        raise ValueError(f"{name} needs a model with a finite A; got NaN or inf in it: train it with a smaller step.")
+    return weights
 
 
 def _scales(given: Factors, kappa: float, limits: np.finfo) -> list[np.ndarray]:
@@ -186,8 +181,8 @@ def _scales(given: Factors, kappa: float, limits: np.finfo) -> list[np.ndarray]:
     if v is None:
         power = "" if len(M) == 1 else "²"
         raise ValueError(
-            f"the Perron root of |A| or |L| |R|ᵀ must be below kappa{power} = {kappa ** len(M):g}, because "
-            "otherwise no units of the states make the norm so small; got a larger one: raise kappa, or scale A down."
+            f"the Perron root of |A| or |L| |R|ᵀ must be below kappa{power} = {kappa ** len(M):g}, because otherwise "
+            "no units of the states make the norm so small; got one that is not: raise kappa, or scale A down."
         )
     if max(u.max() for u in v) > 2.0 ** (limits.maxexp // 2):
         raise ValueError(
