@@ -12,6 +12,7 @@ ORDER = (
     "hard_equilibrium",
     "ill_posed",
     "feedforward_as_triangular",
+    "composition",
     "projection_or_rescaling",
     "rank_sweep",
     "verify_gradients",

@@ -13,6 +13,7 @@ from idl_ref import activations, checks, classes, io
 from idl_ref.activations import Activation
 from idl_ref.backends.numpy import Layer
 from idl_ref.choices import ActivationName, AnyLoss, Backend, Dtype, Method, OnFailure
+from idl_ref.composition import Composable
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.interface import Interface, certified, checked, described, layout_with, restore
 from idl_ref.predictor import Predictor
@@ -25,7 +26,7 @@ __all__ = ["ImplicitModel", "load"]
 
 
 @checks.renamed(max_iter="mitr, and grad_mitr for the adjoint equation", maxiter="mitr")
-class ImplicitModel(Interface):
+class ImplicitModel(Interface, Composable):
     """An implicit model: its hidden states X solve X = φ(A X + B U), and its outputs are Ŷ = C X + D U.
 
     Parameters
@@ -201,9 +202,8 @@ class ImplicitModel(Interface):
 
     def _columns(self, U: Any, X0: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Check U (m, p) and X0 (m, n), and return the preprocessed U and X0, with samples as columns."""
-        s, first = self.settings, self._preprocessing
-        p, dtype = s.input_dim, s.dtype
-        U = checks.samples("U", U, "p", p, dtype) if first is None else first.inputs("U", U, p, dtype)
+        s, p, first = self.settings, self.settings.input_dim, self._preprocessing
+        U = checks.samples("U", U, "p", p, s.dtype) if first is None else first.inputs("U", U, p, s.dtype)
         if X0 is not None:
             X0 = checks.samples("X0", X0, "n", s.hidden_dim, s.dtype, rows=len(U)).T
         return U.T, X0

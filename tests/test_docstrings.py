@@ -16,6 +16,10 @@ import idl_ref
 MODULES = (
     "activations",
     "analysis.compose",
+    "analysis.convert",
+    "analysis.loops",
+    "analysis.networks",
+    "analysis.rescaling",
     "certificate",
     "datasets",
     "factors",

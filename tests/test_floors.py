@@ -36,6 +36,7 @@ FLOORS = {
     # the border
     "weights": 5,
     "labels": 6,
+    "systems": 6,
     "backends.equation": 5,
     "backends.methods": 5,
     "backends.entrywise": 6,
@@ -87,6 +88,7 @@ FLOORS = {
     "settings": 19,
     "torchidl": 19,
     "interface": 20,
+    "composition": 20,
     "predictor": 20,
     "model": 21,
     # training
@@ -122,7 +124,12 @@ FLOORS = {
     "report": 30,
     # theory as code, on top of the model
     "analysis.compose": 22,
-    "analysis": 23,
+    "analysis.loops": 22,
+    "analysis.networks": 23,
+    "analysis.torch_layers": 22,
+    "analysis.convert": 24,
+    "analysis.rescaling": 22,
+    "analysis": 26,
     # the conformance kit, from the bottom: what is asked and true, the planted bugs, the judge, and what users enter by
     "conformance.truth": 22,
     "conformance.truth.problem": 22,

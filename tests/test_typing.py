@@ -45,6 +45,10 @@ TYPES = {
     "idl_ref.export.export(model, 'c', '.').plan.iterations": "int",
     "idl_ref.conformance.check_backend(idl_ref.conformance.adapters.IdlRef()).ok": "bool",
     "idl_ref.analysis.cascade(model, model)": "idl_ref.model.ImplicitModel",
+    "model @ model": "idl_ref.model.ImplicitModel",
+    "model + model": "idl_ref.model.ImplicitModel",
+    "idl_ref.analysis.rescale(model @ model)": "idl_ref.model.ImplicitModel",
+    "idl_ref.analysis.from_sklearn(model)": "idl_ref.model.ImplicitModel",
     "idl_ref.__version__": "str",
 }
 WRONG = {

@@ -1,6 +1,28 @@
-"""This package turns theorems about implicit models into functions; so far, that models are closed under cascade."""
+"""This package turns theorems about implicit models into functions: models are closed under composition."""
 
-from idl_ref.analysis import compose
-from idl_ref.analysis.compose import cascade
+from idl_ref.analysis import compose, convert, loops, networks, rescaling
+from idl_ref.analysis.compose import add, cascade, parallel, stack
+from idl_ref.analysis.convert import from_sklearn, from_torch
+from idl_ref.analysis.loops import feedback
+from idl_ref.analysis.networks import network, residual, unrolled
+from idl_ref.analysis.rescaling import absorb_diagonal, rescale
 
-__all__ = ["cascade", "compose"]
+__all__ = [
+    "absorb_diagonal",
+    "add",
+    "cascade",
+    "compose",
+    "convert",
+    "feedback",
+    "from_sklearn",
+    "from_torch",
+    "loops",
+    "network",
+    "networks",
+    "parallel",
+    "rescale",
+    "rescaling",
+    "residual",
+    "stack",
+    "unrolled",
+]

@@ -1,24 +1,28 @@
 """This module composes implicit models into one implicit model.
 
-For two models with the same activation φ, the states X = (X₂, X₁) of second(first(U)) solve one equilibrium equation.
-The blocks of its matrices are products of matrices of the two models.
+For models with the same activation φ, the states X = (X₁, X₂, …) of all of them solve one equilibrium equation. The
+blocks of its matrices are products of matrices of the models. `second @ first` is a cascade, and M₁ + M₂ a sum.
+
+All functions use the effective weights, so that the result has f=ImplicitFunction, which leaves its A alone; a low-rank
+A is multiplied out. Products are computed in float64, and each entry is rounded once to the dtype of the models.
 """
 
 from __future__ import annotations
 
-from functools import reduce
+from typing import Any
 
 import numpy as np
 
-from idl_ref.functions import ImplicitFunction
+from idl_ref import composition, systems
+from idl_ref.composition import assembled, check_models, joined, named, same_input, same_kind, system
 from idl_ref.model import ImplicitModel
-from idl_ref.settings import Settings
+from idl_ref.preprocessing import Standardise
 
-__all__ = ["cascade"]
+__all__ = ["add", "cascade", "parallel", "stack"]
 
 
 def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
-    """Return one model X = φ(A X + B U), Ŷ = C X + D U whose output is second(first(U)).
+    """Return one model X = φ(A X + B U), Ŷ = C X + D U whose output is second(first(U)); `second @ first` is the same.
 
     Let X = (X₂, X₁), and let A₂, …, D₁ be the effective weights of the two models. Then::
 
@@ -58,7 +62,7 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
     -----
     The matrix |A| is block triangular, so that its Perron root is the larger one of those of |A₂| and |A₁|. A cascade
     of models that are well posed by their Perron roots is therefore well posed, and `idl_ref.wellposed.perron_root`
-    shows it for the result. The norm ‖A‖∞ may be above 1, because B₂C₁ can be arbitrarily large.
+    shows it for the result. The norm ‖A‖∞ may be above 1, because B₂C₁ can be arbitrarily large; `rescale` reduces it.
     A low-rank A₁ or A₂ is multiplied out, so that the result is dense, with n² entries.
     Cost: 2 (n₂ + q₂) q₁ (n₁ + p) flops in float64, and 2 n² r flops for a low-rank A; each entry is rounded once to the
     dtype. An iteration of the result takes 2 (n₂ + n₁)² m flops, one iteration of both models 2 (n₂² + n₁²) m flops.
@@ -78,82 +82,160 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
     >>> norm_inf(A) > 1, perron_root(A).upper < 1
     (True, True)
     """
-    _check(second, first)
-    settings = _settings(second.settings, first.settings)
-    A2, B2, C2, D2 = _blocks(second, settings.bias)
-    A1, B1, C1, D1 = _blocks(first, settings.bias)
-    if settings.bias:  # `first` gets the constant feature as an additional output: (Ŷ₁, 1) = C₁ X₁ + D₁ (U, 1).
-        C1 = np.vstack([C1, np.zeros((1, first.hidden_dim))])
-        D1 = np.vstack([D1, np.eye(1, settings.input_dim + 1, settings.input_dim)])
-    named = {
-        "A": np.block([[A2, B2 @ C1], [np.zeros((len(A1), len(A2))), A1]]),
-        "B": np.vstack([B2 @ D1, B1]),
-        "C": np.hstack([C2, D2 @ C1]),
-    }
-    if not settings.no_D:
-        named["D"] = D2 @ D1
-    parameters = {name: W.astype(settings.dtype) for name, W in named.items()}
-    model = ImplicitModel.from_parameters(settings, parameters, first.preprocessing)
-    model.classes, model.columns = second.classes, first.columns
+    check_models({"second": second, "first": first})
+    return composition.cascade(second, first)
+
+
+def add(*models: ImplicitModel) -> ImplicitModel:
+    """Return one model whose output is the sum M₁(U) + M₂(U) + … of models of the same U; `M₁ + M₂` is the same.
+
+    With X = (X₁, X₂, …)::
+
+        A = [ A₁  0  ]    B = [ B₁ ]    C = [ C₁  C₂ ]    D = D₁ + D₂
+            [ 0   A₂ ]        [ B₂ ]
+
+    Parameters
+    ----------
+    *models : ImplicitModel
+        Models with p inputs and q outputs, with the same activation, dtype, preprocessing and columns. Those that have
+        classes have the same ones.
+
+    Returns
+    -------
+    ImplicitModel
+        A model with n = n₁ + n₂ + … hidden units. Its settings are as those of `cascade`, but mitr and grad_mitr are
+        the largest ones, because the states do not depend on each other.
+
+    Raises
+    ------
+    TypeError
+        An argument is not an ImplicitModel, or there is none.
+    ValueError
+        The models do not fit together.
+
+    Notes
+    -----
+    ‖A‖∞ and the Perron root of |A| are the largest ones of the models, so that the sum of well-posed models is well
+    posed. The mean of an ensemble is this sum with C and D divided by the number of models.
+    Cost: n² + 2 n p entries are copied. Source: El Ghaoui et al., Implicit Deep Learning, section on composition.
+
+    Examples
+    --------
+    >>> one, two = ImplicitModel(4, 3, 20, seed=0), ImplicitModel(4, 3, 10, seed=1)
+    >>> U = np.ones((5, 4))
+    >>> bool(np.allclose(add(one, two)(U), one(U) + two(U), atol=1e-5)), (one + two).hidden_dim
+    (True, 30)
+    """
+    return composition.total(_several(models))
+
+
+def stack(*models: ImplicitModel) -> ImplicitModel:
+    """Return one model whose output is (M₁(U), M₂(U), …): all models take the same U, and their outputs are joined.
+
+    With X = (X₁, X₂, …)::
+
+        A = [ A₁  0  ]    B = [ B₁ ]    C = [ C₁  0  ]    D = [ D₁ ]
+            [ 0   A₂ ]        [ B₂ ]        [ 0   C₂ ]        [ D₂ ]
+
+    Parameters
+    ----------
+    *models : ImplicitModel
+        Models with p inputs, with the same activation, dtype, preprocessing and columns.
+
+    Returns
+    -------
+    ImplicitModel
+        A model with q₁ + q₂ + … outputs, without classes. Its settings are as those of `add`.
+
+    Raises
+    ------
+    TypeError
+        An argument is not an ImplicitModel, or there is none.
+    ValueError
+        The models do not fit together.
+
+    Notes
+    -----
+    Well-posedness and cost are those of `add`. Source: El Ghaoui et al., Implicit Deep Learning, on composition.
+
+    Examples
+    --------
+    >>> one, two = ImplicitModel(4, 3, 20, seed=0), ImplicitModel(4, 2, 10, seed=1)
+    >>> U = np.ones((5, 4))
+    >>> bool(np.allclose(stack(one, two)(U), np.hstack([one(U), two(U)]), atol=1e-5))
+    True
+    """
+    each = _several(models)
+    same_input(named(each))
+    settings = joined(each, output_dim=sum(model.output_dim for model in each), no_D=all(model.no_D for model in each))
+    model = assembled(ImplicitModel, settings, systems.stack([*map(system, each)]), each[0].preprocessing)
+    model.columns = each[0].columns
     return model
 
 
-def _check(second: ImplicitModel, first: ImplicitModel) -> None:
-    """Refuse arguments that are not models, and models that do not fit together."""
-    for name, model in (("second", second), ("first", first)):
-        if not isinstance(model, ImplicitModel):
-            raise TypeError(f"{name} must be an ImplicitModel; got {type(model).__name__}: pass the models themselves.")
-    if second.input_dim != first.output_dim:
-        raise ValueError(
-            "second.input_dim must be first.output_dim, because second takes the outputs of first; "
-            f"got {second.input_dim} and {first.output_dim}: the order is cascade(second, first)."
-        )
-    for what, of_second, of_first in (
-        ("activation", second.activation, first.activation),
-        ("dtype", second.dtype.name, first.dtype.name),
-    ):
-        if of_second != of_first:
-            raise ValueError(
-                f"second and first must have the same {what}, because the result has only one; "
-                f"got {of_second!r} and {of_first!r}: call second(first(U)), or make both models with one {what}."
-            )
-    if second.preprocessing is not None:
-        raise ValueError(
-            "second must have no preprocessing, because it takes the outputs of first as they are; "
-            f"got {second.preprocessing}: set second.preprocessing = None."
-        )
+def parallel(*models: ImplicitModel) -> ImplicitModel:
+    """Return one model that takes (U₁, U₂, …) to (M₁(U₁), M₂(U₂), …): the models work side by side.
 
+    With X = (X₁, X₂, …), each of the matrices A, B, C and D is block diagonal, with a block for each model. The bias of
+    all models is in one column.
 
-def _settings(second: Settings, first: Settings) -> Settings:
-    """Return the settings of the result, as the docstring of `cascade` describes them."""
-    method = second.method if second.method == first.method != "substitution" else "auto"
-    return Settings(
-        first.input_dim,
-        second.output_dim,
-        second.hidden_dim + first.hidden_dim,
-        f=ImplicitFunction,
-        no_D=second.no_D or (first.no_D and not second.bias),
-        bias=second.bias or first.bias,
-        mitr=second.mitr + first.mitr,
-        grad_mitr=second.grad_mitr + first.grad_mitr,
-        tol=min(second.tol, first.tol),
-        grad_tol=min(second.grad_tol, first.grad_tol),
-        kappa=max(second.kappa, first.kappa),
-        activation=first.activation,
-        dtype=first.dtype,
-        backend=first.backend if first.backend == second.backend else "auto",
-        method=method,
-        on_failure=first.on_failure if first.on_failure == second.on_failure else "warn",
-    )
+    Parameters
+    ----------
+    *models : ImplicitModel
+        Models with the same activation and dtype. Model i has pᵢ inputs and qᵢ outputs.
 
+    Returns
+    -------
+    ImplicitModel
+        A model with p₁ + p₂ + … inputs and q₁ + q₂ + … outputs, without classes and columns. If a model has
+        preprocessing, the result has one with a mean and a scale per feature, which are 0 and 1 for models without.
+        Its settings are as those of `add`.
 
-def _blocks(model: ImplicitModel, bias: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the effective A, B, C, D in float64, with A multiplied out.
+    Raises
+    ------
+    TypeError
+        An argument is not an ImplicitModel, or there is none.
+    ValueError
+        Activations or dtypes differ.
 
-    A missing D, and a missing column of the bias if `bias` is true, are replaced by zeros.
+    Notes
+    -----
+    Well-posedness is that of `add`. Cost: (n + q)(n + p) entries are written. Source: El Ghaoui et al., Implicit Deep
+    Learning, section on composition.
+
+    Examples
+    --------
+    >>> one, two = ImplicitModel(4, 3, 20, seed=0), ImplicitModel(1, 2, 10, seed=1)
+    >>> U1, U2 = np.ones((5, 4)), np.ones((5, 1))
+    >>> bool(np.allclose(parallel(one, two)(np.hstack([U1, U2])), np.hstack([one(U1), two(U2)]), atol=1e-5))
+    True
     """
-    W = model.effective_weights()
-    D = np.zeros((model.output_dim, W.B.shape[1])) if W.D is None else W.D
-    column = ((0, 0), (0, int(bias and not model.bias)))
-    A = reduce(np.matmul, [F.astype(np.float64) for F in W.factors])
-    return A, np.pad(W.B.astype(np.float64), column), W.C.astype(np.float64), np.pad(D.astype(np.float64), column)
+    each = _several(models)
+    same_kind(named(each))
+    sizes: dict[str, Any] = {
+        f"{side}_dim": sum(getattr(model, f"{side}_dim") for model in each) for side in ("input", "output")
+    }
+    settings = joined(each, **sizes, no_D=all(model.no_D for model in each))
+    return assembled(ImplicitModel, settings, systems.parallel([*map(system, each)]), _side_by_side(each))
+
+
+def _several(models: tuple[ImplicitModel, ...]) -> list[ImplicitModel]:
+    """Return the models, of which there must be at least one."""
+    if not models:
+        raise TypeError("models must be one or more ImplicitModels; got none: pass them one after the other.")
+    check_models(named(models))
+    return list(models)
+
+
+def _side_by_side(models: list[ImplicitModel]) -> Standardise | None:
+    """Return the preprocessing of (U₁, U₂, …) that standardises each part as its model does; None if no model has one.
+
+    For a model without preprocessing, (U − 0)/1 is U itself, also in the last bit.
+    """
+    if all(model.preprocessing is None for model in models):
+        return None
+    each = [(model.preprocessing or Standardise(0.0, 1.0), model.input_dim) for model in models]
+    mean, scale = (
+        np.concatenate([np.broadcast_to(getattr(one, name), p) for one, p in each]) for name in ("mean", "scale")
+    )
+    return Standardise(mean, scale)

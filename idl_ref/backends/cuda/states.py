@@ -332,7 +332,10 @@ def close(b, e, c, ended, step, top):
 
 @device
 def close_substitute(b, e, c):
-    """End column c after substitution; thread c. The answer is exact up to rounding, which the step measures."""
+    """End column c after substitution; thread c. The answer is exact up to rounding, which the step measures.
+
+    It is g(x), whatever the norm of A is, because x was computed from the same entries.
+    """
     step, top = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c)
     ended = CONVERGED if step <= asked(b, e, c) else PRECISION_LIMIT
     if not math.isfinite(step):
@@ -340,6 +343,8 @@ def close_substitute(b, e, c):
     b.N[COUNT * b.w + c] = 1
     hold(b, e, c)
     close(b, e, c, ended, step, top)
+    if ended != NONFINITE:
+        b.N[CONTROL * b.w + c] = ENDED
 
 
 @device

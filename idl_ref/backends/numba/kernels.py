@@ -127,12 +127,13 @@ def resolve(F1, F2, M, places, shape, measured, stale, earlier, asked, roundings
 def conclude(M, places, n, end, ended, measured, roundings, j, answer):
     """Write the answer of a column, or NaN, and its certificate: in the ∞-norm, for the adjoint in the 1-norm.
 
-    places: where x, g, z and s of the column begin, s < 0 for the forward equation. measured: ‖g − x‖∞, ‖g‖∞, ‖z‖∞.
-    The answer is g; where the map is no contraction, it is x, whose change was judged.
+    places: where x, g, z and s of the column begin, s < 0 for the forward equation, and the scratch of an iteration,
+    which is < 0 after a sweep of substitution. measured: ‖g − x‖∞, ‖g‖∞, ‖z‖∞. The answer is g; where the map is no
+    contraction and was iterated, it is x, whose change was judged.
     """
     vec.separate()
     out, status, _, numbers, _ = answer
-    (x, g, z, s, _), (step, top, z_norm) = places, measured
+    (x, g, z, s, scratch), (step, top, z_norm) = places, measured
     status[j], numbers[STEP, j] = ended, step + (z_norm - z_norm)  # The step is NaN where z_norm is.
     x_norm, g_norm = norms(M, x, -end, end)[0], top
     lipschitz, entries = roundings.lipschitz, 1
@@ -146,7 +147,7 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
     bound = numerator / (1 - kappa) if kappa < 1 and ended != NONFINITE else math.inf
     numbers[BOUND, j] = bound if math.isfinite(bound) else math.inf
     numbers[EXCESS, j], numbers[KAPPA, j], numbers[LIPSCHITZ, j] = numerator, kappa, lipschitz
-    place, whole, result = j * n, n & -vec.lanes(M), g if kappa < 1 or ended == SLOW else x
+    place, whole, result = j * n, n & -vec.lanes(M), g if kappa < 1 or ended == SLOW or scratch < 0 else x
     for i in range(0, whole, vec.lanes(M)):
         vec.store(out, place + i, vec.load(M, result + i))
     for i in range(0 if ended == NONFINITE else whole, n):
@@ -394,5 +395,5 @@ def substitute(first, last, A, packed, columns, sizes, tol, roundings, answer):
             ended = NONFINITE
         answer[2][first + c] = 1 if finite else 0
         j, step = first + c, step if finite else math.nan
-        conclude(M, (x, g, z, s, 0), n, end, ended, (step, top, z_norm), roundings, j, answer)
+        conclude(M, (x, g, z, s, -1), n, end, ended, (step, top, z_norm), roundings, j, answer)
     return 0

@@ -112,11 +112,15 @@ class Ledger:
             explained[columns] = (np.abs(part.G - earlier[:, columns]) <= allowed).all(axis=0)
         return explained
 
-    def close(self, application: Application, leaving: np.ndarray, status: np.ndarray) -> None:
-        """Record the results of the columns that leave; `application` and `status` hold only those columns."""
+    def close(self, application: Application, leaving: np.ndarray, status: np.ndarray, swept: bool = False) -> None:
+        """Record the results of the columns that leave; `application` and `status` hold only those columns.
+
+        `swept` tells that x̂ comes from substitution, which computed every entry from those that g reads too. Then g is
+        as good an answer as x̂, whatever the norm of A is, so that it does not depend on the units of the states.
+        """
         (equation, X, _, G, step), columns = application, self.index[leaving]
         # Where g is no contraction, it may enlarge the error of x̂, so that x̂ is the answer.
-        answer = np.where(self.contracts(equation), G, X)
+        answer = np.where(swept | self.contracts(equation), G, X)
         self.X[:, columns] = np.where(status == NONFINITE, np.nan, answer)
         self.status[columns] = status
         self.step[columns] = step

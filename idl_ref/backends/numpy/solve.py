@@ -118,7 +118,7 @@ def substitution(equation: Equation, ledger: Ledger) -> None:
     # The solution is exact up to rounding, so that a step above tol is due to rounding.
     status = np.where(step <= ledger.asked[ledger.index], Status.CONVERGED, Status.PRECISION_LIMIT)
     status[~np.isfinite(step)] = Status.NONFINITE
-    ledger.close(application, np.ones(step.size, bool), status)
+    ledger.close(application, np.ones(step.size, bool), status, swept=True)
 
 
 def solve(equation: Equation, X0: np.ndarray | None, options: SolveOptions, certifier: Certifier) -> Solution:
