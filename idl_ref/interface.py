@@ -151,10 +151,15 @@ def layout_with(own: Mapping[str, Any]) -> Describe:
 
     These settings are checked at once.
     """
+    check_solving(own)
+    return lambda header: layout(header, own)
+
+
+def check_solving(own: Mapping[str, Any]) -> None:
+    """Refuse settings that `load` does not replace, and those outside their range."""
     if others := own.keys() - SOLVING:
         raise TypeError(f"load takes the settings {', '.join(SOLVING)}; got {', '.join(sorted(others))}: leave it out.")
     Settings(1, 1, 1, **own)
-    return lambda header: layout(header, own)
 
 
 def layout(header: dict[str, Any], own: Mapping[str, Any]) -> tuple[Layout, dict[str, np.dtype]]:
