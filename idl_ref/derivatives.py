@@ -67,7 +67,7 @@ def doubled(model: ImplicitModel, method: Method | None = None) -> ImplicitModel
 
 
 class Linearised:
-    """An equilibrium equation, its solution X to the accuracy that rounding allows, and the slopes S = φ′(A X + Z) there.
+    """An equilibrium equation, its solution X as accurate as rounding allows, and the slopes S = φ′(A X + Z) there.
 
     Parameters
     ----------
@@ -239,7 +239,9 @@ class LossOfModel:
     def _at(self, moved: Values) -> tuple[float, bool]:
         """Return the loss at another point, and whether that point lies on another smooth piece than θ."""
         parameters = {name: value for name, value in moved.items() if name != "U"}
-        forward = type(self.model).from_parameters(self.model.settings, parameters).forward_pass(moved["U"], self.point.X.T)
+        forward = (
+            type(self.model).from_parameters(self.model.settings, parameters).forward_pass(moved["U"], self.point.X.T)
+        )
         equation = Equation(forward.weights.factors, self.activation, None, forward.Z)
         X = self.point.polished(forward.solution.require().X, equation)
         active = self._active(moved, [equation.apply(X)[0]])
@@ -254,7 +256,10 @@ class LossOfModel:
 
     def _active(self, values: Values, arguments: list[np.ndarray]) -> list[np.ndarray]:
         """Return arrays that identify the smooth pieces of φ, for each entry of its arguments, and those of `f`."""
-        return [*(kink < P for P in arguments for kink in self.activation.kinks), *self.f.active_set(as_factors(values))]
+        return [
+            *(kink < P for P in arguments for kink in self.activation.kinks),
+            *self.f.active_set(as_factors(values)),
+        ]
 
 
 def same_piece(one: list[np.ndarray], other: list[np.ndarray]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,14 +16,10 @@ from idl_ref.choices import ActivationName, AnyLoss, Backend, Dtype, Method, OnF
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.interface import Interface, certified, checked, described, layout_with, restore
 from idl_ref.predictor import Predictor
-from idl_ref.preprocessing import Standardise, inputs
+from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
 from idl_ref.solution import Solution, report
 from idl_ref.weights import ForwardPass, Gradients, Kept, Weights, by_name
-
-if TYPE_CHECKING:
-    from idl_ref.backends.numpy import Trainer
-    from idl_ref.optim import Optimizer
 
 __all__ = ["ImplicitModel", "load"]
 
@@ -202,16 +198,6 @@ class ImplicitModel(Interface):
         solution tells that a sample did not converge.
         """
         return self.layer().forward(*self._columns(U, X0))
-
-    def checked_inputs(self, name: str, U: Any) -> np.ndarray:
-        """Return the inputs U (m, p) of a training after checks, in the dtype of the model and preprocessed."""
-        return inputs(name, U, self.settings.input_dim, self.settings.dtype, self._preprocessing)
-
-    def trainer(self, loss: AnyLoss, optimizer: Optimizer) -> Trainer:
-        """Return the trainer of the backend for the current parameters, which `fit` takes its steps with."""
-        self.effective_weights()  # This call refuses parameters of a wrong shape or dtype.
-        s, phi = self.settings, activations.get(self.activation)
-        return s.twin().Trainer(self.parameters, s.parametrisation, phi, s.options, loss, optimizer)
 
     def _columns(self, U: Any, X0: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Check U (m, p) and X0 (m, n), and return the preprocessed U and X0, with samples as columns."""

@@ -16,6 +16,8 @@ import idl_ref
 MODULES = (
     "activations",
     "analysis.compose",
+    "analysis.recurrent",
+    "analysis.trajectory",
     "certificate",
     "datasets",
     "factors",

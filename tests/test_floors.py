@@ -120,7 +120,13 @@ FLOORS = {
     "report": 30,
     # theory as code, on top of the model
     "analysis.compose": 22,
-    "analysis": 23,
+    "analysis.through_time": 22,
+    "analysis.unrolled": 22,
+    "analysis.trajectory": 23,
+    "analysis.recurrent_files": 22,
+    "analysis.recurrent_check": 25,
+    "analysis.recurrent": 27,
+    "analysis": 28,
     # the conformance kit, from the bottom: what is asked and true, the planted bugs, the judge, and what users enter by
     "conformance.truth": 22,
     "conformance.truth.problem": 22,

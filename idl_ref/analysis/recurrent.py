@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,22 +16,23 @@ from idl_ref.analysis.through_time import (
     LayerThroughTime,
     ParametrisationThroughTime,
     TrainerThroughTime,
+    report,
 )
-from idl_ref.analysis.trajectory import Trajectory, report, sequences
+from idl_ref.analysis.trajectory import Trajectory
+from idl_ref.analysis.unrolled import Unrolled
 from idl_ref.choices import AnyLoss
 from idl_ref.model import ImplicitModel
 from idl_ref.settings import Settings
-from idl_ref.weights import Gradients, Weights
+from idl_ref.weights import Gradients, Parameters
 
 if TYPE_CHECKING:
     from idl_ref.gradcheck import GradientReport
-    from idl_ref.optim import Optimizer
     from idl_ref.training.history import History
 
 __all__ = ["ImplicitRNN"]
 
 
-class ImplicitRNN:
+class ImplicitRNN(Unrolled):
     """A recurrent network whose cell is an implicit model, and whose last hidden state gives the outputs.
 
     In every time step t = 1 … T, the cell solves its equilibrium equation, and then returns the next hidden state::
@@ -86,10 +86,6 @@ class ImplicitRNN:
     {'A': (20, 20), 'U': (5, 7, 2), 'H0': (5, 8)}
     """
 
-    # What `fit` asks a model for, and what an implicit RNN does not have.
-    classes = None
-    preprocessing = None
-
     def __init__(
         self,
         input_dim: int,
@@ -113,7 +109,7 @@ class ImplicitRNN:
 
     @classmethod
     def from_parameters(cls, settings: Settings, parameters: Mapping[str, np.ndarray]) -> ImplicitRNN:
-        """Return an RNN whose parameters are the given arrays themselves, not copies; `settings` are those of the cell."""
+        """Return an RNN with the settings of its cell, whose parameters are the given arrays themselves, not copies."""
         rnn = cls.__new__(cls)
         cell = dict(parameters)
         rnn.W, rnn.w = cell.pop("W"), cell.pop("w")
@@ -129,67 +125,6 @@ class ImplicitRNN:
             f"f={s.f.__name__}, kappa={s.kappa:g}{rank}{flags}, "
             f'activation="{s.activation}", dtype="{s.dtype}")'
         )
-
-    # --- sizes, settings and parameters -------------------------------------------------------------------------------
-
-    @property
-    def input_dim(self) -> int:
-        """The number of inputs p of a time step."""
-        return self.cell.input_dim - self.hidden_dim
-
-    @property
-    def output_dim(self) -> int:
-        """The number of outputs q."""
-        return len(self.W)
-
-    @property
-    def implicit_hidden_dim(self) -> int:
-        """The number n of entries of x_t."""
-        return self.cell.hidden_dim
-
-    @property
-    def hidden_dim(self) -> int:
-        """The number h of entries of h_t."""
-        return self.cell.output_dim
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of parameters and results."""
-        return self.cell.dtype
-
-    @property
-    def on_failure(self) -> str:
-        """What happens if a sample does not converge in a time step."""
-        return self.cell.on_failure
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of the cell, whose input_dim is p + h, and whose output_dim is h."""
-        return self.cell.settings
-
-    @property
-    def parameters(self) -> Mapping[str, np.ndarray]:
-        """The raw parameters by name: those of the cell, and W and w. Changes of these arrays change the RNN."""
-        return MappingProxyType({**self.cell.parameters, "W": self.W, "w": self.w})
-
-    def effective_weights(self) -> Weights:
-        """Return the effective weights of the cell; raise ValueError for a parameter of a wrong shape or dtype."""
-        if self.cell.preprocessing is not None:
-            raise ValueError(
-                "cell must have no preprocessing, because h_t is an input of the cell too; got "
-                f"{self.cell.preprocessing}: set rnn.cell.preprocessing = None, and standardise U before."
-            )
-        for name, W, shape in (("W", self.W, (self.output_dim, self.hidden_dim)), ("w", self.w, (self.output_dim,))):
-            if not isinstance(W, np.ndarray) or W.shape != shape or W.dtype != self.dtype:
-                raise ValueError(
-                    f"parameter {name} must be {shape} {self.dtype}; got {checks.shown(W)}: set its entries, "
-                    f"rnn.{name}[...] = …"
-                )
-        return self.cell.effective_weights()
-
-    def project(self) -> None:
-        """Project the raw A, or L and R, in place if `f` is ImplicitFunctionRows; otherwise do nothing."""
-        self.cell.project()
 
     # --- outputs and gradients ----------------------------------------------------------------------------------------
 
@@ -292,7 +227,7 @@ class ImplicitRNN:
         return forward
 
     def _gradients(self, layer: LayerThroughTime, forward: ForwardThroughTime, G_Y: np.ndarray) -> Gradients:
-        """Return the gradients of all parameters, of U and of H0, for the layer that computed `forward`.   G_Y (q, m)"""
+        """Return the gradients of all parameters, U and H0, for the layer that computed `forward`.   G_Y (q, m)"""
         backward, s = layer.backward(forward, G_Y), self.settings
         report(backward.solution, backward.steps, forward.weights, s.options.adjoint, "adjoint", "grad_mitr")
         pullback = ParametrisationThroughTime(s.parametrisation.function, s.bias).pullback
@@ -300,14 +235,9 @@ class ImplicitRNN:
 
     # --- training and checks ------------------------------------------------------------------------------------------
 
-    def checked_inputs(self, name: str, U: Any) -> np.ndarray:
-        """Return sequences (m, T, p) after checks, in the dtype of the RNN."""
-        return sequences(name, U, self.input_dim, self.dtype)
-
-    def trainer(self, loss: AnyLoss, optimizer: Optimizer) -> TrainerThroughTime:
-        """Return the trainer for the current parameters, which `fit` takes its steps with."""
-        self.effective_weights()  # This call refuses parameters of a wrong shape or dtype.
-        return TrainerThroughTime(self.parameters, self.settings, loss, optimizer)
+    def trainer(self, parameters: Parameters, loss: AnyLoss, optimizer: Any) -> TrainerThroughTime:
+        """Return what takes the steps of `fit`, and updates the `parameters`."""
+        return TrainerThroughTime(parameters, self.settings, loss, optimizer)
 
     def fit(self, U: Any, targets: Any, **options: Any) -> History:
         """Train the RNN in place by stochastic gradient descent on minibatches of sequences.
@@ -319,8 +249,8 @@ class ImplicitRNN:
         targets : (m,) whole numbers for "cross_entropy", (m, q) array for "mse"
             The label or the desired outputs of each sequence.
         **options
-            The options of `idl_ref.fit`: loss, optimizer, epochs, batch_size, validation, seed, progress, sample_weight,
-            class_weight, early_stopping, on_epoch and checkpoint. Their defaults and all that is refused are the same.
+            The options of `idl_ref.fit`: loss, optimizer, epochs, batch_size, validation, seed, progress,
+            sample_weight, class_weight, early_stopping, on_epoch and checkpoint, with the same defaults.
 
         Returns
         -------
@@ -371,7 +301,7 @@ class ImplicitRNN:
     # --- files --------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write parameters and settings to an .npz or .safetensors file, without pickle, as `ImplicitModel.save` does."""
+        """Write parameters and settings to an .npz or .safetensors file, as `ImplicitModel.save` does."""
         self.effective_weights()  # This call refuses parameters that `load` could not restore.
         recurrent_files.write(path, self.settings, self.parameters)
 

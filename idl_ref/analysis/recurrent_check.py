@@ -1,12 +1,12 @@
 """This module differentiates the loss of an implicit RNN without its backward code, and checks its gradients.
 
-The complex step of `idl_ref.derivatives` goes through time in the direction of the equations: h₀ + ihh̃₀ gives v₁ + ihṽ₁,
-and the tangent equation X̃₁ = S₁ ∘ (A X̃₁ + Z̃₁) gives h₁ + ihh̃₁, and so on. No adjoint equation is solved.
+The complex step of `idl_ref.derivatives` goes through time in the direction of the equations: a step of h₀ gives one of
+v₁, the tangent equation X̃₁ = S₁ ∘ (A X̃₁ + Z̃₁) gives one of h₁, and so on. No adjoint equation is solved.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +18,8 @@ from idl_ref.comparison import Check
 from idl_ref.derivatives import COMPLEX_STEP, Linearised, LossOfModel, Values, doubled, same_piece
 from idl_ref.gradcheck import GradientReport
 
-if TYPE_CHECKING:
-    from idl_ref.analysis.recurrent import ImplicitRNN
 
-
-def check_gradients(
-    rnn: ImplicitRNN, U: Any, targets: Any, loss: AnyLoss, H0: Any, entries: int, seed: int
-) -> GradientReport:
+def check_gradients(rnn: Any, U: Any, targets: Any, loss: AnyLoss, H0: Any, entries: int, seed: int) -> GradientReport:
     """Compare every gradient of an implicit RNN with the complex step and with central differences."""
     checks.integer("entries", entries, 1)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
@@ -87,8 +82,12 @@ class LossThroughTime(LossOfModel):
     def _unrolled(self, values: Values, factors: fac.Factors) -> tuple[float, list[np.ndarray]]:
         """Return the loss and its smooth piece at a point. At θ itself, the equations are linearised on the way."""
         first, H, arguments = not self.points, values["H0"].T, []
-        layer = self.layer if first else type(self.layer)(
-            self.layer.weights._replace(factors=factors), self.layer.activation, self.layer.options
+        layer = (
+            self.layer
+            if first
+            else type(self.layer)(
+                self.layer.weights._replace(factors=factors), self.layer.activation, self.layer.options
+            )
         )
         for t in range(values["U"].shape[1]):
             V = self._inputs(values, t, H)

@@ -41,7 +41,10 @@ def read(path: str | os.PathLike[str], own: Mapping[str, Any]) -> tuple[Settings
 def _layout(header: dict[str, Any], own: Mapping[str, Any]) -> tuple[io.Layout, dict[str, np.dtype]]:
     """Return the shapes and the dtypes that the arrays of a file must have according to its header."""
     try:
-        settings, q = Settings.from_plain(header["settings"], own), checks.integer("output_dim", header["output_dim"], 1)
+        settings, q = (
+            Settings.from_plain(header["settings"], own),
+            checks.integer("output_dim", header["output_dim"], 1),
+        )
         if settings.input_dim <= settings.output_dim:
             raise ValueError("the cell must have more inputs than outputs, because its outputs are inputs too.")
     except (KeyError, TypeError, ValueError) as reason:
@@ -67,8 +70,8 @@ def from_torchidl(state_dict: Any, settings: Mapping[str, Any]) -> tuple[Setting
     model = ImplicitModel.from_torchidl(cell, **settings)
     if model.input_dim <= model.output_dim:
         raise ValueError(
-            f"the cell must have more inputs than its {model.output_dim} outputs; got {model.input_dim}: pass bias=True "
-            "if and only if the torchidl model has a bias."
+            f"the cell must have more inputs than its {model.output_dim} outputs; got {model.input_dim}: pass "
+            "bias=True if and only if the torchidl model has a bias."
         )
     raw = {name: torchidl.weight(key, state_dict[key]) for name, key in READOUT.items()}
     checks.matrix(READOUT["W"], raw["W"], "(q, h)")

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations
+from idl_ref import activations, solution
 from idl_ref.backends.numpy import Layer, Trainer
 from idl_ref.choices import AnyLoss
 from idl_ref.optim import Optimizer
 from idl_ref.settings import Settings
-from idl_ref.solution import Solution
+from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Gradients, Parameters, Parametrisation, Weights
 
 READOUT = ("W", "w")  # The parameters outside the cell, Ŷ = W h_T + w.
@@ -131,7 +131,7 @@ class LayerThroughTime:
             W, w = G_Y @ forward.steps[-1].Y.T, G_Y.sum(axis=1)
             total, solutions, G_U = None, [], []
             for step in reversed(forward.steps):
-                backward = self.cell.backward(step, without_subnormal(G_H), inputs=True)
+                backward = self.cell.backward(step, without_tiny(G_H), inputs=True)
                 assert backward.U is not None
                 total = backward if total is None else added(total, backward)
                 p = len(backward.U) - len(G_H)
@@ -144,6 +144,16 @@ class LayerThroughTime:
         return BackwardThroughTime(cell, found, W, w, np.stack(G_U[::-1], axis=1), G_H)
 
 
+def report(
+    total: Solution, steps: tuple[Solution, ...], weights: Weights, options: SolveOptions, equation: str, limit: str
+) -> None:
+    """Warn or raise an exception as `options.on_failure` says, if a sample failed in a time step."""
+    if total.converged:
+        return
+    first = next(t for t, step in enumerate(steps) if not step.converged) + 1
+    solution.report(total, weights.factors, options, f"{equation}, time step {first} of {len(steps)}", limit)
+
+
 def added(one: BackwardPass, other: BackwardPass) -> BackwardPass:
     """Return the sums of the gradients of the weights."""
     factors = tuple(G + F for G, F in zip(one.factors, other.factors, strict=True))
@@ -151,12 +161,14 @@ def added(one: BackwardPass, other: BackwardPass) -> BackwardPass:
     return BackwardPass(one.solution, factors, one.B + other.B, one.C + other.C, D)
 
 
-def without_subnormal(G: np.ndarray) -> np.ndarray:
-    """Return G with 0 for the numbers below the smallest normal one, which have few digits and are slow to compute with.
+def without_tiny(G: np.ndarray) -> np.ndarray:
+    """Return G with 0 for numbers so small that their products would be subnormal: below 1e-31, or 1e-292 in float64.
 
-    A gradient that vanishes through time gets there: in float32, after 38 powers of ten.
+    A gradient that vanishes through time gets there. Subnormal numbers have few digits, and processors compute with
+    them a hundred times more slowly.
     """
-    return np.where(np.abs(G) < np.finfo(G.dtype).tiny, G.dtype.type(0), G)
+    limits = np.finfo(G.dtype)
+    return np.where(np.abs(G) < limits.tiny / limits.eps, G.dtype.type(0), G)
 
 
 class ParametrisationThroughTime(Parametrisation):

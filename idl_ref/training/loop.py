@@ -182,7 +182,8 @@ class Training:
 
     def new_trainer(self) -> Trainer:
         """Return the trainer of the model for the current parameters."""
-        return self.model.trainer(self.plan.loss, self.optimizer)
+        self.model.effective_weights()  # This call refuses parameters of a wrong shape or dtype.
+        return self.model.trainer(self.model.parameters, self.plan.loss, self.optimizer)
 
     def _loss_of_the_start(self) -> float:
         """Return the loss of the first samples with the current weights, or 0 if it is not finite."""
