@@ -61,6 +61,8 @@ FLOORS = {
     "backends.numba.kernels": 11,
     "backends.numba.passes": 12,
     "backends.numba.launches": 13,
+    "backends.numba.sequences": 13,
+    "backends.numba.recurrent": 14,
     "backends.numba.one_sample": 14,
     "backends.numba.parametrisation": 14,
     "backends.numba.layer": 15,

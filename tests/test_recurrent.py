@@ -4,6 +4,7 @@ import copy
 import itertools
 import pickle
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from idl_ref.backends.numpy import Layer
 from idl_ref.train import evaluate
 
 P, Q, N, H, M, T = 2, 3, 6, 4, 5, 4
+needs_numba = pytest.mark.skipif(idl_ref.available_backends()["numba"] != "available", reason="numba is not installed")
 EXACT = {"dtype": "float64", "tol": 0.0, "grad_tol": 0.0, "mitr": 2000, "grad_mitr": 2000}
 FUNCTIONS = (ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitFunction)
 KINDS = [
@@ -198,7 +200,7 @@ def test_all_backends_agree(backend, settings):
         np.testing.assert_allclose(G[name], g, rtol=0, atol=50 * backend.tolerance * np.abs(g).max(), err_msg=name)
 
 
-@pytest.mark.skipif(idl_ref.available_backends()["numba"] != "available", reason="numba is not installed")
+@needs_numba
 def test_an_output_does_not_depend_on_batch_mates():
     rnn = ImplicitRNN(P, Q, 40, 12, bias=True, seed=0, backend="numba")
     U = np.random.default_rng(0).standard_normal((50, 6, P)).astype(np.float32)
@@ -206,6 +208,87 @@ def test_an_output_does_not_depend_on_batch_mates():
     for part in (slice(7, 8), slice(0, 33), slice(49, 10, -3)):
         np.testing.assert_array_equal(rnn(U[part]), whole[part])
         np.testing.assert_array_equal(rnn.trajectory(U[part]).H, trajectory.H[part])
+
+
+# --- all time steps in one launch -------------------------------------------------------------------------------------
+
+WIDE = [{"bias": True}, {"no_D": True}, {"is_low_rank": True, "rank": 3}, {"f": ImplicitFunctionTriu}, {"m": 0}]
+
+
+def whole(rnn, U):
+    """Return the forward pass, after a check whether it was computed in one launch."""
+    return rnn.layer().forward(rnn.checked_inputs("U", U).T).whole
+
+
+def wide(dtype="float32", backend="numba", **settings):
+    return ImplicitRNN(P, Q, 37, 11, seed=0, backend=backend, dtype=dtype, **settings)
+
+
+@needs_numba
+@pytest.mark.parametrize("settings", WIDE, ids=lambda s: "-".join(s))
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_one_launch_gives_what_steps_one_by_one_give(settings, activation, monkeypatch):
+    settings = {"m": 21} | settings
+    U, targets, _ = data("mse", settings.pop("m"), 6)
+    rnn = wide(activation=activation, **settings)
+    H0 = np.random.default_rng(5).standard_normal((len(U), 11))
+    assert (whole(rnn, U) is not None) == (len(U) > 0 and rnn.settings.f is not ImplicitFunctionTriu)
+    once, G = rnn.trajectory(U, H0), rnn.loss_and_gradients(U, targets, "mse", H0)[1]
+    monkeypatch.setattr(type(rnn.cell.layer()), "unrolled", lambda self, U, H0: None)
+    assert whole(rnn, U) is None
+    for name, array in vars(rnn.trajectory(U, H0)).items():
+        np.testing.assert_array_equal(getattr(once, name), array, err_msg=name)
+    for name, g in rnn.loss_and_gradients(U, targets, "mse", H0)[1].items():
+        np.testing.assert_allclose(G[name], g, rtol=0, atol=1e-5 * np.abs(g).max(initial=0), err_msg=name)
+
+
+@needs_numba
+def test_bits_depend_neither_on_tiles_nor_on_threads(monkeypatch):
+    from idl_ref.backends.numba import launches
+
+    rnn, (U, targets, _) = wide(bias=True), data("mse", 70, 6)
+    Y, G = rnn(U), rnn.loss_and_gradients(U, targets, "mse")[1]
+    monkeypatch.setattr(launches, "PARALLEL_FLOPS", 0)
+    monkeypatch.setattr(launches, "TILE", 16)
+    np.testing.assert_array_equal(rnn(U), Y)
+    for name, g in rnn.loss_and_gradients(U, targets, "mse")[1].items():
+        np.testing.assert_array_equal(g, G[name], err_msg=name)
+
+
+@needs_numba
+def test_slow_columns_leave_the_launch():
+    """A nonnegative A with row sums κ needs another method than Picard's, which one launch does not have."""
+    rnn, A = wide("float64", kappa=0.999, on_failure="raise"), np.random.default_rng(0).random((37, 37))
+    rnn.parameters["A"][...] = 0.999 * A / A.sum(axis=1, keepdims=True)
+    rnn.parameters["B"][...] = np.abs(rnn.parameters["B"])
+    U = np.ones((4, 3, P))
+    assert whole(rnn, U) is None
+    agrees_with_newton(rnn, U)
+
+
+@needs_numba
+def test_slow_columns_of_the_adjoint_equation_leave_the_launch(monkeypatch):
+    """No input reaches the unit with a slow eigenvalue, but the outputs read it."""
+    rnn, U = wide("float64", f=ImplicitFunction, activation="identity", on_failure="raise"), np.ones((4, 3, P))
+    rnn.parameters["A"][...] = np.diag([0.9999, *np.full(36, 0.1)])
+    rnn.parameters["B"][0] = 0
+    assert whole(rnn, U) is not None
+    taken, kind = [], type(rnn.layer())
+    original = kind._step_by_step
+    monkeypatch.setattr(kind, "_step_by_step", lambda *a: taken.append(True) or original(*a))
+    agrees_with_newton(rnn, U)
+    assert taken
+
+
+def agrees_with_newton(rnn, U):
+    """Check outputs and gradients, to what tol and κ allow, against those of Newton's method."""
+    exact = ImplicitRNN.from_parameters(
+        replace(rnn.settings, backend="numpy", tol=0.0, grad_tol=0.0, method="newton"), dict(rnn.parameters)
+    )
+    np.testing.assert_allclose(rnn(U), exact(U), rtol=0, atol=1e-3 * np.abs(exact(U)).max())
+    G, truth = (r.loss_and_gradients(U, np.zeros((len(U), Q)), "mse")[1] for r in (rnn, exact))
+    for name, g in truth.items():
+        np.testing.assert_allclose(G[name], g, rtol=0, atol=1e-3 * np.abs(g).max(), err_msg=name)
 
 
 # --- certificates and failures ----------------------------------------------------------------------------------------

@@ -42,12 +42,15 @@ class ForwardThroughTime(NamedTuple):
         A summary of the T solutions, with one column per sample; see `summary`.
     Y : (q, m) array
         The outputs Ŷ.
+    whole
+        What the backend computed in one call; None if it took the time steps one by one.
     """
 
     weights: Weights
     steps: tuple[ForwardPass, ...]
     solution: Solution
     Y: np.ndarray
+    whole: Any = None
 
 
 class BackwardThroughTime(NamedTuple):
@@ -115,33 +118,47 @@ class LayerThroughTime:
     def forward(self, U: np.ndarray, H0: np.ndarray | None = None) -> ForwardThroughTime:
         """Compute h_t = C x_t + D v_t for t = 1 … T, and Ŷ = W h_T + w.   U (p, T, m), H0 (h, m) or None for 0"""
         H = np.zeros((self.W.shape[1], U.shape[2]), U.dtype) if H0 is None else H0
+        if (whole := self.cell.unrolled(U, H)) is not None:
+            return self._completed(whole.steps(), whole)
         steps: list[ForwardPass] = []
         for t in range(U.shape[1]):
             V = np.concatenate([U[:, t].T, H.T], axis=1).T  # (p + h, m), with contiguous columns
             steps.append(self.cell.forward(V))
             H = steps[-1].Y
+        return self._completed(tuple(steps))
+
+    def _completed(self, steps: tuple[ForwardPass, ...], whole: Any = None) -> ForwardThroughTime:
+        """Compute Ŷ = W h_T + w, and return the complete forward pass."""
         with np.errstate(over="ignore", invalid="ignore"):  # The status of a sample reports overflow, not a warning.
-            Y = self.readout.constant(self.readout.inputs(H))
-        return ForwardThroughTime(self.cell.weights, tuple(steps), summary(tuple(s.solution for s in steps)), Y)
+            Y = self.readout.constant(self.readout.inputs(steps[-1].Y))
+        return ForwardThroughTime(self.cell.weights, steps, summary(tuple(s.solution for s in steps)), Y, whole)
 
     def backward(self, forward: ForwardThroughTime, G_Y: np.ndarray) -> BackwardThroughTime:
         """Compute the gradients by one adjoint equation per time step, from the last one to the first.   G_Y (q, m)"""
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             G_H = self.W.T @ G_Y
             W, w = G_Y @ forward.steps[-1].Y.T, G_Y.sum(axis=1)
-            total, solutions, G_U = None, [], []
-            for step in reversed(forward.steps):
-                backward = self.cell.backward(step, without_tiny(G_H), inputs=True)
-                assert backward.U is not None
-                total = backward if total is None else added(total, backward)
-                p = len(backward.U) - len(G_H)
-                G_H = backward.U[p:]
-                G_U.append(backward.U[:p])
-                solutions.append(backward.solution)
-        assert total is not None
-        found = tuple(solutions[::-1])
-        cell = total._replace(solution=summary(found), U=None)
-        return BackwardThroughTime(cell, found, W, w, np.stack(G_U[::-1], axis=1), G_H)
+            found = None if forward.whole is None else self.cell.unrolled_back(forward.whole, G_H, tiny(G_H.dtype))
+            if found is None:
+                total, solutions, G_U, G_H = self._step_by_step(forward, G_H)
+            else:
+                total, solutions, G_U, G_H = found.total, found.steps(), found.U, found.H0
+        return BackwardThroughTime(total._replace(solution=summary(solutions), U=None), solutions, W, w, G_U, G_H)
+
+    def _step_by_step(
+        self, forward: ForwardThroughTime, G_H: np.ndarray
+    ) -> tuple[BackwardPass, tuple[Solution, ...], np.ndarray, np.ndarray]:
+        """Return the gradients of the weights of the cell, the V_t, ∂U (p, T, m) and ∂h₀ (h, m).   G_H (h, m)"""
+        p, T, m = self.cell.weights.B.shape[1] - self.cell.weights.bias - len(G_H), len(forward.steps), G_H.shape[1]
+        G_U, solutions, totals = np.empty((p, T, m), G_H.dtype), [], None
+        for t in reversed(range(T)):
+            backward = self.cell.backward(forward.steps[t], without_tiny(G_H), inputs=True)
+            assert backward.U is not None
+            totals = backward if totals is None else added(totals, backward)
+            G_U[:, t], G_H = backward.U[:p], backward.U[p:]
+            solutions.append(backward.solution)
+        assert totals is not None
+        return totals, tuple(solutions[::-1]), G_U, G_H
 
 
 def report(
@@ -167,8 +184,13 @@ def without_tiny(G: np.ndarray) -> np.ndarray:
     A gradient that vanishes through time gets there. Subnormal numbers have few digits, and processors compute with
     them a hundred times more slowly.
     """
-    limits = np.finfo(G.dtype)
-    return np.where(np.abs(G) < limits.tiny / limits.eps, G.dtype.type(0), G)
+    return np.where(np.abs(G) < tiny(G.dtype), G.dtype.type(0), G)
+
+
+def tiny(dtype: np.dtype) -> float:
+    """Return the number below which gradients of h_t count as 0."""
+    limits = np.finfo(dtype)
+    return float(limits.tiny / limits.eps)
 
 
 class ParametrisationThroughTime(Parametrisation):
