@@ -330,6 +330,8 @@ def test_a_sample_that_is_not_finite_stains_only_itself():
     bad = np.zeros((M, T), bool)
     bad[2, 1:] = True
     np.testing.assert_array_equal(found.status == idl_ref.Status.NONFINITE, bad)
+    with pytest.warns(ConvergenceWarning, match=r"forward, time step 2 of 4: 1 of 5 samples not finite"):
+        make()(U)
 
 
 def test_a_failure_names_the_time_step():
