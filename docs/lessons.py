@@ -24,6 +24,7 @@ ORDER = (
     "tabular_classifier",
     "regression",
     "throughput",
+    "implicit_rnn",
 )
 LEFT_OUT = ("verify_torchidl",)  # this example draws nothing, and needs packages that a build of the site lacks
 

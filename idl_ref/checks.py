@@ -290,10 +290,11 @@ def finite(name: str, array: np.ndarray) -> np.ndarray:
     """Return an array with samples as rows after checking that all its entries are finite."""
     if not np.isfinite(array).all():
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+        axes = 1 if array.ndim <= 2 else tuple(range(1, array.ndim))
         raise ValueError(
             f"{name} must be finite; got NaN or inf in {bad.size} of {len(array)} samples, the first being sample "
-            f"{bad[0]}: leave them out by {name}[numpy.isfinite({name}).all(axis=1)], here and in all that belongs to "
-            "them, or replace NaN by numbers."
+            f"{bad[0]}: leave them out by {name}[numpy.isfinite({name}).all(axis={axes})], here and in all that "
+            "belongs to them, or replace NaN by numbers."
         )
     return array
 

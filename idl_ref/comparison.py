@@ -22,14 +22,14 @@ makes the complex step wrong. Central differences contradict it then, and the ve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from idl_ref.backends import methods
-from idl_ref.choices import AnyLoss, Method
-from idl_ref.derivatives import LossOfModel, doubled, same_piece
-from idl_ref.model import ImplicitModel
+from idl_ref.choices import Method
+from idl_ref.derivatives import LossOfModel, same_piece
+from idl_ref.settings import Settings
 from idl_ref.solution import NotConvergedError
 
 EPS = float(np.finfo(np.float64).eps)
@@ -60,9 +60,8 @@ CONTRADICTION = (
 class Point:
     """The loss and its derivatives at one point θ, together with the gradients that are checked."""
 
-    def __init__(self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: AnyLoss) -> None:
-        self.loss = LossOfModel(model, U, targets, loss)
-        _, self.gradients = model.loss_and_gradients(U, targets, loss)
+    def __init__(self, loss: LossOfModel) -> None:
+        self.loss, self.gradients = loss, loss.gradients()
 
     def slope(self, name: str, E: np.ndarray) -> float:
         """Return ⟨G, E⟩ for the gradient G of one parameter."""
@@ -72,12 +71,11 @@ class Point:
         """Return the derivative of the loss in the direction E of one parameter, by the complex step."""
         return self.loss.complex_step({name: E})
 
-    def neighbour(self, targets: Any, loss: AnyLoss, rng: np.random.Generator) -> Point | None:
+    def neighbour(self, rng: np.random.Generator) -> Point | None:
         """Return a point whose numbers differ from those of θ in the last digits; None if it has no equilibrium."""
         near = {name: v * (1 + NEAR * rng.uniform(-1, 1, v.shape)) for name, v in self.loss.values.items()}
-        U = near.pop("U")
         try:
-            return Point(type(self.loss.model).from_parameters(self.loss.model.settings, near), U, targets, loss)
+            return Point(self.loss.at(near))
         except NotConvergedError:
             return None
 
@@ -167,16 +165,13 @@ class Check:
         The gradients at θ, at points next to it, and by another method of solution, all without the preprocessing.
     """
 
-    def __init__(
-        self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: AnyLoss, rng: np.random.Generator
-    ) -> None:
-        self.rng = rng
-        self.here = Point(doubled(model), U, targets, loss)
+    def __init__(self, loss: LossOfModel, rng: np.random.Generator) -> None:
+        self.rng, self.here = rng, Point(loss)
         self.judged = dict(self.here.gradients)
-        near = [self.here.neighbour(targets, loss, rng) for _ in range(NEIGHBOURS)]
+        near = [self.here.neighbour(rng) for _ in range(NEIGHBOURS)]
         self.neighbours = [point for point in near if point is not None]
         try:
-            _, self.others = doubled(model, _other_method(model)).loss_and_gradients(U, targets, loss)
+            self.others = loss.gradients(_other_method(loss.model.settings))
         except NotConvergedError:  # What rounding allows is then known from the neighbours alone.
             self.others = self.here.gradients
 
@@ -269,11 +264,11 @@ class Check:
         return np.nan if kink else abs(value - float((self.judged[name] * E).sum()))
 
 
-def _other_method(model: ImplicitModel) -> Method:
-    """Return a method of solution that `model` does not use: Newton's, unless A is too large for it."""
-    if model.method != "newton" and (model.is_low_rank or model.hidden_dim <= methods.NEWTON_LIMIT):
+def _other_method(s: Settings) -> Method:
+    """Return a method of solution that a model does not use: Newton's, unless A is too large for it."""
+    if s.method != "newton" and (s.is_low_rank or s.hidden_dim <= methods.NEWTON_LIMIT):
         return "newton"
-    return "picard" if model.method == "anderson" else "anderson"
+    return "picard" if s.method == "anderson" else "anderson"
 
 
 def _largest(G: np.ndarray) -> float:

@@ -60,10 +60,84 @@ def doubled(model: ImplicitModel, method: Method | None = None) -> ImplicitModel
         mitr=100_000,
         grad_mitr=100_000,
         on_failure="raise",
-        method=method or model.method,
+        method=method or model.settings.method,
     )
     parameters = {name: value.astype(np.float64) for name, value in model.parameters.items()}
     return type(model).from_parameters(settings, parameters)
+
+
+class Linearised:
+    """An equilibrium equation, its solution X as accurate as rounding allows, and the slopes S = φ′(A X + Z) there.
+
+    Parameters
+    ----------
+    equation : Equation
+        The equation, whose activation takes complex numbers.
+    X : (n, m) array
+        A solution of a solver.
+    """
+
+    def __init__(self, equation: Equation, X: np.ndarray) -> None:
+        self.equation, self.factors = equation, equation.factors
+        self._linearise(X)
+        polished = self.polished(X, equation)
+        if not np.array_equal(polished, X):
+            self._linearise(polished)
+
+    def _linearise(self, X: np.ndarray) -> None:
+        """Set X, P, S and the inverse that `solve` uses."""
+        self.X, self.P = X, self.equation.apply(X)[0]
+        self.S = slopes(self.equation.activation, self.P)
+        self.inverse = self._inverse()
+
+    def _inverse(self) -> np.ndarray | None:
+        """Return (I − diag(s) A)⁻¹ for each column s of S; for A = L Rᵀ the r × r matrix (I − Rᵀ diag(s) L)⁻¹ instead.
+
+        The result is None if it would be too large to store, and NaN if a matrix is singular.   -> (m, n, n)
+        """
+        F, S = self.factors, self.S.T
+        r = F[-1].shape[0]
+        if S.shape[0] * r * r > LARGEST_INVERSE:
+            return None
+        scaled = S[:, :, None] * F[0] if len(F) == 1 else (F[1] * S[:, None, :]) @ F[0]
+        try:
+            return np.linalg.inv(np.eye(r) - scaled)
+        except np.linalg.LinAlgError:
+            return np.full(scaled.shape, np.nan)
+
+    def solve(self, F: np.ndarray) -> np.ndarray:
+        """Return δ with δ = S ∘ (A δ) + F.   F (n, m) -> (n, m)
+
+        For A = L Rᵀ, δ = F + S ∘ L w, where w = Rᵀδ solves (I − Rᵀ diag(s) L) w = Rᵀ F.
+        """
+        if self.inverse is None:
+            zero = np.zeros_like(F)
+            return Newton().propose(self.equation, zero, self.P, F, np.ones(F.shape[1], bool))[0]
+        if len(self.factors) == 1:
+            return (self.inverse @ F.T[:, :, None])[:, :, 0].T
+        L, Rt = self.factors
+        return F + self.S * (L @ (self.inverse @ (Rt @ F).T[:, :, None])[:, :, 0].T)
+
+    def tangent(self, Z_dot: np.ndarray) -> np.ndarray:
+        """Return X̃ = S ∘ (A X̃ + Z̃).   Z̃ (n, m) -> (n, m)"""
+        X_dot = np.zeros_like(self.X)
+        for _ in range(ROUNDS):
+            X_dot += self.solve(self.S * (fac.apply(self.factors, X_dot) + Z_dot) - X_dot)
+        return X_dot
+
+    def polished(self, X: np.ndarray, equation: Equation) -> np.ndarray:
+        """Return X after Newton's steps, with the slopes S, without those that do not reduce a column's residual.
+
+        A solver stops relative to the largest entry of a column. These steps bring the small entries to the accuracy
+        that rounding allows.
+        """
+        F = equation.apply(X)[1] - X
+        for _ in range(ROUNDS):
+            trial = X + self.solve(F)
+            F_trial = equation.apply(trial)[1] - trial
+            better = column_max(F_trial) < column_max(F)
+            X, F = np.where(better, trial, X), np.where(better, F_trial, F)
+        return X
 
 
 class LossOfModel:
@@ -85,22 +159,33 @@ class LossOfModel:
     """
 
     def __init__(self, model: ImplicitModel, U: np.ndarray, targets: Any, loss: AnyLoss) -> None:
-        self.model, self.values = model, {**model.parameters, "U": U}
-        self.activation = activations.get(model.activation).for_complex_step()
-        self.f = model.settings.parametrisation.function
-        self.loss = losses.get(loss)
-        self.targets = losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
         self.layer = model.layer()
+        self._begin(model, {**model.parameters, "U": U}, targets, loss)
         forward = self.layer.forward(U.T)
         self.factors = forward.weights.factors
-        self.equation = Equation(self.factors, self.activation, None, forward.Z)
-        X = forward.solution.require().X
-        self._linearise(X)
-        polished = self._polished(X, self.equation)
-        if not np.array_equal(polished, X):
-            self._linearise(polished)
-        self.active = self._active(self.values, self.P)
-        self.value = float(self._loss(self.values, self.X, forward.U))
+        equation = Equation(self.factors, self.activation, None, forward.Z)
+        self.point = Linearised(equation, forward.solution.require().X)
+        self.active = self._active(self.values, [self.point.P])
+        self.value = float(self._loss(self.values, self.point.X, forward.U))
+
+    def _begin(self, model: ImplicitModel, values: Values, targets: Any, loss: AnyLoss) -> None:
+        """Set what does not depend on the equilibrium."""
+        self.model, self.values, self.asked = model, values, (targets, loss)
+        self.activation = activations.get(model.settings.activation).for_complex_step()
+        self.f = model.settings.parametrisation.function
+        self.loss = losses.get(loss)
+        self.targets = losses.check_targets(loss, targets, len(values["U"]), model.output_dim, model.dtype)
+
+    def gradients(self, method: Method | None = None) -> Values:
+        """Return the gradients of the model, which are checked, by its own method of solution or by another one."""
+        model = self.model if method is None else doubled(self.model, method)
+        return model.loss_and_gradients(self.values["U"], *self.asked)[1]
+
+    def at(self, values: Values) -> LossOfModel:
+        """Return the loss at another point θ."""
+        parameters = {name: value for name, value in values.items() if name != "U"}
+        model = type(self.model).from_parameters(self.model.settings, parameters)
+        return type(self)(model, values["U"], *self.asked)
 
     # --- the complex step ---------------------------------------------------------------------------------------------
 
@@ -111,11 +196,14 @@ class LossOfModel:
         factors = self._complex_factors(direction)
         columns = self.layer.inputs(moved["U"].T)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            Z_dot = (fac.apply(factors, self.X + 0j) + moved["B"] @ columns).imag / COMPLEX_STEP
-            X_dot = np.zeros_like(self.X)
-            for _ in range(ROUNDS):
-                X_dot += self._solve(self.S * (fac.apply(self.factors, X_dot) + Z_dot) - X_dot)
-            return float(self._loss(moved, self.X + h * X_dot, columns).imag) / COMPLEX_STEP
+            X = self._moved_state(self.point, factors, moved["B"] @ columns)
+            return float(self._loss(moved, X, columns).imag) / COMPLEX_STEP
+
+    @staticmethod
+    def _moved_state(point: Linearised, factors: fac.Factors, Z: np.ndarray) -> np.ndarray:
+        """Return the equilibrium X + ihX̃ for complex factors and a complex constant term Z."""
+        Z_dot = (fac.apply(factors, point.X + 0j) + Z).imag / COMPLEX_STEP
+        return point.X + 1j * COMPLEX_STEP * point.tangent(Z_dot)
 
     def _moved(self, direction: Mapping[str, np.ndarray], h: complex) -> Values:
         """Return θ + hE."""
@@ -137,54 +225,6 @@ class LossOfModel:
         sides = zip(self.factors, above, below, strict=True)
         return tuple(F + 0.5j * (np.imag(one) + np.imag(other)) for F, one, other in sides)
 
-    def _linearise(self, X: np.ndarray) -> None:
-        """Set X, P, S and the inverse that `_solve` uses."""
-        self.X, self.P = X, self.equation.apply(X)[0]
-        self.S = slopes(self.activation, self.P)
-        self.inverse = self._inverse()
-
-    def _inverse(self) -> np.ndarray | None:
-        """Return (I − diag(s) A)⁻¹ for each column s of S; for A = L Rᵀ the r × r matrix (I − Rᵀ diag(s) L)⁻¹ instead.
-
-        The result is None if it would be too large to store, and NaN if a matrix is singular.   -> (m, n, n)
-        """
-        F, S = self.factors, self.S.T
-        r = F[-1].shape[0]
-        if S.shape[0] * r * r > LARGEST_INVERSE:
-            return None
-        scaled = S[:, :, None] * F[0] if len(F) == 1 else (F[1] * S[:, None, :]) @ F[0]
-        try:
-            return np.linalg.inv(np.eye(r) - scaled)
-        except np.linalg.LinAlgError:
-            return np.full(scaled.shape, np.nan)
-
-    def _solve(self, F: np.ndarray) -> np.ndarray:
-        """Return δ with δ = S ∘ (A δ) + F.   F (n, m) -> (n, m)
-
-        For A = L Rᵀ, δ = F + S ∘ L w, where w = Rᵀδ solves (I − Rᵀ diag(s) L) w = Rᵀ F.
-        """
-        if self.inverse is None:
-            zero = np.zeros_like(F)
-            return Newton().propose(self.equation, zero, self.P, F, np.ones(F.shape[1], bool))[0]
-        if len(self.factors) == 1:
-            return (self.inverse @ F.T[:, :, None])[:, :, 0].T
-        L, Rt = self.factors
-        return F + self.S * (L @ (self.inverse @ (Rt @ F).T[:, :, None])[:, :, 0].T)
-
-    def _polished(self, X: np.ndarray, equation: Equation) -> np.ndarray:
-        """Return X after Newton's steps, with the slopes S, without those that do not reduce a column's residual.
-
-        A solver stops relative to the largest entry of a column. These steps bring the small entries to the accuracy
-        that rounding allows.
-        """
-        F = equation.apply(X)[1] - X
-        for _ in range(ROUNDS):
-            trial = X + self._solve(F)
-            F_trial = equation.apply(trial)[1] - trial
-            better = column_max(F_trial) < column_max(F)
-            X, F = np.where(better, trial, X), np.where(better, F_trial, F)
-        return X
-
     # --- central differences ------------------------------------------------------------------------------------------
 
     def difference(self, direction: Mapping[str, np.ndarray], h: float) -> tuple[float, bool]:
@@ -199,10 +239,12 @@ class LossOfModel:
     def _at(self, moved: Values) -> tuple[float, bool]:
         """Return the loss at another point, and whether that point lies on another smooth piece than θ."""
         parameters = {name: value for name, value in moved.items() if name != "U"}
-        forward = type(self.model).from_parameters(self.model.settings, parameters).forward_pass(moved["U"], self.X.T)
+        forward = (
+            type(self.model).from_parameters(self.model.settings, parameters).forward_pass(moved["U"], self.point.X.T)
+        )
         equation = Equation(forward.weights.factors, self.activation, None, forward.Z)
-        X = self._polished(forward.solution.require().X, equation)
-        active = self._active(moved, equation.apply(X)[0])
+        X = self.point.polished(forward.solution.require().X, equation)
+        active = self._active(moved, [equation.apply(X)[0]])
         return float(self._loss(moved, X, forward.U)), not same_piece(active, self.active)
 
     def _loss(self, values: Values, X: np.ndarray, columns: np.ndarray) -> Any:
@@ -212,9 +254,12 @@ class LossOfModel:
             Y = Y + values["D"] @ columns
         return self.loss(Y, self.targets)[0]
 
-    def _active(self, values: Values, P: np.ndarray) -> list[np.ndarray]:
-        """Return arrays that identify the smooth pieces of φ, for each entry of P, and of `f`, for the weights."""
-        return [*(kink < P for kink in self.activation.kinks), *self.f.active_set(as_factors(values))]
+    def _active(self, values: Values, arguments: list[np.ndarray]) -> list[np.ndarray]:
+        """Return arrays that identify the smooth pieces of φ, for each entry of its arguments, and those of `f`."""
+        return [
+            *(kink < P for P in arguments for kink in self.activation.kinks),
+            *self.f.active_set(as_factors(values)),
+        ]
 
 
 def same_piece(one: list[np.ndarray], other: list[np.ndarray]) -> bool:

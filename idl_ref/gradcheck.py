@@ -14,7 +14,7 @@ import numpy as np
 from idl_ref import checks, classes, preprocessing
 from idl_ref.choices import AnyLoss
 from idl_ref.comparison import Check, GradientRow, Point
-from idl_ref.derivatives import doubled
+from idl_ref.derivatives import LossOfModel, doubled
 from idl_ref.model import ImplicitModel
 
 __all__ = ["GradientReport", "GradientRow", "check_gradients", "difference_curve"]
@@ -116,7 +116,7 @@ def check_gradients(
     _, configured = model.loss_and_gradients(U, targets, loss)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     standard, targets = _standardised(model, U), classes.encoded(loss, targets, model.classes)
-    check = Check(model, standard, targets, loss, rng)
+    check = Check(LossOfModel(doubled(model), standard, targets, loss), rng)
     if (pre := model.preprocessing) is not None:
         # The gradients by raw inputs, times the scale, are those by standardised inputs, in which all features count.
         whole = doubled(model)
@@ -167,7 +167,7 @@ def difference_curve(
         Relative error of the complex step.
     """
     targets = classes.encoded(loss, targets, model.classes)
-    here = Point(doubled(model), _standardised(model, U), targets, loss)
+    here = Point(LossOfModel(doubled(model), _standardised(model, U), targets, loss))
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     direction = {name: rng.standard_normal(value.shape) for name, value in here.loss.model.parameters.items()}
     truth = sum(here.slope(name, E) for name, E in direction.items())

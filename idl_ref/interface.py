@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idl_ref import classes
+from idl_ref import activations, classes
 from idl_ref import preprocessing as first
 from idl_ref.activations import Activation
 from idl_ref.backends import entrywise
@@ -21,9 +21,11 @@ from idl_ref.npz import MESSAGE_LIMIT
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import SOLVING, Configured, Settings
 from idl_ref.solution import Solution
-from idl_ref.weights import ForwardPass
+from idl_ref.weights import ForwardPass, Parameters
 
 if TYPE_CHECKING:
+    from idl_ref.backends.numpy import Trainer
+    from idl_ref.choices import AnyLoss
     from idl_ref.columns import Columns
 
 MOST_CLASSES = 1 << 19  # The largest length of the classes in a header, half of what the header may have.
@@ -84,6 +86,15 @@ class Interface(Configured):
     @columns.setter
     def columns(self, value: Columns | None) -> None:
         self._table = None if value is None else attached_columns(value, self.settings.input_dim)
+
+    def checked_inputs(self, name: str, U: Any) -> np.ndarray:
+        """Return the inputs U (m, p) of a training after checks, in the dtype of the model and preprocessed."""
+        return first.inputs(name, U, self.settings.input_dim, self.settings.dtype, self._preprocessing)
+
+    def trainer(self, parameters: Parameters, loss: AnyLoss, optimizer: Any) -> Trainer:
+        """Return the trainer of the backend, which takes the steps of `fit` and updates the `parameters`."""
+        s, phi = self.settings, activations.get(self.settings.activation)
+        return s.twin().Trainer(parameters, s.parametrisation, phi, s.options, loss, optimizer)
 
 
 def checked(settings: Settings, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -151,10 +162,15 @@ def layout_with(own: Mapping[str, Any]) -> Describe:
 
     These settings are checked at once.
     """
+    check_solving(own)
+    return lambda header: layout(header, own)
+
+
+def check_solving(own: Mapping[str, Any]) -> None:
+    """Refuse settings that `load` does not replace, and those outside their range."""
     if others := own.keys() - SOLVING:
         raise TypeError(f"load takes the settings {', '.join(SOLVING)}; got {', '.join(sorted(others))}: leave it out.")
     Settings(1, 1, 1, **own)
-    return lambda header: layout(header, own)
 
 
 def layout(header: dict[str, Any], own: Mapping[str, Any]) -> tuple[Layout, dict[str, np.dtype]]:

@@ -19,7 +19,7 @@ def arguments(state_dict: Any, settings: Mapping[str, Any]) -> tuple[dict[str, A
     `settings` are constructor arguments that cannot be read from the weights.
     """
     _check_names(state_dict)
-    raw = {name: _array(name, W) for name, W in state_dict.items()}
+    raw = {name: weight(name, W) for name, W in state_dict.items()}
     for name, array in raw.items():
         checks.matrix(name, array, "(rows, columns)")
     read_off = _read_off(raw, settings)
@@ -65,7 +65,7 @@ def _check_names(state_dict: Any) -> None:
     raise ValueError(f"state_dict must hold A (or L and R), B, C and perhaps D; got {sorted(names)[:9]}: {way_out}")
 
 
-def _array(name: str, W: Any) -> np.ndarray:
+def weight(name: str, W: Any) -> np.ndarray:
     """Return a weight, which may be a tensor of PyTorch, as an array."""
     if not hasattr(W, "detach"):
         return checks.real_array(name, W)

@@ -20,6 +20,8 @@ MODULES = (
     "analysis.loops",
     "analysis.networks",
     "analysis.rescaling",
+    "analysis.recurrent",
+    "analysis.trajectory",
     "certificate",
     "datasets",
     "factors",

@@ -1,13 +1,17 @@
-"""This package turns theorems about implicit models into functions: models are closed under composition."""
+"""This package turns what is proved about implicit models into functions: composition, and recurrent networks."""
 
 from idl_ref.analysis import compose, convert, loops, networks, rescaling
 from idl_ref.analysis.compose import add, cascade, parallel, stack
 from idl_ref.analysis.convert import from_sklearn, from_torch
 from idl_ref.analysis.loops import feedback
 from idl_ref.analysis.networks import network, residual, unrolled
+from idl_ref.analysis.recurrent import ImplicitRNN
 from idl_ref.analysis.rescaling import absorb_diagonal, rescale
+from idl_ref.analysis.trajectory import Trajectory
 
 __all__ = [
+    "ImplicitRNN",
+    "Trajectory",
     "absorb_diagonal",
     "add",
     "cascade",

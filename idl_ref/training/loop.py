@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations
 from idl_ref.backends.numpy import Trainer
 from idl_ref.backends.numpy.trainer import Counts, Step
 from idl_ref.choices import AnyLoss
@@ -182,11 +181,9 @@ class Training:
         }
 
     def new_trainer(self) -> Trainer:
-        """Return the trainer of the model's backend for the current parameters."""
+        """Return the trainer of the model for the current parameters."""
         self.model.effective_weights()  # This call refuses parameters of a wrong shape or dtype.
-        s, phi = self.model.settings, activations.get(self.model.activation)
-        arguments = s.parametrisation, phi, s.options, self.plan.loss, self.optimizer
-        return s.twin().Trainer(self.model.parameters, *arguments)
+        return self.model.trainer(self.model.parameters, self.plan.loss, self.optimizer)
 
     def _loss_of_the_start(self) -> float:
         """Return the loss of the first samples with the current weights, or 0 if it is not finite."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import checks, classes, losses, preprocessing
+from idl_ref import checks, classes, losses
 from idl_ref.choices import AnyLoss
 from idl_ref.model import ImplicitModel
 
@@ -38,7 +38,7 @@ def inputs_and_targets(
     model: ImplicitModel, name: str, U: Any, targets: Any, loss: AnyLoss
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return checked and preprocessed inputs (m, p), and checked targets in the form that the loss takes."""
-    U = preprocessing.inputs(name, U, model.input_dim, model.dtype, model.preprocessing)
+    U = model.checked_inputs(name, U)
     targets = classes.encoded(loss, targets, model.classes)
     return U, losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
 

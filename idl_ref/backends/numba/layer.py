@@ -7,12 +7,14 @@ threads, because every sum has a fixed order and no operation mixes two columns.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from idl_ref.activations import RANGES, get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
-from idl_ref.backends.numba import launches
+from idl_ref.backends.numba import launches, recurrent
 from idl_ref.backends.numba.launches import Prepared
 from idl_ref.backends.numba.one_sample import OneSample
 from idl_ref.backends.numpy import layer as definition
@@ -108,6 +110,14 @@ class Layer(definition.Layer):
         if options.certificate == "sharp":
             return backward._replace(solution=self.finished(backward.solution, equation, options))
         return backward
+
+    def unrolled(self, U: np.ndarray, H0: np.ndarray) -> Any:
+        """Return all time steps of a recurrent cell from one launch, or None if a column needs another method."""
+        return recurrent.forward(self, U, H0)
+
+    def unrolled_back(self, whole: Any, G_H: np.ndarray, tiny: float) -> Any:
+        """Return all gradients of what `unrolled` returned from one launch, or None as there."""
+        return recurrent.backward(self, whole, G_H, tiny)
 
     def prepare(self) -> None:
         """Compile the kernels that a forward pass can call, by passes and solves of zeros."""

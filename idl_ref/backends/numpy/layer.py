@@ -12,7 +12,7 @@ low rank   ∂L = V (Rᵀ X)ᵀ   ∂R = X (Lᵀ V)ᵀ
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -202,6 +202,20 @@ class Layer:
         if D is not None:
             G_U += D.T @ G_Y
         return G_U[:-1] if bias else G_U
+
+    def unrolled(self, U: np.ndarray, H0: np.ndarray) -> Any:
+        """Return all time steps of a recurrent cell from one call, or None if the backend takes them one by one.
+
+        The outputs h_t of a cell are its last inputs in the next time step.   U (p, T, m), H0 (h, m)
+        """
+        return None
+
+    def unrolled_back(self, whole: Any, G_H: np.ndarray, tiny: float) -> Any:
+        """Return all gradients of what `unrolled` returned from one call, or None as there.   G_H (h, m)
+
+        Gradients of h_t whose absolute value is below `tiny` count as 0.
+        """
+        return None
 
     def method(self) -> Method:
         """Return the method by which the forward equation is solved; for "auto", it depends on A."""
