@@ -1,6 +1,6 @@
-"""This package turns theorems about implicit models into functions; so far, that models are closed under cascade."""
+"""This package turns theorems about implicit models into functions; cascades of models, and robustness."""
 
-from idl_ref.analysis import compose
+from idl_ref.analysis import compose, robust
 from idl_ref.analysis.compose import cascade
 
-__all__ = ["cascade", "compose"]
+__all__ = ["cascade", "compose", "robust"]
