@@ -34,6 +34,7 @@ from idl_ref.analysis import margins as margins_module
 from idl_ref.analysis.attacks import precise
 from idl_ref.analysis.balls import Ball, ball, least, span
 from idl_ref.analysis.boxes import Resolvent, System
+from idl_ref.analysis.intervals import region
 from idl_ref.analysis.rivals import rivals
 from idl_ref.preprocessing import Standardise
 
@@ -202,7 +203,7 @@ def test_where_there_is_no_bound_it_is_infinite():
 
 
 @pytest.mark.parametrize("kappa", [0.5, 0.99, 1 - 1e-6])
-def test_resolvents_bound_the_exact_one(kappa):
+def test_resolvents_bound_the_exact_one(kappa, monkeypatch):
     rng = np.random.default_rng(0)
     A = rng.random((8, 8))
     A *= kappa / A.sum(axis=1, keepdims=True) * (1 - 1e-13)
@@ -213,6 +214,10 @@ def test_resolvents_bound_the_exact_one(kappa):
     bound = Resolvent(System.of(model))(D)
     assert (fractions(bound) >= exact).all()
     assert (bound <= (exact * Fraction(1.001)).astype(float)).all() or kappa > 0.999
+    far = Resolvent(System.of(model))
+    monkeypatch.setattr(far, "_approximate", np.zeros_like)  # The proof alone must be enough.
+    far.v, far.w = far.v / 100, far.w / 100
+    assert (fractions(far(D)) >= exact).all()
     model.parameters["A"] *= 1.1 / kappa
     assert not Resolvent(System.of(model)).exists
     assert np.isinf(Resolvent(System.of(model))(D)).all()
@@ -290,6 +295,24 @@ def test_proofs_hold_for_any_duals(monkeypatch):
         for j in range(2):
             V = points(np.clip(U[j] - 0.3, 0, 1), np.clip(U[j] + 0.3, 0, 1), rng)
             assert (least_margin(truth(model, V), labels[j]) >= found.lower[j].min()).all()
+
+
+def test_a_part_without_a_point_is_proved_empty():
+    """The arguments of the two neurons are u − 0.5 and 0.4 − u, which cannot both be positive."""
+    model = ImplicitModel(1, 2, 2, f=ImplicitFunction, bias=True, dtype="float64", seed=0)
+    model.parameters["A"][...] = 0
+    model.parameters["B"][...] = [[1, -0.5], [-1, 0.4]]
+    system = System.of(model)
+    found = region(system, np.array([[0.0]]), np.array([[1.0]]))
+    _, _, c, d = rivals(system, np.array([0]))
+    problem = exact_margins.Problem(system, found, c, d)
+    signs = {(a, b): exact_margins._part(exact_margins._part(problem, 0, a), 1, b) for a in (0, 1) for b in (0, 1)}
+    bounds = {key: exact_margins._relaxed(part, 10.0)[0] for key, part in signs.items()}
+    assert bounds[1, 1] == np.inf
+    assert all(np.isfinite(bounds[key]) for key in ((0, 0), (0, 1), (1, 0)))
+    for part in (signs[0, 0], signs[0, 1], signs[1, 0]):
+        lines = crown.Lines.between(*part.found.arguments, 0.0)
+        assert exact_margins._emptiness(part, lines, {}) == -np.inf
 
 
 # --- as good as known -------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def proof(problem: Problem, deadline: float) -> float | None:
         if time.monotonic() > deadline:
             return None
         part = parts.pop()
-        bound, gaps = _relaxed(part)
+        bound, gaps = _relaxed(part, deadline - time.monotonic())
         if bound > 0:
             worst = min(worst, bound)
             continue
@@ -151,27 +151,36 @@ def _part(problem: Problem, i: int, above: bool) -> Problem:
     return problem._replace(found=Region(problem.found.inputs, (low, high), narrow))
 
 
-def _relaxed(problem: Problem) -> tuple[float, np.ndarray]:
-    """Return the safe bound by the duals of the relaxation, and how far each φ(z) is from x at its solution.   (n,)"""
+def _relaxed(problem: Problem, seconds: float) -> tuple[float, np.ndarray]:
+    """Return the safe bound by the duals of the relaxation, and |x − φ(z)| at its solution.   -> number, (n,)"""
+    options = {"time_limit": max(seconds, 1e-3)}
     n = len(problem.c.mid)
     lines = Lines.between(*problem.found.arguments, problem.alpha)
     G, g, E = problem.relaxation(lines)
     low, high = problem.boxes()
     limits = np.column_stack([low, np.maximum(low, high)])
-    result = optimise().linprog(problem.cost(), G, g, E, np.zeros(n), limits, method="highs")
+    result = optimise().linprog(problem.cost(), G, g, E, np.zeros(n), limits, method="highs", options=options)
     if result.status == 0:
         mu = np.maximum(-result.ineqlin.marginals, 0).reshape(3, n)
         x, z = result.x[:n], result.x[n : 2 * n]
         return problem.bound(lines, mu, -result.eqlin.marginals), np.abs(x - np.maximum(z, problem.alpha * z))
-    # One slack τ for all rows makes the program feasible; its least value is above 0 where the part is empty.
-    column = -np.ones((len(G), 1))
-    G, E = np.hstack([G, column]), np.hstack([np.vstack([E, -E]), -np.ones((2 * n, 1))])
-    limits = np.vstack([limits, [0, np.inf]])
+    return (_emptiness(problem, lines, options) if result.status == 2 else -np.inf), np.zeros(n)
+
+
+def _emptiness(problem: Problem, lines: Lines, options: dict[str, float]) -> float:
+    """Return inf if a part is proved to be empty, else −inf.
+
+    One slack τ ≥ 0 for all rows makes the linear program feasible, and its least value is above 0 if the part is empty.
+    """
+    G, g, E = problem.relaxation(lines)
+    n, (low, high) = len(E), problem.boxes()
+    rows = np.hstack([np.vstack([G, E, -E]), -np.ones((5 * n, 1))])
+    limits = np.vstack([np.column_stack([low, np.maximum(low, high)]), [0, np.inf]])
     cost = np.append(np.zeros(len(low)), 1.0)
-    result = optimise().linprog(cost, np.vstack([G, E]), np.append(g, np.zeros(2 * n)), bounds=limits, method="highs")
+    result = optimise().linprog(
+        cost, rows, np.append(g, np.zeros(2 * n)), bounds=limits, method="highs", options=options
+    )
     if result.status != 0:
-        return -np.inf, np.zeros(n)
-    dual = np.maximum(-result.ineqlin.marginals, 0)
-    mu, (plus, minus) = dual[: 3 * n].reshape(3, n), dual[3 * n :].reshape(2, n)
-    empty = problem.bound(lines, mu, plus - minus, weight=0.0) > 0
-    return (np.inf if empty else -np.inf), np.zeros(n)
+        return -np.inf
+    dual = np.maximum(-result.ineqlin.marginals, 0).reshape(5, n)
+    return np.inf if problem.bound(lines, dual[:3], dual[3] - dual[4], weight=0.0) > 0 else -np.inf

@@ -28,7 +28,7 @@ class Question(NamedTuple):
     @classmethod
     def of(cls, model: ImplicitModel, U: Any, labels: Any, eps: Any, clip: Any) -> Question:
         """Check the arguments of the public functions, and return the boxes U ± eps, rounded in both ways."""
-        system, p, dtype = monotone(System.of(model), "margins"), model.input_dim, np.dtype(np.float64)
+        system, p, dtype = monotone(System.of(model), "a bound of margins"), model.input_dim, np.dtype(np.float64)
         q = model.output_dim
         if q < 2:
             raise ValueError(f"model must have two outputs or more, one per class; got {q}: bound it by interval.")
