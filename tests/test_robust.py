@@ -297,6 +297,50 @@ def test_proofs_hold_for_any_duals(monkeypatch):
             assert (least_margin(truth(model, V), labels[j]) >= found.lower[j].min()).all()
 
 
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_relaxations_lie_between_crown_and_the_truth(activation):
+    grid = np.stack(np.meshgrid(np.linspace(0, 1, 41), np.linspace(0, 1, 41)), axis=-1).reshape(-1, 2)
+    closer = 0
+    for seed in range(10):
+        model = ImplicitModel(2, 2, 8, kappa=0.9, bias=True, activation=activation, dtype="float64", seed=seed)
+        for W in model.parameters.values():
+            W *= 3
+        system, label = System.of(model), np.array([0])
+        found = crown.narrowed(system, region(system, np.zeros((1, 2)), np.ones((1, 2))))
+        _, _, c, d = rivals(system, label)
+        problem = exact_margins.Problem(system, found, c, d)
+        bound, gaps = exact_margins._relaxed(problem, 10.0)
+        margins = least_margin(precise(model)(grid), 0)
+        assert bound <= margins.min() + 1e-9
+        assert bound >= crown.margin_bounds(system, found, label)[0, 1] - 1e-6
+        i = int(gaps.argmax())
+        parts = [exact_margins._relaxed(exact_margins._part(problem, i, above), 10.0)[0] for above in (0, 1)]
+        assert bound - 1e-6 <= min(parts) <= margins.min() + 1e-9
+        closer += min(parts) > bound + 1e-3
+    assert closer >= 5
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_proofs_are_found_where_the_least_margin_is_positive_and_only_there(activation):
+    """The bias of the margin moves its least value, which SciPy's solver finds, to 0.01 and to −0.01."""
+    branched = 0
+    for seed in range(10):
+        model = ImplicitModel(2, 2, 8, kappa=0.9, bias=True, activation=activation, dtype="float64", seed=seed)
+        for W in model.parameters.values():
+            W *= 3
+        system = System.of(model)
+        found = crown.narrowed(system, region(system, np.zeros((1, 2)), np.ones((1, 2))))
+        _, _, c, d = rivals(system, np.array([0]))
+        u = exact_margins.minimum(exact_margins.Problem(system, found, c, d), 10.0)
+        value = least_margin(precise(model)(u[None, :2]), 0)[0]
+        for target in (0.01, -0.01):
+            moved = exact_margins.Problem(system, found, c, d + np.array([[0], [0], [target - value]]))
+            bound = exact_margins.proof(moved, time.monotonic() + 10)
+            assert (bound is not None and 0 < bound <= target + 1e-6) if target > 0 else bound is None
+            branched += exact_margins._relaxed(moved, 10.0)[0] <= 0 < target
+    assert branched >= 5
+
+
 def test_a_part_without_a_point_is_proved_empty():
     """The arguments of the two neurons are u − 0.5 and 0.4 − u, which cannot both be positive."""
     model = ImplicitModel(1, 2, 2, f=ImplicitFunction, bias=True, dtype="float64", seed=0)
