@@ -19,6 +19,7 @@ ORDER = (
     "v_curve",
     "unrolled_or_adjoint",
     "truncated_adjoint",
+    "robustness",
     "decision_boundaries",
     "train_digits",
     "tabular_classifier",

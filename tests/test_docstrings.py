@@ -12,6 +12,7 @@ from enum import Enum
 import pytest
 
 import idl_ref
+from idl_ref.analysis import robust
 
 MODULES = (
     "activations",
@@ -45,6 +46,7 @@ def own(module):
 PUBLIC = {f"idl_ref.{name}": getattr(idl_ref, name) for name in idl_ref.__all__}
 PUBLIC = {name: value for name, value in PUBLIC.items() if not inspect.ismodule(value)}
 INSIDE = dict(pair for name in MODULES for pair in own(importlib.import_module(f"idl_ref.{name}")))
+INSIDE |= {f"analysis.robust.{name}": getattr(robust, name) for name in robust.__all__}  # Other modules define them.
 METHODS = {
     f"{name}.{method}": getattr(cls, method)
     for name, cls in PUBLIC.items()

@@ -1,6 +1,6 @@
-"""This package turns what is proved about implicit models into functions: composition, and recurrent networks."""
+"""This package turns what is proved about implicit models into functions: composition, recurrent networks, robustness."""
 
-from idl_ref.analysis import compose, convert, loops, networks, rescaling
+from idl_ref.analysis import compose, convert, loops, networks, rescaling, robust
 from idl_ref.analysis.compose import add, cascade, parallel, stack
 from idl_ref.analysis.convert import from_sklearn, from_torch
 from idl_ref.analysis.loops import feedback
@@ -27,6 +27,7 @@ __all__ = [
     "rescale",
     "rescaling",
     "residual",
+    "robust",
     "stack",
     "unrolled",
 ]
