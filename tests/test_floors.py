@@ -120,7 +120,11 @@ FLOORS = {
     "report": 30,
     # theory as code, on top of the model
     "analysis.compose": 22,
-    "analysis": 23,
+    "analysis.lasso": 22,
+    "analysis.teachers": 22,
+    "analysis.regression": 23,
+    "analysis.sim": 24,
+    "analysis": 25,
     # the conformance kit, from the bottom: what is asked and true, the planted bugs, the judge, and what users enter by
     "conformance.truth": 22,
     "conformance.truth.problem": 22,
