@@ -30,7 +30,8 @@ FLOORS = {
     "optim": 1,
     "solution": 2,
     "certificate": 3,
-    "wellposed": 3,
+    "wellposed": 2,
+    "perron": 3,
     "functions": 4,
     # the border
     "weights": 5,
