@@ -22,6 +22,7 @@ ORDER = (
     "train_digits",
     "tabular_classifier",
     "regression",
+    "state_driven",
     "throughput",
 )
 LEFT_OUT = ("verify_torchidl",)  # this example draws nothing, and needs packages that a build of the site lacks
