@@ -24,6 +24,7 @@ ORDER = (
     "train_digits",
     "tabular_classifier",
     "regression",
+    "state_driven",
     "throughput",
     "implicit_rnn",
 )

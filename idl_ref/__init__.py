@@ -37,7 +37,13 @@ if TYPE_CHECKING:
     from idl_ref.backends import available_backends, warmup
     from idl_ref.equilibrium import certify, solve_adjoint, solve_equilibrium
     from idl_ref.estimators import ImplicitClassifier, ImplicitRegressor
-    from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
+    from idl_ref.functions import (
+        ImplicitFunction,
+        ImplicitFunctionInf,
+        ImplicitFunctionPerron,
+        ImplicitFunctionRows,
+        ImplicitFunctionTriu,
+    )
     from idl_ref.gradcheck import check_gradients
     from idl_ref.io import FileFormatError
     from idl_ref.model import ImplicitModel, load
@@ -56,6 +62,7 @@ __all__ = [
     "ImplicitClassifier",
     "ImplicitFunction",
     "ImplicitFunctionInf",
+    "ImplicitFunctionPerron",
     "ImplicitFunctionRows",
     "ImplicitFunctionTriu",
     "ImplicitModel",
@@ -101,7 +108,8 @@ __all__ = [
 def _import_name(name: str) -> None:
     """Bind `name`, if it is a public class or function, as a global of this package."""
     global SGD, Activation, Adam, ConvergenceWarning, FileFormatError, History, ImplicitClassifier, ImplicitFunction
-    global ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel, ImplicitRegressor
+    global ImplicitFunctionInf, ImplicitFunctionPerron, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
+    global ImplicitRegressor
     global NotConvergedError, Optimizer, Prediction, Predictor, Solution, SolveOptions, Status, certify
     global check_gradients, fit, load, available_backends, solve_adjoint, solve_equilibrium, warmup
     if name == "Activation":
@@ -113,7 +121,13 @@ def _import_name(name: str) -> None:
     elif name in ("ImplicitClassifier", "ImplicitRegressor"):
         from idl_ref.estimators import ImplicitClassifier, ImplicitRegressor
     elif name.startswith("ImplicitFunction"):
-        from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionTriu
+        from idl_ref.functions import (
+            ImplicitFunction,
+            ImplicitFunctionInf,
+            ImplicitFunctionPerron,
+            ImplicitFunctionRows,
+            ImplicitFunctionTriu,
+        )
     elif name == "check_gradients":
         from idl_ref.gradcheck import check_gradients
     elif name == "FileFormatError":

@@ -165,7 +165,7 @@ class Settings:
         """Return the settings as values that JSON can hold; the class `f` becomes its name."""
         if FUNCTIONS.get(self.f.name) is not self.f:
             raise ValueError(
-                f"a file can name only the four ImplicitFunction classes of idl_ref; got f={self.f.__name__}: "
+                f"a file can name only the ImplicitFunction classes of idl_ref; got f={self.f.__name__}: "
                 "use one of these classes to save the model."
             )
         way_out = (

@@ -118,7 +118,7 @@ def perron_root(A: np.ndarray | tuple[np.ndarray, np.ndarray], rtol: float = 1e-
     checks.shape("A", M, (len(M), len(M)), "square")
     if not np.isfinite(M).all():
         return PerronRoot(np.nan, np.inf)
-    roots = [_irreducible_root(M[np.ix_(block, block)], rtol, max_iter) for block in _blocks(M)]
+    roots = [_irreducible_root(M[np.ix_(block, block)], rtol, max_iter) for block in components(M)]
     # Outwards by the rounding of M = |R|ᵀ|L|, of M z and of the ratio: all terms are nonnegative, and none cancel.
     terms = len(M) + 2 + (L.shape[0] if isinstance(A, tuple) else 0)
     gamma = terms * float(np.finfo(np.float64).eps)
@@ -126,8 +126,30 @@ def perron_root(A: np.ndarray | tuple[np.ndarray, np.ndarray], rtol: float = 1e-
     return PerronRoot(lower, max((r.upper for r in roots), default=0.0) * (1 + gamma))
 
 
-def _blocks(M: np.ndarray) -> list[np.ndarray]:
-    """Return the strongly connected components that contain a cycle.   M (n, n) ≥ 0 -> index arrays"""
+def components(M: np.ndarray) -> list[np.ndarray]:
+    """Return the strongly connected components that contain a cycle, for the graph of the nonzero entries of M.
+
+    Parameters
+    ----------
+    M : (n, n) array
+        A matrix without negative entries.
+
+    Returns
+    -------
+    list of arrays
+        The rows of each component, in increasing order.
+
+    Notes
+    -----
+    Cost: O(n³ log n) flops, and n² comparisons if no entry is 0.
+
+    Examples
+    --------
+    >>> components(np.array([[1.0, 2.0, 0.0], [3.0, 0.0, 4.0], [0.0, 0.0, 0.0]]))
+    [array([0, 1])]
+    """
+    if M.size and (M > 0).all():
+        return [np.arange(len(M))]
     reach = (M > 0).astype(np.float32)
     for _ in range(max(len(M) - 1, 1).bit_length()):  # `reach` covers paths of length ≤ 1, then ≤ 2, ≤ 4, …
         longer = ((reach + reach @ reach) > 0).astype(np.float32)

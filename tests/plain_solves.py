@@ -241,10 +241,11 @@ def passes():
 
 def maps():
     """Compare the maps f and their pullbacks with those of the definition."""
+    from idl_ref.backends.numba.maps import KINDS
     from idl_ref.backends.numba.parametrisation import effective, pulled_back
 
     rng = np.random.default_rng(0)
-    for f, dtype, scale in itertools.product(functions.FUNCTIONS.values(), DTYPES, (0.05, 1.0)):
+    for f, dtype, scale in itertools.product([functions.FUNCTIONS[name] for name in KINDS], DTYPES, (0.05, 1.0)):
         F, G = (scale * rng.standard_normal((2, 9, 7))).astype(dtype)
         F[2, 3], tolerance = 0, 20 * np.finfo(dtype).eps
         assert np.allclose(effective(f(0.5), F, np.empty_like(F)), f(0.5).effective((F,))[0], tolerance, tolerance)

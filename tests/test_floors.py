@@ -31,7 +31,8 @@ FLOORS = {
     "blocks": 1,
     "solution": 2,
     "certificate": 3,
-    "wellposed": 3,
+    "wellposed": 2,
+    "perron": 3,
     "functions": 4,
     # the border
     "weights": 5,
@@ -148,6 +149,10 @@ FLOORS = {
     "analysis.attacks": 29,
     "analysis.accuracy": 30,
     "analysis.robust": 31,
+    "analysis.lasso": 22,
+    "analysis.teachers": 22,
+    "analysis.regression": 23,
+    "analysis.sim": 24,
     "analysis": 32,
     # the conformance kit, from the bottom: what is asked and true, the planted bugs, the judge, and what users enter by
     "conformance.truth": 22,

@@ -7,6 +7,7 @@ from strategies import DTYPES, ranks, seeds, sizes
 from idl_ref import (
     ImplicitFunction,
     ImplicitFunctionInf,
+    ImplicitFunctionPerron,
     ImplicitFunctionRows,
     ImplicitFunctionTriu,
     SolveOptions,
@@ -18,19 +19,21 @@ from idl_ref import (
 from idl_ref import factors as fac
 from idl_ref.functions import FUNCTIONS
 
-NAMES = ("inf", "rows", "triu", "none")
+NAMES = ("inf", "rows", "triu", "none")  # The tests of "perron" are in test_perron.py.
 
 
 def test_the_seeds_classes_by_name():
     assert {
         "inf": ImplicitFunctionInf,
         "rows": ImplicitFunctionRows,
+        "perron": ImplicitFunctionPerron,
         "triu": ImplicitFunctionTriu,
         "none": ImplicitFunction,
     } == FUNCTIONS
     assert {f.name: f.constrains for f in FUNCTIONS.values()} == {
         "inf": True,
         "rows": True,
+        "perron": True,
         "triu": False,
         "none": False,
     }

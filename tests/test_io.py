@@ -245,7 +245,7 @@ def test_a_model_that_a_file_cannot_hold_is_not_saved(tmp_path):
     class Mine(ImplicitFunctionInf):
         pass
 
-    with pytest.raises(ValueError, match="only the four ImplicitFunction classes of idl_ref; got f=Mine: use one of"):
+    with pytest.raises(ValueError, match="only the ImplicitFunction classes of idl_ref; got f=Mine: use one of"):
         ImplicitModel(3, 2, 4, Mine).save(tmp_path / "model.npz")
     model = make()
     model.parameters["A"] = np.zeros((2, 2), np.float32)

@@ -14,7 +14,7 @@ pytest.importorskip("numba")
 
 import idl_ref
 from idl_ref import SGD, Adam, ImplicitModel, fit, losses
-from idl_ref.backends.numba import Trainer, launches, parametrisation
+from idl_ref.backends.numba import Trainer, launches, maps, parametrisation
 from idl_ref.backends.numpy import Trainer as Definition
 from idl_ref.functions import FUNCTIONS
 
@@ -441,7 +441,7 @@ def matrices(dtype):
 
 @pytest.mark.parametrize("kappa", [0.0, 0.5, 0.99])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+@pytest.mark.parametrize("name", sorted(maps.KINDS))
 def test_compiled_maps_are_those_of_the_definition(name, dtype, kappa):
     f, eps = FUNCTIONS[name](kappa), float(np.finfo(dtype).eps)
     for F in matrices(dtype):

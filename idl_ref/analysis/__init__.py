@@ -1,6 +1,6 @@
-"""This package turns what is proved about implicit models into functions: composition, recurrent networks, robustness."""
+"""This package turns what is proved about implicit models into functions: composition, recurrence, robustness, states."""
 
-from idl_ref.analysis import compose, convert, loops, networks, rescaling, robust
+from idl_ref.analysis import compose, convert, loops, networks, rescaling, robust, sim
 from idl_ref.analysis.compose import add, cascade, parallel, stack
 from idl_ref.analysis.convert import from_sklearn, from_torch
 from idl_ref.analysis.loops import feedback
@@ -28,6 +28,7 @@ __all__ = [
     "rescaling",
     "residual",
     "robust",
+    "sim",
     "stack",
     "unrolled",
 ]

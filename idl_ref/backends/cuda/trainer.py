@@ -199,9 +199,10 @@ class Trainer(definition.Trainer):
         optimizer: Optimizer,
     ) -> None:
         f, dtype = parametrisation.function, parameters["B"].dtype
-        if type(f) not in FUNCTIONS.values():
+        on_device = [FUNCTIONS[name] for name in MAPS]
+        if type(f) not in on_device:
             raise ValueError(
-                f"f must be one of {', '.join(f.__name__ for f in FUNCTIONS.values())} to be trained on the device; "
+                f"f must be one of {', '.join(f.__name__ for f in on_device)} to be trained on the device; "
                 f'got {type(f).__name__}: train with backend="numba", or "numpy".'
             )
         if type(optimizer) not in (SGD, Adam):

@@ -12,7 +12,7 @@ from idl_ref.weights import BackwardPass, Gradients, Parameters, Parametrisation
 
 
 class Compiled(Parametrisation):
-    """The parametrisation of a trainer; a function that is not one of `functions` computes itself."""
+    """The parametrisation of a trainer; a function that `maps` does not have computes itself."""
 
     def weights(self, parameters: Parameters) -> Weights:
         """Return the effective weights; B, C and D are the arrays of the parameters, not copies."""
@@ -40,8 +40,8 @@ class Compiled(Parametrisation):
 
 
 def is_known(f: ImplicitFunction) -> bool:
-    """Tell whether the maps of f are those of `functions`, and not those of a user."""
-    return type(f) is FUNCTIONS.get(f.name) and vars(f).keys() <= {"kappa", "straight_through"}
+    """Tell whether the maps of f are those of `functions`, and not those of a user, and are compiled."""
+    return f.name in maps.KINDS and type(f) is FUNCTIONS.get(f.name) and vars(f).keys() <= {"kappa", "straight_through"}
 
 
 def effective(f: ImplicitFunction, F: np.ndarray, out: np.ndarray) -> np.ndarray:
