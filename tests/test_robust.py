@@ -234,6 +234,18 @@ def solved(M, R):
     return R
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_images_allow_for_the_error_of_a_computed_activation(activation):
+    """The table allows 16 units of rounding; relu, hardtanh and identity select numbers, and have no error."""
+    system = System.of(ImplicitModel(1, 1, 4, activation=activation, dtype="float64", seed=0))
+    P = np.array([[-1.5], [-0.3], [0.2], [1.7]])
+    (low, high), X = system.image(P, P), activations.get(activation).phi(P)
+    allowed = 0.0 if activation in ("relu", "hardtanh", "identity") else 16 * 2.0**-53
+    assert (low <= X - allowed * abs(X)).all()
+    assert (high >= X + allowed * abs(X)).all()
+    assert (high - low <= 3e-14).all()
+
+
 # --- nothing rests on the solvers -------------------------------------------------------------------------------------
 
 
