@@ -28,7 +28,7 @@ TYPES = {
     "model.rank": "int | None",
     "model.bias": "bool",
     "model.activation": f"{NAMES} | idl_ref.activations.Activation",
-    "model.method": "Literal['auto', 'picard', 'anderson', 'newton', 'substitution']",
+    "model.method": "Literal['auto', 'picard', 'anderson', 'newton', 'substitution', 'blocks']",
     "model.dtype": "numpy.dtype[Any]",
     "model.f": "type[idl_ref.functions.ImplicitFunction]",
     "model.settings.mitr": "int",

@@ -1,4 +1,4 @@
-"""This package turns what is proved about implicit models into functions: composition, recurrence, robustness, states."""
+"""This package turns what is proved about implicit models into functions, on top of the model."""
 
 from idl_ref.analysis import compose, convert, loops, networks, rescaling, robust, sim
 from idl_ref.analysis.compose import add, cascade, parallel, stack

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from idl_ref.activations import Activation
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import kernels, launches, sequences
 from idl_ref.backends.numba.launches import Answer, Forward, Prepared, blank, by_columns, by_rows, flat, tiles
-from idl_ref.solution import Solution
-from idl_ref.weights import BackwardPass, ForwardPass
-
-if TYPE_CHECKING:
-    from idl_ref.backends.numba.layer import Layer
+from idl_ref.solution import Solution, SolveOptions
+from idl_ref.weights import BackwardPass, ForwardPass, Options, Weights
 
 ONE_CALL = ("auto", "picard")  # The methods whose columns a kernel solves without coming back in between.
+
+
+class Layer(Protocol):
+    """What this module needs of the layer that calls it."""
+
+    weights: Weights
+    activation: Activation
+    options: Options
+
+    def equation(self, Z: np.ndarray) -> Equation:
+        """Return the forward equation."""
+
+    def adjoint(self, S: np.ndarray, G: np.ndarray) -> Equation:
+        """Return the adjoint equation."""
+
+    def prepared(self, equation: Equation, options: SolveOptions) -> Prepared | None:
+        """Return the data of a solve that do not depend on its columns."""
+
+    def finished(self, solution: Solution, equation: Equation, options: SolveOptions) -> Solution:
+        """Return a solution with the error bound that the options ask for."""
 
 
 class Whole(NamedTuple):
