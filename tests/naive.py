@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from functools import reduce
 
 import numpy as np
 
@@ -198,6 +199,20 @@ def project_l1(a, kappa):
     return np.sign(a) * np.maximum(size - high, 0)
 
 
+def perron_root(M):
+    """Return the largest eigenvalue of M ≥ 0, as uᵀ M v/uᵀ v for eigenvectors of its real part, to first order in h."""
+    left, right = (np.linalg.eig(N.real.astype(float)) for N in (M.T, M))
+    u, v = (np.abs(vectors[:, values.real.argmax()]) for values, vectors in (left, right))
+    return (u @ M @ v) / (u @ v)
+
+
+def scale_to_root(factors, kappa):
+    """Return A min(1, κ/λ), or L and Rᵀ times min(1, κ/√λ), where λ is the Perron root of |A| or of |L||Rᵀ|."""
+    root = perron_root(reduce(np.matmul, [_size(F) for F in factors]))
+    root = root if len(factors) == 1 else np.sqrt(root)
+    return [F * (kappa / root) if root.real > kappa else F for F in factors]
+
+
 CONSTRAINTS = {
     "inf": scale_to_norm,
     "rows": project_rows,
@@ -232,11 +247,9 @@ def loss(parameters, U, targets, *, f, kappa, activation, loss, bias, steps):
     The parameters are A, or L and R; B; C; and D if the model has one.
     """
     U = np.hstack([U, np.ones((len(U), 1))]) if bias else np.asarray(U)
-    constrain = CONSTRAINTS[f]
-    if "A" in parameters:
-        A = constrain(parameters["A"], kappa)
-    else:
-        A = constrain(parameters["L"], kappa) @ constrain(parameters["R"].T, kappa)
+    factors = [parameters["A"]] if "A" in parameters else [parameters["L"], parameters["R"].T]
+    constrained = scale_to_root(factors, kappa) if f == "perron" else [CONSTRAINTS[f](F, kappa) for F in factors]
+    A = reduce(np.matmul, constrained)
     Z = parameters["B"] @ U.T
     X = np.zeros_like(Z)
     for _ in range(steps):
