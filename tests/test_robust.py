@@ -429,6 +429,7 @@ def digits():
     return model, x_test, y_test
 
 
+@pytest.mark.slow
 def test_the_sandwich_closes_on_digits(digits):
     model, x, y = digits
     x, y = x[:50], y[:50]
@@ -442,6 +443,7 @@ def test_the_sandwich_closes_on_digits(digits):
     assert abs((~attacked.broken).mean() - shares[-1]) <= 0.05
 
 
+@pytest.mark.slow
 def test_crown_certifies_most_digits(digits):
     assert robust.margins(*digits, 0.05, "crown").certified.mean() >= 0.78
 
@@ -557,6 +559,7 @@ def test_a_perron_root_below_one_is_enough():
     assert np.isfinite(robust.interval(model, [[0.0]], [[1.0]]).lower).all()
 
 
+@pytest.mark.slow
 def test_the_time_limit_leaves_samples_undecided(digits):
     model, x, y = digits
     x, y = x[:60], y[:60]

@@ -254,6 +254,7 @@ def test_a_rescaled_teacher_is_fitted_exactly():
     np.testing.assert_allclose(student(U), near.Y.T, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_dead_and_dependent_neurons():
     (W1, b1), (W2, b2), last = network((3, 6, 4, 2))
     W1[0], b1[0], W1[1], b1[1] = 0, -1, W1[2], b1[2]  # one neuron is never on, and two are the same
@@ -377,6 +378,7 @@ def digits():
     return sim.states(teacher, x), sim.states(teacher, x_test).Y, x_test, y_test
 
 
+@pytest.mark.slow
 def test_the_student_is_as_good_as_the_teacher(digits):
     data, Y, x_test, y_test = digits
     teacher = (Y.argmax(axis=0) == y_test).mean()
