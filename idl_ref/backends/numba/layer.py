@@ -45,7 +45,7 @@ class Layer(definition.Layer):
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.options is not options:
             prepared = launches.prepare(equation, options, prepared)
-            if self.parts(options.method, adjoint):
+            if self.parts(options.method, equation.factors, adjoint):
                 prepared = prepared._replace(method="blocks")
             self._prepared = (self._prepared[0], prepared) if adjoint else (prepared, self._prepared[1])
         return prepared

@@ -113,21 +113,23 @@ class Layer:
 
     def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
         """Solve an equation, with an error bound from norms alone; each twin has its own solvers."""
-        if parts := self.parts(options.method, equation.S is not None):
+        if parts := self.parts(options.method, equation.factors, equation.S is not None):
             return blocks.solve(self, parts, equation, X0, options)
         return solve(equation, X0, options, self.certifier(equation))
 
-    def parts(self, method: Method, adjoint: bool) -> tuple[Part, ...]:
-        """Return the blocks by which the forward or the adjoint equation is solved; none if it is solved as a whole."""
-        factors = self.weights.factors
+    def parts(self, method: Method, factors: fac.Factors, adjoint: bool) -> tuple[Part, ...]:
+        """Return the blocks by which the forward or the adjoint equation is solved; none if it is solved as a whole.
+
+        `factors` are those of the equation.
+        """
         if method not in ("auto", "blocks") or (method == "auto" and len(factors) > 1):
             return ()
         if self._parts is None:
             self._parts = {}, {}
         if method not in self._parts[adjoint]:
-            methods.choose(method, factors, adjoint)  # refuses a product of factors
-            A = factors[0].T if adjoint else factors[0]
-            found = ordering.order(A) if method == "blocks" else ordering.pays(A)
+            if method == "blocks":
+                methods.choose(method, factors, adjoint)  # refuses a product of factors
+            found = ordering.order(factors[0]) if method == "blocks" else ordering.pays(factors[0])
             self._parts[adjoint][method] = tuple([Part.of(block, adjoint, self) for block in found])
         return self._parts[adjoint][method]
 
@@ -163,7 +165,7 @@ class Layer:
 
     def constant(self, U: np.ndarray) -> np.ndarray:
         """Return the constant term Z = B U.   U with the constant feature -> (n, m)"""
-        parts, B = self.parts(self.options.forward.method, False), self.weights.B
+        parts, B = self.parts(self.options.forward.method, self.weights.factors, False), self.weights.B
         return blocks.constant(self, parts, B, U) if parts else self.multiply(B, U)
 
     def readout(self, U: np.ndarray, Z: np.ndarray, solution: Solution) -> ForwardPass:
@@ -219,8 +221,8 @@ class Layer:
 
     def method(self) -> Method:
         """Return the method by which the forward equation is solved; for "auto", it depends on A."""
-        method = self.options.forward.method
-        return "blocks" if self.parts(method, False) else methods.choose(method, self.weights.factors, False)
+        method, factors = self.options.forward.method, self.weights.factors
+        return "blocks" if self.parts(method, factors, False) else methods.choose(method, factors, False)
 
     def prepare(self) -> None:
         """Prepare for serving, so that the first call is as fast as later ones: a compiled twin compiles here."""
