@@ -101,7 +101,10 @@ def order(A: np.ndarray) -> tuple[Block, ...]:
 def pays(A: np.ndarray) -> tuple[Block, ...]:
     """Return the blocks of A if it is cheaper to solve by them than by products with all of A; otherwise none."""
     n = len(A)
-    if n < FROM or np.count_nonzero(A != 0) > PART * n * n or levels(A != 0, n // LARGE).max() == n // LARGE:
+    if n < FROM:
+        return ()
+    edges = A != 0
+    if np.count_nonzero(edges) > PART * n * n or levels(edges, n // LARGE).max() == n // LARGE:
         return ()
     try:
         blocks = order(A)
