@@ -42,6 +42,19 @@ def use_vectors(size, group):
     module.VECTOR_BYTES, module.GROUP = size, group
 
 
+def spoil_new_memory():
+    """Fill every array of np.empty with inf, or the largest integer, so that memory that is read unwritten shows."""
+    empty = np.empty
+
+    def spoilt(*arguments, **options):
+        array = empty(*arguments, **options)
+        if array.dtype.kind in "if":
+            array[...] = np.inf if array.dtype.kind == "f" else np.iinfo(array.dtype).max
+        return array
+
+    np.empty = spoilt
+
+
 def matrix(kind, n, dtype, rng):
     """Return a matrix, or a pair of factors for "low".
 
@@ -256,6 +269,7 @@ def maps():
 def compare(size, group):
     """Check every part of the twin as plain Python, with vectors of the given size."""
     use_vectors(size, group)
+    spoil_new_memory()
     warnings.simplefilter("error")
     for run in (every_method, every_activation, every_layout, every_product, every_failure, one_sample, maps, passes):
         run()

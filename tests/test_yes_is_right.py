@@ -170,3 +170,20 @@ def test_the_warning_recommends_another_method(method, other):
     A, Z = 1.5 * np.array([[0.0, 1.0], [1.0, 0.0]]), np.ones((2, 1))
     with pytest.warns(RuntimeWarning, match=f'try method="{other}"'):
         solve_equilibrium(A, Z, options=SolveOptions(max_iter=8, method=method))
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "limit", "least", "most"),
+    [
+        (1.0, np.inf, 0.5, 0, 1),  # after an infinite step
+        (1e-300, 1e300, 1e-301, 0, 1),  # a ratio below the smallest number
+        (1e300, 2e300, 1e-300, 1000, np.inf),  # a limit that far below the step
+        (0.5, 1.0, 0.125, 2, 2),
+        (1.0, 1.0, 0.5, np.inf, np.inf),
+        (1.0, 2.0, 0.0, np.inf, np.inf),
+        (0.0, 1.0, 0.5, np.inf, np.inf),
+        (np.nan, 1.0, 0.5, np.inf, np.inf),
+    ],
+)
+def test_the_steps_that_are_left_can_be_estimated_at_the_ends_of_the_range(step, before, limit, least, most):
+    assert least <= methods.steps_left(step, before, limit) <= most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +31,9 @@ ENDLESS = 1 << 62
 # from Picard to Anderson.
 SLOW = 0.6
 SLOW_STEPS = 3
+# Ratios of steps are kept above LEAST, because the logarithm of zero is an error in Python. The ratio of a step to an
+# infinite one is zero, and so is a ratio too small for a double.
+LEAST = sys.float_info.min
 # A single sample stays with slow Picard steps if at most this many more are expected, because they are cheap.
 STEPS_LEFT = 40
 # Anderson uses this many differences of earlier iterates.
@@ -81,9 +85,9 @@ def steps_left(step: float, before: float, limit: float) -> float:
     The estimate assumes that steps continue to shrink by the last ratio, step / before. Callers use it only after slow
     steps, where this ratio is above SLOW.
     """
-    if not 0 < step < before:
+    if not 0 < step < before or limit <= 0:
         return math.inf
-    return math.log(limit / step) / math.log(step / before) if limit > 0 else math.inf
+    return math.log(max(limit / step, LEAST)) / math.log(max(step / before, LEAST))
 
 
 def window(max_iter: int) -> int:

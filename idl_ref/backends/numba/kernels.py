@@ -315,8 +315,8 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     systems = system, (np.empty((kept, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH))
     skip = load(columns, first, M, x, w, room, n, stride, z_norm) and math.isfinite(roundings.norm)
     for c in range(w):
-        index[c], slot[c], states[c, PATIENCE], best[c], lowest[c] = first + c, c, 1, math.inf, math.inf
-        asked[c] = asked_step(tol, z_norm[c])
+        index[c], slot[c], states[c, PATIENCE], asked[c] = first + c, c, 1, asked_step(tol, z_norm[c])
+        best[c], lowest[c], mark[c] = math.inf, math.inf, math.inf
     fill(M, t, t + small, 0.0)
     while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
