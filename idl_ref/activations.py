@@ -1,5 +1,7 @@
 """The activation table holds φ, its slope φ′, its Lipschitz constant and its kinks, for each activation by name.
 
+A `Mixed` activation has a φ of its own for each row of X = φ(A X + Z).
+
 An activation is applied entry by entry and must be non-expansive, |φ(a) − φ(b)| ≤ |a − b|, because this makes
 X = φ(A X + Z) well posed for ‖A‖∞ < 1.
 
@@ -9,25 +11,30 @@ the smooth piece of φ, and the analytic continuation of that piece is evaluated
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from functools import partial
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
-from idl_ref import checks
-from idl_ref.choices import ActivationName, Backend
+from idl_ref import checks, slopes
+from idl_ref.blocks import as_range
+from idl_ref.slopes import Continued, Function, elu, leaky_relu_slope, mirror, sigmoid, sigmoid_slope, step, tanh_slope
 
 __all__ = ["Activation", "get"]
 
-LEAK = 0.01  # The slope of leaky_relu for negative arguments.
+LEAK = slopes.LEAK
 # Compiled kernels select an activation by these codes. The Numba twin relies on IDENTITY < RELU < all others.
 IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, ELU, HARDTANH, SOFTSIGN = range(9)
 # The ranges of the bounded activations.
 RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "hardtanh": (-1.0, 1.0), "softsign": (-1.0, 1.0)}
 OWN = -1  # The code of an activation that is not in the table. No compiled kernel has it.
+# The code of a mix, in which every row has an activation of its own. Kernels add to it where the codes of the rows are.
+MIXED = SOFTSIGN + 1
 
-Function = Callable[[np.ndarray], np.ndarray]
+Rows = slice | np.ndarray  # the numbers of some rows
 
 
 @dataclass(frozen=True)
@@ -106,9 +113,36 @@ class Activation:
         activation_checks.check(name, self.phi, self.slope, lipschitz, kinks)
 
     @property
-    def range(self) -> tuple[float, float]:
-        """The infimum and the supremum of φ if it is a built-in, bounded activation; else −inf and inf."""
+    def range(self) -> tuple[Any, Any]:
+        """The infimum and the supremum of φ if it is a built-in, bounded activation; else −inf and inf.
+
+        For a mix, they are arrays (n, 1).
+        """
         return RANGES[self.name] if self.name in RANGES and TABLE[self.name] is self else (-np.inf, np.inf)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the values of all rows are in a known interval."""
+        return self.name in RANGES
+
+    @property
+    def segments(self) -> tuple[tuple[Activation, Rows], ...]:
+        """The activations that are not mixes, and the rows that each of them has."""
+        return ((self, slice(None)),)
+
+    @property
+    def at_zero(self) -> float:
+        """The largest absolute value φ(0) of a row."""
+        return abs(float(self.phi(np.zeros(1))[0]))
+
+    @property
+    def steepness(self) -> Any:
+        """Lip(φ) of each row: a number, or for a mix an array (n, 1)."""
+        return self.lipschitz
+
+    def take(self, rows: Rows) -> Activation:
+        """Return the activation of the given rows."""
+        return self
 
     def __str__(self) -> str:
         return self.name
@@ -134,20 +168,132 @@ class Activation:
         """
         if self.code != OWN:
             return self
-        return _row(self.name, OWN, _Continued(self), self.slope, self.lipschitz, self.kinks)
+        return _row(self.name, OWN, Continued(self.phi, self.slope), self.slope, self.lipschitz, self.kinks)
 
 
-class _Continued:
-    """The φ of an activation for real and complex arrays."""
+class Mixed(Activation):
+    """An activation of which each of n rows has its own; its functions take arrays with n rows, (n,) or (n, m).
 
-    def __init__(self, activation: Activation) -> None:
-        self.activation = activation
+    `get` makes it of a sequence of n names or activations. If all are equal, that is the plain activation instead.
 
-    def __call__(self, P: np.ndarray) -> np.ndarray:
-        if not np.iscomplexobj(P):
-            return self.activation.phi(P)
-        real = np.ascontiguousarray(P.real)
-        return self.activation.phi(real) + 1j * (self.activation.slope(real) * P.imag)
+    Attributes
+    ----------
+    rows : tuple of Activation
+        The activation of each row.
+    lipschitz : float
+        The largest Lipschitz constant of a row.
+    kinks : tuple of float
+        The kinks of all rows; `segments` has those of each row.
+    """
+
+    rows: tuple[Activation, ...]
+    _segments: tuple[tuple[Activation, Rows], ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[Activation]) -> Activation:
+        """Return the mix of the given activations of the rows, or the plain one if they are all the same."""
+        numbers: dict[Activation, list[int]] = {}
+        for i, row in enumerate(rows):
+            numbers.setdefault(row, []).append(i)
+        if len(numbers) == 1:
+            return rows[0]
+        mix, segments = object.__new__(cls), tuple([(row, as_range(np.array(i))) for row, i in numbers.items()])
+        vars(mix).update(
+            name=", ".join(row.name for row in numbers),
+            rows=tuple(rows),
+            _segments=segments,
+            phi=partial(_by_rows, [(row.phi, rows) for row, rows in segments]),
+            slope=partial(_by_rows, [(row.slope, rows) for row, rows in segments]),
+            lipschitz=max(row.lipschitz for row in numbers),
+            kinks=tuple(sorted({kink for row in numbers for kink in row.kinks})),
+            code=MIXED if all(row.code != OWN for row in numbers) else OWN,
+        )
+        return mix
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of the activation of each row."""
+        return tuple(row.name for row in self.rows)
+
+    @property
+    def codes(self) -> np.ndarray:
+        """The code of each row, by which compiled kernels choose its φ.   (n,)"""
+        return np.array([row.code for row in self.rows])
+
+    @property
+    def runs(self) -> list[tuple[Activation, int]]:
+        """The activations from the first to the last row, each with the number of successive rows that have it."""
+        return [(row, len(list(same))) for row, same in groupby(self.rows)]
+
+    @property
+    def range(self) -> tuple[Any, Any]:
+        return self._column(lambda row: row.range[0]), self._column(lambda row: row.range[1])
+
+    @property
+    def bounded(self) -> bool:
+        return all(row.bounded for row, _ in self._segments)
+
+    @property
+    def segments(self) -> tuple[tuple[Activation, Rows], ...]:
+        return self._segments
+
+    @property
+    def at_zero(self) -> float:
+        return max(row.at_zero for row, _ in self._segments)
+
+    @property
+    def steepness(self) -> np.ndarray:
+        return self._column(lambda row: row.lipschitz)
+
+    def _column(self, value: Callable[[Activation], float]) -> np.ndarray:
+        """Return a number of each row.   (n, 1)"""
+        column = np.empty((len(self.rows), 1))
+        for row, rows in self._segments:
+            column[rows] = value(row)
+        return column
+
+    def take(self, rows: Rows) -> Activation:
+        """Return the activation of the given rows, a mix or a plain one."""
+        numbers = range(len(self.rows))[rows] if isinstance(rows, slice) else rows.tolist()
+        return Mixed.of([self.rows[i] for i in numbers]) if numbers else self.rows[0]
+
+    def change(self, P: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """Return the bound of each row, as for a plain activation."""
+        result = np.empty_like(delta)
+        for row, rows in self._segments:
+            result[rows] = row.change(P[rows], delta[rows])
+        return result
+
+    def for_complex_step(self) -> Activation:
+        """Return the same mix with functions that take complex arrays."""
+        if self.code != OWN:
+            return self
+        each = {row: row.for_complex_step() for row, _ in self._segments}
+        return Mixed.of([each[row] for row in self.rows])
+
+    def __str__(self) -> str:
+        runs = [f"{row.name} ×{count}" for row, count in self.runs]
+        return ", ".join(runs) if len(runs) <= 6 else f"{', '.join(runs[:6])}, … ({len(runs)} runs of rows)"
+
+    def __repr__(self) -> str:
+        return f"<activation per row: {self}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self.rows == other.rows if isinstance(other, Mixed) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Mixed.of, (self.rows,)
+
+
+def _by_rows(parts: list[tuple[Function, Rows]], P: np.ndarray) -> np.ndarray:
+    """Return φ(P) or φ′(P) of a mix, whose parts are functions and their rows.   P (n,) or (n, m)"""
+    result = np.empty_like(P)
+    for function, rows in parts:
+        result[rows] = function(P[rows])
+    return result
 
 
 def _row(
@@ -159,95 +305,64 @@ def _row(
     return row
 
 
-def _step(condition: np.ndarray, P: np.ndarray) -> np.ndarray:
-    """Return 1 where `condition` holds and 0 elsewhere, in the dtype of P."""
-    return condition.astype(P.dtype)
-
-
-def _mirror(P: np.ndarray) -> np.ndarray:
-    """Return P where its real part is ≥ 0 and −P elsewhere; for real P this is |P|."""
-    return np.where(P.real >= 0, P, -P)
-
-
-def _leaky_relu_slope(P: np.ndarray) -> np.ndarray:
-    """Return φ′(P) = 1 for P > 0, else LEAK."""
-    return np.where(P > 0, P.dtype.type(1), P.dtype.type(LEAK))
-
-
-def _sigmoid(P: np.ndarray) -> np.ndarray:
-    """Return φ(P) = 1/(1 + exp(−P))."""
-    E = np.exp(-_mirror(P))  # |E| ≤ 1 for arguments of either sign, so that exp cannot overflow.
-    return np.where(P.real >= 0, 1 / (1 + E), E / (1 + E))
-
-
-def _sigmoid_slope(P: np.ndarray) -> np.ndarray:
-    """Return φ′(P) = exp(−|P|)/(1 + exp(−|P|))², which is the slope of the sigmoid because φ′ is even."""
-    E = np.exp(-np.abs(P))
-    return E / (1 + E) ** 2
-
-
-def _tanh_slope(P: np.ndarray) -> np.ndarray:
-    """1/cosh² p = 4e/(1 + e)² with e = exp(−2|p|); 1 − tanh² p would lose its digits where it is small."""
-    E = np.exp(-2 * np.abs(P))
-    return 4 * E / (1 + E) ** 2
-
-
-def _elu(P: np.ndarray) -> np.ndarray:
-    """Return φ(P) = P for P > 0, else exp(P) − 1."""
-    return np.where(P.real > 0, P, np.expm1(np.where(P.real > 0, 0, P)))
-
-
 TABLE: dict[str, Activation] = {
     row.name: row
     for row in (
         _row("identity", IDENTITY, lambda P: P, np.ones_like),
-        _row("relu", RELU, lambda P: np.maximum(P, 0), lambda P: _step(P > 0, P), kinks=(0.0,)),
-        _row("leaky_relu", LEAKY_RELU, lambda P: np.maximum(P, LEAK * P), _leaky_relu_slope, kinks=(0.0,)),
-        _row("tanh", TANH, np.tanh, _tanh_slope),
-        _row("sigmoid", SIGMOID, _sigmoid, _sigmoid_slope, lipschitz=0.25),
-        _row("softplus", SOFTPLUS, lambda P: np.maximum(P, 0) + np.log1p(np.exp(-_mirror(P))), _sigmoid),
-        _row("elu", ELU, _elu, lambda P: np.exp(np.minimum(P, 0))),
+        _row("relu", RELU, lambda P: np.maximum(P, 0), lambda P: step(P > 0, P), kinks=(0.0,)),
+        _row("leaky_relu", LEAKY_RELU, lambda P: np.maximum(P, LEAK * P), leaky_relu_slope, kinks=(0.0,)),
+        _row("tanh", TANH, np.tanh, tanh_slope),
+        _row("sigmoid", SIGMOID, sigmoid, sigmoid_slope, lipschitz=0.25),
+        _row("softplus", SOFTPLUS, lambda P: np.maximum(P, 0) + np.log1p(np.exp(-mirror(P))), sigmoid),
+        _row("elu", ELU, elu, lambda P: np.exp(np.minimum(P, 0))),
         _row(
             "hardtanh",
             HARDTANH,
             lambda P: np.minimum(np.maximum(P, -1), 1),
-            lambda P: _step(np.abs(P) < 1, P),
+            lambda P: step(np.abs(P) < 1, P),
             kinks=(-1.0, 1.0),
         ),
-        _row("softsign", SOFTSIGN, lambda P: P / (1 + _mirror(P)), lambda P: 1 / (1 + np.abs(P)) ** 2),
+        _row("softsign", SOFTSIGN, lambda P: P / (1 + mirror(P)), lambda P: 1 / (1 + np.abs(P)) ** 2),
     )
 }
 
 EXPANSIVE = {"gelu": 1.13, "silu": 1.10, "swish": 1.10, "mish": 1.09}  # The largest slope of each refused activation.
 
 
-def get(name: Any) -> Activation:
-    """Return the row of the activation table that has the given name.
+def get(name: Any, n: int | None = None) -> Activation:
+    """Return the row of the activation table that has the given name, or the mix of a sequence of names.
 
     Parameters
     ----------
-    name : str or Activation
+    name : str, Activation, or a sequence of them
         relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity. An Activation is returned as it
-        is.
+        is. A sequence has the activation of each row.
+    n : int, optional
+        The number of rows, which a sequence must have.
 
     Returns
     -------
     Activation
+        For a sequence of different activations, an Activation whose functions take arrays with n rows; if all are
+        equal, that one.
 
     Raises
     ------
     ValueError
-        The table has no such row. For GELU, SiLU and Mish the message says why: their slopes exceed 1.
+        The table has no such row, or a sequence has not n entries. For GELU, SiLU and Mish the message says why: their
+        slopes exceed 1.
 
     Examples
     --------
     >>> get("relu").phi(np.array([-1.0, 2.0])), get("sigmoid").lipschitz
     (array([0., 2.]), 0.25)
     """
-    if isinstance(name, Activation):
-        return name
     if isinstance(name, str) and name in TABLE:
         return TABLE[name]
+    if isinstance(name, (list, tuple, np.ndarray, Mixed)):
+        return _mixed(name, n)
+    if isinstance(name, Activation):
+        return name
     if isinstance(name, str) and name.lower() in EXPANSIVE:
         raise ValueError(
             f"activation must be non-expansive; got {name!r}, whose slope reaches {EXPANSIVE[name.lower()]}, "
@@ -261,29 +376,23 @@ def get(name: Any) -> Activation:
     return TABLE[checks.choice("activation", name, TABLE)]
 
 
-def by_name(activation: Any) -> ActivationName | Activation:
-    """Return the name of a built-in activation, given by name or as a row of the table, or a user's Activation."""
-    row = get(activation)
-    return row if row.code == OWN else checks.choice("activation", row.name, get_args(ActivationName))
-
-
-def backend_for(activation: Activation, backend: Backend) -> Backend:
-    """Return the backend that computes with an activation: for a user's, "auto" is numpy, and others are refused."""
-    if activation.code != OWN or backend not in ("auto", "numba", "cuda"):
-        return backend
-    if backend == "auto":
-        return "numpy"
-    raise ValueError(
-        f"backend {backend!r} has the built-in activations only; got the activation {activation.name!r} of your own: "
-        'use backend="numpy" or backend="auto".'
-    )
-
-
-def built_in(activation: ActivationName | Activation, what: str, way_out: str) -> ActivationName:
-    """Return the name of a built-in activation, and refuse a user's Activation; `what` cannot have it."""
-    if isinstance(activation, str):
-        return activation
-    raise ValueError(
-        f"{what} must have a built-in activation, because a file holds no Python functions; got the activation "
-        f"{activation.name!r} of your own: {way_out}."
-    )
+def _mixed(each: Any, n: int | None) -> Activation:
+    """Return the mix of a sequence of names and activations, or the plain activation if they are all the same."""
+    rows = each.rows if isinstance(each, Mixed) else np.ravel(each).tolist() if isinstance(each, np.ndarray) else each
+    if not rows or (n is not None and len(rows) != n):
+        raise ValueError(
+            f"activation must be one name, or a sequence of {'n' if n is None else f'n = {n}'} names, one per row; got "
+            f'{len(rows)}: pass for example ["relu"] * 30 + ["hardtanh"] * 20 for n = 50.'
+        )
+    if isinstance(each, Mixed):
+        return each
+    known: dict[Any, Activation] = {}
+    for i, name in enumerate(rows):
+        if not isinstance(name, (str, Activation)) or isinstance(name, Mixed):
+            raise TypeError(
+                f"the activation of row {i} must be a name or an Activation; got {checks.shown(name)}: "
+                "a sequence of activations has one entry per row."
+            )
+        if name not in known:
+            known[name] = get(name)
+    return Mixed.of([known[name] for name in rows])

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import factors as fac
-from idl_ref.activations import Activation
+from idl_ref.activations import Activation, Mixed
 
 __all__ = ["Certifier", "asked_step", "resolvent_norm"]
 
@@ -104,6 +104,21 @@ def triangular_resolvent_norm(F: np.ndarray, upper: bool) -> float:
     return norm if np.isfinite(norm) else np.inf
 
 
+def contracting(factors: fac.Factors, activation: Activation) -> fac.Factors:
+    """Return the factors of A, whose row i is multiplied by Lip(φᵢ)/Lip(φ), if the rows have different φ.
+
+    Lip(φ) times its norm is maxᵢ Lip(φᵢ) Σⱼ |A_ij|, by which φ(A x + z) contracts. Ratios are rounded up to powers of
+    two, so that the products are exact.
+    """
+    if not isinstance(activation, Mixed):
+        return factors
+    each, largest = activation.steepness, activation.lipschitz
+    if (each == largest).all():
+        return factors
+    ratios = np.exp2(np.ceil(np.log2(each / largest)))
+    return factors[0].astype(np.float64) * ratios, *factors[1:]
+
+
 class Rounding(NamedTuple):
     """The constants by which the rounding error of one application of the map is bounded."""
 
@@ -175,7 +190,7 @@ class Certifier:
 
     def __init__(self, factors: fac.Factors, activation: Activation, adjoint: bool, dtype: np.dtype) -> None:
         # The adjoint equation needs ‖Aᵀ‖₁, which is ‖A‖∞, so that the factors of A are kept in both cases.
-        self.forward_factors: fac.Factors = fac.transpose(factors) if adjoint else factors
+        self.forward_factors: fac.Factors = fac.transpose(factors) if adjoint else contracting(factors, activation)
         self.adjoint: bool = adjoint
         self.activation: Activation = activation
         self.sizes: fac.Factors = tuple(np.abs(F).astype(np.float64) for F in factors)
@@ -196,7 +211,7 @@ class Certifier:
         For z = 0 and φ(0) = 0, for example, the solution is 0, and Picard's iteration from another start would decay
         for ever.
         """
-        lipschitz, at_zero = self.lipschitz(S, Z.shape[1]), abs(float(self.activation.phi(np.zeros(1))[0]))
+        lipschitz, at_zero = self.lipschitz(S, Z.shape[1]), self.activation.at_zero
         sizes = (np.abs(M).astype(np.float64) for M in (X0, Z))
         with np.errstate(over="ignore", invalid="ignore"):
             x, z = (M.sum(axis=0) if self.adjoint else M.max(axis=0, initial=0.0) for M in sizes)
@@ -256,9 +271,10 @@ class OutputBound:
         preprocessed: bool = False,
     ) -> OutputBound:
         """Compute the constants from the effective weights of a model; `preprocessed` tells that u is computed too."""
-        r = Certifier(factors, activation, False, B.dtype).rounding
+        certifier = Certifier(factors, activation, False, B.dtype)
+        r = certifier.rounding
         kappa = r.lipschitz * r.norm
-        amplification = 1 / (1 - kappa) if kappa < 1 else resolvent_norm(factors, r.lipschitz)
+        amplification = 1 / (1 - kappa) if kappa < 1 else resolvent_norm(certifier.forward_factors, r.lipschitz)
         terms, (_, tiny) = (B.shape[1] + 2, sum(C.shape) + B.shape[1] + 3), limits(B.dtype)
         gamma_z, gamma_y = (k * r.unit / (1 - k * r.unit) for k in terms)
         norm_B, norm_C, norm_D = (0.0 if F is None else fac.norm_inf((F,)) * SAFETY for F in (B, C, D))
@@ -267,7 +283,7 @@ class OutputBound:
             of_u = r.unit + 3 * 2.0**-53
             gamma_z, gamma_y, underflow = gamma_z + of_u, gamma_y + of_u, underflow + tiny * (norm_B + norm_D)
         low, high = activation.range
-        width = (high - low) * (1 + ULPS * r.unit)  # ĝ has the rounding of φ.
+        width = float(np.max(high - low)) * (1 + ULPS * r.unit)  # ĝ has the rounding of φ.
         return cls(r, amplification, norm_B, norm_C, norm_D, gamma_z, gamma_y, underflow, width)
 
     def state(self, step: Number, x: Number, z: Number, g: Number, u: Number) -> Number:

@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from idl_ref import systems
+from idl_ref import activations, systems
+from idl_ref.activation_names import joint
 from idl_ref.functions import ImplicitFunction
 from idl_ref.settings import Settings
 from idl_ref.systems import System
@@ -126,15 +127,11 @@ def same(names: Any, what: str, values: Sequence[Any], why: str, way_out: str = 
 
 
 def same_kind(models: dict[str, M]) -> None:
-    """Refuse models whose activations or dtypes differ."""
+    """Refuse models whose dtypes differ."""
     last, *others = models
     calls = f"{last}({others[0]}(U))" if last == "second" else "each of the models"
-    for what, values in (
-        ("activation", [model.settings.activation for model in models.values()]),
-        ("dtype", [model.settings.dtype.name for model in models.values()]),
-    ):
-        way_out = f"call {calls}, or make both models with one {what}" if len(models) == 2 else ""
-        same(models, what, values, "the result has only one", way_out)
+    way_out = f"call {calls}, or make both models with one dtype" if len(models) == 2 else ""
+    same(models, "dtype", [model.settings.dtype.name for model in models.values()], "the result has only one", way_out)
 
 
 def same_input(models: dict[str, M]) -> None:
@@ -161,8 +158,9 @@ def without_preprocessing(name: str, model: Model, why: str) -> None:
 def joined(models: Sequence[Model], chained: bool = False, **own: Any) -> Settings:
     """Return the settings of a result with X = (X₁, X₂, …), and with the inputs of the last and outputs of the first.
 
-    In a chain, a model converges after those that it depends on, so that the numbers of iterations are added; else the
-    largest one is enough. `own` are other settings of the result.
+    Models with different activations make a result with an activation per row. In a chain, a model converges after those
+    that it depends on, so that the numbers of iterations are added; else the largest one is enough. `own` are other
+    settings of the result.
     """
     each = [model.settings for model in models]
     iterations = sum if chained else max
@@ -171,22 +169,31 @@ def joined(models: Sequence[Model], chained: bool = False, **own: Any) -> Settin
         values = {getattr(settings, name) for settings in each}
         return values.pop() if len(values) == 1 else otherwise
 
-    method = agreed("method", "auto")
+    method, activation = agreed("method", "auto"), joint([(s.activation, s.hidden_dim) for s in each])
     fields: dict[str, Any] = {
         "input_dim": each[-1].input_dim,
         "output_dim": each[0].output_dim,
         "hidden_dim": sum(settings.hidden_dim for settings in each),
+        "activation": activation,
         "bias": any(settings.bias for settings in each),
         "mitr": iterations(settings.mitr for settings in each),
         "grad_mitr": iterations(settings.grad_mitr for settings in each),
         "tol": min(settings.tol for settings in each),
         "grad_tol": min(settings.grad_tol for settings in each),
-        "kappa": max(settings.kappa for settings in each),
+        "kappa": _joined_kappa(each),
         "backend": agreed("backend", "auto"),
         "method": "auto" if method == "substitution" else method,
         "on_failure": agreed("on_failure", "warn"),
     }
     return dense(each[0], **fields | own)
+
+
+def _joined_kappa(each: Sequence[Settings]) -> float:
+    """Return the largest κ, in units in which Lip(φ) κ is a contraction factor if models have different Lip(φ)."""
+    steepness = [activations.get(settings.activation).lipschitz for settings in each]
+    if len(set(steepness)) == 1:
+        return max(settings.kappa for settings in each)
+    return max(c * settings.kappa for c, settings in zip(steepness, each, strict=True)) / max(steepness)
 
 
 def dense(settings: Settings, **own: Any) -> Settings:

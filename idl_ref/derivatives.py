@@ -257,7 +257,7 @@ class LossOfModel:
     def _active(self, values: Values, arguments: list[np.ndarray]) -> list[np.ndarray]:
         """Return arrays that identify the smooth pieces of φ, for each entry of its arguments, and those of `f`."""
         return [
-            *(kink < P for P in arguments for kink in self.activation.kinks),
+            *(kink < P[rows] for P in arguments for phi, rows in self.activation.segments for kink in phi.kinks),
             *self.f.active_set(as_factors(values)),
         ]
 
@@ -270,11 +270,12 @@ def same_piece(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 def slopes(activation: Activation, P: np.ndarray) -> np.ndarray:
     """Return φ′(P) = Im φ(P + ih) / h; at a kink, this is the smaller of the one-sided slopes."""
 
-    def slope(P: np.ndarray) -> np.ndarray:
-        return activation.phi(P + 1j * COMPLEX_STEP).imag / COMPLEX_STEP
+    def slope(phi: Activation, P: np.ndarray) -> np.ndarray:
+        return phi.phi(P + 1j * COMPLEX_STEP).imag / COMPLEX_STEP
 
-    S = slope(P)
-    for kink in activation.kinks:
-        below, above = (slope(np.nextafter([kink], side)) for side in (-np.inf, np.inf))
-        S = np.where(kink == P, np.minimum(below, above), S)
+    S = slope(activation, P)
+    for phi, rows in activation.segments:
+        for kink in phi.kinks:
+            below, above = (slope(phi, np.nextafter([kink], side)) for side in (-np.inf, np.inf))
+            S[rows] = np.where(kink == P[rows], np.minimum(below, above), S[rows])
     return S

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, checks
+from idl_ref import activation_names, activations, checks
 from idl_ref import factors as fac
-from idl_ref.activations import Activation
+from idl_ref.activation_names import AnyActivation
 from idl_ref.backends import entrywise, twin
 from idl_ref.backends.equation import Equation
-from idl_ref.choices import ActivationName, Backend
+from idl_ref.choices import Backend
 from idl_ref.solution import Solution, SolveOptions, report
 from idl_ref.weights import Options, Weights
 
@@ -25,7 +25,7 @@ def solve_equilibrium(
     A: Any,
     Z: Any,
     *,
-    activation: ActivationName | Activation = "relu",
+    activation: AnyActivation = "relu",
     X0: Any = None,
     options: SolveOptions = SolveOptions(),
     backend: Backend = "auto",
@@ -39,8 +39,9 @@ def solve_equilibrium(
     Z : (n, m) array
         The constant term, one column per sample; Z = B U in a model. With backend="cuda", Z may also be an array on the
         device, of any library with `__cuda_array_interface__`; X is then an array on the device too.
-    activation : str or Activation
-        The name of φ in the activation table, or an activation of your own, for which backend="auto" is numpy.
+    activation : str, Activation, or a list of n of them
+        The name of φ in the activation table, or an activation of your own, for which backend="auto" is numpy; or a
+        list of them, one per row of A, which backend="cuda" does not take.
     X0 : (n, m) array, optional
         The start of the iteration; 0 if not given.
     options : SolveOptions
@@ -86,8 +87,8 @@ def solve_equilibrium(
     """
     _check_options(options)
     factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
-    phi = activations.get(activation)
-    backend = activations.backend_for(phi, backend)
+    phi = activations.get(activation, factors[0].shape[0])
+    backend = activation_names.backend_for(phi, backend)
     checks.place(backend, options.stream, *factors, Z, X0)
     layer = twin(backend).Layer(Weights.of(factors), phi, Options(options, options))
     solution = layer.solve(layer.equation(Z), X0)
@@ -163,7 +164,7 @@ def solve_adjoint(
     return report(solution, factors, options, "adjoint", "max_iter")
 
 
-def certify(A: Any, Z: Any, X: Any, *, activation: ActivationName | Activation = "relu", S: Any = None) -> np.ndarray:
+def certify(A: Any, Z: Any, X: Any, *, activation: AnyActivation = "relu", S: Any = None) -> np.ndarray:
     """Bound the error of every entry of an approximate equilibrium X, whichever program computed it.
 
     Parameters
@@ -174,8 +175,8 @@ def certify(A: Any, Z: Any, X: Any, *, activation: ActivationName | Activation =
         The constant term of X = φ(A X + Z); with S, the gradient G of the adjoint equation V = S ∘ (Aᵀ V + G).
     X : (n, m) array
         The answer to be judged, in any dtype of at most 64 bits; with S, the answer V.
-    activation : str
-        The name of φ in the activation table. The adjoint equation does not depend on it.
+    activation : str, Activation, or a list of n of them
+        φ, or that of each row, as in `solve_equilibrium`. The adjoint equation does not depend on it.
     S : (n, m) array, optional
         The slopes of the adjoint equation. If S is given, X is judged as a solution of the adjoint equation.
 
@@ -211,10 +212,10 @@ def certify(A: Any, Z: Any, X: Any, *, activation: ActivationName | Activation =
     """
     if S is None:
         factors, (Z, X) = fac.check_equation(A, Z=Z, X=X)
-        equation = Equation(factors, activations.get(activation), None, Z)
+        equation = Equation(factors, activations.get(activation, factors[0].shape[0]), None, Z)
     else:
         factors, (S, Z, X) = fac.check_equation(A, S=S, Z=Z, X=X)
-        activations.get(activation)
+        activations.get(activation, factors[0].shape[0])
         equation = Equation(fac.transpose(factors), activations.get("identity"), S, Z)
     if any(isinstance(array, checks.OnDevice) for array in (*factors, S, Z, X)):
         raise ValueError("A, Z, X and S must be in the memory of the host; got an array on a CUDA device: copy it.")

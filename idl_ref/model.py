@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, checks, classes, io
+from idl_ref import activation_names, activations, checks, classes, io
 from idl_ref.activations import Activation
 from idl_ref.backends.numpy import Layer
 from idl_ref.choices import ActivationName, AnyLoss, Backend, Dtype, Method, OnFailure
@@ -148,7 +148,7 @@ class ImplicitModel(Interface, Composable):
         rank = f", rank={self.rank}" if self.is_low_rank else ""
         return (
             f"ImplicitModel({self.input_dim}, {self.output_dim}, {self.hidden_dim}, f={self.f.__name__}, "
-            f'kappa={self.kappa:g}{rank}, activation="{self.activation}", dtype="{self.dtype}")'
+            f'kappa={self.kappa:g}{rank}, activation={activation_names.shown(self.activation)}, dtype="{self.dtype}")'
         )
 
     # --- from U to Ŷ --------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ import numpy as np
 
 from idl_ref import activations, checks
 from idl_ref import factors as fac
-from idl_ref.activations import Activation
-from idl_ref.choices import ActivationName, Loss, Method
+from idl_ref.activation_names import AnyActivation
+from idl_ref.certificate import contracting
+from idl_ref.choices import Loss, Method
 from idl_ref.comparison import STEP
 from idl_ref.equilibrium import solve_equilibrium
 from idl_ref.gradcheck import difference_curve
@@ -111,7 +112,7 @@ def residuals(
     A: Any,
     Z: Any,
     *,
-    activation: ActivationName | Activation = "relu",
+    activation: AnyActivation = "relu",
     methods: Sequence[Method] = ("picard", "anderson", "newton", "auto"),
     max_iter: int = 60,
 ) -> Figure:
@@ -151,7 +152,8 @@ def residuals(
     figure = _figure(7, 4.5)
     axes = _axes(figure, "Step ‖g(x) − x‖∞ per iteration", "iteration", "largest step of any column")
     factors, _ = fac.check_equation(A, Z=Z)
-    kappa = activations.get(activation).lipschitz * fac.norm_inf(factors)
+    phi = activations.get(activation, factors[0].shape[0])
+    kappa = phi.lipschitz * fac.norm_inf(contracting(factors, phi))
     first = None
     for method, style in zip(methods, ("-", "-", "-", "--") * len(methods), strict=False):
         steps: list[float] = []

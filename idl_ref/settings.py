@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 import numpy as np
 
-from idl_ref import activations, checks, wellposed
+from idl_ref import activation_names, activations, checks, wellposed
+from idl_ref.activation_names import AnyActivation
 from idl_ref.activations import Activation
 from idl_ref.backends import Twin, resolve, twin
 from idl_ref.choices import BACKENDS, METHODS, ON_FAILURE, ActivationName, Backend, Method, OnFailure, TwinName
@@ -51,7 +52,7 @@ class Settings:
     kappa: float = 0.99
     is_low_rank: bool = False
     rank: int | None = None
-    activation: ActivationName | Activation = "relu"
+    activation: AnyActivation = "relu"
     dtype: Any = "float32"  # a Dtype for the constructor, and a numpy.dtype afterwards
     backend: Backend = "auto"
     method: Method = "auto"
@@ -66,9 +67,9 @@ class Settings:
         for name in ("no_D", "bias", "is_low_rank"):
             self._set(name, checks.flag(name, getattr(self, name)))
         self._set("dtype", checks.model_dtype(self.dtype))
-        self._set("activation", activations.by_name(self.activation))
+        self._set("activation", activation_names.by_name(self.activation, self.hidden_dim))
         checks.choice("backend", self.backend, BACKENDS)
-        activations.backend_for(activations.get(self.activation), self.backend)
+        activation_names.backend_for(activations.get(self.activation), self.backend)
         checks.choice("method", self.method, METHODS)
         checks.choice("on_failure", self.on_failure, ON_FAILURE)
         self._set("rank", self._checked_rank())
@@ -137,11 +138,11 @@ class Settings:
 
     def resolved_backend(self) -> TwinName:
         """Return the backend that computes, which is never "auto"; it is numpy for an activation of a user's."""
-        return resolve(activations.backend_for(activations.get(self.activation), self.backend))
+        return resolve(activation_names.backend_for(activations.get(self.activation), self.backend))
 
     def twin(self) -> Twin:
         """Return the twin that computes."""
-        return twin(activations.backend_for(activations.get(self.activation), self.backend))
+        return twin(activation_names.backend_for(activations.get(self.activation), self.backend))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter by name."""
@@ -172,8 +173,9 @@ class Settings:
             "store the parameters by numpy.savez(path, **model.parameters), and restore the model by "
             "ImplicitModel.from_parameters(settings, dict(numpy.load(path))) with the same Settings"
         )
-        activations.built_in(self.activation, "a saved model", way_out)
-        return {**asdict(self), "f": self.f.name, "dtype": self.dtype.name}
+        activation = activation_names.plain(self.activation, "a saved model", way_out)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "f": self.f.name, "dtype": self.dtype.name, "activation": activation}
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Settings:
@@ -190,7 +192,9 @@ class Settings:
         for name in [name for name in ("mitr", "grad_mitr") if name not in own]:
             why = f"A file may not ask for more iterations: idl_ref.load(path, {name}=…) sets a number of your own."
             checks.integer(name, values[name], 1, FILE_ITERATIONS, why)
-        return cls(**{**values, "f": FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)], "backend": "auto", **own})
+        f = FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)]
+        activation = activation_names.from_plain(values["activation"], values["hidden_dim"])
+        return cls(**{**values, "f": f, "activation": activation, "backend": "auto", **own})
 
 
 class Setting(Generic[T]):

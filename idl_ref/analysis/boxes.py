@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from idl_ref import activations
-from idl_ref.activations import Activation
+from idl_ref.activations import Activation, Mixed
 from idl_ref.analysis.balls import EPS, TINY, Ball, ball, span
 from idl_ref.certificate import SAFETY, ULPS
 from idl_ref.model import ImplicitModel
@@ -44,6 +44,12 @@ class System(NamedTuple):
         readout = ball(np.hstack([W.C.astype(np.float64), D]))
         A = first @ others[0] if others else first
         return cls(A, ball(W.B), readout, activations.get(model.activation), W.bias, model.preprocessing)
+
+    @property
+    def rows(self) -> tuple[Activation, ...]:
+        """The activation of each row."""
+        phi = self.activation
+        return phi.rows if isinstance(phi, Mixed) else (phi,) * len(self.A.mid)
 
     def inputs(self, low: np.ndarray, high: np.ndarray) -> Box:
         """Return the box of the inputs of the equations for a box of raw inputs, rounded outwards.   (m, p) -> (p, m)
@@ -80,7 +86,7 @@ class System(NamedTuple):
 
     def image(self, low: np.ndarray, high: np.ndarray) -> Box:
         """Return a box of φ(z) for z between low and high, where φ does not decrease.   (n, m) -> (n, m)"""
-        if self.activation.name in PIECEWISE:
+        if all(row.name in PIECEWISE for row, _ in self.activation.segments):
             return self.activation.phi(low), self.activation.phi(high)
         least, largest = self.activation.range
         return np.maximum(self._phi(low).lower(), least), np.minimum(self._phi(high).upper(), largest)
@@ -88,7 +94,7 @@ class System(NamedTuple):
     def _phi(self, P: np.ndarray) -> Ball:
         """Return φ(P), with the error that the activation table allows a computed φ."""
         mid = self.activation.phi(P)
-        return Ball(mid, ULPS * EPS * np.abs(mid) + EPS * self.activation.lipschitz * np.abs(P) + TINY)
+        return Ball(mid, ULPS * EPS * np.abs(mid) + EPS * self.activation.steepness * np.abs(P) + TINY)
 
 
 class Resolvent:
@@ -100,7 +106,7 @@ class Resolvent:
     """
 
     def __init__(self, system: System) -> None:
-        self.M = scaled(system.activation.lipschitz, system.A.size())
+        self.M = scaled(system.activation.steepness, system.A.size())
         self.v, self.w = np.ones(len(self.M)), np.full(len(self.M), -1.0)
         if np.isfinite(self.M).all():
             self.v = self._approximate(self.v[:, None])[:, 0]
@@ -130,6 +136,6 @@ class Resolvent:
         return np.where(bad | ~np.isfinite(bound), np.inf, bound)
 
 
-def scaled(factor: float, size: np.ndarray) -> np.ndarray:
+def scaled(factor: float | np.ndarray, size: np.ndarray) -> np.ndarray:
     """Return an upper bound of factor · size for size ≥ 0, which is 0 only where size is 0."""
     return np.where(size > 0, np.nextafter(SAFETY * factor * size, np.inf), 0.0)

@@ -1,6 +1,6 @@
 """This module composes implicit models into one implicit model.
 
-For models with the same activation φ, the states X = (X₁, X₂, …) of all of them solve one equilibrium equation. The
+The states X = (X₁, X₂, …) of all models solve one equilibrium equation, in which each row has the φ of its model. The
 blocks of its matrices are products of matrices of the models. `second @ first` is a cascade, and M₁ + M₂ a sum.
 
 All functions use the effective weights, so that the result has f=ImplicitFunction, which leaves its A alone; a low-rank
@@ -34,8 +34,8 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
     second : ImplicitModel
         The model that is applied last, with n₂ hidden units, q₁ inputs and q₂ outputs, and without preprocessing.
     first : ImplicitModel
-        The model that is applied first, with n₁ hidden units, p inputs and q₁ outputs. It must have the activation and
-        the dtype of `second`.
+        The model that is applied first, with n₁ hidden units, p inputs and q₁ outputs. It must have the dtype of
+        `second`. If its activation differs, that of the result is a list of those of all rows.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def cascade(second: ImplicitModel, first: ImplicitModel) -> ImplicitModel:
     TypeError
         An argument is not an ImplicitModel.
     ValueError
-        Sizes, activations or dtypes do not fit together, or `second` has preprocessing.
+        Sizes or dtypes do not fit together, or `second` has preprocessing.
 
     Notes
     -----
@@ -97,7 +97,7 @@ def add(*models: ImplicitModel) -> ImplicitModel:
     Parameters
     ----------
     *models : ImplicitModel
-        Models with p inputs and q outputs, with the same activation, dtype, preprocessing and columns. Those that have
+        Models with p inputs and q outputs, with the same dtype, preprocessing and columns. Those that have
         classes have the same ones.
 
     Returns
@@ -140,7 +140,7 @@ def stack(*models: ImplicitModel) -> ImplicitModel:
     Parameters
     ----------
     *models : ImplicitModel
-        Models with p inputs, with the same activation, dtype, preprocessing and columns.
+        Models with p inputs, with the same dtype, preprocessing and columns.
 
     Returns
     -------
@@ -182,7 +182,7 @@ def parallel(*models: ImplicitModel) -> ImplicitModel:
     Parameters
     ----------
     *models : ImplicitModel
-        Models with the same activation and dtype. Model i has pᵢ inputs and qᵢ outputs.
+        Models with the same dtype. Model i has pᵢ inputs and qᵢ outputs.
 
     Returns
     -------

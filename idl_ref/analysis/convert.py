@@ -85,12 +85,12 @@ def from_sklearn(estimator: Any, **settings: Any) -> ImplicitModel:
 
 
 def from_torch(layers: Iterable[Any], **settings: Any) -> ImplicitModel:
-    """Return the model of a list of PyTorch layers, or of a Sequential: Linear layers with one kind of activation.
+    """Return the model of a list of PyTorch layers, or of a Sequential: Linear layers with activations between them.
 
     Parameters
     ----------
     layers : Sequential, or list of modules
-        Linear, and one of ReLU, LeakyReLU, Tanh, Sigmoid, ELU, Hardtanh and Softsign with their default arguments.
+        Linear, and ReLU, LeakyReLU, Tanh, Sigmoid, ELU, Hardtanh and Softsign with their default arguments.
         Identity, Flatten before the first Linear, and Dropout after `eval()` may stand anywhere, because they do
         nothing here. A Sequential in the list is opened. Successive Linear layers are multiplied to one.
     **settings
@@ -107,7 +107,7 @@ def from_torch(layers: Iterable[Any], **settings: Any) -> ImplicitModel:
     TypeError
         A layer of another class, or arguments of an activation that our φ does not have.
     ValueError
-        Activations of two kinds, no Linear layer, or sizes that do not fit together.
+        No Linear layer, or sizes that do not fit together.
 
     Notes
     -----

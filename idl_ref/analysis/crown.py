@@ -15,7 +15,7 @@ which narrows l and h, so that the lines become closer.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Lines(NamedTuple):
     t: np.ndarray
 
     @classmethod
-    def between(cls, low: np.ndarray, high: np.ndarray, alpha: float, flat: bool = False) -> Lines:
+    def between(cls, low: np.ndarray, high: np.ndarray, alpha: Any, flat: bool = False) -> Lines:
         """Return the lines of a convex φ with the slopes α and 1; t is the larger one of φ(z) − s z at both ends.
 
         The lower line has the slope α if `flat` is true, and else the slope that leaves the smaller area above it.
@@ -57,15 +57,22 @@ def undecided(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return (low < 0) & (high > 0)
 
 
-def alpha_of(system: System, what: str) -> float:
+def alpha_of(system: System, what: str) -> Any:
     """Return the slope of φ below 0, after checking that φ has two slopes at most."""
-    name = system.activation.name
-    if name not in SLOPES or activations.TABLE[name] is not system.activation:
-        raise ValueError(
-            f"{what} needs an activation with one kink at 0: relu, leaky_relu or identity; got {name!r}: "
-            'use method="interval".'
-        )
-    return SLOPES[name]
+    for row, _ in system.activation.segments:
+        if row.name not in SLOPES or activations.TABLE[row.name] is not row:
+            raise ValueError(
+                f"{what} needs an activation with one kink at 0: relu, leaky_relu or identity; got {row.name!r}: "
+                'use method="interval".'
+            )
+    return slopes_below(system)
+
+
+def slopes_below(system: System) -> Any:
+    """Return the slope of φ below 0, a number, or an array (n, 1) if rows have different φ."""
+    if len(system.activation.segments) == 1:
+        return SLOPES[system.activation.name]
+    return np.array([[SLOPES[row.name]] for row in system.rows])
 
 
 def lower_bounds(system: System, found: Region, c: Ball, d: Ball, flat: bool = False) -> np.ndarray:
@@ -80,7 +87,7 @@ def lower_bounds(system: System, found: Region, c: Ball, d: Ball, flat: bool = F
 
 def _bounds(system: System, found: Region, c: Ball, d: Ball, flat: bool) -> np.ndarray:
     """Return the bounds of `lower_bounds` for one chunk."""
-    lines = Lines.between(*found.arguments, SLOPES[system.activation.name], flat)
+    lines = Lines.between(*found.arguments, slopes_below(system), flat)
     L = _solve(system.A.mid, c.mid, lines)
     V = ball(np.where(L >= 0, lines.a, lines.s)) * L
     residual = c + system.A.T @ V - L

@@ -30,7 +30,7 @@ import numpy as np
 
 from idl_ref.analysis.balls import Ball, ball, least
 from idl_ref.analysis.boxes import System
-from idl_ref.analysis.crown import SLOPES, Lines, undecided
+from idl_ref.analysis.crown import Lines, slopes_below, undecided
 from idl_ref.analysis.intervals import Region
 
 
@@ -43,9 +43,9 @@ class Problem(NamedTuple):
     d: Ball  # (p, 1)
 
     @property
-    def alpha(self) -> float:
-        """The slope of φ below 0."""
-        return SLOPES[self.system.activation.name]
+    def alpha(self) -> np.ndarray:
+        """The slope of φ below 0 in each row.   (n, 1)"""
+        return np.broadcast_to(np.asarray(slopes_below(self.system)), (len(self.system.B.mid), 1))
 
     def relaxation(self, lines: Lines) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return G and g of the inequalities G (x; z; u) ≤ g, and E of the equations E (x; z; u) = 0."""
@@ -95,13 +95,13 @@ def minimum(problem: Problem, seconds: float) -> np.ndarray | None:
     solver, (n, p) = optimise(), problem.system.B.mid.shape
     low, high = (end[:, 0] for end in problem.found.arguments)
     open_ = np.flatnonzero(undecided(low, high))
-    lines, k, alpha = Lines.between(low[:, None], high[:, None], problem.alpha), len(open_), problem.alpha
+    lines, k, alpha = Lines.between(low[:, None], high[:, None], problem.alpha), len(open_), problem.alpha[open_, 0]
     G, g, E = problem.relaxation(lines)
     nothing, x, z = np.zeros((k, p)), np.eye(n)[open_], np.eye(n)[open_]
     binary = np.block(
         [
             [x, -z, nothing, np.diag((alpha - 1) * low[open_])],
-            [x, -alpha * z, nothing, np.diag((alpha - 1) * high[open_])],
+            [x, -alpha[:, None] * z, nothing, np.diag((alpha - 1) * high[open_])],
         ]
     )
     wide = [np.hstack([M, np.zeros((len(M), k))]) for M in (G, E)]
@@ -163,7 +163,7 @@ def _relaxed(problem: Problem, seconds: float) -> tuple[float, np.ndarray]:
     if result.status == 0:
         mu = np.maximum(-result.ineqlin.marginals, 0).reshape(3, n)
         x, z = result.x[:n], result.x[n : 2 * n]
-        return problem.bound(lines, mu, -result.eqlin.marginals), np.abs(x - np.maximum(z, problem.alpha * z))
+        return problem.bound(lines, mu, -result.eqlin.marginals), np.abs(x - np.maximum(z, problem.alpha[:, 0] * z))
     return (_emptiness(problem, lines, options) if result.status == 2 else -np.inf), np.zeros(n)
 
 

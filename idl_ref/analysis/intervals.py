@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import checks
+from idl_ref import activation_names, checks
 from idl_ref.activations import OWN
 from idl_ref.analysis.balls import Ball, ball, span
 from idl_ref.analysis.boxes import Box, Resolvent, System, scaled
@@ -97,7 +97,8 @@ def _solve(system: System, Z: tuple[Ball, Ball]) -> Box:
     positive, negative = system.A.parts()
     A = np.kron(positive.mid, np.eye(2)) + np.kron(negative.mid, np.eye(2)[::-1])
     z = np.stack([Z[0].lower(), Z[1].upper()], axis=1).reshape(len(A), -1)
-    X = solve_equilibrium(A, z, activation=system.activation, options=OPTIONS).X
+    phi = activation_names.joint([(row, 2) for row in system.rows])
+    X = solve_equilibrium(A, z, activation=phi, options=OPTIONS).X
     return X[::2], X[1::2]
 
 
@@ -215,7 +216,7 @@ def influence(system: System, rows: Ball) -> np.ndarray:
     """Return by how much rows of [C D] (x; u) change at most if one raw input changes by 1.   (k, n + p) -> (k, p)"""
     n, p = len(system.A.mid), system.B.mid.shape[1] - int(system.bias)
     with np.errstate(over="ignore", invalid="ignore"):
-        V = Resolvent(system)(scaled(system.activation.lipschitz, system.B.size()[:, :p]))
+        V = Resolvent(system)(scaled(system.activation.steepness, system.B.size()[:, :p]))
         S = (ball(rows.size()[:, :n]) @ V + rows.size()[:, n : n + p]).upper()
         if system.preprocessing is not None:
             S = np.nextafter(S / system.preprocessing.scale, np.inf)

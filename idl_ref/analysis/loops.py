@@ -27,8 +27,8 @@ def feedback(forward: ImplicitModel, back: ImplicitModel) -> ImplicitModel:
     forward : ImplicitModel
         The model with the weights A₁, …, D₁ that takes U + V (p) to Ŷ (q).
     back : ImplicitModel
-        The model with the weights A₂, …, D₂ that takes Ŷ (q) to V (p). It must have the activation and the dtype of
-        `forward`. Neither model has preprocessing.
+        The model with the weights A₂, …, D₂ that takes Ŷ (q) to V (p). It must have the dtype of `forward`. Neither
+        model has preprocessing.
 
     Returns
     -------

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref import checks, systems
-from idl_ref.activations import Activation
-from idl_ref.choices import ActivationName
+from idl_ref.activation_names import AnyActivation, joint
 from idl_ref.composition import assembled, check_models, dense, named, system, without_preprocessing
 from idl_ref.functions import ImplicitFunctionTriu
 from idl_ref.model import ImplicitModel
@@ -21,9 +20,7 @@ from idl_ref.settings import Settings
 __all__ = ["network", "residual", "unrolled"]
 
 
-def network(
-    layers: Iterable[tuple[Any, Any]], activation: ActivationName | Activation = "relu", **settings: Any
-) -> ImplicitModel:
+def network(layers: Iterable[tuple[Any, Any]], activation: AnyActivation = "relu", **settings: Any) -> ImplicitModel:
     """Return the model of a feed-forward net: X_l = φ(W_l X_{l−1} + b_l) from X₀ = U, and Ŷ = W_k X_{k−1} + b_k.
 
     With X = (X_{k−1}, …, X₁), for k = 4 layers::
@@ -38,8 +35,9 @@ def network(
         The weights of each layer, W_l (n_l, n_{l−1}) and b_l (n_l,), from the first to the last; b_l = None stands for
         zeros. The last layer, which makes the outputs, has no activation. PyTorch stores W so; Keras and scikit-learn
         store Wᵀ.
-    activation : str or Activation
-        The activation φ of all hidden layers.
+    activation : str, Activation, or a list with one entry per hidden layer
+        The activation φ of all hidden layers, or that of each, from the first to the last. An entry of the list may
+        itself be a list with the activation of each unit of its layer.
     **settings
         Other arguments of ImplicitModel, such as dtype, f and kappa. dtype is float32 if all weights are, else float64.
         f is ImplicitFunctionTriu, which uses the strict upper triangle of A, so that the model is well posed for all
@@ -81,7 +79,7 @@ def network(
     found = systems.feedforward(each)
     n, (q, p) = len(found.A), found.D.shape
     arguments: dict[str, Any] = {"f": ImplicitFunctionTriu, "dtype": dtype} | settings
-    whole = Settings(p - 1, q, n, bias=True, activation=activation, **arguments)
+    whole = Settings(p - 1, q, n, bias=True, activation=_of_states(activation, each[:-1]), **arguments)
     return assembled(ImplicitModel, whole, found)
 
 
@@ -96,7 +94,7 @@ def residual(*models: ImplicitModel) -> ImplicitModel:
     ----------
     *models : ImplicitModel
         The blocks, from the first to the last, each with as many outputs as inputs, and without preprocessing. All have
-        the same activation and dtype.
+        the same dtype; their activations may differ.
 
     Returns
     -------
@@ -179,7 +177,8 @@ def unrolled(model: ImplicitModel, steps: int) -> ImplicitModel:
     check_models({"model": model})
     steps = checks.integer("steps", steps, 1)
     n = model.hidden_dim
-    settings = dense(model.settings, f=ImplicitFunctionTriu, hidden_dim=steps * n, method="auto")
+    phi = joint([(model.activation, n)] * steps)
+    settings = dense(model.settings, f=ImplicitFunctionTriu, hidden_dim=steps * n, activation=phi, method="auto")
     result = assembled(ImplicitModel, settings, systems.unrolled(system(model), steps), model.preprocessing)
     result.classes, result.columns = model.classes, model.columns
     return result
@@ -199,6 +198,19 @@ def _with_skip(name: str, model: ImplicitModel) -> ImplicitModel:
     result = ImplicitModel.from_parameters(replace(s, no_D=False), parameters)
     result.columns = model.columns
     return result
+
+
+def _of_states(activation: AnyActivation, hidden: list[tuple[np.ndarray, np.ndarray]]) -> Any:
+    """Return the activation of the states of a net, which begin with those of the last hidden layer."""
+    if not isinstance(activation, (list, tuple)):
+        return activation
+    if len(activation) != len(hidden):
+        raise ValueError(
+            f"activation must be one, or a list with one per hidden layer, of which there are {len(hidden)}; got "
+            f"{len(activation)}: the last pair (W, b) has none."
+        )
+    parts = [(phi, len(b)) for phi, (_, b) in zip(activation, hidden, strict=True)]
+    return joint(parts[::-1]) if parts else "identity"
 
 
 def _checked_layers(layers: Iterable[tuple[Any, Any]]) -> list[tuple[np.ndarray, np.ndarray]]:

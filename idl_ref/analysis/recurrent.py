@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from idl_ref import checks, losses
+from idl_ref import activation_names, checks, losses
 from idl_ref.analysis import recurrent_files
 from idl_ref.analysis.through_time import (
     ForwardThroughTime,
@@ -123,7 +123,7 @@ class ImplicitRNN(Unrolled):
         return (
             f"ImplicitRNN({self.input_dim}, {self.output_dim}, {self.implicit_hidden_dim}, {self.hidden_dim}, "
             f"f={s.f.__name__}, kappa={s.kappa:g}{rank}{flags}, "
-            f'activation="{s.activation}", dtype="{s.dtype}")'
+            f'activation={activation_names.shown(s.activation)}, dtype="{s.dtype}")'
         )
 
     # --- outputs and gradients ----------------------------------------------------------------------------------------

@@ -154,10 +154,10 @@ def _checked_weights(name: str, model: ImplicitModel, allowed: tuple[str, ...]) 
     """Return the effective weights of a model with an allowed φ and a finite A, and refuse others."""
     check_models({"model": model})
     phi, weights = activations.get(model.activation), model.effective_weights()
-    if phi.name not in allowed or phi.code == activations.OWN:
+    if any(row.name not in allowed or row.code == activations.OWN for row, _ in phi.segments):
         raise ValueError(
-            f"{name} needs a model with the activation {' or '.join(allowed)}, because it divides the argument of φ by "
-            f"a number, and the value, too; got {phi.name}: use the model as it is, and show that it is well posed by "
+            f"{name} needs a model with the activation {' or '.join(allowed)} in every row, because it divides "
+            f"the argument of φ by a number, and the value, too; got {phi.name}: use the model as it is, and show that it is well posed by "
             "idl_ref.wellposed.perron_root."
         )
     if not all(np.isfinite(F).all() for F in weights.factors):

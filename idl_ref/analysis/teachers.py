@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations, checks
+from idl_ref import activation_names, activations, checks
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
 from idl_ref.choices import ActivationName
@@ -106,7 +106,13 @@ def states(teacher: ImplicitModel | Network, U: Any, activation: ActivationName 
 
 def _of_network(network: Network, U: Any, activation: ActivationName | Activation) -> States:
     """Return the states of the layers x ← φ(W x + b), the last hidden layer first, and its outputs W x + b."""
-    phi = activations.get(activation).phi
+    row = activations.get(activation)
+    if isinstance(row, activations.Mixed):
+        raise ValueError(
+            f"the activation of a network must be one name; got the mix {row}: make a model by "
+            "idl_ref.analysis.network, which takes one per layer, and pass that."
+        )
+    phi = row.phi
     layers = _layers(network)
     dtype = checks.float_dtype(*(array for layer in layers for array in layer))
     U = checks.finite("U", checks.samples("U", U, "p", layers[0][0].shape[1], dtype)).T
@@ -116,7 +122,7 @@ def _of_network(network: Network, U: Any, activation: ActivationName | Activatio
         x = phi(before[-1])
         after.append(x)
     Y = layers[-1][0] @ x + layers[-1][1][:, None]
-    return States(U, np.vstack(before[::-1]), np.vstack(after[::-1]), Y, activations.by_name(activation))
+    return States(U, np.vstack(before[::-1]), np.vstack(after[::-1]), Y, activation_names.by_name(activation))
 
 
 def _layers(network: Network) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""This module reads layers of PyTorch as affine maps with one activation between them, without importing torch."""
+"""This module reads layers of PyTorch as affine maps with activations between them, without importing torch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PROBABILITIES = ("Softmax", "LogSoftmax")
 Affine = tuple[np.ndarray, np.ndarray]  # W (n, p) and b (n,) of the map W U + b
 
 
-def read(layers: Iterable[Any]) -> tuple[list[Affine], ActivationName]:
-    """Return the affine maps of the layers, and the name of the activation between them; the last map has none."""
+def read(layers: Iterable[Any]) -> tuple[list[Affine], list[ActivationName]]:
+    """Return the affine maps of the layers, and the activation after each map but the last."""
     done: list[Affine] = []
     pending: Affine | None = None  # the affine map since the last activation; None for none
-    activation: ActivationName | None = None
+    found: list[ActivationName] = []
     for layer in _flattened(layers):
         name, at_the_start = type(layer).__name__, not done and pending is None
         if name == "Linear":
@@ -40,11 +40,11 @@ def read(layers: Iterable[Any]) -> tuple[list[Affine], ActivationName]:
                     f"the first layer must be Linear, because it tells the number of inputs; got {name}: put a Linear "
                     "layer with the identity as weight before it."
                 )
-            activation = _one_kind(activation, phi)
+            found.append(phi)
             done, pending = [*done, pending or _identity(done)], None
     if not done and pending is None:
         raise ValueError("layers must have a Linear layer; got none: pass the layers or a Sequential of a net.")
-    return [*done, pending or _identity(done)], activation or "identity"
+    return [*done, pending or _identity(done)], found
 
 
 def _flattened(layers: Iterable[Any]) -> Iterable[Any]:
@@ -91,16 +91,6 @@ def _array(tensor: Any) -> np.ndarray:
         return np.asarray(tensor)
     tensor = tensor.detach().cpu()
     return (tensor if str(tensor.dtype) == "torch.float64" else tensor.float()).numpy()
-
-
-def _one_kind(activation: ActivationName | None, phi: ActivationName) -> ActivationName:
-    """Return φ, and refuse one that differs from that of the layers before."""
-    if activation not in (None, phi):
-        raise ValueError(
-            f"the layers must have one kind of activation, because a model has one φ; got {activation} and {phi}: "
-            "convert the layers up to the change and those after it to two models, and call one after the other."
-        )
-    return phi
 
 
 def _identity(layers: list[Affine]) -> Affine:

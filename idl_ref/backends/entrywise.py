@@ -28,7 +28,7 @@ import numpy as np
 
 from idl_ref import activations, certificate
 from idl_ref import factors as fac
-from idl_ref.activations import Activation
+from idl_ref.activations import Activation, Mixed
 from idl_ref.backends.equation import Equation
 from idl_ref.certificate import SAFETY, Rounding
 from idl_ref.solution import Solution
@@ -94,18 +94,23 @@ def frame(equation: Equation, X: np.ndarray) -> Frame:
     nothing = np.zeros_like(X)
     e = Frame(equation, size, P, nothing, G - X, nothing, nothing, r)
     spread = SAFETY * r.gamma * (e.reach(np.abs(X)) + np.abs(Z)) + r.underflow
-    ceiling = np.full_like(X, activation.lipschitz) if equation.S is None else np.abs(equation.S)
+    ceiling = np.full_like(X, activation.steepness) if equation.S is None else np.abs(equation.S)
     own = ceiling * spread + certificate.ULPS * EPS * np.abs(G) + r.underflow
     return e._replace(spread=spread, D=SAFETY * (np.abs(e.residual) + own), ceiling=ceiling)
 
 
 def listed(activation: Activation) -> bool:
-    """Tell whether an activation is a row of the table, of which this module knows more than Lip(φ)."""
-    return activations.TABLE.get(activation.name) is activation
+    """Tell whether an activation is one of the table, or a mix of them, of which more is known than Lip(φ)."""
+    return all(activations.TABLE.get(row.name) is row for row, _ in activation.segments)
 
 
 def steepest(activation: Activation, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return an upper bound of the Lipschitz constant of φ on the interval [low, high], for every entry."""
+    if isinstance(activation, Mixed):
+        result = np.empty_like(low)
+        for row, rows in activation.segments:
+            result[rows] = steepest(row, low[rows], high[rows])
+        return result
     if not listed(activation) or activation.name not in RISING + PEAKED:
         return np.full_like(low, activation.lipschitz)
     peak = high if activation.name in RISING else np.minimum(np.maximum(low, 0), high)
@@ -129,7 +134,8 @@ def by_substitution(e: Frame, W: np.ndarray, upper: bool) -> np.ndarray:
     for i in range(n - 1, -1, -1) if upper else range(n):
         known = slice(i + 1, n) if upper else slice(0, i)
         row = slice(i, i + 1)
-        some = e.at(row)._replace(size=(e.size[0][row, known],))
+        own = e.equation._replace(activation=e.equation.activation.take(row))
+        some = e.at(row)._replace(equation=own, size=(e.size[0][row, known],))
         W[row] = lower(some, W[row], some.reach(W[known]))
     return W
 
@@ -259,7 +265,8 @@ def sharpened(solution: Solution, equation: Equation, X: np.ndarray) -> Solution
 def exceeds_range(solution: Solution, equation: Equation) -> bool:
     """Tell whether an error bound is above the width of the range of φ, for a φ with a bounded range."""
     (low, high), bound = equation.activation.range, solution.error_bound
-    return bound.size > 0 and not bound.item(bound.argmax()) <= high - low
+    width = (high - low).max() if isinstance(equation.activation, Mixed) else high - low
+    return bound.size > 0 and not bound.item(bound.argmax()) <= width
 
 
 def capped(solution: Solution, equation: Equation, X: np.ndarray) -> Solution:

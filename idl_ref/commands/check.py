@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_ref import activations, checks, factors, wellposed
+from idl_ref import activations, certificate, checks, factors, wellposed
 from idl_ref.commands import rows
 from idl_ref.gradcheck import check_gradients
 from idl_ref.model import load
@@ -44,13 +44,17 @@ def run(options: argparse.Namespace) -> int:
     else:
         U = _first(rows.source(model, options.data), options.samples)
     weights = model.effective_weights()
-    norm, root = factors.norm_inf(weights.factors), wellposed.perron_root(weights.A)
-    limit = 1 / activations.get(model.activation).lipschitz
+    phi = activations.get(model.activation)
+    scaled = certificate.contracting(weights.factors, phi)  # by Lip(φᵢ)/Lip(φ), if rows have different φ
+    norm = factors.norm_inf(scaled)
+    root = wellposed.perron_root(scaled[0] if len(scaled) == 1 else (scaled[0], scaled[1].T))
+    limit = 1 / phi.lipschitz
+    name = "A" if scaled is weights.factors else "diag(Lip(φᵢ)/Lip(φ)) A"
     solution = model.equilibrium(U)
     sign = "≤" if model.is_low_rank else "="
     print(model)
     print(
-        f"‖A‖∞ {sign} {norm:.6f}   Perron root of |A| ≤ {root.upper:.6f}   "
+        f"‖{name}‖∞ {sign} {norm:.6f}   Perron root of |{name}| ≤ {root.upper:.6f}   "
         f"the model is well posed if one of them is below {limit:g}"
     )
     print(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from idl_ref._version import __version__
-from idl_ref.export.c_text import HEADER, NORM, PICARD, PRODUCT, SIZES, SOURCE, SWEEP
-from idl_ref.export.plan import EVERY, ROUNDED, Plan, decimal, upward
+from idl_ref.export.c_text import HEADER, NORM, PHI, PHI_OF_ROW, PICARD, PRODUCT, SIZES, SOURCE, SWEEP
+from idl_ref.export.plan import EVERY, FORMULAS, ROUNDED, Number, Plan, decimal, upward
 from idl_ref.files import replace_all
 
 REAL = {"float32": "float", "float64": "double"}
@@ -88,12 +88,16 @@ def weights(plan: Plan) -> dict[str, np.ndarray]:
     arrays = {name: stored(W.T if name == "R" else W) for name, W in plan.weights.items()}
     if plan.triangle is None:
         arrays["LIMIT"] = plan.limit
+        of_rows = {"LIPSCHITZ": plan.lipschitz, "AT_ZERO": plan.formula.at_zero, "SATURATED": plan.saturated}
+        arrays |= {name: v.astype(plan.dtype) for name, v in of_rows.items() if isinstance(v, np.ndarray)}
     else:
         A = plan.factors[0]
         rows = range(len(A) - 1, -1, -1) if plan.triangle == "upper" else range(len(A))
         used = [A[i, i + 1 :] if plan.triangle == "upper" else A[i, :i] for i in rows]
         arrays["A"] = np.concatenate([*used, np.zeros(int(len(A) == 1), A.dtype)])  # C has no array without entries.
     pre = plan.preprocessing
+    if plan.kind is not None:
+        arrays["KIND"] = plan.kind
     if pre is not None and pre.mean.ndim:
         arrays |= {"MEAN": pre.mean, "SCALE": pre.scale}
     return arrays
@@ -128,7 +132,7 @@ def source(plan: Plan) -> str:
         fingerprint=plan.fingerprint,
         includes="#include <math.h>\n" if plan.formula.libm else "",
         weights="".join(constants),
-        phi=plan.formula.c.replace("{f}", "f" if plan.dtype == np.float32 else ""),
+        phi=_phi(plan),
         vectors=PRODUCT + ("" if plan.triangle else NORM.format(**sizes, states=n) + SIZES),
         solve=_sweep(plan) if plan.triangle else _picard(plan),
         input=_input(plan),
@@ -147,13 +151,34 @@ def _input(plan: Plan) -> str:
     return f"(real)(((double)U[i] - {mean}) / {scale})"
 
 
+def _phi(plan: Plan) -> str:
+    """The definition of phi, which has a case for each kind of rows if there are several."""
+    suffix = "f" if plan.dtype == np.float32 else ""
+    texts = [FORMULAS[name].c.replace("{f}", suffix) for name, _ in plan.kinds]
+    if len(texts) == 1:
+        return PHI.format(phi=texts[0])
+    labels = [*(f"case {k}" for k in range(len(texts) - 1)), "default"]
+    names = [name for name, _ in plan.kinds]
+    cases = zip(labels, names, texts, strict=True)
+    return PHI_OF_ROW.format(
+        cases="".join(f"    {label}: /* {name} */\n        return {c};\n" for label, name, c in cases)
+    )
+
+
+def _row(plan: Plan) -> str:
+    """The argument of phi that tells the row, if rows have different activations."""
+    return "" if plan.kind is None else ", i"
+
+
 def _picard(plan: Plan) -> str:
     n, zero, eps = plan.sizes[0], plan.formula.at_zero, float(np.finfo(plan.dtype).eps)
 
-    def literal(value: float) -> str:
-        return number(value, plan.dtype)
+    def literal(value: Number, name: str = "") -> str:
+        return f"{name}[i]" if isinstance(value, np.ndarray) else number(value, plan.dtype)
 
-    terms = "a->r[i]" if plan.lipschitz == 1 else f"{literal(plan.lipschitz)} * a->r[i]"
+    one = not np.any(plan.lipschitz != 1)
+    terms = "a->r[i]" if one else f"{literal(plan.lipschitz, 'LIPSCHITZ')} * a->r[i]"
+    cap = "" if plan.saturated is None else literal(plan.saturated, "SATURATED")
     return PICARD.format(
         N=filled(n),
         product=_product(plan, "add_product", "g", " " * 12),
@@ -161,8 +186,9 @@ def _picard(plan: Plan) -> str:
         tol=literal(plan.tol),
         eps=literal(ROUNDED * eps),
         scale=_scale(plan),
-        terms=terms if zero == 0 else f"{terms} + {literal(zero)}",
-        capped="terms" if plan.saturated is None else "(terms < {0} ? terms : {0})".format(literal(plan.saturated)),
+        terms=terms if plan.zero == 0 else f"{terms} + {literal(zero, 'AT_ZERO')}",
+        capped="terms" if plan.saturated is None else f"(terms < {cap} ? terms : {cap})",
+        row=_row(plan),
         every=EVERY,
     )
 
@@ -182,23 +208,24 @@ def _product(plan: Plan, function: str, result: str, indent: str) -> str:
 
 def _scale(plan: Plan) -> str:
     """The quantity that tol is relative to, as an expression in C: ‖z‖, or φ(0) where that is larger."""
-    if plan.formula.at_zero == 0:
+    if plan.zero == 0:
         return "z_norm"
-    zero = number(plan.formula.at_zero, plan.dtype)
+    zero = number(plan.zero, plan.dtype)
     return f"z_norm < {zero} ? {zero} : z_norm"
 
 
 def _sweep(plan: Plan) -> str:
     if plan.triangle == "upper":
-        return SWEEP.format(loop="i = IDL_STATES; i-- > 0;", inner="j = i + 1; j < IDL_STATES; j++")
-    return SWEEP.format(loop="i = 0; i < IDL_STATES; i++", inner="j = 0; j < i; j++")
+        return SWEEP.format(loop="i = IDL_STATES; i-- > 0;", inner="j = i + 1; j < IDL_STATES; j++", row=_row(plan))
+    return SWEEP.format(loop="i = 0; i < IDL_STATES; i++", inner="j = 0; j < i; j++", row=_row(plan))
 
 
 def array(name: str, values: np.ndarray, kind: str | None = None) -> str:
     """The definition of a constant array in C, with eight numbers per line; static unless a kind is given."""
-    texts = [number(value, values.dtype) for value in values.tolist()]
+    whole = values.dtype == np.uint8
+    texts = [str(value) if whole else number(value, values.dtype) for value in values.tolist()]
     lines = [", ".join(texts[i : i + 8]) for i in range(0, len(texts), 8)]
-    kind = kind or f"static const {REAL[values.dtype.name]}"
+    kind = kind or f"static const {'unsigned char' if whole else REAL[values.dtype.name]}"
     return f"{kind} {name}[{len(texts)}] = {{\n    " + ",\n    ".join(lines) + "};\n"
 
 

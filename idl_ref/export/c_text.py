@@ -57,11 +57,7 @@ typedef char idl_arena_has_the_size_of_the_header[sizeof(idl_arena) == IDL_ARENA
 
 /* Matrices are stored column by column; each column is padded with zeros to a multiple of {lanes}. */
 {weights}
-static real phi(real p)
-{{
-    return {phi};
-}}
-{vectors}{solve}
+{phi}{vectors}{solve}
 static real not_a_number(void)
 {{
     const volatile real zero = 0;
@@ -104,6 +100,22 @@ int idl_predict(const real *U, size_t m, real *Y)
 {{
     static idl_arena arena;
     return idl_predict_in(&arena, U, m, Y);
+}}
+"""
+
+PHI = """\
+static real phi(real p)
+{{
+    return {phi};
+}}
+"""
+
+PHI_OF_ROW = """\
+/* The activation of row i, which is that of number KIND[i]. */
+static real phi(real p, size_t i)
+{{
+    switch (KIND[i]) {{
+{cases}    }}
 }}
 """
 
@@ -184,7 +196,7 @@ static int solve(idl_arena *a)
         if (k > 1) {{
 {product}        }}
         for (i = 0; i < IDL_STATES; i++) {{
-            const real x = phi(a->g[i]);
+            const real x = phi(a->g[i]{row});
             a->g[i] = x - a->x[i];
             a->x[i] = x;
         }}
@@ -211,7 +223,7 @@ static int solve(idl_arena *a)
         real p = a->z[i];
         for ({inner})
             p += *row++ * a->x[j];
-        a->x[i] = phi(p);
+        a->x[i] = phi(p{row});
     }}
     return 1;
 }}

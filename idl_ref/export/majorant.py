@@ -17,9 +17,9 @@ BLOCK = 64  # A power of M makes this many applications at once.
 
 
 class Majorant:
-    """M = c|A| in float64; for A = L Rᵀ, the product |L||R|ᵀ takes the place of |A|."""
+    """M = c|A| in float64, c (1, 1) or (n, 1); for A = L Rᵀ, the product |L||R|ᵀ takes the place of |A|."""
 
-    def __init__(self, factors: fac.Factors, scale: float) -> None:
+    def __init__(self, factors: fac.Factors, scale: np.ndarray) -> None:
         first, *others = [np.abs(F).astype(np.float64) for F in factors]
         self.factors: fac.Factors = (SAFETY * scale * first, *others)
         self.triangle = fac.triangle(self.factors)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref._version import __version__
-from idl_ref.export.plan import EVERY, Plan, decimal
+from idl_ref.export.plan import EVERY, FORMULAS, Number, Plan, decimal
 from idl_ref.files import replace_all
 
 PICARD = '''\
@@ -44,8 +44,26 @@ def equilibrium(Z):
     """
     X = np.zeros_like(Z)
     for i in {rows}:
-        X[i] = phi(A[i] @ X + Z[i])
+        X[i] = {phi}(A[i] @ X + Z[i])
     return np.where(np.isfinite(Z).all(axis=0), X, DTYPE(np.nan))
+'''
+
+PHI = '''\
+def {name}(P):
+    """The activation, {activation}."""
+    return {formula}
+'''
+
+BY_ROWS = '''\
+PHI = {functions}
+
+
+def phi(P):
+    """The activation of each row: that of row i is PHI[KIND[i]]."""
+    G = np.empty_like(P)
+    for number, function in enumerate(PHI):
+        G[KIND == number] = function(P[KIND == number])
+    return G
 '''
 
 PREDICT = '''\
@@ -83,10 +101,7 @@ with np.load(Path(__file__).with_name("weights.npz"), allow_pickle=False) as fil
 DTYPE = np.{dtype}
 {constants}
 
-def phi(P):
-    """The activation, {activation}."""
-    return {formula}
-
+{phi}
 
 {equilibrium}
 
@@ -97,7 +112,8 @@ def source(plan: Plan) -> str:
     """The text of predict.py."""
     _, p, q = plan.sizes
     if plan.triangle:
-        equilibrium = SWEEP.format(rows="reversed(range(len(A)))" if plan.triangle == "upper" else "range(len(A))")
+        rows = "reversed(range(len(A)))" if plan.triangle == "upper" else "range(len(A))"
+        equilibrium = SWEEP.format(rows=rows, phi="phi" if plan.kind is None else "PHI[KIND[i]]")
         constants = ""
     else:
         equilibrium = _picard(plan)
@@ -130,22 +146,38 @@ def source(plan: Plan) -> str:
         quoted=", ".join(f'"{name}"' for name in names),
         dtype=plan.dtype.name,
         constants=constants,
-        activation=plan.activation,
-        formula=plan.formula.numpy,
+        phi=_phi(plan),
         equilibrium=equilibrium,
         predict=predict,
     )
 
 
+def _phi(plan: Plan) -> str:
+    """The definition of phi, and of a function for each kind of rows if there are several."""
+    names = ["phi"] if plan.kind is None else [f"phi_{name}" for name, _ in plan.kinds]
+    texts = [
+        PHI.format(name=name, activation=kind, formula=FORMULAS[kind].numpy)
+        for name, (kind, _) in zip(names, plan.kinds, strict=True)
+    ]
+    if plan.kind is not None:
+        texts.append(BY_ROWS.format(functions=", ".join(names)))
+    return "\n\n".join(texts)
+
+
+def _number(name: str, value: Number) -> str:
+    """A number as text, or the name of the array that has it for each row, as a column."""
+    return f"{name}[:, None]" if isinstance(value, np.ndarray) else decimal(value)
+
+
 def _picard(plan: Plan) -> str:
-    zero = decimal(plan.formula.at_zero)
+    zero, at_zero = decimal(plan.zero), _number("AT_ZERO", plan.formula.at_zero)
     dense = len(plan.factors) == 1
     sizes = "np.abs(A) @ np.abs(X)" if dense else "np.abs(L) @ (np.abs(R.T) @ np.abs(X))"
     terms, product = "sizes", "A @ X" if dense else "L @ (R.T @ X)"
-    if plan.lipschitz != 1 or plan.formula.at_zero != 0:
-        terms = f"{decimal(plan.lipschitz)} * sizes + {zero}"
+    if np.any(plan.lipschitz != 1) or plan.zero != 0:
+        terms = f"{_number('LIPSCHITZ', plan.lipschitz)} * sizes + {at_zero}"
     if plan.saturated is not None:
-        terms = f"np.minimum({terms}, {decimal(plan.saturated)})"
+        terms = f"np.minimum({terms}, {_number('SATURATED', plan.saturated)})"
     elif terms != "sizes":
         terms = f"({terms})"
     return PICARD.format(product=product, at_zero=zero, sizes=sizes, terms=terms, every=EVERY)
@@ -156,6 +188,10 @@ def arrays(plan: Plan) -> dict[str, np.ndarray]:
     pre, own = plan.preprocessing, plan.weights
     if not plan.triangle:
         own |= {"LIMIT": plan.limit}
+        of_rows = {"LIPSCHITZ": plan.lipschitz, "AT_ZERO": plan.formula.at_zero, "SATURATED": plan.saturated}
+        own |= {name: v.astype(plan.dtype) for name, v in of_rows.items() if isinstance(v, np.ndarray)}
+    if plan.kind is not None:
+        own |= {"KIND": plan.kind}
     if pre is not None and pre.mean.ndim:
         own |= {"MEAN": pre.mean, "SCALE": pre.scale}
     return own if plan.classes is None else own | {"CLASSES": plan.classes}

@@ -127,7 +127,7 @@ def _input(graph: Graph, plan: Plan) -> None:
         graph.add("Z", "Identity", product)
     else:
         graph.add("Z", "Add", product, graph.constant("b", plan.b))
-    zero = graph.constant("phi_of_0", plan.formula.at_zero)
+    zero = graph.constant("phi_of_0", plan.zero)
     at_least = graph.add("at_least_phi_of_0", "Max", graph.norm("Z_norm", "Z"), zero)
     scale = graph.add("scale_of_tol", "Min", at_least, "one")
     graph.add("asked", "Mul", scale, graph.constant("tol", plan.tol))
@@ -142,7 +142,7 @@ def _body(outer: Graph, plan: Plan) -> Any:
     product = "X_in"
     for i, F in reversed(list(enumerate(plan.factors))):  # samples are rows: x F₂ᵀ F₁ᵀ
         product = graph.add(f"product_{i}", "MatMul", product, outer.constant(f"F{i + 1}_transposed", F.T))
-    graph.phi("X_new", graph.add("P", "Add", product, "Z"), plan.activation)
+    _phi(graph, graph.add("P", "Add", product, "Z"), plan)
     graph.add("moved", "Abs", graph.add("change", "Sub", "X_new", "X_in"))
     eighth = graph.add("remainder", "Mod", "iteration", graph.constant("every", EVERY, np.int64))
     eighth = graph.add("eighth", "Equal", eighth, graph.constant("before_it", EVERY - 1, np.int64))
@@ -172,6 +172,18 @@ def _body(outer: Graph, plan: Plan) -> Any:
     return helper.make_graph(graph.nodes, "iteration", before, after)
 
 
+def _phi(graph: Graph, P: str, plan: Plan) -> None:
+    """X_new = φ(P), in each row the φ of its kind."""
+    *others, (first, _) = plan.kinds[::-1]
+    result = graph.phi("X_new" if not others else f"phi_{first}", P, first)
+    for k, (name, rows) in enumerate(others[::-1], 1):
+        here = np.zeros(plan.sizes[0], np.bool_)
+        here[rows] = True
+        value = graph.phi(f"phi_{name}", P, name)
+        mask = graph.constant(f"rows_of_{name}", here, np.bool_)
+        result = graph.add("X_new" if k == len(others) else f"phi_up_to_{name}", "Where", mask, value, result)
+
+
 def _rounding(outer: Graph, plan: Plan) -> Graph:
     """The nodes of the limit where rounding explains a step: 4·eps times the terms that are added up in each row."""
     graph = Graph(plan.dtype, outer.onnx)
@@ -180,9 +192,11 @@ def _rounding(outer: Graph, plan: Plan) -> Graph:
         sizes = graph.add(f"F{i + 1}_sizes", "Abs", f"F{i + 1}_transposed")
         product = graph.add(f"sizes_{i}", "MatMul", product, sizes)
     terms = graph.add("terms_of_A", "Add", product, graph.add("Z_sizes_of_rows", "Abs", "Z"))
-    if plan.lipschitz != 1:
+    if np.any(plan.lipschitz != 1):
         terms = graph.add("terms_of_phi", "Mul", terms, graph.constant("lipschitz", plan.lipschitz))
-    terms = graph.add("terms", "Add", terms, "phi_of_0")
+    zero = plan.formula.at_zero
+    at_zero = graph.constant("phi_of_0_of_rows", zero) if isinstance(zero, np.ndarray) else "phi_of_0"
+    terms = graph.add("terms", "Add", terms, at_zero)
     if plan.saturated is not None:
         terms = graph.add("capped_terms", "Min", terms, graph.constant("saturated", plan.saturated))
     four_eps = graph.constant("four_eps", ROUNDED * np.finfo(plan.dtype).eps)

@@ -43,15 +43,16 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import ROUND_CEILING, Context
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations
+from idl_ref import activation_names, activations
 from idl_ref import factors as fac
-from idl_ref.activations import LEAK
+from idl_ref.activations import LEAK, Rows
 from idl_ref.certificate import SAFETY, ULPS, limits
 from idl_ref.export import inputs
 from idl_ref.export.majorant import Majorant
@@ -65,13 +66,19 @@ ROUNDED = 4  # A step of at most this many times eps times the terms of its row 
 SATURATED = 16.0  # the largest sum of such terms for which rounding explains a step, if φ is bounded
 
 
+Number = Any  # a float, or an array (n,) with one for each row, if rows have different φ
+
+
 class Formula(NamedTuple):
-    """φ as text: in NumPy for an array P; in C99 for a number p, with {f} for the suffix of libm's float functions."""
+    """φ as text: in NumPy for an array P; in C99 for a number p, with {f} for the suffix of libm's float functions.
+
+    If rows have different φ, the texts are empty, and `Plan.kinds` has those of every row.
+    """
 
     numpy: str
     c: str
-    at_zero: float = 0  # φ(0)
-    largest: float = float("inf")  # the supremum of |φ|
+    at_zero: Number = 0  # φ(0)
+    largest: Number = float("inf")  # the supremum of |φ|
     libm: bool = False  # whether the C99 text calls functions of libm
 
 
@@ -113,7 +120,8 @@ class Plan:
     b: np.ndarray | None
     d: np.ndarray | None
     activation: str
-    lipschitz: float
+    kinds: tuple[tuple[str, Rows], ...]  # the names of the activations, and the rows that have them
+    lipschitz: Number
     tol: float
     preprocessing: Standardise | None
     classes: np.ndarray | None  # (q,), the labels of the outputs
@@ -144,12 +152,38 @@ class Plan:
 
     @property
     def formula(self) -> Formula:
-        return FORMULAS[self.activation]
+        if len(self.kinds) == 1:
+            return FORMULAS[self.activation]
+        each = [FORMULAS[name] for name, _ in self.kinds]
+        of_rows = (self.by_rows([phi.at_zero for phi in each]), self.by_rows([phi.largest for phi in each]))
+        return Formula("", "", *of_rows, any(phi.libm for phi in each))
+
+    def by_rows(self, values: Sequence[float]) -> Number:
+        """The value of each row (n,), for values of the kinds of rows; the value itself if all are the same."""
+        if len(set(values)) == 1:
+            return values[0]
+        result = np.empty(len(self.B))
+        for value, (_, rows) in zip(values, self.kinds, strict=True):
+            result[rows] = value
+        return result
 
     @property
-    def saturated(self) -> float | None:
-        """The cap of the terms by which rounding is judged; None if φ is not bounded."""
-        return SATURATED if self.formula.largest < np.inf else None
+    def kind(self) -> np.ndarray | None:
+        """The number of the kind of each row (n,), or None if all rows have one activation."""
+        return None if len(self.kinds) == 1 else self.by_rows(range(len(self.kinds))).astype(np.uint8)
+
+    @property
+    def zero(self) -> float:
+        """The largest |φ(0)| of a row."""
+        return float(np.max(self.formula.at_zero))
+
+    @property
+    def saturated(self) -> Number:
+        """The cap of the terms by which rounding is judged, in rows with a bounded φ; None if there are none."""
+        bounded = np.less(self.formula.largest, np.inf)
+        if not bounded.any():
+            return None
+        return SATURATED if bounded.all() else np.where(bounded, SATURATED, float(np.finfo(self.dtype).max))
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -160,8 +194,8 @@ class Plan:
     @property
     def fingerprint(self) -> int:
         """A checksum of everything in the plan. The files of an export carry it, so that those of two never mix."""
-        total = 0
-        for field in fields(self):
+        total = 0 if self.kind is None else zlib.crc32(self.kind.tobytes())
+        for field in [field for field in fields(self) if field.name != "kinds"]:
             value = getattr(self, field.name)
             for part in value if isinstance(value, tuple) else (value,):
                 content = part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
@@ -185,8 +219,12 @@ def make(model: ImplicitModel, to: str, bounds: Any = None) -> Plan:
     ValueError if a weight is not finite, or if the number of iterations or the size of the numbers cannot be bounded.
     """
     s, P = model.settings, model.parameters
-    activation = activations.built_in(s.activation, "an exported model", "serve this one in Python, by model.freeze()")
+    activation = activation_names.built_in(
+        s.activation, "an exported model", "serve this one in Python, by model.freeze()"
+    )
     factors, phi = model.effective_weights().factors, activations.get(s.activation)
+    kinds = tuple([(row.name, rows) for row, rows in phi.segments])
+    lipschitz = np.ravel(phi.steepness) if len({row.lipschitz for row, _ in phi.segments}) > 1 else phi.lipschitz
     for name, F in [*(("A", F) for F in factors), *((name, P[name]) for name in "BCD" if name in P)]:
         if not np.isfinite(F).all():
             raise ValueError(f"{name} must be finite to be exported; got NaN or inf: the training has diverged.")
@@ -197,8 +235,8 @@ def make(model: ImplicitModel, to: str, bounds: Any = None) -> Plan:
     box = inputs.make(bounds, model.preprocessing, s.input_dim, model.dtype, given)
     triangle = None if to == "onnx" else fac.triangle(factors)  # A Loop of ONNX has no rows to go through.
     made = Plan(
-        factors, B, P["C"], D, b, d, activation, phi.lipschitz, s.tol, model.preprocessing, model.classes, box,
-        triangle, 0, np.zeros(len(B)), 0.0,
+        factors, B, P["C"], D, b, d, _ascii(activation), kinds, lipschitz, s.tol, model.preprocessing, model.classes,
+        box, triangle, 0, np.zeros(len(B)), 0.0,
     )  # fmt: skip
     return _completed(made, to)
 
@@ -230,7 +268,7 @@ def _completed(plan: Plan, to: str) -> Plan:
     sums = Sums.of("numpy" if plan.triangle else to, dtype, *(F.shape[1] for F in factors))
     least = _least(plan, sums, to)
     Z, zeta = _pre_activation(plan, Sums.of(to, dtype, plan.B.shape[1]))
-    M = Majorant(factors, plan.lipschitz * (1 + sums.gamma) * (1 + ULPS * eps / 2))
+    M = Majorant(factors, np.reshape(plan.lipschitz, (-1, 1)) * (1 + sums.gamma) * (1 + ULPS * eps / 2))
     grown = SAFETY * (1 + sums.gamma) * (1 + ULPS * eps / 2)
     f = np.minimum(grown * (plan.lipschitz * Z + formula.at_zero) + least, cap)
     tolerance = max(plan.tol, ROUNDED * eps)
@@ -245,7 +283,7 @@ def _completed(plan: Plan, to: str) -> Plan:
     rho = np.minimum(SAFETY * rho, 2 * cap)
     _refuse_overflow(plan, X, P)
     limit = np.minimum((1 + 4 * eps) * (left + 2 * M.resolvent(rho)), 4 * X + tiny)
-    J = ROUNDED * eps * np.minimum(P + formula.at_zero, plan.saturated or np.inf)
+    J = ROUNDED * eps * np.minimum(P + formula.at_zero, np.inf if plan.saturated is None else plan.saturated)
     step = 0.0 if plan.triangle else M((1 + 4 * eps) * np.maximum(J, tolerance) + tiny)
     E = np.minimum(M.resolvent(SAFETY * (step + rho + plan.lipschitz * zeta)), 2 * np.minimum(X, cap))
     return replace(
@@ -323,6 +361,11 @@ def decimal(value: Any) -> str:
 def upward(value: float, digits: int) -> str:
     """A positive number in decimal, rounded up to some digits."""
     return f"{Context(prec=digits, rounding=ROUND_CEILING).create_decimal_from_float(value):.{digits - 1}e}"
+
+
+def _ascii(activation: Any) -> str:
+    """The name of an activation, or those of the rows, in ASCII, as C has it."""
+    return str(activation).replace("×", "x ").replace("…", "...")
 
 
 def _split(F: np.ndarray | None, bias: bool) -> tuple[np.ndarray | None, np.ndarray | None]:

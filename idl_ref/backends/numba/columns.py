@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from idl_ref.activations import RELU
+from idl_ref.activations import MIXED, RELU
 from idl_ref.backends.numba.compiling import compiled, vec
 from idl_ref.backends.numba.functions import largest, largest_two, phi, total
+from idl_ref.backends.numba.mixed import phi_of_rows
 
 
 @compiled
@@ -41,8 +42,11 @@ def finish(M, g, x, s, n, end, code):
     vec.separate()
     lanes = vec.lanes(M)
     if code > RELU:  # that and the identity are done on the way
-        for i in range(0, end, lanes):
-            vec.store(M, g + i, phi(vec.load(M, g + i), code))
+        if code >= MIXED:
+            phi_of_rows(M, g, end, code)
+        else:
+            for i in range(0, end, lanes):
+                vec.store(M, g + i, phi(vec.load(M, g + i), code))
         for i in range(g + n, g + end):
             M[i] = 0
     zero = vec.splat(M, 0.0)

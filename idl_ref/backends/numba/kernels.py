@@ -22,7 +22,7 @@ from idl_ref.backends import methods
 from idl_ref.backends.methods import DAMPING, DEPTH
 from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
-from idl_ref.backends.numba.functions import phi
+from idl_ref.backends.numba.mixed import located, phi_of, room_of_codes
 from idl_ref.backends.numba.products import GROUP, ROWS, boundary, fill, filled, gather, product
 from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, contraction, rounded
 from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
@@ -36,9 +36,6 @@ Rounding, STALE = certificate.Rounding, methods.STALE
 # A column is doubtful as long as it is not known whether rounding explains its change.
 CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW, DOUBTFUL = 0, 1, 2, 3, 4, 5, 6
 STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)  # BOUND is EXCESS / (1 − KAPPA) for κ < 1, inf otherwise.
-
-
-# --- a tile and its columns -------------------------------------------------------------------------------------------
 
 
 @compiled
@@ -161,17 +158,19 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
     sizes: n, r (0 for one factor), activation, max_iter and slow_steps. levels: tol, and the ratio of two steps from
     which on the second one is slow. Returns how many columns were slow.
     """
-    n, r, code, max_iter, slow_steps = sizes
+    n, r, kind, max_iter, slow_steps = sizes
     (tol, slow), roundings = levels, Rounding(*roundings)
     most = enough(max_iter) if slow_steps < methods.ENDLESS else methods.ENDLESS
     w = last - first
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride = end + ROWS
     block, adjoint = room * stride, columns[1][0].size > 0
-    M = np.empty(5 * block + (room + 3) * small + SCRATCH * stride + ROWS, F1.dtype)
-    x, iterations, shape = boundary(M), answer[2], (n, r, code, end)
+    M = np.empty(5 * block + (room + 3) * small + SCRATCH * stride + room_of_codes(end, kind) + ROWS, F1.dtype)
+    x, iterations = boundary(M), answer[2]
     g, z, kept, t, count, left = x + block, x + 2 * block, x + 4 * block, x + 5 * block, w, 0
     scratch = t + (room + 1) * small
+    code = located(F1, M, scratch + SCRATCH * stride + 2 * small, end, kind)
+    shape = n, r, code, end
     index, slowed, stale = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w, np.int64)
     z_norm, asked, before, lowest, eps = np.empty(w), np.empty(w), np.empty(w), np.empty(w), 2 * roundings.unit
     tiny = roundings.tiny
@@ -215,8 +214,6 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
         x, g = g, x
     return left
 
-
-# --- trial points, guarded --------------------------------------------------------------------------------------------
 
 # The entries of the state of a column; `safeguarded` in the NumPy twin says what they are for.
 TRIAL, TRIED, PATIENCE, WAIT, SLOT, KNOWN = range(6)
@@ -295,16 +292,19 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     sizes: as for `picard`, with leash and respite instead of slow_steps. levels: tol, the ratio of the steps, and the
     cost of another method, inf if there is none. Returns how many columns were left to that.
     """
-    n, r, code, max_iter, leash, respite = sizes
+    n, r, kind, max_iter, leash, respite = sizes
     (tol, decrease, other), roundings, w = levels, Rounding(*roundings), last - first
     end, small, room, rules = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP), (decrease, leash, respite)
     stride, eps, tiny = end + ROWS, 2 * roundings.unit, roundings.tiny
     block, adjoint, kept = room * stride, columns[1][0].size > 0, w if Lt is None else 0
-    M = np.empty(5 * block + (HISTORY * kept + 1 + SCRATCH) * stride + (room + 3) * small + ROWS, F1.dtype)
-    x, count, iterations, shape, rounds, left = boundary(M), w, answer[2], (n, r, code, end), 0, 0
+    size = 5 * block + (HISTORY * kept + 1 + SCRATCH) * stride + (room + 3) * small + room_of_codes(end, kind)
+    M = np.empty(size + ROWS, F1.dtype)
+    x, count, iterations, rounds, left = boundary(M), w, answer[2], 0, 0
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
     scratch = history + HISTORY * kept * stride
     t, more = scratch + stride, scratch + stride + (room + 1) * small
+    code = located(F1, M, more + SCRATCH * stride + 2 * small, end, kind)
+    shape = n, r, code, end
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
     stale, z_norm, asked = np.zeros(w, np.int64), np.empty(w), np.empty(w)
@@ -364,12 +364,13 @@ def substitute(first, last, A, packed, columns, sizes, tol, roundings, answer):
     As soon as x_k is known, A_ik x_k is added to every p_i = Σ_j A_ij x_j + z_i. The answer is g(x), by a product as
     in the other solvers. sizes: n, activation, and 1 for an upper triangle. X0 is not read.
     """
-    n, code, upper = sizes
+    n, kind, upper = sizes
     (Z, z_down, z_right), (S, s_down, s_right), _ = columns
     w, end = last - first, filled(n, ROWS)
     stride, room = end + ROWS, filled(w, GROUP)
     block, adjoint, roundings = room * stride, S.size > 0, Rounding(*roundings)
-    M = np.zeros(4 * block, packed.dtype)
+    M = np.zeros(4 * block + room_of_codes(end, kind), packed.dtype)
+    code = located(packed, M, 4 * block, end, kind)
     gather(Z, first * z_right, z_down, z_right, M, 2 * block, stride, n, w, end, room)
     if adjoint:
         gather(S, first * s_right, s_down, s_right, M, 3 * block, stride, n, w, end, room)
@@ -378,7 +379,7 @@ def substitute(first, last, A, packed, columns, sizes, tol, roundings, answer):
         k = n - 1 - position if upper else position
         low, high = (0, k) if upper else (k + 1, n)
         for x in range(0, w * stride, stride):
-            M[x + k] = vec.first(phi(vec.load(M, x + k), code))
+            M[x + k] = vec.first(phi_of(M, vec.load(M, x + k), k, code))
             if adjoint:
                 M[x + k] *= M[3 * block + x + k]
             value = M[x + k]

@@ -12,6 +12,7 @@ import numpy as np
 
 from idl_ref import certificate, checks
 from idl_ref import factors as fac
+from idl_ref.activations import IDENTITY, MIXED, Activation, Mixed
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import kernels, passes, threads
@@ -85,13 +86,27 @@ def packed_size(height: int, width: int) -> int:
     return methods.filled(height, ROWS) * width + ROWS
 
 
+def codes_size(n: int, activation: Activation) -> int:
+    """Return the number of entries that the codes of the rows take behind the panels of F1, 0 for one activation."""
+    return methods.filled(n, ROWS) if isinstance(activation, Mixed) else 0
+
+
+def write_codes(activation: Activation, F1: np.ndarray) -> None:
+    """Write the codes of the rows to the end of F1, where it has room for them; see `mixed`."""
+    if isinstance(activation, Mixed):
+        codes = activation.codes
+        end = F1[len(F1) - codes_size(len(codes), activation) :]
+        end[:] = IDENTITY
+        end[: len(codes)] = codes
+
+
 class Prepared(NamedTuple):
     """The data of a solve that do not depend on its columns. A layer computes them once for each of its equations."""
 
     options: SolveOptions
     method: str  # the method that the name in the options stands for
     sizes: tuple[int, int, int, int]  # n, the rank or 0 for a dense A, the code of the activation, and max_iter
-    F1: np.ndarray  # the first factor, packed in panels
+    F1: np.ndarray  # the first factor, packed in panels, with the codes of the rows behind them for a mix
     F2: np.ndarray  # the second factor, packed in panels; empty for a dense A
     roundings: tuple[float, ...]  # a Rounding as a plain tuple, which a kernel receives faster than a named one
     flops: int  # the flops of one application to one column
@@ -106,7 +121,9 @@ def prepare(equation: Equation, options: SolveOptions, known: Prepared | None) -
     sizes = n, r, activation.code, min(int(options.max_iter), methods.ENDLESS)
     if known is not None:
         return known._replace(options=options, method=method, sizes=sizes)
-    F1 = np.empty(packed_size(n, width), dtype)
+    F1 = np.empty(packed_size(n, width) + (codes_size(n, activation) if activation.code == MIXED else 0), dtype)
+    if activation.code == MIXED:
+        write_codes(activation, F1)
     F2 = np.empty(packed_size(r, n), dtype) if product else NOTHING[dtype][0]
     flops = ENTRY_FLOPS * n + 2 * (2 * n * r if product else n * n)
     largest = pack(*packing(equation, F1, F2))
@@ -129,8 +146,8 @@ def roundings(equation: Equation, largest: float) -> tuple[float, ...]:
     A, product = factors[0], len(factors) > 1
     terms = ROWS + 2 * (sum(A.shape) if product else len(A))
     norm = methods.norm_bound(largest, terms, A.dtype, product)
-    if not norm < 1:  # The certificate then depends on the exact value.
-        norm = fac.norm_inf(factors if S is None else fac.transpose(factors))
+    if not norm < 1 or activation.code == MIXED:  # The certificate then depends on the exact value.
+        norm = fac.norm_inf(certificate.contracting(factors, activation) if S is None else fac.transpose(factors))
     return tuple(certificate.rounding(factors, activation, A.dtype, norm))
 
 
@@ -194,7 +211,8 @@ def solve(
     step, bound = numbers[kernels.STEP], numbers[kernels.BOUND]
     if not prepared.roundings[0] < 1:  # The norm of A alone then shows no contraction.
         numerator, kappa, lipschitz = numbers[kernels.EXCESS :]
-        forward = fac.transpose(equation.factors) if adjoint else equation.factors
+        factors, phi = equation.factors, equation.activation
+        forward = fac.transpose(factors) if adjoint else certificate.contracting(factors, phi)
         bound = certificate.divide(numerator, kappa, lipschitz, forward, adjoint)
     return Solution(x.reshape(m, n).T, status, iterations, step, bound)
 

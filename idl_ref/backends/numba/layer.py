@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.activations import RANGES, get
+from idl_ref.activations import Activation, get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import launches, recurrent
@@ -69,7 +69,7 @@ class Layer(definition.Layer):
             return super().forward(U, X0)
         U = self.inputs(U)
         solution, Y = launches.forward(prepared, equation, weights, U)
-        if options.certificate == "sharp" or self.activation.name in RANGES:
+        if options.certificate == "sharp" or self.activation.bounded:
             solution = self.finished(solution, equation, options)
         return ForwardPass(weights, U, Z, solution, Y)
 
@@ -82,9 +82,9 @@ class Layer(definition.Layer):
         samples[:, :p], samples[:, p] = U.T, 1
         return samples.T
 
-    def part(self, A: np.ndarray) -> Layer:
-        """Return a layer for the equation of some units, with their A."""
-        return Layer(Weights.of((A,)), self.activation, self.options)
+    def part(self, A: np.ndarray, activation: Activation) -> Layer:
+        """Return a layer for the equation of some units, with their A and their φ."""
+        return Layer(Weights.of((A,)), activation, self.options)
 
     @staticmethod
     def multiply(F: np.ndarray, X: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ from idl_ref.backends.numba.kernels import (
     outcome,
     resolve,
 )
-from idl_ref.backends.numba.launches import NOTHING, by_rows, flat, packed_size
+from idl_ref.backends.numba.launches import NOTHING, by_rows, codes_size, flat, packed_size, write_codes
+from idl_ref.backends.numba.mixed import located
 from idl_ref.backends.numba.products import ROWS, boundary, fill, filled, pack, product
 from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, STALE
 from idl_ref.backends.numba.threads import LONG_FLOPS
@@ -49,11 +50,12 @@ left = compiled(methods.steps_left)
 def iterate(F1, F2, M, sizes, numbers, places, roundings):
     """Iterate x ← g(x) from x = 0 until the sample is done or given up; return its status and the place of x.
 
-    places: where x, g, z, t, zeros and the scratch columns of `rounded` begin.
+    places: where x, g, z, t, zeros, the scratch columns of `rounded`, and the codes of a mix begin.
     """
     vec.separate()
-    x, g, z, t, zeros, scratch = places
-    n, r, code, end, z_norm, no = sizes[N], sizes[R], sizes[CODE], filled(sizes[N], ROWS), numbers[Z_NORM], sizes[N] * 0
+    x, g, z, t, zeros, scratch, codes = places
+    n, r, end, z_norm, no = sizes[N], sizes[R], filled(sizes[N], ROWS), numbers[Z_NORM], sizes[N] * 0
+    code = located(F1, M, codes, end, sizes[CODE])
     slowed, stale, before, lowest, count, ended = 0, 0, math.inf, math.inf, 0, GOES_ON
     asked = asked_step(numbers[TOL], z_norm)
     while ended == GOES_ON:
@@ -110,7 +112,7 @@ def outputs(U, Y, W, M, sizes, numbers):
     rows_by_columns(W[sizes[B] : sizes[C]], n, width, M, u, width, M, z, n, 1)
     numbers[U_NORM] = norms(M, u, -filled(width, ROWS), filled(width, ROWS))[0]
     numbers[Z_NORM] = norms(M, z, -filled(n, ROWS), filled(n, ROWS))[0]
-    places = x, x + wide, z, t, zeros, zeros + 5 * wide
+    places = x, x + wide, z, t, zeros, zeros + 5 * wide, u + filled(width, ROWS)
     first, second = W[sizes[F1] : sizes[F2]], W[sizes[F2] : sizes[B]]
     o = ROUNDINGS
     rounding = Rounding(
@@ -135,11 +137,13 @@ class OneSample:
         (n, width), q, r = B.shape, len(C), factors[1].shape[0] if len(factors) == 2 else 0
         p, nothing = width - int(bias), NOTHING[B.dtype]
         others = [by_rows(B), by_rows(C), nothing[0] if D is None else by_rows(D)]
-        rooms = [packed_size(n, r or n), packed_size(r, n) if r else 0, *(F.size for F in others)]
+        codes = codes_size(n, activation)
+        rooms = [packed_size(n, r or n) + codes, packed_size(r, n) if r else 0, *(F.size for F in others)]
         places = np.cumsum([0, *rooms])
         self.W = np.zeros(places[-1], B.dtype)  # Panels begin at an aligned address, so that W must not move.
         F1, F2, *rest = np.split(self.W, places[1:-1])
         pack(flat(factors[0]), flat(factors[1]) if r else nothing, (n, r), False, F1, F2)
+        write_codes(activation, F1)
         for place, F in zip(rest, others, strict=True):
             place[:] = F
         self.numbers = [0.0] * TOL + [options.tol, *Certifier(factors, activation, False, B.dtype).rounding]
@@ -148,6 +152,7 @@ class OneSample:
         patience = methods.SLOW_STEPS if impatient else methods.ENDLESS
         self.sizes = np.array([n, r, p, q, bias, activation.code, limit, patience, *places], np.int64)
         self.room = VECTORS * methods.filled(max(n, q, r), ROWS) + width + 2 * ROWS
+        self.room += 2 * codes
         self.free = [self._scratch()]
         self(np.zeros((1, p), B.dtype), np.empty((1, q), B.dtype))  # This call compiles the kernel.
 

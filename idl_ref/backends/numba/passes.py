@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from idl_ref.activations import MIXED
 from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.dots import rows_by_columns
 from idl_ref.backends.numba.functions import slope
 from idl_ref.backends.numba.kernels import apply, picard
+from idl_ref.backends.numba.mixed import located, room_of_codes, slope_of
 from idl_ref.backends.numba.products import BLOCK, GROUP, ROWS, boundary, fill, filled, gather, strided
 
 # So many entries of a row of ∂ are computed before the next ones, so that what they are computed from stays in cache.
@@ -91,12 +93,14 @@ def terms(first, last, F1, F2, C, columns, sizes, answer):
 
     columns: X, Z and G_Y. sizes: n, r (0 for one factor), q and the activation. answer: S and G.
     """
-    (X, Z, G_Y), (n, r, q, code), (S, G) = columns, sizes, answer
+    (X, Z, G_Y), (n, r, q, kind), (S, G) = columns, sizes, answer
     w, end, small, lanes = last - first, filled(n, ROWS), filled(r, ROWS), vec.lanes(C)
     stride, apart, room = end + ROWS, filled(q, ROWS) + ROWS, filled(w, GROUP)
     block = room * stride
-    M = np.empty(3 * block + (room + 3) * small + (q + 1) * stride + room * apart + ROWS, C.dtype)
+    size = 3 * block + (room + 3) * small + (q + 1) * stride + room * apart
+    M = np.empty(size + room_of_codes(end, kind) + ROWS, C.dtype)
     x = boundary(M)
+    code = located(F1, M, x + size, end, kind)
     z, p, t = x + block, x + 2 * block, x + 3 * block
     c = t + (room + 3) * small
     y = c + (q + 1) * stride
@@ -106,8 +110,12 @@ def terms(first, last, F1, F2, C, columns, sizes, answer):
     fill(M, t, t + small, 0.0)
     apply(F1, F2, M, (x, p, z, t), stride, small, w, n, r, skip)
     for a in range(p, p + w * stride, stride):
-        for i in range(a, a + end, lanes):
-            vec.store(M, i, slope(vec.load(M, i), code))
+        if code >= MIXED:
+            for i in range(0, end, lanes):
+                vec.store(M, a + i, slope_of(M, vec.load(M, a + i), i, code))
+        else:
+            for i in range(a, a + end, lanes):
+                vec.store(M, i, slope(vec.load(M, i), code))
     write(M, p, stride, S, first * n, n, w)
     gather(C, n - n, one, n, M, c, stride, n, q, end, q)
     fill(M, c + q * stride, c + q * stride + end, 0.0)

@@ -10,7 +10,8 @@ from idl_ref import certificate
 from idl_ref.backends import methods
 from idl_ref.backends.numba.columns import norms
 from idl_ref.backends.numba.compiling import compiled, vec
-from idl_ref.backends.numba.functions import largest, phi
+from idl_ref.backends.numba.functions import largest
+from idl_ref.backends.numba.mixed import phi_of
 from idl_ref.backends.numba.products import ROWS, boundary, filled
 
 ROUNDED, STALLED, STALE = certificate.ROUNDED, certificate.STALLED, methods.STALE
@@ -62,7 +63,8 @@ def explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings):
         g_i, p_i = vec.load(M, g + i), vec.load(M, p + i)
         terms = vec.add(vec.load(M, size + i), vec.magnitude(vec.load(M, z + i)))
         delta = vec.fma(vec.splat(M, gamma), terms, vec.splat(M, 2 * roundings.unit * roundings.underflow))
-        change = vec.subtract(phi(vec.add(p_i, delta), code), phi(vec.subtract(p_i, delta), code))
+        above, below = vec.add(p_i, delta), vec.subtract(p_i, delta)
+        change = vec.subtract(phi_of(M, above, i, code), phi_of(M, below, i, code))
         change = vec.multiply(half, change)
         if s >= 0:
             change = vec.multiply(vec.magnitude(vec.load(M, s + i)), change)

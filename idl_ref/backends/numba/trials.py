@@ -8,7 +8,8 @@ import numpy as np
 
 from idl_ref.backends.methods import DEPTH
 from idl_ref.backends.numba.compiling import compiled, vec
-from idl_ref.backends.numba.functions import largest, slope, total
+from idl_ref.backends.numba.functions import largest, total
+from idl_ref.backends.numba.mixed import slope_of
 from idl_ref.backends.numba.products import GROUP, ROWS, filled, product
 
 LAST_F, LAST_G, DIFFERENCES = 0, 1, 2  # A history consists of f and g of the point before, then of ΔF and ΔG.
@@ -174,7 +175,7 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, system):
     vec.separate()
     (J, delta, T, stop), width = system, filled(n if r == 0 else r, ROWS)
     for i in range(0, n, vec.lanes(M)):
-        vec.store(M, p + i, slope(vec.load(M, p + i), code))
+        vec.store(M, p + i, slope_of(M, vec.load(M, p + i), i, code))
     for i in range(n):
         if s >= 0:
             M[p + i] *= M[s + i]

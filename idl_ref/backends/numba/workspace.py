@@ -19,7 +19,7 @@ from idl_ref.backends.numba import descent, kernels, launches, passes
 from idl_ref.backends.numba.launches import KEPT, NOTHING, blank, by_columns, by_rows, flat, outer_room, tiles
 from idl_ref.backends.numba.parametrisation import effective, pulled_back
 from idl_ref.backends.numba.products import ROWS, VECTOR_BYTES
-from idl_ref.backends.numpy.layer import LINEAR
+from idl_ref.backends.numpy.blocks import LINEAR
 from idl_ref.blocks import pays
 from idl_ref.solution import Solution
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Parameters, Parametrisation

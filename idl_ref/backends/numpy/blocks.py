@@ -24,11 +24,13 @@ import numpy as np
 
 from idl_ref import certificate
 from idl_ref import factors as fac
-from idl_ref.activations import Activation
+from idl_ref.activations import Activation, get
 from idl_ref.backends.equation import Equation
 from idl_ref.blocks import Block, as_range
 from idl_ref.certificate import SAFETY, ULPS, asked_step, column_max
 from idl_ref.solution import Solution, SolveOptions, Status
+
+LINEAR = get("identity")
 
 
 class Layer(Protocol):
@@ -42,8 +44,8 @@ class Layer(Protocol):
     def multiply(self, F: np.ndarray, X: np.ndarray) -> np.ndarray:
         """Return F X."""
 
-    def part(self, A: np.ndarray) -> Layer:
-        """Return a layer for the equation of some units, with their A."""
+    def part(self, A: np.ndarray, activation: Activation) -> Layer:
+        """Return a layer for the equation of some units, with their A and their φ."""
 
     def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
         """Solve an equation."""
@@ -56,16 +58,20 @@ class Part(NamedTuple):
     norms: np.ndarray  # upper bounds of the norms ‖F_bc‖ for its sources c: ∞-norms, or 1-norms in the adjoint equation
     rounding: certificate.Rounding  # the constants of one product with F, and ‖A_bb‖∞
     layer: Layer | None  # the layer that solves the equation of a cycle
+    activation: Activation  # the function f of the equation for its units
 
     @classmethod
     def of(cls, block: Block, adjoint: bool, layer: Layer) -> Part:
         """Return the part for a block of the forward or of the adjoint equation of a layer."""
-        own, norm = None, 0.0
+        own, norm, phi = None, 0.0, layer.activation.take(block.rows)
         if block.cycle is not None:
             A = block.cycle.T if adjoint else block.cycle
-            own, norm = layer.part(A), SAFETY * fac.norm_inf((A,))
-        rounding = certificate.rounding((block.F,), layer.activation, block.F.dtype, norm)
-        return cls(block, _norms(block, adjoint), rounding, own)
+            own, norm = (
+                layer.part(A, phi),
+                SAFETY * fac.norm_inf((A,) if adjoint else certificate.contracting((A,), phi)),
+            )
+        rounding = certificate.rounding((block.F,), phi, block.F.dtype, norm)
+        return cls(block, _norms(block, adjoint), rounding, own, LINEAR if adjoint else phi)
 
 
 class Columns:
@@ -130,7 +136,7 @@ def solve(
                 P = layer.multiply(block.F, columns.X[block.columns])
                 P += equation.Z[block.rows]
             S = None if equation.S is None else equation.S[block.rows]
-            own = equation._replace(factors=() if block.cycle is None else (block.cycle,), S=S, Z=P)
+            own = Equation(() if block.cycle is None else (block.cycle,), part.activation, S, P)
             _settle(columns, number, part, own, options)
     return columns.solution()
 
@@ -188,7 +194,7 @@ def _passed_on(columns: Columns, number: int, part: Part, own: Equation) -> np.n
     delta = lipschitz * (incoming + r.gamma * size + r.underflow * (len(own.Z) if adjoint else 1))
     if block.cycle is None:
         return delta
-    forward = (block.cycle.T if adjoint else block.cycle,)
+    forward = (block.cycle.T,) if adjoint else certificate.contracting((block.cycle,), part.activation)
     return certificate.divide(delta, lipschitz * r.norm, lipschitz, forward, adjoint)
 
 

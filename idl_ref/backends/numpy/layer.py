@@ -18,19 +18,17 @@ import numpy as np
 
 from idl_ref import blocks as ordering
 from idl_ref import factors as fac
-from idl_ref.activations import RANGES, Activation, get
+from idl_ref.activations import Activation
 from idl_ref.backends import entrywise, methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy import blocks
-from idl_ref.backends.numpy.blocks import Part
+from idl_ref.backends.numpy.blocks import LINEAR, Part
 from idl_ref.backends.numpy.one_sample import OneSample
 from idl_ref.backends.numpy.solve import solve
-from idl_ref.certificate import Certifier
+from idl_ref.certificate import Certifier, contracting
 from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Weights
-
-LINEAR = get("identity")
 
 
 class Layer:
@@ -102,7 +100,7 @@ class Layer:
         """Return a solution with a sharp error bound if the options ask for it, and with X in the range of φ."""
         if options.certificate == "sharp":
             return entrywise.sharpened(solution, *self.on_host(equation, solution.X))
-        if equation.activation.name in RANGES and entrywise.exceeds_range(solution, equation):
+        if equation.activation.bounded and entrywise.exceeds_range(solution, equation):
             return entrywise.capped(solution, *self.on_host(equation, solution.X))
         return solution
 
@@ -133,9 +131,9 @@ class Layer:
             self._parts[adjoint][method] = tuple([Part.of(block, adjoint, self) for block in found])
         return self._parts[adjoint][method]
 
-    def part(self, A: np.ndarray) -> Layer:
-        """Return a layer for the equation of some units, with their A."""
-        return Layer(Weights.of((A,)), self.activation, self.options)
+    def part(self, A: np.ndarray, activation: Activation) -> Layer:
+        """Return a layer for the equation of some units, with their A and their φ."""
+        return Layer(Weights.of((A,)), activation, self.options)
 
     @staticmethod
     def multiply(F: np.ndarray, X: np.ndarray) -> np.ndarray:
@@ -234,7 +232,8 @@ class Layer:
         Y (1, q), fills Y, and returns whether the sample converged; see OneSample.
         """
         method, factors = self.method(), self.weights.factors
-        contracts = self.activation.lipschitz * fac.norm_inf(factors) < 1
+        norm = fac.norm_inf(contracting(factors, self.activation))
+        contracts = self.activation.lipschitz * norm < 1
         if method not in ("auto", "picard") or not factors[-1].size or not contracts:
             return None
         return self.sample_class(self.weights, self.activation, self.options.forward, method == "auto")

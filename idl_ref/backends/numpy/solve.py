@@ -110,8 +110,10 @@ def substitution(equation: Equation, ledger: Ledger) -> None:
     X = np.zeros_like(equation.Z)
     for i in range(n - 1, -1, -1) if upper else range(n):
         known = slice(i + 1, n) if upper else slice(0, i)
-        S = None if equation.S is None else equation.S[i : i + 1]
-        X[i] = Equation((A[i : i + 1, known],), equation.activation, S, equation.Z[i : i + 1]).apply(X[known])[1]
+        row = slice(i, i + 1)
+        S = None if equation.S is None else equation.S[row]
+        phi = equation.activation.take(row)
+        X[i] = Equation((A[row, known],), phi, S, equation.Z[row]).apply(X[known])[1]
     application = equation.at(X)
     step = application.step
     ledger.iterations[ledger.index] = 1
