@@ -158,7 +158,7 @@ def without_preprocessing(name: str, model: Model, why: str) -> None:
 def joined(models: Sequence[Model], chained: bool = False, **own: Any) -> Settings:
     """Return the settings of a result with X = (X₁, X₂, …), and with the inputs of the last and outputs of the first.
 
-    Models with different activations make a result with an activation per row. In a chain, a model converges after those
+    Models with different activations make one with an activation per row. In a chain, a model converges after those
     that it depends on, so that the numbers of iterations are added; else the largest one is enough. `own` are other
     settings of the result.
     """

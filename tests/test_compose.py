@@ -204,11 +204,6 @@ def test_preprocessing_of_the_first_goes_along(tmp_path):
     [
         (ImplicitModel(3, 2, 4), ImplicitModel(5, 2, 4), r"second.input_dim must be first.output_dim.*got 3 and 2: "),
         (
-            ImplicitModel(2, 2, 4, activation="tanh"),
-            ImplicitModel(5, 2, 4),
-            "second and first must have the same activation.*got 'tanh' and 'relu': call",
-        ),
-        (
             ImplicitModel(2, 2, 4, dtype="float64"),
             ImplicitModel(5, 2, 4),
             "second and first must have the same dtype.*got 'float64' and 'float32': call",

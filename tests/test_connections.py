@@ -203,7 +203,6 @@ def test_what_does_not_fit_is_refused():
         (lambda: add(one, two), "model 1 and model 2 must have the same number of inputs.*got 3 and 2: "),
         (lambda: add(one, make(3, 1, 4, activation="tanh")), "same number of outputs.*got 2 and 1: "),
         (lambda: stack(one, two), "same number of inputs"),
-        (lambda: add(one, pair(activation="relu")[0]), "same activation.*got 'tanh' and 'relu': call each of the mod"),
         (lambda: parallel(one, single), "same dtype.*got 'float64' and 'float32': "),
         (lambda: add(one, scaled), "same preprocessing.*got None and Standardise.*set model.preprocessing = None"),
         (lambda: add(names, others), r"the same classes.*got \['a', 'b'\] and \['b', 'a'\]"),

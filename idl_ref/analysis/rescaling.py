@@ -157,8 +157,8 @@ def _checked_weights(name: str, model: ImplicitModel, allowed: tuple[str, ...]) 
     if any(row.name not in allowed or row.code == activations.OWN for row, _ in phi.segments):
         raise ValueError(
             f"{name} needs a model with the activation {' or '.join(allowed)} in every row, because it divides "
-            f"the argument of φ by a number, and the value, too; got {phi.name}: use the model as it is, and show that it is well posed by "
-            "idl_ref.wellposed.perron_root."
+            f"the argument of φ by a number, and the value, too; got {phi.name}: use the model as it is, and show that "
+            "it is well posed by idl_ref.wellposed.perron_root."
         )
     if not all(np.isfinite(F).all() for F in weights.factors):
         raise ValueError(f"{name} needs a model with a finite A; got NaN or inf in it: train it with a smaller step.")

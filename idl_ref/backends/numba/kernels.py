@@ -169,8 +169,7 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
     x, iterations = boundary(M), answer[2]
     g, z, kept, t, count, left = x + block, x + 2 * block, x + 4 * block, x + 5 * block, w, 0
     scratch = t + (room + 1) * small
-    code = located(F1, M, scratch + SCRATCH * stride + 2 * small, end, kind)
-    shape = n, r, code, end
+    shape = n, r, located(F1, M, scratch + SCRATCH * stride + 2 * small, end, kind), end
     index, slowed, stale = np.empty(w, np.int64), np.empty(w, np.int64), np.empty(w, np.int64)
     z_norm, asked, before, lowest, eps = np.empty(w), np.empty(w), np.empty(w), np.empty(w), 2 * roundings.unit
     tiny = roundings.tiny
@@ -186,7 +185,7 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
         for a in range(count - 1, -1, -1):
             j, at = index[a], a * stride
             s = z + block + at if adjoint else -1
-            step, top = finish(M, g + at, x + at, s, n, end, code)
+            step, top = finish(M, g + at, x + at, s, n, end, shape[2])
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
             lowest[a], stale[a] = min(step, lowest[a]), 0 if step < lowest[a] else stale[a] + 1
             noise = ROUNDED * eps * (z_norm[a] if z_norm[a] > top else top)
@@ -295,21 +294,18 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     n, r, kind, max_iter, leash, respite = sizes
     (tol, decrease, other), roundings, w = levels, Rounding(*roundings), last - first
     end, small, room, rules = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP), (decrease, leash, respite)
-    stride, eps, tiny = end + ROWS, 2 * roundings.unit, roundings.tiny
+    stride, eps, tiny, more = end + ROWS, 2 * roundings.unit, roundings.tiny, ROWS + room_of_codes(end, kind)
     block, adjoint, kept = room * stride, columns[1][0].size > 0, w if Lt is None else 0
-    size = 5 * block + (HISTORY * kept + 1 + SCRATCH) * stride + (room + 3) * small + room_of_codes(end, kind)
-    M = np.empty(size + ROWS, F1.dtype)
+    M = np.empty(5 * block + (HISTORY * kept + 1 + SCRATCH) * stride + (room + 3) * small + more, F1.dtype)
     x, count, iterations, rounds, left = boundary(M), w, answer[2], 0, 0
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
     scratch = history + HISTORY * kept * stride
     t, more = scratch + stride, scratch + stride + (room + 1) * small
-    code = located(F1, M, more + SCRATCH * stride + 2 * small, end, kind)
-    shape = n, r, code, end
+    shape = n, r, located(F1, M, more + SCRATCH * stride + 2 * small, end, kind), end
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
     stale, z_norm, asked = np.zeros(w, np.int64), np.empty(w), np.empty(w)
-    best, lowest, mark = np.empty(w), np.empty(w), np.empty(w)
-    k, width = (n, end) if r == 0 else (r, small)
+    best, lowest, mark, (k, width) = np.empty(w), np.empty(w), np.empty(w), (n, end) if r == 0 else (r, small)
     room_J, room_F = ((k + 1) * width, filled(r + 1, GROUP) * (stride + small) + small) if Lt is not None else (0, 0)
     system = np.empty(room_J, F1.dtype), np.zeros(end, F1.dtype), np.zeros(room_F, F1.dtype), answer[4]
     systems = system, (np.empty((kept, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH))
@@ -327,7 +323,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
             if Lt is not None:
                 copy(M, scratch, g + at, end)  # `finish` replaces P by G.
-            step, top = finish(M, g + at, x + at, s, n, end, code)
+            step, top = finish(M, g + at, x + at, s, n, end, shape[2])
             places, measured = (x + at, g + at, z + at, s, more), (step, top, z_norm[a])
             lowest[c], stale[c] = min(step, lowest[c]), 0 if step < lowest[c] else stale[c] + 1
             noise = ROUNDED * eps * (z_norm[a] if z_norm[a] > top else top)
