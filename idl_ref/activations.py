@@ -31,8 +31,8 @@ IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, ELU, HARDTANH, SOFTSIGN = r
 # The ranges of the bounded activations.
 RANGES = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "hardtanh": (-1.0, 1.0), "softsign": (-1.0, 1.0)}
 OWN = -1  # The code of an activation that is not in the table. No compiled kernel has it.
-# The code of a mix, in which every row has an activation of its own. Kernels add to it where the codes of the rows are.
-MIXED = SOFTSIGN + 1
+# The code of a mix of activations, above all others. Kernels add to it where the codes of the rows are.
+MIXED = 64
 
 Rows = slice | np.ndarray  # the numbers of some rows
 

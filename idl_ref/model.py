@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from idl_ref import activation_names, activations, checks, classes, io
-from idl_ref.activations import Activation
+from idl_ref.activation_names import AnyActivation
 from idl_ref.backends.numpy import Layer
-from idl_ref.choices import ActivationName, AnyLoss, Backend, Dtype, Method, OnFailure
+from idl_ref.choices import AnyLoss, Backend, Dtype, Method, OnFailure
 from idl_ref.composition import Composable
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
 from idl_ref.interface import Interface, certified, checked, described, layout_with, restore
@@ -50,7 +50,7 @@ class ImplicitModel(Interface, Composable):
         Use A = L Rᵀ with L and R of shape (n, rank). The product is never formed.
     rank : int, optional
         The rank of A, 1 ≤ rank ≤ n, which must be given if and only if is_low_rank is true.
-    activation : str or Activation
+    activation : str, Activation, or a list of n of them, one per hidden unit
         The name of φ: relu, leaky_relu, tanh, sigmoid, softplus, elu, hardtanh, softsign or identity; or an Activation.
     dtype : {"float32", "float64"}
         The dtype of parameters and results, to which inputs are converted.
@@ -117,7 +117,7 @@ class ImplicitModel(Interface, Composable):
         is_low_rank: bool = False,
         rank: int | None = None,
         *,
-        activation: ActivationName | Activation = "relu",
+        activation: AnyActivation = "relu",
         dtype: Dtype = "float32",
         seed: int | None = None,
         backend: Backend = "auto",
