@@ -121,11 +121,6 @@ class Activation:
         return RANGES[self.name] if self.name in RANGES and TABLE[self.name] is self else (-np.inf, np.inf)
 
     @property
-    def bounded(self) -> bool:
-        """Whether the values of all rows are in a known interval."""
-        return self.name in RANGES
-
-    @property
     def segments(self) -> tuple[tuple[Activation, Rows], ...]:
         """The activations that are not mixes, and the rows that each of them has."""
         return ((self, slice(None)),)
@@ -228,10 +223,6 @@ class Mixed(Activation):
     @property
     def range(self) -> tuple[Any, Any]:
         return self._column(lambda row: row.range[0]), self._column(lambda row: row.range[1])
-
-    @property
-    def bounded(self) -> bool:
-        return all(row.bounded for row, _ in self._segments)
 
     @property
     def segments(self) -> tuple[tuple[Activation, Rows], ...]:

@@ -145,6 +145,19 @@ def test_the_twins_agree_with_the_table(n, dtype):
             assert np.abs(apply(names, dense.astype(float) @ X + Z) - X).max() <= 200 * eps
 
 
+@pytest.mark.parametrize("upper", [True, False])
+def test_the_certificate_of_a_triangle_has_the_slopes_of_each_row(upper):
+    """A bound row by row takes row i alone, whose φ is flat where that of row 0 is not, and the other way round."""
+    names = ["hardtanh", "identity", "relu", "hardtanh", "identity", "relu"]
+    A, Z = rng.standard_normal((6, 6)), np.array([[3.0, 1.0, -4.0, 0.2, 2.0, 1.0]]).T
+    A = 2 * (np.triu(A, 1) if upper else np.tril(A, -1))
+    exact = solve_equilibrium(A, Z, activation=names, options=SolveOptions(tol=0, method="substitution")).X
+    for size in (1e-3, 0.3):
+        for _ in range(20):
+            X = exact + size * rng.uniform(-1, 1, exact.shape)
+            assert (np.abs(X - exact) <= certify(A, Z, X, activation=names) + 1e-12).all()
+
+
 def test_bits_do_not_depend_on_tiles_mates_or_threads():
     n, m = 70, 41
     A, Z = hard(n, m, "float32", 0.97)
@@ -332,6 +345,7 @@ def test_refusals_name_a_way_out():
         (lambda: ImplicitModel(2, 2, 4, activation=["relu"] * 5), "n = 4 names, one per row; got 5"),
         (lambda: ImplicitModel(2, 2, 4, activation=[]), "one per row; got 0"),
         (lambda: certify(A, Z, Z, activation=("relu", "tanh")), "n = 4 names"),
+        (lambda: solve_equilibrium(A, Z, activation=["relu", "tanh"] * 2, backend="cuda"), 'use backend="numba"'),
         (lambda: model(4, ["relu", "tanh"] * 2, backend="cuda"), 'cuda.*one activation.*use backend="numba"'),
         (lambda: get(["relu", "rellu"]), "activation must be one of"),
         (lambda: rescale(model(4, ["relu", "tanh"] * 2)), "in every row.*got relu, tanh"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.activations import Activation, get
+from idl_ref.activations import MIXED, RANGES, Activation, get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import launches, recurrent
@@ -69,7 +69,8 @@ class Layer(definition.Layer):
             return super().forward(U, X0)
         U = self.inputs(U)
         solution, Y = launches.forward(prepared, equation, weights, U)
-        if options.certificate == "sharp" or self.activation.bounded:
+        phi = self.activation
+        if options.certificate == "sharp" or phi.name in RANGES or phi.code == MIXED:
             solution = self.finished(solution, equation, options)
         return ForwardPass(weights, U, Z, solution, Y)
 

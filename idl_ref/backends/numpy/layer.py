@@ -18,7 +18,7 @@ import numpy as np
 
 from idl_ref import blocks as ordering
 from idl_ref import factors as fac
-from idl_ref.activations import Activation
+from idl_ref.activations import MIXED, RANGES, Activation
 from idl_ref.backends import entrywise, methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numpy import blocks
@@ -100,7 +100,8 @@ class Layer:
         """Return a solution with a sharp error bound if the options ask for it, and with X in the range of φ."""
         if options.certificate == "sharp":
             return entrywise.sharpened(solution, *self.on_host(equation, solution.X))
-        if equation.activation.bounded and entrywise.exceeds_range(solution, equation):
+        phi = equation.activation
+        if (phi.name in RANGES or phi.code == MIXED) and entrywise.exceeds_range(solution, equation):
             return entrywise.capped(solution, *self.on_host(equation, solution.X))
         return solution
 
