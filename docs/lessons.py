@@ -22,6 +22,7 @@ ORDER = (
     "robustness",
     "decision_boundaries",
     "train_digits",
+    "lbfgs",
     "tabular_classifier",
     "regression",
     "state_driven",
