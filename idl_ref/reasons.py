@@ -3,7 +3,7 @@
 no cycles    no unit depends on itself, directly or through others: the solution after as many steps as levels
 norm         Lip(φ)‖A‖∞ < 1: Picard's iteration shrinks errors by this factor
 Perron root  Lip(φ) λ(|A|) < 1: the same in a weighted ∞-norm
-monotone     Lip(φ)(A + Aᵀ)/2 ⪯ (1 − m) I with m > 0: an error bound in the 2-norm, though Picard's iteration may diverge
+monotone     Lip(φ)(A + Aᵀ)/2 ⪯ (1 − m) I with m > 0: an error bound in the 2-norm; Picard's iteration may diverge
 cycles       each cycle of units is well posed by one of the other reasons: the same for one cycle after the other
 P-matrix     all principal minors of I − Lip(φ) A are positive: one solution, and no more
 

@@ -67,9 +67,7 @@ def from_mondeq(state_dict: Mapping[str, Any], m: float, **settings: Any) -> Imp
     if not m > 0:
         raise ValueError(f"m must be above 0, because the network is monotone for m > 0; got {m:g}: look at its code.")
     if given := [name for name in DERIVED if name in settings]:
-        raise ValueError(
-            f"{given[0]} follows from the weights and m; got {given[0]}={settings[given[0]]!r}: leave it out."
-        )
+        raise ValueError(f"{given[0]} follows from the weights and m; got {settings[given[0]]!r}: leave it out.")
     U, b, A, B, C, c = _weights(state_dict)
     dtype = settings.pop("dtype", checks.float_dtype(U, b, A, B, C, c))
     kappa = max(1 - m, 0.0)
@@ -88,19 +86,17 @@ def _weights(state_dict: Any) -> list[np.ndarray]:
     """Return U, b, A, B, C and c, after checks of names and shapes."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(
-            f"state_dict must be a mapping from names to arrays; got {type(state_dict).__name__}: pass the state_dict of "
-            "the network, model.state_dict()."
+            f"state_dict must be a mapping from names to arrays; got {type(state_dict).__name__}: pass the state_dict "
+            "of the network, model.state_dict()."
         )
     names = [str(name) for name in state_dict]
-    found = [
-        _only(names, [name for name in names if name == part or name.endswith(f".{part}")], part) for part in PARTS
-    ]
+    found = [_only(names, [name for name in names if f".{name}".endswith(f".{part}")], part) for part in PARTS]
     rest = [name for name in names if name not in found]
     found += [_only(rest, [name for name in rest if name.rpartition(".")[2] == part], part) for part in READOUT]
     if extra := [name for name in names if name not in found]:
         raise ValueError(
-            f"state_dict must hold {', '.join(PARTS)}, and the weight and bias of one Linear layer; got also {extra[:4]}: "
-            "this is another network, or leave them out if they do not belong to it."
+            f"state_dict must hold {', '.join(PARTS)}, and the weight and bias of a Linear layer; got also "
+            f"{extra[:4]}: this is another network, or leave them out if they do not belong to it."
         )
     weights = [torchidl.weight(name, state_dict[name]) for name in found]
     for name, W in ((found[0], weights[0]), (found[4], weights[4])):

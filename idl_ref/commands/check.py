@@ -18,8 +18,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = (
         "Report whether a saved model is well posed, and why; which error bound its hidden states have; and whether "
-        "its gradients agree with the complex step and central differences. The exit status is 1 if the model could not be "
-        "shown to be well posed, if a sample does not converge, or if a gradient is wrong or cannot be judged."
+        "its gradients agree with the complex step and central differences. The exit status is 1 if the model could "
+        "not be shown to be well posed, if a sample does not converge, or if a gradient is wrong or cannot be judged."
     )
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file")
