@@ -287,7 +287,8 @@ class ImplicitFunctionMonotone(ImplicitFunction):
     -----
     The pullback of G is the upper triangle of P (G + Gᵀ), and below the diagonal G − Gᵀ. It has no kinks.
     X = φ(W X + Z) has one solution for every φ that does not decrease, as the built-in ones. Picard's iteration need
-    not find it; "auto", "anderson" and "newton" do. Exports, which rely on Picard's iteration, refuse a model whose
+    not find it. "auto" and "newton" usually do, in a few steps for relu, but may fail for very large W, where φ is
+    bounded most of all; the status of a sample tells. Exports, which rely on Picard's iteration, refuse a model whose
     Perron root is not below 1. A must be dense, because W has full rank.
     Cost: 2 n³ flops for the map and for its pullback.
     Source: Winston and Kolter, Monotone operator equilibrium networks, NeurIPS 2020.

@@ -132,7 +132,10 @@ def _of_product(L: np.ndarray, Rt: np.ndarray, c: float) -> tuple[float, float]:
     ‖QᵀQ − I‖ ≤ δ, and Q T differs from V by a matrix F with ‖F‖ ≤ ε, both of which are bounded here. They change the
     largest eigenvalue from λ to at most max(λ, 0)(1 + δ) + ε (‖V‖ + ε).
     """
-    r = len(Rt)
+    r, sizes = len(Rt), (_frobenius(L), _frobenius(Rt))
+    if min(sizes) > 0 and max(sizes) < np.inf:  # L/a and R a have the same product, and a power of two rounds nothing.
+        a = 2.0 ** round(float(np.log2(sizes[0]) - np.log2(sizes[1])) / 2)
+        L, Rt = L / a, Rt * a
     V = np.hstack([L, Rt.T])
     Q, T = np.linalg.qr(V)
     n, k = Q.shape

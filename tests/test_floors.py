@@ -136,6 +136,7 @@ FLOORS = {
     "analysis.convert": 24,
     "analysis.rescaling": 22,
     "analysis.mondeq": 22,
+    "analysis.wellposedness": 22,
     "analysis.through_time": 22,
     "analysis.time_steps": 22,
     "analysis.trajectory": 23,

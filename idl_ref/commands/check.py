@@ -56,9 +56,9 @@ def run(options: argparse.Namespace) -> int:
     print(model)
     print(
         f"‖A‖∞ {sign} {norm:.6f}   Perron root of |A| ≤ {root.upper:.6f}   "
-        f"the model is well posed if one of them is below {1 / phi.lipschitz:g}, or for other reasons"
+        f"the model is well posed if one of them is below {1 / phi.lipschitz:g}"
     )
-    print(f"it is, by {reason.name}: {reason.text}" if reason else "none of these reasons could be shown")
+    print(f"strongest reason: {f'{reason.name}; {reason.text}' if reason else 'none was found'}")
     print(
         f"{int(solution.succeeded.sum())} of {len(U)} samples converged in at most "
         f"{int(solution.iterations.max(initial=0))} iterations; "

@@ -308,7 +308,7 @@ def _too_many(iterations: int, factors: fac.Factors, phi: activations.Activation
     way_out = "train it with an f that keeps ‖A‖∞ below 1, give it a larger tol, or serve it with model.freeze()"
     reason = reasons.strongest(factors, phi) if iterations == sys.maxsize else None
     if reason and reason.name in ("monotone", "cycles", "P-matrix"):
-        would += f", although its state is unique, by {reason.name}, because exported code makes Picard's iteration"
+        would += f", although its state is unique ({reason.name}), because exported code makes Picard's iteration"
         way_out = "serve it with model.freeze(), or train it with an f that keeps ‖A‖∞ or the Perron root below 1"
     return (
         f"a model can be exported if its iterations can be bounded, by {MOST_ITERATIONS} at most; got a model with "
