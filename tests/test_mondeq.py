@@ -1,4 +1,4 @@
-"""These tests compare imported monDEQs, in the layout of their code, with splitting methods that are written out here."""
+"""These tests compare imported monDEQs, in the layout of their code, with splitting methods written out here."""
 
 import numpy as np
 import pytest
