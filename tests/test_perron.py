@@ -249,7 +249,7 @@ def test_exports_and_the_frozen_model_agree(tmp_path):
 
 
 def test_a_p_matrix_has_one_state_that_no_norm_shows():
-    """The example of docs/perron.md: all principal minors of I − A are positive, λ(|A|) = 2.5, and A is not monotone."""
+    """The example of docs/perron.md: all minors of I − A are positive, λ(|A|) = 2.5, and A is not monotone."""
     A = np.array([[0.5, -4.0], [1.0, 0.5]])
     assert idl_ref.wellposed.monotone(A).m == pytest.approx(-1, rel=1e-12)
     assert perron.root((A,)).value == pytest.approx(2.5, rel=1e-12)
