@@ -96,6 +96,7 @@ def test_a_known_bistable_pair_and_its_border():
     assert not unique_relu([[0.0, -1.0], [-1.0, 0.0]])
     assert unique_relu([[0.0, -1.0], [-1.0, 0.0]]).least == 0
     assert unique_relu(np.zeros((0, 0))).holds
+    assert unique_relu(np.diag([1.0, 0.0, 0.0])).rows == (0,)  # A minor of 0 is no divisor of the next ones.
     # Three units in a cycle: the minors of order 1 and 2 are 1, and that of order 3 is 1 − 8.
     found = unique_relu(2 * np.roll(np.eye(3), 1, axis=1))
     assert not found

@@ -121,6 +121,17 @@ def check_bounds(A, exact, c):
         assert found.m == pytest.approx(1 - max(top, 0), abs=1e-11 * size)
 
 
+@given(sizes, seeds, st.sampled_from([1e-300, 1.0, 1e300]))
+def test_no_eigenvalue_exceeds_its_bound_in_exact_arithmetic(n, seed, scale):
+    """LAPACK's largest eigenvalue alone is too small about every second time."""
+    H = np.random.default_rng(seed).standard_normal((n, n))
+    H = scale * (H + H.T)
+    bound = monotone.largest_eigenvalue(H)
+    left = rational.combine(1, rational.identity(n, Fraction(bound)), -1, rational.matrix(H))
+    assert rational.is_positive_semidefinite(left)
+    assert bound <= (np.linalg.eigvalsh(H / scale)[-1] + 1e-12 * n) * scale
+
+
 def test_low_rank_agrees_with_the_product_where_it_is_large():
     rng = np.random.default_rng(0)
     L, R = rng.standard_normal((2, 200, 5)) / 20
