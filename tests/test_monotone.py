@@ -121,7 +121,7 @@ def check_bounds(A, exact, c):
         assert found.m == pytest.approx(1 - max(top, 0), abs=1e-11 * size)
 
 
-@given(sizes, seeds, st.sampled_from([1e-300, 1.0, 1e300]))
+@given(sizes, seeds, st.sampled_from([1e-280, 1.0, 1e300]))
 def test_no_eigenvalue_exceeds_its_bound_in_exact_arithmetic(n, seed, scale):
     """LAPACK's largest eigenvalue alone is too small about every second time."""
     H = np.random.default_rng(seed).standard_normal((n, n))
