@@ -231,7 +231,6 @@ CONSTRAINTS = {
     "rows": project_rows,
     "triu": lambda A, kappa: np.where(np.arange(A.shape[0])[:, None] < np.arange(A.shape[1]), A, 0),
     "none": lambda A, kappa: A,
-    "monotone": lambda A, kappa: monotone(A, kappa),
 }
 
 
@@ -262,7 +261,8 @@ def loss(parameters, U, targets, *, f, kappa, activation, loss, bias, steps):
     """
     U = np.hstack([U, np.ones((len(U), 1))]) if bias else np.asarray(U)
     factors = [parameters["A"]] if "A" in parameters else [parameters["L"], parameters["R"].T]
-    constrained = scale_to_root(factors, kappa) if f == "perron" else [CONSTRAINTS[f](F, kappa) for F in factors]
+    constraint = monotone if f == "monotone" else CONSTRAINTS.get(f)
+    constrained = scale_to_root(factors, kappa) if f == "perron" else [constraint(F, kappa) for F in factors]
     A = reduce(np.matmul, constrained)
     Z = parameters["B"] @ U.T
     X = np.zeros_like(Z)
