@@ -36,8 +36,8 @@ class Reason(NamedTuple):
     name : str
         "no cycles", "norm", "Perron root", "monotone", "cycles" or "P-matrix".
     constant : float
-        What is below 1: 0 for no cycles; Lip(φ)‖A‖∞; Lip(φ) λ(|A|); 1 − m; for cycles, the largest of these numbers of
-        all cycles, without those that only minors show. For a P-matrix, 1 − the smallest minor.
+        What is below 1: 0 for no cycles; Lip(φ)‖A‖∞; Lip(φ) times the Perron root; 1 − m; for cycles, the largest of
+        these numbers of all cycles, without those that only minors show. For a P-matrix, 1 − the smallest minor.
     text : str
         A sentence for people.
     """
