@@ -12,6 +12,7 @@ ORDER = (
     "hard_equilibrium",
     "ill_posed",
     "unique_states",
+    "monotone_methods",
     "feedforward_as_triangular",
     "composition",
     "projection_or_rescaling",
