@@ -154,6 +154,32 @@ def every_activation():
         both((name, dtype), solve_equilibrium, A, Z, **how)
 
 
+def every_order():
+    """Solve by blocks of units without a cycle, with and without gaps, forward and adjoint, and as a model."""
+    rng = np.random.default_rng(6)
+    for dtype, shuffled in itertools.product(DTYPES, (False, True)):
+        units = rng.permutation(37) if shuffled else np.arange(37)
+        A, Z = np.zeros((37, 37), dtype), rng.standard_normal((37, 9)).astype(dtype)
+        A[17:36, :17], A[36, 17:36] = rng.standard_normal((19, 17)) / 4, 1
+        A, S, how = (
+            A[np.ix_(units, units)],
+            rng.random(Z.shape).astype(dtype),
+            {"options": options(dtype, method="blocks")},
+        )
+        both(("forward", dtype, shuffled), solve_equilibrium, A, Z, activation="sigmoid", **how)
+        both(("adjoint", dtype, shuffled), solve_adjoint, A, S, Z, **how)
+        U, outputs = rng.standard_normal((5, 21)), []
+        for backend in ("numba", "numpy"):
+            model = ImplicitModel(
+                21, 2, 37, bias=True, f=functions.ImplicitFunction, dtype=np.dtype(dtype).name, seed=2, backend=backend,
+                method="blocks",
+            )  # fmt: skip
+            model.parameters["A"][...] = A
+            model.parameters["B"][units[17:], :-1] = 0
+            outputs.append(model(U))
+        assert np.allclose(*outputs, rtol=1e-4, atol=1e-5), (dtype, shuffled)
+
+
 def every_layout():
     """Check that tiles, single columns, Fortran order and strides do not change a bit of the answer."""
     for dtype in DTYPES:
@@ -271,7 +297,17 @@ def compare(size, group):
     use_vectors(size, group)
     spoil_new_memory()
     warnings.simplefilter("error")
-    for run in (every_method, every_activation, every_layout, every_product, every_failure, one_sample, maps, passes):
+    for run in (
+        every_method,
+        every_activation,
+        every_order,
+        every_layout,
+        every_product,
+        every_failure,
+        one_sample,
+        maps,
+        passes,
+    ):
         run()
     from idl_ref.backends.numba import kernels, simd_plain
 

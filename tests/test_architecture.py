@@ -38,7 +38,13 @@ def files_named(title):
 # --- the way of one U -------------------------------------------------------------------------------------------------
 
 
-COMPILED = ("kernels.py", "passes.py", "products.py", "descent.py")  # what has entry points of compiled code
+COMPILED = (
+    "kernels.py",
+    "passes.py",
+    "levels.py",
+    "products.py",
+    "descent.py",
+)  # what has entry points of compiled code
 
 
 def entered(call):
@@ -317,7 +323,7 @@ CONTRACTS = {
     "conformance.judge.runner.check_backend",
 }  # the parameters that design and users rely on
 KERNELS = re.compile(
-    r"backends\.(numba\.(columns|descent|dots|functions|kernels|maps|one_sample|passes|products|rounded|sequences|simd\w*|trials)|cuda\.)"
+    r"backends\.(numba\.(columns|descent|dots|functions|kernels|levels|maps|one_sample|passes|products|rounded|sequences|simd\w*|trials)|cuda\.)"
 )
 
 

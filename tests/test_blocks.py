@@ -128,6 +128,82 @@ def test_answers_are_within_their_bounds(backend, dtype):
             assert np.isfinite([forth.error_bound, back.error_bound]).all()
 
 
+def even(rng, sizes, units):
+    """Return an A ≥ 0 whose blocks have equal entries, so that every norm is attained, and the block of each unit.
+
+    Negative sizes stand for cycles, whose norm is 1/2; `units` is the order of the units. If the last
+    block is no cycle, one of its units has smaller entries.
+    """
+    n, owner = sum(map(abs, sizes)), np.repeat(np.arange(len(sizes)), np.abs(sizes))[units]
+    A = np.zeros((n, n))
+    for b, c in itertools.product(range(len(sizes)), repeat=2):
+        norm = 0.5 * (sizes[b] < 0) if b == c else 10.0 ** rng.uniform(-1, 2) * (b > c)
+        A[np.ix_(owner == b, owner == c)] = norm / abs(sizes[c])
+    if sizes[-1] > 1:
+        A[np.argmax(owner == len(sizes) - 1)] /= 10
+    return A, owner
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bounds_are_the_errors_where_every_norm_is_attained(backend, seed):
+    """A ≥ 0, Z ≥ 0 and a start at 0: all errors of Picard's iteration add up, as the bound expects them to do."""
+    rng = np.random.default_rng(seed)
+    sizes = np.array([-3, 2, -1, 4, -2])[rng.permutation(5)] if seed else np.array([-1, -2, 3])
+    A, owner = even(rng, sizes, rng.permutation(np.abs(sizes).sum()))
+    z, s = rng.uniform(1, 2, (2, len(sizes), 6))
+    z, s = z * 10.0 ** rng.integers(-3, 1, 6), s / 2
+    Z, S = z[owner], s[owner]
+    options = SolveOptions(tol=1e-3, method="blocks")
+    forth = solve_equilibrium(A, Z, backend=backend, options=options)
+    back = solve_adjoint(A, S, Z, backend=backend, options=options)
+    error = np.abs(forth.X - np.linalg.solve(np.eye(len(A)) - A, Z)).max(axis=0)
+    V = np.stack([np.linalg.solve(np.eye(len(A)) - S[:, [j]] * A.T, S[:, j] * Z[:, j]) for j in range(6)], axis=1)
+    assert error.min() > 1e-8
+    for bound, true in ((forth.error_bound, error), (back.error_bound, np.abs(back.X - V).sum(axis=0))):
+        assert (true <= bound).all()
+        assert (bound <= 1.001 * true).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_bound_covers_the_rounding_of_a_sum_that_cancels(backend):
+    rng = np.random.default_rng(0)
+    A, Z = np.zeros((66, 66), "f4"), np.concatenate([rng.uniform(1, 2, (65, 40)), np.zeros((1, 40))]).astype("f4")
+    A[65, :64] = 1000 * rng.standard_normal(64)
+    A[65, 64] = -A[65, :64].sum()
+    options = SolveOptions(method="blocks")
+    forth = solve_equilibrium(A, Z, activation="identity", backend=backend, options=options)
+    back = solve_adjoint(A[::-1, ::-1].T.copy(), np.ones_like(Z), Z[::-1], backend=backend, options=options)
+    error = np.abs(forth.X[65] - A[65, :65].astype(np.longdouble) @ Z[:65].astype(np.longdouble))
+    assert error.max() > 1e-4
+    assert (error <= forth.error_bound).all()
+    assert (forth.error_bound < 1).all()
+    assert (
+        np.abs(back.X[0] - A[65, :65].astype(np.longdouble) @ Z[:65].astype(np.longdouble)) <= back.error_bound
+    ).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_a_column_ends_as_the_worst_of_its_blocks(backend, order):
+    """One of two cycles needs many iterations, and has not converged after three; the other one has."""
+    A = np.diag(np.array([0.5, 1e-12])[order])
+    options = SolveOptions(tol=1e-9, max_iter=3, method="blocks", on_failure="ignore")
+    solution = solve_equilibrium(A, np.ones((2, 1)), backend=backend, options=options)
+    assert (solution.status[0], solution.iterations[0]) == (Status.MAX_ITER, 3)
+    assert solution.step[0] > 0.01
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_norm_that_overflows_is_no_failure(backend):
+    S = np.ones((3, 1), "f4")
+    solution = solve_adjoint(
+        np.zeros((3, 3), "f4"), S, 3e38 * S, backend=backend, options=SolveOptions(method="blocks")
+    )
+    assert solution.converged
+    np.testing.assert_array_equal(solution.X, 3e38 * S)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_cycle_behind_large_weights_stops_by_the_z_of_the_column(backend):
     """The constant term of its own equation is 10⁶ times as large, and so would be the step at which it stops."""
@@ -267,6 +343,53 @@ def test_bits_depend_on_no_other_sample(monkeypatch):
             np.testing.assert_array_equal(M, expected[name], err_msg=name)
     finally:
         numba.set_num_threads(before)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sample_that_is_not_finite_is_never_a_success(backend, value):
+    """Not even if the number is an input that no unit reads, or if relu takes what depends on it to 0."""
+    _, model = network(np.random.default_rng(3), (20, 70, 70, 2), backend=backend, on_failure="ignore")
+    model.parameters["B"][:, 4] = 0
+    U = np.random.default_rng(4).standard_normal((5, 20)).astype("f4")
+    expected = model(U)
+    U[1, 4] = U[3, 0] = value
+    solution = model.forward_pass(U).solution
+    assert solution.status.tolist() == [0, Status.NONFINITE, 0, Status.NONFINITE, 0]
+    assert np.isnan(solution.X[:, [1, 3]]).all()
+    np.testing.assert_array_equal(model(U)[::2], expected[::2])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "softplus"])
+def test_units_in_any_order_have_the_outputs_and_gradients_of_the_iteration(activation, dtype):
+    """Layers of sizes around those of a vector, their units and the inputs that they read in any order."""
+    rng, exactly = np.random.default_rng([7, len(activation)]), 2e-4 if dtype == "float32" else 1e-12
+    for sizes in ((1, 15, 17), (33, 16, 2, 1), (31, 64, 5)):
+        n, p, q, m = sum(sizes), int(rng.integers(1, 40)), int(rng.integers(1, 6)), int(rng.integers(1, 70))
+        models = [
+            ImplicitModel(p, q, n, f=ImplicitFunction, bias=True, activation=activation, dtype=dtype, seed=1, **how)
+            for how in (
+                {"method": "picard", "backend": "numpy", "tol": 0, "grad_tol": 0},
+                *({"method": "blocks", "backend": b} for b in BACKENDS),
+            )
+        ]
+        A, B = structured(rng, sizes, 0, 0.5) / 4, rng.standard_normal((n, p + 1)) * (rng.random((n, p + 1)) < 0.3)
+        B[rng.permutation(n)[: n // 3]] = 0
+        U, G_Y = rng.standard_normal((m, p)), rng.standard_normal((m, q))
+        results, bounds = [], []
+        for model in models:
+            model.parameters["A"][...], model.parameters["B"][...] = A, B
+            forward, (_, pullback) = model.forward_pass(U), model.vjp(U)
+            results.append((forward.Y, forward.Z, forward.solution.X, *pullback(G_Y).values()))
+            adjoint = model.settings.layer(model.effective_weights()).backward(forward, G_Y.T.astype(dtype)).solution
+            bounds.append(np.concatenate([forward.solution.error_bound, adjoint.error_bound]))
+            assert np.isfinite(bounds[-1]).all()
+        for bound in bounds[2:]:  # The bounds of both twins have one definition.
+            np.testing.assert_allclose(bound, bounds[1], rtol=1e-3)
+        for result in results[1:]:
+            for got, expected in zip(result, results[0], strict=True):
+                np.testing.assert_allclose(got, expected, rtol=0, atol=exactly * max(1, abs(expected).max()))
 
 
 def test_inputs_that_a_block_does_not_read_may_become_ones_that_it_reads():

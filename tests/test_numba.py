@@ -1,5 +1,6 @@
 """The compiled twin: one answer whatever the tile, the threads, the layout of the arrays and the batch mates."""
 
+import dataclasses
 import functools
 import gc
 import itertools
@@ -21,7 +22,7 @@ import idl_ref
 from idl_ref import ImplicitModel, SolveOptions, activations, backends, fit, solve_adjoint, solve_equilibrium
 
 numba = pytest.importorskip("numba")
-from idl_ref.backends.numba import compiling, descent, kernels, one_sample, passes, products  # noqa: E402
+from idl_ref.backends.numba import compiling, descent, kernels, levels, one_sample, passes, products  # noqa: E402
 from idl_ref.backends.numba import launches as numba_  # noqa: E402
 
 ROOT = Path(idl_ref.__file__).parents[1]
@@ -203,12 +204,14 @@ def test_after_warmup_nothing_is_left_to_compile(dtype, eager_threads):
     idl_ref.warmup([np.dtype(dtype).name])
     entries = [products.pack, kernels.picard, kernels.guarded, kernels.substitute]
     entries += [passes.constant, passes.forward, passes.readout, passes.terms, passes.outer]
+    entries += [levels.solve, levels.forward, levels.pack_inputs]
     entries += [descent.cross_entropy, descent.mse, descent.sgd, descent.adam]
     before = [len(entry.signatures) for entry in entries]
     for method in METHODS:
         solve(*problem(n=150, m=90, dtype=dtype), method)
         solve(*problem(dtype=dtype, low_rank=True), method)
     solve(np.triu(problem(dtype=dtype)[0], 1), problem(dtype=dtype)[1])
+    solve(np.triu(problem(dtype=dtype)[0], 1), problem(dtype=dtype)[1], "blocks")
     U, labels = np.ones((5, 4)), np.arange(5) % 3
     for low, no_D, bias in itertools.product((False, True), repeat=3):
         rank = {"is_low_rank": True, "rank": 2} if low else {}
@@ -217,6 +220,10 @@ def test_after_warmup_nothing_is_left_to_compile(dtype, eager_threads):
         model(U, np.zeros((5, 8)))
         fit(model, U, labels, epochs=1, class_weight="balanced", progress=False)
         fit(model, U, np.ones((5, 3)), loss="mse", epochs=1, optimizer=idl_ref.Adam("auto", clip=1.0), progress=False)
+        if not low:
+            feed_forward = dataclasses.replace(model.settings, method="blocks")
+            model.parameters["A"][...] = np.tri(8, k=-1)
+            feed_forward.layer(model.effective_weights()).forward(np.ones((4, 5), dtype))  # by blocks
     assert [len(entry.signatures) for entry in entries] == before
 
 

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.plain, pytest.mark.slow]
 
 ROOT = Path(idl_ref.__file__).parent
 SCRIPT = Path(__file__).parent / "plain_solves.py"
-COVERED = ("columns", "descent", "dots", "functions", "kernels", "maps", "passes", "products", "trials")
+COVERED = ("columns", "descent", "dots", "functions", "kernels", "levels", "maps", "passes", "products", "trials")
 LEAST = 95  # per cent of the lines of each of them
 WIDTHS = ((16, 4), (64, 8))  # bytes of a vector and columns of a product: SSE and NEON, and AVX-512
 BASELINE = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}  # vectors of 16 bytes, and no fma

@@ -14,7 +14,8 @@ import numpy as np
 from idl_ref.activations import MIXED, RANGES, Activation, get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
-from idl_ref.backends.numba import launches, recurrent
+from idl_ref.backends.numba import blocks, launches, recurrent
+from idl_ref.backends.numba.blocks import Levels
 from idl_ref.backends.numba.launches import Prepared
 from idl_ref.backends.numba.one_sample import OneSample
 from idl_ref.backends.numpy import layer as definition
@@ -35,6 +36,7 @@ class Layer(definition.Layer):
     memory = "F"
     sample_class = OneSample
     _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # for the forward and the adjoint equation
+    _levels: tuple[Levels | None, Levels | None] = (None, None)  # for the forward and the adjoint equation
 
     def prepared(self, equation: Equation, options: SolveOptions) -> Prepared | None:
         """Return the data of a solve that do not depend on its columns; None if there is nothing to compile for it."""
@@ -50,9 +52,28 @@ class Layer(definition.Layer):
             self._prepared = (self._prepared[0], prepared) if adjoint else (prepared, self._prepared[1])
         return prepared
 
+    def levels(self, prepared: Prepared, equation: Equation) -> Levels | None:
+        """Return the blocks by which an equation is solved, in compiled form; None if there are none, or cycles.
+
+        They have one φ; where every row has its own, blocks are taken one by one, with compiled products.
+        """
+        if equation.activation.code == MIXED:
+            return None
+        adjoint = equation.S is not None
+        parts = self.parts(prepared.options.method, equation.factors, adjoint) if prepared.method == "blocks" else ()
+        if not parts or any(part.layer for part in parts):
+            return None
+        known = self._levels[adjoint]
+        if known is None:
+            known = Levels.of(parts, len(equation.Z), equation.Z.dtype)
+            self._levels = (self._levels[0], known) if adjoint else (known, self._levels[1])
+        return known
+
     def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
         """Solve an equation of this layer by compiled kernels."""
         prepared = self.prepared(equation, options)
+        if prepared is not None and (levels := self.levels(prepared, equation)):
+            return blocks.solve(levels, equation, X0)
         if prepared is None or prepared.method == "blocks":
             return super().iterate(equation, X0, options)
         if X0 is not None:
@@ -60,15 +81,19 @@ class Layer(definition.Layer):
         return launches.solve(prepared, equation, X0)
 
     def forward(self, U: np.ndarray, X0: np.ndarray | None = None) -> ForwardPass:
-        """Compute Z = B U, X = φ(A X + Z) and Y = C X + D U, in one launch if the method is Picard's."""
+        """Compute Z = B U, X and Y = C X + D U, in one launch for Picard's method, and for blocks without a cycle."""
         weights, options = self.weights, self.options.forward
         Z = np.empty((U.shape[1], len(weights.B)), weights.B.dtype).T
         equation = Equation(weights.factors, self.activation, None, Z)
-        prepared = self.prepared(equation, options)
-        if X0 is not None or prepared is None or prepared.method == "blocks" or not U.size:
+        prepared = self.prepared(equation, options) if U.size else None
+        levels = None if prepared is None else self.levels(prepared, equation)
+        if prepared is None or (levels is None and (X0 is not None or prepared.method == "blocks")):
             return super().forward(U, X0)
         U = self.inputs(U)
-        solution, Y = launches.forward(prepared, equation, weights, U)
+        if levels is not None:
+            solution, Y = blocks.forward(levels, equation, weights, U, X0)
+        else:
+            solution, Y = launches.forward(prepared, equation, weights, U)
         phi = self.activation
         if options.certificate == "sharp" or phi.name in RANGES or phi.code == MIXED:
             solution = self.finished(solution, equation, options)
@@ -133,8 +158,9 @@ def warmup(dtype: np.dtype) -> None:
     """Compile every solver for one dtype by solving a small equation with each of them."""
     half, shift = np.eye(2, dtype=dtype) / 2, np.eye(2, k=1, dtype=dtype)
     Z = np.ones((2, 2), dtype)
-    methods_used: tuple[Method, ...] = ("picard", "anderson", "newton", "substitution")
-    for A, method in zip((half, half, half, shift), methods_used, strict=True):
+    methods_used: tuple[Method, ...] = ("picard", "anderson", "newton", "substitution", "blocks")
+    for A, method in zip((half, half, half, shift, shift), methods_used, strict=True):
         options = SolveOptions(method=method)
         layer = Layer(Weights.of((A,)), get("relu"), Options(options, options))
         layer.solve(layer.equation(Z))
+    Layer(Weights((shift,), shift, shift), get("relu"), Options(options, options)).forward(Z)  # the last one: blocks

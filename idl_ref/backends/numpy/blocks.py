@@ -66,27 +66,40 @@ class Part(NamedTuple):
         own, norm, phi = None, 0.0, layer.activation.take(block.rows)
         if block.cycle is not None:
             A = block.cycle.T if adjoint else block.cycle
-            own, norm = (
-                layer.part(A, phi),
-                SAFETY * fac.norm_inf((A,) if adjoint else certificate.contracting((A,), phi)),
-            )
+            scaled = (A,) if adjoint else certificate.contracting((A,), phi)
+            own, norm = layer.part(A, phi), SAFETY * fac.norm_inf(scaled)
         rounding = certificate.rounding((block.F,), phi, block.F.dtype, norm)
         return cls(block, _norms(block, adjoint), rounding, own, LINEAR if adjoint else phi)
 
 
 class Columns:
-    """What is known of the columns of an equation, block by block."""
+    """What is known of the columns of an equation, block by block.
 
-    def __init__(self, equation: Equation, X0: np.ndarray | None, parts: tuple[Part, ...]) -> None:
-        m, adjoint = equation.Z.shape[1], equation.S is not None
-        self.equation, self.X0, self.X = equation, X0, np.empty_like(equation.Z)
+    Attributes
+    ----------
+    constants, sizes, errors : (blocks, m) arrays
+        The norms of the constant terms, those of the answers, and the bounds of their errors.
+    lipschitz : (blocks, m) array
+        Lip(φ), in the adjoint equation max(S_b).
+    """
+
+    def __init__(self, parts: tuple[Part, ...], equation: Equation, X0: np.ndarray | None, X: np.ndarray) -> None:
+        m = equation.Z.shape[1]
+        self.parts, self.equation, self.X0, self.X = parts, equation, X0, X
         self.status, self.iterations = np.zeros(m, np.int8), np.ones(m, np.intp)
         self.step = np.zeros(m)
-        # The norms of the constant terms, of the answers and of the errors, block by block.
-        self.constants = np.array([_size(equation.Z[part.block.rows], adjoint) for part in parts]).reshape(
-            len(parts), m
-        )
-        self.sizes, self.errors = np.zeros(self.constants.shape), np.zeros(self.constants.shape)
+        self.constants, self.sizes, self.errors = np.zeros((3, len(parts), m))
+        each = [part.rounding.lipschitz if equation.S is None else np.nan for part in parts]
+        self.lipschitz = np.repeat(np.reshape(each, (-1, 1)), m, axis=1)
+
+    def measure(self) -> None:
+        """Compute the norms of what is given."""
+        (_, _, S, Z) = self.equation
+        for number, part in enumerate(self.parts):
+            rows = part.block.rows
+            self.constants[number] = _size(Z[rows], S is not None)
+            if S is not None:
+                self.lipschitz[number] = column_max(S[rows])
 
     @cached_property
     def asked(self) -> np.ndarray:
@@ -95,14 +108,24 @@ class Columns:
             1.0, column_max(self.equation.Z) if self.equation.S is not None else self.constants.max(axis=0)
         )
 
+    def bound(self, number: int, own: np.ndarray | float | None = None) -> None:
+        """Bound the errors of a block by those of earlier blocks, and by `own`, that of its equation as it was solved.
+
+        Without an `own`, the block has no cycle, and its own error is the rounding of φ.
+        """
+        part, adjoint = self.parts[number], self.equation.S is not None
+        if own is None:
+            r, entries = part.rounding, len(part.block.F)
+            own = ULPS * r.unit * self.sizes[number] + r.underflow * (entries if adjoint else 1)
+        self.errors[number] = SAFETY * (own + _passed_on(self, number, part))
+
     def solution(self) -> Solution:
         """Return the solution; a column is NaN if it, or what it is computed from, is not finite."""
-        S = self.equation.S
-        started = np.isfinite(self.constants).all(axis=0)
-        for M in (S, self.X0):
-            started &= True if M is None else np.isfinite(M).all(axis=0)
+        started = np.isfinite(self.constants).all(axis=0) & np.isfinite(self.lipschitz).all(axis=0)
+        if self.X0 is not None:
+            started &= np.isfinite(self.X0).all(axis=0)
         lost = ~(started & np.isfinite(self.sizes).all(axis=0))
-        bound = self.errors.max(axis=0, initial=0.0) if S is None else self.errors.sum(axis=0)
+        bound = self.errors.max(axis=0, initial=0.0) if self.equation.S is None else self.errors.sum(axis=0)
         if lost.any():
             self.X[:, lost], self.step[lost], bound[lost] = np.nan, np.nan, np.inf
             self.status[lost], self.iterations[~started] = int(Status.NONFINITE), 0
@@ -116,6 +139,7 @@ def constant(layer: Layer, parts: tuple[Part, ...], B: np.ndarray, U: np.ndarray
         of_block = B[part.block.rows]
         inputs = as_range(np.flatnonzero(of_block.any(axis=0)))
         Z[part.block.rows] = layer.multiply(of_block[:, inputs], U[inputs])
+    Z[:, ~np.isfinite(U).all(axis=0)] = np.nan  # An input that is not finite counts even if no block reads it.
     return Z
 
 
@@ -127,8 +151,9 @@ def solve(
     A column has taken as many iterations as the block that took most of them; units without a cycle take one. Its step
     is the largest one of its blocks.
     """
-    columns = Columns(equation, X0, parts)
+    columns = Columns(parts, equation, X0, np.empty_like(equation.Z))
     with np.errstate(over="ignore", invalid="ignore"):  # The status of a column reports overflow, not a warning.
+        columns.measure()
         for number, part in enumerate(parts):
             block = part.block
             P = equation.Z[block.rows]
@@ -137,22 +162,21 @@ def solve(
                 P += equation.Z[block.rows]
             S = None if equation.S is None else equation.S[block.rows]
             own = Equation(() if block.cycle is None else (block.cycle,), part.activation, S, P)
-            _settle(columns, number, part, own, options)
+            _settle(columns, number, own, options)
     return columns.solution()
 
 
-def _settle(columns: Columns, number: int, part: Part, own: Equation, options: SolveOptions) -> None:
+def _settle(columns: Columns, number: int, own: Equation, options: SolveOptions) -> None:
     """Compute the units of a block from their P, which is the constant term of `own`, and bound their errors."""
-    block, adjoint = part.block, own.S is not None
+    part = columns.parts[number]
     if part.layer is None:
-        G = own.activation.phi(own.Z)
+        G, bound = own.activation.phi(own.Z), None
         G = G if own.S is None else own.S * G
-        bound = ULPS * part.rounding.unit * _size(G, adjoint) + part.rounding.underflow * len(G)
     else:
         solution = _cycle(columns, part, own, options)
         G, bound = solution.X, solution.error_bound
-    columns.X[block.rows], columns.sizes[number] = G, _size(G, adjoint)
-    columns.errors[number] = SAFETY * (bound + _passed_on(columns, number, part, own))
+    columns.X[part.block.rows], columns.sizes[number] = G, _size(G, own.S is not None)
+    columns.bound(number, bound)
 
 
 def _cycle(columns: Columns, part: Part, own: Equation, options: SolveOptions) -> Solution:
@@ -182,16 +206,15 @@ def _cycle(columns: Columns, part: Part, own: Equation, options: SolveOptions) -
     return found
 
 
-def _passed_on(columns: Columns, number: int, part: Part, own: Equation) -> np.ndarray:
+def _passed_on(columns: Columns, number: int, part: Part) -> np.ndarray:
     """Return what the errors of earlier blocks, and the rounding of P, add to the error of a block.   -> (m,)"""
-    block, r, adjoint = part.block, part.rounding, own.S is not None
-    m = own.Z.shape[1]
+    block, r, adjoint = part.block, part.rounding, columns.equation.S is not None
     if not block.sources.size:
-        return np.zeros(m)
-    lipschitz = np.full(m, r.lipschitz) if own.S is None else column_max(own.S).astype(np.float64)
+        return np.zeros(columns.X.shape[1])
+    lipschitz = columns.lipschitz[number]
     incoming = part.norms @ columns.errors[block.sources]
     size = part.norms @ columns.sizes[block.sources] + columns.constants[number]
-    delta = lipschitz * (incoming + r.gamma * size + r.underflow * (len(own.Z) if adjoint else 1))
+    delta = lipschitz * (incoming + r.gamma * size + r.underflow * (len(block.F) if adjoint else 1))
     if block.cycle is None:
         return delta
     forward = (block.cycle.T,) if adjoint else certificate.contracting((block.cycle,), part.activation)
