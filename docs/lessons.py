@@ -15,6 +15,7 @@ ORDER = (
     "monotone_methods",
     "feedforward_as_triangular",
     "composition",
+    "activation_per_row",
     "projection_or_rescaling",
     "perron_spirals",
     "rank_sweep",
