@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         preprocessing,
         report,
         settings,
+        sparse,
         tables,
         train,
         weights,
@@ -97,6 +98,7 @@ __all__ = [
     "settings",
     "solve_adjoint",
     "solve_equilibrium",
+    "sparse",
     "tables",
     "train",
     "warmup",
@@ -181,6 +183,8 @@ def _import_module(name: str) -> None:
         import idl_ref.report
     elif name == "settings":
         import idl_ref.settings
+    elif name == "sparse":
+        import idl_ref.sparse
     elif name == "tables":
         import idl_ref.tables
     elif name == "train":

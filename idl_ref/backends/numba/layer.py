@@ -49,7 +49,8 @@ class Layer(definition.Layer):
         """Return the data of a solve that do not depend on its columns; None if there is nothing to compile for it."""
         adjoint = equation.S is not None
         known = options.method in (*methods.COMPILED, "blocks")
-        if not (known and equation.Z.size and equation.factors[-1].size) or fac.is_sparse(equation.factors):
+        F = equation.factors[-1]
+        if not (known and equation.Z.size and F.size) or type(F) is CompiledSparse:
             return None
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.options is not options:
