@@ -78,7 +78,7 @@ with tempfile.TemporaryDirectory() as folder:
         spec.loader.exec_module(exported)
         assert np.abs(exported.predict(samples) - Y).max() <= bound
 
-for f in (idl_ref.ImplicitFunctionInf, idl_ref.ImplicitFunctionRows, idl_ref.ImplicitFunctionTriu):
+for f in (getattr(idl_ref, f"ImplicitFunction{name}") for name in ("Inf", "Rows", "Perron", "Monotone", "Triu")):
     model = idl_ref.ImplicitModel(5, 3, 9, f=f, bias=True, seed=0)
     assert idl_ref.check_gradients(model, rng.standard_normal((4, 5)), rng.integers(0, 3, 4)).passed
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from idl_ref.functions import (
         ImplicitFunction,
         ImplicitFunctionInf,
+        ImplicitFunctionMonotone,
         ImplicitFunctionPerron,
         ImplicitFunctionRows,
         ImplicitFunctionTriu,
@@ -63,6 +64,7 @@ __all__ = [
     "ImplicitClassifier",
     "ImplicitFunction",
     "ImplicitFunctionInf",
+    "ImplicitFunctionMonotone",
     "ImplicitFunctionPerron",
     "ImplicitFunctionRows",
     "ImplicitFunctionTriu",
@@ -111,7 +113,7 @@ def _import_name(name: str) -> None:
     """Bind `name`, if it is a public class or function, as a global of this package."""
     global SGD, Activation, Adam, ConvergenceWarning, FileFormatError, History, ImplicitClassifier, ImplicitFunction
     global ImplicitFunctionInf, ImplicitFunctionPerron, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
-    global ImplicitRegressor
+    global ImplicitFunctionMonotone, ImplicitRegressor
     global NotConvergedError, Optimizer, Prediction, Predictor, Solution, SolveOptions, Status, certify
     global check_gradients, fit, load, available_backends, solve_adjoint, solve_equilibrium, warmup
     if name == "Activation":
@@ -126,6 +128,7 @@ def _import_name(name: str) -> None:
         from idl_ref.functions import (
             ImplicitFunction,
             ImplicitFunctionInf,
+            ImplicitFunctionMonotone,
             ImplicitFunctionPerron,
             ImplicitFunctionRows,
             ImplicitFunctionTriu,

@@ -9,9 +9,11 @@ Each class defines such a map, and its pullback, which takes gradients of the ef
 | ImplicitFunctionTriu  | the strict upper triangle of A                          |
 | ImplicitFunctionRows  | each row projected on the ℓ1 ball of radius κ           |
 | ImplicitFunctionPerron| A min(1, κ/λ) with the Perron root λ of |A|             |
+| …Monotone             | κ I − Pᵀ P + Q − Qᵀ, P and Q the triangles of √κ I − A  |
 
 For A = L Rᵀ of low rank, the map is applied to L and to Rᵀ, so that ‖A‖∞ ≤ ‖L‖∞ ‖Rᵀ‖∞ ≤ κ². ImplicitFunctionPerron
-takes L and Rᵀ together: the Perron root of |L||Rᵀ| is then at most κ².
+takes L and Rᵀ together: the Perron root of |L||Rᵀ| is then at most κ². The triangles of ImplicitFunctionTriu and
+ImplicitFunctionMonotone need a dense A.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from idl_ref import checks, perron, wellposed
+from idl_ref import checks, monotone, perron, wellposed
 from idl_ref.factors import Factors
 
 __all__ = [
     "ImplicitFunction",
     "ImplicitFunctionInf",
+    "ImplicitFunctionMonotone",
     "ImplicitFunctionPerron",
     "ImplicitFunctionRows",
     "ImplicitFunctionTriu",
@@ -268,6 +271,47 @@ class ImplicitFunctionPerron(ImplicitFunction):
         return perron.active_set(factors, self.kappa)
 
 
+class ImplicitFunctionMonotone(ImplicitFunction):
+    """Uses W = κ I − Pᵀ P + Q − Qᵀ, which makes I − W monotone, so that ‖W‖ may have any size.
+
+    P = √κ I − triu(A) and Q = tril(A, −1) are the two triangles of the raw A, so that A = 0 gives W = 0, and every W
+    with (W + Wᵀ)/2 ⪯ κ I has an A. With m = 1 − κ, this is the parametrisation W = (1 − m) I − Pᵀ P + Q − Qᵀ of
+    monotone operator equilibrium networks, in as many numbers as W has.
+
+    Parameters
+    ----------
+    kappa, straight_through
+        See ImplicitFunction; κ bounds the eigenvalues of (W + Wᵀ)/2, and straight_through=True is refused.
+
+    Notes
+    -----
+    The pullback of G is the upper triangle of P (G + Gᵀ), and below the diagonal G − Gᵀ. It has no kinks.
+    X = φ(W X + Z) has one solution for every φ that does not decrease, as the built-in ones. Picard's iteration need
+    not find it. "auto" and "newton" usually do, in a few steps for relu, but may fail for very large W, where φ is
+    bounded most of all; the status of a sample tells. Exports, which rely on Picard's iteration, refuse a model whose
+    Perron root is not below 1. A must be dense, because W has full rank.
+    Cost: 2 n³ flops for the map and for its pullback.
+    Source: Winston and Kolter, Monotone operator equilibrium networks, NeurIPS 2020.
+
+    Examples
+    --------
+    >>> f = ImplicitFunctionMonotone(kappa=0.25)
+    >>> (W,) = f.effective((np.array([[0.5, 0.0], [3.0, -1.0]]),))
+    >>> print(W.round(3))
+    [[ 0.25 -3.  ]
+     [ 3.   -2.  ]]
+    """
+
+    name = "monotone"
+    low_rank = False
+
+    def _map(self, F: np.ndarray) -> np.ndarray:
+        return monotone.make_monotone(F, self.kappa)
+
+    def _pull(self, F: np.ndarray, G: np.ndarray) -> np.ndarray:
+        return monotone.make_monotone_pullback(F, self.kappa, G)
+
+
 # A class that was written for torchidl may define these names, which nothing here uses. The sentences say what
 # takes their place in this library.
 _METHODS = {
@@ -300,6 +344,7 @@ FUNCTIONS: dict[str, type[ImplicitFunction]] = {
         ImplicitFunctionInf,
         ImplicitFunctionRows,
         ImplicitFunctionPerron,
+        ImplicitFunctionMonotone,
         ImplicitFunctionTriu,
         ImplicitFunction,
     )

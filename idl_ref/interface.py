@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idl_ref import activations, classes
+from idl_ref import activations, classes, monotone
 from idl_ref import preprocessing as first
 from idl_ref.activations import Activation
 from idl_ref.backends import entrywise
 from idl_ref.backends.equation import Equation
-from idl_ref.certificate import OutputBound, column_max
+from idl_ref.certificate import SAFETY, OutputBound, column_max
 from idl_ref.checks import printable
 from idl_ref.io import Describe, FileFormatError, Layout
 from idl_ref.npz import MESSAGE_LIMIT
@@ -119,6 +119,23 @@ def certified(forward: ForwardPass, activation: Activation, preprocessed: bool) 
     solution = replace(forward.solution, error_bound=np.where(np.isfinite(error), error, np.inf))
     equation = Equation(forward.weights.factors, activation, None, forward.Z)
     return entrywise.capped(solution, equation, solution.X)
+
+
+def by_monotonicity(forward: ForwardPass, activation: Activation, preprocessed: bool) -> np.ndarray:
+    """Return bounds of ‖x* − x̂‖∞ for the columns of a model whose norms give none; inf where it is not monotone.   (m,)
+
+    The bounds of `entrywise` count Z as exact. If z differs from B u by ζ in every entry, the solution differs by at
+    most c √n ζ/m in the 2-norm: the differences f and ζ fulfil f² ≤ c f (A f + ζ), so that m ‖f‖² ≤ c ⟨f, ζ⟩.
+    """
+    weights, U, Z, solution, _ = forward
+    m = monotone.margin(weights.factors, activation.lipschitz) if entrywise.listed(activation) else -np.inf
+    if not m > 0:
+        return np.full(Z.shape[1], np.inf)
+    bound = OutputBound.of(*weights[:4], activation, preprocessed)
+    zeta = bound.gamma_z * bound.B * column_max(U).astype(np.float64) + bound.underflow
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = entrywise.enclose(Equation(weights.factors, activation, None, Z), solution.X).max(axis=0, initial=0.0)
+        return SAFETY * (error + activation.lipschitz * np.sqrt(len(Z)) * zeta / m)
 
 
 def described(model: Interface, parameters: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

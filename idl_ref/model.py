@@ -34,8 +34,8 @@ class ImplicitModel(Interface, Composable):
     input_dim, output_dim, hidden_dim : int
         The number of inputs p, of outputs q, and of hidden units n.
     f : subclass of ImplicitFunction
-        The constraint on A: ImplicitFunctionInf (the default), ImplicitFunctionRows, ImplicitFunctionPerron or
-        ImplicitFunctionTriu keep the model well posed, and ImplicitFunction leaves A as it is.
+        The constraint on A: ImplicitFunctionInf (the default), …Rows, …Perron, …Monotone or …Triu keep the model well
+        posed, and ImplicitFunction leaves A as it is.
     no_D : bool
         Make a model without D, so that Ŷ = C X.
     bias : bool

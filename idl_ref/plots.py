@@ -29,8 +29,28 @@ if TYPE_CHECKING:
 __all__ = ["residuals", "sparsity", "spectrum", "training_curves", "v_curve"]
 
 
-def _figure(width: float, height: float) -> Figure:
-    """Return an empty figure of the given size in inches."""
+def blank(width: float, height: float) -> Figure:
+    """Return an empty figure of the given size.
+
+    Parameters
+    ----------
+    width, height : float
+        The size in inches.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+
+    Examples
+    --------
+    >>> blank(7, 4).get_size_inches().tolist()
+    [7.0, 4.0]
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -77,7 +97,7 @@ def training_curves(history: History) -> Figure:
     >>> [axes.get_title() for axes in figure.axes]
     ['Loss', 'Accuracy', 'Iterations per sample', 'Well-posedness of A']
     """
-    figure = _figure(9, 6)
+    figure = blank(9, 6)
     epochs = np.arange(1, len(history.loss) + 1)
     axes = _axes(figure, "Loss", "epoch", "mean loss", 2, 2, 1)
     axes.semilogy(epochs, history.loss, label="training")
@@ -148,7 +168,7 @@ def residuals(
     >>> [line.get_label() for line in figure.axes[0].lines]
     ['picard', 'newton', 'κᵏ, κ = 0.7']
     """
-    figure = _figure(7, 4.5)
+    figure = blank(7, 4.5)
     axes = _axes(figure, "Step ‖g(x) − x‖∞ per iteration", "iteration", "largest step of any column")
     factors, _ = fac.check_equation(A, Z=Z)
     kappa = activations.get(activation).lipschitz * fac.norm_inf(factors)
@@ -202,7 +222,7 @@ def spectrum(A: Any) -> Figure:
     factors = fac.check_factors(A)
     low_rank = len(factors) == 2
     values = np.linalg.eigvals(factors[1] @ factors[0] if low_rank else factors[0])
-    figure = _figure(5.4, 5.8)
+    figure = blank(5.4, 5.8)
     axes = _axes(figure, "Spectrum of A", "real part", "imaginary part")
     turn = np.exp(1j * np.linspace(0, 2 * np.pi, 400))
     axes.fill(turn.real, turn.imag, color="0.95", zorder=0)
@@ -246,7 +266,7 @@ def sparsity(A: Any) -> Figure:
     """
     A = checks.real_array("A", A, np.float64)
     checks.matrix("A", A, "(n, k)")
-    figure = _figure(6, 5)
+    figure = blank(6, 5)
     zero = 100 * float((A == 0).mean()) if A.size else 0.0
     axes = _axes(figure, f"{zero:.1f} % of the entries are zero; ‖A‖∞ = {norm_inf(A):.3f}", "column", "row")
     axes.grid(visible=False)
@@ -293,7 +313,7 @@ def v_curve(model: ImplicitModel, U: Any, targets: Any, *, loss: Loss = "cross_e
     """
     steps = np.logspace(-13, -1, 37)
     errors, kinks, complex_error = difference_curve(model, U, targets, steps, loss=loss, seed=seed)
-    figure = _figure(7, 4.5)
+    figure = blank(7, 4.5)
     axes = _axes(figure, "Error of a directional derivative", "step h", "relative error")
     errors = np.maximum(errors, 1e-17)
     axes.loglog(steps, errors, ".-", label="central differences")

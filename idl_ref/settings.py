@@ -108,8 +108,8 @@ class Settings:
         without_overrides(f, lambda cls: not issubclass(cls, ImplicitFunction) or cls in FUNCTIONS.values())
         if self.is_low_rank and not f.low_rank:
             raise ValueError(
-                f"f={f.__name__} needs a dense A, because the triangle of L Rᵀ is not a product of such factors; "
-                "got is_low_rank=True: use ImplicitFunctionInf or ImplicitFunctionRows."
+                f"f={f.__name__} needs a dense A, because what it makes of L Rᵀ is not a product of such factors; "
+                "got is_low_rank=True: use ImplicitFunctionInf, ImplicitFunctionRows or ImplicitFunctionPerron."
             )
         if self.is_low_rank and self.straight_through:
             raise ValueError(

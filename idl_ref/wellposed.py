@@ -11,15 +11,21 @@ from typing import NamedTuple
 import numpy as np
 
 from idl_ref import checks
+from idl_ref.minors import PMatrix, unique_relu
+from idl_ref.monotone import Monotone, monotone
 
 __all__ = [
+    "Monotone",
+    "PMatrix",
     "PerronRoot",
+    "monotone",
     "norm_inf",
     "perron_root",
     "project_rows",
     "project_rows_pullback",
     "scale_to_norm",
     "scale_to_norm_pullback",
+    "unique_relu",
 ]
 
 

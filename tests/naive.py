@@ -199,6 +199,19 @@ def project_l1(a, kappa):
     return np.sign(a) * np.maximum(size - high, 0)
 
 
+def monotone(A, kappa):
+    """Return κ I − Pᵀ P + Q − Qᵀ with P = √κ I − (upper triangle of A), and Q its strict lower triangle."""
+    n = len(A)
+    P = [[(kappa**0.5 if i == j else 0) - (A[i][j] if j >= i else 0) for j in range(n)] for i in range(n)]
+    Q = [[A[i][j] if j < i else 0 for j in range(n)] for i in range(n)]
+    return np.array(
+        [
+            [(kappa if i == j else 0) - sum(P[k][i] * P[k][j] for k in range(n)) + Q[i][j] - Q[j][i] for j in range(n)]
+            for i in range(n)
+        ]
+    )
+
+
 def perron_root(M):
     """Return the largest eigenvalue of M ≥ 0, as uᵀ M v/uᵀ v for eigenvectors of its real part, to first order in h."""
     left, right = (np.linalg.eig(N.real.astype(float)) for N in (M.T, M))
@@ -248,7 +261,8 @@ def loss(parameters, U, targets, *, f, kappa, activation, loss, bias, steps):
     """
     U = np.hstack([U, np.ones((len(U), 1))]) if bias else np.asarray(U)
     factors = [parameters["A"]] if "A" in parameters else [parameters["L"], parameters["R"].T]
-    constrained = scale_to_root(factors, kappa) if f == "perron" else [CONSTRAINTS[f](F, kappa) for F in factors]
+    constraint = monotone if f == "monotone" else CONSTRAINTS.get(f)
+    constrained = scale_to_root(factors, kappa) if f == "perron" else [constraint(F, kappa) for F in factors]
     A = reduce(np.matmul, constrained)
     Z = parameters["B"] @ U.T
     X = np.zeros_like(Z)

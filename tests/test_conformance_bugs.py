@@ -57,6 +57,32 @@ def test_the_checks_that_come_first_exist():
     assert set(FIRST) <= {ident for ident, _ in runner.checks(Plain(), hunt().chosen)}
 
 
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+BLOCKS = {
+    "CyclesApart": "blocks-cycles-float32:forward",
+    "CyclesInOrderOfUnits": "blocks-cycles-float64:forward",
+    "NearestCycleOnly": "blocks-unrolled:forward",
+    "AdjointCyclesApart": "blocks-cycles-float32:vjp",
+    "AdjointInForwardOrder": "blocks-unrolled:vjp",
+    "GrowthGivenUp": "blocks-growth:forward",
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_bugs_about_blocks_are_found_by_blocks(name):
+    report = check_backend(BUGS[name](), groups=["blocks"])
+    assert BLOCKS[name] in [result.id for result in report.failed]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["CyclesApart", "AdjointCyclesApart", "GrowthGivenUp"])
+def test_bugs_about_blocks_are_found_by_nothing_else(name):
+    """The others leave out fewer of the couplings that the first two leave out, so that they are not found either."""
+    others = detection.Hunt(case for case in vectors.load() if case.group != "blocks")
+    assert others.first(BUGS[name]()) is None
+
+
 # --- mutants ----------------------------------------------------------------------------------------------------------
 
 

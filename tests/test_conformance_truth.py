@@ -7,6 +7,7 @@ from pathlib import Path
 import naive
 import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
 import idl_ref
 from idl_ref import activations
@@ -87,6 +88,32 @@ def _murty(A, z):
         if not wrong:
             return x
         positive ^= {wrong[0]}
+
+
+BLOCKS = [c for c in FROZEN if c.group == "blocks"]
+
+
+@pytest.mark.parametrize("case", BLOCKS, ids=lambda case: case.id)
+def test_the_truth_about_blocks_is_that_of_block_by_block_solutions(case):
+    """The strongly connected components of SciPy, each iterated to its end after those that feed it."""
+    p, truth, phi = case.problem, case.truths[0], activations.get(case.problem.activation)
+    A, Z = p.A.astype(float), p.B.astype(float) @ p.U.astype(float)
+    count, of = connected_components(A != 0, connection="strong")
+    fed_by = np.array([[(A[of == k][:, of == other] != 0).any() for other in range(count)] for k in range(count)])
+    X, left = np.zeros_like(Z), set(range(count))
+    while left:
+        k = next(k for k in left if not any(fed_by[k, other] for other in left - {k}))
+        for _ in range(400):
+            X[of == k] = phi.phi(A[of == k] @ X + Z[of == k])
+        left.remove(k)
+    assert count > 1
+    assert (np.bincount(of) > 1).sum() > 1
+    assert case.facts["norm"] > 5
+    S = phi.slope(A @ X + Z)
+    G = p.C.T.astype(float) @ case.G_Y
+    V = np.stack([np.linalg.solve(np.eye(len(A)) - s[:, None] * A.T, s * g) for s, g in zip(S.T, G.T, strict=True)], 1)
+    for name, M in {"X": X, "V": V, "A": V @ X.T, "B": V @ p.U.T.astype(float)}.items():
+        np.testing.assert_allclose(M, truth[name], rtol=1e-9, atol=1e-13 * np.abs(truth[name]).max())
 
 
 SMOOTH = [

@@ -7,6 +7,7 @@ from strategies import DTYPES, ranks, seeds, sizes
 from idl_ref import (
     ImplicitFunction,
     ImplicitFunctionInf,
+    ImplicitFunctionMonotone,
     ImplicitFunctionPerron,
     ImplicitFunctionRows,
     ImplicitFunctionTriu,
@@ -19,7 +20,7 @@ from idl_ref import (
 from idl_ref import factors as fac
 from idl_ref.functions import FUNCTIONS
 
-NAMES = ("inf", "rows", "triu", "none")  # The tests of "perron" are in test_perron.py.
+NAMES = ("inf", "rows", "triu", "none")  # The tests of "perron" and "monotone" are in files of their own.
 
 
 def test_the_seeds_classes_by_name():
@@ -27,6 +28,7 @@ def test_the_seeds_classes_by_name():
         "inf": ImplicitFunctionInf,
         "rows": ImplicitFunctionRows,
         "perron": ImplicitFunctionPerron,
+        "monotone": ImplicitFunctionMonotone,
         "triu": ImplicitFunctionTriu,
         "none": ImplicitFunction,
     } == FUNCTIONS
@@ -34,6 +36,7 @@ def test_the_seeds_classes_by_name():
         "inf": True,
         "rows": True,
         "perron": True,
+        "monotone": False,
         "triu": False,
         "none": False,
     }

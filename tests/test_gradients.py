@@ -48,7 +48,8 @@ def make(f, low_rank=False, bias=False, no_D=False, activation="relu", kappa=KAP
         *sizes, FUNCTIONS[f], no_D, bias, kappa=kappa, is_low_rank=low_rank, rank=rank if low_rank else None,
         activation=activation, seed=seed, on_failure="raise", **settings,
     )  # fmt: skip
-    size = min(size, 0.9) if f == "none" else size  # This f does not keep the model well posed.
+    # The first f does not keep the model well posed, and the second one does not make the naive iteration converge.
+    size = min(size, {"none": 0.9, "monotone": 0.2}.get(f, size))
     for F in as_factors(model.parameters):
         F *= size * kappa / max(np.abs(F).sum(axis=1).max(), 1e-30)
     return model

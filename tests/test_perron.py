@@ -249,10 +249,11 @@ def test_exports_and_the_frozen_model_agree(tmp_path):
 
 
 def test_a_p_matrix_has_one_state_that_no_norm_shows():
-    """The example of docs/perron.md: all principal minors of I − A are positive, and λ(|A|) = ‖A‖∞ = 2.5."""
-    A = np.array([[0.5, -2.0], [2.0, 0.5]])
+    """The example of docs/perron.md: all minors of I − A are positive, λ(|A|) = 2.5, and A is not monotone."""
+    A = np.array([[0.5, -4.0], [1.0, 0.5]])
+    assert idl_ref.wellposed.monotone(A).m == pytest.approx(-1, rel=1e-12)
     assert perron.root((A,)).value == pytest.approx(2.5, rel=1e-12)
-    for z, x in (((1.0, -1.0), (10 / 17, 6 / 17)), ((1.0, 1.0), (0.0, 2.0))):
+    for z, x in (((1.0, 0.0), (2 / 17, 4 / 17)), ((1.0, 1.0), (0.0, 2.0))):
         Z = np.array(z)[:, None]
         solution = idl_ref.solve_equilibrium(A, Z, options=idl_ref.SolveOptions(method="newton", tol=1e-12))
         np.testing.assert_allclose(solution.X[:, 0], x, rtol=1e-12)
@@ -265,7 +266,7 @@ def test_a_p_matrix_has_one_state_that_no_norm_shows():
                 states.append(candidate)
         assert len(states) == 1
     picard = idl_ref.SolveOptions(method="picard", on_failure="ignore")
-    assert not idl_ref.solve_equilibrium(A, np.array([[1.0], [-1.0]]), options=picard).converged
+    assert not idl_ref.solve_equilibrium(A, np.array([[1.0], [0.0]]), options=picard).converged
 
 
 def test_straight_through():

@@ -189,6 +189,7 @@ def test_explicit_zeros_repeated_and_unsorted_entries():
     assert fac.triangle((fac.from_scipy(sp.csr_array(np.triu(np.ones((3, 3)), 1))),)) == "upper"
     zero = Sparse(np.array([0.0, 0.5]), np.array([0, 1]), np.array([0, 2, 2]), (2, 2))
     assert solve_equilibrium(zero, np.ones((2, 1)), options=SolveOptions(method="substitution")).X[0, 0] == 1.5
+    assert np.isfinite(certify(zero, np.ones((2, 1)), np.array([[1.4], [1.0]]))).all()  # 0 times a bound not known yet
 
 
 def test_what_a_sparse_matrix_cannot_do_is_refused():

@@ -42,6 +42,8 @@ TYPES = {
     "idl_ref.check_gradients(model, x, x).rows[0].verdict": "str",
     "idl_ref.available_backends()": "dict[str, str]",
     "idl_ref.wellposed.perron_root(x).upper": "float",
+    "idl_ref.wellposed.monotone(x).factor": "float",
+    "idl_ref.wellposed.unique_relu(x).holds": "bool",
     "idl_ref.export.export(model, 'c', '.').plan.iterations": "int",
     "idl_ref.conformance.check_backend(idl_ref.conformance.adapters.IdlRef()).ok": "bool",
     "idl_ref.analysis.cascade(model, model)": "idl_ref.model.ImplicitModel",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idl_ref import checks
+from idl_ref import checks, plots
 from idl_ref.analysis.attacks import descend, precise
 from idl_ref.analysis.margins import METHODS, MarginMethod, bounds
 from idl_ref.analysis.questions import Question
@@ -223,11 +223,7 @@ def plot_accuracy(found: RobustAccuracy) -> Figure:
     >>> [line.get_label() for line in plot_accuracy(found).axes[0].lines]
     ['attack (PGD)', 'certified, crown']
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError('plots need matplotlib: pip install "idl-ref[plot]".') from None
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = plots.blank(7, 4.2)
     axes = figure.add_subplot()
     axes.plot(found.eps, 100 * found.attacked, "o--", color="C3", label="attack (PGD)")
     best = np.max(list(found.certified.values()), axis=0)

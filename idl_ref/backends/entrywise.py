@@ -28,6 +28,7 @@ import numpy as np
 
 from idl_ref import activations, certificate
 from idl_ref import factors as fac
+from idl_ref import monotone as mono
 from idl_ref.activations import Activation
 from idl_ref.backends.equation import Equation
 from idl_ref.certificate import SAFETY, Rounding
@@ -181,25 +182,10 @@ def monotone(e: Frame) -> np.ndarray:
     f = S ∘ (F e) has the same property, with c = 1, if all slopes in S are between 0 and 1.
     """
     factors, activation, S, _ = e.equation
-    infinite = np.full((1, e.D.shape[1]), np.inf)
-    c, n = activation.lipschitz, len(e.D)
-    if n > LARGE or not listed(activation):
-        return infinite
-    norm = c * max(fac.norm_inf(e.size), fac.norm_inf(fac.transpose(e.size)))
-    if not np.isfinite(norm):
-        return infinite
-    H = c * fac.apply(factors, np.eye(n))
-    H = np.eye(n) - (H + H.T) / 2
-    # The rounding of H, and that of its Cholesky decomposition: Higham, Accuracy and Stability, theorem 10.3.
-    loss = 4 * e.rounding.gamma * (1 + norm) + 4 * (n + 2) * EPS * (np.abs(H.diagonal()).sum() + norm + 1)
-    try:
-        shift = float(np.linalg.eigvalsh(H)[0]) - loss
-        np.linalg.cholesky(H - shift * np.eye(n))
-    except np.linalg.LinAlgError:
-        return infinite
-    mu = shift - loss
+    c, known = activation.lipschitz, listed(activation) and min(factors[-1].shape) <= LARGE
+    mu = mono.margin(factors, c) if known else -np.inf
     if not mu > 0:
-        return infinite
+        return np.full((1, e.D.shape[1]), np.inf)
     r, extra = e.residual, e.D - np.abs(e.residual)
     y = 2 * r - c * fac.apply(fac.transpose(factors), r)
     extra = extra + 4 * e.rounding.gamma * np.abs(r)

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from idl_ref import activations, checks, factors, wellposed
+from idl_ref import activations, checks, factors, reasons, wellposed
 from idl_ref.commands import rows
 from idl_ref.gradcheck import check_gradients
+from idl_ref.interface import by_monotonicity
 from idl_ref.model import load
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = (
-        "Report whether a saved model is well posed, which error bound its hidden states have, and whether its "
-        "gradients agree with the complex step and central differences. The exit status is 1 if the model could not be "
-        "shown to be well posed, if a sample does not converge, or if a gradient is wrong or cannot be judged."
+        "Report whether a saved model is well posed, and why; which error bound its hidden states have; and whether "
+        "its gradients agree with the complex step and central differences. The exit status is 1 if the model could "
+        "not be shown to be well posed, if a sample does not converge, or if a gradient is wrong or cannot be judged."
     )
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file")
@@ -45,20 +46,25 @@ def run(options: argparse.Namespace) -> int:
         U = _first(rows.source(model, options.data), options.samples)
     weights = model.effective_weights()
     norm, root = factors.norm_inf(weights.factors), wellposed.perron_root(weights.A)
-    limit = 1 / activations.get(model.activation).lipschitz
+    phi = activations.get(model.activation)
+    reason = reasons.strongest(weights.factors, phi)
     solution = model.equilibrium(U)
+    error = float(solution.error_bound.max(initial=0.0))
+    if not np.isfinite(error):
+        error = float(by_monotonicity(model.forward_pass(U), phi, model.preprocessing is not None).max(initial=0.0))
     sign = "≤" if model.is_low_rank else "="
     print(model)
     print(
         f"‖A‖∞ {sign} {norm:.6f}   Perron root of |A| ≤ {root.upper:.6f}   "
-        f"the model is well posed if one of them is below {limit:g}"
+        f"the model is well posed if one of them is below {1 / phi.lipschitz:g}"
     )
+    print(f"strongest reason: {f'{reason.name}; {reason.text}' if reason else 'none was found'}")
     print(
         f"{int(solution.succeeded.sum())} of {len(U)} samples converged in at most "
         f"{int(solution.iterations.max(initial=0))} iterations; "
-        f"the error of X is at most {solution.error_bound.max(initial=0.0):.1e} in the ∞-norm"
+        f"the error of X is at most {error:.1e} in the ∞-norm"
     )
-    well_posed = root.upper < limit and solution.converged
+    well_posed = reason is not None and solution.converged
     if solution.converged:
         if model.output_dim == 1 or (model.columns is not None and model.classes is None):
             Y = model(U)

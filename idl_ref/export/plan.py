@@ -49,7 +49,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations
+from idl_ref import activations, reasons
 from idl_ref import factors as fac
 from idl_ref.activations import LEAK
 from idl_ref.certificate import SAFETY, ULPS, limits
@@ -238,7 +238,7 @@ def _completed(plan: Plan, to: str) -> Plan:
     iterations, left = M.first_below(np.maximum(f, small), tolerance / 4, MOST_ITERATIONS)
     ones = M.resolvent(np.ones_like(f))
     if iterations > MOST_ITERATIONS or not np.isfinite(ones).all():
-        raise ValueError(_too_many(iterations, factors))
+        raise ValueError(_too_many(iterations, factors, activations.get(plan.activation)))
     X = np.minimum(M.resolvent(f), cap)
     P = M(X) + grown * plan.lipschitz * Z
     rho = sums.gamma * P + ULPS * eps / 2 * np.minimum(P + formula.at_zero, cap) + least
@@ -302,13 +302,17 @@ def _refuse_overflow(plan: Plan, X: np.ndarray, P: np.ndarray) -> None:
         )
 
 
-def _too_many(iterations: int, factors: fac.Factors) -> str:
+def _too_many(iterations: int, factors: fac.Factors, phi: activations.Activation) -> str:
     """The message for a model whose iterations cannot be bounded by MOST_ITERATIONS."""
     would = "no number is known to suffice" if iterations == sys.maxsize else f"about {iterations} would be needed"
+    way_out = "train it with an f that keeps ‖A‖∞ below 1, give it a larger tol, or serve it with model.freeze()"
+    reason = reasons.strongest(factors, phi) if iterations == sys.maxsize else None
+    if reason and reason.name in ("monotone", "cycles", "P-matrix"):
+        would += f", although its state is unique ({reason.name}), because exported code makes Picard's iteration"
+        way_out = "serve it with model.freeze(), or train it with an f that keeps ‖A‖∞ or the Perron root below 1"
     return (
         f"a model can be exported if its iterations can be bounded, by {MOST_ITERATIONS} at most; got a model with "
-        f"‖A‖∞ = {fac.norm_inf(factors):.4f}, for which {would}: train it with an f that keeps ‖A‖∞ below 1, "
-        "give it a larger tol, or serve it with model.freeze()."
+        f"‖A‖∞ = {fac.norm_inf(factors):.4f}, for which {would}: {way_out}."
     )
 
 

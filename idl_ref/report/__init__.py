@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, factors, files, wellposed
+from idl_ref import activations, factors, files, reasons, wellposed
 from idl_ref._version import __version__
 from idl_ref.model import ImplicitModel
 from idl_ref.report import markup, results, training
@@ -111,18 +111,20 @@ def _effort(history: History) -> list[tuple[str, str]]:
 def _facts(model: ImplicitModel) -> str:
     """Return a table of what the model is."""
     weights = model.effective_weights()
-    lipschitz = activations.get(model.activation).lipschitz
+    phi = activations.get(model.activation)
+    reason = reasons.strongest(weights.factors, phi)
     size = sum(W.size for W in model.parameters.values())
     shapes = ", ".join(f"{name} {W.shape[0]} × {W.shape[1]}" for name, W in model.parameters.items())
     facts = {
         "Equations": "X = φ(A X + B U), Ŷ = C X" + ("" if model.no_D else " + D U"),
         "Inputs, hidden states, outputs": f"{model.input_dim}, {model.hidden_dim}, {model.output_dim}",
-        "Activation φ": f"{model.activation}, with the Lipschitz constant {lipschitz:g}",
+        "Activation φ": f"{model.activation}, with the Lipschitz constant {phi.lipschitz:g}",
         "Map f of A": f"{model.f.__name__}, κ = {model.kappa:g}",
         "Parameters": f"{number(size)}: {shapes}" + ("; a column of B is the bias" if model.bias else ""),
         "Number format": f"{model.dtype}",
         "‖A‖∞": number(factors.norm_inf(weights.factors)) + (", a bound" if model.is_low_rank else ""),
         "Perron root of |A|": f"at most {number(wellposed.perron_root(weights.A).upper)}",
+        "One state for every input": f"shown: {reason.text}" if reason else "not shown",
         "Solver": f"{model.method}, tolerance {model.tol:g}, at most {model.mitr} iterations",
         "Inputs are standardised": "no" if model.preprocessing is None else "yes, by the model itself",
     }

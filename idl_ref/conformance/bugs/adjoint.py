@@ -6,6 +6,7 @@ import numpy as np
 
 from idl_ref.conformance.bugs.iteration import StaleIterate
 from idl_ref.conformance.bugs.plain import Plain, registered_in
+from idl_ref.conformance.bugs.reached import without
 
 BUGS: dict[str, type[Plain]] = {}
 planted = registered_in(BUGS)
@@ -146,3 +147,19 @@ class AdjointAbsoluteStale(AdjointAbsolute):
 
     def adjoint(self, p, S, G):
         return self.pair(p, S, G)[1]
+
+
+@planted
+class AdjointCyclesApart(Plain):
+    """what a cycle of hidden units gives to other cycles left out of the adjoint"""
+
+    def transposed(self, factors):
+        return super().transposed(without(factors, "all"))
+
+
+@planted
+class AdjointInForwardOrder(Plain):
+    """the adjoint of cycles of hidden units solved once each, in the order of their first units"""
+
+    def transposed(self, factors):
+        return super().transposed(without(factors, "later"))

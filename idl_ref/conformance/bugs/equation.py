@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from idl_ref.conformance.bugs.plain import Plain, registered_in
+from idl_ref.conformance.bugs.reached import without
 
 BUGS: dict[str, type[Plain]] = {}
 planted = registered_in(BUGS)
@@ -251,3 +252,30 @@ class AbsoluteA(Plain):
 
     def factors(self, p):
         return tuple(map(np.abs, super().factors(p)))
+
+
+# --- blocks of units --------------------------------------------------------------------------------------------------
+
+
+@planted
+class CyclesApart(Plain):
+    """what a cycle of hidden units gets from other cycles left out"""
+
+    def factors(self, p):
+        return without(super().factors(p), "all")
+
+
+@planted
+class CyclesInOrderOfUnits(Plain):
+    """cycles of hidden units solved once each, in the order of their first units and not in that of the couplings"""
+
+    def factors(self, p):
+        return without(super().factors(p), "later")
+
+
+@planted
+class NearestCycleOnly(Plain):
+    """what a cycle of hidden units gets from others left out where it also gets it over a third one"""
+
+    def factors(self, p):
+        return without(super().factors(p), "far")

@@ -88,6 +88,20 @@ class AbsoluteStale(AbsoluteTolerance, StaleIterate):
 
 
 @planted
+class GrowthGivenUp(Plain):
+    """an iteration given up as divergent once a step is a million times the first one"""
+
+    def iterate(self, g, noise, Z, X, p):
+        first = np.abs(g(X) - X).max(axis=0, initial=0.0)
+
+        def watched(X):
+            G = g(X)
+            return np.where(np.abs(G - X).max(axis=0, initial=0.0) > 1e6 * first, G.dtype.type(np.nan), G)
+
+        return super().iterate(watched, noise, Z, X, p)
+
+
+@planted
 class CapIgnored(Plain):
     """stopped after 300 iterations whatever max_iter allows"""
 

@@ -28,5 +28,6 @@ FIRST: tuple[str, ...] = (
     "cycle-one:forward", "cycle-rotation:forward", "size-m-1025-float32:forward", "size-n-127-float32:forward",
     "ball-judged:forward", "size-m-4097-float32:forward", "size-n-1025-float64:forward",
     "activation-softplus-low-rank-float64:repeat", "protocol-later:dense", "protocol-shared-inputs:dense",
+    "blocks-growth:forward", "blocks-unrolled:forward", "blocks-unrolled:vjp",
     "protocol-changed:dense", "protocol-cap:dense", "protocol-threads:dense",
 )  # fmt: skip

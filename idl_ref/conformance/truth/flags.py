@@ -35,6 +35,11 @@ FLAGS: dict[str, tuple[str, str, str]] = {
         PAPER,
     ),
     "perron": ("‖A‖∞ used where only the Perron root of |A| is below 1", "well-posed models are refused", PAPER),
+    "blocks": (
+        "blocks of units solved without what other blocks give them",
+        "models made of parts, and unrolled recurrent ones, are wrong",
+        PAPER,
+    ),
     "reported": ("a failure that is not reported", "numbers that do not solve the equation are used", TORCHIDL),
     "cap": (
         "max_iter ignored, or not reported when it is reached",

@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "d6be0e1c58be52805411bb9dce193003d60ae8ff917a1066760fd5a9795344c9"
+SHA256 = "dfaab8209e6fecc6f6bd22739ebf628ac8c332dc3fa135674fe279ad2665f910"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 

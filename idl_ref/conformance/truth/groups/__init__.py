@@ -1,5 +1,6 @@
 """The groups of cases, by name: each is a function that yields the cases without their truth."""
 
+from idl_ref.conformance.truth.groups.blocks import blocks
 from idl_ref.conformance.truth.groups.equation import activations, ball, contraction, counts, ill_posed, kinks, stopping
 from idl_ref.conformance.truth.groups.inputs import (
     functions,
@@ -16,7 +17,7 @@ from idl_ref.conformance.truth.groups.rounding import cycles, rows
 GROUPS = {
     group.__name__.replace("_", "-"): group
     for group in (
-        contraction, activations, stopping, counts, ball, ill_posed, kinks,
+        contraction, activations, stopping, counts, ball, blocks, ill_posed, kinks,
         shapes, ranks, precision, scales, storage, rows, cycles, memory, not_finite, functions,
     )
 }  # fmt: skip
