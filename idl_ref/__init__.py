@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         preprocessing,
         report,
         settings,
+        sparse,
         tables,
         train,
         weights,
@@ -99,6 +100,7 @@ __all__ = [
     "settings",
     "solve_adjoint",
     "solve_equilibrium",
+    "sparse",
     "tables",
     "train",
     "warmup",
@@ -184,6 +186,8 @@ def _import_module(name: str) -> None:
         import idl_ref.report
     elif name == "settings":
         import idl_ref.settings
+    elif name == "sparse":
+        import idl_ref.sparse
     elif name == "tables":
         import idl_ref.tables
     elif name == "train":

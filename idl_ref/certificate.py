@@ -42,6 +42,8 @@ ROUNDED = 4
 STALLED = 2
 Number = Any  # A float, or an array of floats.
 EPS = sys.float_info.epsilon
+# For a sparse A, the vector v that bounds the inverse has at most TERMS terms, fewer if (I − c|A|) v > SHARE before.
+TERMS, SHARE = 1000, 0.5
 SAFETY = 1 + 1e-9  # This factor covers the rounding of this module's own float64 arithmetic.
 
 
@@ -62,6 +64,8 @@ def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
     v > 0 will do, because w makes up for every rounding of this check: an inaccurate v makes the bound larger, or inf.
     For A = L Rᵀ, |L||R|ᵀ takes the place of |A|, and v is found by a solve in r dimensions.
     """
+    if fac.is_sparse(factors):
+        return sparse_resolvent_norm(factors, lipschitz)
     F = [np.abs(F).astype(np.float64) for F in factors]
     F[0] = lipschitz * F[0]
     if not all(np.isfinite(f).all() for f in F):
@@ -90,7 +94,32 @@ def resolve(factors: fac.Factors, E: np.ndarray) -> np.ndarray:
     return E + L @ np.linalg.solve(np.eye(len(Rt)) - Rt @ L, Rt @ E)
 
 
-def triangular_resolvent_norm(F: np.ndarray, upper: bool) -> float:
+def sparse_resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
+    """Return what `resolvent_norm` does, for a sparse A, which is not filled up with zeros.
+
+    v is a partial sum of the Neumann series of the inverse, 1 + c|A| 1 + (c|A|)² 1 + …, until (I − c|A|) v > 0.
+    """
+    F = abs(factors[0]).astype(np.float64)
+    F = F.with_data(lipschitz * F.data)
+    if not np.isfinite(F.data).all():
+        return np.inf
+    side = fac.triangle(factors)
+    if side is not None:
+        return triangular_resolvent_norm(F, side == "upper")
+    ones = np.ones(len(F))
+    v, terms = ones, F.shape[1] + 4
+    for _ in range(TERMS):
+        Fv = F @ v
+        w = v - Fv - terms * EPS * (v + Fv)  # A lower bound of (I − c|A|) v, its rounding included.
+        if not np.isfinite(Fv).all() or (w > SHARE).all():
+            break
+        v = ones + Fv
+    if not (np.isfinite(w).all() and (w > 0).all()):
+        return np.inf
+    return float(v.max(initial=1.0) / w.min(initial=1.0)) * (1 + 2 * EPS)
+
+
+def triangular_resolvent_norm(F: Any, upper: bool) -> float:
     """Return an upper bound of ‖(I − F)⁻¹‖∞ for a strictly triangular F ≥ 0, the largest vᵢ = 1 + Σⱼ F_ij vⱼ.
 
     All terms are nonnegative, so that each row multiplies the relative error of v by at most 1 + γ.
@@ -98,8 +127,8 @@ def triangular_resolvent_norm(F: np.ndarray, upper: bool) -> float:
     n = len(F)
     v = np.ones(n)
     for i in range(n - 1, -1, -1) if upper else range(n):
-        known = slice(i + 1, n) if upper else slice(0, i)
-        v[i] += F[i, known] @ v[known]
+        row, known = fac.row(F, i, slice(i + 1, n) if upper else slice(0, i))
+        v[i] += row[0] @ v[known]
     norm = float(v.max(initial=1.0)) * SAFETY * float(np.exp(n * (n + 4) * EPS))
     return norm if np.isfinite(norm) else np.inf
 
@@ -116,7 +145,7 @@ def contracting(factors: fac.Factors, activation: Activation) -> fac.Factors:
     if (each == largest).all():
         return factors
     ratios = np.exp2(np.ceil(np.log2(each / largest)))
-    return factors[0].astype(np.float64) * ratios, *factors[1:]
+    return fac.scaled(factors[0].astype(np.float64), ratios), *factors[1:]
 
 
 class Rounding(NamedTuple):
@@ -146,7 +175,11 @@ def numbers(dtype: np.dtype) -> tuple[float, float, float]:
 def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm: float) -> Rounding:
     """Return the constants for one application; `norm` is ‖A‖∞, also in the adjoint equation, as ‖Aᵀ‖₁ = ‖A‖∞."""
     eps, tiny, largest = numbers(dtype)
-    sums, enlarged = factors[0].shape[1], 1.0  # `sums` is the total length of the inner products of one application.
+    # In a sparse matrix, the longest row or column counts, as both A and Aᵀ are multiplied by.
+    sums, enlarged = (
+        factors[0].longest if fac.is_sparse(factors) else factors[0].shape[1],
+        1.0,
+    )  # `sums` is the total length of the inner products of one application.
     if len(factors) > 1:
         sums += factors[1].shape[1]
         # F₁ multiplies an underflow error of F₂ x by at most ‖F₁‖, in either norm at most the sum of all |F₁|.

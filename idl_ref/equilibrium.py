@@ -34,8 +34,9 @@ def solve_equilibrium(
 
     Parameters
     ----------
-    A : (n, n) array, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
-        The product of a pair is never formed.
+    A : (n, n) array or sparse matrix, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
+        The product of a pair is never formed. A sparse matrix of SciPy's, or an `idl_ref.sparse.Sparse`, is not
+        filled up with zeros, except by method="newton".
     Z : (n, m) array
         The constant term, one column per sample; Z = B U in a model. With backend="cuda", Z may also be an array on the
         device, of any library with `__cuda_array_interface__`; X is then an array on the device too.
@@ -72,7 +73,7 @@ def solve_equilibrium(
     In the ∞-norm, the right-hand side is Lipschitz continuous with the constant κ = Lip(φ) ‖A‖∞. If κ < 1, it is a
     contraction, and the solution exists and is unique. The computation is in float32 if all arrays are float32, else in
     float64.
-    Cost per iteration: 2 n² m flops for a dense A, 4 n r m flops for a pair.
+    Cost per iteration: 2 n² m flops for a dense A, 4 n r m flops for a pair, 2 m for each entry of a sparse A.
     Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021).
 
     Examples
@@ -89,7 +90,7 @@ def solve_equilibrium(
     factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
     phi = activations.get(activation, factors[0].shape[0])
     backend = activation_names.backend_for(phi, backend)
-    checks.place(backend, options.stream, *factors, Z, X0)
+    _place(backend, options, factors, Z, X0)
     layer = twin(backend).Layer(Weights.of(factors), phi, Options(options, options))
     solution = layer.solve(layer.equation(Z), X0)
     return report(solution, factors, options, "forward", "max_iter")
@@ -112,8 +113,9 @@ def solve_adjoint(
 
     Parameters
     ----------
-    A : (n, n) array, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
-        The same A as in the forward equation; this function transposes it, as a view.
+    A : (n, n) array or sparse matrix, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
+        The same A as in the forward equation; this function transposes it, as a view. A sparse A is transposed once
+        per call.
     S, G : (n, m) arrays
         The slopes, and the gradient with respect to X, one column per sample.
     V0 : (n, m) array, optional
@@ -143,7 +145,7 @@ def solve_adjoint(
     In the 1-norm, the right-hand side of a column is Lipschitz continuous with the constant κ = max(S) ‖A‖∞, because
     ‖Aᵀ‖₁ = ‖A‖∞. If κ < 1, it is a contraction, and the solution exists and is unique.
     For a pair (L, R) of low rank, "auto" solves (I − Lᵀ S R) t = Lᵀ S G exactly, and V = S ∘ (R t + G).
-    Cost per iteration: 2 n² m flops for a dense A, 4 n r m flops for a pair.
+    Cost per iteration: 2 n² m flops for a dense A, 4 n r m flops for a pair, 2 m for each entry of a sparse A.
     Source: implicit differentiation of X = φ(A X + Z); El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data
     Sci. 3 (2021), section on training.
 
@@ -158,7 +160,7 @@ def solve_adjoint(
     """
     _check_options(options)
     factors, (S, G, V0) = fac.check_equation(A, S=S, G=G, V0=V0)
-    checks.place(backend, options.stream, *factors, S, G, V0)
+    _place(backend, options, factors, S, G, V0)
     layer = twin(backend).Layer(Weights.of(factors), activations.get("identity"), Options(options, options))
     solution = layer.solve(layer.adjoint(S, G), V0)
     return report(solution, factors, options, "adjoint", "max_iter")
@@ -169,7 +171,7 @@ def certify(A: Any, Z: Any, X: Any, *, activation: AnyActivation = "relu", S: An
 
     Parameters
     ----------
-    A : (n, n) array, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
+    A : (n, n) array or sparse matrix, or a pair (L, R) of (n, r) arrays with A = L Rᵀ
         As in `solve_equilibrium`; with S, as in `solve_adjoint`, which is the same A, not its transpose.
     Z : (n, m) array
         The constant term of X = φ(A X + Z); with S, the gradient G of the adjoint equation V = S ∘ (Aᵀ V + G).
@@ -220,6 +222,15 @@ def certify(A: Any, Z: Any, X: Any, *, activation: AnyActivation = "relu", S: An
     if any(isinstance(array, checks.OnDevice) for array in (*factors, S, Z, X)):
         raise ValueError("A, Z, X and S must be in the memory of the host; got an array on a CUDA device: copy it.")
     return entrywise.enclose(equation, X)
+
+
+def _place(backend: Backend, options: SolveOptions, factors: fac.Factors, *arrays: Any) -> None:
+    """Refuse arrays, and a sparse A, for a backend that does not compute with them."""
+    checks.place(backend, options.stream, *factors, *arrays)
+    if backend == "cuda" and fac.is_sparse(factors):
+        raise ValueError(
+            'a sparse A needs backend="numba" or "numpy"; got backend="cuda": choose one of them, or pass A.toarray().'
+        )
 
 
 def _check_options(options: Any) -> None:

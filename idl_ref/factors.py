@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from idl_ref import checks
+from idl_ref import checks, sparse
+from idl_ref.sparse import Sparse
 
 __all__ = ["apply", "gradients", "norm_inf", "transpose"]
 
-Factors = tuple[np.ndarray, ...]
+# A factor is an array. A sparse A, the only factor of its tuple, is a `Sparse`, which has the same products.
+Factors = tuple[Any, ...]
 STARTS = ("X0", "V0")  # The starts of the iterations, which may be None.
 
 
@@ -23,11 +25,55 @@ def check_factors(A: Any) -> Factors:
         checks.matrix("L", L, "(n, r)")
         checks.shape("R", R, L.shape, "that of L, because A = L Rᵀ is square")
         return L, R.T
-    A = checks.real_array("A", A)
+    A = from_scipy(A) if isinstance(A, Sparse) or hasattr(A, "tocsr") else checks.real_array("A", A)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         checks.matrix("A", A, "(n, n)")
         checks.shape("A", A, (A.shape[0], A.shape[0]), "square")
     return (A,)
+
+
+def from_scipy(A: Any) -> Sparse:
+    """Return a sparse matrix of SciPy's in canonical form; repeated entries are added up, and zeros are kept.
+
+    A `Sparse` is returned as it is.
+    """
+    if isinstance(A, Sparse):
+        return A
+    if len(A.shape) != 2:
+        raise ValueError(f"A must have shape (n, n); got a sparse array of shape {A.shape}.")
+    A = A.tocsr()
+    if not A.has_canonical_format:
+        A = A.copy()
+        A.sum_duplicates()
+    data = checks.real_array("A", A.data)
+    return Sparse(data.astype(checks.float_dtype(data), copy=False), A.indices, A.indptr, A.shape)
+
+
+def is_sparse(factors: Factors) -> bool:
+    """Tell whether A is held by the entries of its pattern."""
+    return isinstance(factors[0], Sparse)
+
+
+def dense(F: Any) -> np.ndarray:
+    """Return a factor as an array with all its zeros."""
+    return F.dense() if isinstance(F, Sparse) else F
+
+
+def row(F: Any, i: int, known: slice) -> tuple[np.ndarray, Any]:
+    """Return the entries of a row of F as a (1, k) matrix, and the columns in which they stand.
+
+    These columns are `known`, which must have all nonzero entries of the row, or those of the pattern of a sparse F.
+    """
+    if not isinstance(F, Sparse):
+        return F[i : i + 1, known], known
+    entries, columns = F.row(i)
+    nonzero = entries[0] != 0  # A zero of the pattern may stand where an entry is not known.
+    return entries[:, nonzero], columns[nonzero]
+
+
+def scaled(F: Any, c: np.ndarray) -> Any:
+    """Return diag(c) F.   c (n, 1)"""
+    return F.with_data(F.data * c[F.rows, 0]) if isinstance(F, Sparse) else c * F
 
 
 def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
@@ -55,7 +101,10 @@ def check_equation(A: Any, **columns: Any) -> tuple[Factors, list[Any]]:
         if array.dtype != dtype:
             given[name] = checks.real_array(name, array, dtype)
     if factors[0].dtype != dtype or factors[-1].dtype != dtype:
-        factors = tuple([checks.real_array("A", F, dtype) for F in factors])
+        with np.errstate(over="ignore"):
+            factors = tuple(
+                [F.astype(dtype) if isinstance(F, Sparse) else checks.real_array("A", F, dtype) for F in factors]
+            )
     return factors, [given.get(name) for name in columns]
 
 
@@ -87,7 +136,12 @@ def transpose(factors: Factors) -> Factors:
 
 
 def gradients(factors: Factors, X: np.ndarray, V: np.ndarray) -> Factors:
-    """Return ∂Fᵢ = (F₁ … Fᵢ₋₁)ᵀ V (Fᵢ₊₁ … X)ᵀ for every factor; for (A,) this is ∂A = V Xᵀ.   X, V (n, m)"""
+    """Return ∂Fᵢ = (F₁ … Fᵢ₋₁)ᵀ V (Fᵢ₊₁ … X)ᵀ for every factor; for (A,) this is ∂A = V Xᵀ.   X, V (n, m)
+
+    For a sparse A, only the entries of its pattern are computed.
+    """
+    if is_sparse(factors):
+        return (sparse.gradient(factors[0], V, X),)
     return tuple(apply(transpose(factors[:i]), V) @ apply(factors[i + 1 :], X).T for i in range(len(factors)))
 
 
@@ -107,6 +161,9 @@ def triangle(factors: Factors) -> Literal["upper", "lower"] | None:
     if len(factors) > 1:
         return None
     (A,) = factors
+    if isinstance(A, Sparse):
+        above = (A.indices - A.rows)[A.data != 0]
+        return "upper" if (above > 0).all() else "lower" if (above < 0).all() else None
     # For most matrices, the corners and the first or last row decide in O(n) operations, without all n² entries.
     if A.size and A.item(-1, 0) and A.item(0, -1):
         return None

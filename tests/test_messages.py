@@ -184,7 +184,7 @@ def test_inputs_of_scipy():
         refused(lambda value=value: make()(value), "U must be a dense array; got", "use U.toarray()")
         np.testing.assert_array_equal(make()(value.toarray()), make()(U))
     refused(
-        lambda: idl_ref.solve_equilibrium(sparse.eye(2) / 2, np.ones((2, 1))), "A must be a dense array", "A.toarray()"
+        lambda: idl_ref.solve_equilibrium(np.eye(2) / 2, sparse.eye_array(2)), "Z must be a dense array", "Z.toarray()"
     )
 
 

@@ -133,10 +133,10 @@ def by_substitution(e: Frame, W: np.ndarray, upper: bool) -> np.ndarray:
     n = len(W)
     W = W.copy()
     for i in range(n - 1, -1, -1) if upper else range(n):
-        known = slice(i + 1, n) if upper else slice(0, i)
+        F, known = fac.row(e.size[0], i, slice(i + 1, n) if upper else slice(0, i))
         row = slice(i, i + 1)
         own = e.equation._replace(activation=e.equation.activation.take(row))
-        some = e.at(row)._replace(equation=own, size=(e.size[0][row, known],))
+        some = e.at(row)._replace(equation=own, size=(F,))
         W[row] = lower(some, W[row], some.reach(W[known]))
     return W
 
@@ -162,7 +162,7 @@ def resolvent(e: Frame, c: np.ndarray, largest: int) -> np.ndarray:
     v, u = ones, margin(e, c, ones)
     if len(e.size[-1]) <= largest:
         try:
-            solved = certificate.resolve((c * e.size[0], *e.size[1:]), np.concatenate([ones, e.D], axis=1))
+            solved = certificate.resolve((c * fac.dense(e.size[0]), *e.size[1:]), np.concatenate([ones, e.D], axis=1))
         except np.linalg.LinAlgError:
             solved = np.full((len(c), 1 + W.shape[1]), np.nan)
         if np.isfinite(solved).all() and (solved[:, :1] > 0).all() and (margin(e, c, solved[:, :1]) > 0).all():

@@ -71,6 +71,10 @@ def choose(
             'method "blocks" needs a dense A, because the zeros of L Rᵀ are not known; got a product of factors: '
             'use method="auto".'
         )
+    if method == "blocks" and fac.is_sparse(factors):
+        raise ValueError(
+            'method "blocks" needs a dense A; got a sparse one: use method="auto", or pass A.toarray() where it fits.'
+        )
     if method == "newton" and not low_rank and n > NEWTON_LIMIT:
         raise ValueError(
             f'method "newton" solves an n × n system per sample and needs n ≤ {NEWTON_LIMIT}, or a low-rank A; '
@@ -111,6 +115,8 @@ def newton_cost(factors: fac.Factors) -> float:
         return NEWTON_STEPS * NEWTON_RATE * (r / 2 + r * r / (6 * max(n, 1)))
     if n > NEWTON_LIMIT:
         return math.inf
+    if fac.is_sparse(factors):  # An application takes 2 flops per entry, but a step of Newton's fills A up with zeros.
+        return NEWTON_STEPS * NEWTON_RATE * (n * n + n**3) / (2 * max(factors[0].entries, 1))
     width = np.count_nonzero(factors[0] != 0) / max(n, 1)  # NumPy counts truth values faster than numbers.
     return NEWTON_STEPS * NEWTON_RATE * (1 + width * width / max(n, 1)) / 2
 

@@ -266,6 +266,6 @@ class Trainer(definition.Trainer):
             each(kernel, self.moments[name][0].array.size, W, gradients[name], *self.moments[name], levels, *last)
         if self.parametrisation.function.name == "rows":
             for name, F in zip("A" if "A" in parameters else "LR", as_factors(parameters), strict=True):
-                projected: Any = project(F, self.levels)  # type: ignore[arg-type]
+                projected: Any = project(F, self.levels)
                 parameters[name] = projected if name != "R" else projected.T
             self.parameters = parameters

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from idl_ref import factors as fac
 from idl_ref.activations import MIXED, RANGES, Activation, get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
@@ -18,6 +19,7 @@ from idl_ref.backends.numba import blocks, launches, recurrent
 from idl_ref.backends.numba.blocks import Levels
 from idl_ref.backends.numba.launches import Prepared
 from idl_ref.backends.numba.one_sample import OneSample
+from idl_ref.backends.numba.sparse import CompiledSparse
 from idl_ref.backends.numpy import layer as definition
 from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
@@ -38,11 +40,17 @@ class Layer(definition.Layer):
     _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # for the forward and the adjoint equation
     _levels: tuple[Levels | None, Levels | None] = (None, None)  # for the forward and the adjoint equation
 
+    def __init__(self, weights: Weights, activation: Activation, options: Options) -> None:
+        if fac.is_sparse(weights.factors):  # The definition solves the equation, with compiled products.
+            weights = weights._replace(factors=(CompiledSparse.compiled(weights.factors[0]),))
+        super().__init__(weights, activation, options)
+
     def prepared(self, equation: Equation, options: SolveOptions) -> Prepared | None:
         """Return the data of a solve that do not depend on its columns; None if there is nothing to compile for it."""
         adjoint = equation.S is not None
         known = options.method in (*methods.COMPILED, "blocks")
-        if not (known and equation.Z.size and equation.factors[-1].size):
+        F = equation.factors[-1]
+        if not (known and equation.Z.size and F.size) or type(F) is CompiledSparse:
             return None
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.options is not options:

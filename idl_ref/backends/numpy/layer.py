@@ -121,7 +121,7 @@ class Layer:
 
         `factors` are those of the equation.
         """
-        if method not in ("auto", "blocks") or (method == "auto" and len(factors) > 1):
+        if method not in ("auto", "blocks") or (method == "auto" and (len(factors) > 1 or fac.is_sparse(factors))):
             return ()
         if self._parts is None:
             self._parts = {}, {}

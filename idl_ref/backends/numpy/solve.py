@@ -109,11 +109,10 @@ def substitution(equation: Equation, ledger: Ledger) -> None:
     upper = fac.triangle(equation.factors) == "upper"
     X = np.zeros_like(equation.Z)
     for i in range(n - 1, -1, -1) if upper else range(n):
-        known = slice(i + 1, n) if upper else slice(0, i)
+        F, known = fac.row(A, i, slice(i + 1, n) if upper else slice(0, i))
         row = slice(i, i + 1)
         S = None if equation.S is None else equation.S[row]
-        phi = equation.activation.take(row)
-        X[i] = Equation((A[row, known],), phi, S, equation.Z[row]).apply(X[known])[1]
+        X[i] = Equation((F,), equation.activation.take(row), S, equation.Z[row]).apply(X[known])[1]
     application = equation.at(X)
     step = application.step
     ledger.iterations[ledger.index] = 1

@@ -109,11 +109,12 @@ class Newton:
         """Return Newton's trial points; a column with a singular matrix has none."""
         S = equation.slopes(P)
         chunk = max(1, CHUNK // max(1, equation.factors[0].size))
+        factors = tuple(fac.dense(F) for F in equation.factors)
         solve = _solve_dense if len(equation.factors) == 1 else _solve_low_rank
         delta = np.empty_like(X)
         for j in range(0, X.shape[1], chunk):
             columns = slice(j, j + chunk)
-            delta[:, columns] = solve(equation.factors, S[:, columns].T, (G - X)[:, columns].T).T
+            delta[:, columns] = solve(factors, S[:, columns].T, (G - X)[:, columns].T).T
         return X + delta, np.isfinite(delta).all(axis=0)
 
     def keep(self, alive: np.ndarray) -> None:

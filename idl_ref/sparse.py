@@ -1,0 +1,231 @@
+"""This module has the sparse matrix, which stands in a tuple of factors where a dense A would.
+
+It holds the entries of its pattern row by row, in the format that is called CSR. SciPy is not needed: where it is
+installed, the NumPy twin multiplies by its CSR product, and otherwise by sums of NumPy's, with the same results but for
+rounding. The Numba twin has a compiled product of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Sparse"]
+
+# Without SciPy, a product takes so many rows at a time that its terms do not fill more than about 8 MB.
+TERMS = 1 << 20
+
+
+class Sparse:
+    """A real matrix of which only the entries of a pattern are held; all others are zero.
+
+    Row i has the entries data[indptr[i] : indptr[i + 1]], in the columns indices[indptr[i] : indptr[i + 1]], which
+    ascend. An entry of the pattern may be zero, and counts as a part of the pattern all the same.
+
+    Parameters
+    ----------
+    data : (entries,) array
+        The entries, row by row, in float32 or float64.
+    indices : (entries,) array of int
+        The column of each entry.
+    indptr : (rows + 1,) array of int
+        Where the rows begin, and where the last one ends.
+    shape : tuple of two int
+        The numbers of rows and of columns.
+
+    Raises
+    ------
+    ValueError
+        Arrays that do not describe such a matrix: wrong lengths, columns out of range, unsorted or repeated.
+
+    Notes
+    -----
+    Memory: 8 bytes for each entry in float32, 12 in float64; a dense matrix takes 4 or 8 bytes for each of all n².
+    Cost of a product with m columns: 2 m flops for each entry.
+
+    Examples
+    --------
+    >>> A = Sparse(np.array([0.5, -0.25]), np.array([1, 0]), np.array([0, 1, 2]), (2, 2))
+    >>> A.dense()
+    array([[ 0.  ,  0.5 ],
+           [-0.25,  0.  ]])
+    >>> A @ np.array([[1.0], [2.0]])
+    array([[ 1.  ],
+           [-0.25]])
+    """
+
+    ndim = 2
+
+    def __init__(self, data: Any, indices: Any, indptr: Any, shape: tuple[int, int]) -> None:
+        rows, columns = (int(size) for size in shape)
+        self.shape = rows, columns
+        self.data = np.asarray(data)
+        given = np.asarray(indices), np.asarray(indptr)
+        _check_pattern(self.data, *given, self.shape)
+        small = np.dtype(np.int32 if max(rows, columns, len(self.data)) < 2**31 else np.int64)
+        self.indices, self.indptr = (array.astype(small, copy=False) for array in given)
+        self._transposed: Sparse | None = None
+        self._scipy: Any = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the entries."""
+        return self.data.dtype
+
+    @property
+    def entries(self) -> int:
+        """The number of entries of the pattern."""
+        return len(self.data)
+
+    @property
+    def size(self) -> int:
+        """The number of rows times the number of columns, as for a dense matrix."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes of the three arrays."""
+        return int(self.data.nbytes + self.indices.nbytes + self.indptr.nbytes)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row of each entry.   (entries,)"""
+        return np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
+
+    @property
+    def T(self) -> Sparse:
+        """The transposed matrix, which is made once and kept."""
+        if self._transposed is None:
+            order = np.argsort(self.indices, kind="stable")  # Rows ascend already, so that they do in each column.
+            counts = np.bincount(self.indices, minlength=self.shape[1])
+            indptr = np.concatenate([[0], np.cumsum(counts)])
+            self._transposed = type(self)(self.data[order], self.rows[order], indptr, self.shape[::-1])
+            self._transposed._transposed = self
+        return self._transposed
+
+    @property
+    def longest(self) -> int:
+        """The number of entries of the row or the column that has most of them."""
+        columns = np.bincount(self.indices, minlength=1)
+        return int(max(np.diff(self.indptr).max(initial=0), columns.max(initial=0)))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        part = self.entries / max(1, self.size)
+        return f"Sparse({self.shape[0]} × {self.shape[1]}, {self.entries} entries, {part:.2%}, {self.dtype})"
+
+    def __matmul__(self, X: np.ndarray) -> np.ndarray:
+        """Return A X.   X (columns, m) or (columns,) -> (rows, m) or (rows,)"""
+        if X.shape[0] != self.shape[1]:
+            raise ValueError(f"A must have as many columns as X has rows; got {self.shape} and {X.shape}.")
+        if X.ndim == 1:
+            return self @ X[:, None] if X.size == 0 else self._product(X[:, None])[:, 0]
+        return self._product(X)
+
+    def __abs__(self) -> Sparse:
+        return self.with_data(np.abs(self.data))
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """Let NumPy's abs(A) be that of the entries, and refuse all else, which would need a dense matrix."""
+        if ufunc is np.absolute and method == "__call__" and not options:
+            return abs(self)
+        raise TypeError(f"numpy.{ufunc.__name__} needs a dense matrix; got {self!r}: use A.dense().")
+
+    def astype(self, dtype: Any, copy: bool = True) -> Sparse:
+        """Return the matrix with its entries in another dtype."""
+        return self if self.data.dtype == dtype and not copy else self.with_data(self.data.astype(dtype, copy=copy))
+
+    def with_data(self, data: np.ndarray) -> Sparse:
+        """Return a matrix with other entries on the same pattern, whose arrays both share."""
+        other = type(self).__new__(type(self))
+        other.shape, other.data, other.indices, other.indptr = self.shape, data, self.indices, self.indptr
+        other._transposed, other._scipy = None, None
+        return other
+
+    def row(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the entries of a row as a (1, k) matrix, and the columns (k,) in which they stand."""
+        some = slice(self.indptr[i], self.indptr[i + 1])
+        return self.data[some][None], self.indices[some]
+
+    def dense(self) -> np.ndarray:
+        """Return the matrix with all its zeros.   (rows, columns)"""
+        A = np.zeros(self.shape, self.dtype)
+        A[self.rows, self.indices] = self.data
+        return A
+
+    @classmethod
+    def of(cls, A: np.ndarray, pattern: np.ndarray | None = None) -> Sparse:
+        """Return a dense matrix as a sparse one, with the entries where `pattern` is true, or those that are not 0.
+
+        Examples
+        --------
+        >>> Sparse.of(np.array([[0.0, 0.5], [0.0, 0.0]])).indptr
+        array([0, 1, 1], dtype=int32)
+        """
+        pattern = A != 0 if pattern is None else pattern
+        rows, columns = np.nonzero(pattern)
+        counts = np.bincount(rows, minlength=A.shape[0])
+        return cls(A[rows, columns], columns, np.concatenate([[0], np.cumsum(counts)]), (A.shape[0], A.shape[1]))
+
+    def _product(self, X: np.ndarray) -> np.ndarray:
+        """Return A X by SciPy's product where SciPy is installed, otherwise by `sums`.   X (columns, m) -> (rows, m)"""
+        if self._scipy is None:
+            try:
+                from scipy.sparse import csr_array
+            except ImportError:
+                self._scipy = False
+            else:
+                self._scipy = csr_array((self.data, self.indices, self.indptr), shape=self.shape)
+        return self.sums(X) if self._scipy is False else self._scipy @ np.ascontiguousarray(X)
+
+    def sums(self, X: np.ndarray) -> np.ndarray:
+        """Return A X by NumPy alone: the terms of each row side by side, and their sums.   X (columns, m)"""
+        P = np.zeros((self.shape[0], X.shape[1]), np.result_type(self.data, X))
+        filled = np.flatnonzero(np.diff(self.indptr))  # `reduceat` has no sum of nothing.
+        first, last = 0, len(filled)
+        most = max(1, TERMS // max(1, X.shape[1]))
+        while first < last:
+            begin = self.indptr[filled[first]]
+            end = max(first + 1, int(np.searchsorted(self.indptr[filled + 1], begin + most, side="right")))
+            some = filled[first:end]
+            terms = slice(begin, self.indptr[some[-1] + 1])
+            P[some] = np.add.reduceat(self.data[terms, None] * X[self.indices[terms]], self.indptr[some] - begin)
+            first = end
+        return P
+
+
+def gradient(A: Sparse, V: np.ndarray, X: np.ndarray) -> Sparse:
+    """Return ∂A = V Xᵀ on the pattern of A, whose other entries are not computed.   V (n, m), X (n, m)"""
+    data, rows = np.empty(A.entries, np.result_type(V, X)), A.rows
+    V, X = np.ascontiguousarray(V), np.ascontiguousarray(X)
+    most = max(1, TERMS // max(1, X.shape[1]))
+    for first in range(0, A.entries, most):
+        some = slice(first, first + most)
+        data[some] = np.einsum("em,em->e", V[rows[some]], X[A.indices[some]])
+    return A.with_data(data)
+
+
+def _check_pattern(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> None:
+    """Refuse arrays that do not describe a sparse matrix."""
+    rows, columns = shape
+    if data.ndim != 1 or data.dtype not in (np.float32, np.float64):
+        raise ValueError(f"data must be one row of float32 or float64; got {data.dtype} of shape {data.shape}.")
+    if indices.shape != data.shape or indices.dtype.kind not in "iu":
+        raise ValueError(f"indices must be integers, one per entry; got {indices.dtype} of shape {indices.shape}.")
+    if indptr.shape != (rows + 1,) or indptr.dtype.kind not in "iu":
+        raise ValueError(
+            f"indptr must be integers of shape ({rows + 1},), one more than rows; got {indptr.dtype} {indptr.shape}."
+        )
+    if indptr[0] != 0 or indptr[-1] != len(data) or (indptr[1:] < indptr[:-1]).any():
+        raise ValueError(f"indptr must ascend from 0 to {len(data)}, the number of entries; got others.")
+    if len(indices) and not (indices.min() >= 0 and indices.max() < columns):
+        raise ValueError(f"indices must be columns from 0 to {columns - 1}; got {indices.min()} to {indices.max()}.")
+    descends = np.flatnonzero(indices[1:] <= indices[:-1]) + 1
+    if not np.isin(descends, indptr).all():
+        raise ValueError(
+            "the columns of each row must ascend, without a repetition; got others: convert the matrix by "
+            "scipy.sparse.csr_array, and call its sum_duplicates()."
+        )
