@@ -50,7 +50,7 @@ ENTRANTS = (
     Entrant("plain JAX", "examples.backends.jax_custom_vjp:PlainJax", ("jax",)),
     Entrant("jaxopt", "examples.backends.jaxopt_vmap:Jaxopt", ("jax", "jaxopt"), expected="jaxopt"),
     Entrant("optimistix", "examples.backends.optimistix_fixed_point:Optimistix", ("optimistix",), (), (), "optimistix"),
-    Entrant("SciPy root", "examples.backends.scipy_root:ScipyRoot", ("scipy",)),
+    Entrant("SciPy root", "examples.backends.scipy_root:ScipyRoot", ("scipy",), expected="scipy_root"),
     Entrant("SciPy newton_krylov", "examples.backends.scipy_root:ScipyKrylov", ("scipy",), expected="scipy_krylov"),
     Entrant("C export", "tests.c_export_backend:CExport", tools=("gcc",)),
     Entrant("ONNX export", "tests.onnx_export_backend:OnnxExport", ("onnx", "onnxruntime"), expected="onnx_export"),

@@ -33,7 +33,7 @@ ADAPTERS = [  # the module, the class, the packages that it needs, and its expec
     ("jax_custom_vjp", "PlainJax", ("jax",), None),
     ("optimistix_fixed_point", "Optimistix", ("jax", "optimistix"), "optimistix"),
     ("torchdeq_ift", "TorchDeq", ("torch", "torchdeq"), "torchdeq"),
-    ("scipy_root", "ScipyRoot", ("scipy",), None),
+    ("scipy_root", "ScipyRoot", ("scipy",), "scipy_root"),
     ("scipy_root", "ScipyKrylov", ("scipy",), "scipy_krylov"),
 ]
 

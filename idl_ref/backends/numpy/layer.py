@@ -48,6 +48,7 @@ class Layer:
 
     Examples
     --------
+    >>> from idl_ref.activations import get
     >>> from idl_ref.solution import SolveOptions
     >>> weights = Weights((np.array([[0.5]]),), B=np.array([[1.0]]), C=np.array([[2.0]]))
     >>> layer = Layer(weights, get("relu"), Options(SolveOptions(tol=1e-12), SolveOptions(tol=1e-12)))
