@@ -24,6 +24,7 @@ ORDER = (
     "unrolled_or_adjoint",
     "truncated_adjoint",
     "robustness",
+    "compress",
     "decision_boundaries",
     "train_digits",
     "lbfgs",

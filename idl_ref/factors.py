@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from idl_ref import checks, sparse
+from idl_ref import checks
 from idl_ref.sparse import Sparse
 
 __all__ = ["apply", "gradients", "norm_inf", "transpose"]
@@ -136,12 +136,7 @@ def transpose(factors: Factors) -> Factors:
 
 
 def gradients(factors: Factors, X: np.ndarray, V: np.ndarray) -> Factors:
-    """Return ∂Fᵢ = (F₁ … Fᵢ₋₁)ᵀ V (Fᵢ₊₁ … X)ᵀ for every factor; for (A,) this is ∂A = V Xᵀ.   X, V (n, m)
-
-    For a sparse A, only the entries of its pattern are computed.
-    """
-    if is_sparse(factors):
-        return (sparse.gradient(factors[0], V, X),)
+    """Return ∂Fᵢ = (F₁ … Fᵢ₋₁)ᵀ V (Fᵢ₊₁ … X)ᵀ for every factor; for (A,) this is ∂A = V Xᵀ.   X, V (n, m)"""
     return tuple(apply(transpose(factors[:i]), V) @ apply(factors[i + 1 :], X).T for i in range(len(factors)))
 
 

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from idl_ref import checks
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 MOST = 16  # 2ⁿ minors of n = 16 rows take a few seconds; each further row doubles the time.
 Minor = tuple[int, tuple[int, ...]]
@@ -84,6 +87,8 @@ def unique_relu(A: np.ndarray, lipschitz: float = 1.0) -> PMatrix:
     >>> bool(unique_relu(np.array([[0.0, -2.0], [2.0, 0.0]])))
     True
     """
+    from fractions import Fraction  # A prediction does without it.
+
     c = Fraction(checks.number("lipschitz", lipschitz, 0, why="It is a bound of the slopes of φ."))
     A = checks.real_array("A", A, np.float64)
     checks.matrix("A", A, "(n, n)")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Sparse"]
+__all__ = ["Sparse", "gradient"]
 
 # Without SciPy, a product takes so many rows at a time that its terms do not fill more than about 8 MB.
 TERMS = 1 << 20
@@ -198,7 +198,30 @@ class Sparse:
 
 
 def gradient(A: Sparse, V: np.ndarray, X: np.ndarray) -> Sparse:
-    """Return ∂A = V Xᵀ on the pattern of A, whose other entries are not computed.   V (n, m), X (n, m)"""
+    """Return ∂A = V Xᵀ on the pattern of A, whose other entries are not computed.
+
+    Parameters
+    ----------
+    A : Sparse
+        The matrix of the equation, (n, n).
+    V, X : (n, m) arrays
+        The solutions of the adjoint equation and of the equation.
+
+    Returns
+    -------
+    Sparse
+        The gradient, with the pattern of A.
+
+    Notes
+    -----
+    Cost: 2 m flops per entry of the pattern.
+
+    Examples
+    --------
+    >>> A = Sparse(np.array([0.5, 0.5]), np.array([1, 0]), np.array([0, 1, 2]), (2, 2))
+    >>> gradient(A, np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]])).data
+    array([4., 6.])
+    """
     data, rows = np.empty(A.entries, np.result_type(V, X)), A.rows
     V, X = np.ascontiguousarray(V), np.ascontiguousarray(X)
     most = max(1, TERMS // max(1, X.shape[1]))

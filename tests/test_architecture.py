@@ -129,7 +129,7 @@ ACTIVATION = {
         (
             '        _row("softsign",',
             '        _row("half_relu", HALF_RELU, lambda P: np.maximum(P, 0) / 2,\n'
-            "                   lambda P: _step(P > 0, P) / 2, lipschitz=0.5, kinks=(0.0,)),\n"
+            "                   lambda P: step(P > 0, P) / 2, lipschitz=0.5, kinks=(0.0,)),\n"
             '        _row("softsign",',
         ),
     ],

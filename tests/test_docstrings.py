@@ -17,6 +17,7 @@ from idl_ref.analysis import robust
 MODULES = (
     "activations",
     "analysis.compose",
+    "analysis.compress",
     "analysis.convert",
     "analysis.loops",
     "analysis.networks",

@@ -152,6 +152,7 @@ FLOORS = {
     "analysis.recurrent": 27,
     "analysis.balls": 22,
     "analysis.boxes": 23,
+    "analysis.compress": 24,
     "analysis.intervals": 24,
     "analysis.rivals": 25,
     "analysis.questions": 25,

@@ -1,7 +1,8 @@
 """This package turns what is proved about implicit models into functions, on top of the model."""
 
-from idl_ref.analysis import compose, convert, loops, mondeq, networks, rescaling, robust, sim, wellposedness
+from idl_ref.analysis import compose, compress, convert, loops, mondeq, networks, rescaling, robust, sim, wellposedness
 from idl_ref.analysis.compose import add, cascade, parallel, stack
+from idl_ref.analysis.compress import deviation, prune, truncate
 from idl_ref.analysis.convert import from_sklearn, from_torch
 from idl_ref.analysis.loops import feedback
 from idl_ref.analysis.mondeq import from_mondeq
@@ -19,7 +20,9 @@ __all__ = [
     "add",
     "cascade",
     "compose",
+    "compress",
     "convert",
+    "deviation",
     "feedback",
     "from_mondeq",
     "from_sklearn",
@@ -29,6 +32,7 @@ __all__ = [
     "network",
     "networks",
     "parallel",
+    "prune",
     "reasons",
     "rescale",
     "rescaling",
@@ -36,6 +40,7 @@ __all__ = [
     "robust",
     "sim",
     "stack",
+    "truncate",
     "unrolled",
     "wellposedness",
 ]
