@@ -25,7 +25,7 @@ def hard(seed, n=12, kappa=0.99, **settings):
 
 @pytest.mark.parametrize("density", [0, 0.1, 0.5, 1])
 def test_the_largest_entries_are_kept(density):
-    model = hard(0)
+    model = make(3, 2, 12, seed=0)
     A, kept = model.effective()["A"], prune(model, density).effective()["A"]
     count = round(density * A.size)
     assert np.count_nonzero(kept) == count
@@ -110,7 +110,8 @@ def test_bounds_that_do_not_exist_are_infinite():
     assert np.isinf(deviation(model, other, np.ones((1, 2)))).all()
     model.parameters["A"][...] = 0.1
     bound = deviation(model, other, [[1, 2], [np.nan, 1], [1, np.inf]])
-    assert np.isfinite(bound).all(axis=1).tolist() == [True, False, False]
+    assert np.isfinite(bound[0]).all()
+    assert np.isinf(bound[1:]).all()
 
 
 def test_all_else_is_that_of_the_model():
