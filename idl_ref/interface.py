@@ -44,7 +44,7 @@ def attached_columns(value: Any, p: int) -> Columns:
 
 
 class Interface(Configured):
-    """The base of a model: its settings, the the preprocessing of its raw inputs, and the classes of its outputs."""
+    """The base of a model: its settings, the preprocessing of its raw inputs, and the classes of its outputs."""
 
     # The values of the class stand for models that never had others.
     _preprocessing: Standardise | None = None

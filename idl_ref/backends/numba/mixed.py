@@ -32,20 +32,26 @@ def located(F1, M, place, end, code):
     return code + place
 
 
-@compiled
-def phi_of(M, p, i, code):
-    """φ of a vector of the rows i, i + 1, …, each by its own code if `code` is that of a mix."""
-    vec.separate()
-    if code < MIXED:
-        return phi(p, code)
-    codes, zero, done, result = code - MIXED + i, vec.splat(p, 0.0), np.int64(0), p
-    for lane in range(vec.lanes(p)):
-        kind = np.int64(M[codes + lane])
-        if (done >> kind) & 1 == 0:
-            done |= np.int64(1) << kind
-            off = vec.magnitude(vec.subtract(vec.load(M, codes), vec.splat(p, kind)))
-            result = vec.select(vec.at_most(off, zero), phi(p, kind), result)
-    return result
+def by_rows(each):
+    """Compile `each`, which is φ or φ′, for a vector of the rows i, i + 1, …: by the code of each row in a mix."""
+
+    def of(M, p, i, code):
+        vec.separate()
+        if code < MIXED:
+            return each(p, code)
+        codes, zero, done, result = code - MIXED + i, vec.splat(p, 0.0), np.int64(0), p
+        for lane in range(vec.lanes(p)):
+            kind = np.int64(M[codes + lane])
+            if (done >> kind) & 1 == 0:
+                done |= np.int64(1) << kind
+                off = vec.magnitude(vec.subtract(vec.load(M, codes), vec.splat(p, kind)))
+                result = vec.select(vec.at_most(off, zero), each(p, kind), result)
+        return result
+
+    return compiled(of)
+
+
+phi_of, slope_of = by_rows(phi), by_rows(slope)
 
 
 @compiled
@@ -54,19 +60,3 @@ def phi_of_rows(M, g, end, code):
     vec.separate()
     for i in range(0, end, vec.lanes(M)):
         vec.store(M, g + i, phi_of(M, vec.load(M, g + i), i, code))
-
-
-@compiled
-def slope_of(M, p, i, code):
-    """φ′ of a vector of the rows i, i + 1, …, as `phi_of` gives φ."""
-    vec.separate()
-    if code < MIXED:
-        return slope(p, code)
-    codes, zero, done, result = code - MIXED + i, vec.splat(p, 0.0), np.int64(0), p
-    for lane in range(vec.lanes(p)):
-        kind = np.int64(M[codes + lane])
-        if (done >> kind) & 1 == 0:
-            done |= np.int64(1) << kind
-            off = vec.magnitude(vec.subtract(vec.load(M, codes), vec.splat(p, kind)))
-            result = vec.select(vec.at_most(off, zero), slope(p, kind), result)
-    return result
