@@ -264,6 +264,11 @@ FLOORS = {
     # engines that people already have
     "parallel": 30,
     "parallel.tasks": 22,
+    "parallel.pinned": 22,
+    "parallel.points": 22,
+    "parallel.lazy": 23,
+    "parallel.results": 23,
+    "parallel.sweeps": 27,
     # the command line
     "commands": 0,
     "commands.stopping": 26,
