@@ -264,6 +264,11 @@ FLOORS = {
     # engines that people already have
     "parallel": 30,
     "parallel.tasks": 22,
+    "parallel.progress": 22,
+    "parallel.outputs": 22,
+    "parallel.sources": 27,
+    "parallel.workers": 28,
+    "parallel.prediction": 29,
     # the command line
     "commands": 0,
     "commands.stopping": 26,
