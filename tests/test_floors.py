@@ -269,6 +269,11 @@ FLOORS = {
     "parallel.sources": 27,
     "parallel.workers": 28,
     "parallel.prediction": 29,
+    "parallel.pinned": 22,
+    "parallel.points": 22,
+    "parallel.lazy": 23,
+    "parallel.results": 23,
+    "parallel.sweeps": 27,
     # the command line
     "commands": 0,
     "commands.stopping": 26,

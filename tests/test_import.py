@@ -9,7 +9,20 @@ import pytest
 
 import idl_ref
 
-HEAVY = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "torch", "sklearn", "pandas")
+HEAVY = (
+    "numba",
+    "scipy",
+    "matplotlib",
+    "tqdm",
+    "safetensors",
+    "torch",
+    "sklearn",
+    "pandas",
+    "dask",
+    "distributed",
+    "mpi4py",
+    "loky",
+)
 OF_SCIKIT_LEARN = {"ImplicitClassifier", "ImplicitRegressor", "estimators"}  # These import it where it is there.
 ROOT = Path(__file__).parents[1]
 

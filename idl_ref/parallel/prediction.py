@@ -1,4 +1,4 @@
-"""This module predicts the rows of files that need not fit into the memory, on any executor, and resumes after kills."""
+"""This module predicts the rows of files that need not fit into the memory, on any executor; it resumes after kills."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from idl_ref.parallel.sources import File
 from idl_ref.parallel.tasks import Outcome, completed
 from idl_ref.parallel.workers import Job, OtherBitsError
 from idl_ref.predictor import Prediction
-
-__all__ = ["Failure", "RowsFailedError", "predict_file"]
 
 COPY = ".source-"  # The names of copies in the folder begin so.
 

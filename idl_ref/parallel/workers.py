@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
 
-from idl_ref import blas, checks
+from idl_ref import checks
 from idl_ref.interface import described
 from idl_ref.model import ImplicitModel, load
 from idl_ref.parallel import outputs, sources
+from idl_ref.parallel.pinned import one_thread
 from idl_ref.parallel.sources import Piece
 from idl_ref.predictor import Prediction, Predictor
 
@@ -104,21 +104,5 @@ def _predictor(job: Job) -> Predictor:
 
 def _outputs(predictor: Predictor, U: np.ndarray, own: bool) -> Prediction:
     """Return the outputs of a block. With NumPy, BLAS has one thread, because its threads change the last bits."""
-    with blas.OneThread(predictor.backend == "numpy"), _one_thread(predictor.backend == "numba" and own):
+    with one_thread(predictor.backend) if own or predictor.backend == "numpy" else nullcontext():
         return predictor.certified(U)
-
-
-@contextlib.contextmanager
-def _one_thread(applies: bool) -> Iterator[None]:
-    """Let the Numba twin compute in the thread that calls it; the number belongs to this thread."""
-    if not applies:
-        yield
-        return
-    import numba
-
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
