@@ -281,6 +281,7 @@ FLOORS = {
     "commands.rows": 26,
     "commands.summary": 27,
     "commands.train": 40,
+    "commands.folder": 39,
     "commands.predict": 40,
     "commands.check": 40,
     "commands.program": 41,
