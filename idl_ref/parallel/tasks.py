@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 from idl_ref import checks
 
-__all__ = ["IN_FLIGHT", "Outcome", "WorkersLostError", "completed"]
-
 IN_FLIGHT = 1024  # At most so many tasks are submitted at a time: enough for 500 workers, and little memory.
 
 Task = tuple[Any, ...]
