@@ -26,7 +26,7 @@ def local(workers=2):
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             env={**PINNED, "PYTHONPATH": PATHS},
         ) as cluster,
         Client(cluster) as client,

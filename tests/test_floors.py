@@ -262,7 +262,7 @@ FLOORS = {
     "export": 28,
     "bench": 30,
     # engines that people already have
-    "parallel": 30,
+    "parallel": 31,
     "parallel.tasks": 22,
     "parallel.progress": 22,
     "parallel.outputs": 22,
@@ -273,7 +273,8 @@ FLOORS = {
     "parallel.points": 22,
     "parallel.lazy": 23,
     "parallel.results": 23,
-    "parallel.sweeps": 27,
+    "parallel.fits": 29,
+    "parallel.sweeps": 30,
     # the command line
     "commands": 0,
     "commands.stopping": 26,

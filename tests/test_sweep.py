@@ -277,7 +277,7 @@ def test_numpy_scalars_are_numbers_and_1_is_not_true():
 
 def test_large_arrays_travel_by_their_path():
     U = np.zeros((5000, 400))
-    with ThreadPoolExecutor(1) as executor, pytest.raises(ValueError, match=r"8,388,608 bytes .* pass the path"):
+    with ThreadPoolExecutor(1) as executor, pytest.raises(ValueError, match=r"2,097,152 bytes .* pass the path"):
         swept(data=(U, np.zeros(5000, int)), executor=executor)
 
 
@@ -306,6 +306,16 @@ def test_another_sweep_in_the_folder_is_refused(tmp_path):
     with pytest.raises(idl_ref.FileFormatError, match="each row must have the columns seed"):
         swept(grid=[{"seed": 0, "kappa": 0.5, "backend": "numpy"}], out=tmp_path)
     assert files(tmp_path) == before
+
+
+def test_a_machine_with_other_last_bits_is_refused(tmp_path):
+    swept(grid={"kappa": [0.5], "seed": [0]}, out=tmp_path)
+    path = tmp_path / results.JSON
+    table = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**table, "bits": "0123456789abcdef"}), encoding="utf-8")
+    with pytest.raises(parallel.OtherBitsError, match=r"the same bits; got \w{16} on .* and 0123456789abcdef in"):
+        swept(grid={"kappa": [0.5, 0.9], "seed": [0]}, out=tmp_path)
+    assert json.loads(path.read_text(encoding="utf-8"))["rows"] == table["rows"]
 
 
 @pytest.mark.parametrize("damage", ["half", "[]", "{}", '{"format": "idl_ref sweep", "version": 9, "fingerprint": {}}'])

@@ -17,7 +17,7 @@ from idl_ref import checks, npz
 Point = dict[str, Any]  # the arguments of `build` by name: numbers, words, truth values and None
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
-LARGEST = 8 << 20  # Arrays of more bytes do not travel with every task; a path does.
+LARGEST = 2 << 20  # Arrays of more bytes do not travel with every task; a path does.
 
 
 def points(grid: Any, taken: Iterable[str]) -> list[Point]:
@@ -94,7 +94,7 @@ class Data(NamedTuple):
 
     @classmethod
     def of(cls, value: Any, travels: bool) -> Data:
-        """Return the data of a sweep, which have at most 8 MiB if they are arrays that travel with every task."""
+        """Return the data of a sweep, which have at most 2 MiB if they are arrays that travel with every task."""
         if isinstance(value, (str, os.PathLike)):
             path = os.path.abspath(os.fspath(value))
             return cls(path, (), checksum(_read(path)))

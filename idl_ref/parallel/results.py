@@ -103,6 +103,7 @@ class Folder:
     ) -> None:
         self.path = None if path is None else Path(path)
         self.fingerprint, self.points = dict(fingerprint), points
+        self.bits: str | None = None  # those of the machine that began, which all others must have
         self.done: dict[str, Row] = {}
         self.written = time.monotonic()
         if self.path is None:
@@ -132,7 +133,7 @@ class Folder:
         if self.path is None:
             return
         table = self.table()
-        head = {"format": FORM, "version": VERSION, "fingerprint": self.fingerprint, "points": len(self.points)}
+        head = {"format": FORM, "version": VERSION, "fingerprint": self.fingerprint, "bits": self.bits}
         text = json.dumps(head, ensure_ascii=False)[:-1] + f',\n"rows": {_lines(table.rows)}}}\n'
         files.replace_all({self.path / JSON: text.encode(), self.path / CSV: table.to_csv().encode()})
         self.written = time.monotonic()
@@ -146,7 +147,7 @@ class Folder:
             head = json.loads(text)
             if head["format"] != FORM or head["version"] != VERSION:
                 raise npz.FileFormatError(f"the file must be an {FORM} of version {VERSION}: choose another folder.")
-            found = dict(head["fingerprint"])
+            found, self.bits = dict(head["fingerprint"]), str(head["bits"])
         shown = checks.printable(path)
         for name, value in self.fingerprint.items():
             if found.get(name) != value:

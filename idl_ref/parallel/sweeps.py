@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from idl_ref import checks
 from idl_ref._version import __version__
-from idl_ref.model import ImplicitModel
-from idl_ref.parallel.pinned import one_thread
+from idl_ref.parallel.fits import Job, bits, built, fit_points, row_of, sentence
 from idl_ref.parallel.points import Data, Point, key, points
-from idl_ref.parallel.results import COLUMNS, Folder, Row, Sweep
+from idl_ref.parallel.progress import Progress
+from idl_ref.parallel.results import COLUMNS, Folder, Sweep
 from idl_ref.parallel.tasks import completed
-from idl_ref.train import History, fit
+from idl_ref.parallel.workers import OtherBitsError
 
-# `fit` takes these from the sweep, or they make no sense within one.
-REFUSED = ("model", "U", "targets", "validation", "progress", "checkpoint", "comm")
 SHOWN = 60  # The longest description of a point in the name of a task, in characters.
-SENTENCE = 300  # The longest error of a row, in characters.
+TRAVELLING = 64  # So many tasks with arrays are submitted at a time.
 
 
 def sweep(
@@ -57,7 +52,7 @@ def sweep(
     data : tuple of arrays, or path
         (U, targets), or (U, targets, U of the validation, targets of the validation), as `fit` takes them; or the path
         of an .npz file with x_train and y_train, and for the validation x_test and y_test. Arrays travel with every
-        task and may have 8 MiB; a path is read once by each worker, which compares the checksum.
+        task and may have 2 MiB; a path is read once by each worker, which compares the checksum.
     executor : concurrent.futures.Executor, optional
         What runs the fits: a pool of the standard library, loky's, `client.get_executor()` of Dask,
         `MPIPoolExecutor()` of mpi4py. None runs them here, one after the other.
@@ -67,7 +62,7 @@ def sweep(
     per_task : int
         So many points make one task. A task takes about a millisecond on a pool and some milliseconds on Dask.
     in_flight : int, optional
-        At most so many tasks are submitted at a time; as for `predict_file`.
+        At most so many tasks are submitted and not done; if None, 1,024, or 64 where arrays travel.
     progress : bool
         Show progress on standard error.
 
@@ -83,22 +78,23 @@ def sweep(
         sweep. No point builds a model: then the exception is that of the first one.
     OSError, FileFormatError
         The folder cannot be written, or a file is damaged.
-    BrokenExecutor
-        The executor lost its workers, as a pool does of which a process is killed. What was done is in `out`: call
-        again with a new executor to do the rest.
+    WorkersLostError
+        A pool has lost a process. What was done is in `out`: call again with a new pool to do the rest.
+    OtherBitsError
+        A machine computes other last bits than those that have computed rows before.
 
     Notes
     -----
     The weights are not kept. `build(**point)` and the same call of `fit` give those of a row again, and `digest` tells
-    that they are the same. BLAS, which computes for backend="numpy", gives the same bits on the same kind of processor.
+    that they are the same. What `build` calls must not change while a sweep goes on: the folder knows the source of
+    `build` alone.
     Cost: that of `fit` for each point.
 
     Examples
     --------
-    >>> from idl_ref import datasets
+    >>> from idl_ref import SGD, ImplicitModel, datasets
     >>> def build(kappa, seed):
     ...     return ImplicitModel(2, 2, 12, kappa=kappa, bias=True, seed=seed), {"epochs": 3, "optimizer": SGD(0.2)}
-    >>> from idl_ref import SGD
     >>> data = (*datasets.two_moons(80, seed=0), *datasets.two_moons(80, seed=1))
     >>> table = sweep(build, {"kappa": [0.5, 0.9], "seed": [0, 1]}, data, progress=False)
     >>> [(row["kappa"], row["seed"], row["epochs_done"]) for row in table.rows]
@@ -110,97 +106,33 @@ def sweep(
     _refuse_nameless(build)
     listed = points(grid, COLUMNS)
     source = Data.of(data, travels=executor is not None)
-    _try_out(build, listed)
+    job = Job(build, source, _tried_out(build, listed))
     folder = Folder(out, _fingerprint(build, source), listed)
     missing = folder.missing()
-    tasks = [(build, source, missing[first : first + per_task]) for first in range(0, len(missing), per_task)]
+    in_flight = TRAVELLING if in_flight is None and source.arrays else in_flight
     place = {key(point): i for i, point in enumerate(listed)}
 
-    def name(build: Any, data: Data, chosen: Sequence[Point]) -> str:
+    def name(job: Job, expected: str, chosen: Sequence[Point]) -> str:
         """Return what Dask shows of a task, such as fit-points-8-kappa=0.5,seed=0: the first of its points."""
         words = ",".join(f"{name}={value}" for name, value in chosen[0].items())
         return f"fit-points-{place[key(chosen[0])]}-{words[:SHOWN]}"
 
-    try:
-        for (*_, chosen), (rows, error) in completed(fit_points, tasks, executor, in_flight, name):
-            folder.add(rows if error is None else [_row(point, error=_sentence(error)) for point in chosen])
-    finally:
-        folder.write()
+    with Progress(progress, len(listed), len(listed) - len(missing), "fits", "sweep") as bar:
+        if missing and folder.bits is None:
+            ((_, first),) = completed(bits, [(job,)], executor, name=lambda _: "compare-bits-0")
+            if first.error is not None:
+                raise first.error
+            folder.bits = str(first.value)
+        tasks = [(job, folder.bits, missing[i : i + per_task]) for i in range(0, len(missing), per_task)]
+        try:
+            for (*_, chosen), (rows, error) in completed(fit_points, tasks, executor, in_flight, name):
+                if isinstance(error, OtherBitsError):
+                    raise error
+                folder.add(rows if error is None else [row_of(point, error=sentence(error)) for point in chosen])
+                bar.add(len(chosen))
+        finally:
+            folder.write()
     return folder.table()
-
-
-def fit_points(build: Callable[..., Any], data: Data, chosen: Sequence[Point]) -> list[Row]:
-    """Return the rows of some points: one task of a sweep, which may run anywhere, in any order, and twice."""
-    arrays = data.load()
-    return [fit_point(build, arrays, point) for point in chosen]
-
-
-def fit_point(build: Callable[..., Any], arrays: tuple[np.ndarray, ...], point: Point) -> Row:
-    """Train the model of one point, and return its row; an exception of `build` or of the fit is its error."""
-    validation: Any = arrays[2:] or None
-    try:
-        model, options = _built(build, point)
-        with one_thread(model.settings.resolved_backend()):
-            history = fit(model, *arrays[:2], validation=validation, progress=False, **options)
-    except Exception as reason:
-        return _row(point, error=_sentence(reason))
-    if history.interrupted:  # `fit` returns after Ctrl-C, with fewer epochs than were asked for.
-        raise KeyboardInterrupt
-    return _row(point, **_figures(model, history))
-
-
-def _built(build: Callable[..., Any], point: Point) -> tuple[ImplicitModel, dict[str, Any]]:
-    """Return the model of a point and the arguments of its fit, which does not warn; the table counts instead."""
-    result = build(**point)
-    model, options = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
-    if not isinstance(model, ImplicitModel) or not isinstance(options, Mapping):
-        raise TypeError(
-            "build must return an ImplicitModel, or a pair of it and a dict of arguments for fit; got "
-            f"{checks.shown(result)}."
-        )
-    if wrong := [name for name in REFUSED if name in options]:
-        raise TypeError(
-            f"build must not set {wrong[0]} of fit, which the sweep sets or which belongs to one training; got it: "
-            "leave it out."
-        )
-    if model.settings.on_failure == "warn":
-        model.settings = replace(model.settings, on_failure="ignore")
-    return model, deepcopy(dict(options))  # Fits in several threads must not share an optimizer.
-
-
-def _figures(model: ImplicitModel, history: History) -> Row:
-    """Return what the table tells about a fit."""
-    lists: dict[str, list[Any]] = {
-        "train_loss": history.loss,
-        "train_accuracy": history.accuracy,
-        "validation_loss": history.validation_loss,
-        "validation_accuracy": history.validation_accuracy,
-        "unconverged": history.unconverged,
-        "iterations": [mean for mean, _ in history.forward_iterations],
-        "norm": history.norm,
-    }
-    last = {name: values[-1] for name, values in lists.items() if values and math.isfinite(values[-1])}
-    return {"epochs_done": len(history.loss), "digest": _digest(model), **last}
-
-
-def _digest(model: ImplicitModel) -> str:
-    """Return the first 16 digits of the SHA-256 of all parameters."""
-    state = hashlib.sha256()
-    for name, W in sorted(model.parameters.items()):
-        state.update(f"{name}{W.shape}{W.dtype.str}".encode())
-        state.update(np.ascontiguousarray(W).tobytes())
-    return state.hexdigest()[:16]
-
-
-def _row(point: Point, *, error: str = "", **figures: Any) -> Row:
-    """Return the row of a point, with None for what is not known."""
-    return {**point, **dict.fromkeys(COLUMNS), **figures, "error": error}
-
-
-def _sentence(reason: BaseException) -> str:
-    """Return an exception as one line of limited length."""
-    text = checks.printable(f"{type(reason).__name__}: {reason}")
-    return text if len(text) <= SENTENCE else f"{text[: SENTENCE - 1]}…"
 
 
 # --- before the first fit ---------------------------------------------------------------------------------------------
@@ -216,12 +148,12 @@ def _refuse_nameless(build: Any) -> None:
         )
 
 
-def _try_out(build: Callable[..., Any], listed: Sequence[Point]) -> None:
-    """Build the first model that can be built, twice: refuse a `build` that never works, or is not repeatable."""
+def _tried_out(build: Callable[..., Any], listed: Sequence[Point]) -> Point:
+    """Return the first point that can be built, twice: refuse a `build` that never works, or is not repeatable."""
     first: Exception | None = None
     for point in listed:
         try:
-            one, other = _built(build, point)[0], _built(build, point)[0]
+            one, other = built(build, point)[0], built(build, point)[0]
         except Exception as reason:
             first = first or reason
             continue
@@ -232,7 +164,7 @@ def _try_out(build: Callable[..., Any], listed: Sequence[Point]) -> None:
                 f"build must return a new, equal model in every call with the same point; got {got} for "
                 f"{checks.shown(point)}: make the model in build, with seed=…."
             )
-        return
+        return point
     assert first is not None
     raise first
 
