@@ -27,6 +27,7 @@ ORDER = (
     "compress",
     "decision_boundaries",
     "train_digits",
+    "sweep",
     "lbfgs",
     "tabular_classifier",
     "regression",
