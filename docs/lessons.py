@@ -28,6 +28,7 @@ ORDER = (
     "decision_boundaries",
     "train_digits",
     "sweep",
+    "predict_file",
     "lbfgs",
     "tabular_classifier",
     "regression",

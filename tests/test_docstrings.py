@@ -30,6 +30,7 @@ MODULES = (
     "gradcheck",
     "losses",
     "parallel.lazy",
+    "parallel.prediction",
     "parallel.results",
     "parallel.sweeps",
     "plots",

@@ -23,6 +23,7 @@ from idl_ref.parallel.tasks import Outcome, completed
 from idl_ref.parallel.workers import Job, OtherBitsError
 from idl_ref.predictor import Prediction
 
+SOLVING = ("backend", "mitr", "grad_mitr")  # A file holds no backend, and only some numbers of iterations.
 COPY = ".source-"  # The names of copies in the folder begin so.
 
 
@@ -141,7 +142,7 @@ def predict_file(
     """
     rows, per_task = checks.integer("rows", rows, 1), checks.integer("per_task", per_task, 1)
     checks.flag("progress", progress)
-    model, own = _model(model), executor is not None
+    model = _model(model)
     run = _Run(executor, in_flight)
     found = sources.found(source, model.input_dim)
     folder = Folder(out)
@@ -165,7 +166,8 @@ def predict_file(
     if (left := _left(status)) == 0:
         return _done(folder, arrays)
     pieces = pieces or _pieces(found, folder, model.input_dim, run)
-    job = Job(str(folder.path), mark["model"], rows, own)
+    solving = tuple((name, getattr(model.settings, name)) for name in SOLVING)
+    job = Job(str(folder.path), mark["model"], rows, executor is not None, solving)
     bits = _agreed(folder, label, job, run)
     tasks = ((job, bits, a, b, sources.between(pieces, a, b)) for a, b in outputs.undone(status, rows, per_task))
     failures = []
@@ -216,10 +218,16 @@ def _copy_name(file: File, target: str, model: str) -> str:
 def _model(model: Any) -> ImplicitModel:
     """Return the model, and refuse what no file can hold."""
     if isinstance(model, str | os.PathLike):
-        return load(model)
+        model = load(model)
     if not isinstance(model, ImplicitModel):
         way_out = "pass its model_." if hasattr(model, "model_") else "pass the model that it was made of."
         raise TypeError(f"model must be an ImplicitModel or the name of its file; got {checks.shown(model)}: {way_out}")
+    if model.settings.resolved_backend() == "cuda":
+        raise ValueError(
+            'model must have a backend that computes on the CPU; got backend="cuda": use model.settings = '
+            'dataclasses.replace(model.settings, backend="auto").'
+        )
+    model.effective_weights()  # This call refuses parameters that are not finite, before anything is written.
     return model
 
 

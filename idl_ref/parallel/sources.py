@@ -196,7 +196,7 @@ def copy(file: File, target: str, model: str) -> None:
             with zipfile.ZipFile(file.path) as archive, archive.open(f"{file.member}.npy") as member:
                 shutil.copyfileobj(member, stream, 1 << 20)
         else:
-            for part in samples.source(load(model), Path(file.path)).rows():
+            for part in samples.source(load(model, mitr=1, grad_mitr=1), Path(file.path)).rows():
                 stream.write(np.ascontiguousarray(part.U, np.float64).data)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,8 @@ class Job(NamedTuple):
     out: str  # the folder of outputs, which has the model, too
     model: str  # the digest of the model
     rows: int  # the size of the blocks in which rows are computed
-    own: bool  # whether a worker is one of many, and computes by one thread
+    one_thread: bool  # whether a worker is one of many
+    solving: tuple[tuple[str, Any], ...] = ()  # settings that a file does not hold, or limits
 
 
 def digest(model: ImplicitModel) -> str:
@@ -65,7 +66,7 @@ def _bits(job: Job) -> str:
     p, pre = predictor.settings.input_dim, predictor.preprocessing
     entries = np.arange(min(job.rows, PROBE) * p, dtype=np.int64)
     U = ((entries * 7919 % 2003 - 1001) / 500.0).reshape(-1, p)
-    found = _outputs(predictor, U if pre is None else pre.inverse(U), job.own)
+    found = _outputs(predictor, U if pre is None else pre.inverse(U), job.one_thread)
     arrays = [np.ascontiguousarray(getattr(found, name)) for name in outputs.FIELDS]
     return f"{predictor.backend} {hashlib.sha256(b''.join(array.tobytes() for array in arrays)).hexdigest()[:32]}"
 
@@ -80,7 +81,7 @@ def rows(job: Job, expected: str, start: int, stop: int, pieces: list[Piece]) ->
         )
     predictor, parts = _predictor(job), []
     for a in range(start, stop, job.rows):
-        parts.append(_outputs(predictor, sources.read(pieces, a, min(a + job.rows, stop)), job.own))
+        parts.append(_outputs(predictor, sources.read(pieces, a, min(a + job.rows, stop)), job.one_thread))
     whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in outputs.FIELDS}
     outputs.write(job.out, start, whole)
     return stop - start
@@ -91,7 +92,7 @@ def _predictor(job: Job) -> Predictor:
     if (kept := _kept.get(job.model)) is not None:
         return kept
     path = f"{job.out}/{outputs.MODEL}"
-    model = load(path)
+    model = load(path, **dict(job.solving))
     if digest(model) != job.model:
         raise ValueError(
             f"{checks.printable(path)} must be the model of this call; got another: choose another folder for it."
@@ -102,7 +103,7 @@ def _predictor(job: Job) -> Predictor:
     return predictor
 
 
-def _outputs(predictor: Predictor, U: np.ndarray, own: bool) -> Prediction:
+def _outputs(predictor: Predictor, U: np.ndarray, alone: bool) -> Prediction:
     """Return the outputs of a block. With NumPy, BLAS has one thread, because its threads change the last bits."""
-    with one_thread(predictor.backend) if own or predictor.backend == "numpy" else nullcontext():
+    with one_thread(predictor.backend) if alone or predictor.backend == "numpy" else nullcontext():
         return predictor.certified(U)
