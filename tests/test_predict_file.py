@@ -347,6 +347,10 @@ def test_refused_arguments(file, tmp_path):
     for name, value in (("rows", 0), ("per_task", 1.5), ("in_flight", 0), ("progress", 1), ("executor", 2)):
         refuse(name if name != "executor" else "concurrent.futures.Executor", file, tmp_path / "out", **{name: value})
     refuse("ImplicitModel or the name of its file", file, tmp_path / "out", model=MODEL.freeze())
+    broken = make()
+    broken.parameters["C"][0, 0] = np.nan
+    refuse("must be finite", file, tmp_path / "out", model=broken)
+    assert not (tmp_path / "out").exists(), "something was written by a call that was refused"
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -593,8 +597,8 @@ def test_a_full_disk_is_refused_and_nothing_is_lost(file, tmp_path):
     assert not (out / "status.npy").exists()
     predicted(file, out, model)
     assert digest(out) == digest(tmp_path / "whole")
-    status = np.load(out / "status.npy", mmap_mode="r+")
-    status[...] = -1
+    for name, value in (("Y", 99), ("status", -1)):
+        np.load(out / f"{name}.npy", mmap_mode="r+")[...] = value
     found = python(
         code, file, out, 9000, tmp_path / "model.npz"
     )  # The space is taken, but not all of it can be written.
