@@ -191,6 +191,58 @@ def test_a_worker_that_is_killed_is_replaced(client, tmp_path, monkeypatch):
     assert table.rows == swept(sweep_cases.killed_once, grid).rows
 
 
+def a_file(folder, m=20_000):
+    """Return the files of a model, whose nonnegative rows need many iterations, and of inputs with one NaN."""
+    model = idl_ref.ImplicitModel(4, 3, 24, seed=0, mitr=3000, f=idl_ref.ImplicitFunction)
+    A = np.abs(model.parameters["A"])
+    model.parameters["A"][...] = 0.99 * A / A.sum(axis=1, keepdims=True)
+    model.parameters["B"][...] = np.abs(model.parameters["B"])
+    model.save(folder / "model.npz")
+    np.save(folder / "U.npy", inputs(m))
+    return folder / "model.npz", folder / "U.npy"
+
+
+def predicted(folder, out, **options):
+    """Predict the file in small tasks, and return the bytes of all outputs."""
+    options = {"rows": 256, "per_task": 1, "progress": False} | options
+    parallel.predict_file(folder / "model.npz", folder / "U.npy", folder / out, **options)
+    return [(folder / out / f"{name}.npy").read_bytes() for name in FIELDS]
+
+
+def killing(out, kill):
+    """Start a thread that kills a worker when a quarter of the rows is done; it returns how many were not."""
+    left = []
+
+    def watch():
+        while True:
+            time.sleep(0.01)
+            if (out / "status.npy").exists() and (out / "status.npy").stat().st_size > 128:
+                undone = np.load(out / "status.npy", mmap_mode="r") == -1
+                if undone.mean() < 0.75:
+                    kill()
+                    left.append(int(undone.sum()))
+                    return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread, left
+
+
+@pytest.mark.slow
+def test_a_file_is_predicted_the_same_although_a_worker_is_killed(client, tmp_path):
+    a_file(tmp_path)
+    alone = predicted(tmp_path, "alone", per_task=7)
+    assert predicted(tmp_path, "whole", executor=client.get_executor()) == alone
+    assert {"predict-rows", "compare-bits"} <= set(prefixes(client))
+    victim = next(iter(client.run(os.getpid).values()))
+    thread, left = killing(tmp_path / "out", lambda: os.kill(victim, signal.SIGKILL))
+    assert predicted(tmp_path, "out", executor=client.get_executor(), in_flight=4) == alone
+    thread.join()
+    assert left[0] > 0
+    client.wait_for_workers(2, timeout=60)
+    assert victim not in client.run(os.getpid).values()
+
+
 # --- a cluster started by commands ------------------------------------------------------------------------------------
 
 
@@ -221,3 +273,27 @@ def test_a_sweep_on_a_cluster_of_commands_outlives_a_worker(tmp_path):
         assert victim.wait(20) == -signal.SIGKILL
         assert len(client.scheduler_info()["workers"]) == 1
     assert table.rows == swept(sweep_cases.slow, grid).rows
+
+
+@pytest.mark.slow
+def test_a_file_on_a_cluster_of_commands_outlives_a_worker(tmp_path):
+    a_file(tmp_path)
+    alone = predicted(tmp_path, "alone", per_task=7)
+    with clusters.commands(tmp_path) as (client, (_, victim, _)):
+        thread, left = killing(tmp_path / "out", lambda: os.killpg(victim.pid, signal.SIGKILL))
+        assert predicted(tmp_path, "out", executor=client.get_executor(), in_flight=4) == alone
+        thread.join()
+        assert left[0] > 0
+        assert victim.wait(20) == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_the_command_line_predicts_on_a_cluster(tmp_path, capsys):
+    from idl_ref.__main__ import main
+
+    a_file(tmp_path, 3000)
+    alone = predicted(tmp_path, "alone", rows=1024)
+    with clusters.commands(tmp_path, 1) as (client, _):
+        words = ["--data", str(tmp_path / "U.npy"), "--dask", client.scheduler.address, "--out", str(tmp_path / "out")]
+        assert main(["predict", str(tmp_path / "model.npz"), *words]) in (0, 1)  # 1, because one row is NaN
+    assert [(tmp_path / "out" / f"{name}.npy").read_bytes() for name in FIELDS] == alone
