@@ -700,3 +700,28 @@ def test_zip_is_checked(tmp_path):
     with pytest.raises((zipfile.BadZipFile, ValueError, OSError)):
         predicted(source, tmp_path / "out")
     assert not (tmp_path / "out" / "status.npy").exists()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_workers_have_one_thread(file, tmp_path, monkeypatch, backend):
+    """BLAS has one thread wherever NumPy serves, and so has a worker with Numba; one process alone keeps all of them."""
+    import numba
+    from threadpoolctl import threadpool_info
+
+    certified, counts = idl_ref.Predictor.certified, set()
+
+    def watched(self, rows):
+        blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        counts.add((max(blas, default=1), numba.get_num_threads()))
+        return certified(self, rows)
+
+    monkeypatch.setattr(idl_ref.Predictor, "certified", watched)
+    numba_threads = numba.get_num_threads()
+    for executor in (None, ThreadPoolExecutor(1)):
+        counts.clear()
+        predicted(file, tmp_path / f"out{executor is None}", make(backend=backend), executor=executor)
+        if backend == "numpy":
+            assert {blas for blas, _ in counts} == {1}
+        else:
+            assert {threads for _, threads in counts} == {numba_threads if executor is None else 1}
+    assert numba.get_num_threads() == numba_threads
