@@ -27,6 +27,8 @@ ORDER = (
     "compress",
     "decision_boundaries",
     "train_digits",
+    "sweep",
+    "predict_file",
     "lbfgs",
     "tabular_classifier",
     "regression",

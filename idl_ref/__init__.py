@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         functions,
         gradcheck,
         losses,
+        parallel,
         plots,
         preprocessing,
         report,
@@ -94,6 +95,7 @@ __all__ = [
     "gradcheck",
     "load",
     "losses",
+    "parallel",
     "plots",
     "preprocessing",
     "report",
@@ -178,6 +180,8 @@ def _import_module(name: str) -> None:
         import idl_ref.gradcheck
     elif name == "losses":
         import idl_ref.losses
+    elif name == "parallel":
+        import idl_ref.parallel
     elif name == "plots":
         import idl_ref.plots
     elif name == "preprocessing":

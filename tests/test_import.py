@@ -9,7 +9,8 @@ import pytest
 
 import idl_ref
 
-HEAVY = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "torch", "sklearn", "pandas")
+ENGINES = ("dask", "distributed", "mpi4py", "loky")
+HEAVY = ("numba", "scipy", "matplotlib", "tqdm", "safetensors", "torch", "sklearn", "pandas", *ENGINES)
 OF_SCIKIT_LEARN = {"ImplicitClassifier", "ImplicitRegressor", "estimators"}  # These import it where it is there.
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import checks, classes, files, labels
-from idl_ref.commands import rows, summary
+from idl_ref.commands import folder, rows, summary
 from idl_ref.commands.rows import Rows
 from idl_ref.model import ImplicitModel, load
 from idl_ref.predictor import Prediction
@@ -38,12 +38,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         "write a table with a row for each sample: its number, the label and the probability p_… of each class, or the "
         "predicted numbers, a bound of the error of the outputs, and a status; a sample that failed has no answer"
     )
-    add("--out", type=Path, metavar="FILE.csv", help=table)
+    add("--out", type=Path, metavar="FILE.csv | DIR", help=table)
+    folder.add(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    if folder.asked(options):
+        return folder.run(options)
     model = load(options.model)
     source = rows.source(model, options.data)
     if options.out is not None:
