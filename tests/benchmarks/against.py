@@ -14,6 +14,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -88,8 +89,8 @@ def serve() -> None:
 class Tree:
     """A process that times the rows with the package in a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        environment = os.environ | ONE | {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / ".numba_cache")}
+    def __init__(self, folder: Path, cache: str) -> None:
+        environment = os.environ | ONE | {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": cache}
         command = [sys.executable, __file__, "--serve"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, env=environment, cwd="/", stdin=pipe, stdout=pipe, text=True)
@@ -108,7 +109,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--row", nargs="*")
     asked = parser.parse_args()
-    ours, theirs = Tree(Path(__file__).parents[2]), Tree(asked.folder.resolve())
+    folders = Path(__file__).parents[2], asked.folder.resolve()
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        compare(asked, *(Tree(folder, cache) for folder, cache in zip(folders, (one, other), strict=True)))
+
+
+def compare(asked: argparse.Namespace, ours: Tree, theirs: Tree) -> None:
+    """Print the rows of two trees."""
     for name in asked.row or ours.names:
         ratios, times = [], []
         for _ in range(asked.pairs):
