@@ -166,7 +166,7 @@ def fit(
     with (
         blas.one_thread(model.settings.resolved_backend()) if ranks.size > 1 else blas.OneThread(small),
         Progress(progress and ranks.first, epochs, training.batches_of_an_epoch) as display,
-        Interrupts(checkpoint is not None) as interrupts,
+        Interrupts(ranks.once(lambda: checkpoint is not None)) as interrupts,
     ):
         training.run(resumed, display, interrupts)
     if interrupts.terminated:

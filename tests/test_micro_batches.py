@@ -7,6 +7,7 @@ import copy
 import functools
 import hashlib
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -15,7 +16,12 @@ from threads_as_ranks import Aborted, together
 import idl_ref
 from idl_ref import SGD, Adam, ImplicitFunctionRows, ImplicitModel, datasets
 from idl_ref.analysis import ImplicitRNN, prune
+from idl_ref.backends.numpy import Trainer
 from idl_ref.training import leaves, ranks, tree
+from idl_ref.training.interrupts import Interrupts
+from idl_ref.training.loop import Plan, Training
+from idl_ref.training.progress import Progress
+from idl_ref.training.samples import training_samples
 
 X, Y, X_TEST, Y_TEST = datasets.digits()
 ONE_HOT = np.eye(10)[Y]
@@ -211,6 +217,104 @@ def test_an_error_of_one_rank_is_one_of_all():
     found = together(2, lambda comm: trained(comm, on_epoch=fails))
     assert isinstance(found[0], KeyError)
     assert str(found[1]) == "rank 0 of 2 failed: KeyError: 'mine'"
+
+
+def test_an_optimizer_or_a_canary_that_fails_on_one_rank_leaves_none_waiting(monkeypatch):
+    right = Trainer.descend
+
+    def descend(self, backward):
+        if threading.current_thread().name.endswith("_1"):
+            raise MemoryError("no room")
+        return right(self, backward)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(Trainer, "descend", descend)
+        found = together(2, trained)
+    assert sorted(str(reason) for reason in found) == ["no room", "rank 1 of 2 failed: MemoryError: no room"]
+    canary = leaves.LeafTrainer.canary
+
+    def fails(self, *samples):
+        if self.ranks.rank == 1:
+            raise MemoryError("no room")
+        return canary(self, *samples)
+
+    monkeypatch.setattr(leaves.LeafTrainer, "canary", fails)
+    found = together(2, trained)
+    assert sorted(str(reason) for reason in found) == ["no room", "rank 1 of 2 failed: MemoryError: no room"]
+
+
+def test_a_floating_point_error_of_one_rank_is_one_of_all():
+    def one(comm):
+        def function():
+            if comm.rank == 1:
+                raise FloatingPointError("not finite")
+            if comm.rank == grave:
+                raise MemoryError("no room")
+
+        return ranks.Ranks(comm).each(function)
+
+    grave = None
+    assert [repr(reason) for reason in together(3, one)] == ["FloatingPointError('not finite')"] * 3
+    grave = 2
+    assert [type(reason) for reason in together(3, one)] == [ranks.RankError, ranks.RankError, MemoryError]
+
+
+def test_a_signal_between_two_epochs_ends_the_training_of_all():
+    """It comes to one rank after the last step of an epoch, where the others would go on to the next one."""
+
+    def one(comm):
+        model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
+        plan = Plan("cross_entropy", 5, 30, 0, None, None, None, 7)
+        samples = training_samples(model, X[:70], Y[:70], "cross_entropy", None, None)
+        training = Training(model, samples, None, plan, SGD(0.1), ranks.Ranks(comm))
+        with Progress(False, 5, training.batches_of_an_epoch) as display, Interrupts(False) as interrupts:
+            done = display.epoch_done
+
+            def signalled(*arguments):
+                interrupts.caught = 15 if comm.rank == 1 else None
+                return done(*arguments)
+
+            display.epoch_done = signalled
+            training.run(None, display, interrupts)
+        return training.completed, training.history.interrupted
+
+    assert together(3, one) == [(1, True)] * 3
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_what_on_epoch_changes_on_the_first_rank_is_changed_on_all(backend):
+    def halve(history, model):
+        model.parameters["C"][...] *= 0.5
+
+    for optimizer in (SGD(0.1), Adam(0.01)):
+        own = {"on_epoch": halve, "optimizer": optimizer, "epochs": 3, "settings": {"backend": backend}}
+        assert together(3, lambda comm: trained(comm, **own)) == [trained(**own)] * 3  # noqa: B023
+
+
+def test_what_the_first_rank_alone_does_may_be_given_to_it_alone(tmp_path):
+    calls, expected = [], trained()
+    for first in (True, False):
+        path = tmp_path / f"{first}.npz"
+
+        def one(comm):
+            if (comm.rank == 0) != first:  # noqa: B023
+                return trained(comm)
+            return trained(comm, checkpoint=path, on_epoch=lambda *_: calls.append(comm.rank))  # noqa: B023
+
+        assert together(2, one) == [expected] * 2
+        assert path.exists() == first
+    assert calls == [0, 0]
+
+
+def test_a_loss_of_ones_own_is_asked_about_samples_only():
+    def loss(outputs, labels):
+        assert outputs.size
+        E = outputs - np.eye(10, dtype=outputs.dtype)[:, labels]
+        return float((E * E).mean()), 2 * E / E.size
+
+    expected = trained(loss=loss)
+    for size in (1, 2, 3):
+        assert together(size, lambda comm: trained(comm, loss=loss)) == [expected] * size
 
 
 def test_a_training_that_diverges_ends_on_all_ranks():

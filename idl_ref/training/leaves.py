@@ -92,18 +92,18 @@ class LeafTrainer:
                 part = self._leaf(layer, _taken(U, T, weights, some), len(some) / len(chosen))
                 known[k, k + 1] = part[0]
                 kept.keep(*part[1:])
+            if kept.pair is None:  # There are more ranks than leaves; a loss of the user's may not know no samples.
+                kept.keep(*self._leaf(layer, _taken(U, T, weights, chosen[:1]), 1.0)[1:])
             return {node: tree.total(node, known, Sum.plus) for node in tree.whole_nodes(leaves, (first, last))}
 
         known = {node: part for found in self.ranks.each(own) for node, part in found.items()}
         whole = tree.total((0, leaves), known, Sum.plus)
         if not np.isfinite(whole.loss):
             raise FloatingPointError(f"the loss is {whole.loss}")
-        if kept.pair is None:  # There are more ranks than leaves.
-            kept.keep(*self._leaf(layer, _taken(U, T, weights, chosen[:0]), 0.0)[1:])
         assert kept.pair is not None
         forward, backward = kept.pair
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.trainer.descend(_backward(backward, whole.gradients))
+        with np.errstate(over="ignore", invalid="ignore"):  # An optimizer that fails on one rank fails on all.
+            self.ranks.on_each(lambda: self.trainer.descend(_backward(backward, whole.gradients)))
         return Step(whole.loss, forward, backward, whole.counts)
 
     def update_host(self) -> None:

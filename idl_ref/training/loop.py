@@ -219,7 +219,7 @@ class Training:
             self.model.parameters[name][...] = W
         trainer = self.new_trainer()
         assert isinstance(trainer, LeafTrainer)
-        (digest,) = {trainer.canary(*self.samples)}
+        digest = ranks.on_each(lambda: trainer.canary(*self.samples))
         way_out = "train on machines of one kind, with the same versions of NumPy and Numba and one thread for BLAS"
         ranks.compare("bits for the same samples", digest, way_out)
 
@@ -277,6 +277,7 @@ class Training:
             self.trainer.update_host()
         self._finish_epoch(display)
         self._save_checkpoint()
+        interrupts.caught = self.ranks.agreed(interrupts.caught)  # It may have come to one rank, after the last step.
         return interrupts.caught is None
 
     def _take_steps(self, display: Progress, interrupts: Interrupts) -> bool:
@@ -379,12 +380,15 @@ class Training:
                     f"epoch {number}: stopped, because the loss has not fallen for {number - self.best_epoch} epochs; "
                     f"the weights {weights}"
                 )
-        asked = plan.on_epoch
-        if asked is not None and self.ranks.once(lambda: asked(history, self.model)) is True:
+        if self.ranks.once(lambda: plan.on_epoch is not None and plan.on_epoch(history, self.model) is True):
             self.stopped = True
             history.events.append(f"epoch {number}: stopped by on_epoch")
+        if self.ranks.size > 1:  # What on_epoch has changed on the first rank, all have to change.
+            parameters, optimizer = self.model.parameters, self.optimizer
+            state = self.ranks.once(lambda: None if plan.on_epoch is None else Snapshot.of(parameters, optimizer))
+            if state is not None and not self.ranks.first:
+                state.put_back(parameters, optimizer)
 
     def _save_checkpoint(self) -> None:
         """Write the checkpoint, if there is to be one."""
-        if self.plan.checkpoint is not None:
-            self.ranks.once(lambda: self.save(self.plan.checkpoint))
+        self.ranks.once(lambda: None if self.plan.checkpoint is None else self.save(self.plan.checkpoint))

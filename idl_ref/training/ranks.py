@@ -24,6 +24,7 @@ class Outcome(NamedTuple):
 
     value: Any
     failure: str | None
+    diverged: bool = False  # whether the failure is a FloatingPointError, after which a training may go on
 
 
 class Ranks:
@@ -58,7 +59,8 @@ class Ranks:
     def each(self, function: Callable[[], T]) -> list[T]:
         """Call a function on every rank, and return the values of all ranks on each of them.
 
-        If it raises an exception on some ranks, these raise it, and all others raise RankError.
+        If it raises an exception on some ranks, these raise it, and all others raise RankError. A FloatingPointError
+        is one on all ranks, if there is no other: all of them then take the same way back.
         """
         if self.size == 1:
             return [function()]
@@ -66,13 +68,17 @@ class Ranks:
         try:
             mine = Outcome(function(), None)
         except Exception as caught:
-            reason, mine = caught, Outcome(None, f"{type(caught).__name__}: {caught}")
+            known = isinstance(caught, FloatingPointError)
+            reason, mine = caught, Outcome(None, str(caught) if known else f"{type(caught).__name__}: {caught}", known)
         outcomes: list[Outcome] = [Outcome(*outcome) for outcome in self.comm.allgather(tuple(mine))]
-        if reason is not None:
+        failed = [(rank, outcome) for rank, outcome in enumerate(outcomes) if outcome.failure is not None]
+        grave = [(rank, outcome) for rank, outcome in failed if not outcome.diverged]
+        if grave and (reason is None or mine.diverged):
+            raise RankError(f"rank {grave[0][0]} of {self.size} failed: {grave[0][1].failure}")
+        if grave and reason is not None:
             raise reason
-        for rank, outcome in enumerate(outcomes):
-            if outcome.failure is not None:
-                raise RankError(f"rank {rank} of {self.size} failed: {outcome.failure}")
+        if failed:
+            raise FloatingPointError(failed[0][1].failure) from reason
         return [outcome.value for outcome in outcomes]
 
     def on_each(self, function: Callable[[], T]) -> T:
