@@ -52,7 +52,7 @@ def trained(comm=None, m=70, seed=0, **options):
 def test_sums_have_one_order_on_any_number_of_ranks():
     for count in range(1, 24):
         whole = {(k, k + 1): str(k) for k in range(count)}
-        expected = tree.total((0, count), whole, lambda a, b: f"({a}+{b})")
+        expected = tree.total((0, count), whole, plus)
         for size in range(1, 9):
             known, owned = {}, []
             for rank in range(size):
@@ -61,9 +61,9 @@ def test_sums_have_one_order_on_any_number_of_ranks():
                 nodes = tree.whole_nodes(count, (first, last))
                 assert sum(end - start for start, end in nodes) == last - first
                 own = {node: leaf for node, leaf in whole.items() if first <= node[0] < last}
-                known |= {node: tree.total(node, own, lambda a, b: f"({a}+{b})") for node in nodes}
+                known |= {node: tree.total(node, own, plus) for node in nodes}
             assert owned == list(range(count))
-            assert tree.total((0, count), known, lambda a, b: f"({a}+{b})") == expected
+            assert tree.total((0, count), known, plus) == expected
 
 
 CASES = {
@@ -82,7 +82,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "found" in name else []) for name in CASES]
+)
 def test_one_digest_on_any_number_of_ranks(name, backend):
     options = dict(CASES[name])
     options["settings"] = {**options.get("settings", {}), "backend": backend}
@@ -122,20 +124,42 @@ def test_sums_rank_by_rank_have_other_bits(monkeypatch):
     """The negative control: what Allreduce does, a sum per rank and then the sum of these, depends on their number."""
     expected = trained(settings={"backend": "numba"})
 
-    def naive(count, own):
+    def naive(self, count, mine, add):
+        parts = [part for found in self.comm.allgather(mine) for _, part in sorted(found.items())]
+        return functools.reduce(add, parts)
+
+    def one_sum(count, own):
         return [own] if own[0] < own[1] else []
 
-    def total(node, known, add):
-        inside = sorted(part for part in known if node[0] <= part[0] and part[1] <= node[1])
-        value = known[inside[0]]
-        for part in inside[1:]:
-            value = add(value, known[part])
-        return value
+    def in_turn(node, known, add):
+        return functools.reduce(add, [known[leaf, leaf + 1] for leaf in range(*node)])
 
-    monkeypatch.setattr(tree, "whole_nodes", naive)
-    monkeypatch.setattr(tree, "total", total)
+    monkeypatch.setattr(ranks.Ranks, "total", naive)
+    monkeypatch.setattr(tree, "whole_nodes", one_sum)
+    monkeypatch.setattr(tree, "total", in_turn)
     found = {together(size, lambda comm: trained(comm, settings={"backend": "numba"}))[0] for size in (1, 2, 3)}
     assert len(found | {expected}) > 2
+
+
+def test_the_sum_on_all_ranks_is_that_of_the_tree():
+    for count, size in itertools.product((1, 2, 3, 5, 8, 13), (1, 2, 3, 5, 8)):
+        expected = tree.total((0, count), {(k, k + 1): str(k) for k in range(count)}, plus)
+
+        def one(comm, count=count):
+            all_of_them = ranks.Ranks(comm)
+            own = tree.share(count, all_of_them.rank, all_of_them.size)
+            known = {(k, k + 1): str(k) for k in range(*own)}
+            mine = {node: tree.total(node, known, plus) for node in tree.whole_nodes(count, own)}
+            return all_of_them.total(count, mine, plus)
+
+        assert together(size, one) == [expected] * size
+        assert [tree.owner(leaf, count, size) for leaf in range(count)] == [
+            rank for rank in range(size) for _ in range(*tree.share(count, rank, size))
+        ]
+
+
+def plus(a, b):
+    return f"({a}+{b})"
 
 
 def test_a_rank_reads_the_samples_of_its_leaves_only(monkeypatch):

@@ -1,6 +1,8 @@
 """A communicator whose ranks are threads of one process, with the methods of mpi4py's that a training needs."""
 
+import collections
 import pickle
+import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,6 +31,12 @@ class Communicator:
     def bcast(self, value, root=0):
         return self.allgather(value)[root]
 
+    def send(self, value, dest):
+        self.shared.sent[self.rank, dest].put(pickle.dumps(value))
+
+    def recv(self, source):
+        return pickle.loads(self.shared.sent[source, self.rank].get(timeout=60))
+
     def Abort(self, code):
         self.shared.barrier.abort()
         raise Aborted(code)
@@ -37,6 +45,7 @@ class Communicator:
 class Shared:
     def __init__(self, size):
         self.size, self.slots, self.barrier = size, [b""] * size, threading.Barrier(size, timeout=60)
+        self.sent = collections.defaultdict(queue.Queue)
 
 
 def together(size, function):

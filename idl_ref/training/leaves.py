@@ -96,8 +96,7 @@ class LeafTrainer:
                 kept.keep(*self._leaf(layer, _taken(U, T, weights, chosen[:1]), 1.0)[1:])
             return {node: tree.total(node, known, Sum.plus) for node in tree.whole_nodes(leaves, (first, last))}
 
-        known = {node: part for found in self.ranks.each(own) for node, part in found.items()}
-        whole = tree.total((0, leaves), known, Sum.plus)
+        whole = self.ranks.total(leaves, self.ranks.on_each(own), Sum.plus)
         if not np.isfinite(whole.loss):
             raise FloatingPointError(f"the loss is {whole.loss}")
         assert kept.pair is not None

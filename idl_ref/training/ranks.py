@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from idl_ref.training import tree
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ class Ranks:
     Parameters
     ----------
     comm : MPI communicator, optional
-        An object with the methods Get_rank, Get_size, allgather, bcast and Abort of mpi4py.
+        An object with the methods Get_rank, Get_size, allgather, bcast, send, recv and Abort of mpi4py.
 
     Raises
     ------
@@ -42,7 +44,7 @@ class Ranks:
     """
 
     def __init__(self, comm: Any = None) -> None:
-        methods = ("Get_rank", "Get_size", "allgather", "bcast", "Abort")
+        methods = ("Get_rank", "Get_size", "allgather", "bcast", "send", "recv", "Abort")
         if comm is not None and not all(callable(getattr(comm, name, None)) for name in methods):
             raise TypeError(
                 f"comm must be a communicator of MPI, with the methods {', '.join(methods)}; got "
@@ -90,6 +92,34 @@ class Ranks:
     def once(self, function: Callable[[], T]) -> T:
         """Call a function on the first rank, and return its value on every rank; an exception is one on all of them."""
         return self.each(lambda: function() if self.first else None)[0]  # type: ignore[return-value]
+
+    def total(self, leaves: int, mine: Mapping[tree.Node, T], add: Callable[[T, T], T]) -> T:
+        """Return the sum of all leaves on every rank; `mine` has the largest nodes among the leaves of this one.
+
+        The sum of a node is made where its first leaf is. The longest chain of messages has ⌈log₂ P⌉ of them, and as
+        many for the way back.
+        """
+        if self.size == 1:
+            return tree.total((0, leaves), mine, add)
+
+        def of(node: tree.Node) -> T | None:
+            """Return the sum of a node, if this rank makes it."""
+            if node in mine:
+                return mine[node]
+            if node[1] - node[0] == 1:
+                return None
+            one, other = tree.children(node)
+            left, right = of(one), of(other)
+            here, there = (tree.owner(child[0], leaves, self.size) for child in (one, other))
+            if here == self.rank:
+                assert left is not None
+                return add(left, self.comm.recv(source=there) if there != here else right)  # type: ignore[arg-type]
+            if there == self.rank:
+                self.comm.send(right, dest=here)
+            return None
+
+        whole: T = self.comm.bcast(of((0, leaves)), root=tree.owner(0, leaves, self.size))
+        return whole
 
     def agreed(self, signal: int | None) -> int | None:
         """Return the signal that has come to some rank, or None if none has."""

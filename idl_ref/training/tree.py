@@ -26,6 +26,17 @@ def share(leaves: int, rank: int, size: int) -> Node:
     return leaves * rank // size, leaves * (rank + 1) // size
 
 
+def owner(leaf: int, leaves: int, size: int) -> int:
+    """Return the process to which a leaf belongs.
+
+    Examples
+    --------
+    >>> [owner(leaf, 5, 3) for leaf in range(5)]
+    [0, 1, 1, 2, 2]
+    """
+    return ((leaf + 1) * size - 1) // leaves
+
+
 def whole_nodes(leaves: int, own: Node) -> list[Node]:
     """Return the largest nodes of the tree that lie among some leaves.
 
