@@ -32,6 +32,7 @@ class OneThread:
                     self.applies = False
                     return
                 OneThread._limit = threadpool_limits(limits=1, user_api="blas")
+                _let_other_threads()
             OneThread._users += 1
 
     def __exit__(self, *exception: object) -> None:
@@ -41,3 +42,16 @@ class OneThread:
             OneThread._users -= 1
             if OneThread._users == 0:
                 OneThread._limit.restore_original_limits()
+                _let_other_threads()
+
+
+def _let_other_threads() -> None:
+    """Let any thread change the number of threads next.
+
+    From version 3.8 on, threadpoolctl does nothing, and says nothing, when another living thread was the first to do so.
+    """
+    import threadpoolctl
+
+    controller = getattr(threadpoolctl, "OpenBLASController", None)
+    if hasattr(controller, "clear_controlling_thread"):
+        controller.clear_controlling_thread()
