@@ -48,10 +48,10 @@ class OneThread:
 def _let_other_threads() -> None:
     """Let any thread change the number of threads next.
 
-    From version 3.8 on, threadpoolctl does nothing, and says nothing, when another living thread was the first to do so.
+    From version 3.8 on, threadpoolctl does nothing, and says nothing, if another living thread was the first to do so.
     """
     import threadpoolctl
 
-    controller = getattr(threadpoolctl, "OpenBLASController", None)
+    controller: Any = getattr(threadpoolctl, "OpenBLASController", None)
     if hasattr(controller, "clear_controlling_thread"):
         controller.clear_controlling_thread()
