@@ -704,7 +704,7 @@ def test_zip_is_checked(tmp_path):
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_workers_have_one_thread(file, tmp_path, monkeypatch, backend):
-    """BLAS has one thread wherever NumPy serves, and so has a worker with Numba; one process alone keeps all of them."""
+    """BLAS has one thread wherever NumPy serves, and so has a worker with Numba; one process alone keeps them all."""
     import numba
     from threadpoolctl import threadpool_info
 
