@@ -79,15 +79,7 @@ def from_plain(value: Any, n: Any) -> Any:
 
 
 def backend_for(activation: Activation, backend: Backend) -> Backend:
-    """Return the backend that computes with an activation: for a user's, "auto" is numpy, and others are refused.
-
-    A mix of built-in activations has all backends but cuda.
-    """
-    if backend == "cuda" and activation.code == MIXED:
-        raise ValueError(
-            f"backend 'cuda' has one activation for all rows; got the mix {activation}: "
-            'use backend="numba", which computes with an activation per row.'
-        )
+    """Return the backend that computes with an activation: for a user's, "auto" is numpy, and others are refused."""
     if activation.code != OWN or backend not in ("auto", "numba", "cuda"):
         return backend
     if backend == "auto":

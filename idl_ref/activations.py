@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref import checks, slopes
-from idl_ref.blocks import as_range
+from idl_ref.cycles import as_range
 from idl_ref.slopes import Continued, Function, elu, leaky_relu_slope, mirror, sigmoid, sigmoid_slope, step, tanh_slope
 
 __all__ = ["Activation", "get"]

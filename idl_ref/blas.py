@@ -31,8 +31,8 @@ class OneThread:
                 except ImportError:
                     self.applies = False
                     return
+                _take_control()
                 OneThread._limit = threadpool_limits(limits=1, user_api="blas")
-                _let_other_threads()
             OneThread._users += 1
 
     def __exit__(self, *exception: object) -> None:
@@ -41,17 +41,18 @@ class OneThread:
         with OneThread._lock:
             OneThread._users -= 1
             if OneThread._users == 0:
+                _take_control()
                 OneThread._limit.restore_original_limits()
-                _let_other_threads()
+                _take_control()
 
 
-def _let_other_threads() -> None:
-    """Let any thread change the number of threads next.
+def _take_control() -> None:
+    """Let any thread set the number of threads of BLAS.
 
-    From version 3.8 on, threadpoolctl does nothing, and says nothing, if another living thread was the first to do so.
+    From version 3.8 on, threadpoolctl lets only that thread do so which was the first one, and ignores all others.
     """
     import threadpoolctl
 
-    controller: Any = getattr(threadpoolctl, "OpenBLASController", None)
-    if hasattr(controller, "clear_controlling_thread"):
-        controller.clear_controlling_thread()
+    clear = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)

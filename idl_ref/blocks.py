@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from idl_ref.cycles import as_range, components, levels
+
 # "auto" solves by blocks from this n on, if a block has at least LARGE units in the mean, and if the entries of A that
 # blocks read are at most this part of all entries: a block costs a few calls, whatever its size is.
 FROM = 128
@@ -59,15 +61,10 @@ def order(A: np.ndarray) -> tuple[Block, ...]:
     ----------
     A : (n, n) array
 
-    Raises
-    ------
-    ImportError
-        Units form a cycle, and SciPy, which finds cycles, is not installed.
-
     Notes
     -----
-    Cost: O(n²) operations. Cycles are the strongly connected components of the graph with an edge for each nonzero
-    entry of A, which SciPy finds by the algorithm of D. Pearce (2005).
+    Cost: that of `cycles.components`, O(n²) operations for most matrices. Cycles are the strongly connected components
+    of the graph with an edge for each nonzero entry of A.
 
     Examples
     --------
@@ -106,39 +103,9 @@ def pays(A: np.ndarray) -> tuple[Block, ...]:
     edges = A != 0
     if np.count_nonzero(edges) > PART * n * n or levels(edges, n // LARGE).max() == n // LARGE:
         return ()
-    try:
-        blocks = order(A)
-    except ImportError:  # Without SciPy, a matrix with cycles counts as one block.
-        return ()
+    blocks = order(A)
     read = sum(block.F.size + (0 if block.cycle is None else block.cycle.size) for block in blocks)
     return blocks if read <= PART * n * n and len(blocks) * LARGE <= n else ()
-
-
-def levels(edges: np.ndarray, most: int) -> np.ndarray:
-    """Return for each unit the length of the longest chain of units on which it depends; −1 if a cycle is among them.
-
-    Units of a level above `most` have −1, too.   edges (n, n) bool -> (n,)
-    """
-    level, pending = np.full(len(edges), -1), edges.sum(axis=1)
-    ready, number = np.flatnonzero(pending == 0), 0
-    while ready.size and number <= most:
-        level[ready] = number
-        pending -= edges[:, ready].sum(axis=1)
-        ready, number = np.flatnonzero((pending == 0) & (level < 0)), number + 1
-    return level
-
-
-def components(edges: np.ndarray) -> np.ndarray:
-    """Return the number of the strongly connected component of each unit.   edges (n, n) bool -> (n,)"""
-    try:
-        from scipy.sparse import csr_array
-        from scipy.sparse.csgraph import connected_components
-    except ImportError:
-        raise ImportError(
-            "blocks of a matrix with cycles need SciPy, which finds them: "
-            'pip install "idl-ref[analysis]", or use method="auto".'
-        ) from None
-    return connected_components(csr_array(edges), connection="strong")[1]
 
 
 def _blocks(A: np.ndarray, groups: list[np.ndarray]) -> tuple[Block, ...]:
@@ -152,9 +119,3 @@ def _blocks(A: np.ndarray, groups: list[np.ndarray]) -> tuple[Block, ...]:
         F, own = A[np.ix_(units, before)], A[np.ix_(units, units)]
         blocks.append(Block(as_range(units), as_range(before), F, own if own.any() else None, sources, starts, sorting))
     return tuple(blocks)
-
-
-def as_range(units: np.ndarray) -> slice | np.ndarray:
-    """Return a slice for units that follow each other, which selects them without a copy."""
-    first = int(units[0]) if units.size else 0
-    return slice(first, first + len(units)) if np.array_equal(units, np.arange(first, first + len(units))) else units

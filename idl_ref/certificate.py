@@ -175,11 +175,7 @@ def numbers(dtype: np.dtype) -> tuple[float, float, float]:
 def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm: float) -> Rounding:
     """Return the constants for one application; `norm` is ‖A‖∞, also in the adjoint equation, as ‖Aᵀ‖₁ = ‖A‖∞."""
     eps, tiny, largest = numbers(dtype)
-    # In a sparse matrix, the longest row or column counts, as both A and Aᵀ are multiplied by.
-    sums, enlarged = (
-        factors[0].longest if fac.is_sparse(factors) else factors[0].shape[1],
-        1.0,
-    )  # `sums` is the total length of the inner products of one application.
+    sums, enlarged = fac.longest(factors[0]), 1.0  # the total length of the inner products of one application
     if len(factors) > 1:
         sums += factors[1].shape[1]
         # F₁ multiplies an underflow error of F₂ x by at most ‖F₁‖, in either norm at most the sum of all |F₁|.

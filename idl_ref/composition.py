@@ -203,6 +203,7 @@ def dense(settings: Settings, **own: Any) -> Settings:
         "is_low_rank": False,
         "rank": None,
         "straight_through": False,
+        "pattern": None,
     } | own
     return replace(settings, **changes)
 

@@ -41,7 +41,7 @@ from idl_ref.certificate import column_max
 from idl_ref.choices import AnyLoss, Method
 from idl_ref.model import ImplicitModel
 from idl_ref.solution import NotConvergedError
-from idl_ref.weights import as_factors
+from idl_ref.sparse import dense
 
 COMPLEX_STEP = 1e-30
 ROUNDS = 3  # The number of corrections by which X, and then X̃, reach the accuracy that rounding allows.
@@ -162,7 +162,7 @@ class LossOfModel:
         self.layer = model.layer()
         self._begin(model, {**model.parameters, "U": U}, targets, loss)
         forward = self.layer.forward(U.T)
-        self.factors = forward.weights.factors
+        self.factors = tuple(dense(F) for F in forward.weights.factors)
         equation = Equation(self.factors, self.activation, None, forward.Z)
         self.point = Linearised(equation, forward.solution.require().X)
         self.active = self._active(self.values, [self.point.P])
@@ -217,13 +217,15 @@ class LossOfModel:
         """
         if not direction.keys() & {"A", "L", "R"}:
             return self.factors
-        raw = as_factors(self._moved(direction, 1j * COMPLEX_STEP))
+        of = self.model.settings.parametrisation
+        raw = of.raw(self._moved(direction, 1j * COMPLEX_STEP))
         at_zero = [(F.real == 0) * 1e-300 for F in raw]
         above, below = (
             self.f.effective(tuple(F + side * zero for F, zero in zip(raw, at_zero, strict=True))) for side in (1, -1)
         )
-        sides = zip(self.factors, above, below, strict=True)
-        return tuple(F + 0.5j * (np.imag(one) + np.imag(other)) for F, one, other in sides)
+        slopes = tuple(0.5j * (np.imag(one) + np.imag(other)) for one, other in zip(above, below, strict=True))
+        moved = (dense(slope) for slope in of.factors(slopes))
+        return tuple(F + slope for F, slope in zip(self.factors, moved, strict=True))
 
     # --- central differences ------------------------------------------------------------------------------------------
 
@@ -242,7 +244,7 @@ class LossOfModel:
         forward = (
             type(self.model).from_parameters(self.model.settings, parameters).forward_pass(moved["U"], self.point.X.T)
         )
-        equation = Equation(forward.weights.factors, self.activation, None, forward.Z)
+        equation = Equation(tuple(dense(F) for F in forward.weights.factors), self.activation, None, forward.Z)
         X = self.point.polished(forward.solution.require().X, equation)
         active = self._active(moved, [equation.apply(X)[0]])
         return float(self._loss(moved, X, forward.U)), not same_piece(active, self.active)
@@ -258,7 +260,7 @@ class LossOfModel:
         """Return arrays that identify the smooth pieces of φ, for each entry of its arguments, and those of `f`."""
         return [
             *(kink < P[rows] for P in arguments for phi, rows in self.activation.segments for kink in phi.kinks),
-            *self.f.active_set(as_factors(values)),
+            *self.f.active_set(self.model.settings.parametrisation.raw(values)),
         ]
 
 

@@ -54,11 +54,6 @@ def is_sparse(factors: Factors) -> bool:
     return isinstance(factors[0], Sparse)
 
 
-def dense(F: Any) -> np.ndarray:
-    """Return a factor as an array with all its zeros."""
-    return F.dense() if isinstance(F, Sparse) else F
-
-
 def row(F: Any, i: int, known: slice) -> tuple[np.ndarray, Any]:
     """Return the entries of a row of F as a (1, k) matrix, and the columns in which they stand.
 
@@ -69,6 +64,16 @@ def row(F: Any, i: int, known: slice) -> tuple[np.ndarray, Any]:
     entries, columns = F.row(i)
     nonzero = entries[0] != 0  # A zero of the pattern may stand where an entry is not known.
     return entries[:, nonzero], columns[nonzero]
+
+
+def longest(F: Any) -> int:
+    """Return the largest number of terms that a product with F or with its transpose adds up, but for known zeros."""
+    return F.longest if isinstance(F, Sparse) else F.shape[1]
+
+
+def is_finite(F: Any) -> bool:
+    """Tell whether all entries of a factor are finite."""
+    return bool(np.isfinite(F.data if isinstance(F, Sparse) else F).all())
 
 
 def scaled(F: Any, c: np.ndarray) -> Any:
@@ -136,7 +141,12 @@ def transpose(factors: Factors) -> Factors:
 
 
 def gradients(factors: Factors, X: np.ndarray, V: np.ndarray) -> Factors:
-    """Return ∂Fᵢ = (F₁ … Fᵢ₋₁)ᵀ V (Fᵢ₊₁ … X)ᵀ for every factor; for (A,) this is ∂A = V Xᵀ.   X, V (n, m)"""
+    """Return ∂Fᵢ = (F₁ … Fᵢ₋₁)ᵀ V (Fᵢ₊₁ … X)ᵀ for every factor; for (A,) this is ∂A = V Xᵀ.   X, V (n, m)
+
+    For a sparse A, it is V Xᵀ on the pattern of A.
+    """
+    if is_sparse(factors):
+        return (factors[0].gradient(V, X),)
     return tuple(apply(transpose(factors[:i]), V) @ apply(factors[i + 1 :], X).T for i in range(len(factors)))
 
 

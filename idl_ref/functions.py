@@ -312,6 +312,8 @@ class ImplicitFunctionMonotone(ImplicitFunction):
         return monotone.make_monotone_pullback(F, self.kappa, G)
 
 
+FUNCTIONS_OF_ROWS = (ImplicitFunction, ImplicitFunctionInf, ImplicitFunctionRows)  # what a sparse A may have
+
 # A class that was written for torchidl may define these names, which nothing here uses. The sentences say what
 # takes their place in this library.
 _METHODS = {

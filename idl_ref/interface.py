@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idl_ref import activations, classes, monotone
+from idl_ref import activations, checks, classes, monotone
 from idl_ref import preprocessing as first
 from idl_ref.activations import Activation
 from idl_ref.backends import entrywise
@@ -21,6 +21,7 @@ from idl_ref.npz import MESSAGE_LIMIT
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import SOLVING, Configured, Settings
 from idl_ref.solution import Solution
+from idl_ref.sparse import Pattern, index_dtype
 from idl_ref.weights import ForwardPass, Parameters
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 1 << 19  # The largest length of the classes in a header, half of what the header may have.
 CONSTANTS = ("mean", "scale")  # A file holds the preprocessing as two arrays of these names.
+PATTERN = ("A_indices", "A_indptr")  # A file holds where a sparse A has entries as two arrays of these names.
 SHAPES = {"one for all": (1,), "one per feature": None}  # The form of these arrays; None stands for (p,).
 
 
@@ -148,10 +150,27 @@ def described(model: Interface, parameters: dict[str, np.ndarray]) -> tuple[dict
         )
     if model.columns is not None:
         header["columns"] = model.columns.to_header()
+    pattern, arrays = model.settings.pattern, parameters
+    if pattern is not None:
+        arrays = parameters | dict(zip(PATTERN, (pattern.indices, pattern.indptr), strict=True))
     if (pre := model.preprocessing) is None:
-        return header, parameters
+        return header, arrays
     header["preprocessing"] = "one per feature" if pre.mean.ndim else "one for all"
-    return header, parameters | {"mean": pre.mean.reshape(-1), "scale": pre.scale.reshape(-1)}
+    return header, arrays | {"mean": pre.mean.reshape(-1), "scale": pre.scale.reshape(-1)}
+
+
+def stored_settings(
+    path: Any, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], own: Mapping[str, Any]
+) -> Settings:
+    """Return the settings of the file at `path`; `own` are settings that replace those in the file."""
+    pattern = None
+    if "entries" in header["settings"]:
+        try:
+            indices, indptr = (arrays[name] for name in PATTERN)
+            pattern = Pattern(indices, indptr, header["settings"]["hidden_dim"])
+        except ValueError as reason:
+            raise FileFormatError(f"{path}: the pattern of A is none: {reason}") from None
+    return Settings.from_plain(header["settings"], own, pattern)
 
 
 def restore(path: Any, model: Interface, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -200,6 +219,11 @@ def layout(header: dict[str, Any], own: Mapping[str, Any]) -> tuple[Layout, dict
         settings, kind = Settings.from_plain(header["settings"], own), header["preprocessing"]
         shapes = settings.shapes()
         dtypes = dict.fromkeys(shapes, settings.dtype)
+        if "entries" in header["settings"]:
+            n = settings.hidden_dim
+            entries = checks.integer("entries", header["settings"]["entries"], 0, n * n)
+            shapes |= {"A": (entries,), **dict(zip(PATTERN, ((entries,), (n + 1,)), strict=True))}
+            dtypes |= dict.fromkeys(PATTERN, index_dtype(n, entries))
         if header["version"] == 1:
             if kind is not None and Standardise(**kind).mean.ndim:
                 raise ValueError("mean and scale must be numbers.")

@@ -180,7 +180,8 @@ def _read_safetensors(package: Any, stream: BinaryIO, layout: Describe, form: st
     header = _parse((listed.pop("__metadata__", None) or {}).get(HEADER, ""), form)
     shapes, dtypes = layout(header)
     _check_names(set(listed), shapes)
-    codes, length = {"float32": "F32", "float64": "F64"}, 8 + size
+    codes = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64"}
+    length = 8 + size
     for name, shape in shapes.items():
         _check_array(name, tuple(listed[name]["shape"]), listed[name]["dtype"], shape, codes[dtypes[name].name])
         length += dtypes[name].itemsize * math.prod(shape)

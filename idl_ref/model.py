@@ -15,7 +15,7 @@ from idl_ref.backends.numpy import Layer
 from idl_ref.choices import AnyLoss, Backend, Dtype, Method, OnFailure
 from idl_ref.composition import Composable
 from idl_ref.functions import ImplicitFunction, ImplicitFunctionInf
-from idl_ref.interface import Interface, certified, checked, described, layout_with, restore
+from idl_ref.interface import Interface, certified, checked, described, layout_with, restore, stored_settings
 from idl_ref.predictor import Predictor
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
@@ -145,7 +145,7 @@ class ImplicitModel(Interface, Composable):
         return model
 
     def __repr__(self) -> str:
-        rank = f", rank={self.rank}" if self.is_low_rank else ""
+        rank = f", rank={self.rank}" if self.rank else f", {self.pattern.entries} entries" if self.pattern else ""
         return (
             f"ImplicitModel({self.input_dim}, {self.output_dim}, {self.hidden_dim}, f={self.f.__name__}, "
             f'kappa={self.kappa:g}{rank}, activation={activation_names.shown(self.activation)}, dtype="{self.dtype}")'
@@ -357,7 +357,7 @@ class ImplicitModel(Interface, Composable):
         ImplicitModel(4, 3, 20, f=ImplicitFunctionInf, kappa=0.99, activation="relu", dtype="float32")
         """
         header, arrays = io.read(path, layout_with(own))
-        settings = Settings.from_plain(header["settings"], own)
+        settings = stored_settings(path, header, arrays, own)
         model = cls.from_parameters(settings, {name: arrays[name] for name in settings.shapes()})
         restore(path, model, header, arrays)
         return model

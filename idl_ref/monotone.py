@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from idl_ref import checks
+from idl_ref.sparse import dense
 
 EPS, TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 TRIALS = (1, 8, 64, 512)  # The shifts of a Cholesky decomposition, in units of its rounding error.
@@ -103,6 +104,7 @@ def monotone(A: np.ndarray | tuple[np.ndarray, np.ndarray], lipschitz: float = 1
 
 def bounds(factors: tuple[np.ndarray, ...], c: float) -> Monotone:
     """Return the bounds for factors (A,) or (L, Rᵀ)."""
+    factors = tuple([dense(F) for F in factors])
     first, *others = [F.astype(np.float64, copy=False) for F in factors]
     if not all(np.isfinite(F).all() for F in factors):
         return Monotone(-np.inf, np.inf)

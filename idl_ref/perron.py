@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import wellposed
+from idl_ref.cycles import cyclic
 from idl_ref.factors import Factors
 
 STEPS = 100  # Largest number of Noda's steps, of which a few suffice, because they converge quadratically.
@@ -62,7 +63,7 @@ def _unit(F: np.ndarray) -> float:
 def root(factors: Factors) -> Root:
     """Return an upper bound of the Perron root of |A|, or of |L||Rᵀ|, and its block."""
     M, unit = product(factors)
-    bounds = [(_pair(M.real[np.ix_(block, block)]), block) for block in wellposed.components(M.real)]
+    bounds = [(_pair(M.real[np.ix_(block, block)]), block) for block in cyclic(M.real != 0)]
     if not bounds:
         return Root(0.0, np.empty(0, int))
     (upper, v), block = max(bounds, key=lambda bound: bound[0][0])

@@ -16,9 +16,11 @@ from idl_ref.backends.numpy.one_sample import G_NORM, ITERATIONS, STEP, TOL, U_N
 from idl_ref.certificate import OutputBound, column_max
 from idl_ref.choices import TwinName
 from idl_ref.classes import checked
+from idl_ref.factors import is_finite
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
 from idl_ref.solution import Status, report
+from idl_ref.sparse import Sparse
 from idl_ref.weights import ForwardPass, Weights
 
 if TYPE_CHECKING:
@@ -295,11 +297,11 @@ class Predictor:
         return Prediction(Y, np.array([bound]), np.array([status], np.int8), iterations, np.array([step]))
 
 
-def _copied(name: str, W: np.ndarray) -> np.ndarray:
+def _copied(name: str, W: Any) -> Any:
     """Return a copy of a weight, and refuse one that is not finite."""
-    if not np.isfinite(W).all():
+    if not is_finite(W):
         raise ValueError(f"{name} must be finite for predictions; got NaN or inf: the training has diverged.")
-    return np.array(W, order="C")
+    return W.with_data(W.data.copy()) if isinstance(W, Sparse) else np.array(W, order="C")
 
 
 def _read_only(W: np.ndarray) -> np.ndarray:

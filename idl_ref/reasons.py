@@ -17,15 +17,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from idl_ref import activations, blocks, minors, wellposed
+from idl_ref import activations, minors, wellposed
 from idl_ref import factors as fac
 from idl_ref import monotone as mono
 from idl_ref.activations import Activation
 from idl_ref.certificate import contracting
+from idl_ref.cycles import cyclic, levels
+from idl_ref.sparse import dense
 
 Name = Literal["no cycles", "norm", "Perron root", "monotone", "cycles", "P-matrix"]
 EPS = float(np.finfo(np.float64).eps)
-LARGE = 4096  # Larger matrices are not decomposed, which would take minutes.
+LARGE = 4096  # Larger matrices are not decomposed, which would take minutes. A larger sparse A remains sparse.
 MINORS = 12  # Up to this size, minors take less than a tenth of a second.
 
 
@@ -55,42 +57,44 @@ def strongest(factors: fac.Factors, activation: Activation) -> Reason | None:
 
 def reasons(factors: fac.Factors, activation: Activation) -> Iterator[Reason]:
     """Yield every reason that holds for A = F₁ F₂ …, the strongest first."""
-    if not all(np.isfinite(F).all() for F in factors):
+    if not all(fac.is_finite(F) for F in factors):
         return
-    c, dense = activation.lipschitz, len(factors) == 1
+    if len(factors[0]) <= LARGE:
+        factors = tuple(dense(F) for F in factors)
+    c, is_array = activation.lipschitz, len(factors) == 1 and not fac.is_sparse(factors)
     factors = tuple(F.astype(np.float64, copy=False) for F in factors)
-    cycles = wellposed.components(np.abs(factors[0])) if dense else []
-    if dense and not cycles:
+    cycles = cyclic(factors[0] != 0) if is_array else []
+    if is_array and not cycles:
         yield _no_cycles(factors[0])
     terms = sum(F.shape[1] for F in factors) + 4
     scaled = contracting(factors, activation)
     norm = c * fac.norm_inf(scaled) * (1 + terms * EPS)
     if norm < 1:
-        text = f"Lip(φ)‖A‖∞ {'=' if dense else '≤'} {norm:.6g}, so that Picard's iteration contracts in the ∞-norm"
+        sign = "=" if len(factors) == 1 else "≤"
+        text = f"Lip(φ)‖A‖∞ {sign} {norm:.6g}, so that Picard's iteration contracts in the ∞-norm"
         yield Reason("norm", norm, text)
     root = _root(scaled, c)
     if root < 1:
         text = f"Lip(φ) times the Perron root of |A| is {root:.6g}, so that Picard's iteration contracts in some ∞-norm"
         yield Reason("Perron root", root, text)
-    rises = all(
-        activations.TABLE.get(row.name) is row for row, _ in activation.segments
-    )  # An activation of a user's may decrease.
+    # An activation of a user's may decrease.
+    rises = all(activations.TABLE.get(row.name) is row for row, _ in activation.segments)
     if not rises:
         return
-    m = mono.margin(factors, c) if not dense or len(factors[0]) <= LARGE else -np.inf
+    m = mono.margin(factors, c) if len(factors) > 1 or len(factors[0]) <= LARGE else -np.inf
     if m > 0:
         text = (
             f"I − Lip(φ)(A + Aᵀ)/2 ⪰ m I with m = {m:.6g}, so that the equation is monotone, though Picard's iteration "
             "may diverge"
         )
         yield Reason("monotone", 1 - m, text)
-    if dense:
+    if is_array:
         yield from _by_cycles(factors[0], cycles, c)
 
 
 def _no_cycles(A: np.ndarray) -> Reason:
     """Return the reason for an A in which no unit depends on itself."""
-    depth = int(blocks.levels(A != 0, len(A)).max(initial=-1)) + 1
+    depth = int(levels(A != 0, len(A)).max(initial=-1)) + 1
     return Reason("no cycles", 0.0, f"no unit depends on itself, so that {depth} steps give the states")
 
 

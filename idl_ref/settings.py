@@ -14,8 +14,15 @@ from idl_ref.activation_names import AnyActivation
 from idl_ref.activations import Activation
 from idl_ref.backends import Twin, resolve, twin
 from idl_ref.choices import BACKENDS, METHODS, ON_FAILURE, ActivationName, Backend, Method, OnFailure, TwinName
-from idl_ref.functions import FUNCTIONS, ImplicitFunction, ImplicitFunctionInf, without_overrides
+from idl_ref.functions import (
+    FUNCTIONS,
+    FUNCTIONS_OF_ROWS,
+    ImplicitFunction,
+    ImplicitFunctionInf,
+    without_overrides,
+)
 from idl_ref.solution import SolveOptions
+from idl_ref.sparse import Pattern
 from idl_ref.weights import Options, Parametrisation, Weights
 
 if TYPE_CHECKING:
@@ -58,6 +65,7 @@ class Settings:
     method: Method = "auto"
     on_failure: OnFailure = "warn"
     straight_through: bool = False
+    pattern: Pattern | None = None  # where a sparse A has entries; a model is made sparse by analysis.prune
 
     def __post_init__(self) -> None:
         for name in ("input_dim", "output_dim", "hidden_dim", "mitr", "grad_mitr"):
@@ -117,12 +125,33 @@ class Settings:
                 "straight_through is for a dense A; got is_low_rank=True: leave straight_through out, because "
                 "torchidl's gradients are exact for L and R."
             )
+        if self.pattern is not None:
+            self._check_pattern()
         self.parametrisation  # noqa: B018 (This constructs `f`, which refuses arguments that do not fit it.)
+
+    def _check_pattern(self) -> None:
+        """Refuse what a model with a sparse A cannot have."""
+        if not isinstance(self.pattern, Pattern) or self.pattern.n != self.hidden_dim:
+            raise ValueError(f"pattern must be a Pattern of {self.hidden_dim} rows; got {self.pattern!r}: use prune.")
+        if self.is_low_rank:
+            raise ValueError("a sparse A has no factors L and R; got is_low_rank=True: leave one of them out.")
+        if self.f not in FUNCTIONS_OF_ROWS:
+            raise ValueError(
+                f"f={self.f.__name__} needs a dense A, because it does not map each row on its own; got a sparse A: "
+                "use ImplicitFunctionInf, ImplicitFunctionRows or ImplicitFunction."
+            )
+        if self.backend == "cuda":
+            raise ValueError(
+                'backend "cuda" needs a dense A; got a sparse one: use backend="numba" or "numpy", or a dense copy, '
+                "analysis.prune(model, 1)."
+            )
+        if self.method == "blocks":
+            raise ValueError('method "blocks" needs a dense A; got a sparse one: use method="auto".')
 
     @cached_property
     def parametrisation(self) -> Parametrisation:
         """The map from raw parameters to effective weights, which consists of `f` with its κ, and the bias."""
-        return Parametrisation(self.f(self.kappa, self.straight_through), self.bias)
+        return Parametrisation(self.f(self.kappa, self.straight_through), self.bias, self.pattern)
 
     @cached_property
     def options(self) -> Options:
@@ -147,18 +176,21 @@ class Settings:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter by name."""
         n, q, p = self.hidden_dim, self.output_dim, self.input_dim + self.bias
-        A = {"A": (n, n)} if self.rank is None else {"L": (n, self.rank), "R": (n, self.rank)}
+        A: dict[str, tuple[int, ...]] = {"A": (n, n)} if self.pattern is None else {"A": (self.pattern.entries,)}
+        if self.rank is not None:
+            A = {"L": (n, self.rank), "R": (n, self.rank)}
         return {**A, "B": (n, p), "C": (q, n), **({} if self.no_D else {"D": (q, p)})}
 
     def initial_parameters(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw normal weights: B, C and D with variance 1/fan-in; A, or L and Rᵀ, scaled to the ∞-norm 3κ/4."""
         result = {}
-        for name, (rows, columns) in self.shapes().items():
-            W = rng.standard_normal((rows, columns))
+        for name, shape in self.shapes().items():
+            W = rng.standard_normal(shape)
             if name in "ALR":
-                W *= INITIAL_NORM * self.kappa / wellposed.norm_inf(W.T if name == "R" else W)
+                rows = W.T if name == "R" else W if self.pattern is None else self.pattern.padded(W)
+                W *= INITIAL_NORM * self.kappa / (wellposed.norm_inf(rows) or 1.0)  # A sparse A may have no entry.
             else:
-                W *= columns**-0.5
+                W *= shape[1] ** -0.5
             result[name] = W.astype(self.dtype)
         return result
 
@@ -175,26 +207,32 @@ class Settings:
         )
         activation = activation_names.plain(self.activation, "a saved model", way_out)
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**values, "f": self.f.name, "dtype": self.dtype.name, "activation": activation}
+        values |= {"f": self.f.name, "dtype": self.dtype.name, "activation": activation}
+        del values["pattern"]  # The file holds it as arrays, if there is one.
+        return values if self.pattern is None else values | {"entries": self.pattern.entries}
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Settings:
+    def from_plain(
+        cls, values: Mapping[str, Any], own: Mapping[str, Any] | None = None, pattern: Pattern | None = None
+    ) -> Settings:
         """Return the settings that `plain` wrote, and raise ValueError or TypeError for any other value.
 
-        The backend in `values` tells which one the model was made with. The settings ask for "auto", because the model
-        must also work on machines that do not have that backend. `own` are settings that replace those in `values`.
+        The entries of a sparse A are not looked at; its `pattern` is given. The backend in `values` tells which one the
+        model was made with. The settings ask for "auto", because the model must also work on machines that do not have
+        that backend. `own` are settings that replace those in `values`.
         """
         own = own or {}
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, Mapping) or set(values) != names:
+        names = {field.name for field in fields(cls)} - {"pattern"}
+        if not isinstance(values, Mapping) or set(values) - {"entries"} != names:
             raise ValueError(f"settings must have the names {sorted(names)}; got {sorted(values)[:9]}.")
+        values = {name: values[name] for name in names}
         checks.choice("backend", values["backend"], BACKENDS)
         for name in [name for name in ("mitr", "grad_mitr") if name not in own]:
             why = f"A file may not ask for more iterations: idl_ref.load(path, {name}=…) sets a number of your own."
             checks.integer(name, values[name], 1, FILE_ITERATIONS, why)
         f = FUNCTIONS[checks.choice("f", values["f"], FUNCTIONS)]
         activation = activation_names.from_plain(values["activation"], values["hidden_dim"])
-        return cls(**{**values, "f": f, "activation": activation, "backend": "auto", **own})
+        return cls(**{**values, "f": f, "activation": activation, "backend": "auto", "pattern": pattern, **own})
 
 
 class Setting(Generic[T]):
@@ -241,3 +279,4 @@ class Configured:
     method: Setting[Method] = Setting()
     on_failure: Setting[OnFailure] = Setting()
     straight_through: Setting[bool] = Setting()
+    pattern: Setting[Pattern | None] = Setting()

@@ -1,17 +1,18 @@
-"""This module has the sparse matrix, which stands in a tuple of factors where a dense A would.
+"""This module has the sparse matrix, which stands in a tuple of factors where a dense A would, and its pattern.
 
-It holds the entries of its pattern row by row, in the format that is called CSR. SciPy is not needed: where it is
-installed, the NumPy twin multiplies by its CSR product, and otherwise by sums of NumPy's, with the same results but for
-rounding. The Numba twin has a compiled product of its own.
+The matrix holds the entries of its pattern row by row, in the format that is called CSR. SciPy is not needed: where it
+is installed, the NumPy twin multiplies by its CSR product, and otherwise by sums of NumPy's, with the same results but
+for rounding. The Numba twin has a compiled product of its own.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Sparse", "gradient"]
+__all__ = ["Pattern", "Sparse", "gradient"]
 
 # Without SciPy, a product takes so many rows at a time that its terms do not fill more than about 8 MB.
 TERMS = 1 << 20
@@ -63,7 +64,7 @@ class Sparse:
         self.data = np.asarray(data)
         given = np.asarray(indices), np.asarray(indptr)
         _check_pattern(self.data, *given, self.shape)
-        small = np.dtype(np.int32 if max(rows, columns, len(self.data)) < 2**31 else np.int64)
+        small = index_dtype(max(self.shape), len(self.data))
         self.indices, self.indptr = (array.astype(small, copy=False) for array in given)
         self._transposed: Sparse | None = None
         self._scipy: Any = None
@@ -145,6 +146,21 @@ class Sparse:
         other._transposed, other._scipy = None, None
         return other
 
+    @property
+    def pattern(self) -> Pattern:
+        """The pattern, which shares its arrays with this matrix."""
+        return Pattern(self.indices, self.indptr, self.shape[1])
+
+    def gradient(self, V: np.ndarray, X: np.ndarray) -> Sparse:
+        """Return V Xᵀ on the pattern of this matrix, as the function `gradient` of this module does."""
+        data, rows = np.empty(self.entries, np.result_type(V, X)), self.rows
+        V, X = np.ascontiguousarray(V), np.ascontiguousarray(X)
+        most = max(1, TERMS // max(1, X.shape[1]))
+        for first in range(0, self.entries, most):
+            some = slice(first, first + most)
+            data[some] = np.einsum("em,em->e", V[rows[some]], X[self.indices[some]])
+        return self.with_data(data)
+
     def row(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the entries of a row as a (1, k) matrix, and the columns (k,) in which they stand."""
         some = slice(self.indptr[i], self.indptr[i + 1])
@@ -155,6 +171,12 @@ class Sparse:
         A = np.zeros(self.shape, self.dtype)
         A[self.rows, self.indices] = self.data
         return A
+
+    def nonzero(self) -> Sparse:
+        """Return the matrix without those entries of its pattern that are 0."""
+        kept = self.data != 0
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Sparse(self.data[kept], self.indices[kept], before[self.indptr], self.shape)
 
     @classmethod
     def of(cls, A: np.ndarray, pattern: np.ndarray | None = None) -> Sparse:
@@ -197,6 +219,92 @@ class Sparse:
         return P
 
 
+class Pattern:
+    """Where a square sparse matrix has entries: what a model with a sparse A keeps, while training changes the entries.
+
+    Parameters
+    ----------
+    indices : (entries,) array of int
+        The column of each entry, row by row, ascending in each row.
+    indptr : (n + 1,) array of int
+        Where the rows begin, and where the last one ends.
+    n : int
+        The number of rows and of columns.
+
+    Raises
+    ------
+    ValueError
+        Arrays that do not describe such a pattern.
+
+    Notes
+    -----
+    A pattern is immutable, and two patterns are equal if they have the same entries.
+
+    Examples
+    --------
+    >>> pattern = Sparse.of(np.array([[0.0, 0.5], [0.0, 0.0]])).pattern
+    >>> pattern
+    Pattern(1 of 2 × 2 entries, crc32 0x030860c1)
+    >>> pattern.matrix(np.array([0.25])).dense()
+    array([[0.  , 0.25],
+           [0.  , 0.  ]])
+    """
+
+    def __init__(self, indices: Any, indptr: Any, n: int) -> None:
+        checked = Sparse(np.zeros(len(indices), np.float32), indices, indptr, (n, n))
+        self.n = int(n)
+        self.indices, self.indptr = (_frozen(array) for array in (checked.indices, checked.indptr))
+
+    @property
+    def entries(self) -> int:
+        """The number of entries."""
+        return len(self.indices)
+
+    def matrix(self, data: np.ndarray) -> Sparse:
+        """Return the matrix with the given entries on this pattern.   data (entries,)"""
+        result = Sparse.__new__(Sparse)
+        result.shape, result.data, result.indices, result.indptr = (self.n, self.n), data, self.indices, self.indptr
+        result._transposed, result._scipy = None, None
+        return result
+
+    def padded(self, data: np.ndarray) -> np.ndarray:
+        """Return the entries of each row side by side, and zeros after them.   (entries,) -> (n, longest row)
+
+        For maps that treat all entries of a row alike, this matrix stands for the whole one.
+        """
+        rows, places = self._places()
+        result = np.zeros((self.n, int(np.diff(self.indptr).max(initial=0))), data.dtype)
+        result[rows, places] = data
+        return result
+
+    def unpadded(self, M: np.ndarray) -> np.ndarray:
+        """Return the entries of which `padded` made M.   (n, longest row) -> (entries,)"""
+        return M[self._places()]
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the row of each entry, and its place among the entries of this row."""
+        rows = np.repeat(np.arange(self.n), np.diff(self.indptr))
+        return rows, np.arange(self.entries) - self.indptr[rows]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Pattern):
+            return NotImplemented
+        mine, theirs = ((P.n, P.indptr.tobytes(), P.indices.tobytes()) for P in (self, other))
+        return self is other or mine == theirs
+
+    def __hash__(self) -> int:
+        return hash((self.n, self._checksum()))
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.entries} of {self.n} × {self.n} entries, crc32 {self._checksum():#010x})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pattern, (self.indices, self.indptr, self.n)
+
+    def _checksum(self) -> int:
+        return zlib.crc32(self.indices.tobytes(), zlib.crc32(self.indptr.tobytes()))
+
+
 def gradient(A: Sparse, V: np.ndarray, X: np.ndarray) -> Sparse:
     """Return ∂A = V Xᵀ on the pattern of A, whose other entries are not computed.
 
@@ -222,13 +330,24 @@ def gradient(A: Sparse, V: np.ndarray, X: np.ndarray) -> Sparse:
     >>> gradient(A, np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]])).data
     array([4., 6.])
     """
-    data, rows = np.empty(A.entries, np.result_type(V, X)), A.rows
-    V, X = np.ascontiguousarray(V), np.ascontiguousarray(X)
-    most = max(1, TERMS // max(1, X.shape[1]))
-    for first in range(0, A.entries, most):
-        some = slice(first, first + most)
-        data[some] = np.einsum("em,em->e", V[rows[some]], X[A.indices[some]])
-    return A.with_data(data)
+    return A.gradient(V, X)
+
+
+def dense(F: Any) -> np.ndarray:
+    """Return a matrix as an array with all its zeros."""
+    return F.dense() if isinstance(F, Sparse) else F
+
+
+def index_dtype(n: int, entries: int) -> np.dtype:
+    """Return the dtype in which the columns of entries, and the beginnings of rows, are held."""
+    return np.dtype(np.int32 if max(n, entries) < 2**31 else np.int64)
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """Return a copy of an array that cannot be written."""
+    array = array.copy()
+    array.flags.writeable = False
+    return array
 
 
 def _check_pattern(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> None:

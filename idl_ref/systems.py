@@ -34,7 +34,7 @@ class System(NamedTuple):
 
 def of(weights: Weights) -> System:
     """Return the system of effective weights: A is multiplied out, and a missing D or bias becomes zeros."""
-    A = reduce(np.matmul, [F.astype(np.float64) for F in weights.factors])
+    A = reduce(np.matmul, [F.astype(np.float64) for F in weights.dense().factors])
     D = np.zeros((len(weights.C), weights.B.shape[1])) if weights.D is None else weights.D
     column = ((0, 0), (0, 0 if weights.bias else 1))
     B, D = (np.pad(W.astype(np.float64), column) for W in (weights.B, D))

@@ -17,6 +17,7 @@ import numpy as np
 from idl_ref.factors import Factors
 from idl_ref.functions import ImplicitFunction
 from idl_ref.solution import Solution, SolveOptions
+from idl_ref.sparse import Pattern, Sparse, dense
 
 __all__ = ["BackwardPass", "ForwardPass", "Options", "Parametrisation", "Weights"]
 
@@ -45,7 +46,7 @@ class Weights(NamedTuple):
     Attributes
     ----------
     factors : tuple of arrays
-        The factors of A: (A,) with A (n, n), or (L, Rᵀ) with the shapes (n, r) and (r, n).
+        The factors of A: (A,) with A (n, n), an array or a Sparse, or (L, Rᵀ) with the shapes (n, r) and (r, n).
     B, C : (n, p) and (q, n) arrays
         The weights of the inputs and of the outputs.
     D : (q, p) array or None
@@ -65,8 +66,12 @@ class Weights(NamedTuple):
         """Return the weights of an equation without inputs and outputs, in which B and C are empty."""
         return cls(factors, NOTHING, NOTHING)
 
+    def dense(self) -> Weights:
+        """Return these weights with all zeros of a sparse A."""
+        return self._replace(factors=tuple([dense(F) for F in self.factors]))
+
     @property
-    def A(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    def A(self) -> np.ndarray | Sparse | tuple[np.ndarray, np.ndarray]:
         """The matrix A, or the pair (L, R) with A = L Rᵀ."""
         return self.factors[0] if len(self.factors) == 1 else (self.factors[0], self.factors[1].T)
 
@@ -143,28 +148,46 @@ class Parametrisation:
         The map from the raw A, or the raw L and Rᵀ, to the effective ones. B, C and D are not mapped.
     bias : bool
         The attribute `bias` of the effective Weights.
+    pattern : Pattern or None
+        Where a sparse A has entries, which are the parameter A (entries,); None for other models. The functions that
+        such a model may have treat all entries of a row alike, so that they map the entries of the rows side by side.
     """
 
     function: ImplicitFunction
     bias: bool = False
+    pattern: Pattern | None = None
+
+    def raw(self, parameters: Parameters) -> Factors:
+        """Return what the function maps: the raw factors of A, or the entries of each row of a sparse A."""
+        return as_factors(parameters) if self.pattern is None else (self.pattern.padded(parameters["A"]),)
+
+    def factors(self, mapped: Factors) -> Factors:
+        """Return the factors of A, for what the function made of `raw`."""
+        return mapped if self.pattern is None else (self.pattern.matrix(self.pattern.unpadded(mapped[0])),)
+
+    def named(self, mapped: Factors) -> Gradients:
+        """Return what the function, or its pullback, made of `raw`, by the names of the parameters."""
+        return by_name(mapped) if self.pattern is None else {"A": self.pattern.unpadded(mapped[0])}
 
     def weights(self, parameters: Parameters) -> Weights:
         """Return the effective weights; B, C and D are the arrays of the parameters, not copies."""
         with np.errstate(over="ignore", invalid="ignore"):  # The status of a column reports overflow, not a warning.
-            factors = self.function.effective(as_factors(parameters))
+            factors = self.factors(self.function.effective(self.raw(parameters)))
         return Weights(factors, parameters["B"], parameters["C"], parameters.get("D"), self.bias)
 
     def pullback(self, parameters: Parameters, backward: BackwardPass) -> Gradients:
         """Return the gradients of the raw parameters, by pulling back those of the effective weights."""
-        raw = self.function.pullback(as_factors(parameters), backward.factors)
-        named = by_name(raw) | {"B": backward.B, "C": backward.C}
+        gradients = backward.factors
+        if self.pattern is not None:
+            gradients = (self.pattern.padded(gradients[0].data),)
+        named = self.named(self.function.pullback(self.raw(parameters), gradients)) | {"B": backward.B, "C": backward.C}
         return named if backward.D is None else named | {"D": backward.D}
 
     def project(self, parameters: Parameters) -> None:
         """Project A, or L and R, in place if the function asks for that, as ImplicitFunctionRows does."""
-        projected = self.function.project(as_factors(parameters))
+        projected = self.function.project(self.raw(parameters))
         if projected is not None:
-            for name, value in by_name(projected).items():
+            for name, value in self.named(projected).items():
                 parameters[name][...] = value
 
 

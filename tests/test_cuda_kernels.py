@@ -98,6 +98,41 @@ def test_forward(only, kind, method, dtype, activation, n, m):
     agree(solve_equilibrium(A, Z, **how, backend="cuda"), solve_equilibrium(A, Z, **how, backend="numpy"), dtype)
 
 
+MIX = list(activations.TABLE)
+MIXED = [
+    (kind, method, dtype, *SHAPES[i % 3 + 1])
+    for i, (kind, method, dtype) in enumerate(
+        itertools.product((*KINDS, "triangle"), ("picard", "anderson", "newton"), DTYPES)
+    )
+][:: 1 if CUDA == "sim" else 4]
+
+
+@pytest.mark.parametrize(("kind", "method", "dtype", "n", "m"), MIXED)
+def test_an_activation_per_row(only, kind, method, dtype, n, m):
+    """Answers, bounds and counts are those of the NumPy twin, for rows with all activations in turn."""
+    if kind == "triangle":
+        A, Z, _ = problem("shared", n, m, dtype)
+        A, method = np.triu(A, 1), "auto"
+    else:
+        if method != "newton":  # whose kernel is one for all kinds
+            only(kind)
+        A, Z, _ = problem(kind, n, m, dtype)
+    how = {"activation": [MIX[i % 9] for i in range(n)], "options": options(dtype, method=method)}
+    ours, theirs = (solve_equilibrium(A, Z, **how, backend=backend) for backend in ("cuda", "numpy"))
+    agree(ours, theirs, dtype)
+    np.testing.assert_allclose(ours.error_bound, theirs.error_bound, rtol=0.5)
+
+
+def test_the_norm_of_rows_with_their_own_lipschitz_constant():
+    """Two rows with sigmoid, of slope 1/4, may have a sum of 2: the bound is that of κ = ½."""
+    A = np.array([[0.5, 0.0, 0.0], [1.0, 0.5, 0.5], [1.0, 1.0, 0.0]])
+    how = {"activation": ["tanh", "sigmoid", "sigmoid"], "options": options(np.float64)}
+    Z = np.ones((3, 2))
+    ours, theirs = (solve_equilibrium(A, Z, **how, backend=backend) for backend in ("cuda", "numpy"))
+    np.testing.assert_allclose(ours.error_bound, theirs.error_bound, rtol=0.1)
+    assert (ours.error_bound < 1e-9).all()
+
+
 NEWTON = [
     (low_rank, dtype, activation, *SHAPES[i % len(SHAPES)])
     for i, (low_rank, dtype, activation) in enumerate(itertools.product((False, True), DTYPES, activations.TABLE))
@@ -400,6 +435,7 @@ FUNCTIONS = [
     {"is_low_rank": True, "rank": 2, "bias": True},
     {"f": ImplicitFunctionRows, "is_low_rank": True, "rank": 2},
     {"straight_through": True, "activation": "softplus"},
+    {"activation": ["relu", "tanh", "sigmoid", "relu", "hardtanh"], "bias": True},
 ]
 
 

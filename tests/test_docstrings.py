@@ -18,6 +18,7 @@ MODULES = (
     "activations",
     "analysis.compose",
     "analysis.compress",
+    "analysis.deviations",
     "analysis.convert",
     "analysis.loops",
     "analysis.networks",

@@ -345,8 +345,6 @@ def test_refusals_name_a_way_out():
         (lambda: ImplicitModel(2, 2, 4, activation=["relu"] * 5), "n = 4 names, one per row; got 5"),
         (lambda: ImplicitModel(2, 2, 4, activation=[]), "one per row; got 0"),
         (lambda: certify(A, Z, Z, activation=("relu", "tanh")), "n = 4 names"),
-        (lambda: solve_equilibrium(A, Z, activation=["relu", "tanh"] * 2, backend="cuda"), 'use backend="numba"'),
-        (lambda: model(4, ["relu", "tanh"] * 2, backend="cuda"), 'cuda.*one activation.*use backend="numba"'),
         (lambda: get(["relu", "rellu"]), "activation must be one of"),
         (lambda: rescale(model(4, ["relu", "tanh"] * 2)), "in every row.*got relu, tanh"),
         (lambda: network([(np.eye(2), None)] * 3, ["relu"]), "one per hidden layer, of which there are 2; got 1"),

@@ -84,6 +84,7 @@ def test_settings_are_what_the_constructor_was_given():
         **{name: value for name, value in KEYWORDS.items() if name != "seed"},
         "activation": "tanh",
         "dtype": np.dtype("float32"),
+        "pattern": None,
     }
     assert model.kappa == 0.5
     assert model.dtype == np.float32

@@ -347,6 +347,10 @@ def test_refused_arguments(file, tmp_path):
     for name, value in (("rows", 0), ("per_task", 1.5), ("in_flight", 0), ("progress", 1), ("executor", 2)):
         refuse(name if name != "executor" else "concurrent.futures.Executor", file, tmp_path / "out", **{name: value})
     refuse("ImplicitModel or the name of its file", file, tmp_path / "out", model=MODEL.freeze())
+    broken = make()
+    broken.parameters["C"][0, 0] = np.nan
+    refuse("must be finite", file, tmp_path / "out", model=broken)
+    assert not (tmp_path / "out").exists(), "something was written by a call that was refused"
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -593,8 +597,8 @@ def test_a_full_disk_is_refused_and_nothing_is_lost(file, tmp_path):
     assert not (out / "status.npy").exists()
     predicted(file, out, model)
     assert digest(out) == digest(tmp_path / "whole")
-    status = np.load(out / "status.npy", mmap_mode="r+")
-    status[...] = -1
+    for name, value in (("Y", 99), ("status", -1)):
+        np.load(out / f"{name}.npy", mmap_mode="r+")[...] = value
     found = python(
         code, file, out, 9000, tmp_path / "model.npz"
     )  # The space is taken, but not all of it can be written.
@@ -696,3 +700,28 @@ def test_zip_is_checked(tmp_path):
     with pytest.raises((zipfile.BadZipFile, ValueError, OSError)):
         predicted(source, tmp_path / "out")
     assert not (tmp_path / "out" / "status.npy").exists()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_workers_have_one_thread(file, tmp_path, monkeypatch, backend):
+    """BLAS has one thread wherever NumPy serves, and so has a worker with Numba; one process alone keeps them all."""
+    import numba
+    from threadpoolctl import threadpool_info
+
+    certified, counts = idl_ref.Predictor.certified, set()
+
+    def watched(self, rows):
+        blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        counts.add((max(blas, default=1), numba.get_num_threads()))
+        return certified(self, rows)
+
+    monkeypatch.setattr(idl_ref.Predictor, "certified", watched)
+    numba_threads = numba.get_num_threads()
+    for executor in (None, ThreadPoolExecutor(1)):
+        counts.clear()
+        predicted(file, tmp_path / f"out{executor is None}", make(backend=backend), executor=executor)
+        if backend == "numpy":
+            assert {blas for blas, _ in counts} == {1}
+        else:
+            assert {threads for _, threads in counts} == {numba_threads if executor is None else 1}
+    assert numba.get_num_threads() == numba_threads

@@ -188,6 +188,7 @@ def test_refusals(name, value):
         completed(math.sqrt, TASKS, **{"executor": None} | {name: value})
 
 
+@pytest.mark.engine
 def test_dask():
     distributed = pytest.importorskip("distributed", exc_type=ImportError)
     local = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None)

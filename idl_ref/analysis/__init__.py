@@ -2,8 +2,9 @@
 
 from idl_ref.analysis import compose, compress, convert, loops, mondeq, networks, rescaling, robust, sim, wellposedness
 from idl_ref.analysis.compose import add, cascade, parallel, stack
-from idl_ref.analysis.compress import deviation, prune, truncate
+from idl_ref.analysis.compress import prune, quantise, truncate
 from idl_ref.analysis.convert import from_sklearn, from_torch
+from idl_ref.analysis.deviations import deviation
 from idl_ref.analysis.loops import feedback
 from idl_ref.analysis.mondeq import from_mondeq
 from idl_ref.analysis.networks import network, residual, unrolled
@@ -33,6 +34,7 @@ __all__ = [
     "networks",
     "parallel",
     "prune",
+    "quantise",
     "reasons",
     "rescale",
     "rescaling",

@@ -12,6 +12,7 @@ from idl_ref.analysis.questions import Question
 from idl_ref.analysis.rivals import at
 from idl_ref.functions import ImplicitFunction
 from idl_ref.model import ImplicitModel
+from idl_ref.weights import by_name
 
 FIRST = 0.5  # The steps of the first half, in units of the radius of the box.
 LAST = 2.5  # The steps of the second half, in the same units, add up to half of this.
@@ -118,8 +119,10 @@ def precise(model: ImplicitModel) -> ImplicitModel:
         grad_mitr=5000,
         on_failure="ignore",  # The margins of the inputs that were found are proved, whatever led to them.
         straight_through=False,
+        pattern=None,
     )
-    parameters = {name: W.astype(np.float64) for name, W in model.effective().items()}
+    effective = model.parameters | by_name(model.effective_weights().dense().factors)
+    parameters = {name: W.astype(np.float64) for name, W in effective.items()}
     return ImplicitModel.from_parameters(settings, parameters, model.preprocessing)
 
 

@@ -36,7 +36,7 @@ class System(NamedTuple):
         """Return the equations of a model; ValueError is raised for weights that are not finite."""
         if not isinstance(model, ImplicitModel):
             raise TypeError(f"model must be an ImplicitModel; got {type(model).__name__}: pass the model itself.")
-        W = model.effective_weights()
+        W = model.effective_weights().dense()
         if not all(np.isfinite(F).all() for F in (*W.factors, W.B, W.C) + (() if W.D is None else (W.D,))):
             raise ValueError("model must have finite weights; got NaN or inf among them: train it again from a seed.")
         first, *others = map(ball, W.factors)

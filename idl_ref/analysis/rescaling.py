@@ -83,7 +83,7 @@ def rescale(model: ImplicitModel, kappa: float | None = None) -> ImplicitModel:
     scaled = [F * (column / row[:, None]) for F, row, column in zip(weights.factors, outer, outer[1:], strict=False)]
     parameters = dict(model.parameters, B=weights.B / v[:, None], C=weights.C * v)
     parameters |= {"A": scaled[0]} if len(scaled) == 1 else {"L": scaled[0], "R": scaled[1].T}
-    settings = replace(model.settings, f=ImplicitFunctionInf, kappa=kappa, straight_through=False)
+    settings = replace(model.settings, f=ImplicitFunctionInf, kappa=kappa, straight_through=False, pattern=None)
     result = ImplicitModel.from_parameters(
         settings, {name: np.array(W, model.dtype, order="C") for name, W in parameters.items()}, model.preprocessing
     )
@@ -153,7 +153,7 @@ def absorb_diagonal(model: ImplicitModel) -> ImplicitModel:
 def _checked_weights(name: str, model: ImplicitModel, allowed: tuple[str, ...]) -> Weights:
     """Return the effective weights of a model with an allowed φ and a finite A, and refuse others."""
     check_models({"model": model})
-    phi, weights = activations.get(model.activation), model.effective_weights()
+    phi, weights = activations.get(model.activation), model.effective_weights().dense()
     if any(row.name not in allowed or row.code == activations.OWN for row, _ in phi.segments):
         raise ValueError(
             f"{name} needs a model with the activation {' or '.join(allowed)} in every row, because it divides "

@@ -33,6 +33,7 @@ from idl_ref.activations import Activation, Mixed
 from idl_ref.backends.equation import Equation
 from idl_ref.certificate import SAFETY, Rounding
 from idl_ref.solution import Solution
+from idl_ref.sparse import dense
 
 EPS, TINY = certificate.limits(np.dtype(np.float64))
 # A system of at most LARGE unknowns is solved directly, which takes 0.6 s for 4096 unknowns on two cores. For larger
@@ -162,7 +163,7 @@ def resolvent(e: Frame, c: np.ndarray, largest: int) -> np.ndarray:
     v, u = ones, margin(e, c, ones)
     if len(e.size[-1]) <= largest:
         try:
-            solved = certificate.resolve((c * fac.dense(e.size[0]), *e.size[1:]), np.concatenate([ones, e.D], axis=1))
+            solved = certificate.resolve((c * dense(e.size[0]), *e.size[1:]), np.concatenate([ones, e.D], axis=1))
         except np.linalg.LinAlgError:
             solved = np.full((len(c), 1 + W.shape[1]), np.nan)
         if np.isfinite(solved).all() and (solved[:, :1] > 0).all() and (margin(e, c, solved[:, :1]) > 0).all():

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from idl_ref._version import __version__
-from idl_ref.export.c_text import HEADER, NORM, PHI, PHI_OF_ROW, PICARD, PRODUCT, SIZES, SOURCE, SWEEP
+from idl_ref.export.c_text import (
+    HEADER,
+    NORM,
+    PHI,
+    PHI_OF_ROW,
+    PICARD,
+    PRODUCT,
+    ROW,
+    SIZES,
+    SOURCE,
+    SPARSE_PRODUCT,
+    SPARSE_SIZES,
+    SWEEP,
+    of_bytes,
+)
 from idl_ref.export.plan import EVERY, FORMULAS, ROUNDED, Number, Plan, decimal, upward
 from idl_ref.files import replace_all
+from idl_ref.quantised import exactly
 
+Arrays = dict[str, np.ndarray]
 REAL = {"float32": "float", "float64": "double"}
+WHOLE = {"int8": "signed char", "uint8": "unsigned char", "uint16": "uint16_t", "uint32": "uint32_t"}
 LANES = 8  # columns are padded to a multiple of this length, so that compilers can vectorise the loops
 
 
@@ -83,24 +101,52 @@ def arena(plan: Plan) -> dict[str, int]:
     return fields
 
 
-def weights(plan: Plan) -> dict[str, np.ndarray]:
-    """Every constant array as it is stored, flat: R is transposed; of a triangular A only the triangle is stored."""
-    arrays = {name: stored(W.T if name == "R" else W) for name, W in plan.weights.items()}
+def weights(plan: Plan) -> Arrays:
+    """Every constant array as it is stored, flat: R is transposed; of a triangular A only the triangle is stored.
+
+    Of a sparse A, the entries are stored row by row. Matrices that eight bits hold without a loss are stored in them.
+    """
+    arrays: Arrays = {}
+    for name, W in plan.weights.items():
+        if name != "A" or (plan.triangle is None and not plan.is_sparse):
+            arrays |= _arrays(name, W.T if name == "R" else W, stored)
+    if plan.is_sparse:
+        A = plan.factors[0]
+        rows = A.pattern.padded(A.data)
+        arrays |= _arrays("A", rows, lambda M: _some(A.pattern.unpadded(M)))
+        arrays |= {
+            "A_COLUMN": _some(A.indices.astype(np.min_scalar_type(len(A)))),
+            "A_BEGIN": A.indptr.astype(np.uint32),
+        }
+    elif plan.triangle is not None:
+        arrays |= _arrays("A", plan.factors[0], lambda M: _in_order_of_use(plan, M))
     if plan.triangle is None:
         arrays["LIMIT"] = plan.limit
         of_rows = {"LIPSCHITZ": plan.lipschitz, "AT_ZERO": plan.formula.at_zero, "SATURATED": plan.saturated}
         arrays |= {name: v.astype(plan.dtype) for name, v in of_rows.items() if isinstance(v, np.ndarray)}
-    else:
-        A = plan.factors[0]
-        rows = range(len(A) - 1, -1, -1) if plan.triangle == "upper" else range(len(A))
-        used = [A[i, i + 1 :] if plan.triangle == "upper" else A[i, :i] for i in rows]
-        arrays["A"] = np.concatenate([*used, np.zeros(int(len(A) == 1), A.dtype)])  # C has no array without entries.
     pre = plan.preprocessing
     if plan.kind is not None:
         arrays["KIND"] = plan.kind
     if pre is not None and pre.mean.ndim:
         arrays |= {"MEAN": pre.mean, "SCALE": pre.scale}
     return arrays
+
+
+def _arrays(name: str, W: np.ndarray, flat: Callable[[np.ndarray], np.ndarray]) -> Arrays:
+    """The entries of a matrix, laid out by `flat`: its own, or whole numbers and, in NAME_SCALE, those of its rows."""
+    found = exactly(W)
+    return {name: flat(W)} if found is None else {name: flat(found.q), f"{name}_SCALE": stored(found.scale)}
+
+
+def _in_order_of_use(plan: Plan, A: np.ndarray) -> np.ndarray:
+    """The entries of a triangular A in its strict triangle, row by row as a sweep takes them."""
+    rows = range(len(A) - 1, -1, -1) if plan.triangle == "upper" else range(len(A))
+    return _some(np.concatenate([A[i, i + 1 :] if plan.triangle == "upper" else A[i, :i] for i in rows]))
+
+
+def _some(values: np.ndarray) -> np.ndarray:
+    """The values, or one zero if there are none, because C has no array without entries."""
+    return values if values.size else np.zeros(1, values.dtype)
 
 
 def stored(W: np.ndarray) -> np.ndarray:
@@ -118,28 +164,62 @@ def source(plan: Plan) -> str:
     """The text of idl_model.c."""
     n, _, q = plan.sizes
     sizes = {"N": filled(n), "Q": filled(q), "lanes": LANES}
-    constants = [array(name, values) for name, values in weights(plan).items()]
+    arrays = weights(plan)
+    constants = [array(name, values) for name, values in arrays.items()]
     if plan.inputs.low.ndim:
         ends = {"idl_low": plan.inputs.low, "idl_high": plan.inputs.high}
         constants += [array(name, values, "const double") for name, values in ends.items()]
     if plan.classes is not None:
         labels = ", ".join(string(str(label)) for label in plan.classes.tolist())
         constants.append(f"const char *const idl_classes[IDL_OUTPUTS] = {{{labels}}};\n")
-    D = f"            add_product(D, {sizes['Q']}, IDL_INPUTS, a->u, a->y);\n"
+    calls = {
+        "B": _call(plan, arrays, "add_product", "B", sizes["N"], "IDL_INPUTS", "a->u", "a->z"),
+        "C": _call(plan, arrays, "add_product", "C", sizes["Q"], "IDL_STATES", "a->x", "a->y"),
+        "D": "",
+    }
+    if plan.D is not None:
+        call = _call(plan, arrays, "add_product", "D", sizes["Q"], "IDL_INPUTS", "a->u", "a->y")
+        calls["D"] = f"            {call}\n"
+    solve = _sweep(plan, arrays) if plan.triangle else _picard(plan, arrays)
     return SOURCE.format(
         **sizes,
         version=__version__,
         fingerprint=plan.fingerprint,
-        includes="#include <math.h>\n" if plan.formula.libm else "",
+        includes=("#include <math.h>\n" if plan.formula.libm else "")
+        + ("#include <stdint.h>\n" if plan.is_sparse else ""),
         weights="".join(constants),
         phi=_phi(plan),
-        vectors=PRODUCT + ("" if plan.triangle else NORM.format(**sizes, states=n) + SIZES),
-        solve=_sweep(plan) if plan.triangle else _picard(plan),
+        vectors=_functions(arrays, solve + "".join(calls.values()))
+        + ("" if plan.triangle else NORM.format(**sizes, states=n)),
+        solve=solve,
         input=_input(plan),
         b="0" if plan.b is None else "b[i]",
         d="0" if plan.d is None else "d[i]",
-        D="" if plan.D is None else D,
+        **calls,
     )
+
+
+def _call(plan: Plan, arrays: Arrays, function: str, name: str, rows: Any, columns: Any, x: str, y: str) -> str:
+    """The statement that adds W x, or |W||x|, to y, for the matrix W of that name."""
+    if name == "A" and plan.is_sparse:
+        return f"{function}_of_A({x}, {y});"
+    if f"{name}_SCALE" in arrays:
+        return f"{function}_of_bytes({name}, {name}_SCALE, {rows}, {columns}, {x}, {y});"
+    return f"{function}({name}, {rows}, {columns}, {x}, {y});"
+
+
+def _functions(arrays: Arrays, calls: str) -> str:
+    """The definitions of those functions that are called."""
+    value = "A_SCALE[i] * A[k]" if "A_SCALE" in arrays else "A[k]"
+    texts = {
+        "add_product": PRODUCT,
+        "add_product_of_bytes": of_bytes(PRODUCT),
+        "add_sizes": SIZES,
+        "add_sizes_of_bytes": of_bytes(SIZES),
+        "add_product_of_A": SPARSE_PRODUCT.format(value=value),
+        "add_sizes_of_A": SPARSE_SIZES.format(value=value),
+    }
+    return "".join(text for name, text in texts.items() if f"{name}(" in calls)
 
 
 def _input(plan: Plan) -> str:
@@ -170,7 +250,7 @@ def _row(plan: Plan) -> str:
     return "" if plan.kind is None else ", i"
 
 
-def _picard(plan: Plan) -> str:
+def _picard(plan: Plan, arrays: Arrays) -> str:
     n, zero, eps = plan.sizes[0], plan.formula.at_zero, float(np.finfo(plan.dtype).eps)
 
     def literal(value: Number, name: str = "") -> str:
@@ -181,8 +261,8 @@ def _picard(plan: Plan) -> str:
     cap = "" if plan.saturated is None else literal(plan.saturated, "SATURATED")
     return PICARD.format(
         N=filled(n),
-        product=_product(plan, "add_product", "g", " " * 12),
-        sizes=_product(plan, "add_sizes", "r", " " * 4),
+        product=_product(plan, arrays, "add_product", "g", " " * 12),
+        sizes=_product(plan, arrays, "add_sizes", "r", " " * 4),
         tol=literal(plan.tol),
         eps=literal(ROUNDED * eps),
         scale=_scale(plan),
@@ -193,16 +273,16 @@ def _picard(plan: Plan) -> str:
     )
 
 
-def _product(plan: Plan, function: str, result: str, indent: str) -> str:
+def _product(plan: Plan, arrays: Arrays, function: str, result: str, indent: str) -> str:
     """Lines that add A x, or |A||x|, to a vector of the arena."""
     n = filled(plan.sizes[0])
     if len(plan.factors) == 1:
-        return f"{indent}{function}(A, {n}, IDL_STATES, a->x, a->{result});\n"
+        return f"{indent}{_call(plan, arrays, function, 'A', n, 'IDL_STATES', 'a->x', f'a->{result}')}\n"
     r = plan.factors[0].shape[1]
     return (
         f"{indent}for (i = 0; i < {filled(r)}; i++)\n{indent}    a->t[i] = 0;\n"
-        f"{indent}{function}(R, {filled(r)}, IDL_STATES, a->x, a->t);\n"
-        f"{indent}{function}(L, {n}, {r}, a->t, a->{result});\n"
+        f"{indent}{_call(plan, arrays, function, 'R', filled(r), 'IDL_STATES', 'a->x', 'a->t')}\n"
+        f"{indent}{_call(plan, arrays, function, 'L', n, r, 'a->t', f'a->{result}')}\n"
     )
 
 
@@ -214,18 +294,27 @@ def _scale(plan: Plan) -> str:
     return f"z_norm < {zero} ? {zero} : z_norm"
 
 
-def _sweep(plan: Plan) -> str:
-    if plan.triangle == "upper":
-        return SWEEP.format(loop="i = IDL_STATES; i-- > 0;", inner="j = i + 1; j < IDL_STATES; j++", row=_row(plan))
-    return SWEEP.format(loop="i = 0; i < IDL_STATES; i++", inner="j = 0; j < i; j++", row=_row(plan))
+def _sweep(plan: Plan, arrays: Arrays) -> str:
+    upper, entry = plan.triangle == "upper", "*row++ * a->x[j]"
+    inner = "j = i + 1; j < IDL_STATES; j++" if upper else "j = 0; j < i; j++"
+    if plan.is_sparse:
+        inner, entry = "j = A_BEGIN[i]; j < A_BEGIN[i + 1]; j++", "A[j] * a->x[A_COLUMN[j]]"
+    whole = "A_SCALE" in arrays
+    return SWEEP.format(
+        row="" if plan.is_sparse else ROW.format(kind="signed char" if whole else "real"),
+        loop="i = IDL_STATES; i-- > 0;" if upper else "i = 0; i < IDL_STATES; i++",
+        inner=inner,
+        entry=f"A_SCALE[i] * {entry}" if whole else entry,
+        i=_row(plan),
+    )
 
 
 def array(name: str, values: np.ndarray, kind: str | None = None) -> str:
     """The definition of a constant array in C, with eight numbers per line; static unless a kind is given."""
-    whole = values.dtype == np.uint8
+    whole = values.dtype.name in WHOLE
     texts = [str(value) if whole else number(value, values.dtype) for value in values.tolist()]
     lines = [", ".join(texts[i : i + 8]) for i in range(0, len(texts), 8)]
-    kind = kind or f"static const {'unsigned char' if whole else REAL[values.dtype.name]}"
+    kind = kind or f"static const {(WHOLE | REAL)[values.dtype.name]}"
     return f"{kind} {name}[{len(texts)}] = {{\n    " + ",\n    ".join(lines) + "};\n"
 
 

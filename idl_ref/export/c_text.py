@@ -3,6 +3,8 @@
 PRODUCT and SIZES are no templates, but text as it is.
 """
 
+import re
+
 HEADER = """\
 /* A trained model: {equations}, phi = {activation}.
  * Written by idl_ref {version}.
@@ -55,7 +57,8 @@ SOURCE = """\
 typedef idl_real real;
 typedef char idl_arena_has_the_size_of_the_header[sizeof(idl_arena) == IDL_ARENA_BYTES ? 1 : -1];
 
-/* Matrices are stored column by column; each column is padded with zeros to a multiple of {lanes}. */
+/* Matrices are stored column by column; each column is padded with zeros to a multiple of {lanes}. Row i of a matrix of
+ * whole numbers W is multiplied by W_SCALE[i]. */
 {weights}
 {phi}{vectors}{solve}
 static real not_a_number(void)
@@ -76,14 +79,14 @@ int idl_predict_in(idl_arena *a, const real *U, size_t m, real *Y)
         }}
         for (i = 0; i < {N}; i++)
             a->z[i] = {b};
-        add_product(B, {N}, IDL_INPUTS, a->u, a->z);
+        {B}
         for (i = 0; i < IDL_STATES; i++)
             bad |= !(a->z[i] - a->z[i] == 0);
         iterations = bad ? -1 : solve(a);
         if (iterations >= 0) {{
             for (i = 0; i < {Q}; i++)
                 a->y[i] = {d};
-            add_product(C, {Q}, IDL_STATES, a->x, a->y);
+            {C}
 {D}            for (i = 0; i < IDL_OUTPUTS; i++)
                 bad |= !(a->y[i] - a->y[i] == 0);
         }}
@@ -214,17 +217,56 @@ static int solve(idl_arena *a)
 }}
 """
 
+ROW = "    const {kind} *row = A; /* the entries of A in its strict triangle, in the order of use */\n"
+
 SWEEP = """
 static int solve(idl_arena *a)
 {{
-    const real *row = A; /* the entries of A in its strict triangle, in the order of use */
-    size_t i, j;
+{row}    size_t i, j;
     for ({loop}) {{
         real p = a->z[i];
         for ({inner})
-            p += *row++ * a->x[j];
-        a->x[i] = phi(p{row});
+            p += {entry};
+        a->x[i] = phi(p{i});
     }}
     return 1;
 }}
 """
+
+SPARSE_PRODUCT = """
+/* y += A x; row i of A has the entries A_BEGIN[i] to A_BEGIN[i + 1] - 1, in the columns A_COLUMN. */
+static void add_product_of_A(const real *restrict x, real *restrict y)
+{{
+    size_t i, k;
+    for (i = 0; i < IDL_STATES; i++) {{
+        real sum = 0;
+        for (k = A_BEGIN[i]; k < A_BEGIN[i + 1]; k++)
+            sum += {value} * x[A_COLUMN[k]];
+        y[i] += sum;
+    }}
+}}
+"""
+
+SPARSE_SIZES = """
+/* y += |A| |x| */
+static void add_sizes_of_A(const real *restrict x, real *restrict y)
+{{
+    size_t i, k;
+    for (i = 0; i < IDL_STATES; i++) {{
+        real sum = 0;
+        for (k = A_BEGIN[i]; k < A_BEGIN[i + 1]; k++) {{
+            const real term = {value} * x[A_COLUMN[k]];
+            sum += term < 0 ? -term : term;
+        }}
+        y[i] += sum;
+    }}
+}}
+"""
+
+
+def of_bytes(text: str) -> str:
+    """PRODUCT or SIZES for whole numbers in eight bits with a scale for each row, whose products are exact."""
+    text = text.replace(
+        "(const real *restrict W,", "_of_bytes(const signed char *restrict W, const real *restrict scale,"
+    )
+    return re.sub(r"\bW\[", "scale[i] * W[", text)

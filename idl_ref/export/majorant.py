@@ -14,6 +14,9 @@ from idl_ref import factors as fac
 from idl_ref.certificate import SAFETY
 
 BLOCK = 64  # A power of M makes this many applications at once.
+# For a sparse M, the inverse is a sum of at most TERMS terms, until the next one is ENOUGH times the first at most.
+TERMS = 10_000
+ENOUGH = 1e-3
 
 
 class Majorant:
@@ -21,7 +24,8 @@ class Majorant:
 
     def __init__(self, factors: fac.Factors, scale: np.ndarray) -> None:
         first, *others = [np.abs(F).astype(np.float64) for F in factors]
-        self.factors: fac.Factors = (SAFETY * scale * first, *others)
+        self.factors: fac.Factors = (fac.scaled(first, np.broadcast_to(SAFETY * scale, (len(first), 1))), *others)
+        self.sparse = fac.is_sparse(factors)  # Then neither a power nor an inverse is formed, which have no zeros.
         self.triangle = fac.triangle(self.factors)
 
     def __call__(self, v: np.ndarray) -> np.ndarray:
@@ -41,7 +45,7 @@ class Majorant:
 
         A k above `most` is an estimate, and sys.maxsize says that the entries do not shrink.
         """
-        k, step, rate, before = 1, 1 if self.triangle else BLOCK, 1.0, w
+        k, step, rate, before = 1, 1 if self.triangle or self.sparse else BLOCK, 1.0, w
         with np.errstate(over="ignore", invalid="ignore"):
             while not w.max() <= threshold and k <= most and np.isfinite(w).all():
                 if self.triangle and k > len(w):
@@ -66,7 +70,15 @@ class Majorant:
             return np.full_like(core, np.nan)
 
     def _solve(self, r: np.ndarray) -> np.ndarray:
-        """An approximation of (I − M)⁻¹ r."""
+        """An approximation of (I − M)⁻¹ r, for a sparse M a partial sum of r + M r + M² r + …"""
+        if self.sparse:
+            total = term = r
+            for _ in range(TERMS):
+                term = fac.apply(self.factors, term)
+                total = total + term
+                if not term.max(initial=0.0) > ENOUGH * r.min(initial=np.inf):
+                    break
+            return total
         if len(self.factors) == 1:
             return self._inverse @ r
         L, Rt = self.factors
@@ -86,7 +98,8 @@ class Majorant:
         """(I − M)⁻¹ r for a strictly triangular M, without a subtraction."""
         (M,), v = self.factors, np.zeros_like(r)
         for i in range(len(r)) if self.triangle == "lower" else reversed(range(len(r))):
-            v[i] = SAFETY * (r[i] + M[i] @ v)
+            row, columns = fac.row(M, i, slice(None))
+            v[i] = SAFETY * (r[i] + row[0] @ v[columns])
         return v
 
     def _checked(self, r: np.ndarray) -> np.ndarray:

@@ -136,6 +136,10 @@ class Plan:
         return self.B.dtype
 
     @property
+    def is_sparse(self) -> bool:
+        return fac.is_sparse(self.factors)
+
+    @property
     def sizes(self) -> tuple[int, int, int]:
         """n, p, q"""
         return *self.B.shape, len(self.C)
@@ -197,7 +201,10 @@ class Plan:
         total = 0 if self.kind is None else zlib.crc32(self.kind.tobytes())
         for field in [field for field in fields(self) if field.name != "kinds"]:
             value = getattr(self, field.name)
-            for part in value if isinstance(value, tuple) else (value,):
+            parts = value if isinstance(value, tuple) else (value,)
+            if fac.is_sparse(parts):
+                parts = tuple(vars(parts[0])[name] for name in ("data", "indices", "indptr"))
+            for part in parts:
                 content = part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
                 total = zlib.crc32(content, total)
         return total
@@ -223,10 +230,12 @@ def make(model: ImplicitModel, to: str, bounds: Any = None) -> Plan:
         s.activation, "an exported model", "serve this one in Python, by model.freeze()"
     )
     factors, phi = model.effective_weights().factors, activations.get(s.activation)
+    if fac.is_sparse(factors):  # C code holds the entries that are not 0; the other targets hold all of them.
+        factors = (factors[0].nonzero() if to == "c" else factors[0].dense(),)
     kinds = tuple([(row.name, rows) for row, rows in phi.segments])
     lipschitz = np.ravel(phi.steepness) if len({row.lipschitz for row, _ in phi.segments}) > 1 else phi.lipschitz
     for name, F in [*(("A", F) for F in factors), *((name, P[name]) for name in "BCD" if name in P)]:
-        if not np.isfinite(F).all():
+        if not fac.is_finite(F):
             raise ValueError(f"{name} must be finite to be exported; got NaN or inf: the training has diverged.")
     inputs.normal("tol", s.tol, model.dtype)
     (B, b), (D, d) = (_split(P.get(name), s.bias) for name in "BD")
@@ -264,8 +273,9 @@ def _completed(plan: Plan, to: str) -> Plan:
     """The plan with its number of iterations, LIMIT and error bound, in the order of the proof above."""
     factors, formula, dtype = plan.factors, plan.formula, plan.dtype
     (eps, tiny), cap = limits(dtype), (1 + ULPS * limits(dtype)[0] / 2) * formula.largest
-    # A sweep adds the terms of a row one after the other, in C too.
-    sums = Sums.of("numpy" if plan.triangle else to, dtype, *(F.shape[1] for F in factors))
+    # A sweep, and the product of a sparse A, adds the terms of a row one after the other, in C too.
+    row_by_row = plan.triangle or fac.is_sparse(factors)
+    sums = Sums.of("numpy" if row_by_row else to, dtype, *map(fac.longest, factors))
     least = _least(plan, sums, to)
     Z, zeta = _pre_activation(plan, Sums.of(to, dtype, plan.B.shape[1]))
     M = Majorant(factors, np.reshape(plan.lipschitz, (-1, 1)) * (1 + sums.gamma) * (1 + ULPS * eps / 2))
@@ -296,9 +306,8 @@ def _completed(plan: Plan, to: str) -> Plan:
 
 def _least(plan: Plan, sums: Sums, to: str) -> np.ndarray:
     """The part of ρ that does not shrink with the numbers: what underflow adds.   (n,)"""
-    first = plan.factors[0].astype(np.float64)
     # An underflow in Rᵀ x is multiplied by L.
-    entered = np.abs(first).sum(axis=1) if len(plan.factors) > 1 else np.zeros(len(first))
+    entered = fac.row_sums(plan.factors[:1]) if len(plan.factors) > 1 else np.zeros(len(plan.B))
     least = SAFETY * sums.underflow * (1 + plan.lipschitz * (1 + entered))
     # Runtimes of ONNX may compute expm1(p) as exp(p) − 1, and log1p(e) as log(1 + e).
     return least + (ULPS * limits(plan.dtype)[0] / 2 if to == "onnx" and plan.formula.libm else 0.0)

@@ -19,7 +19,7 @@ from idl_ref.parallel import outputs, sources, workers
 from idl_ref.parallel.outputs import Folder
 from idl_ref.parallel.progress import Progress
 from idl_ref.parallel.sources import File
-from idl_ref.parallel.tasks import Outcome, completed
+from idl_ref.parallel.tasks import Outcome, checked, completed
 from idl_ref.parallel.workers import Job, OtherBitsError
 from idl_ref.predictor import Prediction
 
@@ -142,6 +142,7 @@ def predict_file(
     """
     rows, per_task = checks.integer("rows", rows, 1), checks.integer("per_task", per_task, 1)
     checks.flag("progress", progress)
+    checked(executor, in_flight)
     model = _model(model)
     run = _Run(executor, in_flight)
     found = sources.found(source, model.input_dim)
@@ -180,7 +181,7 @@ def predict_file(
             else:
                 failures.append(Failure(a, b, outcome.error))
     _refuse_failures(failures, len(status))
-    return _done(folder, folder.opened(q, dtype) or {})  # Opened anew: a network file system may show old pages before.
+    return _done(folder, folder.opened(q, dtype))  # Opened anew: a network file system may show old pages before.
 
 
 class _Run(NamedTuple):
@@ -227,7 +228,9 @@ def _model(model: Any) -> ImplicitModel:
             'model must have a backend that computes on the CPU; got backend="cuda": use model.settings = '
             'dataclasses.replace(model.settings, backend="auto").'
         )
-    model.effective_weights()  # This call refuses parameters that are not finite, before anything is written.
+    for name, W in model.parameters.items():  # Here, before anything is written.
+        if not np.isfinite(W).all():
+            raise ValueError(f"{name} must be finite for predictions; got NaN or inf: the training has diverged.")
     return model
 
 
@@ -279,12 +282,12 @@ def _refuse_failures(failures: list[Failure], m: int) -> None:
         ) from error
 
 
-def _done(folder: Folder, arrays: dict[str, np.ndarray]) -> Prediction:
+def _done(folder: Folder, arrays: dict[str, np.ndarray] | None) -> Prediction:
     """Return the outputs, when all rows are done, and delete the copies of the source."""
-    if left := _left(arrays[outputs.STATUS]):
+    if arrays is None or _left(arrays[outputs.STATUS]):
         raise RowsFailedError(
-            f"out must belong to one call at a time; {left} rows that were done are undone in {folder.shown}: call "
-            "again when no other call writes there."
+            f"out must belong to one call at a time; rows that were done are undone in {folder.shown}: call again when "
+            "no other call writes there."
         )
     for copy in Path(folder.path).glob(f"{COPY}*"):
         copy.unlink()

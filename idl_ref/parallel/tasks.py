@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from idl_ref import checks
 
 IN_FLIGHT = 1024  # At most so many tasks are submitted at a time: enough for 500 workers, and little memory.
+LONGEST = 200  # So many characters of the message of an executor are shown.
 
 Task = tuple[Any, ...]
 
@@ -88,15 +89,20 @@ def completed(
     (4,) 2.0 NoneType
     (-1,) None ValueError
     """
-    limit = IN_FLIGHT if in_flight is None else checks.integer("in_flight", in_flight, 1)
+    limit = checked(executor, in_flight)
     if executor is None:
         return _here(function, tasks)
-    if not isinstance(executor, Executor):
+    return _elsewhere(_Submitting(function, executor, name), iter(tasks), limit)
+
+
+def checked(executor: Any, in_flight: Any) -> int:
+    """Return how many tasks may be submitted at a time, and refuse what is no executor."""
+    if executor is not None and not isinstance(executor, Executor):
         raise TypeError(
             f"executor must be None or a concurrent.futures.Executor; got {checks.shown(executor)}: with Dask, pass "
             "client.get_executor()."
         )
-    return _elsewhere(_Submitting(function, executor, name), iter(tasks), limit)
+    return IN_FLIGHT if in_flight is None else checks.integer("in_flight", in_flight, 1)
 
 
 def _here(function: Callable[..., Any], tasks: Iterable[Task]) -> Iterator[tuple[Task, Outcome]]:
@@ -126,9 +132,15 @@ def _elsewhere(submit: _Submitting, tasks: Iterator[Task], limit: int) -> Iterat
                 yield outcome
                 done += 1
             raise WorkersLostError(
-                f"executor must keep its workers; it lost them after {done} tasks ({checks.printable(lost)}): call "
-                "again with a new executor to do the rest."
+                f"executor must keep its workers; it lost them after {done} tasks ({_short(lost)}): call again with a "
+                "new executor to do the rest."
             ) from lost.__cause__
+
+
+def _short(reason: Exception) -> str:
+    """Return the beginning of a message, because those of some executors are long."""
+    words = checks.printable(reason)
+    return words if len(words) <= LONGEST else f"{words[:LONGEST]} …"
 
 
 class _LostError(Exception):

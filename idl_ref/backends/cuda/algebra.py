@@ -10,7 +10,7 @@ import math
 
 from idl_ref.backends.cuda import plans
 from idl_ref.backends.cuda.api import cuda, device, kernel
-from idl_ref.backends.cuda.columns import larger, offset, slope
+from idl_ref.backends.cuda.columns import kind, larger, offset, slope
 
 filled = device(plans.filled)
 TILE = 16  # A block of `multiply` computes TILE × TILE entries of the product, one per thread.
@@ -49,11 +49,11 @@ def multiply(F, X, Y, add):
 
 
 @kernel
-def slopes(P, Z, code, S):
-    """S = φ′(P + Z), all three row by row; one thread per entry."""
+def slopes(P, Z, code, codes, S):
+    """S = φ′(P + Z), all three row by row; one thread per entry. `codes` are those of the rows, if `code` is MIXED."""
     e, s = cuda.grid(1), S.array
     if e < s.size:
-        s[e] = slope(P.array[e] + Z.array[e], s, code)
+        s[e] = slope(P.array[e] + Z.array[e], s, kind(code, codes, e // S.shape[1]))
 
 
 @kernel

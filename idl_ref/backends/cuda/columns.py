@@ -12,7 +12,7 @@ import math
 
 from numba.core.types import int32
 
-from idl_ref.activations import ELU, HARDTANH, LEAK, LEAKY_RELU, RELU, SIGMOID, SOFTPLUS, SOFTSIGN, TANH
+from idl_ref.activations import ELU, HARDTANH, LEAK, LEAKY_RELU, MIXED, RELU, SIGMOID, SOFTPLUS, SOFTSIGN, TANH
 from idl_ref.backends.cuda.api import device, load4, renew, store4
 from idl_ref.backends.cuda.plans import LANES, SLICES, Rows
 
@@ -157,6 +157,12 @@ def phi(p, like, code):
     if code == SOFTSIGN:
         return p / (one + abs(p))
     return p
+
+
+@device
+def kind(code, codes, i):
+    """The code of the activation of row i."""
+    return codes[i] if code == MIXED else code
 
 
 @device

@@ -14,7 +14,7 @@ import numpy as np
 
 from idl_ref import activations, certificate
 from idl_ref import factors as fac
-from idl_ref.activations import Activation
+from idl_ref.activations import MIXED, Activation, Mixed
 from idl_ref.backends import methods
 from idl_ref.backends.cuda import algebra, api, kernels, newton, plans
 from idl_ref.backends.cuda.api import Matrix, by_rows, matrix, on_device
@@ -44,6 +44,7 @@ class Packed(NamedTuple):
     d_F2: Any  # the second factor, likewise; empty for a dense A
     rounding: certificate.Rounding  # with an upper bound of ‖A‖∞ of the forward A, also for the adjoint
     triangle: str | None  # "upper" or "lower" if A is dense and strictly triangular, else None
+    d_codes: Any  # those of the activations of the rows, (n,) int32; empty if all have the same
 
 
 def pack(factors: fac.Factors, activation: Activation, adjoint: bool, stream: Any) -> Packed:
@@ -65,12 +66,18 @@ def pack(factors: fac.Factors, activation: Activation, adjoint: bool, stream: An
     lengths = sum(sum(F.shape) for F in factors)
     top = float(np.max(api.download(d_sums, stream)))
     norm = methods.norm_bound(top, lengths, dtype, len(factors) > 1)
-    if not norm < 1:  # The certificate then depends on the exact value, which is computed on the host.
-        norm = fac.norm_inf(forward_factors(factors, adjoint))
+    if not norm < 1 or activation.code == MIXED:  # The exact value is needed, or that of rows with their own Lip(φ).
+        norm = fac.norm_inf(certificate.contracting(forward_factors(factors, adjoint), activation))
     d_F1, d_F2 = [*packed, d_nothing][:2]
     # `certificate.rounding` reads the entries of L and R, which may be on the device.
     rounding = certificate.rounding(on_host(*factors) if len(factors) > 1 else factors, activation, dtype, norm)
-    return Packed(d_F1, d_F2, rounding, triangle)
+    return Packed(d_F1, d_F2, rounding, triangle, codes(activation, stream))
+
+
+def codes(activation: Activation, stream: Any = 0) -> Any:
+    """Return the codes of the activations of all rows on the device; none if the rows have one activation."""
+    rows = activation.codes if isinstance(activation, Mixed) else np.zeros(0)
+    return api.upload(rows.astype(np.int32), stream)
 
 
 def row_sums(F: Matrix, d_weights: Any, stream: Any = 0) -> tuple[Any, Any]:
@@ -144,7 +151,7 @@ def levels(method: str, e: DeviceEquation) -> Levels:
         lipschitz=rounding.lipschitz,
         steepest=steepest(rounding.norm, dtype),
         gap=max(1 - rounding.norm, -rounding.largest),
-        at_zero=float(activation.phi(np.zeros(1))[0]),
+        at_zero=activation.at_zero,
     )
     return Levels(*(dtype.type(number) for number in numbers))
 
@@ -167,7 +174,8 @@ def solve_columns(method: str, e: DeviceEquation, index: np.ndarray, answer: tup
         e.S,
         e.X0,
         api.upload(index.astype(np.int32), e.stream),
-        *(n, r, filled(n), filled(r), m, e.activation.code, max_iter, slow_steps, enough, methods.window(max_iter)),
+        *(n, r, filled(n), filled(r), m, e.activation.code, e.packed.d_codes),
+        *(max_iter, slow_steps, enough, methods.window(max_iter)),
         numbers,
         plans.places(plan.kind, method, n, r, plan.width, dtype.itemsize),
         *answer,
@@ -298,7 +306,7 @@ class Layer(definition.Layer):
                 status = api.download(d_status, stream)
         iterations = api.download(d_iterations, stream).astype(np.intp)
         numbers = api.download(d_numbers, stream).reshape(6, m).astype(np.float64)
-        bound = certify(factors, packed.rounding, adjoint, numbers)
+        bound = certify(factors, activation, packed.rounding, adjoint, numbers)
         return Solution(returned(X, Z, stream), status.astype(np.int8), iterations, numbers[0].copy(), bound)
 
     def _solve_on_host(self, equation: Equation, X0: Any, options: SolveOptions) -> Solution:
@@ -317,7 +325,13 @@ def returned(X: Matrix, Z: Any, stream: Any) -> Any:
     return X.array.reshape(*X.shape) if on_device(Z) else X.download(stream)
 
 
-def certify(factors: fac.Factors, rounding: certificate.Rounding, adjoint: bool, numbers: np.ndarray) -> np.ndarray:
+def certify(
+    factors: fac.Factors,
+    activation: Activation,
+    rounding: certificate.Rounding,
+    adjoint: bool,
+    numbers: np.ndarray,
+) -> np.ndarray:
     """Return the error bound of every column from the norms that the kernels recorded.   numbers (6, m) -> (m,)"""
     _, change, x, z, g, lipschitz = numbers
     kappa, entries = lipschitz * rounding.norm, factors[0].shape[0] if adjoint else 1
@@ -325,7 +339,9 @@ def certify(factors: fac.Factors, rounding: certificate.Rounding, adjoint: bool,
         numerator = certificate.excess(kappa, lipschitz, change, x, z, g, entries, rounding)
         numerator *= certificate.norms_rounding(entries, rounding.unit)
     # `divide` needs the factors only for columns with κ ≥ 1, so that they are not copied to the host for other solves.
-    forward: fac.Factors = () if np.all(kappa < 1) else forward_factors(factors, adjoint)
+    forward: fac.Factors = ()
+    if not np.all(kappa < 1):
+        forward = certificate.contracting(forward_factors(factors, adjoint), activation)
     return certificate.divide(numerator, kappa, lipschitz, forward, adjoint)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from idl_ref.backends.cuda.api import cuda, device, kernel
-from idl_ref.backends.cuda.columns import offset, slope
+from idl_ref.backends.cuda.columns import kind, offset, slope
 from idl_ref.backends.cuda.plans import INTEGERS, LANES, WIDE, Rows
 from idl_ref.backends.cuda.states import CONTROL, GOOD, TRIAL, TRIED, adjoint
 
@@ -58,7 +58,7 @@ def linearize(X, P, G, at, e, j):
     """
     i = cuda.threadIdx.x
     while i < e.n:
-        s = slope(P[at + i * WIDE] + e.Z.array[offset(e.Z, i, j)], e.out, e.code)
+        s = slope(P[at + i * WIDE] + e.Z.array[offset(e.Z, i, j)], e.out, kind(e.code, e.codes, i))
         if adjoint(e):
             s *= e.S.array[offset(e.S, i, j)]
         P[at + i * WIDE] = s

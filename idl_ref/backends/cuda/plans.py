@@ -183,7 +183,8 @@ class Task(NamedTuple):
     end: int  # n rounded up to a multiple of UNIT
     narrow: int  # r rounded up to a multiple of UNIT
     m: int  # columns of Z
-    code: int  # of the activation, see `activations`
+    code: int  # of the activation, see `activations`; MIXED if each row has its own
+    codes: Any  # (n,) int32, those of the rows; empty if all have the same
     max_iter: int
     slow_steps: int  # After this many slow steps in a row Picard stops and leaves the column to another method.
     enough: int  # After this many applications a column is left to another method in any case, if there is one.

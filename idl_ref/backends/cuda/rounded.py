@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from idl_ref.backends.cuda.api import device, renew
-from idl_ref.backends.cuda.columns import offset, phi
+from idl_ref.backends.cuda.columns import kind, offset, phi
 from idl_ref.backends.cuda.states import (
     CONTROL,
     COUNT,
@@ -123,7 +123,8 @@ def allowance(b, e, c, i, j, p, size, g):
     level = e.levels.gamma if b.N[SINCE * b.w + c] >= STALE else ulps
     z = e.Z.array[offset(e.Z, i, j)]
     delta = level * size + level * abs(z) + e.levels.underflow
-    change = phi(p + z + delta, e.out, e.code) - phi(p + z - delta, e.out, e.code)
+    code = kind(e.code, e.codes, i)
+    change = phi(p + z + delta, e.out, code) - phi(p + z - delta, e.out, code)
     change /= number(2)
     if adjoint(e):
         change *= abs(e.S.array[offset(e.S, i, j)])

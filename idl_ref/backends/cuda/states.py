@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 
 from idl_ref.backends.cuda.api import device, load4, renew, store4
-from idl_ref.backends.cuda.columns import larger, norms, offset, phi
+from idl_ref.backends.cuda.columns import kind, larger, norms, offset, phi
 from idl_ref.backends.cuda.plans import DEPTH, INTEGERS, KEPT, LANES, Block, Rows
 from idl_ref.backends.methods import STALE
 
@@ -220,7 +220,7 @@ def restart(b, e, V):
 @device
 def entry(p, e, i, j):
     """Return s φ(p + z), entry i of g(x) for column j of Z, where p is entry i of A x; forward, s = 1."""
-    value = phi(p + e.Z.array[offset(e.Z, i, j)], e.out, e.code)
+    value = phi(p + e.Z.array[offset(e.Z, i, j)], e.out, kind(e.code, e.codes, i))
     if adjoint(e):
         value *= e.S.array[offset(e.S, i, j)]
     return value

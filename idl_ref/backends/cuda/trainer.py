@@ -170,7 +170,8 @@ class DeviceLayer(Layer):
         U, Z, X = passed.U, passed.Z, passed.solution.X
         G_Y = matrix(G_Y.astype(Z.dtype, copy=False), Z.dtype)
         G, S = multiply(C.T, G_Y), empty(Z.shape, Z.dtype)
-        each(algebra.slopes, S.array.size, apply(factors, X), Z, self.activation.code, S)
+        codes = self.packed(factors, self.activation, False, 0).d_codes
+        each(algebra.slopes, S.array.size, apply(factors, X), Z, self.activation.code, codes, S)
         solution = self.solve(self.adjoint(S, G))  # type: ignore[arg-type]
         V: Any = solution.X
         of_factors: Any = tuple(

@@ -12,18 +12,23 @@ from idl_ref.weights import BackwardPass, Gradients, Parameters, Parametrisation
 
 
 class Compiled(Parametrisation):
-    """The parametrisation of a trainer; a function that `maps` does not have computes itself."""
+    """The parametrisation of a trainer; a function that `maps` does not have, or a sparse A, is mapped as usual."""
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the map of A and its pullback are compiled."""
+        return self.pattern is None and is_known(self.function)
 
     def weights(self, parameters: Parameters) -> Weights:
         """Return the effective weights; B, C and D are the arrays of the parameters, not copies."""
-        if not is_known(self.function):
+        if not self.is_compiled:
             return super().weights(parameters)
         factors = tuple([effective(self.function, F, np.empty_like(F)) for F in as_factors(parameters)])
         return Weights(factors, parameters["B"], parameters["C"], parameters.get("D"), self.bias)
 
     def pullback(self, parameters: Parameters, backward: BackwardPass) -> Gradients:
         """Return the gradients of the raw parameters, by pulling back those of the effective weights."""
-        if not is_known(self.function):
+        if not self.is_compiled:
             return super().pullback(parameters, backward)
         factors = zip(as_factors(parameters), backward.factors, strict=True)
         raw = tuple([pulled_back(self.function, F, G, np.empty_like(F)) for F, G in factors])
@@ -32,7 +37,7 @@ class Compiled(Parametrisation):
 
     def project(self, parameters: Parameters) -> None:
         """Project A, or L and R, in place if the function asks for that."""
-        if not is_known(self.function):
+        if not self.is_compiled:
             super().project(parameters)
         elif self.function.name == "rows":
             for F in as_factors(parameters):

@@ -1,7 +1,8 @@
-"""This module has the compiled product of a sparse matrix with columns.
+"""This module has the compiled product of a sparse matrix with columns, and the gradient on its pattern.
 
 p_ij = Σ_k a_ik x_kj over the entries of row i, one after the other. This order depends on the pattern alone, so that a
-product has the same bits for any number of columns and threads: threads share rows, which never meet.
+product has the same bits for any number of columns and threads: threads share rows, which never meet. In the same way,
+∂a_ik = Σ_j v_ij x_kj is added up in the order of the samples.
 """
 
 from __future__ import annotations
@@ -41,6 +42,19 @@ def rows_product(first: int, last: int, data: Any, indices: Any, indptr: Any, X:
     return last - last
 
 
+@entry
+def rows_gradient(first: int, last: int, G: Any, indices: Any, indptr: Any, V: Any, X: Any) -> int:
+    """Write the entries of rows first … last − 1 of V Xᵀ on a pattern.   V, X (n, m), G (entries,)"""
+    m = X.shape[1]
+    for i in range(first, last):
+        for k in range(indptr[i], indptr[i + 1]):
+            row, total = indices[k], G.dtype.type(0)
+            for j in range(m):
+                total += V[i, j] * X[row, j]
+            G[k] = total
+    return last - last
+
+
 class CompiledSparse(Sparse):
     """A sparse matrix whose products are compiled."""
 
@@ -56,13 +70,24 @@ class CompiledSparse(Sparse):
 
     def _product(self, X: np.ndarray) -> np.ndarray:
         """Return A X.   X (columns, m) -> (rows, m)"""
-        n, m = self.shape[0], X.shape[1]
         dtype = np.result_type(self.data, X)
         X = np.require(X, dtype, ["C", "W"])
-        P = np.empty((n, m), dtype)
+        P = np.empty((self.shape[0], X.shape[1]), dtype)
         data = self.data.astype(dtype, copy=False)
+        self._share(rows_product, X.shape[1], data, self.indices, self.indptr, X, P)
+        return P
+
+    def gradient(self, V: np.ndarray, X: np.ndarray) -> Sparse:
+        """Return V Xᵀ on the pattern of this matrix."""
+        dtype = np.result_type(V, X)
+        V, X = (np.require(M, dtype, ["C", "W"]) for M in (V, X))
+        G = np.empty(self.entries, dtype)
+        self._share(rows_gradient, X.shape[1], G, self.indices, self.indptr, V, X)
+        return self.with_data(G)
+
+    def _share(self, kernel: Any, m: int, *arrays: Any) -> None:
+        """Let several threads take groups of rows, if the product with m columns is large."""
+        n = self.shape[0]
         workers = numba.get_num_threads() if 2 * self.entries * m > PARALLEL_FLOPS else 1
         tile = max(1, -(-n // (workers * PARTS))) if workers > 1 else max(1, n)
-        flag = np.zeros(1, np.int64)
-        threads.share(rows_product, workers, tile, n, False, flag, data, self.indices, self.indptr, X, P)
-        return P
+        threads.share(kernel, workers, tile, n, False, np.zeros(1, np.int64), *arrays)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,9 @@ class Trainer(definition.Trainer):
         super().__init__(*arguments)
         simple = [o.method in ("auto", "picard") and o.certificate == "fast" for o in self.options]
         known = self.loss in COMPILED and is_known(self.parametrisation.function)
-        self.in_place = known and all(simple) and "A" in self.parameters and self.layer_class is Layer
-        self.parametrisation = Compiled(self.parametrisation.function, self.parametrisation.bias)
+        dense = "A" in self.parameters and self.parametrisation.pattern is None
+        self.in_place = known and all(simple) and dense and self.layer_class is Layer
+        self.parametrisation = Compiled(*(getattr(self.parametrisation, f.name) for f in fields(Compiled)))
         self.loss = COMPILED.get(self.loss, self.loss)
         self.spaces: dict[int, Workspace] = {}
         self.pause = 0  # the number of steps that are not tried in place, because one before them was not simple

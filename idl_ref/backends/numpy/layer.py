@@ -230,13 +230,13 @@ class Layer:
     def one_sample(self) -> Callable[..., bool] | None:
         """Return a faster function for single samples, or None if it does not apply.
 
-        It applies if the method is Picard's or "auto" and the map is a contraction. The function takes U (1, p) and
-        Y (1, q), fills Y, and returns whether the sample converged; see OneSample.
+        It applies if the method is Picard's or "auto", A is not sparse, and the map is a contraction. The function
+        takes U (1, p) and Y (1, q), fills Y, and returns whether the sample converged; see OneSample.
         """
         method, factors = self.method(), self.weights.factors
         norm = fac.norm_inf(contracting(factors, self.activation))
         contracts = self.activation.lipschitz * norm < 1
-        if method not in ("auto", "picard") or not factors[-1].size or not contracts:
+        if method not in ("auto", "picard") or not factors[-1].size or not contracts or fac.is_sparse(factors):
             return None
         return self.sample_class(self.weights, self.activation, self.options.forward, method == "auto")
 

@@ -24,6 +24,9 @@ from idl_ref.backends.numpy.trials import Proposal
 from idl_ref.certificate import Certifier
 from idl_ref.solution import Solution, SolveOptions, Status, join
 
+# So many columns are solved together if A is sparse, as more of them take more memory than A, and fall out of caches.
+SPARSE_TILE = 16
+
 
 def picard(
     equation: Equation, X: np.ndarray, ledger: Ledger, leave_slow: bool = False
@@ -141,7 +144,7 @@ def solve(equation: Equation, X0: np.ndarray | None, options: SolveOptions, cert
     Cost of one application: 2 n² m flops for a dense A, 4 n r m flops for rank r.
     """
     X = np.zeros_like(equation.Z) if X0 is None else certifier.start(X0, equation.S, equation.Z)
-    m, tile = X.shape[1], options.tile
+    m, tile = X.shape[1], options.tile or (SPARSE_TILE if fac.is_sparse(equation.factors) else None)
     if tile is not None and m > tile:
         parts = [slice(j, j + tile) for j in range(0, m, tile)]
         return join([solve(equation.take(c), X[:, c], options, certifier) for c in parts])

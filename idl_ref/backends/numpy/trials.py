@@ -13,6 +13,7 @@ import numpy as np
 from idl_ref import factors as fac
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.methods import DAMPING, DEPTH
+from idl_ref.sparse import dense
 
 CHUNK = 1 << 22  # The largest number of entries of the stacked matrices that one call of Newton's solver holds.
 
@@ -109,7 +110,7 @@ class Newton:
         """Return Newton's trial points; a column with a singular matrix has none."""
         S = equation.slopes(P)
         chunk = max(1, CHUNK // max(1, equation.factors[0].size))
-        factors = tuple(fac.dense(F) for F in equation.factors)
+        factors = tuple(dense(F) for F in equation.factors)
         solve = _solve_dense if len(equation.factors) == 1 else _solve_low_rank
         delta = np.empty_like(X)
         for j in range(0, X.shape[1], chunk):
