@@ -119,3 +119,10 @@ def shared_optimizer(seed):
 
 def noted(note, seed):
     return plain(0.5 if note.endswith("a") else 0.9, seed)
+
+
+def deadly(seed):
+    """End the process of every worker to which seed 3 comes."""
+    if seed == 3 and os.environ.get("IDL_REF_DRIVER") != str(os.getpid()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(0.9, seed)

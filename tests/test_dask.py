@@ -190,6 +190,17 @@ def test_a_worker_that_is_killed_is_replaced(client, tmp_path, monkeypatch):
     assert table.rows == swept(sweep_cases.killed_once, grid).rows
 
 
+@pytest.mark.slow
+def test_a_point_that_kills_four_workers_fails_alone(client, monkeypatch):
+    monkeypatch.setenv("IDL_REF_DRIVER", str(os.getpid()))
+    grid = {"seed": list(range(6))}
+    table = swept(sweep_cases.deadly, grid, executor=client.get_executor(), per_task=1, in_flight=1)
+    assert [row["seed"] for row in table.failed] == [3]
+    assert table.failed[0]["error"].startswith("KilledWorker: ")
+    rows = swept(sweep_cases.deadly, grid).rows
+    assert [row for row in table.rows if not row["error"]] == [row for row in rows if row["seed"] != 3]
+
+
 def a_file(folder, m=20_000):
     """Return the files of a model, whose nonnegative rows need many iterations, and of inputs with one NaN."""
     model = idl_ref.ImplicitModel(4, 3, 24, seed=0, mitr=3000, f=idl_ref.ImplicitFunction)
