@@ -204,7 +204,7 @@ def measure(n: int, micro: int) -> None:
     """Measure the constants of the model, and then steps of one and of all processes beside what the model says."""
     import numpy as np
 
-    from idl_ref.parallel.pinned import one_thread
+    from idl_ref.blas import one_thread
 
     process = Process(n, micro)
     with one_thread(process.backend):

@@ -1,8 +1,10 @@
-"""This module limits the threads of BLAS, which computes the products of the NumPy twin."""
+"""This module limits the threads of BLAS, which computes products for the NumPy twin, and those of the Numba twin."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 
@@ -56,3 +58,25 @@ def _take_control() -> None:
     clear = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", None)
     if clear is not None:
         clear(force=True)
+
+
+@contextmanager
+def one_thread(backend: str) -> Iterator[None]:
+    """Give BLAS, and the Numba twin in the calling thread, one thread for the time of a block.
+
+    It is for processes that share a machine and use all of its cores. The bits of the NumPy twin depend on the number
+    of threads of BLAS, which threadpoolctl sets; without this package, OPENBLAS_NUM_THREADS=1 has to be set for the
+    processes, or what the BLAS at hand has in its place.
+    """
+    with OneThread(True):
+        if backend != "numba":
+            yield
+            return
+        import numba
+
+        before = numba.get_num_threads()
+        numba.set_num_threads(1)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)

@@ -17,6 +17,7 @@ from idl_ref.training.history import History
 from idl_ref.training.interrupts import Interrupts, Terminated
 from idl_ref.training.loop import Plan, Training
 from idl_ref.training.progress import Progress
+from idl_ref.training.ranks import Ranks
 from idl_ref.training.samples import training_samples, validation_samples
 
 __all__ = ["History", "evaluate", "fit"]
@@ -42,6 +43,8 @@ def fit(
     early_stopping: int | None = None,
     on_epoch: Callable[[History, ImplicitModel], Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    micro_batch: int | None = None,
+    comm: Any = None,
 ) -> History:
     """Train `model` in place by stochastic gradient descent.
 
@@ -86,6 +89,13 @@ def fit(
         An .npz file that is written after every epoch, and when training is interrupted. If it is there, training
         resumes from it: the same call continues where the last one was interrupted, and a call with more epochs goes
         on after the last one. The weights are then the same, bit for bit, as without an interruption.
+    micro_batch : int, optional
+        Cut each batch into leaves of so many samples, whose gradients are added up in an order that depends on their
+        number alone. The loss must be a mean over samples. A batch of one leaf gives the bits of a usual step.
+    comm : MPI communicator, optional
+        Share the leaves of each step between the processes of mpi4py's communicator, which all make this call with the
+        same arguments, and begin with the weights of the first one. The weights are the same, bit for bit, on any
+        number of processes. Only the first one shows progress, calls `on_epoch`, and reads and writes the checkpoint.
 
     Returns
     -------
@@ -106,6 +116,8 @@ def fit(
         A sample did not converge, and the model has on_failure="raise".
     OSError
         The checkpoint cannot be written. This is found before the first epoch.
+    RuntimeError
+        Another process of `comm` has failed; the message says which one, and why.
     SystemExit
         SIGTERM arrived while there is a checkpoint, which was then written. The exit status is 143.
 
@@ -134,18 +146,26 @@ def fit(
     >>> history.accuracy[-1] > 0.9
     True
     """
-    samples = training_samples(model, U, targets, loss, sample_weight, class_weight)
-    plan = _plan(loss, epochs, batch_size, seed, early_stopping, on_epoch, checkpoint)
-    tests = validation_samples(model, validation, loss)
-    if early_stopping is not None and tests is not None and not len(tests.U):
-        raise ValueError(
-            "validation must hold at least one sample for early_stopping; got none: leave one of them out."
-        )
-    training = Training(model, samples, tests, plan, optim.checked(optimizer))
-    resumed = _resumed(training, checkpoint)
+    ranks = Ranks(comm)
+
+    def prepared() -> Training:
+        """Check all arguments."""
+        samples = training_samples(model, U, targets, loss, sample_weight, class_weight)
+        plan = _plan(loss, epochs, batch_size, seed, early_stopping, on_epoch, checkpoint)
+        tests = validation_samples(model, validation, loss)
+        if early_stopping is not None and tests is not None and not len(tests.U):
+            raise ValueError(
+                "validation must hold at least one sample for early_stopping; got none: leave one of them out."
+            )
+        plan = plan._replace(micro_batch=_checked_leaves(model, micro_batch, comm))
+        return Training(model, samples, tests, plan, optim.checked(optimizer), ranks)
+
+    training = ranks.on_each(prepared)
+    resumed = ranks.once(lambda: _resumed(training, checkpoint))
+    small = micro_batch is not None or _has_small_products(model, batch_size)
     with (
-        blas.OneThread(_has_small_products(model, batch_size)),
-        Progress(progress, epochs, training.batches_of_an_epoch) as display,
+        blas.one_thread(model.settings.resolved_backend()) if ranks.size > 1 else blas.OneThread(small),
+        Progress(progress and ranks.first, epochs, training.batches_of_an_epoch) as display,
         Interrupts(checkpoint is not None) as interrupts,
     ):
         training.run(resumed, display, interrupts)
@@ -166,6 +186,25 @@ def _plan(loss: Any, epochs: int, batch_size: int, seed: int, patience: Any, on_
     if checkpoint is not None and not os.fspath(checkpoint).endswith(".npz"):
         raise ValueError(f"checkpoint must end in .npz; got {checks.shown(os.fspath(checkpoint))}: rename it.")
     return Plan(loss, epochs, batch_size, seed, patience, on_epoch, checkpoint)
+
+
+def _checked_leaves(model: Any, micro_batch: int | None, comm: Any) -> int | None:
+    """Check what tells how a batch is cut and shared."""
+    if micro_batch is None:
+        if comm is not None:
+            raise ValueError(
+                "micro_batch is needed with comm, because processes share the leaves of a batch; got None: pass the "
+                "number of samples of a leaf, such as 32, and a batch_size of several times that."
+            )
+        return None
+    if not isinstance(model, ImplicitModel):
+        raise ValueError(f"micro_batch and comm are for an ImplicitModel; got {type(model).__name__}: leave them out.")
+    if model.settings.resolved_backend() == "cuda":
+        raise ValueError(
+            'micro_batch and comm need backend="numba" or "numpy"; got "cuda", whose steps are taken on one device: '
+            "leave them out, or choose another backend."
+        )
+    return checks.integer("micro_batch", micro_batch, 1)
 
 
 def _resumed(training: Training, checkpoint: Any) -> Checkpoint | None:

@@ -30,6 +30,7 @@ __all__ = [
     "unique_relu",
 ]
 
+PATIENCE = 32
 LEAST = 1e-200  # A power step keeps its entries above this number, so that they divide.
 
 
@@ -135,7 +136,7 @@ def perron_root(
     if not np.isfinite(M.data if isinstance(M, Sparse) else M).all():
         return PerronRoot(np.nan, np.inf)
     if isinstance(M, Sparse):
-        roots = [_power_steps(M, rtol, max_iter)] if M.entries else []
+        roots = [_power_steps(M, rtol, max_iter, patience=PATIENCE)] if M.entries else []
     else:
         roots = [_power_steps(M[np.ix_(block, block)], rtol, max_iter) for block in cyclic(M > 0)]
     # Outwards by the rounding of M = |R|ᵀ|L|, of M z and of the ratio: all terms are nonnegative, and none cancel.
@@ -145,14 +146,19 @@ def perron_root(
     return PerronRoot(lower, max((r.upper for r in roots), default=0.0) * (1 + gamma))
 
 
-def _power_steps(M: Any, rtol: float, max_iter: int) -> PerronRoot:
+def _power_steps(M: Any, rtol: float, max_iter: int, patience: int | None = None) -> PerronRoot:
     """Take power steps z ← (M + σI) z for an M ≥ 0, and return the best bounds that any z > 0 gave.
 
-    They meet if M is irreducible. For other matrices, the upper bound alone comes near to the root.
+    They meet if M is irreducible. For other matrices, the upper bound alone comes near to the root; the steps end when
+    it has become smaller by no more than rtol in so many steps as `patience` says.
     """
     z = np.ones(len(M))
-    lower, upper = 0.0, np.inf
-    for _ in range(max_iter):
+    lower, upper, before = 0.0, np.inf, np.inf
+    for step in range(max_iter):
+        if patience and step % patience == 0:
+            if not upper < (1 - rtol) * before and step:
+                break
+            before = upper
         with np.errstate(over="ignore"):
             Mz = M @ z
         if not np.isfinite(Mz).all():  # After an overflow, the bounds that were found before remain valid.

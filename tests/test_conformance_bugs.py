@@ -78,8 +78,11 @@ def test_bugs_about_blocks_are_found_by_blocks(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["CyclesApart", "AdjointCyclesApart", "GrowthGivenUp"])
 def test_bugs_about_blocks_are_found_by_nothing_else(name):
-    """The others leave out fewer of the couplings that the first two leave out, so that they are not found either."""
-    others = detection.Hunt(case for case in vectors.load() if case.group != "blocks")
+    """The others leave out fewer of the couplings that the first two leave out, so that they are not found either.
+
+    The cases about a sparse A are left out as well: some of their units are on cycles that feed others, too.
+    """
+    others = detection.Hunt(case for case in vectors.load() if case.group not in ("blocks", "sparse"))
     assert others.first(BUGS[name]()) is None
 
 

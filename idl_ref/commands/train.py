@@ -17,7 +17,7 @@ import numpy as np
 from idl_ref import activations, checks, classes, files, report, targets
 from idl_ref.backends import resolve
 from idl_ref.choices import BACKENDS, Loss
-from idl_ref.commands import data, summary
+from idl_ref.commands import data, launched, summary
 from idl_ref.commands.data import Data
 from idl_ref.commands.stopping import Stopping
 from idl_ref.commands.summary import Quality
@@ -28,6 +28,7 @@ from idl_ref.preprocessing import Standardise
 from idl_ref.train import History, fit
 from idl_ref.training.interrupts import Terminated
 from idl_ref.training.loop import DIVERGED
+from idl_ref.training.ranks import Ranks
 
 STANDARDISE = {"auto": None, "features": True, "all": False}  # The argument per_feature of Standardise.fit.
 PATIENCE = 10  # The number of epochs that --early-stopping stands for.
@@ -88,6 +89,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     epochs = f"number of passes over the training samples; auto is {EPOCHS}, or more for {STEPS} steps"
     add("--epochs", type=_auto_or(int), default="auto", metavar="E", help=epochs)
     add("--batch-size", type=int, default=32, metavar="M", help="number of samples per training step")
+    leaf = (
+        "cut each batch into leaves of L samples, which the processes of mpiexec share; without it, an eighth of the "
+        "batch if there are several processes, else the whole batch"
+    )
+    add("--micro-batch", type=int, metavar="L", help=leaf)
     add("--optimizer", choices=["sgd", "adam"], default="sgd", help="SGD with momentum, or Adam")
     rate = "learning rate of the first step, which auto finds by trials; it then decreases to 0 along a half cosine"
     add("--lr", type=_auto_or(float), default="auto", metavar="RATE", help=rate)
@@ -117,18 +123,25 @@ def _auto_or(kind: type) -> Any:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command."""
+    """Run the command, as one of the processes that mpiexec started, if it did."""
     options.stopping.as_before()  # Nothing is lost before the training begins.
     resolve(options.backend)
-    found = data.load(options)
+    ranks = launched.ranks()
+    with launched.one_voice(ranks):
+        return _run(options, ranks)
+
+
+def _run(options: argparse.Namespace, ranks: Ranks) -> int:
+    """Load the data, make a model, and train it."""
+    found = ranks.on_each(lambda: data.load(options))
     model = _model(options, found)
-    optimizer, checkpoint = _optimizer(options), _files(options)
+    optimizer, checkpoint = _optimizer(options), ranks.once(lambda: _files(options))
     for note in found.notes:
         print(note)
     kind = f" of {model.output_dim} classes" if found.classifies else ""
     print(f"{model}: {len(found.x_train)} training samples{kind}, {len(found.x_test)} test samples", flush=True)
-    _compile(model, found, options)
-    return _Run(options, found, model, optimizer, checkpoint).run()
+    ranks.on_each(lambda: _compile(model, found, options))
+    return _Run(options, found, model, optimizer, checkpoint, ranks).run()
 
 
 def _model(options: argparse.Namespace, found: Data) -> ImplicitModel:
@@ -211,20 +224,21 @@ class _Run:
         model: ImplicitModel,
         optimizer: Optimizer,
         checkpoint: Path | None,
+        ranks: Ranks,
     ) -> None:
         self.options, self.data, self.model, self.optimizer = options, found, model, optimizer
-        self.checkpoint, self.history = checkpoint, History()
+        self.checkpoint, self.history, self.ranks = checkpoint, History(), ranks
         self.stopping: Stopping = options.stopping
 
     def run(self) -> int:
         """Train, save and report; return the exit status."""
-        before, failure = self._quality(), ""
+        before, failure = self.ranks.once(self._quality), ""
         try:
             self._train()
         except FloatingPointError as reason:
             failure = str(reason)
-        if self.history.loss:
-            return self._finish(before, failure)
+        if self.ranks.once(lambda: bool(self.history.loss)):  # Only the first process remembers the history.
+            return self.ranks.once(lambda: self._finish(before, failure))
         if failure:
             print(f"idl-ref: error: {failure} The training diverged, and no model was written.", file=sys.stderr)
             return 1
@@ -258,6 +272,8 @@ class _Run:
                     early_stopping=options.early_stopping,
                     on_epoch=self._remember,
                     checkpoint=self.checkpoint,
+                    micro_batch=launched.micro_batch(options.micro_batch, options.batch_size, self.ranks),
+                    comm=self.ranks.comm,
                 )
             caught = signal.SIGINT if self.history.interrupted else None
         except KeyboardInterrupt:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import checks
+from idl_ref.blas import one_thread
 from idl_ref.model import ImplicitModel
-from idl_ref.parallel.pinned import one_thread
 from idl_ref.parallel.points import Data, Point, key
 from idl_ref.parallel.results import COLUMNS, Row
 from idl_ref.parallel.workers import OtherBitsError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from idl_ref import checks
-from idl_ref.parallel.pinned import one_thread
+from idl_ref.blas import one_thread
 from idl_ref.predictor import Prediction, Predictor
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import checks
+from idl_ref.blas import one_thread
 from idl_ref.interface import described
 from idl_ref.model import ImplicitModel, load
 from idl_ref.parallel import outputs, sources
-from idl_ref.parallel.pinned import one_thread
 from idl_ref.parallel.sources import Piece
 from idl_ref.predictor import Prediction, Predictor
 

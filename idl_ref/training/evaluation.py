@@ -11,7 +11,9 @@ from idl_ref.choices import AnyLoss
 from idl_ref.labels import has_class, hits
 from idl_ref.model import ImplicitModel
 from idl_ref.solution import report
+from idl_ref.training.ranks import ALONE, Ranks
 from idl_ref.training.samples import Samples, inputs_and_targets
+from idl_ref.training.tree import share
 
 CHUNK = 1024  # A data set is evaluated in chunks of this many samples.
 
@@ -53,20 +55,32 @@ def measure(model: ImplicitModel, U: Any, targets: Any, loss: AnyLoss = "cross_e
     return measured(model, Samples(*inputs_and_targets(model, "U", U, targets, loss), None), loss, quiet=True)
 
 
-def measured(model: ImplicitModel, samples: Samples, loss: AnyLoss, quiet: bool = False) -> Measured:
+def measured(
+    model: ImplicitModel, samples: Samples, loss: AnyLoss, quiet: bool = False, ranks: Ranks = ALONE
+) -> Measured:
     """Do the same as `measure` for inputs and targets that are checked already, and preprocessed.
 
-    Unless `quiet` is true, warn or raise an exception for samples that failed, as the model's on_failure says.
+    Unless `quiet` is true, warn or raise an exception for samples that failed, as the model's on_failure says. The
+    chunks are shared between `ranks`, and their sums are added up in the same order on any number of them.
     """
-    layer, options = model.layer(), model.settings.options.forward
-    total, correct, answered, m = 0.0, 0, 0, len(samples.U)
-    for j in range(0, m, CHUNK):
+    layer, options, m = model.layer(), model.settings.options.forward, len(samples.U)
+
+    def chunk(j: int) -> tuple[float, int, int]:
+        """Return the sum of the losses, and how many samples are right and have a class."""
         U, T, weights = samples.some(slice(j, j + CHUNK))
         forward = layer.forward(U.T)
         if not quiet:
             report(forward.solution, forward.weights.factors, options, "forward", "mitr")
         with np.errstate(over="ignore", invalid="ignore"):  # A failed sample makes the loss NaN, which is returned.
-            total += float(losses.get(loss)(forward.Y, T, weights)[0]) * len(U)
-        correct += hits(forward, T) if loss == "cross_entropy" else 0
-        answered += int(has_class(forward).sum())
+            value = float(losses.get(loss)(forward.Y, T, weights)[0]) * len(U)
+        return value, hits(forward, T) if loss == "cross_entropy" else 0, int(has_class(forward).sum())
+
+    def own() -> list[tuple[float, int, int]]:
+        """Return the sums of the chunks of this rank."""
+        return [chunk(j * CHUNK) for j in range(*share(-(-m // CHUNK), ranks.rank, ranks.size))]
+
+    total, correct, answered = 0.0, 0, 0
+    for part in ranks.each(own):
+        for value, right, known in part:
+            total, correct, answered = total + value, correct + right, answered + known
     return Measured(total / max(m, 1), correct / max(m, 1) if loss == "cross_entropy" else None, m - answered)

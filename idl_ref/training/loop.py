@@ -22,12 +22,15 @@ from idl_ref.training.checkpoint import Checkpoint, Snapshot
 from idl_ref.training.evaluation import measured
 from idl_ref.training.history import History
 from idl_ref.training.interrupts import Interrupts
+from idl_ref.training.leaves import LeafTrainer
 from idl_ref.training.progress import Progress
+from idl_ref.training.ranks import ALONE, Ranks
 from idl_ref.training.samples import Samples
 from idl_ref.wellposed import perron_root
 
 HALVINGS = 10  # A training that diverges goes on with half of the learning rate, at most so many times.
 DIVERGED = 2.0  # An epoch has diverged if its loss is so many times that of the start and that of a constant output.
+FEW = 16  # So many samples are compared between the ranks of a training.
 PROBE = 1024  # The loss of the start is measured with at most so many samples.
 
 
@@ -41,6 +44,7 @@ class Plan(NamedTuple):
     patience: int | None  # the number of epochs without an improvement after which training stops
     on_epoch: Callable[[History, ImplicitModel], Any] | None
     checkpoint: Any  # the path of the file from which training resumes, or None
+    micro_batch: int | None = None  # the number of samples of a leaf; None takes a batch as a whole
 
 
 @dataclass
@@ -92,9 +96,15 @@ class Training:
     """
 
     def __init__(
-        self, model: ImplicitModel, samples: Samples, validation: Samples | None, plan: Plan, optimizer: Optimizer
+        self,
+        model: ImplicitModel,
+        samples: Samples,
+        validation: Samples | None,
+        plan: Plan,
+        optimizer: Optimizer,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.model, self.samples, self.validation = model, samples, validation
+        self.model, self.samples, self.validation, self.ranks = model, samples, validation, ranks
         self.plan, self.optimizer = plan, optimizer
         self.history, self.epoch = History(), Epoch()
         self.best: Snapshot | None = None
@@ -117,6 +127,7 @@ class Training:
     def start(self) -> None:
         """Begin at the first step, with a learning rate that is found if that is "auto"."""
         self.optimizer.start(self.total_steps)
+        self._meet()
         self.first = self.good = Snapshot.of(self.model.parameters, self.optimizer)
         self.trainer = self.new_trainer()
         if not callable(self.plan.loss) and self.total_steps:
@@ -145,6 +156,7 @@ class Training:
         self.best_value, self.best_epoch = state["best_value"] or math.inf, state["best_epoch"]
         self.halvings, self.here, self.stopped = state["halvings"], state["here"], state["stopped"]
         self.limit = state["limit"] or math.inf
+        self._meet()
         self.trainer = self.new_trainer()
 
     def save(self, path: Any) -> None:
@@ -166,24 +178,50 @@ class Training:
         }
         Checkpoint(self.fingerprint(), state, snapshots, self.history).write(path)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what must be the same in the call that resumes a training."""
+    def fingerprint(self, sums: bool = True) -> dict[str, Any]:
+        """Return what must be the same in the call that resumes a training; `sums` are those of all data."""
         plan, loss = self.plan, self.plan.loss
         return {
             "model": repr(self.model.settings),
-            "data": self.samples.checksum(),
-            "validation data": None if self.validation is None else self.validation.checksum(),
+            "data": self.samples.checksum() if sums else None,
+            "validation data": None if self.validation is None or not sums else self.validation.checksum(),
             "loss": loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__qualname__),
             "optimizer": repr(self.optimizer),
             "batch_size": plan.batch_size,
             "seed": plan.seed,
             "early_stopping": plan.patience,
+            **({} if plan.micro_batch is None else {"micro_batch": plan.micro_batch}),
         }
 
-    def new_trainer(self) -> Trainer:
+    def new_trainer(self) -> Trainer | LeafTrainer:
         """Return the trainer of the model for the current parameters."""
         self.model.effective_weights()  # This call refuses parameters of a wrong shape or dtype.
-        return self.model.trainer(self.model.parameters, self.plan.loss, self.optimizer)
+        trainer = self.model.trainer(self.model.parameters, self.plan.loss, self.optimizer)
+        return trainer if self.plan.micro_batch is None else LeafTrainer(trainer, self.plan.micro_batch, self.ranks)
+
+    def _meet(self) -> None:
+        """Give all ranks the parameters of the first one, and refuse ranks that would not train the same model."""
+        ranks, plan = self.ranks, self.plan
+        if ranks.size == 1:
+            return
+        some = self.samples.some(np.linspace(0, len(self.samples.U) - 1, FEW).astype(int))
+        description = {
+            "samples": self.samples.U.shape,
+            "validation samples": None if self.validation is None else self.validation.U.shape,
+            "epochs": plan.epochs,
+            **self.fingerprint(sums=False),
+            "data": some.checksum(),
+        }
+        for name, value in description.items():
+            ranks.compare(name, str(value), "pass the same arguments, model and data on all of them")
+        weights: dict[str, np.ndarray] = ranks.once(lambda: dict(self.model.parameters))
+        for name, W in weights.items():
+            self.model.parameters[name][...] = W
+        trainer = self.new_trainer()
+        assert isinstance(trainer, LeafTrainer)
+        (digest,) = {trainer.canary(*self.samples)}
+        way_out = "train on machines of one kind, with the same versions of NumPy and Numba and one thread for BLAS"
+        ranks.compare("bits for the same samples", digest, way_out)
 
     def _loss_of_the_start(self) -> float:
         """Return the loss of the first samples with the current weights, or 0 if it is not finite."""
@@ -217,6 +255,7 @@ class Training:
                     self.history.interrupted = True
                     break
         except KeyboardInterrupt:  # A second Ctrl-C may come in the middle of a step.
+            self.ranks.abort("was interrupted twice, and ends the others, which would wait for it.")
             self.history.interrupted = True
             self.history.keep(self.completed)
             self.good.put_back(self.model.parameters)
@@ -244,6 +283,7 @@ class Training:
         """Take the steps that an epoch still lacks; return False if a signal has come."""
         number, (U, T, weights) = self.completed + 1, self.samples
         for batch in self.batches(number)[self.epoch.batches :]:
+            interrupts.caught = self.ranks.agreed(interrupts.caught)
             if interrupts.caught is not None:
                 return False
             started = time.perf_counter()
@@ -306,13 +346,13 @@ class Training:
         """Record a completed epoch, and decide whether training goes on."""
         history, number, plan = self.history, self.completed + 1, self.plan
         unconverged, samples, seconds = self.epoch.unconverged, self.epoch.samples, self.epoch.seconds
-        if unconverged and self.model.on_failure == "warn":
+        if unconverged and self.model.on_failure == "warn" and self.ranks.first:
             warn(
                 f"epoch {number}: {unconverged} of {samples} samples not converged, forward or adjoint. "
                 'Raise mitr and grad_mitr, or try method="anderson".'
             )
         if self.validation is not None:
-            value, accuracy, _ = measured(self.model, self.validation, plan.loss)
+            value, accuracy, _ = measured(self.model, self.validation, plan.loss, ranks=self.ranks)
             history.validation_loss.append(value)
             if accuracy is not None:
                 history.validation_accuracy.append(accuracy)
@@ -339,11 +379,12 @@ class Training:
                     f"epoch {number}: stopped, because the loss has not fallen for {number - self.best_epoch} epochs; "
                     f"the weights {weights}"
                 )
-        if plan.on_epoch is not None and plan.on_epoch(history, self.model) is True:
+        asked = plan.on_epoch
+        if asked is not None and self.ranks.once(lambda: asked(history, self.model)) is True:
             self.stopped = True
             history.events.append(f"epoch {number}: stopped by on_epoch")
 
     def _save_checkpoint(self) -> None:
         """Write the checkpoint, if there is to be one."""
         if self.plan.checkpoint is not None:
-            self.save(self.plan.checkpoint)
+            self.ranks.once(lambda: self.save(self.plan.checkpoint))

@@ -16,6 +16,7 @@ import numpy as np
 from idl_ref.backends.numpy import Trainer
 from idl_ref.optim import Optimizer
 from idl_ref.training.checkpoint import Snapshot
+from idl_ref.training.leaves import LeafTrainer
 from idl_ref.training.samples import Samples
 
 RATES = tuple(float(10.0 ** (exponent / 2)) for exponent in range(-10, 3))  # 1e-5 … 10
@@ -27,7 +28,7 @@ SHARE = 0.5
 def find(
     parameters: Mapping[str, np.ndarray],
     optimizer: Optimizer,
-    new_trainer: Callable[[], Trainer],
+    new_trainer: Callable[[], Trainer | LeafTrainer],
     samples: Samples,
     minibatches: Sequence[np.ndarray],
 ) -> float:
@@ -53,7 +54,7 @@ def find(
     return SHARE * min(ends, key=lambda rate: ends[rate])
 
 
-def _trial(trainer: Trainer, samples: Samples, minibatches: Sequence[np.ndarray]) -> list[float]:
+def _trial(trainer: Trainer | LeafTrainer, samples: Samples, minibatches: Sequence[np.ndarray]) -> list[float]:
     """Return the losses of STEPS training steps, each before its step."""
     U, T, weights = samples
     return [trainer.step(U, T, weights, minibatches[i % len(minibatches)]).loss for i in range(STEPS)]

@@ -8,6 +8,7 @@ from idl_ref.conformance.bugs import (
     adjoint,
     batches,
     counts,
+    entries,
     equation,
     functions,
     gradients,
@@ -24,8 +25,9 @@ from idl_ref.conformance.bugs.plain import Plain
 
 KINDS = {
     "equation": equation, "iteration": iteration, "stopping": stopping, "counts and statuses": counts,
-    "adjoint": adjoint, "gradients": gradients, "raw weights": functions, "φ": values, "φ′": slopes,
-    "precision": precision, "sizes": sizes, "batches": batches, "memory": memory, "state": state,
+    "adjoint": adjoint, "gradients": gradients, "sparse products": entries, "raw weights": functions,
+    "φ": values, "φ′": slopes, "precision": precision, "sizes": sizes, "batches": batches,
+    "memory": memory, "state": state,
 }  # fmt: skip
 BUGS: dict[str, type[Plain]] = {name: bug for kind in KINDS.values() for name, bug in kind.BUGS.items()}
 STATEFUL = frozenset(state.BUGS) | {"InputsModified", "CotangentModified"}  # one call changes what another one gives

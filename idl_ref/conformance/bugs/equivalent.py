@@ -83,6 +83,11 @@ BY_REASON = {
         "plain.adjoint: self.iterate(lambda V: S * (self.apply(… → self.iterate(lambda V: S * (self.apply(… (2)",
         "plain.adjoint: np.zeros_like(G) → np.ones_like(G)",
     ),
+    "only a sparse A takes this line, and a problem holds A as an array with all its zeros": (
+        "factors.gradients: if is_sparse(factors): return (factors[… → if False: return (factors[0].gradient(V…",
+        "factors.gradients: factors[0].gradient(V, X) → factors[0].gradient(X, V)",
+        "factors.gradients: 0 → 1",
+    ),
     "an array that is not due is returned, and ignored": (
         "plain.gradients: if p.D is not None: out['D'] = G_Y @ p.… → if True: out['D'] = G_Y @ p.U.T",
     ),

@@ -29,5 +29,6 @@ FIRST: tuple[str, ...] = (
     "ball-judged:forward", "size-m-4097-float32:forward", "size-n-1025-float64:forward",
     "activation-softplus-low-rank-float64:repeat", "protocol-later:dense", "protocol-shared-inputs:dense",
     "blocks-growth:forward", "blocks-unrolled:forward", "blocks-unrolled:vjp",
+    "sparse-rows-float64:forward", "sparse-full-float64:forward", "sparse-columns-float64:vjp",
     "protocol-changed:dense", "protocol-cap:dense", "protocol-threads:dense",
 )  # fmt: skip

@@ -189,6 +189,8 @@ def gradients() -> Iterator[Transformation]:
     T, P = Transformation, lambda s: fac.apply(s.F, s.X) + s.Z
     W = lambda s: fac.apply(s.Ft, s.V) + s.G  # noqa: E731
     yield T("∂A transposed", {"dF": lambda s: tuple(G.T for G in s.right("dF"))}, _dense)
+    on_pattern = lambda s: (np.where(s.F[0] != 0, s.right("dF")[0], 0),)  # noqa: E731
+    yield T("∂A equal to zero where A has no entry", {"dF": on_pattern}, _dense)
     yield T("∂A computed with A X + Z in place of X", {"dF": lambda s: fac.gradients(s.F, P(s), s.V)})
     yield T("∂C computed with A X + Z in place of X", {"dC": lambda s: s.G_Y @ P(s).T})
     yield T("∂A computed with Aᵀ V + G in place of V", {"dF": lambda s: fac.gradients(s.F, s.X, W(s))})

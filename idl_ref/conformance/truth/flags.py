@@ -40,6 +40,11 @@ FLAGS: dict[str, tuple[str, str, str]] = {
         "models made of parts, and unrolled recurrent ones, are wrong",
         PAPER,
     ),
+    "sparse": (
+        "a sparse product that is wrong for rows or columns of no, one, or very many entries",
+        "models with a sparse A are wrong, and dense ones right",
+        PAPER,
+    ),
     "reported": ("a failure that is not reported", "numbers that do not solve the equation are used", TORCHIDL),
     "cap": (
         "max_iter ignored, or not reported when it is reached",

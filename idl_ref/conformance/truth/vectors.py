@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "dfaab8209e6fecc6f6bd22739ebf628ac8c332dc3fa135674fe279ad2665f910"
+SHA256 = "f7e7f32200cadb982ab71605db9f616b527fc3372bb4d262382635f573550952"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 

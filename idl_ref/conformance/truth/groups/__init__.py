@@ -13,11 +13,12 @@ from idl_ref.conformance.truth.groups.inputs import (
     storage,
 )
 from idl_ref.conformance.truth.groups.rounding import cycles, rows
+from idl_ref.conformance.truth.groups.sparse import sparse
 
 GROUPS = {
     group.__name__.replace("_", "-"): group
     for group in (
-        contraction, activations, stopping, counts, ball, blocks, ill_posed, kinks,
+        contraction, activations, stopping, counts, ball, blocks, sparse, ill_posed, kinks,
         shapes, ranks, precision, scales, storage, rows, cycles, memory, not_finite, functions,
     )
 }  # fmt: skip

@@ -1,0 +1,339 @@
+"""Batches in leaves, and leaves shared between ranks: one digest on any number of them, and no rank that waits alone.
+
+The ranks of these tests are threads; tests/test_mpi.py runs processes.
+"""
+
+import copy
+import functools
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+from threads_as_ranks import Aborted, together
+
+import idl_ref
+from idl_ref import SGD, Adam, ImplicitFunctionRows, ImplicitModel, datasets
+from idl_ref.analysis import ImplicitRNN, prune
+from idl_ref.training import leaves, ranks, tree
+
+X, Y, X_TEST, Y_TEST = datasets.digits()
+ONE_HOT = np.eye(10)[Y]
+
+
+def digest(model, history):
+    parts = [model.parameters[name].tobytes() for name in sorted(model.parameters)]
+    record = (history.loss, history.accuracy, history.validation_loss, history.forward_iterations, history.norm)
+    return hashlib.sha256(b"".join(parts) + repr(record).encode()).hexdigest()[:12]
+
+
+def trained(comm=None, m=70, seed=0, **options):
+    """Train a small model of the digits, and return the digest of its weights and of its history."""
+    settings = options.pop("settings", {})
+    model = ImplicitModel(64, 10, 12, seed=seed, **{"backend": "numpy", **settings})
+    if options.pop("sparse", False):
+        model = prune(model, 0.3, sparse=True)
+    options = {name: copy.deepcopy(value) for name, value in options.items()}  # Threads must not share an optimizer.
+    options = {"batch_size": 30, "micro_batch": 7, "optimizer": SGD(0.1), "epochs": 2, "progress": False, **options}
+    targets = options.pop("targets", Y)[:m]
+    history = idl_ref.fit(model, X[:m], targets, comm=comm, **options)
+    return digest(model, history)
+
+
+# --- the order of the sums --------------------------------------------------------------------------------------------
+
+
+def test_sums_have_one_order_on_any_number_of_ranks():
+    for count in range(1, 24):
+        whole = {(k, k + 1): str(k) for k in range(count)}
+        expected = tree.total((0, count), whole, lambda a, b: f"({a}+{b})")
+        for size in range(1, 9):
+            known, owned = {}, []
+            for rank in range(size):
+                first, last = tree.share(count, rank, size)
+                owned += range(first, last)
+                nodes = tree.whole_nodes(count, (first, last))
+                assert sum(end - start for start, end in nodes) == last - first
+                own = {node: leaf for node, leaf in whole.items() if first <= node[0] < last}
+                known |= {node: tree.total(node, own, lambda a, b: f"({a}+{b})") for node in nodes}
+            assert owned == list(range(count))
+            assert tree.total((0, count), known, lambda a, b: f"({a}+{b})") == expected
+
+
+CASES = {
+    "float32": {},
+    "float64": {"settings": {"dtype": "float64"}},
+    "low rank": {"settings": {"is_low_rank": True, "rank": 3, "bias": True}},
+    "rows": {"settings": {"f": ImplicitFunctionRows, "no_D": True, "kappa": 0.1}},
+    "sparse": {"sparse": True},
+    "mse": {"loss": "mse", "targets": ONE_HOT},
+    "weights": {"sample_weight": np.linspace(0, 2, 70), "class_weight": "balanced"},
+    "adam": {"optimizer": Adam(0.01, clip=0.1)},
+    "a rate that is found": {"optimizer": SGD("auto", schedule="cosine"), "m": 16, "batch_size": 8, "epochs": 1},
+    "validation": {"validation": (np.repeat(X_TEST, 6, axis=0), np.repeat(Y_TEST, 6)), "early_stopping": 1},
+    "newton": {"settings": {"method": "newton"}},
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("name", CASES)
+def test_one_digest_on_any_number_of_ranks(name, backend):
+    options = dict(CASES[name])
+    options["settings"] = {**options.get("settings", {}), "backend": backend}
+    expected = trained(**options)
+    for size in (3,) if name == "a rate that is found" else (1, 2, 3, 7):
+        assert together(size, lambda comm: trained(comm, **options)) == [expected] * size
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_batch_of_one_leaf_is_a_usual_step(backend, dtype):
+    settings = {"backend": backend, "dtype": dtype, "f": ImplicitFunctionRows, "kappa": 0.1}
+    plain = trained(micro_batch=None, settings=settings)
+    assert trained(micro_batch=30, settings=settings) == plain
+    assert together(3, lambda comm: trained(comm, micro_batch=64, settings=settings)) == [plain] * 3
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_gradients_are_those_of_the_whole_batch(loss):
+    """In float64, and with small tolerances, weights differ from those of usual steps by rounding only."""
+    tight = {"dtype": "float64", "tol": 1e-13, "grad_tol": 1e-13, "backend": "numpy"}
+    found = []
+    for micro_batch in (None, 1, 4, 7):
+        model = ImplicitModel(64, 10, 12, seed=0, **tight)
+        targets = Y if loss == "cross_entropy" else ONE_HOT
+        own = {"sample_weight": np.linspace(0.5, 2, 70), "micro_batch": micro_batch, "loss": loss, "batch_size": 32}
+        history = idl_ref.fit(model, X[:70], targets[:70], optimizer=SGD(0.1), epochs=2, progress=False, **own)
+        found.append((model.parameters, history))
+    for parameters, history in found[1:]:
+        for name, W in parameters.items():
+            np.testing.assert_allclose(W, found[0][0][name], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(history.loss, found[0][1].loss, rtol=1e-10)
+        assert history.accuracy == found[0][1].accuracy
+
+
+def test_sums_rank_by_rank_have_other_bits(monkeypatch):
+    """The negative control: what Allreduce does, a sum per rank and then the sum of these, depends on their number."""
+    expected = trained(settings={"backend": "numba"})
+
+    def naive(count, own):
+        return [own] if own[0] < own[1] else []
+
+    def total(node, known, add):
+        inside = sorted(part for part in known if node[0] <= part[0] and part[1] <= node[1])
+        value = known[inside[0]]
+        for part in inside[1:]:
+            value = add(value, known[part])
+        return value
+
+    monkeypatch.setattr(tree, "whole_nodes", naive)
+    monkeypatch.setattr(tree, "total", total)
+    found = {together(size, lambda comm: trained(comm, settings={"backend": "numba"}))[0] for size in (1, 2, 3)}
+    assert len(found | {expected}) > 2
+
+
+def test_a_rank_reads_the_samples_of_its_leaves_only(monkeypatch):
+    read = [[], []]
+    taken = leaves._taken
+
+    def watched(U, T, weights, some):
+        read[int(ranks_of[id(U)])].append(len(some))
+        return taken(U, T, weights, some)
+
+    ranks_of = {}
+    meet = ranks.Ranks.once
+
+    def once(self, function):
+        return meet(self, function)
+
+    def one(comm):
+        model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
+        trainer = model.trainer(model.parameters, "cross_entropy", SGD(0.1))
+        U = X[:70].reshape(70, 64).astype("float32")
+        ranks_of[id(U)] = comm.rank
+        leaf = leaves.LeafTrainer(trainer, 10, ranks.Ranks(comm))
+        leaf.step(U, Y[:70], None, np.arange(70))
+        return U
+
+    monkeypatch.setattr(leaves, "_taken", watched)
+    kept = together(2, one)
+    assert [sum(counts) for counts in read] == [30, 40], kept
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_training_resumes_on_another_number_of_ranks(backend, tmp_path):
+    settings = {"backend": backend}
+    whole = trained(epochs=4, settings=settings)
+    for sizes in itertools.permutations((1, 2, 3), 2):
+        path = tmp_path / f"{sizes}.npz"
+        for epochs, size in zip((2, 4), sizes, strict=True):
+            own = {"epochs": epochs, "checkpoint": path, "settings": settings}
+            found = together(size, functools.partial(trained, **own))
+        assert found == [whole] * sizes[1]
+
+
+def test_a_checkpoint_of_other_leaves_is_refused(tmp_path):
+    together(2, lambda comm: trained(comm, checkpoint=tmp_path / "c.npz"))
+    found = together(2, lambda comm: trained(comm, micro_batch=5, epochs=3, checkpoint=tmp_path / "c.npz"))
+    assert "the micro_batch of" in str(found[0])
+    assert isinstance(found[1], ranks.RankError)
+
+
+def test_only_the_first_rank_writes_and_an_error_of_it_is_one_of_all(tmp_path):
+    missing = tmp_path / "missing" / "c.npz"
+    found = together(2, lambda comm: trained(comm, checkpoint=missing if comm.rank == 0 else None))
+    assert isinstance(found[0], OSError)
+    assert isinstance(found[1], ranks.RankError)
+
+
+# --- no rank waits alone ----------------------------------------------------------------------------------------------
+
+
+def test_an_error_of_one_rank_is_one_of_all():
+    def bad_data(comm):
+        model, U = ImplicitModel(64, 10, 12, seed=0, backend="numpy"), X[:20].reshape(20, 64).copy()
+        if comm.rank == 1:
+            U[3, 4] = np.nan
+        return idl_ref.fit(model, U, Y[:20], micro_batch=4, comm=comm, progress=False)
+
+    first, second, third = together(3, bad_data)
+    assert isinstance(second, ValueError)
+    for other in (first, third):
+        assert isinstance(other, ranks.RankError)
+        assert str(other).startswith("rank 1 of 3 failed: ValueError: U must be finite")
+
+    def fails(history, model):
+        raise KeyError("mine")
+
+    found = together(2, lambda comm: trained(comm, on_epoch=fails))
+    assert isinstance(found[0], KeyError)
+    assert str(found[1]) == "rank 0 of 2 failed: KeyError: 'mine'"
+
+
+def test_a_training_that_diverges_ends_on_all_ranks():
+    def diverge(comm):
+        model = ImplicitModel(64, 10, 12, seed=0, backend="numpy", dtype="float32")
+        model.parameters["C"][...] = 3e38
+        idl_ref.fit(model, X[:20], Y[:20], optimizer=SGD(1e30), micro_batch=4, comm=comm, progress=False)
+
+    found = together(2, diverge)
+    assert [type(reason) for reason in found] == [FloatingPointError] * 2
+    assert str(found[0]) == str(found[1])
+
+
+def test_samples_that_fail_are_counted_on_all_ranks_and_can_be_refused():
+    def fit(comm, on_failure):
+        settings = {"mitr": 1, "on_failure": on_failure, "backend": "numpy"}
+        return trained(comm, settings=settings)
+
+    found = together(2, lambda comm: fit(comm, "raise"))
+    assert [type(reason) for reason in found] == [idl_ref.NotConvergedError] * 2
+    assert str(found[0]) == str(found[1])
+    assert len(set(together(2, lambda comm: fit(comm, "ignore")))) == 1
+
+
+def test_ranks_that_would_not_train_the_same_model_are_refused():
+    found = together(2, lambda comm: trained(comm, micro_batch=7 + comm.rank))
+    assert all("all ranks must have the same micro_batch; got 7 on rank 0" in str(reason) for reason in found)
+    found = together(2, lambda comm: trained(comm, settings={"kappa": 0.9 + comm.rank / 50}))
+    assert all("all ranks must have the same model" in str(reason) for reason in found)
+    found = together(2, lambda comm: trained(comm, m=70 + comm.rank))
+    assert all("the same samples" in str(reason) for reason in found)
+    targets = np.where(np.arange(len(Y)) == 69, 0, Y), Y
+    found = together(2, lambda comm: trained(comm, targets=targets[comm.rank]))
+    assert all("the same data" in str(reason) for reason in found)
+
+
+def test_other_initial_weights_become_those_of_the_first_rank():
+    expected = trained(seed=3)
+    assert together(3, lambda comm: trained(comm, seed=3 + comm.rank)) == [expected] * 3
+
+
+def test_machines_with_other_bits_are_refused(monkeypatch):
+    right = leaves.LeafTrainer.canary
+    monkeypatch.setattr(
+        leaves.LeafTrainer, "canary", lambda self, *samples: right(self, *samples) + "x" * (self.ranks.rank == 2)
+    )
+    monkeypatch.setattr(ranks, "processor", lambda: "a kind")
+    found = together(3, trained)
+    for reason in found:
+        assert isinstance(reason, ValueError)
+        assert "the same bits for the same samples; got " in str(reason)
+        assert "on rank 0 (a kind), and" in str(reason)
+        assert "on rank 2 (a kind): train on machines of one kind" in str(reason)
+
+
+def test_the_canary_sees_outputs_and_gradients():
+    model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
+    U, labels = X[:40].reshape(40, 64).astype("float32"), Y[:40]
+
+    def canary():
+        trainer = model.trainer(model.parameters, "cross_entropy", SGD(0.1))
+        return leaves.LeafTrainer(trainer, 16, ranks.ALONE).canary(U, labels, None)
+
+    found = {canary(), canary()}
+    for name in "ABCD":
+        kept = model.parameters[name].copy()
+        model.parameters[name].flat[5] = np.nextafter(kept.flat[5], np.float32(9)) * np.float32(1.001)
+        found.add(canary())
+        model.parameters[name][...] = kept
+    assert len(found) == 5
+
+
+def test_a_signal_of_one_rank_ends_the_training_of_all():
+    assert together(3, lambda comm: ranks.Ranks(comm).agreed(15 if comm.rank == 1 else None)) == [15] * 3
+    assert together(2, lambda comm: ranks.Ranks(comm).agreed(None)) == [None] * 2
+    assert ranks.ALONE.agreed(2) == 2
+
+    def twice(comm):
+        def interrupt(history, model):
+            raise KeyboardInterrupt
+
+        return trained(comm, on_epoch=interrupt)
+
+    found = together(2, twice)
+    assert isinstance(found[0], Aborted)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_shared_is_refused():
+    model, U = ImplicitModel(64, 10, 12, seed=0), X[:20].reshape(20, 64)
+
+    def fit(**options):
+        return idl_ref.fit(model, U, Y[:20], progress=False, **options)
+
+    for options, error, words in (
+        ({"micro_batch": 0}, ValueError, "micro_batch must be a whole number ≥ 1|micro_batch"),
+        ({"micro_batch": "4"}, TypeError, "micro_batch"),
+        ({"comm": object()}, TypeError, "comm must be a communicator of MPI.*got object: pass mpi4py.MPI.COMM_WORLD"),
+    ):
+        with pytest.raises(error, match=words):
+            fit(**options)
+    (reason,) = together(1, lambda comm: trained(comm, micro_batch=None))
+    assert str(reason).startswith("micro_batch is needed with comm")
+    rnn = ImplicitRNN(2, 2, 5, 3, seed=0)
+    with pytest.raises(ValueError, match="micro_batch and comm are for an ImplicitModel; got ImplicitRNN"):
+        rnn.fit(np.ones((4, 3, 2)), [0, 1, 0, 1], micro_batch=2, progress=False)
+
+
+def test_the_command_line_cuts_batches(tmp_path, monkeypatch):
+    from idl_ref.__main__ import main
+    from idl_ref.commands import launched
+
+    common = ["train", "--epochs", "1", "--lr", "0.1", "--hidden", "32"]
+    assert main([*common, "--out", str(tmp_path / "a"), "--micro-batch", "32"]) == 0
+    assert main([*common, "--out", str(tmp_path / "b")]) == 0
+    assert (tmp_path / "a" / "model.npz").read_bytes() == (tmp_path / "b" / "model.npz").read_bytes()
+    assert main([*common, "--out", str(tmp_path / "c"), "--micro-batch", "4"]) == 0
+    assert (tmp_path / "a" / "model.npz").read_bytes() != (tmp_path / "c" / "model.npz").read_bytes()
+    assert main([*common, "--out", str(tmp_path / "d"), "--micro-batch", "0"]) == 2
+    assert launched.micro_batch(None, 32, ranks.ALONE) is None
+    monkeypatch.setenv("PMI_SIZE", "4")
+    monkeypatch.setitem(__import__("sys").modules, "mpi4py", None)
+    with pytest.raises(ImportError, match="4 processes were started by a launcher of MPI, but mpi4py is not installed"):
+        launched.ranks()
