@@ -43,7 +43,7 @@ def sweep(
     Parameters
     ----------
     build : function
-        It takes a point, build(**point), and returns an ImplicitModel, or a pair of it and a dict of arguments for
+        It takes a point, `build(**point)`, and returns an ImplicitModel, or a pair of it and a dict of arguments for
         `fit`, such as {"epochs": 20, "optimizer": SGD(0.1)}. It must return equal models for equal points, so that it
         passes a `seed` on, and be a function of a module, which workers can import.
     grid : dict or list of dict
