@@ -33,12 +33,12 @@ class Network(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a training step costs a worker, without messages. --measure measured these constants; see the page."""
+    """What a training step costs a worker, without messages. The least values that --measure found."""
 
-    leaf: float = 63e-6  # seconds for a leaf: one forward and one adjoint solve and the gradients
-    sample: float = 2.2e-6  # seconds for each of its samples
+    leaf: float = 53e-6  # seconds for a leaf: one forward and one adjoint solve and the gradients
+    sample: float = 3.4e-6  # seconds for each of its samples
     update: float = 60e-6  # seconds for the pullback and the step of SGD, which every worker makes
-    gradients: float = 73e3  # bytes of all gradients
+    gradients: float = 72.6e3  # bytes of all gradients
     micro: int = 32  # samples of a leaf, micro_batch
 
 
@@ -82,15 +82,17 @@ def draw(path: Path, step: Step, networks: tuple[Network, ...]) -> None:
     """Draw the speed-up over the number of workers, one panel per network."""
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, len(networks), figsize=(4.6 * len(networks), 4.8), sharey=True, squeeze=False)
+    figure, panels = plt.subplots(1, len(networks), figsize=(5 * len(networks), 4.8), sharey=True, squeeze=False)
     for axes, network in zip(panels[0], networks, strict=True):
         axes.plot(WORKERS, WORKERS, color="0.6", linewidth=1, linestyle="--")
-        axes.text(20, 26, "every worker counts", rotation=38, color="0.45", fontsize=9, ha="center")
-        for batch, colour in zip(BATCHES, ("#9ecae1", "#6baed6", "#2171b5", "#08306b"), strict=True):
+        axes.text(20, 30, "every worker counts", rotation=36, color="0.45", fontsize=9, ha="center")
+        for batch, colour in zip(BATCHES, ("#6baed6", "#3182bd", "#08519c", "#041e42"), strict=True):
             gains = [speedup(batch, workers, step, network) for workers in WORKERS]
             axes.plot(WORKERS, gains, color=colour, marker="o", markersize=3.5)
-            axes.annotate(f"{batch:,}", (WORKERS[-1], gains[-1]), (5, -3), textcoords="offset points", color=colour)
-        axes.set(xscale="log", yscale="log", xlabel="workers", xlim=(0.9, 2600), ylim=(0.3, 1400))
+            axes.annotate(
+                f"batch {batch:,}", (WORKERS[-1], gains[-1]), (5, -3), textcoords="offset points", color=colour
+            )
+        axes.set(xscale="log", yscale="log", xlabel="workers", xlim=(0.9, 9000), ylim=(0.3, 1400))
         axes.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
         axes.set_yticks([1, 10, 100, 1000], ["1×", "10×", "100×", "1,000×"])
         axes.minorticks_off()
@@ -172,9 +174,9 @@ class Process:
         """Return the seconds of one message between the first two processes."""
         import numpy as np
 
-        buffer, turns = np.zeros(max(1, size // 4), np.float32), 200
+        buffer, turns = np.zeros(max(1, size // 4), np.float32), 10
         times = []
-        for _ in range(9):
+        for _ in range(300):  # short ones, between which a busy neighbour may run
             self.comm.Barrier()
             start = time.perf_counter()
             for _ in range(turns):
@@ -208,20 +210,20 @@ def measure(n: int, micro: int) -> None:
     with one_thread(process.backend):
         layer = process.trainer.layer()
         small, large = (
-            process.timed(lambda size=size: process.leaf(layer, np.arange(size)), 201) for size in (8, 8 + micro)
+            process.timed(lambda size=size: process.leaf(layer, np.arange(size)), 201) for size in (micro // 2, micro)
         )
-        sample = (large - small) / micro
+        sample = (large - small) / (micro - micro // 2)
         total = process.leaf(layer, np.arange(micro))
         arrays = [*total.factors, total.B, total.C, total.D]
         size = sum(G.nbytes for G in arrays)
         update = process.timed(lambda: (process.trainer.descend(total), process.trainer.layer()), 201)
         alpha = process.message(4)
         beta = size / max(process.message(size) - alpha, 1e-9)
-        step = Step(small - 8 * sample, sample, update, size, micro)
+        step = Step(large - micro * sample, sample, update, size, micro)
         step, network = process.comm.bcast((step, Network("this machine", alpha, beta)))
         rows = []
-        for batch in (64, 256, 1024, 8192):
-            turns = max(5, round(1 / seconds(batch, 1, step, network)))  # about a second; five times, in turns
+        for batch in (64, 128, 256, 512):
+            turns = max(5, round(0.5 / seconds(batch, 1, step, network)))  # half a second; five times, in turns
             one = two = math.inf
             for _ in range(5):
                 one = min(one, process.timed(partial(process.step, batch, 1) if process.rank == 0 else int, turns))

@@ -26,7 +26,7 @@ GRID = {"hidden_dim": [4, 8, 16, 32], "kappa": [0.1, 0.5, 0.9, 0.99], "seed": [0
 
 def build(hidden_dim, kappa, seed):
     model = idl_ref.ImplicitModel(2, 2, hidden_dim, kappa=kappa, activation="tanh", bias=True, no_D=True, seed=seed)
-    return model, {"epochs": 30, "batch_size": 50, "optimizer": idl_ref.Adam(0.03)}
+    return model, {"epochs": 40, "batch_size": 50, "optimizer": idl_ref.Adam(0.03)}
 
 
 data = (*idl_ref.datasets.spirals(400, seed=0), *idl_ref.datasets.spirals(400, seed=1))

@@ -33,6 +33,7 @@ class OneThread:
                 except ImportError:
                     self.applies = False
                     return
+                _take_control()
                 OneThread._limit = threadpool_limits(limits=1, user_api="blas")
             OneThread._users += 1
 
@@ -42,7 +43,21 @@ class OneThread:
         with OneThread._lock:
             OneThread._users -= 1
             if OneThread._users == 0:
+                _take_control()
                 OneThread._limit.restore_original_limits()
+                _take_control()
+
+
+def _take_control() -> None:
+    """Let any thread set the number of threads of BLAS.
+
+    From version 3.8 on, threadpoolctl lets only that thread do so which was the first one, and ignores all others.
+    """
+    import threadpoolctl
+
+    clear = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
 
 
 @contextmanager

@@ -165,7 +165,7 @@ def fit(
     small = micro_batch is not None or _has_small_products(model, batch_size)
     with (
         blas.one_thread(model.settings.resolved_backend()) if ranks.size > 1 else blas.OneThread(small),
-        Progress(progress and ranks.first, epochs, training.batches_of_an_epoch) as display,
+        Progress(checks.flag("progress", progress) and ranks.first, epochs, training.batches_of_an_epoch) as display,
         Interrupts(ranks.once(lambda: checkpoint is not None)) as interrupts,
     ):
         training.run(resumed, display, interrupts)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,8 +66,10 @@ LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS, ("test_certify",),
 
 
 def pytest_collection_modifyitems(items):
-    """Skip rows of the table that would take too long in the simulator or in the PTX interpreter."""
+    """Skip examples of docstrings that need Dask, and rows of the table that would take too long without a device."""
     for item in items:
+        if item.name.startswith("idl_ref.parallel.lazy.") and find_spec("dask") is None:
+            item.add_marker(pytest.mark.skip(reason="Dask comes with the extra dask"))
         if not item.get_closest_marker("cuda"):
             continue
         if any(all(word in item.nodeid for word in words) for words in LEFT_OUT[CUDA]):

@@ -1,5 +1,6 @@
 """Functions that build models for sweeps, in a module that the workers of every executor can import."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -99,3 +100,29 @@ def threads(backend, seed):
         history.loss[-1] = max(blas) + 100.0 * numba.get_num_threads()
 
     return model, {**options, "epochs": 1, "on_epoch": note}
+
+
+def few_iterations(seed):
+    """A model whose solver gives up after two iterations, and would warn about it."""
+    model, options = plain(0.9, seed)
+    settings = dataclasses.replace(model.settings, mitr=2, grad_mitr=2)
+    return idl_ref.ImplicitModel.from_parameters(settings, model.parameters), options
+
+
+OPTIMIZER = idl_ref.SGD(0.2, momentum=0.9)
+
+
+def shared_optimizer(seed):
+    model, options = plain(0.9, seed)
+    return model, {**options, "epochs": 10, "optimizer": OPTIMIZER}
+
+
+def noted(note, seed):
+    return plain(0.5 if note.endswith("a") else 0.9, seed)
+
+
+def deadly(seed):
+    """End the process of every worker to which seed 3 comes."""
+    if seed == 3 and os.environ.get("IDL_REF_DRIVER") != str(os.getpid()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(0.9, seed)

@@ -160,6 +160,13 @@ def test_a_sweep_is_the_same_and_its_tasks_have_names(client, per_task):
     assert "fit-points" in prefixes(client)
 
 
+def test_points_with_long_words_do_not_share_a_name(client):
+    grid = {"note": ["x" * 80 + "a", "x" * 80 + "b"], "seed": [0]}
+    found = swept(sweep_cases.noted, grid, executor=client.get_executor(), per_task=1)
+    assert found.rows == swept(sweep_cases.noted, grid).rows
+    assert found.rows[0]["digest"] != found.rows[1]["digest"]
+
+
 def test_a_lazy_prediction_is_the_same_and_its_tasks_have_names(client):
     U = inputs(3000)
     prediction = parallel.certified(predictor(), da.from_array(U, chunks=(1024, 4)))
@@ -167,14 +174,6 @@ def test_a_lazy_prediction_is_the_same_and_its_tasks_have_names(client):
     for found, array in zip(all_of(prediction), expected, strict=True):
         np.testing.assert_array_equal(found, array)
     assert {"certify_rows", "take_field"} <= set(prefixes(client))
-
-
-def test_a_fit_has_one_thread(client):
-    pytest.importorskip("numba")
-    grid = [{"backend": "numba", "seed": 0}, {"backend": "numpy", "seed": 0}]
-    losses = [row["train_loss"] for row in swept(sweep_cases.threads, grid, executor=client.get_executor()).rows]
-    assert losses[0] == 101.0
-    assert losses[1] % 100 == 1
 
 
 def test_a_point_that_always_fails_is_a_row(client):
@@ -189,6 +188,17 @@ def test_a_worker_that_is_killed_is_replaced(client, tmp_path, monkeypatch):
     table = swept(sweep_cases.killed_once, grid, executor=client.get_executor(), per_task=1)
     assert (tmp_path / "killed").exists()
     assert table.rows == swept(sweep_cases.killed_once, grid).rows
+
+
+@pytest.mark.slow
+def test_a_point_that_kills_four_workers_fails_alone(client, monkeypatch):
+    monkeypatch.setenv("IDL_REF_DRIVER", str(os.getpid()))
+    grid = {"seed": list(range(6))}
+    table = swept(sweep_cases.deadly, grid, executor=client.get_executor(), per_task=1, in_flight=1)
+    assert [row["seed"] for row in table.failed] == [3]
+    assert table.failed[0]["error"].startswith("KilledWorker: ")
+    rows = swept(sweep_cases.deadly, grid).rows
+    assert [row for row in table.rows if not row["error"]] == [row for row in rows if row["seed"] != 3]
 
 
 def a_file(folder, m=20_000):

@@ -44,7 +44,7 @@ def files(tmp_path_factory):
 @pytest.mark.engine
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_mpi(files, tmp_path, ranks):
-    pytest.importorskip("mpi4py", exc_type=ImportError)
+    pytest.importorskip("mpi4py")
     mpiexec = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if mpiexec is None:
         pytest.skip("mpiexec is not there")
@@ -69,7 +69,7 @@ def arguments(files, tmp_path):
 
 @pytest.mark.engine
 def test_dask_by_the_command_line(files, tmp_path, capsys):
-    pytest.importorskip("distributed", exc_type=ImportError)
+    pytest.importorskip("distributed")
     model, U, out = map(str, arguments(files, tmp_path))
     with clusters.local() as client:
         assert main(["predict", model, "--data", U, "--out", out, "--dask", client.scheduler.address]) == 1

@@ -153,7 +153,7 @@ def test_the_blocks_are_those_of_the_whole_file(file, tmp_path):
 
 @pytest.mark.slow
 def test_loky(file, tmp_path):
-    loky = pytest.importorskip("loky", exc_type=ImportError)
+    loky = pytest.importorskip("loky")
     predicted(file, tmp_path / "here")
     executor = loky.ProcessPoolExecutor(2)
     try:
@@ -242,7 +242,7 @@ def folder_of_files(folder):
 
 
 def zarr_array(folder):
-    zarr = pytest.importorskip("zarr", exc_type=ImportError)
+    zarr = pytest.importorskip("zarr")
     array = zarr.create_array(folder / "U.zarr", shape=U.shape, chunks=(100, P), dtype="f8")
     array[...] = U
     return folder / "U.zarr"
@@ -296,7 +296,7 @@ def test_tables(tmp_path):
 
 
 def test_parquet(tmp_path):
-    pytest.importorskip("pyarrow", exc_type=ImportError)
+    pytest.importorskip("pyarrow")
     import pandas
 
     pandas.DataFrame(U, columns=list("abcdef")).to_parquet(tmp_path / "U.parquet")
@@ -704,7 +704,7 @@ def test_zip_is_checked(tmp_path):
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_workers_have_one_thread(file, tmp_path, monkeypatch, backend):
-    """BLAS has one thread wherever NumPy serves, and so has a worker with Numba; one process alone keeps all of them."""
+    """BLAS has one thread wherever NumPy serves, and so has a worker with Numba; one process alone keeps them all."""
     import numba
     from threadpoolctl import threadpool_info
 

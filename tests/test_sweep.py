@@ -71,6 +71,12 @@ def test_hard_columns_are_counted_and_do_not_warn():
     assert all(row["iterations"] > 3 for row in table.rows)
 
 
+def test_what_does_not_converge_is_counted_and_does_not_warn():
+    (row,) = swept(sweep_cases.few_iterations, {"seed": [0]}).rows
+    assert row["unconverged"] > 0
+    assert row["error"] == ""
+
+
 def test_csv_and_json_hold_every_digit(expected):
     rows = swept().rows
     read = list(csv.DictReader(io.StringIO(expected)))
@@ -138,6 +144,27 @@ def test_loky_changes_nothing(expected):
         executor.shutdown(kill_workers=True)
 
 
+def test_fits_in_threads_do_not_share_an_optimizer():
+    grid = {"seed": list(range(8))}
+    with ThreadPoolExecutor(4) as executor:
+        found = swept(sweep_cases.shared_optimizer, grid, executor=executor, per_task=1)
+    assert found.rows == swept(sweep_cases.shared_optimizer, grid).rows
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_fit_has_one_thread(backend):
+    numba = pytest.importorskip("numba")
+    pytest.importorskip("threadpoolctl")
+    before = numba.get_num_threads()
+    if before == 1:
+        pytest.skip("this machine has one core")
+    with ThreadPoolExecutor(1) as executor:
+        for where in (None, executor):
+            (row,) = swept(sweep_cases.threads, [{"backend": backend, "seed": 0}], executor=where).rows
+            assert row["train_loss"] == (101 if backend == "numba" else 1 + 100 * before)
+    assert numba.get_num_threads() == before
+
+
 # --- a sweep that is interrupted --------------------------------------------------------------------------------------
 
 
@@ -156,6 +183,15 @@ def test_a_sweep_resumes_with_what_is_missing(tmp_path, expected, monkeypatch):
     sweep_cases.CALLS.clear()
     assert swept(out=tmp_path / "part").to_csv() == expected
     assert len(sweep_cases.CALLS) == 2
+
+
+@pytest.mark.parametrize(("pause", "writes"), [(0.0, 7), (1000.0, 1)])
+def test_the_files_are_written_now_and_then_and_at_the_end(tmp_path, monkeypatch, pause, writes):
+    calls, replace_all = [], results.files.replace_all
+    monkeypatch.setattr(results, "PAUSE", pause)
+    monkeypatch.setattr(results.files, "replace_all", lambda contents: calls.append(1) or replace_all(contents))
+    swept(out=tmp_path, per_task=1)
+    assert len(calls) == writes
 
 
 def test_ctrl_c_keeps_what_is_done_and_no_half_of_a_fit(tmp_path):

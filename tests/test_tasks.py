@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
+import clusters
 import pytest
 
 from idl_ref.parallel.tasks import Outcome, WorkersLostError, completed
@@ -65,7 +66,7 @@ def test_processes():
 
 
 def test_loky():
-    loky = pytest.importorskip("loky", exc_type=ImportError)
+    loky = pytest.importorskip("loky")
     executor = loky.ProcessPoolExecutor(2)
     try:
         checked(completed(math.sqrt, TASKS, executor, 5))
@@ -190,9 +191,20 @@ def test_refusals(name, value):
 
 @pytest.mark.engine
 def test_dask():
-    distributed = pytest.importorskip("distributed", exc_type=ImportError)
+    distributed = pytest.importorskip("distributed")
     local = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None)
     with local, distributed.Client(local) as client:
         executor = client.get_executor()
         checked(completed(math.sqrt, TASKS, executor, 5, "square-root-{}".format))
         checked(completed(math.sqrt, TASKS, executor, 5))
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_a_task_that_kills_its_workers_fails_alone_on_dask():
+    """Dask tries it on another worker, up to four of them, and then gives it up; all other tasks are done."""
+    pytest.importorskip("distributed")
+    with clusters.local(2) as client:
+        outcomes = dict(completed(killed_at, [(x, 3.0) for x in range(8)], client.get_executor(), 2))
+    assert type(outcomes[3, 3.0].error).__name__ == "KilledWorker"
+    assert all(outcome.error is None for (x, _), outcome in outcomes.items() if x != 3)

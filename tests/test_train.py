@@ -1,6 +1,7 @@
 import json
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -512,6 +513,27 @@ def test_trainings_that_overlap_give_the_threads_of_blas_back():
         assert set(threads()) == {1}
         second.__exit__()
         assert threads() == before
+
+
+def test_any_thread_may_limit_blas_and_give_its_threads_back():
+    """threadpoolctl itself lets only the thread set limits that was the first one, as long as it is alive."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def threads():
+        return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+
+    before = threads()
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
+        for first, second in ((one, two), (two, one)):
+            for _ in range(2):
+                limits = blas.OneThread(True), blas.OneThread(True)
+                first.submit(limits[0].__enter__).result()
+                assert first.submit(threads).result() == {1}
+                second.submit(limits[1].__enter__).result()
+                first.submit(limits[0].__exit__).result()
+                assert second.submit(threads).result() == {1}
+                second.submit(limits[1].__exit__).result()
+                assert threads() == before
 
 
 def test_training_works_without_threadpoolctl(monkeypatch):

@@ -51,6 +51,8 @@ TYPES = {
     "model + model": "idl_ref.model.ImplicitModel",
     "idl_ref.analysis.rescale(model @ model)": "idl_ref.model.ImplicitModel",
     "idl_ref.analysis.from_sklearn(model)": "idl_ref.model.ImplicitModel",
+    "idl_ref.parallel.certified(model.freeze(), x).converged": "bool",
+    "idl_ref.parallel.sweep(typed, {'seed': [0]}, (x, x)).best('norm')": "dict[str, Any]",
     "idl_ref.__version__": "str",
 }
 WRONG = {
@@ -79,7 +81,10 @@ WRONG = {
     "idl_ref.fit(model, x)": 'Missing positional argument "targets"',
     "from idl_ref import *\nImplicitMode": 'Name "ImplicitMode" is not defined',
 }
-HEAD = "import numpy as np\nimport idl_ref\nmodel, x = idl_ref.ImplicitModel(2, 2, 4), np.ones((3, 2))\n"
+HEAD = (
+    "import numpy as np\nimport idl_ref\nmodel, x = idl_ref.ImplicitModel(2, 2, 4), np.ones((3, 2))\n"
+    "def typed(seed: int) -> idl_ref.ImplicitModel: return idl_ref.ImplicitModel(2, 2, 4, seed=seed)\n"
+)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def sweep(
     Parameters
     ----------
     build : function
-        It takes a point, build(**point), and returns an ImplicitModel, or a pair of it and a dict of arguments for
+        It takes a point, `build(**point)`, and returns an ImplicitModel, or a pair of it and a dict of arguments for
         `fit`, such as {"epochs": 20, "optimizer": SGD(0.1)}. It must return equal models for equal points, so that it
         passes a `seed` on, and be a function of a module, which workers can import.
     grid : dict or list of dict
@@ -60,7 +60,7 @@ def sweep(
         A folder for sweep.csv and sweep.json, which are written while the sweep runs. A call with the same arguments
         trains only what is missing there, and what ended with an error; the grid may have more points than before.
     per_task : int
-        So many points make one task. A task takes about a millisecond on a pool and some milliseconds on Dask.
+        So many points make one task. To hand over a task takes about 0.2 ms on a pool, and 4 ms on Dask.
     in_flight : int, optional
         At most so many tasks are submitted and not done; if None, 1,024, or 64 where arrays travel.
     progress : bool
