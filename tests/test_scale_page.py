@@ -52,7 +52,7 @@ def run(folder, name, *arguments, before=()):
 
 
 def test_every_program_is_run_by_a_test():
-    assert sorted(PROGRAMS) == ["big_machine.py", "cluster.py", "laptop.py", "lazy.py", "mpi.py"]
+    assert sorted(PROGRAMS) == ["big_machine.py", "cluster.py", "laptop.py", "lazy.py", "mpi.py", "training.py"]
 
 
 @pytest.mark.slow
@@ -89,6 +89,16 @@ def test_mpi(folder):
     pytest.importorskip("mpi4py")
     before = [MPIEXEC, "-n", "3", sys.executable, "-m", "mpi4py.futures"]
     assert run(folder, "mpi.py", before=before) == "True\n"
+
+
+@pytest.mark.slow
+@ENGINE
+@pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here")
+def test_training(folder):
+    pytest.importorskip("mpi4py")
+    run(folder, "training.py", before=[MPIEXEC, "-n", "2", sys.executable])
+    _, _, x, y = idl_ref.datasets.digits()
+    assert (idl_ref.load(folder / "trained.npz")(x).argmax(axis=1) == y).mean() > 0.9
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
