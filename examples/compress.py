@@ -76,7 +76,5 @@ small = {"as trained": models[0.5], "20 % of A": part, "eight bits": quantise(mo
 sizes = {name: sum(M.nbytes for M in c.weights(plan.make(other, "c")).values()) for name, other in small.items()}
 for name, other in small.items():
     accuracy, seen, bound = compared(models[0.5], other)
-    print(
-        f"{name:10}  {sizes[name]:6,} bytes of weights, accuracy {accuracy:.3f}, change {seen:.2f}, bound {bound:.2f}"
-    )
+    print(f"{name:10} {sizes[name]:6,} bytes of weights, accuracy {accuracy:.3f}, change {seen:.2f}, bound {bound:.2f}")
 assert sizes["both"] < sizes["eight bits"] < 0.35 * sizes["as trained"]
