@@ -54,12 +54,14 @@ class Block(NamedTuple):
     sorting: np.ndarray
 
 
-def order(A: np.ndarray) -> tuple[Block, ...]:
+def order(A: np.ndarray, cycles: np.ndarray | None = None) -> tuple[Block, ...]:
     """Return the blocks of a matrix in the order in which they can be solved.
 
     Parameters
     ----------
     A : (n, n) array
+    cycles : (n,) array, optional
+        What `components` returns for A, where it is known.
 
     Notes
     -----
@@ -80,7 +82,7 @@ def order(A: np.ndarray) -> tuple[Block, ...]:
     level = levels(edges, len(A))
     if (level >= 0).all():
         return _blocks(A, [np.flatnonzero(level == i) for i in range(level.max(initial=-1) + 1)])
-    cycles = components(edges)
+    cycles = components(edges) if cycles is None else cycles
     member = np.zeros((cycles.max() + 1, len(A)), bool)
     member[cycles, np.arange(len(A))] = True
     among = (member.astype(np.float32) @ edges @ member.T.astype(np.float32)) > 0  # which cycles depend on which
@@ -103,7 +105,10 @@ def pays(A: np.ndarray) -> tuple[Block, ...]:
     edges = A != 0
     if np.count_nonzero(edges) > PART * n * n or levels(edges, n // LARGE).max() == n // LARGE:
         return ()
-    blocks = order(A)
+    cycles = components(edges)
+    if np.count_nonzero(np.bincount(cycles) > 1) * LARGE > n:  # Each of these cycles would be a block.
+        return ()
+    blocks = order(A, cycles)
     read = sum(block.F.size + (0 if block.cycle is None else block.cycle.size) for block in blocks)
     return blocks if read <= PART * n * n and len(blocks) * LARGE <= n else ()
 

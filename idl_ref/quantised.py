@@ -38,7 +38,8 @@ def nearest(W: np.ndarray) -> Quantised:
     """Return the rows s_i q_i that are near to those of W, with absolute row sums that are at most those of W.
 
     s_i = max_j |W_ij| / 127, rounded to DIGITS digits, and q_ij = W_ij / s_i, rounded. Where the sum of a row has
-    become larger, s_i is made smaller until it is not, so that ‖A‖∞ ≤ κ remains true.
+    become larger, s_i is made smaller until it is not, so that ‖A‖∞ ≤ κ remains true. A row for which s_i is below the
+    smallest normal number of the dtype, which has fewer digits, becomes zeros.
 
     Examples
     --------
@@ -61,7 +62,8 @@ def nearest(W: np.ndarray) -> Quantised:
     allowed = _rounded(before / np.maximum(after, 1), np.floor)
     changed = (s[:, None] * q != wide).any(axis=1)
     s = np.where(changed & (s * after > before), allowed, s)
-    return Quantised(q.astype(np.int8), np.where(after > 0, s, 1.0).astype(W.dtype))
+    kept = (after > 0) & (s >= np.finfo(W.dtype).tiny)
+    return Quantised(np.where(kept[:, None], q, 0).astype(np.int8), np.where(kept, s, 1.0).astype(W.dtype))
 
 
 def exactly(W: np.ndarray) -> Quantised | None:

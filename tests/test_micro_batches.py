@@ -17,7 +17,7 @@ import idl_ref
 from idl_ref import SGD, Adam, ImplicitFunctionRows, ImplicitModel, datasets
 from idl_ref.analysis import ImplicitRNN, prune
 from idl_ref.backends.numpy import Trainer
-from idl_ref.training import leaves, ranks, tree
+from idl_ref.training import leaves, loop, ranks, tree
 from idl_ref.training.interrupts import Interrupts
 from idl_ref.training.loop import Plan, Training
 from idl_ref.training.progress import Progress
@@ -385,13 +385,13 @@ def test_machines_with_other_bits_are_refused(monkeypatch):
     monkeypatch.setattr(
         leaves.LeafTrainer, "canary", lambda self, *samples: right(self, *samples) + "x" * (self.ranks.rank == 2)
     )
-    monkeypatch.setattr(ranks, "processor", lambda: "a kind")
+    monkeypatch.setattr(loop, "processor", lambda: "a kind")
     found = together(3, trained)
     for reason in found:
         assert isinstance(reason, ValueError)
         assert "the same bits for the same samples; got " in str(reason)
-        assert "on rank 0 (a kind), and" in str(reason)
-        assert "on rank 2 (a kind): train on machines of one kind" in str(reason)
+        assert "(a kind) on rank 0, and" in str(reason)
+        assert "(a kind) on rank 2: train on machines of one kind" in str(reason)
 
 
 def test_the_canary_sees_outputs_and_gradients():

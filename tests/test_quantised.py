@@ -57,6 +57,15 @@ def test_rows_are_exact_multiples_and_no_norm_grows(W):
         np.testing.assert_array_equal(again.q, found.q)
 
 
+def test_rows_below_the_normal_numbers_become_zeros():
+    for dtype in (np.float32, np.float64):
+        tiny = np.finfo(dtype).tiny
+        W = np.array([[1, -0.5], [100 * tiny, tiny], [200 * tiny, tiny], [0, 0]], dtype)
+        found = nearest(W)
+        assert np.abs(found.q).max(axis=1).tolist() == [127, 0, 127, 0]
+        np.testing.assert_array_equal(nearest(found.matrix).matrix, found.matrix)
+
+
 def test_other_matrices_are_not_held_in_eight_bits():
     rng = np.random.default_rng(0)
     for dtype in ("float32", "float64"):

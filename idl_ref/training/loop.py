@@ -24,7 +24,7 @@ from idl_ref.training.history import History
 from idl_ref.training.interrupts import Interrupts
 from idl_ref.training.leaves import LeafTrainer
 from idl_ref.training.progress import Progress
-from idl_ref.training.ranks import ALONE, Ranks
+from idl_ref.training.ranks import ALONE, Ranks, processor
 from idl_ref.training.samples import Samples
 from idl_ref.wellposed import perron_root
 
@@ -221,7 +221,7 @@ class Training:
         assert isinstance(trainer, LeafTrainer)
         digest = ranks.on_each(lambda: trainer.canary(*self.samples))
         way_out = "train on machines of one kind, with the same versions of NumPy and Numba and one thread for BLAS"
-        ranks.compare("bits for the same samples", digest, way_out)
+        ranks.compare("bits for the same samples", digest, way_out, f"({processor()})")
 
     def _loss_of_the_start(self) -> float:
         """Return the loss of the first samples with the current weights, or 0 if it is not finite."""

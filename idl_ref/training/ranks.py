@@ -127,16 +127,16 @@ class Ranks:
             return signal
         return max((found for found in self.comm.allgather(signal) if found is not None), default=None)
 
-    def compare(self, what: str, value: str, way_out: str) -> None:
-        """Refuse a value that is not the same on all ranks."""
+    def compare(self, what: str, value: str, way_out: str, beside: str = "") -> None:
+        """Refuse a value that is not the same on all ranks; `beside` is what the message tells of a rank, too."""
         if self.size == 1:
             return
-        found = self.comm.allgather((value, processor()))
-        for rank, (other, kind) in enumerate(found):
+        found = self.comm.allgather((value, f"{value} {beside}".strip()))
+        for rank, (other, text) in enumerate(found):
             if other != found[0][0]:
                 raise ValueError(
-                    f"all ranks must have the same {what}; got {found[0][0]} on rank 0 ({found[0][1]}), and {other} on "
-                    f"rank {rank} ({kind}): {way_out}."
+                    f"all ranks must have the same {what}; got {found[0][1]} on rank 0, and {text} on rank {rank}: "
+                    f"{way_out}."
                 )
 
     def abort(self, sentence: str) -> None:
