@@ -289,8 +289,8 @@ class Pattern:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Pattern):
             return NotImplemented
-        mine, theirs = ((P.n, P.indptr.tobytes(), P.indices.tobytes()) for P in (self, other))
-        return self is other or mine == theirs
+        same = self.n == other.n and np.array_equal(self.indptr, other.indptr)
+        return self is other or (same and np.array_equal(self.indices, other.indices))
 
     def __hash__(self) -> int:
         return hash((self.n, self._checksum()))

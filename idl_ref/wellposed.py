@@ -30,8 +30,9 @@ __all__ = [
     "unique_relu",
 ]
 
-PATIENCE = 32
-LEAST = 1e-200  # A power step keeps its entries above this number, so that they divide.
+PATIENCE = 32  # Power steps for a sparse A end where so many of them have made the upper bound no smaller.
+LEAST = 2.0**-1050  # Power steps keep their entries at this number at least, so that they divide.
+SMALLEST = 2.0**-1074  # A product that underflows is wrong by less than this.
 
 
 class PerronRoot(NamedTuple):
@@ -163,8 +164,10 @@ def _power_steps(M: Any, rtol: float, max_iter: int, patience: int | None = None
             Mz = M @ z
         if not np.isfinite(Mz).all():  # After an overflow, the bounds that were found before remain valid.
             break
-        ratio = Mz / z
-        lower, upper = max(lower, float(ratio.min())), min(upper, float(ratio.max()))
+        lost = len(z) * SMALLEST
+        with np.errstate(over="ignore"):
+            lower = max(lower, float(((Mz - lost) / z).min()))
+            upper = min(upper, float(((Mz + lost) / z).max()))
         if upper - lower <= rtol * upper:
             break
         z = Mz + 0.5 * upper * z  # The shift σ = upper/2 keeps z > 0, and makes a cyclic M aperiodic.

@@ -10,6 +10,7 @@ from strategies import DTYPES, ranks, seeds, sizes
 
 import idl_ref
 from idl_ref import ImplicitFunctionPerron, ImplicitModel, perron
+from idl_ref.sparse import Sparse
 from idl_ref.wellposed import norm_inf, perron_root
 
 KINDS = ("dense", "sparse", "triangular", "blocks", "cycle", "scaled", "zero")
@@ -285,3 +286,13 @@ def test_spirals(seed):
     assert max(history.accuracy[-5:]) >= 0.98
     assert history.norm[-1] > 1 > history.perron_root[-1]
     assert model.equilibrium(x).converged
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [np.asarray, Sparse.of])
+def test_bounds_of_badly_scaled_matrices_are_close(kind):
+    """The eigenvector of the first one has the entries 1 and 1e-308; the root of the second one is 1e300."""
+    found = perron_root(kind(np.array([[0, 1e308], [1e-308, 0]])))
+    assert 0.999 < found.lower <= 1 <= found.upper < 1.001
+    found = perron_root(kind(np.array([[1e300, 1.0], [1e-300, 0.0]])))
+    assert found.lower <= 1e300 <= found.upper < 1.001e300
