@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -222,8 +222,13 @@ class Certifier:
         self.forward_factors: fac.Factors = fac.transpose(factors) if adjoint else contracting(factors, activation)
         self.adjoint: bool = adjoint
         self.activation: Activation = activation
-        self.sizes: fac.Factors = tuple(np.abs(F).astype(np.float64) for F in factors)
+        self.factors: fac.Factors = factors
         self.rounding: Rounding = rounding(factors, activation, dtype, fac.norm_inf(self.forward_factors))
+
+    @cached_property
+    def sizes(self) -> fac.Factors:
+        """|F₁|, |F₂|, … in double precision, which only the columns need that end where rounding stops them."""
+        return tuple(np.abs(F).astype(np.float64) for F in self.factors)
 
     def kappa(self, S: np.ndarray | None, m: int) -> np.ndarray:
         """Return the contraction factor of each column: Lip(φ)‖A‖∞, or max(S)‖A‖∞ in the adjoint equation.   -> (m,)"""

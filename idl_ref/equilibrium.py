@@ -90,7 +90,9 @@ def solve_equilibrium(
     factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
     phi = activations.get(activation, factors[0].shape[0])
     backend = activation_names.backend_for(phi, backend)
-    _place(backend, options, factors, Z, X0)
+    checks.place(backend, options.stream, *factors, Z, X0)
+    if backend == "cuda":
+        _refuse_sparse(factors)
     layer = twin(backend).Layer(Weights.of(factors), phi, Options(options, options))
     solution = layer.solve(layer.equation(Z), X0)
     return report(solution, factors, options, "forward", "max_iter")
@@ -160,7 +162,9 @@ def solve_adjoint(
     """
     _check_options(options)
     factors, (S, G, V0) = fac.check_equation(A, S=S, G=G, V0=V0)
-    _place(backend, options, factors, S, G, V0)
+    checks.place(backend, options.stream, *factors, S, G, V0)
+    if backend == "cuda":
+        _refuse_sparse(factors)
     layer = twin(backend).Layer(Weights.of(factors), activations.get("identity"), Options(options, options))
     solution = layer.solve(layer.adjoint(S, G), V0)
     return report(solution, factors, options, "adjoint", "max_iter")
@@ -224,10 +228,9 @@ def certify(A: Any, Z: Any, X: Any, *, activation: AnyActivation = "relu", S: An
     return entrywise.enclose(equation, X)
 
 
-def _place(backend: Backend, options: SolveOptions, factors: fac.Factors, *arrays: Any) -> None:
-    """Refuse arrays, and a sparse A, for a backend that does not compute with them."""
-    checks.place(backend, options.stream, *factors, *arrays)
-    if backend == "cuda" and fac.is_sparse(factors):
+def _refuse_sparse(factors: fac.Factors) -> None:
+    """Refuse a sparse A, with which the CUDA twin does not compute."""
+    if fac.is_sparse(factors):
         raise ValueError(
             'a sparse A needs backend="numba" or "numpy"; got backend="cuda": choose one of them, or pass A.toarray().'
         )

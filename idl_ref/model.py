@@ -284,7 +284,7 @@ class ImplicitModel(Interface, Composable):
         if self._classes is not None:
             targets = classes.encoded(loss, targets, self._classes)
         T = losses.check_targets(loss, targets, forward.Y.shape[1], s.output_dim, s.dtype)
-        value, G_Y = (losses.LOSSES[loss] if isinstance(loss, str) else losses.get(loss))(forward.Y, T)
+        value, G_Y = losses.get(loss, layer.losses)(forward.Y, T)
         return float(value), self._gradients(layer, forward, G_Y)
 
     def _gradients(self, layer: Layer, forward: ForwardPass, G_Y: np.ndarray) -> Gradients:

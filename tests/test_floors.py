@@ -81,6 +81,7 @@ FLOORS = {
     "backends.numba.blocks": 14,
     "backends.numba.one_sample": 14,
     "backends.numba.parametrisation": 14,
+    "backends.numba.losses": 14,
     "backends.numba.layer": 15,
     "backends.numba.workspace": 15,
     "backends.numba.trainer": 16,

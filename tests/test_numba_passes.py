@@ -129,14 +129,14 @@ def test_parameters_and_inputs_may_lie_in_memory_as_they_like():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_compiled_losses_are_those_of_the_definition(dtype):
-    from idl_ref.backends.numba import trainer
+    from idl_ref.backends.numba import losses as compiled_losses
 
     rng, eps = np.random.default_rng(0), float(np.finfo(dtype).eps)
     for q, m, size in itertools.product((1, 2, 10), (1, 7), (1.0, 50.0, 1e4)):
         Y, T = (size * rng.standard_normal((2, q, m))).astype(dtype)
         for compiled, defined, targets in (
-            (trainer.cross_entropy, losses.cross_entropy, rng.integers(0, q, m)),
-            (trainer.mse, losses.mse, T),
+            (compiled_losses.cross_entropy, losses.cross_entropy, rng.integers(0, q, m)),
+            (compiled_losses.mse, losses.mse, T),
         ):
             value, G_Y = compiled(Y, targets)
             expected, exact = defined(Y.astype(np.float64), targets)
@@ -147,10 +147,10 @@ def test_compiled_losses_are_those_of_the_definition(dtype):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_loss_of_outputs_that_are_not_finite_is_not_finite(bad):
-    from idl_ref.backends.numba import trainer
+    from idl_ref.backends.numba import losses as compiled_losses
 
     Y = np.array([[0.0, 1.0], [bad, 2.0]])
-    for loss, targets in ((trainer.cross_entropy, np.array([0, 1])), (trainer.mse, np.zeros((2, 2)))):
+    for loss, targets in ((compiled_losses.cross_entropy, np.array([0, 1])), (compiled_losses.mse, np.zeros((2, 2)))):
         assert not np.isfinite(loss(Y, targets)[0])
 
 

@@ -357,7 +357,7 @@ def backward(
 
     `prepared` belongs to the forward and to the adjoint equation, and `answer` solves the latter if it is not None.
     """
-    (_, B, C, D, bias), U, X, Z = forward.weights, forward.U, forward.solution.X, forward.Z
+    C, U, X, Z = forward.weights.C, forward.U, forward.solution.X, forward.Z
     (forth, back), (n, m), q = prepared, Z.shape, len(C)
     assert equation.S is not None
     S_and_G, given = (equation.S.T.ravel(), equation.Z.T.ravel()), (by_columns(X), by_columns(Z), by_columns(G_Y))
@@ -365,23 +365,20 @@ def backward(
     _, r, code, _ = forth.sizes
     launch(passes.terms, m, how, forth.F1, forth.F2, by_rows(C), given, (n, r, q, code), S_and_G)
     solution = answer(equation, None, back.options) if answer else solve(back, equation, None)
-    G_U = None
-    if inputs:
-        G_U = outer(solution.X, B.T)
-        if D is not None:
-            G_U += outer(G_Y, D.T)
-        G_U = G_U.T[:-1] if bias else G_U.T
-    return gradients(forward.weights, (U, X, solution.X, G_Y), solution)._replace(U=G_U)
+    return gradients(forward.weights, (U, X, solution.X, G_Y), solution, inputs)
 
 
 def gradients(
-    weights: Weights, columns: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], solution: Solution
+    weights: Weights,
+    columns: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    solution: Solution,
+    inputs: bool = False,
 ) -> BackwardPass:
-    """Return the gradients of all weights, for the columns U, X, V and G_Y.
+    """Return the gradients of all weights, and of U if `inputs` is true, for the columns U, X, V and G_Y.
 
-    ∂[A; C] = [V; G_Y] Xᵀ and ∂[B; D] = [V; G_Y] Uᵀ are one product each.
+    ∂[A; C] = [V; G_Y] Xᵀ, ∂[B; D] = [V; G_Y] Uᵀ and ∂U = [B; D]ᵀ [V; G_Y] are one product each.
     """
-    (factors, _, C, D, _), (U, X, V, G_Y), n = weights, columns, len(columns[1])
+    (factors, B, C, D, bias), (U, X, V, G_Y), n = weights, columns, len(columns[1])
     both = np.concatenate([V.T, G_Y.T], axis=1)
     to_U = outer(V.T if D is None else both, U)
     to_X = outer(both if len(factors) == 1 else G_Y.T, X)
@@ -389,4 +386,8 @@ def gradients(
     if len(factors) == 2:
         L, Rt = factors
         G_A = outer(V.T, product(Rt, X)), outer(outer(V, L.T), X)  # V (Rᵀ X)ᵀ and (Lᵀ V) Xᵀ
-    return BackwardPass(solution, G_A, to_U[:n], to_X[-len(C) :], None if D is None else to_U[n:])
+    G_U = None
+    if inputs:
+        G_U = outer(V if D is None else both.T, (B if D is None else np.concatenate([B, D])).T).T
+        G_U = G_U[:-1] if bias else G_U
+    return BackwardPass(solution, G_A, to_U[:n], to_X[-len(C) :], None if D is None else to_U[n:], G_U)

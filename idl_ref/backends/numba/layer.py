@@ -18,12 +18,15 @@ from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import blocks, launches, recurrent
 from idl_ref.backends.numba.blocks import Levels
 from idl_ref.backends.numba.launches import Prepared
+from idl_ref.backends.numba.losses import LOSSES
 from idl_ref.backends.numba.one_sample import OneSample
 from idl_ref.backends.numba.sparse import CompiledSparse
 from idl_ref.backends.numpy import layer as definition
 from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Weights
+
+KNOWN = (*methods.COMPILED, "blocks")
 
 
 class Layer(definition.Layer):
@@ -36,6 +39,7 @@ class Layer(definition.Layer):
     """
 
     memory = "F"
+    losses = LOSSES
     sample_class = OneSample
     _prepared: tuple[Prepared | None, Prepared | None] = (None, None)  # for the forward and the adjoint equation
     _levels: tuple[Levels | None, Levels | None] = (None, None)  # for the forward and the adjoint equation
@@ -48,9 +52,8 @@ class Layer(definition.Layer):
     def prepared(self, equation: Equation, options: SolveOptions) -> Prepared | None:
         """Return the data of a solve that do not depend on its columns; None if there is nothing to compile for it."""
         adjoint = equation.S is not None
-        known = options.method in (*methods.COMPILED, "blocks")
         F = equation.factors[-1]
-        if not (known and equation.Z.size and F.size) or type(F) is CompiledSparse:
+        if options.method not in KNOWN or not (equation.Z.size and F.size) or type(F) is CompiledSparse:
             return None
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.options is not options:
@@ -65,10 +68,10 @@ class Layer(definition.Layer):
 
         They have one φ; where every row has its own, blocks are taken one by one, with compiled products.
         """
-        if equation.activation.code == MIXED:
+        if prepared.method != "blocks" or equation.activation.code == MIXED:
             return None
         adjoint = equation.S is not None
-        parts = self.parts(prepared.options.method, equation.factors, adjoint) if prepared.method == "blocks" else ()
+        parts = self.parts(prepared.options.method, equation.factors, adjoint)
         if not parts or any(part.layer for part in parts):
             return None
         known = self._levels[adjoint]
@@ -80,10 +83,9 @@ class Layer(definition.Layer):
     def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
         """Solve an equation of this layer by compiled kernels."""
         prepared = self.prepared(equation, options)
-        if prepared is not None and (levels := self.levels(prepared, equation)):
-            return blocks.solve(levels, equation, X0)
         if prepared is None or prepared.method == "blocks":
-            return super().iterate(equation, X0, options)
+            levels = None if prepared is None else self.levels(prepared, equation)
+            return super().iterate(equation, X0, options) if levels is None else blocks.solve(levels, equation, X0)
         if X0 is not None:
             X0 = self.certifier(equation).start(X0, equation.S, equation.Z)
         return launches.solve(prepared, equation, X0)

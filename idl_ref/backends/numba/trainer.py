@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from idl_ref import losses
 from idl_ref.activations import get
 from idl_ref.backends.numba import descent, layer
-from idl_ref.backends.numba.launches import NOTHING, by_columns
 from idl_ref.backends.numba.layer import Layer
+from idl_ref.backends.numba.losses import LOSSES
 from idl_ref.backends.numba.parametrisation import Compiled, is_known
 from idl_ref.backends.numba.workspace import Flats, Workspace, flats
 from idl_ref.backends.numpy import trainer as definition
@@ -40,11 +38,10 @@ class Trainer(definition.Trainer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         simple = [o.method in ("auto", "picard") and o.certificate == "fast" for o in self.options]
-        known = self.loss in COMPILED and is_known(self.parametrisation.function)
+        known = self.loss in LOSSES.values() and is_known(self.parametrisation.function)
         dense = "A" in self.parameters and self.parametrisation.pattern is None
         self.in_place = known and all(simple) and dense and self.layer_class is Layer
         self.parametrisation = Compiled(*(getattr(self.parametrisation, f.name) for f in fields(Compiled)))
-        self.loss = COMPILED.get(self.loss, self.loss)
         self.spaces: dict[int, Workspace] = {}
         self.pause = 0  # the number of steps that are not tried in place, because one before them was not simple
 
@@ -122,31 +119,6 @@ def _is_ours(optimizer: Optimizer) -> bool:
         return True
     methods = [(getattr(optimizer, name), getattr(ours, name)) for name in STEPS]
     return isinstance(optimizer, ours) and all(getattr(own, "__func__", None) is method for own, method in methods)
-
-
-def cross_entropy(Y: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
-    """Do the same as `losses.cross_entropy`, in compiled code."""
-    return _compiled(descent.cross_entropy, Y, np.ascontiguousarray(labels, np.int64), weights)
-
-
-def mse(Y: np.ndarray, T: np.ndarray, weights: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
-    """Do the same as `losses.mse`, in compiled code."""
-    return _compiled(descent.mse, Y, by_columns(T), weights)
-
-
-def _compiled(
-    loss: Callable[..., float], Y: np.ndarray, targets: np.ndarray, weights: np.ndarray | None
-) -> tuple[Any, np.ndarray]:
-    """Return the value and the gradient of a loss for flat targets."""
-    (q, m), values = Y.shape, np.empty(Y.shape[1])
-    G_Y = np.empty((m, q), Y.dtype)
-    w = NOTHING[Y.dtype][0] if weights is None else np.ascontiguousarray(weights, Y.dtype)
-    loss(0, m, by_columns(Y), targets, w, G_Y.reshape(-1), values)
-    with np.errstate(over="ignore"):  # A loss that overflows is inf, as the dtype of Y has it.
-        return Y.dtype.type(descent.mean(values)), G_Y.T
-
-
-COMPILED = {losses.cross_entropy: cross_entropy, losses.mse: mse}
 
 
 def warmup(dtype: np.dtype) -> None:

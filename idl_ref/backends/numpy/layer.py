@@ -63,6 +63,7 @@ class Layer:
     _certifiers: tuple[Certifier | None, Certifier | None] = (None, None)  # for the forward and the adjoint equation
 
     memory: ClassVar[Literal["C", "F"]] = "C"  # the order in which the entries of an answer lie in memory
+    losses: ClassVar[dict[str, Callable] | None] = None  # the losses of a twin by name, where it has its own
     sample_class: ClassVar[Callable[..., Callable[..., bool]]] = OneSample
 
     def __init__(self, weights: Weights, activation: Activation, options: Options) -> None:
@@ -122,7 +123,9 @@ class Layer:
 
         `factors` are those of the equation.
         """
-        if method not in ("auto", "blocks") or (method == "auto" and (len(factors) > 1 or fac.is_sparse(factors))):
+        if method == "auto" and (len(factors) > 1 or len(factors[0]) < ordering.FROM or fac.is_sparse(factors)):
+            return ()  # Blocks are not cheaper, which is told without a look at the entries.
+        if method not in ("auto", "blocks"):
             return ()
         if self._parts is None:
             self._parts = {}, {}

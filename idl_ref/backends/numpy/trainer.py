@@ -101,7 +101,8 @@ class Trainer:
     ) -> None:
         self.parameters, self.parametrisation = parameters, parametrisation
         self.activation, self.options = activation, options
-        self.loss, self.optimizer, self.classifies = losses.get(loss), optimizer, loss == "cross_entropy"
+        self.loss, self.optimizer = losses.get(loss, self.layer_class.losses), optimizer
+        self.classifies = loss == "cross_entropy"
 
     def step(
         self, U: np.ndarray, T: np.ndarray, weights: np.ndarray | None = None, chosen: np.ndarray | None = None
