@@ -6,8 +6,9 @@ import sys
 from importlib.metadata import distribution
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "interactive")]
 
+import digit_models
 import lessons
 
 import idl_ref
@@ -81,6 +82,14 @@ def copy_mathjax(app, exception):
     shutil.copy(source / Path(MATHJAX).name, target)
 
 
+# --- the page on drawn digits -------------------------------------------------------------------------------------------
+
+def train_digit_models(app, exception):
+    """Train the models that the page on drawn digits runs, and write them into the site."""
+    if exception is None and app.builder.format == "html":
+        digit_models.write(Path(app.outdir, "_static"))
+
+
 def drop_back_links(app, exception):
     """Remove the links from source pages back to the API: they use module names under which nothing is documented."""
     for page in Path(app.outdir, "_modules").rglob("*.html"):
@@ -109,6 +118,7 @@ def escape_bars(app, what, name, obj, options, lines):
 
 def setup(app):
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", train_digit_models)
     app.connect("build-finished", drop_back_links)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", link_gallery)

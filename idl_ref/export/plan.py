@@ -264,10 +264,13 @@ class Sums(NamedTuple):
     def of(cls, to: str, dtype: np.dtype, *lengths: int) -> Sums:
         """For sums over products that are nested as A = L Rᵀ nests them, with three more terms.
 
-        C code adds four products at a time; nothing is assumed of the order of summation elsewhere.
+        C code adds four products at a time; nothing is assumed of the order of summation elsewhere. JavaScript adds in
+        float64, so that the sum of a float32 model is rounded once.
         """
         eps, tiny = limits(dtype)
         k = sum(min(n, n // 4 + n % 4 + 3) if to == "c" else n for n in lengths) + 3
+        if to == "js" and dtype == np.float32:
+            k = 3
         if k * eps >= 1:
             raise ValueError(f"sums of {k} terms cannot be bounded in {dtype}: use dtype='float64'.")
         return cls(k * eps / 2 / (1 - k * eps / 2), (sum(lengths) + 3) * tiny)
