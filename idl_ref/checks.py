@@ -290,13 +290,17 @@ def finite(name: str, array: np.ndarray) -> np.ndarray:
     """Return an array with samples as rows after checking that all its entries are finite."""
     if not np.isfinite(array).all():
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
-        axes = 1 if array.ndim <= 2 else tuple(range(1, array.ndim))
-        raise ValueError(
-            f"{name} must be finite; got NaN or inf in {bad.size} of {len(array)} samples, the first being sample "
-            f"{bad[0]}: leave them out by {name}[numpy.isfinite({name}).all(axis={axes})], here and in all that "
-            "belongs to them, or replace NaN by numbers."
-        )
+        refuse_not_finite(name, bad.size, len(array), bad[0], 1 if array.ndim <= 2 else tuple(range(1, array.ndim)))
     return array
+
+
+def refuse_not_finite(name: str, bad: int, m: int, first: Any, axes: Any = 1) -> None:
+    """Refuse m samples of which some are not finite; `axes` are those of one sample."""
+    raise ValueError(
+        f"{name} must be finite; got NaN or inf in {bad} of {m} samples, the first being sample {first}: leave them "
+        f"out by {name}[numpy.isfinite({name}).all(axis={axes})], here and in all that belongs to them, or replace "
+        "NaN by numbers."
+    )
 
 
 def weights(name: str, value: Any, m: int) -> np.ndarray:

@@ -92,6 +92,7 @@ def fit(
     micro_batch : int, optional
         Cut each batch into leaves of so many samples, whose gradients are added up in an order that depends on their
         number alone. The loss must be a mean over samples. A batch of one leaf gives the bits of a usual step.
+        Inputs in an array or a memory map are then read when a step needs them, so that they need not fit into memory.
     comm : MPI communicator, optional
         Share the leaves of each step between the processes of mpi4py's communicator, which all make this call with the
         same arguments, and begin with the weights of the first one. The weights are the same, bit for bit, on any
@@ -150,9 +151,10 @@ def fit(
 
     def prepared() -> Training:
         """Check all arguments."""
-        samples = training_samples(model, U, targets, loss, sample_weight, class_weight)
+        by_rows = micro_batch is not None  # A step with leaves reads the rows of its leaves only.
+        samples = training_samples(model, U, targets, loss, sample_weight, class_weight, by_rows)
         plan = _plan(loss, epochs, batch_size, seed, early_stopping, on_epoch, checkpoint)
-        tests = validation_samples(model, validation, loss)
+        tests = validation_samples(model, validation, loss, by_rows)
         if early_stopping is not None and tests is not None and not len(tests.U):
             raise ValueError(
                 "validation must hold at least one sample for early_stopping; got none: leave one of them out."
@@ -161,6 +163,11 @@ def fit(
         return Training(model, samples, tests, plan, optim.checked(optimizer), ranks)
 
     training = ranks.on_each(prepared)
+    kept = checkpoint is not None and ranks.first
+    training.sums = (
+        training.samples.look(ranks, kept),
+        None if training.validation is None else (training.validation.look(ranks, kept, finite=False)),
+    )
     resumed = ranks.once(lambda: _resumed(training, checkpoint))
     small = micro_batch is not None or _has_small_products(model, batch_size)
     with (

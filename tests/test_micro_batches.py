@@ -17,7 +17,8 @@ import idl_ref
 from idl_ref import SGD, Adam, ImplicitFunctionRows, ImplicitModel, datasets
 from idl_ref.analysis import ImplicitRNN, prune
 from idl_ref.backends.numpy import Trainer
-from idl_ref.training import leaves, loop, ranks, tree
+from idl_ref.preprocessing import Standardise
+from idl_ref.training import leaves, loop, ranks, rows, tree
 from idl_ref.training.interrupts import Interrupts
 from idl_ref.training.loop import Plan, Training
 from idl_ref.training.progress import Progress
@@ -226,14 +227,14 @@ def test_an_error_of_one_rank_is_one_of_all():
     def bad_data(comm):
         model, U = ImplicitModel(64, 10, 12, seed=0, backend="numpy"), X[:20].reshape(20, 64).copy()
         if comm.rank == 1:
-            U[3, 4] = np.nan
+            U = U[:, :5]
         return idl_ref.fit(model, U, Y[:20], micro_batch=4, comm=comm, progress=False)
 
     first, second, third = together(3, bad_data)
     assert isinstance(second, ValueError)
     for other in (first, third):
         assert isinstance(other, ranks.RankError)
-        assert str(other).startswith("rank 1 of 3 failed: ValueError: U must be finite")
+        assert str(other).startswith("rank 1 of 3 failed: ValueError: U must have shape (m, p) with p = 64")
 
     def fails(history, model):
         raise KeyError("mine")
@@ -465,3 +466,107 @@ def test_the_command_line_cuts_batches(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mpi4py", None)
     with pytest.raises(ImportError, match="4 processes were started by a launcher of MPI, but mpi4py is not installed"):
         launched.ranks()
+
+
+# --- inputs that are read when they are needed ------------------------------------------------------------------------
+
+
+def test_no_rank_reads_the_rows_of_another_one(monkeypatch, tmp_path):
+    """Before the first step, each rank reads its blocks and a few samples; in a step, the rows of its leaves."""
+    np.save(tmp_path / "inputs.npy", X[:600])
+    inputs, read = np.load(tmp_path / "inputs.npy", mmap_mode="r"), {}
+    monkeypatch.setattr(rows, "BLOCK", 50)
+    monkeypatch.setattr(loop, "PROBE", 20)
+    take = rows.Rows.__getitem__
+
+    def recorded(self, chosen):
+        read.setdefault(threading.get_ident(), []).append(np.arange(len(self))[chosen])
+        return take(self, chosen)
+
+    monkeypatch.setattr(rows.Rows, "__getitem__", recorded)
+
+    def one(comm):
+        model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
+        options = {"micro_batch": 10, "batch_size": 60, "optimizer": SGD(0.1), "progress": False, "epochs": 1}
+        history = idl_ref.fit(model, inputs, Y[:600], comm=comm, **options)
+        return (
+            digest(model, history),
+            np.concatenate(read[threading.get_ident()][:-20]),
+            read[threading.get_ident()][-20:],
+        )
+
+    results = together(3, one)
+    alone = trained(None, m=600, micro_batch=10, batch_size=60, epochs=1)
+    assert {result[0] for result in results} == {alone}
+    order = np.random.default_rng([0, 1]).permutation(600)
+    few = {*range(20), *np.linspace(0, 599, loop.FEW).astype(int)}
+    for rank, (_, before, steps) in enumerate(results):
+        assert set(before) <= {*range(200 * rank, 200 * rank + 200), *few}
+        leaves_of_rank = order.reshape(10, 3, 2, 10)[:, rank]
+        assert sorted(np.concatenate(steps)) == sorted(leaves_of_rank.ravel())
+
+
+def test_inputs_in_a_file_give_the_bits_of_inputs_in_memory(tmp_path):
+    """The model has a preprocessing, and the raw inputs have another dtype."""
+    raw = (X[:70] * 16).astype(np.uint8)
+    np.save(tmp_path / "inputs.npy", raw)
+
+    def fitted(U, **options):
+        model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
+        model.preprocessing = Standardise.fit(raw)
+        options = {"batch_size": 30, "epochs": 2, "optimizer": SGD(0.1), "progress": False} | options
+        return digest(model, idl_ref.fit(model, U, Y[:70], validation=(U, Y[:70]), **options))
+
+    mapped = np.load(tmp_path / "inputs.npy", mmap_mode="r")
+    assert fitted(mapped, micro_batch=7) == fitted(raw.astype(np.float64), micro_batch=7)
+    assert fitted(mapped, micro_batch=7) == fitted(raw.tolist(), micro_batch=7)  # read at once
+    assert fitted(mapped, micro_batch=30) == fitted(raw)  # leaves as large as batches
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_rows_that_are_not_finite_are_refused_on_all_ranks(monkeypatch, size):
+    monkeypatch.setattr(rows, "BLOCK", 10)
+    U = X[:70].copy()
+    U[[23, 64], 5] = np.nan, np.inf
+
+    def one(comm):
+        model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
+        with pytest.raises(ValueError, match="NaN or inf in 2 of 70 samples, the first being sample 23") as caught:
+            idl_ref.fit(model, U, Y[:70], micro_batch=7, comm=comm, progress=False)
+        return str(caught.value)
+
+    assert len(set(together(size, one))) == 1
+
+
+@pytest.mark.parametrize(
+    ("U", "message"),
+    [
+        (X[:70, :5], r"U must have shape \(m, p\) with p = 64; got \(70, 5\)"),
+        (X[:70].reshape(70, 8, 8), r"flatten each sample"),
+        (X[:70].astype(complex), "real numbers of at most 64 bits"),
+        (np.ma.masked_array(X[:70], X[:70] > 0.5), "masked"),
+        (X[:0], "at least one sample"),
+    ],
+)
+def test_inputs_of_a_wrong_kind_are_refused_before_the_first_step(U, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        idl_ref.fit(ImplicitModel(64, 10, 12), U, Y[: len(U)], micro_batch=7, progress=False)
+
+
+def test_a_checkpoint_knows_the_inputs_of_a_file(monkeypatch, tmp_path):
+    """Another number of ranks and inputs in memory go on from it, and inputs with one other entry do not."""
+    monkeypatch.setattr(rows, "BLOCK", 10)
+    np.save(tmp_path / "inputs.npy", X[:70])
+    mapped = np.load(tmp_path / "inputs.npy", mmap_mode="r")
+    path, other = str(tmp_path / "checkpoint.npz"), X[:70].copy()
+    other[69, 30] += 1
+
+    def fitted(U, epochs, comm=None):
+        model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
+        options = {"batch_size": 30, "micro_batch": 7, "optimizer": SGD(0.1), "progress": False}
+        return digest(model, idl_ref.fit(model, U, Y[:70], epochs=epochs, checkpoint=path, comm=comm, **options))
+
+    together(3, lambda comm: fitted(mapped, 1, comm))
+    with pytest.raises(ValueError, match="data"):
+        fitted(other, 2)
+    assert set(together(2, lambda comm: fitted(X[:70], 2, comm))) == {fitted(mapped, 2)}

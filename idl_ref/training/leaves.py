@@ -18,6 +18,7 @@ from idl_ref.backends.numpy.trainer import Counts, Step
 from idl_ref.sparse import Sparse
 from idl_ref.training import tree
 from idl_ref.training.ranks import Ranks
+from idl_ref.training.rows import Rows
 from idl_ref.weights import BackwardPass, ForwardPass
 
 PROBE = 64  # So many samples, at most, show whether all ranks compute the same bits.
@@ -73,14 +74,16 @@ class LeafTrainer:
     def __init__(self, trainer: Trainer, micro_batch: int, ranks: Ranks) -> None:
         self.trainer, self.micro_batch, self.ranks = trainer, micro_batch, ranks
 
-    def step(self, U: np.ndarray, T: np.ndarray, weights: np.ndarray | None, chosen: np.ndarray) -> Step:
+    def step(self, U: np.ndarray | Rows, T: np.ndarray, weights: np.ndarray | None, chosen: np.ndarray) -> Step:
         """Take one step with the samples that are `chosen`, of which this rank reads those of its own leaves only.
 
         The arguments, the errors and the result are those of `Trainer.step`; the passes are those of one leaf.
         """
         leaves = -(-len(chosen) // self.micro_batch)
         if leaves <= 1 and self.ranks.size == 1:
-            return self.trainer.step(U, T, weights, chosen)
+            if isinstance(U, np.ndarray):
+                return self.trainer.step(U, T, weights, chosen)
+            return self.trainer.step(*_taken(U, T, weights, chosen))
         layer, kept = self.trainer.layer(), Passes()
 
         def own() -> dict[tree.Node, Sum]:
@@ -109,7 +112,7 @@ class LeafTrainer:
         """Do what the trainer does before the parameters are read."""
         self.trainer.update_host()
 
-    def canary(self, U: np.ndarray, T: np.ndarray, weights: np.ndarray | None) -> str:
+    def canary(self, U: np.ndarray | Rows, T: np.ndarray, weights: np.ndarray | None) -> str:
         """Return a digest of the outputs and of all gradients for the first samples, as this process computes them."""
         some = np.arange(min(len(U), self.micro_batch, PROBE))
         part, forward, _ = self._leaf(self.trainer.layer(), _taken(U, T, weights, some), 1.0)
@@ -129,7 +132,7 @@ class LeafTrainer:
         return Sum(float(value) * share, _gradients(backward), counts), forward, backward
 
 
-def _taken(U: np.ndarray, T: np.ndarray, weights: np.ndarray | None, some: np.ndarray) -> Sequence[Any]:
+def _taken(U: np.ndarray | Rows, T: np.ndarray, weights: np.ndarray | None, some: np.ndarray) -> Sequence[Any]:
     """Return the samples with the given numbers: inputs, targets and weights."""
     return U[some], T[..., some], None if weights is None else weights[some]
 

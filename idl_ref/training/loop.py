@@ -107,6 +107,7 @@ class Training:
         self.model, self.samples, self.validation, self.ranks = model, samples, validation, ranks
         self.plan, self.optimizer = plan, optimizer
         self.history, self.epoch = History(), Epoch()
+        self.sums: tuple[int | None, int | None] = None, None  # checksums of the samples, if there is a checkpoint
         self.best: Snapshot | None = None
         self.best_value, self.best_epoch = math.inf, 0
         self.halvings, self.here, self.limit, self.stopped = 0, 0, math.inf, False
@@ -183,8 +184,8 @@ class Training:
         plan, loss = self.plan, self.plan.loss
         return {
             "model": repr(self.model.settings),
-            "data": self.samples.checksum() if sums else None,
-            "validation data": None if self.validation is None or not sums else self.validation.checksum(),
+            "data": self.sums[0] if sums else None,
+            "validation data": self.sums[1] if sums else None,
             "loss": loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__qualname__),
             "optimizer": repr(self.optimizer),
             "batch_size": plan.batch_size,

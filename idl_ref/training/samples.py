@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +12,15 @@ import numpy as np
 from idl_ref import checks, classes, losses
 from idl_ref.choices import AnyLoss
 from idl_ref.model import ImplicitModel
+from idl_ref.training.ranks import Ranks
+from idl_ref.training.rows import Rows
+from idl_ref.training.tree import share
 
 
 class Samples(NamedTuple):
     """The samples of a training, checked and preprocessed."""
 
-    U: np.ndarray  # (m, p)
+    U: Any  # (m, p), an array, or Rows that are read when they are needed
     T: np.ndarray  # the targets in the form that the loss takes, with m columns
     weights: np.ndarray | None  # (m,), with the mean 1
 
@@ -25,32 +29,47 @@ class Samples(NamedTuple):
         weights = None if self.weights is None else self.weights[chosen]
         return Samples(self.U[chosen], self.T[..., chosen], weights)
 
-    def checksum(self) -> int:
-        """Return a checksum of all entries."""
-        total = 0
+    def look(self, ranks: Ranks, kept: bool, finite: bool = True) -> int | None:
+        """Read inputs that are not read at once, of which each rank has a share, and return a checksum if it is kept.
+
+        If the inputs must be `finite`, others are refused on all ranks.
+        """
+        rows = 0
+        if isinstance(self.U, Rows):
+            own = share(self.U.blocks, ranks.rank, ranks.size)
+            rows = self.U.total(ranks.each(partial(self.U.look, *own)), finite)
+        return self.checksum(rows) if kept else None
+
+    def checksum(self, rows: int = 0) -> int:
+        """Return a checksum of all entries, of which `rows` is that of the inputs if these are not read at once."""
+        total = rows
         for array in self:
-            if array is not None:
+            if isinstance(array, np.ndarray):
                 total = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, total)
         return total
 
 
 def inputs_and_targets(
-    model: ImplicitModel, name: str, U: Any, targets: Any, loss: AnyLoss
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return checked and preprocessed inputs (m, p), and checked targets in the form that the loss takes."""
-    U = model.checked_inputs(name, U)
+    model: ImplicitModel, name: str, U: Any, targets: Any, loss: AnyLoss, by_rows: bool = False
+) -> tuple[Any, np.ndarray]:
+    """Return checked and preprocessed inputs (m, p), and checked targets in the form that the loss takes.
+
+    If `by_rows` is true, inputs in an array are read when they are needed.
+    """
+    checked = model.checked_inputs
+    U = Rows.of(name, U, model.input_dim, checked) if by_rows else checked(name, U)
     targets = classes.encoded(loss, targets, model.classes)
     return U, losses.check_targets(loss, targets, len(U), model.output_dim, model.dtype)
 
 
-def validation_samples(model: ImplicitModel, validation: Any, loss: AnyLoss) -> Samples | None:
+def validation_samples(model: ImplicitModel, validation: Any, loss: AnyLoss, by_rows: bool = False) -> Samples | None:
     """Check validation data before the first epoch, so that an error does not cost the time of an epoch."""
     if validation is None:
         return None
     if not isinstance(validation, (tuple, list)) or len(validation) != 2:
         raise ValueError(f"validation must be a pair (U, targets); got {type(validation).__name__}: pass a tuple.")
     U, targets = validation
-    return Samples(*inputs_and_targets(model, "validation U", U, targets, loss), None)
+    return Samples(*inputs_and_targets(model, "validation U", U, targets, loss, by_rows), None)
 
 
 def training_samples(
@@ -60,12 +79,17 @@ def training_samples(
     loss: AnyLoss,
     sample_weight: Any = None,
     class_weight: Any = None,
+    by_rows: bool = False,
 ) -> Samples:
-    """Check the samples of a training, of which there must be one, and compute their weights."""
-    U, T = inputs_and_targets(model, "U", U, targets, loss)
+    """Check the samples of a training, of which there must be one, and compute their weights.
+
+    If `by_rows` is true, inputs in an array are read later, by `Rows.look`, which checks that they are finite.
+    """
+    U, T = inputs_and_targets(model, "U", U, targets, loss, by_rows)
     if not len(U):
         raise ValueError(f"U must hold at least one sample to train on; got shape {U.shape}: pass samples as rows.")
-    checks.finite("U", U)
+    if isinstance(U, np.ndarray):
+        checks.finite("U", U)
     weights = None if sample_weight is None else checks.weights("sample_weight", sample_weight, len(U))
     if class_weight is not None:
         if loss != "cross_entropy":
