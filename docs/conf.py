@@ -6,7 +6,8 @@ import sys
 from importlib.metadata import distribution
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "interactive")]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "interactive"))
 
 import digit_models
 import lessons
@@ -83,7 +84,8 @@ def copy_mathjax(app, exception):
     shutil.copy(source / Path(MATHJAX).name, target)
 
 
-# --- the page on drawn digits -------------------------------------------------------------------------------------------
+# --- the page on drawn digits -----------------------------------------------------------------------------------------
+
 
 def train_digit_models(app, exception):
     """Train the models that the page on drawn digits runs, and write them into the site."""

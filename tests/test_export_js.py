@@ -83,6 +83,17 @@ def test_hard_models_answer_inside_their_range_and_every_step_is_certified(tmp_p
         assert len(one["trajectory"]) == one["iterations"]
 
 
+def test_an_iteration_that_cycles_in_the_last_digits_is_an_answer(tmp_path):
+    model = ImplicitModel(1, 1, 1, ImplicitFunction, activation="tanh", no_D=True, seed=0, tol=0.0)
+    for name, value in (("A", -0.99), ("B", 1.0), ("C", 1.0)):
+        model.parameters[name][...] = value
+    written = export(model, "js", tmp_path, (-1000, 1000))
+    U = np.random.default_rng(1).uniform(-1, 1, (300, 1)).astype(np.float32)
+    found = predictions(written.files[0], U)
+    assert {one["status"] for one in found} == {"PRECISION_LIMIT"}
+    assert np.abs(outputs(found, 1) - exact(model, U)[0]).max() <= written.plan.error_bound
+
+
 def test_a_certificate_is_near_the_error_where_all_rows_are_equal(tmp_path):
     """With A ≥ 0, equal row sums κ and relu, the error is κ/(1 − κ) times the step: nothing smaller would be true."""
     model = make({"kappa": 0.9, "dtype": "float64", "no_D": True})
@@ -184,6 +195,13 @@ def test_outside_the_range_nothing_is_certified_and_the_iterations_stay_bounded(
     assert (inside["status"], outside["status"]) == ("CONVERGED", "MAX_ITER")
     assert 0.75 * written.plan.iterations <= inside["iterations"] <= outside["iterations"] == written.plan.iterations
     assert inside["error"] < 1e-3
+    model.preprocessing = Standardise(np.zeros(5), np.full(5, 2.0))
+    (path,) = export(model, "js", tmp_path, (np.zeros(5), np.arange(1, 6))).files
+    given = np.array([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5.0001], [0, 0, 0, -1e-9, 0]])
+    found = predictions(path, given, trajectory=True)
+    assert [one["status"] for one in found] == ["CONVERGED"] * 3
+    assert [one["error"] is None for one in found] == [False, True, True]
+    assert [one["trajectory"][0]["error"] is None for one in found] == [False, True, True]
     assert outside["error"] is None
 
 

@@ -1,7 +1,7 @@
 """What the page on drawn digits needs: python docs/interactive/digit_models.py FOLDER
 
-The site calls this while it is built. Three models are trained on the embedded digits, exported by `idl-ref export --to
-js`, and written with fifty test digits to FOLDER/digit-models.js, beside the models themselves and a picture of the page.
+The site calls this while it is built. Three models are trained on the embedded digits, exported to JavaScript, and
+written with fifty test digits to FOLDER/digit-models.js, beside the models themselves and a picture of the page.
 """
 
 import json
@@ -21,7 +21,7 @@ TEST_DIGITS = 50
 
 
 def train(kappa):
-    """A model of 32 hidden units whose ‖A‖∞ is at most κ, without D, so that every output comes from the hidden state."""
+    """A model of 32 hidden units whose ‖A‖∞ is at most κ; it has no D, so that outputs come from the hidden state."""
     x, y, _, _ = idl_ref.datasets.digits()
     model = idl_ref.ImplicitModel(
         64, 10, 32, no_D=True, bias=True, kappa=kappa, tol=1e-8, mitr=3000, dtype="float64", seed=0, backend="numpy"
