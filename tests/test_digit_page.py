@@ -224,6 +224,10 @@ def test_it_fits_and_everyone_can_use_it(visit, width, dark):
     page.wait_for_timeout(200)
     assert one.overflow() == 0
     assert painted(page, "certificates") > 500
+    for part in page.locator("#digit-page *:visible").all():
+        box = part.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
 
 
 def test_it_works_from_a_disk(visit, models, images):
