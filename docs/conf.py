@@ -1,5 +1,6 @@
 """Settings of the site: python -m sphinx -W --keep-going -b html docs docs/_build/html. No page asks the network."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "mathml",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "teaching/labs", "estimators_table.md"]  # the last is a part of estimators.md
@@ -34,8 +36,16 @@ html_title = f"idl_ref {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_favicon = "_static/favicon.svg"
+html_baseurl = os.environ.get("IDL_REF_URL", "")  # where the site will be, such as https://example.org/idl_ref/
+myst_html_meta = {
+    "description": "Implicit Deep Learning: equilibrium models with certificates and exact gradients",
+    "property=og:image": f"{html_baseurl}_static/social.png",
+    "property=og:title": "idl_ref, the reference implementation of Implicit Deep Learning",
+}
 html_show_sourcelink = False
 html_show_sphinx = False
+copybutton_prompt_text = r">>> |\.\.\. |\$ "  # what a reader does not type
+copybutton_prompt_is_regexp = True
 html_math_renderer = "mathml"
 pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
 
@@ -62,6 +72,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "gallery/backreferences",
     "write_computation_times": False,  # the page of computation times loads scripts from the network
     "show_memory": False,
+    "thumbnail_size": (400, 280),
     "download_all_examples": False,
     "min_reported_time": 1e6,
 }
@@ -116,11 +127,40 @@ def link_gallery(app, name, source):
     source[0] = re.sub(example, r"](/gallery/\1.rst)", source[0])
 
 
-def wrap_figures(app, page, template, context, doctree):
-    """Put each figure of the gallery, which may be wider than a phone, into a box that scrolls."""
-    if context.get("body"):
-        figure = r"<img [^>]*sphx-glr-single-img[^>]*>"
-        context["body"] = re.sub(figure, r'<div class="figure">\g<0></div>', context["body"])
+def write_indexes(app, exception):
+    """Write llms.txt, a plain list of all pages, and sitemap.xml if the address of the site is known."""
+    if exception is not None or app.builder.format != "html":
+        return
+    titles = {name: title.astext() for name, title in sorted(app.env.titles.items())}
+    lines = [f"- [{title}]({html_baseurl}{name}.html)" for name, title in titles.items()]
+    text = f"# idl_ref\n\nThe reference implementation of Implicit Deep Learning. All pages:\n\n{chr(10).join(lines)}\n"
+    Path(app.outdir, "llms.txt").write_text(text, encoding="utf-8")
+    if html_baseurl:
+        places = "".join(f"<url><loc>{html_baseurl}{name}.html</loc></url>" for name in titles)
+        head = '<?xml version="1.0" encoding="UTF-8"?><urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'
+        Path(app.outdir, "sitemap.xml").write_text(f"{head}{places}</urlset>\n", encoding="utf-8")
+
+
+CODE = re.compile(r'<div class="highlight-Python notranslate">.*?</pre></div>\s*</div>', re.S)
+
+
+def figures_first(app, page, template, context, doctree):
+    """Put each figure of the gallery into a box that scrolls, and before its script, which is folded."""
+    body = context.get("body")
+    if not body:
+        return
+    figure = r"<img [^>]*sphx-glr-single-img[^>]*>"
+    body = re.sub(figure, r'<div class="figure">\g<0></div>', body)
+    if page.startswith("gallery/") and (first := CODE.search(body)):
+        figures = re.findall(rf'<div class="figure">{figure}</div>', body)
+        for each in figures:
+            body = body.replace(each, "")
+        shown = "".join(figures[:1])
+        body = body[: first.start()] + shown + body[first.start() :]
+        fold = '<details class="script"><summary>The script</summary>{}</details>{}'
+        pieces = iter([*figures[1:]])
+        body = CODE.sub(lambda block: fold.format(block.group(), next(pieces, "")), body)
+    context["body"] = body
 
 
 def escape_bars(app, what, name, obj, options, lines):
@@ -131,8 +171,9 @@ def escape_bars(app, what, name, obj, options, lines):
 
 def setup(app):
     app.connect("build-finished", finish_pages)
+    app.connect("build-finished", write_indexes)
     app.connect("build-finished", train_digit_models)
     app.connect("build-finished", drop_back_links)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", link_gallery)
-    app.connect("html-page-context", wrap_figures)
+    app.connect("html-page-context", figures_first)

@@ -99,14 +99,6 @@ def test_tests_on_the_map_exist(test, path):
 # --- the site: built in CI, checked by docs/check_site.py -------------------------------------------------------------
 
 
-@pytest.fixture
-def docs_modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS))
-    yield importlib.import_module
-    for name in ("check_site", "lessons"):
-        sys.modules.pop(name, None)
-
-
 def test_the_gallery_knows_every_example(docs_modules):
     lessons = docs_modules("lessons")
     assert sorted(lessons.ORDER + lessons.LEFT_OUT) == [example.stem for example in EXAMPLES]
