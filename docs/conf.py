@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import course
 import lessons
 
 import idl_ref
@@ -22,7 +23,12 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "teaching/labs", "estimators_table.md"]  # the last is a part of estimators.md
+exclude_patterns = [
+    "_build",
+    "teaching/labs",
+    "teaching/solutions",
+    "estimators_table.md",
+]  # the last is a part of estimators.md
 default_role = "py:obj"
 
 # --- pages ------------------------------------------------------------------------------------------------------------
@@ -63,6 +69,14 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "min_reported_time": 1e6,
 }
+
+# --- course -----------------------------------------------------------------------------------------------------------
+
+
+def write_downloads(app):
+    """Write what readers of the course download, before pages link to it."""
+    course.write_downloads(course.TEACHING / "downloads")
+
 
 # --- formulas ---------------------------------------------------------------------------------------------------------
 
@@ -108,6 +122,7 @@ def escape_bars(app, what, name, obj, options, lines):
 
 
 def setup(app):
+    app.connect("builder-inited", write_downloads)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", drop_back_links)
     app.connect("autodoc-process-docstring", escape_bars)

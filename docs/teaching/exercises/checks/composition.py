@@ -49,6 +49,8 @@ def in_units(f):
         A, B, C, _ = new = _model(f(model, d), [(3, 3), (3, 2), (2, 3), (2, 2)])
         X = states(model[0], model[1] @ INPUTS)
         near(
-            np.maximum(A @ (X / d[:, None]) + B @ INPUTS, 0), X / d[:, None], "x/d is not its equilibrium: A′ = D⁻¹ A D"
+            np.maximum(A @ (X / d[:, None]) + B @ INPUTS, 0),
+            X / d[:, None],
+            "x/d is not its equilibrium: A′ᵢⱼ = Aᵢⱼ dⱼ/dᵢ",
         )
         near(C @ (X / d[:, None]) + new[3] @ INPUTS, _output(model, INPUTS), "the outputs changed: C has to take d in")
