@@ -39,6 +39,7 @@ html_theme = "furo"
 html_title = f"idl_ref {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_show_sphinx = False
 pygments_style, pygments_dark_style = "tango", "monokai"
@@ -115,6 +116,12 @@ def wrap_figures(app, page, template, context, doctree):
         context["body"] = re.sub(figure, r'<div class="figure">\g<0></div>', context["body"])
 
 
+def name_levels(app, page, template, context, doctree):
+    """Tell the level of the headings in the sidebar, which a screen reader needs and the theme leaves out."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
 def escape_bars(app, what, name, obj, options, lines):
     """Escape the bars of |A| in docstrings, which would be a substitution in reStructuredText."""
     code = (">>>", "...", "|")
@@ -128,3 +135,4 @@ def setup(app):
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", link_gallery)
     app.connect("html-page-context", wrap_figures)
+    app.connect("html-page-context", name_levels, priority=900)  # after the theme

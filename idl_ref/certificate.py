@@ -227,7 +227,7 @@ class Certifier:
 
     @cached_property
     def sizes(self) -> fac.Factors:
-        """|F₁|, |F₂|, … in double precision, which only the columns need that end where rounding stops them."""
+        """The absolute values of the factors in double precision, for columns that end where rounding stops them."""
         return tuple(np.abs(F).astype(np.float64) for F in self.factors)
 
     def kappa(self, S: np.ndarray | None, m: int) -> np.ndarray:

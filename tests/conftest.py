@@ -1,5 +1,6 @@
-"""This file has the settings of Hypothesis, and the table of the backends with which the solver tests run."""
+"""This file has the settings of Hypothesis, the table of the backends, and a browser for the built site."""
 
+import functools
 import os
 import sys
 from importlib.util import find_spec
@@ -76,6 +77,31 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="not for the CUDA twin on the CPU"))
         if CUDA == "sim":  # np.errstate does not apply to simulated threads, so that an overflow there gives a warning.
             item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Start Chromium, and serve the built site: a function that takes the options of `browser.Visit` to a visit."""
+    import browser
+
+    if reason := browser.missing():
+        pytest.skip(reason)
+    with browser.served() as address, browser.started() as process:
+        yield functools.partial(browser.Visit, process, address)
+
+
+@pytest.fixture
+def visit(chromium):
+    """Return a function that begins a visit of the site; nothing may go wrong until the end of the test."""
+    visits = []
+
+    def begin(**options):
+        visits.append(chromium(**options))
+        return visits[-1]
+
+    yield begin
+    for each in visits:
+        each.close()
 
 
 @pytest.fixture(autouse=True)
