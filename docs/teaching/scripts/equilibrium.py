@@ -12,7 +12,7 @@ from idl_ref import SolveOptions, solve_equilibrium
 # %%
 # One neuron. The iteration x ← φ(a x + z) with φ = relu, from x = 0, for five pairs (a, z).
 
-for a, z in [(0.5, 1), (-0.5, 1), (2, -1), (2, 1), (-2, 1)]:
+for a, z in [(0.5, 1), (-0.5, 1), (1.5, -1), (1.5, 1), (-1.5, 1)]:
     x, path = 0.0, [0.0]
     for _ in range(5):
         x = max(a * x + z, 0)

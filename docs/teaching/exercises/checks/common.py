@@ -39,11 +39,12 @@ def near(answer, truth, otherwise, tol=1e-9):
         raise Wrong(f"it should return numbers, but returns {answer!r}") from None
     if answer.shape != truth.shape:
         raise Wrong(f"the answer has the shape {answer.shape}, but {truth.shape} is asked for")
+    within = tol * np.maximum(1, np.abs(np.where(np.isfinite(truth), truth, 0)))  # inf is right for inf alone
     with np.errstate(invalid="ignore"):  # inf − inf, which the first comparison has answered
-        equal = (answer == truth) | (np.abs(answer - truth) <= tol * np.maximum(1, np.abs(truth)))
+        equal = (answer == truth) | (np.abs(answer - truth) <= within)
     if not equal.all():
         where = tuple(int(i) for i in np.argwhere(~equal)[0])
-        entry = f"entry {where} is" if where else "it is"
+        entry = f"entry {where if len(where) > 1 else where[0]} is" if where else "it is"
         raise Wrong(f"{otherwise} ({entry} {answer[where]:.9g}, and should be {truth[where]:.9g})")
 
 
@@ -73,10 +74,10 @@ def solve(M, B):
     return np.array([[float(v) for v in row[n:]] for row in rows]).reshape(np.shape(B))
 
 
-def states(A, Z):
+def states(A, Z, steps=500):
     """The X = max(A X + Z, 0) with ‖A‖∞ ≤ 0.9, by so many steps that no more than rounding is missing."""
     X = np.zeros_like(Z, dtype=float)
-    for _ in range(500):
+    for _ in range(steps):
         X = np.maximum(A @ X + Z, 0)
     return X
 

@@ -21,7 +21,7 @@ def equilibria(f):
         answer = f(float(a), float(z))
         if not isinstance(answer, list) or len(answer) != len(truth):
             count = len(answer) if isinstance(answer, list) else f"no list but {answer!r}"
-            raise Wrong(f"for a = {a} and z = {z} there are {len(truth)} equilibria, and it returns {count}")
+            raise Wrong(f"for a = {a} and z = {z} the number of equilibria is {len(truth)}, and it returns {count}")
         near(answer, sorted(map(float, truth)), f"for a = {a} and z = {z}, this is no equilibrium, or out of order")
 
 

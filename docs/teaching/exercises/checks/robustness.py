@@ -42,7 +42,7 @@ def radius(f):
 
 
 def attack(f):
-    u, gradient = np.array([0.05, 0.5, 0.95, 0.5]), np.array([-2.0, 0.125, 1.0, 0.0])
+    u, gradient = np.array([0.05, 0.5, 0.95, 0.5]), np.array([-2.0, 1.5, 0.125, 0.0])
     answer = np.asarray(f(gradient, u, 0.1), float)
     if answer.shape != u.shape:
         raise Wrong(f"u′ has the shape {answer.shape}, but {u.shape} is asked for")
