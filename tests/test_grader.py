@@ -100,7 +100,7 @@ WRONG = [  # lesson, exercise, what a student writes in the place of the right t
     ("solvers", "newton", "S[:, None] * A, S * z", "A * S, S * z", "x = max(A x + z, 0) holds only up to"),
     ("certificates", "error_bound", "residual / (1 - kappa)", "residual", "the residual is 1/4"),
     ("certificates", "error_bound", " if kappa < 1 else np.full(Z.shape[1], np.inf)", "", "inf"),
-    ("certificates", "error_bound", "np.abs(A).sum(axis=1).max()", "max(abs(np.linalg.eigvals(A)))", "column by column"),
+    ("certificates", "error_bound", "np.abs(A).sum(axis=1).max()", "max(abs(np.linalg.eigvals(A)))", "by column"),
     ("certificates", "error_bound", ".max(axis=0)", ".mean(axis=0)", "bound"),
     ("certificates", "entrywise", "np.eye(n) - np.abs(A), r)", "np.eye(n) - A, r)", "(1/2, 1/2)"),
     ("certificates", "entrywise", "if v.min() <= 0:", "if False:", "Perron root is above 1"),

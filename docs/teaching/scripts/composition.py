@@ -30,8 +30,8 @@ second.parameters["B"] *= 10
 both = second @ first
 U = np.random.default_rng(0).standard_normal((5, 2))
 print("the same outputs:", np.allclose(both(U), second(first(U)), atol=1e-9))
-print(f"norm above 1: {norm_inf(both.effective()['A']) > 1}, "
-      f"after rescaling below: {norm_inf(rescale(both).effective()['A']) < 1}")  # fmt: skip
+print("norm of the composition above 1:", norm_inf(both.effective()["A"]) > 1)
+print("after rescaling below 1:", norm_inf(rescale(both).effective()["A"]) < 1)
 
 # %%
 # A loop: u = v + K y around x = relu(x/2 + u), y = x. It is x = relu((1/2 + K) x + v), and well posed for K < 1/2.
