@@ -1,9 +1,7 @@
 """Settings of the site: python -m sphinx -W --keep-going -b html docs docs/_build/html. No page asks the network."""
 
 import re
-import shutil
 import sys
-from importlib.metadata import distribution
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -19,16 +17,12 @@ extensions = [
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
+    "mathml",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = [
-    "_build",
-    "teaching/labs",
-    "teaching/solutions",
-    "estimators_table.md",
-]  # the last is a part of estimators.md
+# estimators_table.md is a part of estimators.md
+exclude_patterns = ["_build", "teaching/labs", "teaching/solutions", "estimators_table.md"]
 default_role = "py:obj"
 
 # --- pages ------------------------------------------------------------------------------------------------------------
@@ -42,7 +36,8 @@ html_css_files = ["site.css"]
 html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_show_sphinx = False
-pygments_style, pygments_dark_style = "tango", "monokai"
+html_math_renderer = "mathml"
+pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
 
 # --- API --------------------------------------------------------------------------------------------------------------
 
@@ -79,21 +74,32 @@ def write_downloads(app):
     course.write_downloads(course.TEACHING / "downloads")
 
 
-# --- formulas ---------------------------------------------------------------------------------------------------------
+# --- what the theme leaves out ----------------------------------------------------------------------------------------
 
-MATHJAX = "mathjax/tex-chtml.js"  # copied from a package when the site is built, so that pages need no network
-mathjax_path = MATHJAX
+FINISHED = {  # for readers who listen, or have no mouse
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="This page">',
+    '<aside class="toc-drawer no-toc">': '<aside class="toc-drawer no-toc" aria-label="This page">',
+    # Blocks, tables and figures may be wider than a phone; with the focus, they scroll by the arrow keys.
+    "<pre>": '<pre tabindex="0">',
+    '<table class="docutils': '<table tabindex="0" class="docutils',
+    "<p><img ": '<p tabindex="0"><img ',
+    '<figure class="': '<figure tabindex="0" class="',
+    '<div class="figure">': '<div tabindex="0" class="figure">',
+    '<div id="search-results">': '<h1>Search</h1><div id="search-results">',
+}
 
 
-def copy_mathjax(app, exception):
-    """Copy MathJax and its fonts into the site."""
+def finish_pages(app, exception):
+    """Complete the pages as FINISHED says."""
     if exception is not None or app.builder.format != "html":
         return
-    package = Path(distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline"))
-    source, target = package / "static" / "mathjax", Path(app.outdir) / "_static" / "mathjax"
-    fonts = "output/chtml/fonts/woff-v2"
-    shutil.copytree(source / fonts, target / fonts, dirs_exist_ok=True)
-    shutil.copy(source / Path(MATHJAX).name, target)
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for left_out, complete in FINISHED.items():
+            text = text.replace(left_out, complete)
+        page.write_text(text, encoding="utf-8")
 
 
 def drop_back_links(app, exception):
@@ -116,12 +122,6 @@ def wrap_figures(app, page, template, context, doctree):
         context["body"] = re.sub(figure, r'<div class="figure">\g<0></div>', context["body"])
 
 
-def name_levels(app, page, template, context, doctree):
-    """Tell the level of the headings in the sidebar, which a screen reader needs and the theme leaves out."""
-    tree = context.get("furo_navigation_tree", "")
-    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
-
-
 def escape_bars(app, what, name, obj, options, lines):
     """Escape the bars of |A| in docstrings, which would be a substitution in reStructuredText."""
     code = (">>>", "...", "|")
@@ -130,9 +130,8 @@ def escape_bars(app, what, name, obj, options, lines):
 
 def setup(app):
     app.connect("builder-inited", write_downloads)
-    app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", finish_pages)
     app.connect("build-finished", drop_back_links)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", link_gallery)
     app.connect("html-page-context", wrap_figures)
-    app.connect("html-page-context", name_levels, priority=900)  # after the theme
