@@ -199,7 +199,7 @@ BOARD = {  # What a page says, and whether fractions agree.
     ],
     "training": [
         (
-            r"softmax is $(3/4, 1/4)$, $\ell = \ln 4$, and $G_Y = (3/4, -3/4)$",
+            r"softmax is $(3/4, 1/4)$, $\ell = \ln\,4$, and $G_Y = (3/4, -3/4)$",
             [Q(3, 4), Q(1, 4) - 1] == [Q(3, 4), -Q(3, 4)],
         ),
         (r"= \begin{pmatrix} -1/8 & -1/8 \\ 1/2 & 1/2 \end{pmatrix}", HALF * (1 - Q(5, 4)) == -Q(1, 8)),
