@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "interactive"))
 
 import course
+import digit_models
 import lessons
 
 import idl_ref
@@ -102,6 +104,15 @@ def finish_pages(app, exception):
         page.write_text(text, encoding="utf-8")
 
 
+# --- the page on drawn digits -----------------------------------------------------------------------------------------
+
+
+def train_digit_models(app, exception):
+    """Train the models that the page on drawn digits runs, and write them into the site."""
+    if exception is None and app.builder.format == "html":
+        digit_models.write(Path(app.outdir, "_static", "interactive"))
+
+
 def drop_back_links(app, exception):
     """Remove the links from source pages back to the API: they use module names under which nothing is documented."""
     for page in Path(app.outdir, "_modules").rglob("*.html"):
@@ -131,6 +142,7 @@ def escape_bars(app, what, name, obj, options, lines):
 def setup(app):
     app.connect("builder-inited", write_downloads)
     app.connect("build-finished", finish_pages)
+    app.connect("build-finished", train_digit_models)
     app.connect("build-finished", drop_back_links)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("source-read", link_gallery)
