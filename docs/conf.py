@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "interactive"))
 
+import course
 import digit_models
 import lessons
 
@@ -24,7 +25,8 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "teaching/labs", "estimators_table.md"]  # the last is a part of estimators.md
+# estimators_table.md is a part of estimators.md
+exclude_patterns = ["_build", "teaching/labs", "teaching/solutions", "estimators_table.md"]
 default_role = "py:obj"
 
 # --- pages ------------------------------------------------------------------------------------------------------------
@@ -76,6 +78,14 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "min_reported_time": 1e6,
 }
+
+# --- course -----------------------------------------------------------------------------------------------------------
+
+
+def write_downloads(app):
+    """Write what readers of the course download, before pages link to it."""
+    course.write_downloads(course.TEACHING / "downloads")
+
 
 # --- what the theme leaves out ----------------------------------------------------------------------------------------
 
@@ -170,6 +180,7 @@ def escape_bars(app, what, name, obj, options, lines):
 
 
 def setup(app):
+    app.connect("builder-inited", write_downloads)
     app.connect("build-finished", finish_pages)
     app.connect("build-finished", write_indexes)
     app.connect("build-finished", train_digit_models)

@@ -6,7 +6,7 @@ import re
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
-BAR = re.compile(r'<mo(?: fence="false")? stretchy="false">(&#x0007C;|&#x02016;)</mo>')
+BAR = re.compile(r'<mo(?: fence="false")?(?: stretchy="false")?>(&#x0007C;|&#x02016;)</mo>')
 
 
 def mathml(latex, display):

@@ -98,11 +98,11 @@ def main():
         save(figure, STATIC / "interactive" / f"{function.__name__}.svg")
     figure, (words, picture) = plt.subplots(1, 2, figsize=(12, 6.3), layout="constrained")
     words.axis("off")
-    words.text(0, 0.72, "idl_ref", fontsize=52)
+    words.text(0.06, 0.72, "idl_ref", fontsize=52)
     words.text(
         0, 0.5, "Implicit Deep Learning:\nanswers that say how far\nfrom the truth they are", fontsize=26, va="center"
     )
-    words.text(0, 0.2, "X = φ(A X + B U)\nŶ = C X + D U", fontsize=28)
+    words.text(0.06, 0.2, "X = φ(A X + B U)\nŶ = C X + D U", fontsize=28)
     picture.set_aspect("equal")
     cobweb(picture)
     save(figure, STATIC / "social.png")

@@ -104,6 +104,13 @@ def test_the_gallery_knows_every_example(docs_modules):
     assert sorted(lessons.ORDER + lessons.LEFT_OUT) == [example.stem for example in EXAMPLES]
 
 
+@pytest.mark.parametrize("formula", ["|A|^2 z", r"\|A\|^2 z", r"\lvert A\rvert^2 z", r"\lVert A\rVert^2 z"])
+def test_bars_stand_close_to_what_they_enclose(docs_modules, formula):
+    pytest.importorskip("latex2mathml", reason="needs the extra docs")
+    bars = re.findall(r"<mo([^>]*)>&#x(?:0007C|02016);</mo>", docs_modules("mathml").mathml(formula, "inline"))
+    assert bars == [' stretchy="false" lspace="0" rspace="0"'] * 2
+
+
 WHOLE = '<link rel="stylesheet" href="a.css"><h1 id="top">One</h1><a href="#top">up</a><a href="b.html#two">two</a>'
 
 
