@@ -3,7 +3,8 @@
 The models have κ up to 0.999, cycles in the last digits, rows of very different size, A outside the ball with a Perron
 root below 1, and any tolerance. As a program, the file counts the samples that fail and compares errors with bounds:
 
-    python tests/hard_exports.py --models 600 --samples 10000 --targets c numpy onnx js
+    python tests/hard_exports.py --models 600 --samples 10000 --targets c numpy onnx
+    python tests/hard_exports.py --models 100 --samples 40 --targets js
 """
 
 import argparse

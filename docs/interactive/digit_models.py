@@ -75,13 +75,15 @@ def picture(models, path):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    u, model = idl_ref.datasets.digits()[2][0], models[0.9]
+    u, model = idl_ref.datasets.digits()[2][23], models[0.9]  # the digit with which the page begins
     figure, axes = plt.subplots(2, 2, figsize=(7.2, 5.4), layout="constrained", height_ratios=(1, 1))
     axes[0, 0].imshow(u.reshape(8, 8), cmap="Greys")
     axes[0, 0].set(title="a test digit", xticks=[], yticks=[])
     X = steps(model, u)
     axes[0, 1].imshow(X.T, aspect="auto", cmap="Blues", extent=(0.5, len(X) + 0.5, 32, 0))
-    axes[0, 1].set(title="the hidden state after each step", xlabel="step", ylabel="unit")
+    axes[0, 1].set(
+        title="the hidden state after each step", xlabel="step", ylabel="unit", xticks=range(1, len(X) + 1, 3)
+    )
     for kappa, other in models.items():
         X = steps(other, u)
         axes[1, 0].semilogy(range(1, len(X)), np.abs(X[:-1] - X[-1]).max(axis=1), label=f"κ = {kappa}")

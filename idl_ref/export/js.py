@@ -40,8 +40,12 @@ function read(text, Numbers = {Numbers}) {{
 
 // y + W x, added up in double precision.
 function addProduct(W, x, y) {{
-  const sums = Float64Array.from(y);
-  for (let i = 0, k = 0; i < sums.length; i++) for (let j = 0; j < x.length; j++, k++) sums[i] += W[k] * x[j];
+  const sums = new Float64Array(y.length);
+  for (let i = 0, k = 0; i < y.length; i++) {{
+    let sum = y[i];
+    for (let j = 0; j < x.length; j++) sum += W[k++] * x[j];
+    sums[i] = sum;
+  }}
   return sums;
 }}
 
