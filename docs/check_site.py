@@ -24,7 +24,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.links, self.fetched, self.ids, self.words, self.formulas = [], [], set(), [], 0
+        self.links, self.fetched, self.ids, self.words = [], [], set(), []
         self.within = []  # the open tags of code, scripts and formulas, whose text is not prose
         self.feed(text)
 
@@ -37,8 +37,7 @@ class Page(HTMLParser):
         if tag in FETCHED and FETCHED[tag] in found and found.get("rel") not in ("index", "search", "next", "prev"):
             self.fetched.append(found[FETCHED[tag]])
         self.fetched += [part.split()[0] for part in found.get("srcset", "").split(",") if part]
-        formula = "math" in (found.get("class") or "").split()
-        self.formulas += formula
+        formula = tag == "math"
         if tag in ("script", "style", "code", "pre") or formula or self.within:
             self.within.append(tag)
         if "system-message" in (found.get("class") or ""):
@@ -72,8 +71,6 @@ def problems(site, names=()):
         for pattern in (r"docutils system message", r"\$\$?[^$ ]+\$", r"\{(?:py:\w+|doc|ref)\}"):
             if found := re.search(pattern, text):
                 yield f"{where}: not rendered: {found.group()}"
-        if page.formulas and not any("mathjax" in link for link in page.fetched):
-            yield f"{where}: has formulas and no MathJax"
     for sheet in site.rglob("*.css"):
         for address in re.findall(r"(?:url\(|@import )[\"']?(https?:[^\"')]+)", sheet.read_text(encoding="utf-8")):
             yield f"{sheet.relative_to(site)}: loads {address} from the network"

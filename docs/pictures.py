@@ -1,8 +1,10 @@
-"""Draw the pictures that stand in the place of the pages that move, where there is no JavaScript.
+"""Draw the pictures that stand in the place of the pages that move, where there is no JavaScript, and those of doors.
 
-Usage: python docs/pictures.py, which writes docs/_static/interactive/*.svg
+Usage: python docs/pictures.py, which writes docs/_static/interactive/*.svg, docs/_static/door_*.svg, and
+docs/_static/social.png, which other sites show beside a link
 """
 
+import tempfile
 from pathlib import Path
 
 import matplotlib
@@ -12,9 +14,12 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+import idl_ref
+from idl_ref.conformance.bugs import KINDS
+from idl_ref.export import export
 from idl_ref.wellposed import project_rows, scale_to_norm
 
-FOLDER = Path(__file__).parent / "_static" / "interactive"
+STATIC = Path(__file__).parent / "_static"
 
 
 def cobweb(axes):
@@ -61,6 +66,28 @@ def projection(axes):
     axes.legend(frameon=False)
 
 
+def verify(axes):
+    """Draw how many planted bugs of each kind the conformance kit finds."""
+    counts = {kind: len(module.BUGS) for kind, module in KINDS.items()}
+    axes.barh(list(counts), list(counts.values()), color="C0")
+    axes.invert_yaxis()
+    axes.set(xlabel="planted bugs that are found")
+
+
+def deploy(axes):
+    """Draw the size of the files in which a model of the digits leaves the library."""
+    model, sizes = idl_ref.ImplicitModel(64, 10, 64, bias=True, seed=0), {}
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/model.npz")
+        sizes["model.npz"] = Path(folder, "model.npz").stat().st_size
+        for kind, name in (("c", "C99"), ("js", "JavaScript"), ("numpy", "NumPy")):
+            files = export(model, kind, Path(folder, kind), (0.0, 1.0)).files
+            sizes[name] = sum(file.stat().st_size for file in files)
+    axes.barh(list(sizes), [size / 1000 for size in sizes.values()], color="C0")
+    axes.invert_yaxis()
+    axes.set(xlabel="kilobytes, 64 hidden units")
+
+
 def main():
     """Write all pictures."""
     plt.rcParams.update({"svg.hashsalt": "idl_ref", "font.size": 12})
@@ -68,7 +95,26 @@ def main():
         figure, axes = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
         axes.set_aspect("equal")
         function(axes)
-        figure.savefig(FOLDER / f"{function.__name__}.svg", metadata={"Date": None}, dpi=100)
+        save(figure, STATIC / "interactive" / f"{function.__name__}.svg")
+    figure, (words, picture) = plt.subplots(1, 2, figsize=(12, 6.3), layout="constrained")
+    words.axis("off")
+    words.text(0.06, 0.72, "idl_ref", fontsize=52)
+    words.text(
+        0, 0.5, "Implicit Deep Learning:\nanswers that say how far\nfrom the truth they are", fontsize=26, va="center"
+    )
+    words.text(0.06, 0.2, "X = φ(A X + B U)\nŶ = C X + D U", fontsize=28)
+    picture.set_aspect("equal")
+    cobweb(picture)
+    save(figure, STATIC / "social.png")
+    for function in (verify, deploy):
+        figure, axes = plt.subplots(figsize=(4.4, 3.4), layout="constrained")
+        function(axes)
+        save(figure, STATIC / f"door_{function.__name__}.svg")
+
+
+def save(figure, path):
+    """Write a figure, with the same bytes each time."""
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=100)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ AnyLoss = Loss | LossFunction
 Schedule = Literal["constant", "cosine"]
 TwinName = Literal["numpy", "numba", "cuda"]
 Backend = Literal["auto", TwinName]
-Target = Literal["numpy", "c", "onnx"]
+Target = Literal["numpy", "c", "onnx", "js"]
 # Python's float is float64. A dtype that is neither float32 nor float64 is refused when the program runs.
 Dtype = Literal["float32", "float64"] | type[np.float32] | type[np.float64] | type[float] | np.dtype[Any]
 

@@ -1,6 +1,7 @@
 """This file has the settings of Hypothesis, the table of the backends, and a browser for the built site."""
 
 import functools
+import importlib
 import os
 import sys
 from importlib.util import find_spec
@@ -102,6 +103,17 @@ def visit(chromium):
     yield begin
     for each in visits:
         each.close()
+
+
+@pytest.fixture
+def docs_modules(monkeypatch):
+    """Return the function that imports a module of docs by its name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "docs"))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__).parent.name == "docs":
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ The models have κ up to 0.999, cycles in the last digits, rows of very differen
 root below 1, and any tolerance. As a program, the file counts the samples that fail and compares errors with bounds:
 
     python tests/hard_exports.py --models 600 --samples 10000 --targets c numpy onnx
+    python tests/hard_exports.py --models 100 --samples 40 --targets js
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import js_export_backend
 import numpy as np
 from c_export_backend import COMPILER
 from strategies import ACTIVATIONS
@@ -143,6 +145,8 @@ def outputs(folder, to, made, U):
     """Return the outputs of an export, with NaN in the rows of samples that failed."""
     if to == "numpy":
         return imported(folder).predict(U)
+    if to == "js":
+        return js_export_backend.outputs(js_export_backend.predictions(folder / "model.mjs", U), made.sizes[2])
     if to == "onnx":
         import onnxruntime
 

@@ -194,7 +194,7 @@ def test_an_activation_touches_these_files_and_no_others(tmp_path):
             outputs.append(model(U))
         assert abs(outputs[0] - outputs[1]).max() < 1e-10
         assert not np.array_equal(outputs[0], idl_ref.ImplicitModel(4, 3, 9, dtype="float64", seed=0)(U))
-        for to in ("c", "numpy") + (("onnx",) if importlib.util.find_spec("onnx") else ()):
+        for to in ("c", "numpy", "js") + (("onnx",) if importlib.util.find_spec("onnx") else ()):
             export(model, to, f"out-{to}")
         spec = importlib.util.spec_from_file_location("predict", "out-numpy/predict.py")
         predict = importlib.util.module_from_spec(spec)

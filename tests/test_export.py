@@ -362,7 +362,7 @@ def test_refusals(tmp_path, to):
     model.parameters["C"][0, 0] = np.inf
     with pytest.raises(ValueError, match="C must be finite to be exported"):
         export(model, to, tmp_path)
-    with pytest.raises(ValueError, match="to must be one of 'numpy', 'c', 'onnx'; got 'tflite'"):
+    with pytest.raises(ValueError, match="to must be one of 'numpy', 'c', 'onnx', 'js'; got 'tflite'"):
         export(model, "tflite", tmp_path)
     assert list(tmp_path.iterdir()) == []
 

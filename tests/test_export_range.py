@@ -2,12 +2,14 @@
 
 import ctypes
 import json
+import re
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from c_export_backend import COMPILER
 from hard_exports import compiled, exact, outputs, trial
+from js_export_backend import NODE
 from test_export import imported
 
 from idl_ref import ImplicitFunction, ImplicitModel
@@ -18,6 +20,7 @@ TARGETS = [
     pytest.param("c", marks=pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")),
     "numpy",
     pytest.param("onnx", marks=pytest.mark.skipif(not find_spec("onnxruntime"), reason="onnxruntime is missing")),
+    pytest.param("js", marks=pytest.mark.skipif(NODE is None, reason="Node.js is not installed")),
 ]
 
 
@@ -173,6 +176,9 @@ def test_the_labels_of_the_outputs_are_exported(tmp_path, to, labels):
 
         (prop,) = onnx.load(tmp_path / "model.onnx").metadata_props
         found = json.loads(prop.value)
+    elif to == "js":
+        text = (tmp_path / "model.mjs").read_text(encoding="utf-8")
+        found = json.loads(re.search("^export const CLASSES = (.*);", text, re.M)[1])
     else:
         strings = (ctypes.c_char_p * 3).in_dll(compiled(tmp_path, "my"), "my_classes")
         found, labels = [text.decode() for text in strings], [str(label) for label in labels]
@@ -207,7 +213,7 @@ def test_a_model_that_needs_too_many_iterations_is_refused_with_their_number(tmp
         (of(0.99), (0, 1e37), r"numbers must stay below 8\.5e[+]37 inside the range .*; the bound is 2\.0e[+]39"),
     ],
 )
-@pytest.mark.parametrize("to", ["c", "numpy", "onnx"])
+@pytest.mark.parametrize("to", ["c", "numpy", "onnx", "js"])
 def test_constants_that_the_dtype_cannot_hold_are_refused(tmp_path, to, model, bounds, message):
     with pytest.raises(ValueError, match=message):
         export(model, to, tmp_path, bounds)

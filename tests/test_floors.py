@@ -266,6 +266,7 @@ FLOORS = {
     "export.majorant": 25,
     "export.plan": 26,
     "export.c_text": 26,
+    "export.js": 27,
     "export.numpy": 27,
     "export.c": 27,
     "export.onnx": 27,

@@ -278,7 +278,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         ImplicitModel(3, 2, 5, f=ImplicitFunctionMonotone, is_low_rank=True, rank=2)
     with pytest.raises(ValueError, match="straight_through needs an f that maps A into a ball"):
         ImplicitModel(3, 2, 5, f=ImplicitFunctionMonotone, straight_through=True)
-    for to in ("numpy", "c", "onnx"):
+    for to in ("numpy", "c", "onnx", "js"):
         with pytest.raises(ValueError, match=r"its state is unique \(monotone\).*Picard.*model\.freeze\(\)"):
             idl_ref.export.export(model_of(), to, tmp_path)
     idl_ref.export.export(model_of(scale=0.5), "numpy", tmp_path)  # This one contracts, whatever its f is.

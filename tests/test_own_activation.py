@@ -234,7 +234,7 @@ def test_other_backends_refuse_it_by_name(backend):
         solve_equilibrium([[0.5]], [[1.0]], activation=ARCTAN, backend=backend)
 
 
-@pytest.mark.parametrize("to", ["numpy", "c", "onnx"])
+@pytest.mark.parametrize("to", ["numpy", "c", "onnx", "js"])
 def test_exports_refuse_it_by_name_before_they_write(tmp_path, to):
     with pytest.raises(ValueError, match=r"got the activation 'arctan' of your own: serve this one in Python"):
         export.export(ImplicitModel(4, 3, 9, activation=ARCTAN, seed=0), to, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Export a trained model as NumPy, C99 or ONNX code that runs without this library; and the command `export`."""
+"""Export a trained model as NumPy, C99, ONNX or JavaScript that runs without this library; the command `export`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def export(
     Parameters
     ----------
     model : ImplicitModel
-    to : {"numpy", "c", "onnx"}
-        "numpy" writes predict.py and weights.npz, "c" writes idl_model.h and idl_model.c, "onnx" writes model.onnx.
+    to : {"numpy", "c", "onnx", "js"}
+        "numpy" writes predict.py and weights.npz, "c" writes idl_model.h and idl_model.c, "onnx" writes model.onnx,
+        "js" writes model.mjs, an ECMAScript module.
     directory : path
         The folder for the files. It is made if it does not exist; files of these names in it are replaced.
     bounds : (low, high), optional
@@ -62,9 +63,10 @@ def export(
     Notes
     -----
     The exported code finds hidden states by Picard's iteration, whatever `method` the model has, because its number of
-    iterations can be bounded beforehand; NumPy and C code makes one sweep if A is strictly triangular. Outputs agree
+    iterations can be bounded beforehand; all but ONNX make one sweep if A is strictly triangular. Outputs agree
     with those of the model within the error bounds of both. The outputs of a sample that fails, because it is not
-    finite or out of range, are NaN, and those of other samples are not touched.
+    finite or out of range, are NaN, and those of other samples are not touched; JavaScript takes one sample, and throws
+    an error if it is not finite.
 
     Examples
     --------
@@ -94,6 +96,10 @@ def _write(made: plan.Plan, to: str, folder: Path, name: str) -> list[Path]:
         from idl_ref.export import numpy
 
         return numpy.write(made, folder)
+    if to == "js":
+        from idl_ref.export import js
+
+        return js.write(made, folder)
     from idl_ref.export import onnx
 
     return onnx.write(made, folder)
@@ -101,10 +107,13 @@ def _write(made: plan.Plan, to: str, folder: Path, name: str) -> list[Path]:
 
 def add(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
     """Add the command `export` to the subparsers `commands`."""
-    parser = commands.add_parser("export", help="write a saved model as NumPy, C99 or ONNX", formatter_class=formatter)
+    parser = commands.add_parser(
+        "export", help="write a saved model as NumPy, C99, ONNX or JavaScript", formatter_class=formatter
+    )
     parser.description = (
         "Write a saved model, its preprocessing included, as code that runs without this library: one NumPy file and "
-        "its arrays, C99 without malloc, or ONNX. The number of its iterations is bounded before it runs."
+        "its arrays, C99 without malloc, ONNX, or a module of JavaScript. The number of its iterations is bounded "
+        "before it runs."
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a .npz or .safetensors file that train wrote")
     parser.add_argument("--to", choices=TARGETS, required=True, help="what to write")

@@ -34,6 +34,8 @@ that is less and φ is bounded. With J as the largest such limit inside the rang
     |x* − x̂|  ≤  (I − M)⁻¹ (M max(tol, J) + ρ + Lip(φ) ζ),      ζ = the rounding of z, preprocessing included,
     |y* − ŷ|  ≤  |C||x* − x̂| + γ (|C| X + |D||u| + |d|) + |D| η,   η = the rounding of u in the preprocessing.
 
+The first line with |step k| in the place of max(tol, J) holds for every k, and certifies each step of a trajectory.
+
 If A is strictly triangular, NumPy and C code makes one sweep, which has no step: M max(tol, J) is left out. Numbers
 that underflow add a few times the smallest normal number to each bound. A model or a range for which the bounds exceed
 the largest number of the dtype is refused, because then an overflow cannot be excluded.
@@ -130,6 +132,8 @@ class Plan:
     iterations: int  # the number of Picard iterations that suffices
     limit: np.ndarray  # (n,), the largest step after so many iterations
     error_bound: float  # of every entry of Ŷ, for samples in the range
+    growth: float  # the largest entry of (I − M)⁻¹ M 1: a step of 1 leaves at most this error of a state
+    residue: float  # the largest entry of (I − M)⁻¹ (ρ + Lip(φ) ζ): what rounding adds to it
 
     @property
     def dtype(self) -> np.dtype:
@@ -240,12 +244,12 @@ def make(model: ImplicitModel, to: str, bounds: Any = None) -> Plan:
     inputs.normal("tol", s.tol, model.dtype)
     (B, b), (D, d) = (_split(P.get(name), s.bias) for name in "BD")
     assert B is not None
-    given = np.dtype(np.float64) if to == "numpy" else model.dtype  # NumPy code takes U in any dtype.
+    given = np.dtype(np.float64) if to in ("numpy", "js") else model.dtype  # These take U in float64, too.
     box = inputs.make(bounds, model.preprocessing, s.input_dim, model.dtype, given)
     triangle = None if to == "onnx" else fac.triangle(factors)  # A Loop of ONNX has no rows to go through.
     made = Plan(
         factors, B, P["C"], D, b, d, _ascii(activation), kinds, lipschitz, s.tol, model.preprocessing, model.classes,
-        box, triangle, 0, np.zeros(len(B)), 0.0,
+        box, triangle, 0, np.zeros(len(B)), 0.0, 0.0, 0.0,
     )  # fmt: skip
     return _completed(made, to)
 
@@ -260,10 +264,13 @@ class Sums(NamedTuple):
     def of(cls, to: str, dtype: np.dtype, *lengths: int) -> Sums:
         """For sums over products that are nested as A = L Rᵀ nests them, with three more terms.
 
-        C code adds four products at a time; nothing is assumed of the order of summation in NumPy and ONNX.
+        C code adds four products at a time; nothing is assumed of the order of summation elsewhere. JavaScript adds in
+        float64, so that the sum of a float32 model is rounded once.
         """
         eps, tiny = limits(dtype)
         k = sum(min(n, n // 4 + n % 4 + 3) if to == "c" else n for n in lengths) + 3
+        if to == "js" and dtype == np.float32:
+            k = 3
         if k * eps >= 1:
             raise ValueError(f"sums of {k} terms cannot be bounded in {dtype}: use dtype='float64'.")
         return cls(k * eps / 2 / (1 - k * eps / 2), (sum(lengths) + 3) * tiny)
@@ -295,12 +302,15 @@ def _completed(plan: Plan, to: str) -> Plan:
     limit = np.minimum((1 + 4 * eps) * (left + 2 * M.resolvent(rho)), 4 * X + tiny)
     J = ROUNDED * eps * np.minimum(P + formula.at_zero, np.inf if plan.saturated is None else plan.saturated)
     step = 0.0 if plan.triangle else M((1 + 4 * eps) * np.maximum(J, tolerance) + tiny)
-    E = np.minimum(M.resolvent(SAFETY * (step + rho + plan.lipschitz * zeta)), 2 * np.minimum(X, cap))
+    rounded = SAFETY * (rho + plan.lipschitz * zeta)
+    E = np.minimum(M.resolvent(SAFETY * step + rounded), 2 * np.minimum(X, cap))
     return replace(
         plan,
         iterations=1 if plan.triangle else iterations,
         limit=np.nextafter(limit.astype(dtype), dtype.type(np.inf)),
         error_bound=_output_error(plan, X, E, Sums.of(to, dtype, plan.B.shape[0], plan.B.shape[1])),
+        growth=float(SAFETY * (1 + 4 * eps) * (ones - 1).max()),  # A step is rounded, too.
+        residue=float(M.resolvent(rounded).max()),
     )
 
 

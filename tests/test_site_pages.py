@@ -1,0 +1,63 @@
+"""Every page of the built site, as readers with a phone, a keyboard, a dark screen or a screen reader meet it."""
+
+import collections
+
+import browser
+import pytest
+
+pytestmark = pytest.mark.browser
+# Source pages of modules have the form of one another.
+SKIPPED = ("_modules/", "_static/")
+HEAVY = 400_000  # bytes, of all that a browser loads for a page
+
+
+def pages():
+    """Return the names of all pages, with one source page."""
+    names = sorted(str(path.relative_to(browser.SITE)) for path in browser.SITE.rglob("*.html"))
+    return [name for name in names if not name.startswith(SKIPPED)] + ["_modules/idl_ref/model.html"]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", browser.WIDTHS.values(), ids=browser.WIDTHS)
+def test_all_pages_fit_are_accessible_light_and_quiet(visit, width, dark):
+    """A visit fails at its end if the console has an error, or a page asked another host.
+
+    What axe-core finds depends on the width by the menus, and on the colours by their contrast: it looks at a light
+    phone and at a dark desktop, which have each of both.
+    """
+    visitor, problems, weight = visit(width=width, dark=dark), [], collections.Counter()
+    whole = (width == browser.WIDTHS["desktop"]) == dark and width != browser.WIDTHS["tablet"]
+    current = ""
+
+    def weigh(response):
+        if response.ok:  # A redirection has no body.
+            weight[current] += len(response.body())
+
+    visitor.page.on("response", weigh)
+    for current in pages():
+        visitor.open(current)
+        visitor.page.wait_for_load_state("load")
+        if visitor.overflow() > 0:
+            problems.append(f"{current} is {visitor.overflow()} pixels wider than the window")
+        if whole:
+            problems += [f"{current}: {violation}" for violation in visitor.violations()]
+        if weight[current] > HEAVY:
+            problems.append(f"{current} weighs {weight[current]} bytes")
+    assert len(weight) > 60
+    assert problems == []
+
+
+def test_a_page_that_breaks_each_rule_is_found(visit):
+    """The rules above can fail: a page with an error of each kind."""
+    visitor = visit(width=360)
+    visitor.page.set_content("<html lang=en><title>x</title><main><h1>x</h1><div style='width:900px'>wide</div></main>")
+    assert visitor.overflow() > 500
+    visitor.page.set_content(
+        "<html lang=en><title>x</title><main><h1>x</h1><img src=data:,><p style='color:#ccc'>pale words</p>"
+    )
+    found = {line.split(":")[0] for line in visitor.violations()}
+    assert found >= {"image-alt", "color-contrast"}
+    visitor.page.evaluate("console.error('mine')")
+    visitor.page.wait_for_timeout(50)
+    assert "mine" in visitor.wrong
+    visitor.wrong.clear()
