@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent / "interactive"))
 import course
 import digit_models
 import lessons
+from docutils import nodes
+from sphinx import addnodes
 
 import idl_ref
 
@@ -179,7 +181,16 @@ def escape_bars(app, what, name, obj, options, lines):
     lines[:] = [line if line.lstrip().startswith(code) else line.replace("|", r"\|") for line in lines]
 
 
+def index_keywords(app, doctree):
+    """Let the search find a page by the keywords of its head, as `html_meta` has them: as by its main index entries."""
+    for meta in list(doctree.findall(nodes.meta)):
+        if meta.get("name") == "keywords":
+            words = [word.strip().lower() for word in meta["content"].split(",")]
+            doctree.append(addnodes.index(entries=[("single", word, "", "main", None) for word in words]))
+
+
 def setup(app):
+    app.connect("doctree-read", index_keywords)
     app.connect("builder-inited", write_downloads)
     app.connect("build-finished", finish_pages)
     app.connect("build-finished", write_indexes)
