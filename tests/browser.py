@@ -123,4 +123,4 @@ class Visit:
     def close(self) -> None:
         """Leave, and refuse what went wrong."""
         self.context.close()
-        assert self.wrong == []
+        assert not self.wrong, self.wrong

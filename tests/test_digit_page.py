@@ -156,7 +156,7 @@ def test_a_step_takes_less_than_a_frame(visit):
     took = page.evaluate("took")
     print(f"{len(took)} steps: median {np.median(took):.1f} ms, largest {max(took):.1f} ms", file=sys.stderr)
     assert len(took) > 30
-    assert np.median(took) <= 16
+    assert np.quantile(took, 0.9) <= 16  # The machine may be busy with something else for a moment.
 
 
 def test_a_test_digit_is_shown_and_moves_step_by_step(visit, models, images):

@@ -93,7 +93,7 @@ def test_pictures_have_words():
 @pytest.mark.browser
 def test_the_figure_of_the_landing_page_moves_and_rests_where_readers_ask_for_it(visit):
     for motion, moves in (("no-preference", True), ("reduce", False)):
-        page = visit(reduced_motion=motion).open("_static/landing.svg")
+        page = visit(reduced_motion=motion).open("_static/landing.svg", from_disk=True)
         running = page.evaluate("document.getAnimations().filter(a => a.playState === 'running').length")
         assert (running > 0) == moves
 

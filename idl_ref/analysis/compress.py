@@ -55,7 +55,7 @@ def prune(model: ImplicitModel, density: float, sparse: bool = False) -> Implici
     -----
     A sparse A of n = 10,000 with 1 % of the entries takes a ninth of the time and a fiftieth of the memory of a dense
     one; above 5 %, nothing is gained. Zeros that leave blocks save time in a dense A too.
-    Exports to C hold the kept entries only; those to NumPy and ONNX hold all n², and backend="cuda" refuses a sparse A.
+    Exports to C hold the kept entries only; other exports hold all n², and backend="cuda" refuses a sparse A.
     Cost: n² log n operations.
 
     Examples

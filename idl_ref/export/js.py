@@ -131,7 +131,6 @@ function rounding(x, z) {{
   return sizes.map((terms, i) => {eps} * {terms});
 }}
 """
-""
 
 SWEEP = """\
 // x = φ(A x + z), one row after the other, because A is strictly triangular.
