@@ -40,7 +40,7 @@ def test_the_programs_for_users_of_scikit_learn_print_what_the_page_says():
         with contextlib.redirect_stdout(out):
             exec(compile(program, "from_scikit_learn.md", "exec"), names)
         if text:
-            same(out.getvalue(), text, 0.03)
+            same(out.getvalue(), text, 0.015)  # two of the 143 test samples
             shown += 1
     assert shown == 1
 
