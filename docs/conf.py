@@ -76,6 +76,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "gallery/backreferences",
     "write_computation_times": False,  # the page of computation times loads scripts from the network
     "show_memory": False,
+    "image_scrapers": ("lessons.one_panel",),
     "thumbnail_size": (400, 280),
     "download_all_examples": False,
     "min_reported_time": 1e6,
@@ -156,6 +157,13 @@ def write_indexes(app, exception):
 CODE = re.compile(r'<div class="highlight-Python notranslate">.*?</pre></div>\s*</div>', re.S)
 
 
+def show_panels(app, exception):
+    """Let thumbnails show one panel."""
+    if exception is None and app.builder.format == "html":
+        size = sphinx_gallery_conf["thumbnail_size"]
+        lessons.show_panels(Path(app.srcdir, "gallery"), Path(app.outdir, "_images"), size)
+
+
 def figures_first(app, page, template, context, doctree):
     """Put each figure of the gallery into a box that scrolls, and before its script, which is folded."""
     body = context.get("body")
@@ -194,6 +202,7 @@ def setup(app):
     app.connect("builder-inited", write_downloads)
     app.connect("build-finished", finish_pages)
     app.connect("build-finished", write_indexes)
+    app.connect("build-finished", show_panels)
     app.connect("build-finished", train_digit_models)
     app.connect("build-finished", drop_back_links)
     app.connect("autodoc-process-docstring", escape_bars)

@@ -69,3 +69,29 @@ def style(gallery_conf, name):
             "legend.frameon": False,
         }
     )
+
+
+def one_panel(block, block_vars, gallery_conf):
+    """Save the figures of a block as usual, and the first panel of the first one alone, which is its thumbnail."""
+    import matplotlib.pyplot as plt
+    from sphinx_gallery.scrapers import matplotlib_scraper
+
+    target = Path(block_vars["target_file"])
+    panel = target.parent / "images" / "thumb" / f"panel_{target.stem}.png"
+    if plt.get_fignums() and not len(block_vars["image_path_iterator"]):  # No figure of this lesson has been saved yet.
+        figure = plt.figure(plt.get_fignums()[0])
+        figure.canvas.draw()
+        box = figure.axes[0].get_tightbbox().transformed(figure.dpi_scale_trans.inverted()).padded(0.08)
+        panel.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(panel, bbox_inches=box, dpi=150)
+    return matplotlib_scraper(block, block_vars, gallery_conf)
+
+
+def show_panels(gallery, images, size):
+    """Put the panels in the place of the thumbnails of whole figures, which are too small to read."""
+    from sphinx_gallery.utils import scale_image
+
+    for name in ORDER:
+        panel = gallery / "images" / "thumb" / f"panel_{name}.png"
+        if panel.exists():
+            scale_image(panel, images / f"sphx_glr_{name}_thumb.png", *size)

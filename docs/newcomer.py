@@ -1,14 +1,39 @@
-"""Run every block of the built page "Start here" as a newcomer would copy it, one after the other.
+"""Run every block of built pages as a newcomer would copy it, one after the other, in a fresh environment.
 
-Usage: python docs/newcomer.py docs/_build/html/start.html, in a fresh environment, from the root of the project.
+Usage, from the root of the project: python docs/newcomer.py docs/_build/html
+
+Everybody begins with "Start here". From there, a teacher goes to the 200 lines and to the course, somebody with another
+backend to the conformance kit, and somebody with a trained model to its deployment.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Station(NamedTuple):
+    """A page on the way of a newcomer, the folder of the project in which its commands are typed, and what it has."""
+
+    page: str
+    folder: str | None  # None: an empty folder of the newcomer's own
+    commands: int  # at least so many blocks of commands
+    programs: int  # and of Python
+
+
+WAY = (
+    Station("start.html", None, 5, 4),
+    Station("teaching/two_hundred_lines.html", ".", 2, 0),
+    Station("teaching/index.html", "docs/teaching", 1, 0),
+    Station("conformance.html", None, 0, 2),
+    Station("deployment.html", None, 0, 3),
+)
+# The graders end with status 1 as long as an exercise is not solved, which is so for the files of a newcomer.
+UNSOLVED = "grade.py"
 
 
 class Blocks(HTMLParser):
@@ -34,24 +59,51 @@ class Blocks(HTMLParser):
             self.found[-1][1] += data
 
 
-def walk(page, root):
-    """Run the blocks in order: the installation in the project, the rest in an empty folder, Python's at the end."""
-    blocks = Blocks(page.read_text(encoding="utf-8")).found
+def lacking(shown, printed):
+    """Return the lines of a page that a command has not printed, in this order; numbers may differ.
+
+    Three dots on the page stand for anything.
+    """
+
+    def masked(text):
+        return [re.sub(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?", "#", " ".join(line.split())) for line in text.splitlines()]
+
+    left, missing = iter(masked(printed)), []
+    for line in masked(shown):
+        pattern = ".*".join(re.escape(part) for part in line.split("…"))
+        if not any(re.fullmatch(pattern, each) for each in left):
+            missing.append(line)
+    return missing
+
+
+def walk(site, station, root):
+    """Run the blocks of a page in order: an installation in the project, the rest in its folder, then its Python."""
+    blocks = Blocks((site / station.page).read_text(encoding="utf-8")).found
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "MPLBACKEND": "agg"}
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (language, text) in enumerate(blocks):
+    with tempfile.TemporaryDirectory() as own:
+        folder = own if station.folder is None else root / station.folder
+        for (language, text), (following, shown) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
             if language != "sh":
                 continue
             print(f"$ {text.strip()}", flush=True)
-            subprocess.run(["bash", "-ec", text], cwd=root if number == 0 else folder, env=environment, check=True)
+            place = root if text.startswith("pip install") else folder
+            done = subprocess.run(["bash", "-ec", text], cwd=place, env=environment, stdout=subprocess.PIPE, text=True)
+            print(done.stdout, flush=True)
+            assert done.returncode == 0 or (done.returncode == 1 and UNSOLVED in text), done.returncode
+            if following == "text":
+                missing = lacking(shown, done.stdout)
+                assert not missing, f"{station.page}, {text.strip()}: the page shows what was not printed: {missing}"
         program = "".join(text for language, text in blocks if language == "python")
-        print("$ python", flush=True)
-        subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
+        if station.programs:  # The 200 lines are a file of the project, shown with the numbers of its lines.
+            print("$ python", flush=True)
+            subprocess.run([sys.executable, "-c", program], cwd=own, env=environment, check=True)
     languages = [language for language, _ in blocks]
-    assert languages.count("sh") >= 5, "the page lost its commands"
-    assert languages.count("python") >= 4, "the page lost its Python"
+    assert languages.count("sh") >= station.commands, f"{station.page} lost its commands"
+    assert languages.count("python") >= station.programs, f"{station.page} lost its Python"
 
 
 if __name__ == "__main__":
-    walk(Path(sys.argv[1]), Path.cwd())
+    for each in WAY:
+        print(f"-- {each.page}", flush=True)
+        walk(Path(sys.argv[1]).resolve(), each, Path.cwd())

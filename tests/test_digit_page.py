@@ -17,6 +17,8 @@ NAME = "interactive/digit.html"
 @pytest.fixture(scope="module")
 def models():
     """The models of the built site, as files of the library."""
+    if reason := browser.missing():
+        pytest.skip(reason)
     return {k: idl_ref.load(browser.SITE / f"_static/interactive/digit-{k}.npz", backend="numpy") for k in KAPPAS}
 
 

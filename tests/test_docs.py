@@ -151,3 +151,12 @@ def test_a_style_sheet_that_asks_the_network_is_found(docs_modules, tmp_path):
     assert list(docs_modules("check_site").problems(tmp_path)) == [
         "a.css: loads https://fonts.example/a.css from the network"
     ]
+
+
+def test_a_page_that_shows_what_a_command_does_not_print_is_found(docs_modules):
+    lacking = docs_modules("newcomer").lacking
+    printed = "model (64, relu)\nloss 0.25 after 3 epochs\nwrote model.npz\n"
+    assert lacking("model (…)\nloss 0.3 after 3 epochs\n…\n", printed) == []
+    assert lacking("loss 1e-3 after 20 epochs\nwrote model.npz\n", printed) == []
+    assert lacking("loss 0.3 after 3 steps\n", printed) == ["loss # after # steps"]
+    assert lacking("wrote model.npz\nloss 0.3 after 3 epochs\n", printed) == ["loss # after # epochs"]  # another order
