@@ -163,11 +163,8 @@ def fit(
         return Training(model, samples, tests, plan, optim.checked(optimizer), ranks)
 
     training = ranks.on_each(prepared)
-    kept = checkpoint is not None and ranks.first
-    training.sums = (
-        training.samples.look(ranks, kept),
-        None if training.validation is None else (training.validation.look(ranks, kept, finite=False)),
-    )
+    kept, tests = checkpoint is not None and ranks.first, training.validation
+    training.sums = training.samples.look(ranks, kept), None if tests is None else tests.look(ranks, kept, finite=False)
     resumed = ranks.once(lambda: _resumed(training, checkpoint))
     small = micro_batch is not None or _has_small_products(model, batch_size)
     with (

@@ -123,7 +123,7 @@ def preprocessing(rng, p):
 def samples(made, m, seed):
     """Samples inside the range: spread, at its corners, near 0, subnormal, and along a ray."""
     rng, dtype, p = np.random.default_rng(seed), made.dtype, made.B.shape[1]
-    low, high = (np.broadcast_to(end, (p,)) for end in (made.low, made.high))
+    low, high = (np.broadcast_to(end, (p,)) for end in (made.inputs.low, made.inputs.high))
     U = low + (high - low) * rng.random((m, p))
     corners = rng.random((m, p)) < 0.5
     kind = rng.integers(5, size=(m, 1))

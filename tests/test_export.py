@@ -323,7 +323,7 @@ def test_the_header_says_what_the_arena_needs(tmp_path, case):
     lengths = [int(length) for length in re.findall(r"\[(\d+)\]", re.search(r"idl_real (.*);\n}", text)[1])]
     assert int(macros["ARENA_BYTES"]) == plan.dtype.itemsize * sum(lengths)
     assert int(macros["MAX_ITERATIONS"]) == (1 if plan.triangle else plan.iterations)
-    assert ("LOW" not in macros) if plan.low.ndim else float(macros["LOW"]) == plan.low
+    assert ("LOW" not in macros) if plan.inputs.low.ndim else float(macros["LOW"]) == plan.inputs.low
     n, r = plan.sizes[0], 3 if len(plan.factors) == 2 else None
     if r:  # The model keeps its low rank.
         assert int(macros["WEIGHT_BYTES"]) < plan.dtype.itemsize * (2 * 16 * n + 16 * 16 + 2 * 16 * n)

@@ -120,16 +120,7 @@ def weights(plan: Plan) -> Arrays:
         }
     elif plan.triangle is not None:
         arrays |= _arrays("A", plan.factors[0], lambda M: _in_order_of_use(plan, M))
-    if plan.triangle is None:
-        arrays["LIMIT"] = plan.limit
-        of_rows = {"LIPSCHITZ": plan.lipschitz, "AT_ZERO": plan.formula.at_zero, "SATURATED": plan.saturated}
-        arrays |= {name: v.astype(plan.dtype) for name, v in of_rows.items() if isinstance(v, np.ndarray)}
-    pre = plan.preprocessing
-    if plan.kind is not None:
-        arrays["KIND"] = plan.kind
-    if pre is not None and pre.mean.ndim:
-        arrays |= {"MEAN": pre.mean, "SCALE": pre.scale}
-    return arrays
+    return arrays | plan.vectors
 
 
 def _arrays(name: str, W: np.ndarray, flat: Callable[[np.ndarray], np.ndarray]) -> Arrays:

@@ -191,15 +191,8 @@ def source(plan: Plan) -> str:
 
 def arrays(plan: Plan) -> dict[str, np.ndarray]:
     """The arrays of the file by name; R is transposed."""
-    pre, own = plan.preprocessing, plan.weights
-    own = {"Rt" if name == "R" else name: W.T if name == "R" else W for name, W in own.items()}
-    if not plan.triangle:
-        own |= {"LIMIT": plan.limit}
-        of_rows = {"LIPSCHITZ": plan.lipschitz, "AT_ZERO": plan.formula.at_zero, "SATURATED": plan.saturated}
-        own |= {name: v.astype(plan.dtype) for name, v in of_rows.items() if isinstance(v, np.ndarray)}
-    if plan.kind is not None:
-        own |= {"KIND": plan.kind}
-    return own if pre is None or not pre.mean.ndim else own | {"MEAN": pre.mean, "SCALE": pre.scale}
+    weights = {"Rt" if name == "R" else name: W.T if name == "R" else W for name, W in plan.weights.items()}
+    return weights | plan.vectors
 
 
 def _array(name: str, values: np.ndarray) -> str:

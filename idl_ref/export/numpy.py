@@ -185,15 +185,7 @@ def _picard(plan: Plan) -> str:
 
 def arrays(plan: Plan) -> dict[str, np.ndarray]:
     """The arrays of weights.npz by name."""
-    pre, own = plan.preprocessing, plan.weights
-    if not plan.triangle:
-        own |= {"LIMIT": plan.limit}
-        of_rows = {"LIPSCHITZ": plan.lipschitz, "AT_ZERO": plan.formula.at_zero, "SATURATED": plan.saturated}
-        own |= {name: v.astype(plan.dtype) for name, v in of_rows.items() if isinstance(v, np.ndarray)}
-    if plan.kind is not None:
-        own |= {"KIND": plan.kind}
-    if pre is not None and pre.mean.ndim:
-        own |= {"MEAN": pre.mean, "SCALE": pre.scale}
+    own = plan.weights | plan.vectors
     return own if plan.classes is None else own | {"CLASSES": plan.classes}
 
 

@@ -149,16 +149,6 @@ class Plan:
         return *self.B.shape, len(self.C)
 
     @property
-    def low(self) -> np.ndarray:
-        """The low end of the range of the inputs, of shape (), or (p,) if features differ."""
-        return self.inputs.low
-
-    @property
-    def high(self) -> np.ndarray:
-        """The high end of that range."""
-        return self.inputs.high
-
-    @property
     def formula(self) -> Formula:
         if len(self.kinds) == 1:
             return FORMULAS[self.activation]
@@ -198,6 +188,17 @@ class Plan:
         """A, or L and R; B and C; and D, b and d where the model has them."""
         others = {"B": self.B, "C": self.C, "D": self.D, "b": self.b, "d": self.d}
         return by_name(self.factors) | {name: W for name, W in others.items() if W is not None}
+
+    @property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """What differs between rows or features, by the names that exported code gives it."""
+        found: dict[str, np.ndarray] = {} if self.triangle else {"LIMIT": self.limit}
+        of_rows = {"LIPSCHITZ": self.lipschitz, "AT_ZERO": self.formula.at_zero, "SATURATED": self.saturated}
+        if not self.triangle:
+            found |= {name: v.astype(self.dtype) for name, v in of_rows.items() if isinstance(v, np.ndarray)}
+        pre, kind = self.preprocessing, self.kind
+        found |= {} if kind is None else {"KIND": kind}
+        return found if pre is None or not pre.mean.ndim else found | {"MEAN": pre.mean, "SCALE": pre.scale}
 
     @property
     def fingerprint(self) -> int:

@@ -72,8 +72,9 @@ class Rows:
             rows = self[k * BLOCK : (k + 1) * BLOCK]
             sums.append(zlib.crc32(np.ascontiguousarray(rows).view(np.uint8).data))
             wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-            if wrong.size:
-                bad, where = bad + wrong.size, min(where, k * BLOCK + int(wrong[0]))
+            if wrong.size and not bad:
+                where = k * BLOCK + int(wrong[0])
+            bad += wrong.size
         return Seen(tuple(sums), bad, where)
 
     def total(self, parts: list[Seen], finite: bool) -> int:

@@ -26,7 +26,7 @@ from idl_ref.choices import Method
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Weights
 
-KNOWN = (*methods.COMPILED, "blocks")
+KNOWN = (*methods.COMPILED, "blocks")  # the methods that this twin has; the definition solves by others
 
 
 class Layer(definition.Layer):

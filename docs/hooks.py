@@ -1,0 +1,139 @@
+"""What this site does while Sphinx builds it: pages are read, written, and completed when all of them are there."""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "interactive"))
+
+import course
+import digit_models
+import lessons
+from docutils import nodes
+from sphinx import addnodes
+
+# --- before pages are read --------------------------------------------------------------------------------------------
+
+
+def write_downloads(app):
+    """Write what readers of the course download, before pages link to it."""
+    course.write_downloads(course.TEACHING / "downloads")
+
+
+# --- while pages are read ---------------------------------------------------------------------------------------------
+
+
+def link_gallery(app, name, source):
+    """Let a link to an example lead to its page in the gallery, not to its file."""
+    example = rf"\]\((?:\.\./)+examples/({'|'.join(lessons.ORDER)})\.py\)"
+    source[0] = re.sub(example, r"](/gallery/\1.rst)", source[0])
+
+
+def escape_bars(app, what, name, obj, options, lines):
+    """Escape the bars of |A| in docstrings, which would be a substitution in reStructuredText."""
+    code = (">>>", "...", "|")
+    lines[:] = [line if line.lstrip().startswith(code) else line.replace("|", r"\|") for line in lines]
+
+
+def index_keywords(app, doctree):
+    """Let the search find a page by the keywords of its head, as `html_meta` has them: as by its main index entries."""
+    for meta in list(doctree.findall(nodes.meta)):
+        if meta.get("name") == "keywords":
+            words = [word.strip().lower() for word in meta["content"].split(",")]
+            doctree.append(addnodes.index(entries=[("single", word, "", "main", None) for word in words]))
+
+
+# --- while pages are written ------------------------------------------------------------------------------------------
+
+FIGURE = re.compile(r"<img [^>]*sphx-glr-single-img[^>]*>")
+SCRIPT = re.compile(r'<div class="highlight-Python notranslate">.*?</pre></div>\s*</div>', re.S)
+
+
+def figures_first(app, page, template, context, doctree):
+    """Put each figure of the gallery into a box that scrolls; the first one stands before its script, which is folded.
+
+    Each further figure stands behind a further block of the script.
+    """
+    body = context.get("body")
+    if not body:
+        return
+    boxes = [f'<div tabindex="0" class="figure">{figure}</div>' for figure in FIGURE.findall(body)]
+    if not (page.startswith("gallery/") and SCRIPT.search(body)):
+        left = iter(boxes)
+        context["body"] = FIGURE.sub(lambda _: next(left), body)
+        return
+    first, *further = boxes or [""]
+    left, fold = iter(further), '<details class="script"><summary>The script</summary>{}</details>{}'
+    body = SCRIPT.sub(lambda block: fold.format(block.group(), next(left, "")), FIGURE.sub("", body))
+    context["body"] = body.replace('<details class="script">', f'{first}<details class="script">', 1)
+
+
+# --- when all pages are there -----------------------------------------------------------------------------------------
+
+FINISHED = {  # what the theme leaves out, for readers who listen, or have no mouse
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="This page">',
+    '<aside class="toc-drawer no-toc">': '<aside class="toc-drawer no-toc" aria-label="This page">',
+    '<div id="search-results"></div>': '<h1>Search</h1><div id="search-results" class="results"></div>',
+    # Blocks, tables and figures may be wider than a phone; with the focus, they scroll by the arrow keys.
+    "<pre>": '<pre tabindex="0">',
+    '<table class="docutils': '<table tabindex="0" class="docutils',
+    "<p><img ": '<p tabindex="0"><img ',
+    '<figure class="': '<figure tabindex="0" class="',
+}
+
+
+def finish_pages(app):
+    """Complete the pages as FINISHED says; a page that was completed in an earlier build stays as it is."""
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for left_out, complete in FINISHED.items():
+            text = text.replace(left_out, complete)
+        page.write_text(text, encoding="utf-8")
+
+
+def drop_back_links(app):
+    """Remove the links from source pages back to the API: they use module names under which nothing is documented."""
+    for page in Path(app.outdir, "_modules").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r'<a class="viewcode-back".*?</a>', "", text), encoding="utf-8")
+
+
+def show_panels(app):
+    """Let thumbnails show one panel."""
+    size = app.config.sphinx_gallery_conf["thumbnail_size"]
+    lessons.show_panels(Path(app.srcdir, "gallery"), Path(app.outdir, "_images"), size)
+
+
+def write_indexes(app):
+    """Write llms.txt, a plain list of all pages, and sitemap.xml if the address of the site is known."""
+    titles, base = {name: title.astext() for name, title in sorted(app.env.titles.items())}, app.config.html_baseurl
+    lines = [f"- [{title}]({base}{name}.html)" for name, title in titles.items()]
+    text = f"# idl_ref\n\nThe reference implementation of Implicit Deep Learning. All pages:\n\n{chr(10).join(lines)}\n"
+    Path(app.outdir, "llms.txt").write_text(text, encoding="utf-8")
+    if base:
+        places = "".join(f"<url><loc>{base}{name}.html</loc></url>" for name in titles)
+        head = '<?xml version="1.0" encoding="UTF-8"?><urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'
+        Path(app.outdir, "sitemap.xml").write_text(f"{head}{places}</urlset>\n", encoding="utf-8")
+
+
+def train_digit_models(app):
+    """Train the models that the page on drawn digits runs, and write them into the site."""
+    digit_models.write(Path(app.outdir, "_static", "interactive"))
+
+
+def complete(app, exception):
+    """Do all that needs the whole site."""
+    if exception is None and app.builder.format == "html":
+        for step in (finish_pages, drop_back_links, show_panels, write_indexes, train_digit_models):
+            step(app)
+
+
+def setup(app):
+    app.connect("builder-inited", write_downloads)
+    app.connect("source-read", link_gallery)
+    app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("doctree-read", index_keywords)
+    app.connect("html-page-context", figures_first)
+    app.connect("build-finished", complete)
