@@ -305,6 +305,14 @@ def refuse_not_finite(name: str, bad: int, m: int, first: Any, axes: Any = 1) ->
 
 def weights(name: str, value: Any, m: int) -> np.ndarray:
     """Return the weights (m,) of samples in float64: finite numbers ≥ 0 that are not all 0."""
+    array = amounts(name, value, m)
+    if not array.any():
+        raise ValueError(f"{name} must be positive for at least one sample; got zeros only.")
+    return array
+
+
+def amounts(name: str, value: Any, m: int) -> np.ndarray:
+    """Return finite numbers ≥ 0 in float64, one per sample (m,)."""
     array: np.ndarray = real_array(name, value, np.dtype(np.float64))
     if array.shape != (m,):
         raise ValueError(f"{name} must have shape ({m},), one number per sample; got {array.shape}.")
@@ -312,8 +320,6 @@ def weights(name: str, value: Any, m: int) -> np.ndarray:
     if wrong.any():
         place = int(np.argmax(wrong))
         raise ValueError(f"{name} must be finite numbers ≥ 0; got {array[place]:g} at place {place}.")
-    if not array.any():
-        raise ValueError(f"{name} must be positive for at least one sample; got zeros only.")
     return array
 
 

@@ -69,9 +69,9 @@ def index(name: str, labels: Any, classes: np.ndarray) -> np.ndarray:
     return found
 
 
-def encoded(loss: Any, targets: Any, classes: np.ndarray | None) -> Any:
+def encoded(loss: Any, targets: Any, classes: np.ndarray | None, name: str = "targets") -> Any:
     """Return targets as a loss takes them: the labels of a model that has classes become numbers 0 … K − 1."""
-    return targets if classes is None or loss != "cross_entropy" else index("targets", targets, classes)
+    return targets if classes is None or loss != "cross_entropy" else index(name, targets, classes)
 
 
 def plain(classes: np.ndarray | None) -> list | None:

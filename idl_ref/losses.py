@@ -139,18 +139,20 @@ def get(
     return checked
 
 
-def check_targets(loss: str | LossFunction, targets: Any, m: int, q: int, dtype: np.dtype) -> np.ndarray:
+def check_targets(
+    loss: str | LossFunction, targets: Any, m: int, q: int, dtype: np.dtype, name: str = "targets"
+) -> np.ndarray:
     """Check targets that have samples as rows, and return what the loss takes: labels (m,) or columns (…, m).
 
-    A loss of a user's takes real targets of any dtype and of any shape with m rows.
+    A loss of a user's takes real targets of any dtype and of any shape with m rows. Messages call the targets `name`.
     """
     if callable(loss) and not isinstance(loss, str):
-        T = checks.real_array("targets", targets)
+        T = checks.real_array(name, targets)
         if T.ndim == 0 or len(T) != m:
-            raise ValueError(f"targets must have m = {m} rows, one per sample; got shape {np.shape(T)}.")
+            raise ValueError(f"{name} must have m = {m} rows, one per sample; got shape {np.shape(T)}.")
         return np.moveaxis(T, 0, -1)
     if not isinstance(loss, str) or loss not in LOSSES:
         checks.choice("loss", loss, LOSSES)
     if loss == "cross_entropy":
-        return checks.labels("targets", targets, m, q)
-    return checks.targets("targets", targets, m, q, dtype).T
+        return checks.labels(name, targets, m, q)
+    return checks.targets(name, targets, m, q, dtype).T

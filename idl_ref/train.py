@@ -92,7 +92,8 @@ def fit(
     micro_batch : int, optional
         Cut each batch into leaves of so many samples, whose gradients are added up in an order that depends on their
         number alone. The loss must be a mean over samples. A batch of one leaf gives the bits of a usual step.
-        Inputs in an array or a memory map are then read when a step needs them, so that they need not fit into memory.
+        Inputs, targets and weights in arrays or memory maps are then read when a step needs them, and need not fit into
+        memory.
     comm : MPI communicator, optional
         Share the leaves of each step between the processes of mpi4py's communicator, which all make this call with the
         same arguments, and begin with the weights of the first one. The weights are the same, bit for bit, on any
@@ -164,7 +165,8 @@ def fit(
 
     training = ranks.on_each(prepared)
     kept, tests = checkpoint is not None and ranks.first, training.validation
-    training.sums = training.samples.look(ranks, kept), None if tests is None else tests.look(ranks, kept, finite=False)
+    training.samples, sum_of_samples = training.samples.look(ranks, kept)
+    training.sums = sum_of_samples, None if tests is None else tests.look(ranks, kept)[1]
     resumed = ranks.once(lambda: _resumed(training, checkpoint))
     small = micro_batch is not None or _has_small_products(model, batch_size)
     with (

@@ -18,7 +18,7 @@ from idl_ref import SGD, Adam, ImplicitFunctionRows, ImplicitModel, datasets
 from idl_ref.analysis import ImplicitRNN, prune
 from idl_ref.backends.numpy import Trainer
 from idl_ref.preprocessing import Standardise
-from idl_ref.training import leaves, loop, ranks, rows, tree
+from idl_ref.training import leaves, loop, ranks, rows, samples, tree
 from idl_ref.training.interrupts import Interrupts
 from idl_ref.training.loop import Plan, Training
 from idl_ref.training.progress import Progress
@@ -165,7 +165,7 @@ def plus(a, b):
 
 def test_a_rank_reads_the_samples_of_its_leaves_only(monkeypatch):
     read = [[], []]
-    taken = leaves._taken
+    taken = leaves.some_of
 
     def watched(U, T, weights, some):
         read[int(ranks_of[id(U)])].append(len(some))
@@ -186,7 +186,7 @@ def test_a_rank_reads_the_samples_of_its_leaves_only(monkeypatch):
         leaf.step(U, Y[:70], None, np.arange(70))
         return U
 
-    monkeypatch.setattr(leaves, "_taken", watched)
+    monkeypatch.setattr(leaves, "some_of", watched)
     kept = together(2, one)
     assert [sum(counts) for counts in read] == [30, 40], kept
 
@@ -290,8 +290,8 @@ def test_a_signal_between_two_epochs_ends_the_training_of_all():
     def one(comm):
         model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
         plan = Plan("cross_entropy", 5, 30, 0, None, None, None, 7)
-        samples = training_samples(model, X[:70], Y[:70], "cross_entropy", None, None)
-        training = Training(model, samples, None, plan, SGD(0.1), ranks.Ranks(comm))
+        data = training_samples(model, X[:70], Y[:70], "cross_entropy", None, None)
+        training = Training(model, data, None, plan, SGD(0.1), ranks.Ranks(comm))
         with Progress(False, 5, training.batches_of_an_epoch) as display, Interrupts(False) as interrupts:
             done = display.epoch_done
 
@@ -371,9 +371,22 @@ def test_ranks_that_would_not_train_the_same_model_are_refused():
     assert all("all ranks must have the same model" in str(reason) for reason in found)
     found = together(2, lambda comm: trained(comm, m=70 + comm.rank))
     assert all("the same samples" in str(reason) for reason in found)
+    for own in ({"sample_weight": np.linspace(0, 2, 70)}, {"class_weight": "balanced"}):
+        found = together(2, lambda comm: trained(comm, **(own if comm.rank else {})))  # noqa: B023
+        assert all("the same data" in str(reason) for reason in found)
     targets = np.where(np.arange(len(Y)) == 69, 0, Y), Y
     found = together(2, lambda comm: trained(comm, targets=targets[comm.rank]))
     assert all("the same data" in str(reason) for reason in found)
+
+
+def test_a_rank_may_have_lists_where_another_one_has_arrays():
+    expected = trained(sample_weight=np.ones(70))
+
+    def one(comm):
+        weights = np.ones(70) if comm.rank else [1.0] * 70
+        return trained(comm, targets=Y if comm.rank else Y.tolist(), sample_weight=weights)
+
+    assert together(3, one) == [expected] * 3
 
 
 def test_other_initial_weights_become_those_of_the_first_rank():
@@ -471,39 +484,50 @@ def test_the_command_line_cuts_batches(tmp_path, monkeypatch):
 # --- inputs that are read when they are needed ------------------------------------------------------------------------
 
 
-def test_no_rank_reads_the_rows_of_another_one(monkeypatch, tmp_path):
-    """Before the first step, each rank reads its blocks and a few samples; in a step, the rows of its leaves."""
-    np.save(tmp_path / "inputs.npy", X[:600])
-    inputs, read = np.load(tmp_path / "inputs.npy", mmap_mode="r"), {}
-    monkeypatch.setattr(rows, "BLOCK", 50)
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_no_rank_reads_the_samples_of_another_one(monkeypatch, tmp_path, loss):
+    """Before the first step, each rank reads its blocks and a few samples; in a step, the samples of its leaves.
+
+    The first rank also reads the samples that give the loss of the start.
+    """
+    arrays = {"U": X[:600], "targets": Y[:600] if loss == "cross_entropy" else ONE_HOT[:600]}
+    arrays["sample_weight"] = np.linspace(0, 2, 600)
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in arrays}
+    monkeypatch.setattr(samples, "BLOCK", 50)
     monkeypatch.setattr(loop, "PROBE", 20)
-    take = rows.Rows.__getitem__
+    read, take = {}, rows.Rows.__getitem__
 
     def recorded(self, chosen):
-        read.setdefault(threading.get_ident(), []).append(np.arange(len(self))[chosen])
+        numbers = chosen[-1] if isinstance(chosen, tuple) else chosen
+        read.setdefault((threading.get_ident(), self.name), []).append(np.arange(len(self))[numbers])
         return take(self, chosen)
 
     monkeypatch.setattr(rows.Rows, "__getitem__", recorded)
 
-    def one(comm):
+    def fitted(U, targets, sample_weight, comm=None):
         model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
         options = {"micro_batch": 10, "batch_size": 60, "optimizer": SGD(0.1), "progress": False, "epochs": 1}
-        history = idl_ref.fit(model, inputs, Y[:600], comm=comm, **options)
-        return (
-            digest(model, history),
-            np.concatenate(read[threading.get_ident()][:-20]),
-            read[threading.get_ident()][-20:],
-        )
+        weights = {"sample_weight": sample_weight, "class_weight": "balanced" if loss == "cross_entropy" else None}
+        return digest(model, idl_ref.fit(model, U, targets, loss=loss, comm=comm, **weights, **options))
+
+    def one(comm):
+        result = fitted(**mapped, comm=comm)
+        return result, {name: read[threading.get_ident(), name] for name in arrays}
 
     results = together(3, one)
-    alone = trained(None, m=600, micro_batch=10, batch_size=60, epochs=1)
-    assert {result[0] for result in results} == {alone}
-    order = np.random.default_rng([0, 1]).permutation(600)
-    few = {*range(20), *np.linspace(0, 599, loop.FEW).astype(int)}
-    for rank, (_, before, steps) in enumerate(results):
-        assert set(before) <= {*range(200 * rank, 200 * rank + 200), *few}
+    assert {result for result, _ in results} == {fitted(**{name: array.tolist() for name, array in arrays.items()})}
+    order, few = np.random.default_rng([0, 1]).permutation(600), set(np.linspace(0, 599, loop.FEW).astype(int))
+    for rank, (_, found) in enumerate(results):
+        own = {*range(200 * rank, 200 * rank + 200), *range(10), *few, *(range(20) if rank == 0 else ())}
         leaves_of_rank = order.reshape(10, 3, 2, 10)[:, rank]
-        assert sorted(np.concatenate(steps)) == sorted(leaves_of_rank.ravel())
+        for name, before_and_steps in found.items():
+            of_steps = 40 if name == "targets" and loss == "cross_entropy" else 20  # The weights need the labels, too.
+            before, steps = before_and_steps[:-of_steps], before_and_steps[-of_steps:]
+            assert set(np.concatenate(before)) <= own, name
+            assert set(np.concatenate(before)) >= {*range(200 * rank, 200 * rank + 200)}, name
+            assert sorted(np.concatenate(steps)) == sorted(np.repeat(leaves_of_rank.ravel(), of_steps // 20)), name
 
 
 def test_inputs_in_a_file_give_the_bits_of_inputs_in_memory(tmp_path):
@@ -523,19 +547,69 @@ def test_inputs_in_a_file_give_the_bits_of_inputs_in_memory(tmp_path):
     assert fitted(mapped, micro_batch=30) == fitted(raw)  # leaves as large as batches
 
 
+BAD = {
+    "U": ("U", [23, 5], np.nan, r"U\[20:30\] must be finite; got NaN or inf in 1 of 10 samples, .* sample 3"),
+    "label": ("targets", 64, 12, r"targets\[60:70\] must be labels in 0 … 9, .*; got \d … 12"),
+    "weight": ("sample_weight", 31, -1, r"sample_weight\[30:40\] must be finite numbers ≥ 0; got -1 at place 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("size", [1, 3])
-def test_rows_that_are_not_finite_are_refused_on_all_ranks(monkeypatch, size):
-    monkeypatch.setattr(rows, "BLOCK", 10)
-    U = X[:70].copy()
-    U[[23, 64], 5] = np.nan, np.inf
+def test_bad_samples_are_refused_on_all_ranks_with_their_place(monkeypatch, size, name):
+    monkeypatch.setattr(samples, "BLOCK", 10)
+    data = {"U": X[:70].copy(), "targets": Y[:70].copy(), "sample_weight": np.ones(70)}
+    which, place, value, message = BAD[name]
+    data[which][place if which != "U" else tuple(place)] = value
 
     def one(comm):
         model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
-        with pytest.raises(ValueError, match="NaN or inf in 2 of 70 samples, the first being sample 23") as caught:
-            idl_ref.fit(model, U, Y[:70], micro_batch=7, comm=comm, progress=False)
-        return str(caught.value)
+        with pytest.raises((ValueError, ranks.RankError), match=message):
+            idl_ref.fit(model, **data, micro_batch=7, comm=comm, progress=False)
+        return True
 
-    assert len(set(together(size, one))) == 1
+    assert together(size, one) == [True] * size
+
+
+def test_weights_that_are_all_zero_are_refused(monkeypatch):
+    """Blocks of zeros are not, and neither are classes without weight."""
+    monkeypatch.setattr(samples, "BLOCK", 10)
+    weights = np.r_[np.zeros(65), np.ones(5)]
+    assert trained(sample_weight=weights) == trained(sample_weight=weights.tolist())
+    with pytest.raises(ValueError, match="sample_weight must be positive for at least one sample; got zeros only"):
+        trained(sample_weight=np.zeros(70))
+    with pytest.raises(ValueError, match="class_weight must be positive for at least one class of the samples"):
+        trained(sample_weight=(Y[:70] == 3).astype(float), class_weight={3: 0})
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (Y[:69], r"targets must have shape \(70,\), one label per sample; got \(69,\)"),
+        (ONE_HOT[:70], "one-hot"),
+        (Y[:70] + 0.5, "continuous"),
+        (Y[:70].astype(str), "whole-number class labels"),
+    ],
+)
+def test_targets_of_a_wrong_kind_are_refused_before_the_first_step(targets, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        idl_ref.fit(ImplicitModel(64, 10, 12), X[:70], targets, micro_batch=7, progress=False)
+
+
+def test_names_of_classes_are_read_where_they_are():
+    names = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+
+    def fitted(targets, own, **options):
+        model = ImplicitModel(64, 10, 12, seed=0, backend="numpy")
+        model.classes = own
+        options = {"batch_size": 30, "epochs": 2, "optimizer": SGD(0.1), "progress": False} | options
+        return digest(model, idl_ref.fit(model, X[:70], targets, class_weight={own[3]: 2}, **options))
+
+    expected = fitted(Y[:70], np.arange(10), micro_batch=7)
+    assert fitted(names[Y[:70]], names, micro_batch=7) == expected
+    assert fitted(names[Y[:70]].tolist(), names, micro_batch=7) == expected
+    with pytest.raises(ValueError, match=r"only the classes 'zero'.*; got also 'ten'"):
+        fitted(np.where(np.arange(70) == 50, "ten", names[Y[:70]]), names, micro_batch=7)
 
 
 @pytest.mark.parametrize(
@@ -555,7 +629,7 @@ def test_inputs_of_a_wrong_kind_are_refused_before_the_first_step(U, message):
 
 def test_a_checkpoint_knows_the_inputs_of_a_file(monkeypatch, tmp_path):
     """Another number of ranks and inputs in memory go on from it, and inputs with one other entry do not."""
-    monkeypatch.setattr(rows, "BLOCK", 10)
+    monkeypatch.setattr(samples, "BLOCK", 10)
     np.save(tmp_path / "inputs.npy", X[:70])
     mapped = np.load(tmp_path / "inputs.npy", mmap_mode="r")
     path, other = str(tmp_path / "checkpoint.npz"), X[:70].copy()

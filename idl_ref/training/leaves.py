@@ -18,7 +18,7 @@ from idl_ref.backends.numpy.trainer import Counts, Step
 from idl_ref.sparse import Sparse
 from idl_ref.training import tree
 from idl_ref.training.ranks import Ranks
-from idl_ref.training.rows import Rows
+from idl_ref.training.rows import Some, some_of
 from idl_ref.weights import BackwardPass, ForwardPass
 
 PROBE = 64  # So many samples, at most, show whether all ranks compute the same bits.
@@ -74,16 +74,16 @@ class LeafTrainer:
     def __init__(self, trainer: Trainer, micro_batch: int, ranks: Ranks) -> None:
         self.trainer, self.micro_batch, self.ranks = trainer, micro_batch, ranks
 
-    def step(self, U: np.ndarray | Rows, T: np.ndarray, weights: np.ndarray | None, chosen: np.ndarray) -> Step:
+    def step(self, U: Some, T: Some, weights: Any, chosen: np.ndarray) -> Step:
         """Take one step with the samples that are `chosen`, of which this rank reads those of its own leaves only.
 
         The arguments, the errors and the result are those of `Trainer.step`; the passes are those of one leaf.
         """
         leaves = -(-len(chosen) // self.micro_batch)
         if leaves <= 1 and self.ranks.size == 1:
-            if isinstance(U, np.ndarray):
+            if isinstance(U, np.ndarray) and isinstance(T, np.ndarray):
                 return self.trainer.step(U, T, weights, chosen)
-            return self.trainer.step(*_taken(U, T, weights, chosen))
+            return self.trainer.step(*some_of(U, T, weights, chosen))
         layer, kept = self.trainer.layer(), Passes()
 
         def own() -> dict[tree.Node, Sum]:
@@ -92,11 +92,11 @@ class LeafTrainer:
             known = {}
             for k in range(first, last):
                 some = chosen[k * self.micro_batch : (k + 1) * self.micro_batch]
-                part = self._leaf(layer, _taken(U, T, weights, some), len(some) / len(chosen))
+                part = self._leaf(layer, some_of(U, T, weights, some), len(some) / len(chosen))
                 known[k, k + 1] = part[0]
                 kept.keep(*part[1:])
             if kept.pair is None:  # There are more ranks than leaves; a loss of the user's may not know no samples.
-                kept.keep(*self._leaf(layer, _taken(U, T, weights, chosen[:1]), 1.0)[1:])
+                kept.keep(*self._leaf(layer, some_of(U, T, weights, chosen[:1]), 1.0)[1:])
             return {node: tree.total(node, known, Sum.plus) for node in tree.whole_nodes(leaves, (first, last))}
 
         whole = self.ranks.total(leaves, self.ranks.on_each(own), Sum.plus)
@@ -112,10 +112,10 @@ class LeafTrainer:
         """Do what the trainer does before the parameters are read."""
         self.trainer.update_host()
 
-    def canary(self, U: np.ndarray | Rows, T: np.ndarray, weights: np.ndarray | None) -> str:
+    def canary(self, U: Some, T: Some, weights: Any) -> str:
         """Return a digest of the outputs and of all gradients for the first samples, as this process computes them."""
         some = np.arange(min(len(U), self.micro_batch, PROBE))
-        part, forward, _ = self._leaf(self.trainer.layer(), _taken(U, T, weights, some), 1.0)
+        part, forward, _ = self._leaf(self.trainer.layer(), some_of(U, T, weights, some), 1.0)
         state = hashlib.sha256(np.ascontiguousarray(forward.Y).tobytes())
         for G in part.gradients:
             state.update(np.ascontiguousarray(G).tobytes())
@@ -130,11 +130,6 @@ class LeafTrainer:
             backward = layer.backward(forward, G_Y if share == 1 else G_Y * G_Y.dtype.type(share))
         counts = Counts.of(forward, backward.solution, T if self.trainer.classifies else None)
         return Sum(float(value) * share, _gradients(backward), counts), forward, backward
-
-
-def _taken(U: np.ndarray | Rows, T: np.ndarray, weights: np.ndarray | None, some: np.ndarray) -> Sequence[Any]:
-    """Return the samples with the given numbers: inputs, targets and weights."""
-    return U[some], T[..., some], None if weights is None else weights[some]
 
 
 def _gradients(backward: BackwardPass) -> tuple[np.ndarray, ...]:

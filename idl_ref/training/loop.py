@@ -207,8 +207,8 @@ class Training:
             return
         some = self.samples.some(np.linspace(0, len(self.samples.U) - 1, FEW).astype(int))
         description = {
-            "samples": self.samples.U.shape,
-            "validation samples": None if self.validation is None else self.validation.U.shape,
+            "samples": len(self.samples.U),
+            "validation samples": None if self.validation is None else len(self.validation.U),
             "epochs": plan.epochs,
             **self.fingerprint(sums=False),
             "data": some.checksum(),
@@ -226,14 +226,17 @@ class Training:
 
     def _loss_of_the_start(self) -> float:
         """Return the loss of the first samples with the current weights, or 0 if it is not finite."""
-        value = measured(self.model, self.samples.some(slice(0, PROBE)), self.plan.loss, quiet=True).loss
+        first = slice(0, PROBE)
+        value = self.ranks.once(lambda: measured(self.model, self.samples.some(first), self.plan.loss, quiet=True).loss)
         return value if math.isfinite(value) else 0.0
 
     def _loss_of_a_constant(self) -> float:
         """Return the loss of outputs that are all 0."""
         if self.plan.loss == "cross_entropy":
             return math.log(self.model.output_dim)
-        return float(np.square(self.samples.T, dtype=np.float64).mean())
+        T = self.samples.T
+        squares = self.samples.by_blocks(self.ranks, lambda block: float(np.square(T[..., block], dtype=float).sum()))
+        return sum(squares) / (len(self.samples.U) * self.model.output_dim)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
