@@ -27,7 +27,7 @@ EQUATION = {
     "Float32EverywhereElse": "^Y rounded to float32",
     "DDropped": "D U left out of Y",
     "DSubtracted": "D U subtracted in Y",
-    "Damped": "half of the last iterate|(mean|average) of the last two",
+    "Damped": "half of the last iterate|(mean|average) of the last (two|iterate and)",
     "BiasDropped": "the bias left out(?! of Y| of D U)|the last of the features left out of B U",
     "BiasInYDropped": "the last of the features left out of D U|the bias left out of (Y|D U)",
     "ReadoutOfP": r"Y computed from A X \+ B U in place of X",
@@ -55,14 +55,15 @@ ITERATION = {
     "GrowthGivenUp": f"given up|{DENIED}",
     "CapIgnored": "stopped after 300 iterations",
     "CapExceeded": "more iterations (are reported )?than max_iter allows",
-    "AlwaysConverged": SILENT,
+    # Loosened: such a backend reports columns that are not finite as converged as well, which is as true of its status.
+    "AlwaysConverged": f"{SILENT}|columns that are not finite are reported as converged",
     "NeverConverged": DENIED,
     "ZerosForFailures": "zeros are returned",
     "NanSwallowed": "NaN and inf in U are replaced",
     "NanSpreads": "NaN.*spread|all columns are reported as failed when one fails",
     "FailureSpoilsMates": "all columns are reported as failed when one fails",
     "StartTrusted": "X0 taken for the equilibrium after one application",
-    "EmptyRefused": "no answer: ValueError",
+    "EmptyRefused": "no answer: (raised )?ValueError",
 }
 STOPPING = {
     "MeanOverUnits": r"the mean over the units of a step(?!.*\(in the adjoint)",
@@ -70,7 +71,7 @@ STOPPING = {
     "AnyUnit": r"when one of its hidden units is(?!.*\(in the adjoint)",
     "FirstUnit": r"first hidden unit alone(?!.*\(in the adjoint)",
     "LastColumn": r"the last sample alone(?!.*\(in the adjoint)",
-    "MostColumns": r"nine tenths of the batch(?!.*\(in the adjoint)",
+    "MostColumns": r"(three quarters|nine tenths) of the batch(?!.*\(in the adjoint)",
     "RelativeToStep": r"relative to the largest column of the batch(?!.*\(in the adjoint)",
     "RelativeOnly": "‖z‖∞.*above 1|relative to ‖z‖∞",
     "SquareRootOfTolerance": r"square of the step compared|square root of the tolerance(?!.*\(in the adjoint)",
@@ -78,8 +79,8 @@ STOPPING = {
     "ToleranceTenfold": r"a tolerance that is 10 times too large(?!.*\(in the adjoint)",
     "SmallStepsAreDone": r"a tolerance never below 10\^-10(?! ‖z‖∞|.*\(in the adjoint)",
     "ChangeOfNorm": "the change of (‖x‖|the norm)",
-    "TenSteps": "^stopped after 10 iterations",
-    "ThousandSteps": "^stopped after 1000 iterations",
+    "TenSteps": "^(equation and adjoint )?stopped after 10 iterations",
+    "ThousandSteps": "^(equation and adjoint )?stopped after 1000 iterations",
     "AdjointOnMean": r"in the mean over the batch.*\(in the adjoint",
     "AdjointOnMeanOverUnits": r"the mean over the units of a step.*\(in the adjoint",
     "AdjointOnAny": r"when the first column of the batch converges.*\(in the adjoint",
@@ -97,16 +98,16 @@ COUNTS = {
     "CountsDoubled": COUNTED,
     "CountsTwiceTheCap": "more iterations are reported than max_iter allows",
     "CountsTheCap": COUNTED,
-    "CountsNegative": f"{COUNTED}|iterations.*(negative|below 0)",
+    "CountsNegative": f"{COUNTED}|iterations.*(negative|below 0)|iterations must be .*got",
     "CountsSummed": COUNTED,
     "CountsInEights": COUNTED,
     "CountsHalved": COUNTED,
     "CountsBetween": f"{COUNTED}|iterations.*whole",
     "CountsInByte": COUNTED,
     "ConvergedAtCap": f"{SILENT}|success is reported where it is reached",
-    "CapOneLess": "max_iter is off by one",
+    "CapOneLess": "max_iter is off by one|stopped after max_iter − 1 iterations",
     "CapOneMore": "max_iter is off by one",
-    "CapHalved": "max_iter.*(half|twice)",
+    "CapHalved": "half of max_iter|max_iter.*(half|twice)",
     "NotConvergedAtCap": f"{DENIED}|max_iter is off by one, or success",
     "StatusInverted": "the status is wrong: columns|inverted",
     "StatusOfNeighbour": "the status is wrong: columns|(next|another) (sample|column)",
@@ -148,7 +149,7 @@ GRADIENTS = {
     "GradientOfRWithR": r"∂R = X \(Rᵀ V\)ᵀ in place",
     "GradientOfRMissing": "^∂R equal to zero",
     "GradientsNegated": "^(∂A.*|all gradients) with the wrong sign",
-    "GradientOfAWithU": r"∂A.*(\bB U|\bZ\b) in place of X",
+    "GradientOfAWithU": "∂A computed with (B U|Z) in place of X",
     "GradientOfBUnsolved": "∂B computed with G in place of V",
     "GradientOfUDirectOnly": "Bᵀ V left out of ∂U",
     "GradientOfUDetached": "^∂U equal to zero",
@@ -227,7 +228,7 @@ SLOPES = {
     "EluSlopeOfValue": r"φ′ of elu computed as φ(,| \()",
     "SoftsignSlope": r"φ′ of softsign computed as 1/\(1 \+ \|p\|\)",
     "IdentitySlope": "relu in place of identity in φ′ alone",
-    "ReluSlopeAtOne": "relu.*10\\^-8|relu.*threshold",
+    "ReluSlopeAtOne": "φ′ of relu as a step at 1e-08|relu.*threshold",
     "ReluSlopeOfHalf": "^relu with φ′ at a kink taken 0.5 of the way",
     "HardtanhKink": "hardtanh with φ′ at a kink taken 1 of the way",
     "LeakyKink": "leaky_relu with φ′ at a kink taken 1 of the way",
@@ -240,9 +241,9 @@ PRECISION = {
     "AInFloat16": "^A, or L and R, rounded to float16",
     "CotangentInFloat16": "^G_Y rounded to float16",
     "AInBfloat16": "^A, or L and R, rounded to bfloat16",
-    "InputsInTf32": "^B U computed in TF32",
+    "InputsInTf32": "^B U computed in TF32|^B and U rounded to TF32",
     "ReadoutInTf32": r"^C X \+ D U computed in TF32",
-    "GradientsInTf32": "the products of the gradients computed in TF32",
+    "GradientsInTf32": "the products of the gradients.*computed in TF32",
     "CotangentInFloat32": "^G_Y rounded to float32",
     "BInFloat32": "^B rounded to float32",
     "CInFloat32": "^C rounded to float32",
@@ -276,7 +277,7 @@ SIZES = {
     "StepOfFirst32": "step.*first 32",
     "ReadoutBeyond64": "units beyond the first 64 left out of C X",
     "LowRankBeyond16": "L and R swapped in the equation.*(from n = 17 on|n ≥)",
-    "TanhBeyond16": "tanh.*rational.*(from n = 17 on|n ≥)",
+    "TanhBeyond16": "rational.*tanh.*(from n = 17 on|n ≥)",
     "AdjointBeyond32": "adjoint not transposed.*(from n = 33 on|n ≥)",
     "GradientTilesTransposed": "∂A transposed.*(from n = 33 on|n ≥)",
     "FeaturesBeyond16": "features beyond the first 16 left out of B U",
@@ -302,7 +303,7 @@ BATCHES = {
 MEMORY = {
     "InputsModified": "modified|written to",
     "CotangentModified": "modified|written to",
-    "ReadOnlyRefused": "no answer: ValueError|read-?only|cannot be written",
+    "ReadOnlyRefused": "no answer: (raised )?ValueError|read-?only|cannot be written",
     "StartIgnored": "X0 is not used|X0 ignored",
     "StartInMemoryOrder": "X0.*(strides|order in which)",
     "StartReturned": "answers share memory",
@@ -387,11 +388,13 @@ NEAR |= dict.fromkeys(
     ("UnitsBeyond32", "UnitsBeyond256", "UnitsBeyond1024", "SumsBeyond64", "SumsBeyond128", "TailOfEight",
      "TailOfSixteen"), "units.*left out of",
 )  # fmt: skip
-NEAR |= dict.fromkeys(("BatchesBeyond64", "BatchesBeyond1024", "BatchesBeyond4096", "ChunkTail"), "samples.*left out of")
+NEAR |= dict.fromkeys(
+    ("BatchesBeyond64", "BatchesBeyond1024", "BatchesBeyond4096", "ChunkTail"), "samples.*left out of"
+)
 NEAR |= {name: _ADJOINT_RULE for name in STOPPING if name.startswith("Adjoint")}
 NEAR |= dict.fromkeys(("AdjointAbsolute", "AdjointAbsoluteStale", "AdjointFiveSteps", "AdjointHundredSteps",
                        "AdjointCyclesApart", "AdjointInForwardOrder"), _ADJOINT_RULE)  # fmt: skip
 NEAR |= {name: _RULE for name in STOPPING if not name.startswith("Adjoint") and name not in NEAR}
-NEAR |= {name: _RULE for name in list(ITERATION)[:10] if name not in NEAR}
+NEAR |= {name: _RULE for name in list(ITERATION)[:10] if name not in NEAR and name != "UnjudgedOutsideBall"}
 NEAR |= {name: "adjoint" for name in ENTRIES if name.startswith(("Adjoint", "Transposed"))}
 NEAR |= {name: "rows? of A|entries of A|without entries" for name in ENTRIES if name not in NEAR}

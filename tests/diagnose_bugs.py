@@ -84,7 +84,7 @@ def run(names, folder, workers, again):
 
 
 def table(names, folder):
-    """Print a line for every bug, and how many have each verdict, for each kind and in all."""
+    """Print a line for every bug, and how many have each verdict, for each kind and in all; return those in all."""
     from idl_ref.conformance.bugs import KINDS
 
     counts = {}
@@ -101,6 +101,7 @@ def table(names, folder):
     killed = sum(of[word] for word in VERDICTS)
     shares = ", ".join(f"{100 * of[word] / max(killed, 1):.1f} % {word}" for word in VERDICTS)
     print(f"\n{killed} bugs killed: {shares}")
+    return of
 
 
 def main():

@@ -15,6 +15,8 @@ from idl_ref.conformance.truth.backend import Capabilities
 from idl_ref.conformance.truth.majorants import above
 from idl_ref.conformance.truth.problem import Case
 
+MISCOUNTED = "iterations were reported for column"  # what messages say about a number that is wrong, and no status
+
 
 class Needed(NamedTuple):
     """Numbers of applications of the map, column by column.
@@ -54,7 +56,7 @@ def wrong(case: Case, answer: Answer, declared: Capabilities) -> str:
             f"column {j} was reported as converged after {int(counts[j])} iterations, but max_iter = {cap} is too few"
         )
     exact = f"{due.low[j]}" if due.low[j] == due.high[j] else f"{due.low[j]} to {due.high[j]}"
-    return f"{int(counts[j])} iterations were reported for column {j}, but X ← φ(A X + Z) needs {exact}"
+    return f"{int(counts[j])} {MISCOUNTED} {j}, but X ← φ(A X + Z) needs {exact}"
 
 
 @cache

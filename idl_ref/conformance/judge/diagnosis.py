@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from idl_ref.conformance.judge import features, library, numbers, quantities
@@ -21,11 +22,13 @@ from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.problem import Arrays, Case
 
-SECONDS = 10.0  # the time that the search of causes may take
-SCANNED, SAMPLED, COUNTER = 8, 40, 61  # failures searched in the whole library; failures and passes that weigh a cause
+SECONDS = 10.0  # the processor time that the search of causes may take, so that it finds the same on a busy machine
+SCANNED, SAMPLED = 8, 40  # failures searched in the whole library, and those that weigh a cause
+COUNTERS = (15, 80), (61, 40)  # passes that weigh a cause, and how many causes are kept
 FINAL = 6  # causes that are weighed by all that passed
 LARGE = 20_000  # problems with more numbers than this do not weigh causes
 CAUSES = 3
+FEW = 4  # a cause that explains fewer than a fourth of what nothing explains is not named first
 LOOSELY = 0.15  # what CLOSE becomes for the failures on which a cause was not chosen
 
 
@@ -71,29 +74,39 @@ def diagnosed(results: list[Result], probe: Probe | None = None, seconds: float 
     """
     failures = [r.evidence for r in results if _has_numbers(r)]
     passed = [e for e in _passed(results) if _cost(e)[1] < LARGE]
-    deadline = time.monotonic() + seconds
+    deadline = time.process_time() + seconds
     found = _search([*map(_measured, failures)], passed, _remembered(results), deadline)
     found = [_from_size(cause, passed, probe, deadline) for cause in found]
-    explained = {e.key for cause in found for e in cause.explained}
+    weak = _weak(found, failures)
+    explained = {e.key for cause in found if cause not in weak for e in cause.explained}
     rest = _unexplained([e for e in failures if e.key not in explained], passed)
     done, located = [], _located(results)
-    best = (found[0].sentence(len(failures)),) if found else ()
+    best = (found[0].sentence(len(failures)),) if found and found[0] not in weak else ()
     for r in results:
         if r.outcome == FAILED and r.causes:
             r = replace(r, causes=tuple(located.get(cause, cause) for cause in r.causes))
         if _has_numbers(r):
-            mine = [c.sentence(len(failures)) for c in found if any(e.key == r.evidence.key for e in c.explained)]
-            r = replace(r, causes=tuple(mine[:CAUSES]) or (rest,))
+            mine = [c for c in found if any(e.key == r.evidence.key for e in c.explained)][:CAUSES]
+            sentences = tuple(c.sentence(len(failures)) for c in mine)
+            known = () if any(c not in weak for c in mine) else r.causes or (rest,)
+            r = replace(r, causes=(*known, *sentences))
         elif r.outcome == FAILED and not r.causes and r.message.startswith(SEPARATE):
             r = replace(r, causes=best)  # a protocol that found nothing new
         done.append(replace(r, evidence=None))
     return [_inherited(r, done) for r in done]
 
 
+def _weak(found: list[Cause], failures: list[Evidence]) -> list[Cause]:
+    """The causes that explain few failures next to those that nothing explains: they come after these."""
+    explained = {e.key for cause in found for e in cause.explained}
+    left = sum(e.key not in explained for e in failures)
+    return [cause for cause in found if FEW * len(cause.explained) < left]
+
+
 def _from_size(cause: Cause, passed: list[Evidence], probe: Probe | None, deadline: float) -> Cause:
     """The cause with the exact size from which on the backend is wrong, by bisection with fresh problems."""
     where = cause.where
-    if where is None or not where.size or probe is None or time.monotonic() > deadline:
+    if where is None or not where.size or probe is None or time.process_time() > deadline:
         return cause
     at = min(cause.explained, key=lambda e: features.sizes(e.case)[where.size])
     below = [v for e in passed if (v := features.sizes(e.case)[where.size]) < where.least]
@@ -154,7 +167,12 @@ def _remembered(results: list[Result]) -> list[Transformation]:
     def again(step: str, k: int) -> Change:
         return lambda s: getattr(Steps(before.get(s.case, (s.case, s.case))[k]), step)
 
-    kinds = {"the weights A": ("F", "Ft"), "the weights B": ("B",), "the weights": ("F", "Ft", "B", "C", "D")}
+    kinds = {
+        "the weights A": ("F", "Ft"),
+        "the transposed weights Aᵀ": ("Ft",),
+        "the weights B": ("B",),
+        "the weights": ("F", "Ft", "B", "C", "D"),
+    }
     return [
         Transformation(
             f"{what} of {which} call with the same shapes used again", {name: again(name, k) for name in names}
@@ -182,15 +200,13 @@ def _search(
     """The best causes, until every failure that can be explained is, or the time is over."""
     found: list[Cause] = []
     left, scanned = sorted(failures, key=lambda m: _cost(m[0])), 0
-    while left and scanned < SCANNED and time.monotonic() < deadline:
+    while left and scanned < SCANNED and time.process_time() < deadline:
         scanned += 1
-        matching = list(_matching(left[0], more, deadline))
-        weighed = [_weighed(wrong, left, passed, deadline) for wrong in matching]
-        best = sorted((c for c in weighed if c is not None), key=lambda c: -c.weight)[:FINAL]
-        best = sorted(
-            (c for c in (_opposed(c, passed, deadline) for c in best) if c.weight > 0), key=lambda c: -c.weight
-        )
-        best = best or [c for a in numbers.accuracies() if (c := _coarse(a, left)) is not None]
+        now = time.process_time()
+        matching = list(_matching(left[0], more, now + (deadline - now) / 2))
+        weighed = _weighed([_explaining(wrong, left) for wrong in matching], passed, deadline)
+        best = _left(weighed, passed, deadline)
+        best = best or [c for a in numbers.accuracies() if (c := _coarse(a, left, passed)) is not None]
         if not best:
             left = left[1:]
             continue
@@ -202,6 +218,18 @@ def _search(
     return found
 
 
+def _left(causes: list[Cause], passed: list[Evidence], deadline: float) -> list[Cause]:
+    """The first causes that are left when all that passed has weighed them, the best first."""
+    left: list[Cause] = []
+    for cause in causes:
+        opposed = _opposed(cause, passed, deadline)
+        if opposed is None or len(left) == FINAL:
+            break
+        if opposed.weight > 0:
+            left.append(opposed)
+    return sorted(left, key=lambda c: -c.weight)
+
+
 def _cost(e: Evidence) -> tuple[bool, int]:
     """What is searched first: small problems in which no size is 1."""
     sizes = e.case.problem.sizes
@@ -211,35 +239,42 @@ def _cost(e: Evidence) -> tuple[bool, int]:
 def _matching(m: Measured, more: list[Transformation], deadline: float) -> Iterator[Transformation]:
     """All transformations that explain one failure."""
     e, known = m
-    for wrong in (*quantities.operations(e), *more, *library.candidates(e, known)):
-        if time.monotonic() > deadline:
+    for wrong in chain(quantities.operations(e), library.candidates(e, known), more):
+        if time.process_time() > deadline:
             return
         if _fits(wrong, e, known):
             yield wrong
 
 
-def _weighed(wrong: Transformation, failures: list[Measured], passed: list[Evidence], deadline: float) -> Cause | None:
-    """A cause with a sample of what speaks for it and against it; None if more speaks against it."""
-    cause = Cause(wrong)
-    for e, known in failures[:SAMPLED]:
-        if _fits(wrong, e, known):
-            cause.explained.append(e)
-    cause = _opposed(cause, _spread(passed, COUNTER), deadline)
-    return cause if cause.explained and cause.weight > 0 else None
+def _explaining(wrong: Transformation, failures: list[Measured]) -> Cause:
+    """A cause with a sample of what speaks for it."""
+    return Cause(wrong, [e for e, known in failures[:SAMPLED] if _fits(wrong, e, known)])
 
 
-def _coarse(accuracy: numbers.Accuracy, failures: list[Measured]) -> Cause | None:
+def _weighed(causes: list[Cause], passed: list[Evidence], deadline: float) -> list[Cause]:
+    """The causes for which more speaks than against them in samples, first a small one for all, the best first."""
+    for counter, kept in COUNTERS:
+        opposed = (_opposed(cause, _spread(passed, counter), deadline) for cause in causes)
+        causes = sorted((c for c in opposed if c is not None and c.weight > 0), key=lambda c: -c.weight)[:kept]
+    return causes
+
+
+def _coarse(accuracy: numbers.Accuracy, failures: list[Measured], passed: list[Evidence]) -> Cause | None:
     """A coarse dtype as a cause: errors of such a size mean something only where nearly all failures have it."""
-    cause = Cause(accuracy, [e for e, known in failures if accuracy.explains(e.case, known)])
-    return cause if len(cause.explained) >= max(3, 0.7 * len(failures)) else None
+    explained = [e for e, known in failures if accuracy.explains(e.case, known)]
+    if len(explained) < max(3, 0.7 * len(failures)):
+        return None
+    of, others = ({e.case.problem.activation for e in es} for es in (explained, passed))
+    where = Where(f"all of them with {min(of)}", features.anywhere) if len(of) == 1 and len(others) > 1 else None
+    return Cause(accuracy, explained, where=where)
 
 
-def _opposed(cause: Cause, passed: list[Evidence], deadline: float) -> Cause:
-    """The cause with what passed and speaks against it, and the condition that excludes it."""
+def _opposed(cause: Cause, passed: list[Evidence], deadline: float) -> Cause | None:
+    """The cause with what passed and speaks against it, and the condition that excludes it; None without the time."""
     against = []
     for e in passed:
-        if time.monotonic() > deadline:
-            break
+        if time.process_time() > deadline:
+            return None
         answer = _answer(cause.wrong, e.case, e.check)
         if answer is not None and is_wrong(answer, e):
             against.append(e)
@@ -258,7 +293,7 @@ def _complete(cause: Cause, failures: list[Measured]) -> Cause:
     more = [e for e, known in failures if e.key not in seen and _fits(cause.wrong, e, known, LOOSELY)]
     explained = [*cause.explained, *more]
     where = features.separating(*([(e.case, e.check) for e in es] for es in (explained, cause.against)))
-    return replace(cause, explained=explained, where=where)
+    return replace(cause, explained=explained, where=where if cause.against else cause.where)
 
 
 def _fits(wrong: Transformation, e: Evidence, known: dict[str, Known], close: float = CLOSE) -> bool:

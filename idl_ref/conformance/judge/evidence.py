@@ -82,8 +82,8 @@ def explains(answer: Arrays, known: dict[str, Known], close: float = CLOSE) -> b
     for name, k in known.items():
         if name not in answer or answer[name].shape != k.got.shape:
             return False
-        if not np.isfinite(k.got).all():  # NaN and inf must come out at the same entries
-            if not (np.isnan(k.got) == np.isnan(answer[name])).all():
+        if not np.isfinite(k.got).all():  # what is not finite must be so at the same entries
+            if not (np.isfinite(k.got) == np.isfinite(answer[name])).all():
                 return False
             wrong = True
             continue

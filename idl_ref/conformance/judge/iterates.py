@@ -103,6 +103,11 @@ def _spread(done: np.ndarray, p: Path) -> np.ndarray:
     return np.repeat(done, p.size.size, axis=1)
 
 
+def _mean_square(M: np.ndarray) -> np.ndarray:
+    mean: np.ndarray = (M**2).mean(axis=(1, 2))[:, None]
+    return mean
+
+
 RULES: dict[str, Rule] = {
     "the rounding of a step measured by the norm of the column: one large row stops all others": no_less_than(
         lambda p: p.noise.max(axis=1, keepdims=True)
@@ -121,11 +126,21 @@ RULES: dict[str, Rule] = {
     "the mean over the units of a step compared with the tolerance": by_norm(lambda M: M.mean(axis=1)),
     "the root mean square of a step compared with the tolerance": by_norm(lambda M: np.sqrt((M**2).mean(axis=1))),
     "the step of the last sample alone compared with the tolerance": lambda p: _spread(right(p)[:, -1:], p),
-    "the iteration stopped when nine tenths of the batch have converged": lambda p: _spread(
-        right(p).mean(axis=1, keepdims=True) >= 0.9, p
-    ),
     "the step of the first hidden unit alone compared with the tolerance": lambda p: (p.step <= _allowed(p))[:, 0],
     "a column taken as converged when one of its hidden units is": lambda p: (p.step <= _allowed(p)).any(axis=1),
+    "the root mean square of a step over the whole batch compared with the tolerance": lambda p: _spread(
+        _mean_square(p.step) <= _mean_square(_allowed(p)), p
+    ),
+    "the change of the norm of an iterate compared with the tolerance, not the norm of its change": lambda p: (
+        np.abs(np.diff(np.abs(p.X).sum(axis=1), axis=0)) <= _allowed(p).max(axis=1, initial=0.0)
+    ),
+    "a tolerance relative to ‖z‖∞ also where that is above 1": no_less_than(lambda p: p.tol * p.size),
+    "a tolerance relative to the largest column of the batch, also where that is above 1": no_less_than(
+        lambda p: p.tol * p.size.max(initial=0.0)
+    ),
+    "the square root of the tolerance in place of it": no_less_than(
+        lambda p: np.sqrt(p.tol) * np.minimum(1, p.size)
+    ),
     "the square of the step compared with the tolerance": lambda p: (p.step**2 <= _allowed(p)).all(axis=1),
 } | {
     f"a tolerance never below 10^-{k} ‖z‖∞": no_less_than(lambda p, k=k: 10.0**-k * p.size)
@@ -136,6 +151,16 @@ RULES: dict[str, Rule] = {
 } | {
     f"a tolerance that is {factor} times too large": no_less_than(lambda p, c=factor: c * _allowed(p))
     for factor in (10, 100, 1000)
+} | {
+    f"the iteration stopped when {words} of the batch have converged": lambda p, share=share: _spread(
+        right(p).mean(axis=1, keepdims=True) >= share, p
+    )
+    for words, share in (("half", 0.5), ("three quarters", 0.75), ("nine tenths", 0.9))
+} | {
+    f"the step of the first {k} hidden units alone compared with the tolerance": lambda p, k=k: (
+        (p.step <= _allowed(p))[:, :k].all(axis=1)
+    )
+    for k in (4, 8, 16, 32, 64, 128, 256)
 }  # fmt: skip
 
 

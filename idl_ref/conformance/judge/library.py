@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from idl_ref.conformance.judge import iterates, numbers
+from idl_ref.conformance.judge import chunks, curves, entries, iterates, maps, numbers
 from idl_ref.conformance.judge import transformations as steps
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known
 from idl_ref.conformance.judge.steps import Steps
@@ -17,15 +17,16 @@ from idl_ref.conformance.judge.transformations import Transformation
 @cache
 def mathematics() -> tuple[Transformation, ...]:
     """What may be wrong with the equations."""
-    sources = steps.equation, steps.adjoints, steps.gradients, steps.functions_of_activation, steps.maps
+    sources = steps.equation, steps.adjoints, steps.gradients, curves.functions_of_activation, maps.maps
     return tuple(wrong for source in sources for wrong in source())
 
 
 @cache
 def numerics() -> tuple[Transformation, ...]:
     """What may be wrong with numbers, sizes and memory."""
-    sources = numbers.sizes, numbers.misread, numbers.products, numbers.roundings
-    return tuple(wrong for source in sources for wrong in source())
+    sources = chunks.sizes, chunks.orders, entries.blocks, entries.rows, numbers.misread, numbers.products
+    rounded = numbers.roundings, numbers.singles, numbers.multiples
+    return tuple(wrong for source in (*sources, *rounded) for wrong in source())
 
 
 @cache
@@ -57,8 +58,9 @@ def _early(e: Evidence, known: dict[str, Known]) -> Iterator[tuple[str, int]]:
         return
     if e.check == "forward" and "X" in known:
         k = _nearest(iterates.path(e.case, "equation").X, known["X"].got, known["X"].truth)
-        if k is not None:
+        if k:
             yield "equation", k
+            yield "both", k
     if e.check == "vjp" and "B" in known:
         U, p = Steps(e.case).U, iterates.path(e.case, "adjoint")
         k = _nearest(p.X @ U.T, known["B"].got, known["B"].truth)

@@ -19,7 +19,7 @@ from idl_ref import factors as fac
 from idl_ref.conformance.judge import iterates
 from idl_ref.conformance.judge.evidence import Known, columns, worst
 from idl_ref.conformance.judge.iterates import RULES, Rule
-from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError
+from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError, adjoint
 from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.bounds import bounds, equation
 from idl_ref.conformance.truth.problem import Arrays, Case, laid_out, rounded
@@ -72,11 +72,12 @@ PLACES: dict[str, tuple[str, ...]] = (
     | {
         "all weights": WEIGHTS,
         "B, C and D": ("B", "C", "D"),
+        "B and U": ("B", "U"),
         "A, B and U": ("A", "L", "R", "B", "U"),
         "all inputs": (*WEIGHTS, "U", "G_Y"),
         "B U": ("Z",),
         "X": ("Xf", "Xb"),
-        "X for Y alone": ("Xf",),
+        "X, but for the gradients,": ("Xf",),
         "X for the gradients alone": ("Xb",),
         "V": ("V",),
         "φ′": ("S",),
@@ -89,6 +90,8 @@ PLACES: dict[str, tuple[str, ...]] = (
 
 def roundings() -> Iterator[Transformation]:
     """Numbers rounded, clipped, flushed or pruned, at each place."""
+    for dtype, change in PRECISIONS.items():
+        yield Transformation(f"X for Y alone rounded to {dtype}", {"Y": lambda s, r=change: _readout(s, r(s.Xf))})
     for place, names in PLACES.items():
         for dtype, change in PRECISIONS.items():
             yield Transformation(f"{place} rounded to {dtype}", _of(names, change))
@@ -103,6 +106,10 @@ def roundings() -> Iterator[Transformation]:
 _PRODUCTS: dict[str, Callable[[Steps, Callable[[np.ndarray], np.ndarray]], dict[str, Any]]] = {
     "B U": lambda s, r: {"Z": r(s.B) @ r(s.U)},
     "C X + D U": lambda s, r: {"Y": r(s.C) @ r(s.Xf) + (0 if s.D is None else r(s.D) @ r(s.U))},
+    "the products of the gradients, but for the weights in them,": lambda s, r: {
+        "dB": r(s.V) @ r(s.U).T, "dC": r(s.G_Y) @ r(s.Xb).T, "dD": r(s.G_Y) @ r(s.U).T,
+        "dU": s.B.T @ r(s.V) + (0 if s.D is None else s.D.T @ r(s.G_Y)),
+        "dF": fac.gradients(s.F, r(s.Xb), r(s.V))},
     "the products of the gradients": lambda s, r: {
         "dB": r(s.V) @ r(s.U).T, "dC": r(s.G_Y) @ r(s.Xb).T, "dD": r(s.G_Y) @ r(s.U).T,
         "dU": r(s.B).T @ r(s.V) + (0 if s.D is None else r(s.D).T @ r(s.G_Y)),
@@ -117,6 +124,69 @@ def products() -> Iterator[Transformation]:
         for dtype in ("TF32", "TF32, halves away from zero", "bfloat16", "float16"):
             change = {name: (lambda s, name=name, f=values, r=PRECISIONS[dtype]: f(s, r)[name]) for name in steps}
             yield Transformation(f"{what} computed in {dtype}", change)
+
+
+def _float32(M: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return M.astype(np.float32)
+
+
+def _in_float32(F: fac.Factors, M: np.ndarray) -> np.ndarray:
+    """F M with the arithmetic of float32."""
+    return fac.apply(tuple(map(_float32, F)), _float32(M)).astype(np.float64)
+
+
+def _settled(g: Callable[[np.ndarray], np.ndarray], start: np.ndarray) -> np.ndarray:
+    """Where the iteration of a map with its rounding ends, which depends on its start."""
+    X = start
+    for _ in range(400):
+        X, last = g(X), X
+        if not np.isfinite(X).all():
+            raise UnsolvedError
+        if (last == X).all():
+            break
+    return X
+
+
+def _zero(s: Steps) -> np.ndarray:
+    """Where the iteration starts."""
+    X: np.ndarray = 0 * s.Z if s.X0 is None else s.X0
+    return X
+
+
+def singles() -> Iterator[Transformation]:
+    """Steps computed in float32 where float64 is due."""
+    double: Callable[[Case], bool] = lambda case: case.problem.dtype == np.float64  # noqa: E731
+    r = PRECISIONS["float32"]
+    yield Transformation("B U computed in float32", {"Z": lambda s: _in_float32((s.B,), s.U)}, double)
+    yield Transformation("A X computed in float32", {
+        "X": lambda s: _settled(lambda X: s.phi[0](_in_float32(s.F, X) + s.Z), _zero(s)),
+        "P": lambda s: _in_float32(s.F, s.Xb) + s.Z,
+        "V": lambda s: _settled(lambda V: s.S * (_in_float32(s.Ft, V) + s.G), 0 * s.G)}, double)  # fmt: skip
+    yield Transformation("Aᵀ V computed in float32", {
+        "V": lambda s: _settled(lambda V: s.S * (_in_float32(s.Ft, V) + s.G), 0 * s.G)}, double)  # fmt: skip
+    yield Transformation("the adjoint equation solved in float32",
+                         {"V": lambda s: r(adjoint(s.Ft, r(s.S), r(s.G)))}, double)  # fmt: skip
+    yield Transformation("φ′ computed in float32", {"S": lambda s: r(s.phi[1](r(s.P)))}, double)
+    yield Transformation("the gradients of A, or of L and R, summed in float32", {"dF": lambda s: tuple(
+        G.astype(np.float64) for G in fac.gradients(*_narrow(s)))}, double)  # fmt: skip
+
+
+def _narrow(s: Steps) -> tuple[fac.Factors, np.ndarray, np.ndarray]:
+    return tuple(map(_float32, s.F)), _float32(s.Xb), _float32(s.V)
+
+
+def _to_decimals(M: np.ndarray, d: int) -> np.ndarray:
+    rounded: np.ndarray = np.round(M, d)
+    return rounded
+
+
+def multiples() -> Iterator[Transformation]:
+    """Inputs rounded to a number of decimals."""
+    for place in ("U", "B U", "X", "Y", "G_Y", "all weights"):
+        for d in (2, 3, 4, 5, 6, 7, 8):
+            yield Transformation(f"{place} rounded to multiples of {10.0**-d:g}",
+                                 _of(PLACES[place], partial(_to_decimals, d=d)))  # fmt: skip
 
 
 def _clipped(M: np.ndarray, c: float) -> np.ndarray:
@@ -180,78 +250,6 @@ def misread() -> Iterator[Transformation]:
     yield Transformation("strides ignored: all arrays read in the order in which they lie in memory", every)
 
 
-CHUNKS = (2, 3, 4, 8, 16, 24, 32, 48, 64, 100, 128, 256, 512, 1024)
-
-
-def _cut(M: np.ndarray | None, k: int, axis: int) -> Any:
-    if M is None:
-        return None
-    M = M.copy()
-    M[(slice(None),) * axis + (slice(k, None),)] = 0
-    return M
-
-
-def _products(s: Steps, k: int) -> tuple[np.ndarray, np.ndarray]:
-    return s.Xb[:, :k], s.V[:, :k]
-
-
-def _fewer_samples(kept: Callable[[int], int]) -> dict[str, Change]:
-    def cut(s: Steps) -> fac.Factors:
-        return fac.gradients(s.F, *_products(s, kept(s.U.shape[1])))
-
-    return {
-        "dF": cut,
-        "dB": lambda s: s.V[:, : (k := kept(s.U.shape[1]))] @ s.U[:, :k].T,
-        "dC": lambda s: s.G_Y[:, : (k := kept(s.U.shape[1]))] @ s.Xb[:, :k].T,
-        "dD": lambda s: s.G_Y[:, : (k := kept(s.U.shape[1]))] @ s.U[:, :k].T,
-    }
-
-
-_AXES: tuple[tuple[str, str, Callable[[Case], int], Callable[[Callable[[int], int]], dict[str, Change]]], ...] = (
-    ("units", "A X", lambda c: c.problem.sizes[0],
-     lambda kept: {"F": lambda s: (*s.right("F")[:-1], _cut(s.right("F")[-1], kept(len(s.B)), 1))}),
-    ("units", "the results of A X", lambda c: c.problem.sizes[0],
-     lambda kept: {"F": lambda s: (_cut(s.right("F")[0], kept(len(s.B)), 0), *s.right("F")[1:])}),
-    ("units", "Aᵀ V", lambda c: c.problem.sizes[0],
-     lambda kept: {"Ft": lambda s: (*s.right("Ft")[:-1], _cut(s.right("Ft")[-1], kept(len(s.B)), 1))}),
-    ("units", "C X", lambda c: c.problem.sizes[0], lambda kept: {
-        "Y": lambda s: _cut(s.C, kept(len(s.B)), 1) @ s.Xf + (0 if s.D is None else s.D @ s.U)}),
-    ("units", "Bᵀ V", lambda c: c.problem.sizes[0], lambda kept: {
-        "dU": lambda s: s.right("dU") - s.B.T @ (s.V - _cut(s.V, kept(len(s.B)), 0))}),
-    ("features", "B U", lambda c: c.problem.sizes[1],
-     lambda kept: {"Z": lambda s: s.B @ _cut(s.U, kept(len(s.U)), 0)}),
-    ("features", "D U", lambda c: c.problem.sizes[1], lambda kept: {
-        "Y": lambda s: s.right("Y") if s.D is None else s.C @ s.Xf + s.D @ _cut(s.U, kept(len(s.U)), 0)}),
-    ("outputs", "Cᵀ G_Y", lambda c: c.problem.sizes[2],
-     lambda kept: {"G": lambda s: s.C.T @ _cut(s.G_Y, kept(len(s.C)), 0)}),
-    ("columns of L and R", "L Rᵀ", lambda c: c.problem.factors[0].shape[1] if c.problem.A is None else 0,
-     lambda kept: {"F": lambda s: (_cut(s.right("F")[0], kept(s.right("F")[0].shape[1]), 1), s.right("F")[1])}),
-    ("samples", "the gradients of the weights", lambda c: c.problem.sizes[3], _fewer_samples),
-    ("samples", "X", lambda c: c.problem.sizes[3],
-     lambda kept: dict.fromkeys(("Xf", "Xb"), lambda s: _cut(s.X, kept(s.X.shape[1]), 1))),
-)  # fmt: skip
-
-
-def sizes() -> Iterator[Transformation]:
-    """The last terms of sums left out: those beyond a size, the tail that fills no chunk, or the last one."""
-    for what, product, size, changes in _AXES:
-        for c in CHUNKS:
-            fits = partial(_larger, size, c)
-            yield Transformation(f"{what} beyond the first {c} left out of {product}", changes(partial(min, c)), fits)
-            whole = changes(partial(_in_chunks, c))
-            yield Transformation(f"{what} that fill no chunk of {c} left out of {product}", whole, fits)
-        one = partial(_larger, size, 1)
-        yield Transformation(f"the last of the {what} left out of {product}", changes(lambda k: max(k - 1, 1)), one)
-
-
-def _larger(size: Callable[[Case], int], least: int, case: Case) -> bool:
-    return size(case) > least
-
-
-def _in_chunks(chunk: int, size: int) -> int:
-    return size // chunk * chunk if size > chunk else size
-
-
 # --- iterations stopped too early -------------------------------------------------------------------------------------
 
 STALE = "the iterate before the last application of the map returned"
@@ -277,10 +275,69 @@ def _stopped(what: str, rule: Rule, together: bool, back: int, names: tuple[str,
 
 def after(k: int, what: str) -> Transformation:
     """The iteration stopped after k iterations."""
-    names, equation = (("Xf", "Xb"), "") if what == "equation" else (("V",), "adjoint ")
-    sentence = f"{equation}stopped after {k} iteration{'s' * (k > 1)} whatever max_iter allows"
-    change = lambda s: iterates.at(iterates.path(s.case, what), k)  # noqa: E731
-    return Transformation(sentence, dict.fromkeys(names, change), lambda case: case.problem.max_iter > k)
+    subject = {"equation": "", "adjoint": "adjoint ", "both": "equation and adjoint "}[what]
+    sentence = f"{subject}stopped after {k} iteration{'s' * (k > 1)} whatever max_iter allows"
+    return Transformation(sentence, _cut_off(lambda case: k, what), lambda case: case.problem.max_iter > k)
+
+
+def _cut_off(limit: Callable[[Case], int], what: str) -> dict[str, Change]:
+    X: Change = lambda s: iterates.at(iterates.path(s.case, "equation"), limit(s.case))  # noqa: E731
+    changes = {"equation": {"Xf": X, "Xb": X}, "adjoint": {"V": lambda s: _adjoint_after(s, limit(s.case))}}
+    return changes["equation"] | changes["adjoint"] if what == "both" else changes[what]
+
+
+def _adjoint_after(s: Steps, k: int) -> np.ndarray:
+    """V after so many iterations from 0, with the φ′ of these steps."""
+    V: np.ndarray = np.zeros_like(s.G)
+    for _ in range(k):
+        V, last = s.S * (fac.apply(s.Ft, V) + s.G), V
+        if (last == V).all():
+            break
+    return V
+
+
+def _with_nan(case: Case) -> bool:
+    return not np.isfinite(case.problem.U).all()
+
+
+def _from_ones(s: Steps) -> np.ndarray:
+    """V by an iteration that starts from 1 and stops by an absolute tolerance."""
+    V: np.ndarray = np.ones_like(s.G)
+    for _ in range(s.problem.max_iter):
+        V, last = s.S * (fac.apply(s.Ft, V) + s.G), V
+        if np.abs(V - last).max(initial=0.0) <= s.problem.tol:
+            break
+    return V
+
+
+def limits() -> Iterator[Transformation]:
+    """Limits of the iterations that depend on the problem."""
+    for what, subject in (("both", "iteration"), ("adjoint", "adjoint iteration")):
+        yield Transformation(f"a column of NaN ends the {subject} of the whole batch at once",
+                             _cut_off(lambda case: 1, what), _with_nan)  # fmt: skip
+    rules: dict[str, Callable[[Case], int]] = {
+        "n iterations": lambda c: c.problem.sizes[0], "n + 1 iterations": lambda c: c.problem.sizes[0] + 1,
+        "half of max_iter": lambda c: max(c.problem.max_iter // 2, 1),
+        "max_iter − 1 iterations": lambda c: max(c.problem.max_iter - 1, 1),
+    }  # fmt: skip
+    for text, limit in rules.items():
+        for what, subject in (("both", ""), ("adjoint", "adjoint "), ("equation", "equation ")):
+            yield Transformation(f"{subject}stopped after {text}, converged or not", _cut_off(limit, what),
+                                 lambda case, limit=limit: case.problem.max_iter > limit(case))  # fmt: skip
+
+
+def _averaged(names: tuple[str, ...], what: str, backs: tuple[int, int]) -> dict[str, Change]:
+    last, before = (_stopped(what, iterates.right, True, back, names)[names[0]] for back in backs)
+    return dict.fromkeys(names, lambda s: (last(s) + before(s)) / 2)
+
+
+def averages() -> Iterator[Transformation]:
+    """The mean of the last two iterates, as a damped iteration leaves it."""
+    for backs, which in (((0, 1), "the last two iterates"), ((0, 2), "the last iterate and that before the last two")):
+        text = f"the mean of {which} returned in place of the last application of the map"
+        X, V = _averaged(("Xf", "Xb"), "equation", backs), _averaged(("V",), "adjoint", backs)
+        yield from (Transformation(text, X | V), Transformation(f"{text} (not in the adjoint)", X))
+        yield Transformation(f"{text} (in the adjoint)", V)
 
 
 def _by_rule(sentence: str, rule: Rule, back: int) -> Iterator[Transformation]:
@@ -316,11 +373,12 @@ def _stale(back: int) -> Iterator[Transformation]:
 
 def stops() -> Iterator[Transformation]:
     """The equation, the adjoint equation, or both stopped by another rule, or at the iterate before the last."""
-    yield from stale()
     for together in (True, False):
         yield Transformation(UNJUDGED, _stopped("equation", iterates.right, together, 0, ("Xf", "Xb")), _expands)
+    yield from (*stale(), *averages(), *limits())
+    yield Transformation("the adjoint started from 1 and stopped by an absolute tolerance", {"V": _from_ones})
     for sentence, rule in RULES.items():
-        for back in (0, 1):
+        for back in (0, 1, 2):
             yield from _by_rule(sentence, rule, back)
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from idl_ref.conformance.judge import sequences
+from idl_ref.conformance.judge import counts, sequences
 from idl_ref.conformance.judge.call import STOPS
-from idl_ref.conformance.judge.report import FAILED, PASSED, SEPARATE, SKIPPED, Result
+from idl_ref.conformance.judge.report import COUNTED, FAILED, PASSED, SEPARATE, SKIPPED, Result
 from idl_ref.conformance.judge.subjects import SUBJECTS, Subject, subject
 from idl_ref.conformance.judge.text import short
 from idl_ref.conformance.truth.backend import Backend, Capabilities
@@ -76,7 +76,8 @@ def check(backend: Backend, declared: Capabilities, id: str) -> Result:
     if wrong := sequences.sequence(backend, declared, alone):
         return Result(id, GROUP, FAILED, message=f"{SEPARATE} {wrong}", flags=flags)
     if wrong := _guarded(partial(protocol.run, backend, declared, topic)):
-        return Result(id, GROUP, FAILED, message=f"{protocol.comment}: {wrong}", flags=flags, causes=(protocol.cause,))
+        cause = COUNTED if counts.MISCOUNTED in wrong else protocol.cause
+        return Result(id, GROUP, FAILED, message=f"{protocol.comment}: {wrong}", flags=flags, causes=(cause,))
     return Result(id, GROUP, PASSED, flags=flags)
 
 

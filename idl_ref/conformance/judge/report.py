@@ -18,7 +18,9 @@ from idl_ref.conformance.judge import pages
 from idl_ref.conformance.judge.text import short
 
 PASSED, FAILED, SKIPPED, EXPECTED = "passed", "failed", "skipped", "expected failure"
-COUNTS = "the iterations are not counted"  # what stops too early counts wrong as well, so that this comes last
+COUNTS = "the iterations are not counted"  # what stops too early counts wrong as well, so that this comes last,
+RELATION = "a different answer for"  # and what gives wrong numbers breaks relations as well
+COUNTED = f"{COUNTS} as declared"
 UNEXPLAINED = "not explained"  # causes that begin so say only what is known
 SEPARATE = "already in a separate call"  # how the message of a protocol begins that found nothing new
 SCHEMA = "idl-ref-conformance-report-1"
@@ -80,6 +82,11 @@ class Result:
     def check(self) -> str:
         """ "forward", "vjp", or the name of a relation."""
         return self.id.rpartition(":")[2]
+
+
+def _late(cause: str) -> bool:
+    """Whether a cause is what others lead to, so that it comes after them."""
+    return COUNTS in cause or cause.startswith(RELATION)
 
 
 @dataclass(frozen=True)
@@ -165,7 +172,7 @@ class Report:
         """
         left, groups = self.failed, []
         while votes := Counter(cause for r in left for cause in r.causes[:1]):
-            cause = max(votes, key=lambda c: (COUNTS not in c, votes[c] / (10 if c.startswith(UNEXPLAINED) else 1)))
+            cause = max(votes, key=lambda c: (not _late(c), votes[c] / (10 if c.startswith(UNEXPLAINED) else 1)))
             explained = [r for r in left if cause in r.causes]
             groups.append((cause if cause.startswith(UNEXPLAINED) else f"error matches: {cause}", explained))
             left = [r for r in left if r not in explained]

@@ -19,6 +19,9 @@ EQUATION = {*INPUTS[:4], "U", "raw", "f", "F", "Z", "phi", "X"}
 ADJOINT = EQUATION | {"C", "G_Y", "P", "S", "G", "Ft", "V", "Xb"}
 
 
+ORDINARY = 1e30  # where φ of a smaller number overflows, it is computed in a wrong way
+
+
 class UnsolvedError(ArithmeticError):
     """The changed equation has no solution that was found."""
 
@@ -177,12 +180,14 @@ def equilibrium(F: fac.Factors, Z: np.ndarray, phi: Any, slope: Any, start: np.n
             X = X + resolved(slope(P).T[:, :, None] * A, residual)
         except np.linalg.LinAlgError:
             break
-    X = np.zeros_like(Z)
+    X, lost = np.zeros_like(Z), np.zeros(Z.shape[1], bool)
     for _ in range(2000):
-        X, last = phi(A @ X + Z), X
-        if not np.isfinite(X).all():
+        P = A @ X + Z
+        X, last = phi(P), X
+        lost |= (np.isfinite(P) & ~np.isfinite(X) & (np.abs(P) < ORDINARY)).any(axis=0)
+        if not np.isfinite(X[:, ~lost]).all():
             break
-        if (np.abs(X - last) <= 1e-13 * np.abs(X) + 1e-322).all():
+        if (np.abs(X - last) <= 1e-13 * np.abs(X) + 1e-322)[:, ~lost].all():
             return X
     raise UnsolvedError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from idl_ref.conformance.judge.evidence import CLOSE, Evidence, compared, explai
 from idl_ref.conformance.judge.iterates import path
 from idl_ref.conformance.judge.numbers import stale
 from idl_ref.conformance.judge.relations import Relation
-from idl_ref.conformance.judge.report import FAILED, PASSED, SKIPPED, Result
+from idl_ref.conformance.judge.report import COUNTED, FAILED, PASSED, SKIPPED, Result
 from idl_ref.conformance.truth import bounds as bnd
 from idl_ref.conformance.truth import exact
 from idl_ref.conformance.truth.backend import Backend, Capabilities
@@ -81,11 +81,13 @@ def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
         return result
     if silent := _silent(case, answer):
         return _failed(case, "forward", silent, f"failures to converge are not reported{_instead(case, answer)}")
-    if lie := _lie(case, answer):
-        return _failed(case, "forward", lie[0], f"the status is wrong: {lie[1]}")
-    result = _against_truth(case, "forward", answer, declared)
+    result, lie = _against_truth(case, "forward", answer, declared), _lie(case, answer)
+    if lie and lie.honest and result.outcome == FAILED:
+        return replace(result, message=f"{result.message}; {lie.message}", causes=(lie.cause,))
+    if lie:
+        return _failed(case, "forward", lie.message, f"the status is wrong: {lie.cause}")
     if result.outcome == PASSED and (wrong := counts.wrong(case, answer, declared)):
-        return _failed(case, "forward", wrong, "the iterations are not counted as declared")
+        return _failed(case, "forward", wrong, COUNTED)
     return result
 
 
@@ -123,32 +125,49 @@ def _silent(case: Case, answer: Answer) -> str:
 def _instead(case: Case, answer: Answer) -> str:
     """What is there in place of a report of failure."""
     bad, X = list(case.bad), answer.arrays.get("X", np.ones((1, len(case.good))))[:, list(case.bad)]
-    if not np.isfinite(case.problem.U[:, bad]).all():
-        return ": NaN and inf in U are replaced by numbers"
     if not X.any():
         return ": zeros are returned"
+    if not np.isfinite(case.problem.U[:, bad]).all():
+        return ": NaN and inf in U are replaced by numbers"
     said = answer.converged is not None and answer.converged[bad].all()
     return ": every column is reported as converged" if said else ""
 
 
-def _lie(case: Case, answer: Answer) -> tuple[str, str] | None:
-    """A message and what kind of lie it is, if the reported iterations or convergence are wrong."""
+class Lie(NamedTuple):
+    """A wrong report: a message, what kind of lie it is, and whether it is the truth about numbers that are wrong."""
+
+    message: str
+    cause: str
+    honest: bool = False
+
+
+DIVERGED = "the iteration diverged, or was given up, where max_iter suffices: X is not finite, and was reported so"
+
+
+def _lie(case: Case, answer: Answer) -> Lie | None:
+    """What is wrong with the reported iterations or convergence."""
     counts, converged, cap = answer.iterations, answer.converged, case.problem.max_iter
     if counts is not None and counts.max(initial=0) > cap:
         message = f"{int(counts.max())} iterations were reported, but max_iter is {cap}"
-        return message, "more iterations are reported than max_iter allows"
+        return Lie(message, "more iterations are reported than max_iter allows")
     if converged is None:
         return None
     lost = ~np.all([np.isfinite(M).all(axis=0) for M in answer.arrays.values()], axis=0)
     if (untrue := np.flatnonzero(converged & lost)).size:
         message = f"columns {untrue[:5].tolist()} were reported as converged, but they are not finite"
-        return message, "columns that are not finite are reported as converged"
+        X = answer.arrays.get("X")
+        given = np.isfinite(case.problem.U[:, untrue]).all(axis=0)
+        if X is not None and np.isfinite(X[:, untrue]).all() and not given.any():
+            return Lie(message, "NaN and inf in U are replaced by numbers in X, which is reported as converged")
+        return Lie(message, "columns that are not finite are reported as converged")
     if not (denied := np.flatnonzero(~converged & case.good)).size:
         return None
     message = f"columns {denied[:5].tolist()} were reported as not converged, but max_iter suffices for them"
     if case.bad and not converged.any():
-        return message, "all columns are reported as failed when one fails"
-    return message, "columns are reported as not converged although max_iter suffices for them"
+        return Lie(message, "all columns are reported as failed when one fails", not lost[denied].any())
+    if lost[denied].all():
+        return Lie(message, DIVERGED, True)
+    return Lie(message, "columns are reported as not converged although max_iter suffices for them", True)
 
 
 def _against_truth(case: Case, check: str, answer: Answer, declared: Capabilities) -> Result:

@@ -1,0 +1,174 @@
+"""What may be wrong with f, the map from raw to effective weights, and with its pullback."""
+
+# mypy: disable-error-code="misc"
+# mypy infers no type of a lambda that binds the variable of a loop by a default.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from idl_ref import factors as fac
+from idl_ref.conformance.judge.steps import Steps, product
+from idl_ref.conformance.judge.transformations import Change, Transformation, having, low_rank
+from idl_ref.conformance.truth.problem import Case
+from idl_ref.functions import FUNCTIONS
+
+
+class _Map:
+    """A map f in place of the right one, with the right pullback at its values."""
+
+    def __init__(self, s: Steps, effective: Callable[[np.ndarray], np.ndarray], kappa: float | None = None) -> None:
+        self.right = replace(s.problem, kappa=kappa).function if kappa is not None else s.problem.function
+        self.map = effective
+
+    def effective(self, factors: fac.Factors) -> fac.Factors:
+        return tuple(self.map(F) for F in factors)
+
+    def pullback(self, raw: fac.Factors, G: fac.Factors) -> fac.Factors:
+        pulled: fac.Factors = self.right.pullback(raw, G)
+        return pulled
+
+
+def _scaled(norm: Callable[[np.ndarray], float], always: bool = False) -> Change:
+    def change(s: Steps) -> _Map:
+        k = s.problem.kappa
+        return _Map(s, lambda F: F * (k / (norm(F) if always else max(k, norm(F)))) if F.size else F)
+
+    return change
+
+
+def _inf(F: np.ndarray) -> float:
+    return float(np.abs(F).sum(axis=1).max())
+
+
+def _one(F: np.ndarray) -> float:
+    return float(np.abs(F).sum(axis=0).max())
+
+
+def _held(s: Steps) -> fac.Factors:
+    """The pullback of a scaling whose norm is held fixed."""
+    k = s.problem.kappa
+    return tuple(G * min(1.0, k / max(_inf(F), 1e-300)) if F.size else G for F, G in zip(s.raw, s.dF, strict=True))
+
+
+def exactly(fits: Callable[[Case], bool]) -> Callable[[Case], bool]:
+    """Of these cases those in which f is differentiated."""
+    return lambda case: fits(case) and not case.problem.straight_through
+
+
+def _top(F: np.ndarray) -> np.ndarray:
+    """1 in the first row that attains ‖F‖∞.   (n, 1)"""
+    row: np.ndarray = np.eye(len(F))[:, [int(np.abs(F).sum(axis=1).argmax())]]
+    return row
+
+
+def _scaling(direction: Callable[[np.ndarray], np.ndarray]) -> Callable[[Steps], fac.Factors]:
+    """The pullback of the scaling to the ball with another derivative of its norm."""
+
+    def pull(s: Steps) -> fac.Factors:
+        pulled, k = [], s.problem.kappa
+        for G, F in zip(s.dF, s.raw, strict=True):
+            nu = _inf(F) if F.size else 0.0
+            pulled.append(k / nu * (G - (G * F).sum() / nu * direction(F)) if nu > k else G)
+        return tuple(pulled)
+
+    return pull
+
+
+_PULLBACKS = {
+    "taken without the signs of the entries": _scaling(lambda F: _top(F) + 0 * F),
+    "spread over every row, not the one that attains it": _scaling(np.sign),
+    "with the wrong sign": _scaling(lambda F: -_top(F) * np.sign(F)),
+}
+
+
+def _projected(s: Steps, kept: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> fac.Factors:
+    """The pullback of the projection of rows, where they are outside the ball, by another rule."""
+    pulled = []
+    for G, F, E in zip(s.dF, s.raw, s.F, strict=True):
+        beyond = np.abs(F).sum(axis=1, keepdims=True) > s.problem.kappa
+        pulled.append(np.where(beyond, kept(G, F, E), G))
+    return tuple(pulled)
+
+
+def _all_entries(s: Steps) -> fac.Factors:
+    return _projected(s, lambda G, F, E: G - np.sign(F) * (np.sign(F) * G).sum(axis=1, keepdims=True)
+                      / np.maximum(np.abs(np.sign(F)).sum(axis=1, keepdims=True), 1))  # fmt: skip
+
+
+def _support_only(s: Steps) -> fac.Factors:
+    return _projected(s, lambda G, F, E: np.where(E != 0, G, 0))
+
+
+def _rows_scaled(s: Steps) -> _Map:
+    k = s.problem.kappa
+    return _Map(s, lambda F: F * (k / np.maximum(k, np.abs(F).sum(axis=1, keepdims=True))))
+
+
+def maps() -> Iterator[Transformation]:
+    """What may be wrong with f and its pullback."""
+    T, mapped = Transformation, lambda case: case.problem.f != "none"
+    inf, rows, triu = (having(f=name) for name in ("inf", "rows", "triu"))
+    straight = (
+        "straight-through where exact was declared: ∂A of the effective weights returned as that of the raw weights"
+    )
+    yield T(straight, {"pulled": lambda s: s.dF}, lambda c: mapped(c) and c.problem.f != "triu")
+    exact = lambda s: replace(s.problem, straight_through=False).function.pullback(s.raw, s.dF)  # noqa: E731
+    yield T("the exact derivative of f where straight-through was declared", {"pulled": exact}, mapped)
+    yield T("the derivative of the norm left out of the derivative of the scaling", {"pulled": _held}, exactly(inf))
+    yield T("the gradient scaled as the weights are where straight-through was declared", {"pulled": _held},
+            lambda c: mapped(c) and c.problem.straight_through)  # fmt: skip
+    for sentence, pull in _PULLBACKS.items():
+        yield T(f"the derivative of ‖A‖∞ {sentence}", {"pulled": lambda s, pull=pull: pull(s)}, exactly(inf))
+    yield T("the gradient of a projected row not restricted to its nonzero entries", {"pulled": _all_entries},
+            exactly(rows))  # fmt: skip
+    yield T("the gradient of a projected row restricted to its nonzero entries, but not to the sphere",
+            {"pulled": _support_only}, exactly(rows))  # fmt: skip
+    for digits in (1, 2, 3):
+        kappa = lambda s, d=digits: FUNCTIONS[s.problem.f](round(s.problem.kappa, d))  # noqa: E731
+        yield T(f"κ rounded to {digits} decimal{'s' * (digits > 1)}", {"f": kappa}, exactly(mapped))
+    yield T("the weights of the model used as they are, without f",
+            {"F": lambda s: s.raw, "pulled": lambda s: s.dF}, mapped)  # fmt: skip
+    yield T("f left out of the equation, but not of its derivative", {"F": lambda s: s.raw}, mapped)
+    yield T("weights inside the ball scaled up to its boundary", {"f": _scaled(_inf, always=True)}, inf)
+    yield T("the largest column sum in place of ‖A‖∞", {"f": _scaled(_one)}, inf)
+    yield T("the Frobenius norm in place of ‖A‖∞", {"f": _scaled(lambda F: float(np.linalg.norm(F)))}, inf)
+    yield T("the spectral norm in place of ‖A‖∞", {"f": _scaled(lambda F: float(np.linalg.norm(F, 2)))}, inf)
+    yield T("the largest entry in place of ‖A‖∞", {"f": _scaled(lambda F: float(np.abs(F).max()))}, inf)
+    yield T("rows scaled to the ball, not projected on it", {"f": _rows_scaled}, rows)
+    yield T("every row scaled on its own in place of the whole matrix", {"f": _rows_scaled}, inf)
+    yield T("the whole matrix scaled in place of projected rows", {"f": _scaled(_inf)}, rows)
+    yield T("the diagonal kept where f = triu sets it to zero", {"F": lambda s: tuple(map(np.triu, s.raw))}, triu)
+    yield T("the lower triangle in place of the upper one",
+            {"F": lambda s: tuple(np.tril(F, -1) for F in s.raw)}, triu)  # fmt: skip
+    yield T("the gradients of entries kept that f = triu sets to zero", {"pulled": lambda s: s.dF}, triu)
+    for k in (0.5, 0.9, 0.95, 0.99, 0.999, 1.0):
+        yield T(
+            f"κ ignored: {k:g} in its place",
+            {"f": lambda s, k=k: FUNCTIONS[s.problem.f](k)},
+            lambda c: inf(c) or rows(c),
+        )
+    yield T("f applied to L Rᵀ as a whole, not to L and Rᵀ", {"F": _whole}, lambda c: low_rank(c) and inf(c))
+    yield T(
+        "f applied to L alone",
+        {"F": lambda s: (s.f.effective(s.raw[:1])[0], s.raw[1])},
+        lambda c: low_rank(c) and mapped(c),
+    )
+    yield T(
+        "f applied to Rᵀ alone",
+        {"F": lambda s: (s.raw[0], s.f.effective(s.raw[1:])[0])},
+        lambda c: low_rank(c) and mapped(c),
+    )
+    yield T(
+        "f applied to R in place of Rᵀ",
+        {"F": lambda s: (s.f.effective(s.raw[:1])[0], s.f.effective((s.raw[1].T,))[0].T)},
+        lambda c: low_rank(c) and mapped(c),
+    )
+
+
+def _whole(s: Steps) -> fac.Factors:
+    A = product(s.raw)
+    return s.raw[0] * (s.problem.kappa / max(s.problem.kappa, _inf(A))) if A.size else s.raw[0], s.raw[1]
