@@ -391,6 +391,7 @@ NEAR |= dict.fromkeys(
 NEAR |= dict.fromkeys(
     ("BatchesBeyond64", "BatchesBeyond1024", "BatchesBeyond4096", "ChunkTail"), "samples.*left out of"
 )
+NEAR["GradientTail"] = "samples.*left out of the gradients"  # forgotten at first: the other tails of chunks have theirs
 NEAR |= {name: _ADJOINT_RULE for name in STOPPING if name.startswith("Adjoint")}
 NEAR |= dict.fromkeys(("AdjointAbsolute", "AdjointAbsoluteStale", "AdjointFiveSteps", "AdjointHundredSteps",
                        "AdjointCyclesApart", "AdjointInForwardOrder"), _ADJOINT_RULE)  # fmt: skip

@@ -96,7 +96,7 @@ def orders() -> Iterator[Transformation]:
     """Tiles and chunks exchanged or overwritten, samples left out of sums, and indices that are too short."""
     yield Transformation("the first of the samples left out of the gradients of the weights",
                          _samples(lambda m: slice(1, None)))  # fmt: skip
-    for c in CHUNKS:
+    for c in reversed(CHUNKS):
         if c in TILES:
             yield Transformation(f"two tiles of {c} of A exchanged across the diagonal",
                                  {"F": lambda s, c=c: _exchanged(s.right("F"), c)},

@@ -81,6 +81,9 @@ def functions_of_activation() -> Iterator[Transformation]:
         pairs = [(f"{other} in place of {name}", (activations.get(other).phi, activations.get(other).slope))
                  for other in activations.TABLE if other != name] + _VARIANTS.get(name, [])  # fmt: skip
         for sentence, pair in pairs:
+            if sentence.endswith("overflows"):
+                yield T(sentence, {"phi": lambda s, pair=pair: (_narrow(pair[0], s.problem.dtype), pair[1])}, fits)
+                continue
             yield T(sentence, {"phi": lambda s, pair=pair: pair}, fits)
             yield T(f"{sentence}, but not in φ′", {"phi": lambda s, pair=pair, slope=slope: (pair[0], slope)}, fits)
             yield T(f"{sentence} in φ′ alone", {"S": lambda s, pair=pair: pair[1](s.P)}, fits)
@@ -110,6 +113,11 @@ def fits_in(case: Case, name: str) -> bool:
 
 def _single(function: Callable[[np.ndarray], np.ndarray], P: np.ndarray) -> np.ndarray:
     return function(P.astype(np.float32)).astype(np.float64)
+
+
+def _narrow(function: Callable[[np.ndarray], np.ndarray], dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+    """A function with the arithmetic, and so the largest number, of a dtype."""
+    return lambda P: function(P.astype(dtype)).astype(np.float64)
 
 
 def _at_kinks(s: Steps, weight: float) -> np.ndarray:

@@ -24,7 +24,7 @@ from idl_ref.conformance.truth.problem import Arrays, Case
 
 SECONDS = 10.0  # the processor time that the search of causes may take, so that it finds the same on a busy machine
 SCANNED, SAMPLED = 8, 40  # failures searched in the whole library, and those that weigh a cause
-COUNTERS = (15, 80), (61, 40)  # passes that weigh a cause, and how many causes are kept
+SAMPLES = (10, 15, 80), (SAMPLED, 61, 40)  # failures and passes that weigh a cause, and how many causes are kept
 FINAL = 6  # causes that are weighed by all that passed
 LARGE = 20_000  # problems with more numbers than this do not weigh causes
 CAUSES = 3
@@ -204,8 +204,7 @@ def _search(
         scanned += 1
         now = time.process_time()
         matching = list(_matching(left[0], more, now + (deadline - now) / 2))
-        weighed = _weighed([_explaining(wrong, left) for wrong in matching], passed, deadline)
-        best = _left(weighed, passed, deadline)
+        best = _left(_weighed(matching, left[:SAMPLED], passed, deadline), passed, deadline)
         best = best or [c for a in numbers.accuracies() if (c := _coarse(a, left, passed)) is not None]
         if not best:
             left = left[1:]
@@ -246,17 +245,20 @@ def _matching(m: Measured, more: list[Transformation], deadline: float) -> Itera
             yield wrong
 
 
-def _explaining(wrong: Transformation, failures: list[Measured]) -> Cause:
-    """A cause with a sample of what speaks for it."""
-    return Cause(wrong, [e for e, known in failures[:SAMPLED] if _fits(wrong, e, known)])
-
-
-def _weighed(causes: list[Cause], passed: list[Evidence], deadline: float) -> list[Cause]:
+def _weighed(
+    matching: list[Transformation], failures: list[Measured], passed: list[Evidence], deadline: float
+) -> list[Cause]:
     """The causes for which more speaks than against them in samples, first a small one for all, the best first."""
-    for counter, kept in COUNTERS:
-        opposed = (_opposed(cause, _spread(passed, counter), deadline) for cause in causes)
+    causes = [Cause(wrong) for wrong in matching]
+    for some, counter, kept in SAMPLES:
+        explaining = (_explaining(cause.wrong, failures[:: -(-len(failures) // some)]) for cause in causes)
+        opposed = (_opposed(cause, _spread(passed, counter), deadline) for cause in explaining)
         causes = sorted((c for c in opposed if c is not None and c.weight > 0), key=lambda c: -c.weight)[:kept]
     return causes
+
+
+def _explaining(wrong: Transformation, failures: list[Measured]) -> Cause:
+    return Cause(wrong, [e for e, known in failures if _fits(wrong, e, known)])
 
 
 def _coarse(accuracy: numbers.Accuracy, failures: list[Measured], passed: list[Evidence]) -> Cause | None:

@@ -296,6 +296,14 @@ def _adjoint_after(s: Steps, k: int) -> np.ndarray:
     return V
 
 
+def _from_zero(s: Steps) -> np.ndarray:
+    """The last iterate that max_iter allows from 0."""
+    X: np.ndarray = 0 * s.Z
+    for _ in range(s.problem.max_iter):
+        X = s.phi[0](fac.apply(s.F, X) + s.Z)
+    return X
+
+
 def _with_nan(case: Case) -> bool:
     return not np.isfinite(case.problem.U).all()
 
@@ -312,6 +320,8 @@ def _from_ones(s: Steps) -> np.ndarray:
 
 def limits() -> Iterator[Transformation]:
     """Limits of the iterations that depend on the problem."""
+    yield Transformation("X0 ignored: the iteration starts from 0", dict.fromkeys(("Xf", "Xb"), _from_zero),
+                         lambda case: case.problem.X0 is not None and case.problem.max_iter <= 1000)  # fmt: skip
     for what, subject in (("both", "iteration"), ("adjoint", "adjoint iteration")):
         yield Transformation(f"a column of NaN ends the {subject} of the whole batch at once",
                              _cut_off(lambda case: 1, what), _with_nan)  # fmt: skip

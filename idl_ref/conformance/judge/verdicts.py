@@ -125,9 +125,10 @@ def _silent(case: Case, answer: Answer) -> str:
 def _instead(case: Case, answer: Answer) -> str:
     """What is there in place of a report of failure."""
     bad, X = list(case.bad), answer.arrays.get("X", np.ones((1, len(case.good))))[:, list(case.bad)]
+    given = np.isfinite(case.problem.U[:, bad]).all()
     if not X.any():
-        return ": zeros are returned"
-    if not np.isfinite(case.problem.U[:, bad]).all():
+        return ": zeros are returned" if given else ": zeros are returned, also for NaN and inf in U"
+    if not given:
         return ": NaN and inf in U are replaced by numbers"
     said = answer.converged is not None and answer.converged[bad].all()
     return ": every column is reported as converged" if said else ""
