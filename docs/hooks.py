@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent / "interactive"))
 import course
 import digit_models
 import lessons
+import phone
 from docutils import nodes
 from sphinx import addnodes
 
@@ -68,6 +69,14 @@ def figures_first(app, page, template, context, doctree):
     context["body"] = body.replace('<details class="script">', f'{first}<details class="script">', 1)
 
 
+def fit_phones(app, page, template, context, doctree):
+    """Let tables, figures, formulas and printed sentences fit a phone."""
+    if body := context.get("body"):
+        for step in (phone.label_cells, phone.join_punctuation, phone.break_sentences):
+            body = step(body)
+        context["body"] = phone.fit_figures(body, Path(app.srcdir))
+
+
 # --- when all pages are there -----------------------------------------------------------------------------------------
 
 FINISHED = {  # what the theme leaves out, for readers who listen, or have no mouse
@@ -75,10 +84,14 @@ FINISHED = {  # what the theme leaves out, for readers who listen, or have no mo
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
     '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="This page">',
     '<aside class="toc-drawer no-toc">': '<aside class="toc-drawer no-toc" aria-label="This page">',
-    '<div id="search-results"></div>': '<h1>Search</h1><div id="search-results" class="results"></div>',
+    '<div id="search-results"></div>': (
+        '<h1>Search</h1><form class="search" action="search.html" role="search">'
+        '<input name="q" type="search" aria-label="Words to search for"> <button>Search</button></form>'
+        '<div id="search-results" class="results"></div>'
+    ),
     # Blocks, tables and figures may be wider than a phone; with the focus, they scroll by the arrow keys.
     "<pre>": '<pre tabindex="0">',
-    '<table class="docutils': '<table tabindex="0" class="docutils',
+    '<table class="docutils': '<table tabindex="0" class="docutils',  # Those of cards do not scroll.
     "<p><img ": '<p tabindex="0"><img ',
     '<figure class="': '<figure tabindex="0" class="',
 }
@@ -136,4 +149,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("doctree-read", index_keywords)
     app.connect("html-page-context", figures_first)
+    app.connect("html-page-context", fit_phones)
     app.connect("build-finished", complete)

@@ -58,7 +58,7 @@ def style(gallery_conf, name):
 
     matplotlib.rcParams.update(
         {
-            "figure.figsize": (7, 4.2),
+            "figure.figsize": (5.6, 3.8),
             "figure.constrained_layout.use": True,
             "font.size": 11,
             "axes.grid": True,

@@ -38,7 +38,7 @@ for method, style in styles.items():
     axes.plot(radii, 100 * found.certified[method], style, label=f"certified: {method}")
 axes.plot(radii, 100 * found.attacked, "s--", color="C3", label="not broken by the attack")
 axes.set(xlabel="ε, the largest change of a pixel", ylabel="samples, %", ylim=(-3, 103))
-axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
 plt.show()
 
 # %%
