@@ -9,7 +9,7 @@ from latex2mathml.converter import convert
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
 OPENING, CLOSING, BARS = "([{⟨⌈⌊", ")]}⟩⌉⌋", "|‖"
 BREAKS = "=<>≤≥≠≈∈→←↦⇒⇔⪯⪰≼≽,+−"  # a line may end behind one of these, outside all parentheses
-SPACED = "⪯⪰"  # Browsers do not know that these are relations.
+SPACED = "⪯⪰"  # The converter does not know that these are relations.
 LONG = 30  # characters of LaTeX: a formula that is shorter fits into a line of a phone
 
 ElementTree.register_namespace("", NAMESPACE)
@@ -33,7 +33,8 @@ def element(latex, display):
         if each.tag == tag("mo") and each.text in BARS and each.get("stretchy") != "true":
             each.attrib.clear()
             each.attrib.update(stretchy="false", lspace="0", rspace="0")  # |A| is no binary operator.
-        elif each.tag == tag("mo") and each.text in SPACED:
+        elif each.text and each.text in SPACED:
+            each.tag = tag("mo")
             each.attrib.update(lspace="0.2778em", rspace="0.2778em")
         elif each.tag in (tag("msup"), tag("msubsup")) and set("".join(each[-1].itertext())) <= set("′″‴"):
             lower_prime(each)

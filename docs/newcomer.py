@@ -37,8 +37,8 @@ WAY = (
     Station("conformance.html", None, 4, 2),
     Station("deployment.html", None, 0, 3),
 )
-# The graders end with status 1 as long as an exercise is not solved, which is so for the files of a newcomer; and so does
-# the kit for the backend with two bugs that its page shows.
+# The graders end with status 1 as long as an exercise is not solved, which is so for the files of a newcomer, as
+# the kit does for the backend with two bugs that its page shows.
 FAILING = ("grade.py", "my_package")
 
 

@@ -3,13 +3,12 @@
 import html
 import re
 import struct
-from pathlib import Path
 
 TABLE = re.compile(r'<table class="docutils[^>]*>.*?</table>', re.S)
 ROW = re.compile(r"<tr[^>]*>.*?</tr>", re.S)
 CELL = re.compile(r"<(t[dh])([^>]*)>(.*?)</t[dh]>", re.S)
 ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tr": "row", "th": "columnheader", "td": "cell"}
-FITS = 40  # characters of a row of a table fit on a phone
+FITS = 44  # characters of a row of a table fit on a phone, with two for the space around each cell
 WRAPS = 20  # in a column that is narrower, text breaks into too many lines
 FIGURE_FITS = 600  # pixels: no figure of one panel is wider, and its words can be read where it is as wide as a phone
 FIGURE = re.compile(r'<img (?:alt="[^"]*" )?[^>]*?src="(?:\.\./)*_images/([^"]+\.png)"')
@@ -28,7 +27,7 @@ def width(rows):
         longest = max(map(len, column[1:]), default=0)
         return max(min(longest, WRAPS), max((len(word) for text in column for word in text.split()), default=0))
 
-    return sum(map(narrowest, zip(*rows, strict=True)))
+    return sum(narrowest(column) + 2 for column in zip(*rows, strict=True))
 
 
 def label_cells(body):
@@ -77,7 +76,7 @@ def break_sentences(body):
 
 
 def fit_figures(body, folder):
-    """Mark the figures that are too wide for a phone, where they scroll, and name their sharper file, if there is one."""
+    """Mark the figures that are too wide for a phone, where they scroll, and name their sharper files, if any."""
 
     def marked(found):
         name = found[1]

@@ -60,7 +60,7 @@ attacked = robust.attack(model, images, labels, 0.08)
 broken = int(np.flatnonzero(attacked.broken & (model(images).argmax(axis=1) == labels))[0])
 before, after = images[broken], attacked.inputs[broken]
 classes = model(np.stack([before, after])).argmax(axis=1)
-figure, panels = plt.subplots(1, 3, figsize=(7, 2.7))
+figure, panels = plt.subplots(1, 3, figsize=(5.6, 2.2))
 titles = (f"class {classes[0]}", "change, at most 0.08", f"class {classes[1]}")
 for panel, image, title, limit in zip(panels, (before, after - before, after), titles, (1, 0.08, 1), strict=True):
     panel.imshow(

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
-# What an installation prints helps nobody; a cluster, the tests and the site are not at hand: a sentence says what one sees.
+# What an installation prints helps nobody, and a cluster is not at hand: a sentence says what one sees.
 TOLD = ("pip install", "#SBATCH", "mpiexec", "dask scheduler")
 
 
@@ -57,9 +57,8 @@ def test_the_commands_of_the_readme_print_what_it_says(tmp_path, commands, docs_
     for name, chosen in (("plants", [row for k, row in enumerate(rows) if k % 5]), ("new", rows[::5])):
         with open(tmp_path / f"{name}.csv", "w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([[*iris.feature_names, "species"], *chosen])
-    newcomer.save_package(
-        next(text for kind, text in blocks(ROOT / "docs" / "conformance.md") if kind == "python"), tmp_path
-    )
+    program = next(text for kind, text in blocks(ROOT / "docs" / "conformance.md") if kind == "python")
+    newcomer.save_package(program, tmp_path)
     with open(tmp_path / "my_package" / "backends.py", "a", encoding="utf-8") as stream:
         stream.write("\n\nmine = Mine()\n")
     found = [(command, shown) for command, shown in commands(ROOT / "README.md") if shown]
