@@ -72,7 +72,7 @@ def figures_first(app, page, template, context, doctree):
 def fit_phones(app, page, template, context, doctree):
     """Let tables, figures, formulas and printed sentences fit a phone."""
     if body := context.get("body"):
-        for step in (phone.label_cells, phone.join_punctuation, phone.break_sentences):
+        for step in (phone.keep_numbers, phone.label_cells, phone.join_punctuation, phone.break_sentences):
             body = step(body)
         context["body"] = phone.fit_figures(body, Path(app.srcdir))
 
@@ -106,11 +106,15 @@ def finish_pages(app):
         page.write_text(text, encoding="utf-8")
 
 
-def drop_back_links(app):
-    """Remove the links from source pages back to the API: they use module names under which nothing is documented."""
+def finish_sources(app):
+    """Let the titles of source pages break behind a dot, and remove the links from there back to the API.
+
+    These use module names under which nothing is documented.
+    """
     for page in Path(app.outdir, "_modules").rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(re.sub(r'<a class="viewcode-back".*?</a>', "", text), encoding="utf-8")
+        text = re.sub(r'<a class="viewcode-back".*?</a>', "", page.read_text(encoding="utf-8"))
+        text = re.sub(r"(?<=<h1>Source code for )[\w.]+", lambda name: name[0].replace(".", ".<wbr>"), text)
+        page.write_text(text, encoding="utf-8")
 
 
 def show_panels(app):
@@ -139,7 +143,7 @@ def train_digit_models(app):
 def complete(app, exception):
     """Do all that needs the whole site."""
     if exception is None and app.builder.format == "html":
-        for step in (finish_pages, drop_back_links, show_panels, write_indexes, train_digit_models):
+        for step in (finish_pages, finish_sources, show_panels, write_indexes, train_digit_models):
             step(app)
 
 

@@ -7,6 +7,7 @@ import struct
 TABLE = re.compile(r'<table class="docutils[^>]*>.*?</table>', re.S)
 ROW = re.compile(r"<tr[^>]*>.*?</tr>", re.S)
 CELL = re.compile(r"<(t[dh])([^>]*)>(.*?)</t[dh]>", re.S)
+NUMBER = re.compile(r"[-−]?[\d.,]+(e[-+]\d+)?( ?(s|ms|µs|ns|%|×))?")
 ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tr": "row", "th": "columnheader", "td": "cell"}
 FITS = 44  # characters of a row of a table fit on a phone, with two for the space around each cell
 WRAPS = 20  # in a column that is narrower, text breaks into too many lines
@@ -28,6 +29,16 @@ def width(rows):
         return max(min(longest, WRAPS), max((len(word) for text in column for word in text.split()), default=0))
 
     return sum(narrowest(column) + 2 for column in zip(*rows, strict=True))
+
+
+def keep_numbers(body):
+    """Keep a number in one line with its exponent and its unit: browsers break a line behind the sign of the former."""
+
+    def kept(cell):
+        number = NUMBER.fullmatch(words(cell[3]))
+        return f"<{cell[1]}{cell[2]} data-number>{cell[3]}</{cell[1]}>" if number else cell[0]
+
+    return TABLE.sub(lambda table: CELL.sub(kept, table.group()), body)
 
 
 def label_cells(body):

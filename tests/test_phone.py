@@ -37,6 +37,11 @@ def test_a_narrow_table_stays_a_table(phone):
         assert phone.label_cells(narrow) == narrow
 
 
+def test_a_number_stays_in_one_line(phone):
+    made = phone.keep_numbers(table(["a", "b"], ["3.7e-07", "0.98 or so"], ["−1,024.5 ms", "12×"]))
+    assert re.findall(r"<td data-number><p>(.*?)</p>", made) == ["3.7e-07", "−1,024.5 ms", "12×"]
+
+
 def test_punctuation_stays_beside_its_formula(phone):
     assert phone.join_punctuation("<math>x</math></span>, so") == "<math>x</math>,</span> so"
     assert phone.join_punctuation("<math>x</math></span> so") == "<math>x</math></span> so"
