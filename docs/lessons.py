@@ -35,6 +35,7 @@ ORDER = (
     "state_driven",
     "throughput",
     "implicit_rnn",
+    "time_series",
 )
 LEFT_OUT = ("verify_torchidl",)  # this example draws nothing, and needs packages that a build of the site lacks
 

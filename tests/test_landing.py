@@ -59,7 +59,7 @@ def test_the_table_has_the_number_of_the_estimators():
     ratio, met = (re.search(pattern, table).group(1) for pattern in (r"a ratio of ([\d.]+\d)", r"on (\d) of 7 data"))
     line = next(line for line in INDEX.splitlines() if line.startswith("| scikit-learn"))
     assert float(line.split("|")[3]) == pytest.approx(1 / float(ratio), abs=0.05)
-    assert (met, "as accurate on six" in line) == ("6", True)
+    assert (met, "as accurate on all" in line) == ("7", True)
 
 
 def test_the_figure_shows_an_iteration_of_the_library(docs_modules):
