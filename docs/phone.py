@@ -77,7 +77,7 @@ def join_punctuation(body):
 
 
 def break_sentences(body):
-    """Let lines of a printed text break on a phone, unless they have columns, which two spaces separate."""
+    """Let lines of a printed text break, unless they have columns, which two spaces separate."""
 
     def marked(found):
         columns = re.search(r"\S {2,}\S", words(found[1]))
