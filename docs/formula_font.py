@@ -3,7 +3,8 @@
 Usage: python docs/formula_font.py [/usr/share/fonts/truetype/dejavu/DejaVuMathTeXGyre.ttf]
 
 Brackets and roots grow with what they enclose only in a font with a table MATH, which many phones lack. This one is a
-part of DejaVu Math TeX Gyre, which is in the public domain; Debian has it in the package fonts-dejavu-extra.
+part of DejaVu Math TeX Gyre, which Debian has in the package fonts-dejavu-extra; its license, which allows that under
+another name, stands beside the file.
 """
 
 import sys
