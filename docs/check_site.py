@@ -24,7 +24,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.links, self.fetched, self.ids, self.words = [], [], set(), []
+        self.links, self.fetched, self.ids, self.words, self.warned = [], [], set(), [], []
         self.within = []  # the open tags of code, scripts and formulas, whose text is not prose
         self.feed(text)
 
@@ -51,6 +51,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if not self.within:
             self.words.append(data)
+        self.warned += re.findall(r"\.py:\d+: (\w*Warning: .*)", data)
 
 
 def problems(site, names=()):
@@ -67,6 +68,7 @@ def problems(site, names=()):
                 yield f"{where}: loads {link} from the network"
             else:
                 yield from (f"{where}: {reason}" for reason in _broken(link, path, pages))
+        yield from (f"{where}: a script of the gallery warns: {warning}" for warning in page.warned)
         text = " ".join(page.words)
         for pattern in (r"docutils system message", r"\$\$?[^$ ]+\$", r"\{(?:py:\w+|doc|ref)\}"):
             if found := re.search(pattern, text):

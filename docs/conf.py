@@ -71,6 +71,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "gallery/backreferences",
     "write_computation_times": False,  # the page of computation times loads scripts from the network
     "show_memory": False,
+    "show_signature": False,
     "image_scrapers": ("lessons.one_panel",),
     "thumbnail_size": (400, 280),
     "download_all_examples": False,

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent / "interactive"))
 import course
 import digit_models
 import lessons
+import phone
 from docutils import nodes
 from sphinx import addnodes
 
@@ -68,6 +69,14 @@ def figures_first(app, page, template, context, doctree):
     context["body"] = body.replace('<details class="script">', f'{first}<details class="script">', 1)
 
 
+def fit_phones(app, page, template, context, doctree):
+    """Let tables, figures, formulas and printed sentences fit a phone."""
+    if body := context.get("body"):
+        for step in (phone.keep_numbers, phone.label_cells, phone.join_punctuation, phone.break_sentences):
+            body = step(body)
+        context["body"] = phone.fit_figures(body, Path(app.srcdir))
+
+
 # --- when all pages are there -----------------------------------------------------------------------------------------
 
 FINISHED = {  # what the theme leaves out, for readers who listen, or have no mouse
@@ -75,10 +84,14 @@ FINISHED = {  # what the theme leaves out, for readers who listen, or have no mo
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
     '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="This page">',
     '<aside class="toc-drawer no-toc">': '<aside class="toc-drawer no-toc" aria-label="This page">',
-    '<div id="search-results"></div>': '<h1>Search</h1><div id="search-results" class="results"></div>',
+    '<div id="search-results"></div>': (
+        '<h1>Search</h1><form class="search" action="search.html" role="search">'
+        '<input name="q" type="search" aria-label="Words to search for"> <button>Search</button></form>'
+        '<div id="search-results" class="results"></div>'
+    ),
     # Blocks, tables and figures may be wider than a phone; with the focus, they scroll by the arrow keys.
     "<pre>": '<pre tabindex="0">',
-    '<table class="docutils': '<table tabindex="0" class="docutils',
+    '<table class="docutils': '<table tabindex="0" class="docutils',  # Those of cards do not scroll.
     "<p><img ": '<p tabindex="0"><img ',
     '<figure class="': '<figure tabindex="0" class="',
 }
@@ -93,11 +106,15 @@ def finish_pages(app):
         page.write_text(text, encoding="utf-8")
 
 
-def drop_back_links(app):
-    """Remove the links from source pages back to the API: they use module names under which nothing is documented."""
+def finish_sources(app):
+    """Let the titles of source pages break behind a dot, and remove the links from there back to the API.
+
+    These use module names under which nothing is documented.
+    """
     for page in Path(app.outdir, "_modules").rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(re.sub(r'<a class="viewcode-back".*?</a>', "", text), encoding="utf-8")
+        text = re.sub(r'<a class="viewcode-back".*?</a>', "", page.read_text(encoding="utf-8"))
+        text = re.sub(r"(?<=<h1>Source code for )[\w.]+", lambda name: name[0].replace(".", ".<wbr>"), text)
+        page.write_text(text, encoding="utf-8")
 
 
 def show_panels(app):
@@ -126,7 +143,7 @@ def train_digit_models(app):
 def complete(app, exception):
     """Do all that needs the whole site."""
     if exception is None and app.builder.format == "html":
-        for step in (finish_pages, drop_back_links, show_panels, write_indexes, train_digit_models):
+        for step in (finish_pages, finish_sources, show_panels, write_indexes, train_digit_models):
             step(app)
 
 
@@ -136,4 +153,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("doctree-read", index_keywords)
     app.connect("html-page-context", figures_first)
+    app.connect("html-page-context", fit_phones)
     app.connect("build-finished", complete)

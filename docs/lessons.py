@@ -35,6 +35,7 @@ ORDER = (
     "state_driven",
     "throughput",
     "implicit_rnn",
+    "time_series",
 )
 LEFT_OUT = ("verify_torchidl",)  # this example draws nothing, and needs packages that a build of the site lacks
 
@@ -58,7 +59,7 @@ def style(gallery_conf, name):
 
     matplotlib.rcParams.update(
         {
-            "figure.figsize": (7, 4.2),
+            "figure.figsize": (5.6, 3.8),
             "figure.constrained_layout.use": True,
             "font.size": 11,
             "axes.grid": True,

@@ -1,30 +1,93 @@
 """Formulas as MathML, which browsers draw themselves: a page with formulas needs no script and no font of its own."""
 
-import html
 import re
+from xml.etree import ElementTree
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
-BAR = re.compile(r'<mo(?: fence="false")?(?: stretchy="false")?>(&#x0007C;|&#x02016;)</mo>')
+NAMESPACE = "http://www.w3.org/1998/Math/MathML"
+OPENING, CLOSING, BARS = "([{⟨⌈⌊", ")]}⟩⌉⌋", "|‖"
+BREAKS = "=<>≤≥≠≈∈→←↦⇒⇔⪯⪰≼≽,+−"  # a line may end behind one of these, outside all parentheses
+SPACED = "⪯⪰"  # The converter does not know that these are relations.
+LONG = 30  # characters of LaTeX: a formula that is shorter fits into a line of a phone
+
+ElementTree.register_namespace("", NAMESPACE)
 
 
-def mathml(latex, display):
-    """Return a formula as a MathML element, with its source as text for readers that cannot draw it.
+def tag(name):
+    """Return the name of an element with its namespace."""
+    return f"{{{NAMESPACE}}}{name}"
+
+
+def element(latex, display):
+    """Return a formula as an element of MathML.
 
     A command of LaTeX that is not known is an error of the build, and not a formula with a hole.
     """
-    known = latex.replace(r"{aligned}", r"{align*}")
-    made = convert(known, display=display)
+    made = convert(latex.replace(r"{aligned}", r"{align*}"), display=display)
     if left := re.search(r"\\.*?[^a-zA-Z]", made):
         raise ValueError(f"docs/mathml.py does not know {left.group()} in the formula {latex}: write it otherwise.")
-    made = BAR.sub(r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', made)  # |A| is no binary operator.
-    return made.replace("<math ", f'<math alttext="{html.escape(latex)}" ', 1)
+    root = ElementTree.fromstring(made)
+    for each in root.iter():
+        if each.tag == tag("mo") and each.text in BARS and each.get("stretchy") != "true":
+            each.attrib.clear()
+            each.attrib.update(stretchy="false", lspace="0", rspace="0")  # |A| is no binary operator.
+        elif each.text and each.text in SPACED:
+            each.tag = tag("mo")
+            each.attrib.update(lspace="0.2778em", rspace="0.2778em")
+        elif each.tag in (tag("msup"), tag("msubsup")) and set("".join(each[-1].itertext())) <= set("′″‴"):
+            lower_prime(each)
+    return root
+
+
+def lower_prime(script):
+    """Put a prime beside its letter: the sign is raised by itself, and raised again it hangs in the air."""
+    letter, prime = script[0], script[-1]
+    script.remove(prime)
+    row = ElementTree.Element(tag("mrow"))
+    row.extend((letter, prime))
+    if script.tag == tag("msup"):
+        script.tag = tag("mrow")
+        script[:] = list(row)
+    else:
+        script.tag = tag("msub")
+        script[0] = row
+
+
+def mathml(latex, display):
+    """Return a formula as a text of MathML, with its source as text for readers that cannot draw it."""
+    root = element(latex, display)
+    root.set("alttext", latex)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def lines(latex):
+    """Return a formula as pieces, between which a line of text may end: browsers break no formula."""
+    if len(latex) < LONG:
+        return [mathml(latex, "inline")]
+    pieces, depth, within = [[]], 0, set()
+    for part in element(latex, "inline")[0]:
+        pieces[-1].append(part)
+        sign = part if part.tag == tag("mo") else next(iter(part), part)  # ")" is the base of ")²".
+        sign = sign.text if sign.tag == tag("mo") and sign.text else " "
+        depth += (sign in OPENING) - (sign in CLOSING)
+        if sign in BARS:
+            within ^= {sign}
+        if sign in BREAKS and not depth and not within and len(pieces[-1]) > 1:
+            pieces.append([])
+    made = []
+    for piece in filter(None, pieces):
+        root = ElementTree.Element(tag("math"), display="inline")
+        ElementTree.SubElement(root, tag("mrow")).extend(piece)
+        root.set("alttext", "".join(root.itertext()))
+        made.append(ElementTree.tostring(root, encoding="unicode"))
+    return made
 
 
 def inline(translator, node):
     """Write a formula in a line."""
-    translator.body.append(f'<span class="math">{mathml(node.astext(), "inline")}</span>')
+    translator.body.append(f'<span class="math">{"<wbr>".join(lines(node.astext()))}</span>')
     raise SkipNode
 
 

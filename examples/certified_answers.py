@@ -47,7 +47,7 @@ solution = idl_ref.solve_equilibrium(A, Z)
 fast, largest = solution.error_bound, np.abs(solution.X - exact).max(axis=0)
 sharp = idl_ref.solve_equilibrium(A, Z, options=idl_ref.SolveOptions(certificate="sharp")).error_bound
 
-figure, axes = plt.subplots(figsize=(6.5, 4.5))
+figure, axes = plt.subplots(figsize=(5.6, 4.5))
 some = (error > 0) & (bound > 1e-12)
 axes.loglog(error[some], bound[some], ".", markersize=3, label="certify, one dot for each entry")
 axes.loglog(largest, fast, "s", markersize=4, label="certificate='fast', largest error of a column")

@@ -43,7 +43,7 @@ for axes, name, which in zip(panels, ("as composed", "in other units"), (model, 
     image = axes.imshow(np.where(A == 0, np.nan, np.abs(A)), norm="log", vmin=1e-3, vmax=10)
     axes.set(title=f"{name}: ‖A‖∞ = {norm_inf(A):.3g}", xlabel="column", ylabel="row")
     axes.grid(visible=False)
-figure.colorbar(image, ax=panels, label="magnitude of an entry of A (white: zero)", shrink=0.8)
+figure.colorbar(image, ax=panels, label="magnitude of an entry of A (empty: zero)", shrink=0.8)
 plt.show()
 
 # %%

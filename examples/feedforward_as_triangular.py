@@ -41,7 +41,7 @@ for layer, (W, b) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
     B[rows[layer], -1] = b  # The last column of B belongs to the constant feature.
 C[:, rows[-1]], D[:, -1] = weights[-1], biases[-1]
 
-figure, axes = plt.subplots(figsize=(6.4, 5.4))
+figure, axes = plt.subplots(figsize=(5.6, 4.8))
 M = np.block([[A, B], [C, D]])
 limit = np.abs(M).max()
 image = axes.imshow(np.where(M == 0, np.nan, M), cmap="coolwarm", vmin=-limit, vmax=limit)
@@ -51,7 +51,7 @@ for (x, y), name in {(4, 25): "A", (n + 3, 5): "B", (20, n + 1): "C", (n + 3, n 
     axes.text(x, y, name, fontsize=16, ha="center", va="center")
 axes.set(title="The net as one matrix: layers above the diagonal", xlabel="column", ylabel="row")
 axes.grid(visible=False)
-figure.colorbar(image, label="weight (white: zero)", shrink=0.8)
+figure.colorbar(image, label="weight (empty: zero)", shrink=0.8)
 plt.show()
 
 # %%

@@ -60,7 +60,7 @@ for k in range(1, STEPS + 1):
         errors[name.capitalize()].append(np.linalg.norm(found - X))
 residual = np.linalg.norm(y - picard(y))
 
-figure, axes = plt.subplots(figsize=(7.5, 4.4))
+figure, axes = plt.subplots(figsize=(5.6, 4.2))
 for (name, error), color in zip(errors.items(), ("0.5", "C2", "C1", "C0", "C3"), strict=True):
     axes.semilogy(range(1, STEPS + 1), np.maximum(error, 1e-15), color=color, label=name)
 axes.set(xlabel="step", ylabel="‖x − x*‖₂", ylim=(1e-15, 1e5), title=f"‖W‖∞ = {norm_inf(W):.1f}, m = {m}")

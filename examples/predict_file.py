@@ -59,7 +59,7 @@ for name in ("Y", "error_bound", "iterations", "step", "status"):
     assert one == two
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=(1.2, 1))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=(1.2, 1), layout="constrained")
 blocks = np.append(done[::256], np.full(5, np.nan))  # 235 blocks in 12 rows of 20
 left.pcolormesh(
     np.arange(21), np.arange(13), blocks.reshape(12, 20), cmap="Blues", vmin=-0.3, vmax=1.3, edgecolors="white"
@@ -67,13 +67,12 @@ left.pcolormesh(
 left.invert_yaxis()
 left.set(xticks=[], yticks=[], aspect="equal", frame_on=False)
 left.set_title(
-    f"killed: {int(done[::256].sum())} of {len(done[::256])} blocks of 256 rows are done (dark)", fontsize=10
+    f"killed: {int(done[::256].sum())} of {len(done[::256])} blocks of 256 rows are done (full colour)", fontsize=10
 )
 bounds = whole.error_bound[whole.status < 2]
 right.hist(np.log10(bounds), bins=40, color="tab:blue")
 right.set(xlabel=r"$\log_{10}$ of the error bound of a row", ylabel="rows")
 right.set_title("certified, row by row", fontsize=10)
-figure.tight_layout()
 plt.show()
 del whole, bounds
 folder.cleanup()

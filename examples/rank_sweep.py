@@ -39,6 +39,7 @@ for rank in ranks:
 dense = results[None]
 axes.plot(dense[0, 1], dense[:, 0].mean(), "s", color="C3", label="dense")
 axes.set(xlabel="numbers in A", ylabel="cross-entropy after 60 epochs", title="Two spirals, n = 40")
+axes.margins(x=0.12)
 axes.legend()
 axes.margins(y=0.15)
 plt.show()

@@ -38,7 +38,7 @@ for method, style in styles.items():
     axes.plot(radii, 100 * found.certified[method], style, label=f"certified: {method}")
 axes.plot(radii, 100 * found.attacked, "s--", color="C3", label="not broken by the attack")
 axes.set(xlabel="ε, the largest change of a pixel", ylabel="samples, %", ylim=(-3, 103))
-axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
 plt.show()
 
 # %%
@@ -60,7 +60,7 @@ attacked = robust.attack(model, images, labels, 0.08)
 broken = int(np.flatnonzero(attacked.broken & (model(images).argmax(axis=1) == labels))[0])
 before, after = images[broken], attacked.inputs[broken]
 classes = model(np.stack([before, after])).argmax(axis=1)
-figure, panels = plt.subplots(1, 3, figsize=(7, 2.7))
+figure, panels = plt.subplots(1, 3, figsize=(5.6, 2.2))
 titles = (f"class {classes[0]}", "change, at most 0.08", f"class {classes[1]}")
 for panel, image, title, limit in zip(panels, (before, after - before, after), titles, (1, 0.08, 1), strict=True):
     panel.imshow(

@@ -57,7 +57,7 @@ for fields in csv.DictReader(io.StringIO(text)):
 assert cells[-1, -1] > cells[0, -1] + 0.03
 assert cells[-1, -1] > cells[-1, 0] + 0.1
 
-figure, axes = plt.subplots(figsize=(6.4, 4.4))
+figure, axes = plt.subplots(figsize=(5.6, 4.2))
 image = axes.imshow(100 * cells, origin="lower", cmap="viridis")
 for (i, j), share in np.ndenumerate(cells):
     axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", color="white" if share < 0.8 else "black")

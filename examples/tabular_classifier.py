@@ -60,7 +60,7 @@ for axes in (left, right):
     axes.set_xticks(range(len(TABLES)), TABLES)
 left.set(ylabel="accuracy, 5 folds ± standard error")
 right.set(ylabel="CPU seconds for 5 folds", yscale="log")
-left.legend(loc="lower left")
+left.legend(loc="lower right")
 plt.show()
 
 # %%

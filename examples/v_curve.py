@@ -47,8 +47,8 @@ axes.loglog(steps[kinks], errors[kinks], "o", color="C3", fillstyle="none", labe
 axes.loglog(steps, np.maximum(loose, 1e-17), ".-", color="C1", label="the same, solved to tol = 1e-4")
 axes.axhline(max(complex_error, 1e-17), color="C2", linestyle="--", label="complex step, h = 1e-30")
 axes.axvline(np.finfo(float).eps ** (1 / 3), color="gray", linestyle=":", label="h = eps^⅓")
-axes.set(xlabel="step h", ylabel="relative error", title="Error of a directional derivative", ylim=(1e-17, 1e2))
-axes.legend(loc="upper center", ncols=2, fontsize=9)
+axes.set(xlabel="step h", ylabel="relative error", title="Error of a directional derivative", ylim=(1e-17, 1e5))
+axes.legend(loc="upper center", ncols=2, fontsize=8)
 plt.show()
 
 # %%

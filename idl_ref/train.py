@@ -177,6 +177,8 @@ def fit(
         training.run(resumed, display, interrupts)
     if interrupts.terminated:
         raise Terminated
+    if interrupts.caught is not None:  # Ctrl-C may also come after the last step.
+        training.history.interrupted = True
     return training.history
 
 

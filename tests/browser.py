@@ -107,6 +107,17 @@ class Visit:
         script = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         return int(self.page.evaluate(script))
 
+    def cut(self) -> list[str]:
+        """Return the tables that scroll sideways, and the formulas within a line that leave the window."""
+        script = """() => {
+            const scrolls = (e) => e.tagName == "TABLE" && e.scrollWidth > e.clientWidth + 1;
+            const leaves = (e) => e.getBoundingClientRect().right > innerWidth;
+            const found = document.querySelectorAll("article table, article span.math math");
+            const words = (e) => `${e.tagName} ${e.textContent.trim().slice(0, 60)}`;
+            return [...found].filter((e) => scrolls(e) || leaves(e)).map(words);
+        }"""
+        return list(self.page.evaluate(script))
+
     def violations(self) -> list[str]:
         """Return what axe-core finds against the accessibility of the page, one line for each element."""
         import axe_core_python

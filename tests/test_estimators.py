@@ -331,8 +331,8 @@ def test_batches_and_epochs_follow_from_the_number_of_samples():
         (1, 40),
         (512, 40),
         (64, 34),
-        (64, 10),
-        (64, 10),
+        (64, 14),
+        (64, 14),
     ]
     estimator.set_params(batch_size=100, max_iter=7)
     assert (estimator._batch(50), estimator._batch(513), estimator._epochs(513)) == (50, 100, 7)

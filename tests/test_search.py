@@ -41,6 +41,15 @@ def test_what_people_type_finds_the_right_page(visit, words):
 
 
 @pytest.mark.browser
+def test_the_page_of_the_search_has_a_field_of_its_own(visit):
+    """On a phone, the field of the menu is hidden."""
+    page = visit(width=360).open("search.html")
+    page.locator("form.search input").fill("regression")
+    page.locator("form.search button").click()
+    page.wait_for_function("document.querySelectorAll('#search-results li a').length >= 3")
+
+
+@pytest.mark.browser
 def test_keywords_are_told_in_the_head_and_stand_nowhere_in_the_text(visit):
     page = visit().open("gpu.html")
     assert "nvidia" in page.locator("meta[name=keywords]").get_attribute("content")

@@ -39,6 +39,8 @@ def test_all_pages_fit_are_accessible_light_and_quiet(visit, width, dark):
         visitor.page.wait_for_load_state("load")
         if visitor.overflow() > 0:
             problems.append(f"{current} is {visitor.overflow()} pixels wider than the window")
+        if width == browser.WIDTHS["phone"]:
+            problems += [f"{current}: {found} is cut" for found in visitor.cut()]
         if whole:
             problems += [f"{current}: {violation}" for violation in visitor.violations()]
         if weight[current] > HEAVY:
@@ -47,11 +49,33 @@ def test_all_pages_fit_are_accessible_light_and_quiet(visit, width, dark):
     assert problems == []
 
 
+def test_brackets_grow_with_the_font_of_the_site(visit):
+    """A matrix stands in brackets of its height, whatever fonts the machine has."""
+    visitor = visit(width=360)
+    visitor.open("composition.html")
+    visitor.page.evaluate("document.fonts.ready")
+    loaded = "[...document.fonts].filter((font) => font.family == 'formulas').map((font) => font.status)"
+    assert visitor.page.evaluate(loaded) == ["loaded"]
+    ratios = visitor.page.evaluate(
+        """() => {
+            const height = (e) => e.getBoundingClientRect().height;
+            const tables = [...document.querySelectorAll("mtable")];
+            const matrices = tables.filter((e) => e.previousElementSibling?.textContent == "(");
+            return matrices.map((e) => height(e.previousElementSibling) / height(e));
+        }"""
+    )
+    assert len(ratios) > 5
+    assert min(ratios) > 0.9
+
+
 def test_a_page_that_breaks_each_rule_is_found(visit):
     """The rules above can fail: a page with an error of each kind."""
     visitor = visit(width=360)
     visitor.page.set_content("<html lang=en><title>x</title><main><h1>x</h1><div style='width:900px'>wide</div></main>")
     assert visitor.overflow() > 500
+    wide = "<td>wide</td>" * 30
+    visitor.page.set_content(f"<article><div style='overflow:hidden'><table><tr>{wide}</table></div></article>")
+    assert [found[:5] for found in visitor.cut()] == ["TABLE"]
     visitor.page.set_content(
         "<html lang=en><title>x</title><main><h1>x</h1><img src=data:,><p style='color:#ccc'>pale words</p>"
     )

@@ -1,4 +1,5 @@
 import json
+import signal
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from idl_ref import (
 from idl_ref.backends import twin
 from idl_ref.preprocessing import Standardise
 from idl_ref.training import evaluation, loop
+from idl_ref.training.loop import Training
 from idl_ref.weights import as_factors
 
 Trainer = twin("auto").Trainer
@@ -219,6 +221,21 @@ def test_epochs_0_and_m_0_and_large_batches():
     assert len(history.loss) == 2
     for show in (True, False):
         fit(model, *moons(10), epochs=1, validation=(np.zeros((0, 2)), []), progress=show)
+
+
+def test_ctrl_c_after_the_last_step_is_not_lost(monkeypatch):
+    """It comes when all epochs are done, and before the handlers of others are back."""
+    run = Training.run
+
+    def late(*arguments):
+        run(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Training, "run", late)
+    U, y = datasets.two_moons(40)
+    history = fit(ImplicitModel(2, 2, 5, seed=0), U, y, epochs=2, progress=False)
+    assert history.interrupted
+    assert len(history.loss) == 2
 
 
 def interrupt_after(monkeypatch, steps):

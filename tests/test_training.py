@@ -398,13 +398,13 @@ def test_interrupted_anywhere_and_resumed_is_the_same_bit_for_bit(tmp_path, monk
         add(epoch, *arguments)
         taken.append(1)
         if len(taken) == steps:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(Epoch, "add", interrupted)
         if steps == 0:
             start = Training.start
-            patch.setattr(Training, "start", lambda self: (os.kill(os.getpid(), signal.SIGINT), start(self))[1])
+            patch.setattr(Training, "start", lambda self: (signal.raise_signal(signal.SIGINT), start(self))[1])
         history = fit(make(), *moons(), optimizer=optimizer(), checkpoint=path, **settings)
     assert history.interrupted
     assert len(history.loss) == steps // 8
@@ -552,7 +552,7 @@ def test_a_second_ctrl_c_does_not_wait():
 
     def twice(history, model):
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             time.sleep(0.01)
 
     history = fit(model, *moons(), epochs=5, optimizer=SGD(), on_epoch=twice, progress=False)
@@ -567,7 +567,7 @@ def test_handlers_of_others_stay():
     seen, own = [], lambda *_: seen.append(1)
     before = signal.signal(signal.SIGINT, own)
     try:
-        fit(make(), *moons(), epochs=2, on_epoch=lambda *_: os.kill(os.getpid(), signal.SIGINT), progress=False)
+        fit(make(), *moons(), epochs=2, on_epoch=lambda *_: signal.raise_signal(signal.SIGINT), progress=False)
         assert signal.getsignal(signal.SIGINT) is own
     finally:
         signal.signal(signal.SIGINT, before)

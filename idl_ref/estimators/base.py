@@ -27,7 +27,7 @@ except ModuleNotFoundError:
 
 # What "auto" and None stand for; docs/estimators.md says by which measurement.
 FULL, BATCH = 512, 64  # Up to FULL samples are one batch. More are divided into batches of BATCH.
-STEPS, FEWEST, MOST = 300, 10, 40  # About so many steps are taken, in FEWEST … MOST epochs.
+STEPS, FEWEST, MOST = 300, 14, 40  # About so many steps are taken, in FEWEST … MOST epochs.
 BETA2 = 0.99  # Few steps are taken, and in so few, Adam's usual 0.999 would still remember the first gradients.
 TOLERANCE = 1e-3  # The equations are solved so far while training. The model keeps its own tolerance for predictions.
 LARGEST = 0.25  # The largest part of a weight that weight decay takes away in a step, on average.

@@ -40,7 +40,7 @@ class ImplicitClassifier(conventions.ClassifierMixin, Implicit):
         partial_fit.
     max_iter : int, optional
         The largest number of epochs, which are passes over the samples. None, the default, is as many as make 300
-        steps, at least 10 and at most 40.
+        steps, at least 14 and at most 40.
     tol : float
         Without early_stopping, training stops when the loss has not decreased by more than `tol` for n_iter_no_change
         epochs.

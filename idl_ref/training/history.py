@@ -39,7 +39,7 @@ class History:
     events : list of str
         Sentences about what else happened: a learning rate that was found or halved, and why training ended early.
     interrupted : bool
-        True if training was interrupted from the keyboard; the lists then lack the epoch that was not completed.
+        True if training was interrupted from the keyboard; the lists lack an epoch that was not completed.
     """
 
     loss: list[float] = field(default_factory=list)
