@@ -80,7 +80,7 @@ def svg(found, bounds, errors, phone=False):
         css.append(keyframes(f"t{k}", only))
         second.append(
             f'<text x="420" y="252"{hidden} style="animation: t{k} {SECONDS}s infinite step-end">'
-            f"after {k} steps: at most {bounds[k]:.1e} away</text>"
+            f"after {k} {'step' if k == 1 else 'steps'}: at most {bounds[k]:.1e} away</text>"
         )
     css.append("@media (prefers-reduced-motion: reduce) { * { animation: none !important; } }")
     for power in (0, -2, -4, -6):
