@@ -43,6 +43,15 @@ def test_a_solution_is_right_and_a_skeleton_is_not(grade, tmp_path, lesson):
     assert set(empty.values()) == {"it is not written yet"}
 
 
+def test_a_loop_without_an_end_is_told(grade, tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "SECONDS", 0.3)
+    name, *others = re.findall(r"^def (\w+)\(", solution("equilibrium"), flags=re.M)
+    endless = f"import time\n\n\ndef {name}(*arguments, **options):\n    while True:\n        time.sleep(0.01)\n"
+    found = graded(grade, tmp_path, endless)
+    assert found[name].startswith("it had not ended after 0 seconds")
+    assert all(found[other] == f"the file defines no function {other}" for other in others)
+
+
 def test_skeletons_are_the_solutions_without_their_bodies(grade):
     sys.path.insert(0, str(TEACHING.parent))
     course = importlib.import_module("course")
