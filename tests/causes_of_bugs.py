@@ -1,7 +1,8 @@
 """What the first cause of a report must say about each planted bug, written from the code of the bug alone.
 
 `RIGHT` has the patterns of sentences that name the step that is wrong and the mistake in it; `NEAR` those that name one
-of both. Patterns that were loosened after reports had been read say why.
+of both. Patterns that were loosened after reports had been read say why. Where a sentence named the same step and the
+same mistake in other words than expected, the pattern took its words.
 """
 
 KEPT = "kept from (one call to the next|a call that failed)"  # what a protocol says about state
