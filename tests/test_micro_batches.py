@@ -7,6 +7,7 @@ import copy
 import functools
 import hashlib
 import itertools
+import signal
 import threading
 
 import numpy as np
@@ -304,6 +305,30 @@ def test_a_signal_between_two_epochs_ends_the_training_of_all():
         return training.completed, training.history.interrupted
 
     assert together(3, one) == [(1, True)] * 3
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_signal_that_comes_while_ranks_are_asked_is_kept(monkeypatch, size):
+    ask = ranks.Ranks.agreed
+
+    def late(self, caught):
+        answer = ask(self, caught)
+        if caught is None:
+            signal.raise_signal(signal.SIGINT)
+        return answer
+
+    monkeypatch.setattr(ranks.Ranks, "agreed", late)
+
+    class Comm:
+        def allgather(self, value):
+            return [value] * size
+
+    all_of_them = ranks.Ranks()
+    all_of_them.comm, all_of_them.size = Comm(), size
+    with Interrupts(False) as interrupts:
+        assert not interrupts.agreed(all_of_them.agreed)
+        assert interrupts.agreed(all_of_them.agreed)
+        assert interrupts.caught == signal.SIGINT
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -38,6 +39,16 @@ class Interrupts:
     def terminated(self) -> bool:
         """Whether SIGTERM has come."""
         return self.caught == signal.SIGTERM
+
+    def agreed(self, ask: Callable[[int | None], int | None]) -> bool:
+        """Tell whether a signal has come to some rank, which all of them then have in `caught`; `ask` asks all ranks.
+
+        One that comes to this rank while it waits for the others stays in `caught`, and is found by the next call.
+        """
+        found = ask(self.caught)
+        if found is not None:
+            self.caught = found
+        return found is not None
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():

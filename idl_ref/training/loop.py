@@ -281,15 +281,13 @@ class Training:
             self.trainer.update_host()
         self._finish_epoch(display)
         self._save_checkpoint()
-        interrupts.caught = self.ranks.agreed(interrupts.caught)  # It may have come to one rank, after the last step.
-        return interrupts.caught is None
+        return not interrupts.agreed(self.ranks.agreed)  # A signal may have come to one rank, after the last step.
 
     def _take_steps(self, display: Progress, interrupts: Interrupts) -> bool:
         """Take the steps that an epoch still lacks; return False if a signal has come."""
         number, (U, T, weights) = self.completed + 1, self.samples
         for batch in self.batches(number)[self.epoch.batches :]:
-            interrupts.caught = self.ranks.agreed(interrupts.caught)
-            if interrupts.caught is not None:
+            if interrupts.agreed(self.ranks.agreed):
                 return False
             started = time.perf_counter()
             try:
