@@ -69,4 +69,5 @@ plt.show()
 
 assert error["implicit RNN"] < error["MLP"] < error["linear in the 24 values"] < error["nothing changes"]
 assert error["implicit RNN"] < 0.09
+assert sum(W.size for W in rnn.parameters.values()) == 2417
 assert rnn.trajectory(X_test[:, :, None]).converged
