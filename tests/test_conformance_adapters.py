@@ -1,5 +1,6 @@
 """The kit against backends that others wrote: right ones raise no alarm, torchidl's deviations are found and named."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from idl_ref.conformance import check_backend
 
 ROOT = Path(__file__).parents[1]
+OWNERS = (ast.Module, ast.ClassDef, ast.FunctionDef)  # of docstrings
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,7 @@ ADAPTERS = [  # the module, the class, the packages that it needs, and its expec
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "name", "packages", "known"), ADAPTERS, ids=[row[1] for row in ADAPTERS])
 def test_an_adapter_raises_no_alarm(module, name, packages, known, tmp_path):
     """In a process of its own: once JAX is imported, no other test may fork."""
@@ -52,6 +55,18 @@ def test_an_adapter_raises_no_alarm(module, name, packages, known, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "report.json").read_text())["results"]
     assert sum(r["outcome"] == "passed" for r in results) > 250
+
+
+@pytest.mark.parametrize("module", sorted({row[0] for row in ADAPTERS} - {"jaxopt_vmap"} | {"jax_model"}))
+def test_an_adapter_has_forty_lines_of_code_at_most(module):
+    """jaxopt's has more, because it also maps raw weights, starts anywhere, and takes cotangents straight through."""
+    source = (ROOT / "examples" / "backends" / f"{module}.py").read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    others = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    others += [node.body[0] for node in ast.walk(tree) if isinstance(node, OWNERS) and ast.get_docstring(node)]
+    not_code = {line for node in others for line in range(node.lineno, node.end_lineno + 1)}
+    lines = enumerate(source.splitlines(), start=1)
+    assert sum(bool(line.strip()) and k not in not_code for k, line in lines) <= 40
 
 
 def test_torchidl_is_found_out():

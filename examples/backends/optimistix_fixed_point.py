@@ -7,7 +7,7 @@ import jax
 import optimistix as optx
 from jax import numpy as jnp
 
-from .jax_custom_vjp import PlainJax
+from .jax_model import JaxModel
 
 
 def equilibrium(phi, A, Z, tol, max_iter):
@@ -25,8 +25,8 @@ def equilibrium(phi, A, Z, tol, max_iter):
     return jax.vmap(column, 1, (1, 0))(Z)
 
 
-class Optimistix(PlainJax):
-    """Has the model of the plain JAX backend around optimistix's solver, which takes batches that are not empty."""
+class Optimistix(JaxModel):
+    """Has the shared model around optimistix's solver, which takes batches that are not empty."""
 
     name, capabilities = "optimistix", {"empty": False, "subnormal": False}
     solve = staticmethod(equilibrium)
