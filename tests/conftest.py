@@ -4,6 +4,7 @@ import functools
 import importlib
 import os
 import sys
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -68,8 +69,17 @@ LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS, ("test_certify",),
 
 
 def pytest_collection_modifyitems(items):
-    """Skip examples of docstrings that need Dask, and rows of the table that would take too long without a device."""
+    """Skip examples of docstrings that need Dask, and rows of the table that would take too long without a device.
+
+    Of the cases of a test that is marked `sampled(k)`, all but each k-th become slow.
+    """
+    cases = Counter()
     for item in items:
+        if sampled := item.get_closest_marker("sampled"):
+            test = item.nodeid.partition("[")[0]
+            if cases[test] % sampled.args[0]:
+                item.add_marker(pytest.mark.slow)
+            cases[test] += 1
         if item.name.startswith("idl_ref.parallel.lazy.") and find_spec("dask") is None:
             item.add_marker(pytest.mark.skip(reason="Dask comes with the extra dask"))
         if not item.get_closest_marker("cuda"):

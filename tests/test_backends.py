@@ -39,6 +39,7 @@ sys.exit(main(["info"]))
 """
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_numba_that_does_not_work_is_not_available(tmp_path, kind):
     for package in ("numba", "numba_cuda"):

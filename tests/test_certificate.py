@@ -53,6 +53,7 @@ def assert_certified(solutions, truth, truth_error, norm):
         assert np.isfinite(solution.error_bound[finite]).all()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_forward_error_is_below_the_bound(activation):
     """117 equations are drawn for each of the 9 activations, which makes 1053 cases."""

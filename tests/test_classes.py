@@ -105,6 +105,7 @@ def test_many_classes_with_enough_samples(labels):
 # --- a model with classes ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_trains_on_labels_and_keeps_them(kind, tmp_path):
     U, t = samples()
@@ -205,6 +206,7 @@ def run(capsys, *arguments):
     return status, *capsys.readouterr()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", ["years", "whole floats", "truth", "words", "bytes"])
 def test_train_and_predict(tmp_path, capsys, kind):
     names = KINDS[kind]

@@ -135,6 +135,7 @@ def test_train_is_reproducible(tmp_path, data, capsys):
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("arguments", [["--f", f] for f in FUNCTIONS] + [["--activation", name] for name in TABLE]
                          + [["--rank", "2"], ["--rank", "1", "--f", "rows"], ["--batch-size", "1000"], ["--lr", "0"],
                             ["--backend", "numpy"], ["--optimizer", "adam"], ["--class-weight", "balanced"],

@@ -56,6 +56,7 @@ def test_a_truncated_model_has_the_nearest_matrix_and_no_larger_norm(dtype):
             np.testing.assert_allclose(product, A, atol=1e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("activation", PHI)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_output_moves_further_than_its_bound(activation, dtype):

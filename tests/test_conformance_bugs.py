@@ -69,6 +69,7 @@ BLOCKS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_bugs_about_blocks_are_found_by_blocks(name):
     report = check_backend(BUGS[name](), groups=["blocks"])
@@ -241,6 +242,7 @@ NAMED = ["contraction-*-0.5-float64", "stopping-*-tanh", "rank-2-*", "shape-bias
          "rows-tanh-*", "ball-judged"]  # fmt: skip
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["AdjointNotTransposed", "BiasTwice", "StaleIterate", "SlopesStale", "FactorsSwapped",
     "DDropped", "StraightThrough", "AdjointFiveSteps", "GradientsAveraged", "NormOfColumn",
     "UnjudgedOutsideBall"])  # fmt: skip

@@ -17,6 +17,7 @@ BUILDS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("tool", BUILDS)
 def test_a_client_passes(tool, tmp_path):
     if shutil.which(tool) is None:

@@ -26,6 +26,7 @@ def first_cause(backend, groups=FEW):
     return check_backend(backend, groups=groups).causes[0]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["AdjointNotTransposed", "GradientsAveraged", "DInFloat16", "AdjointFiveSteps"])
 def test_a_planted_bug_has_its_cause(name):
     cause, explained = first_cause(BUGS[name]())
@@ -115,6 +116,7 @@ def test_a_wrong_answer_that_is_within_the_bound_explains_nothing():
     assert explains({"X": np.array([1.19])}, known)
 
 
+@pytest.mark.slow
 def test_the_search_of_causes_ends_in_time():
     class Wrong(Plain):
         def readout(self, p, X):
@@ -125,6 +127,7 @@ def test_the_search_of_causes_ends_in_time():
     assert time.process_time() - started < 60
 
 
+@pytest.mark.slow
 def test_a_failure_that_is_expected_speaks_against_no_cause():
     known = {"contraction-random-*": "known", "contraction-antisymmetric-*": "known"}  # no simple condition tells these
     report = check_backend(BUGS["AdjointNotTransposed"](), ["contraction"], known)

@@ -39,6 +39,7 @@ def test_draws_have_something_of_everything():
         assert any(map(has, problems))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_twins_pass_draws(backend):
     report = check_backend(adapters.IdlRef(backend), draws=60, seed=1)
@@ -46,6 +47,7 @@ def test_twins_pass_draws(backend):
     assert len(report.passed) == 120
 
 
+@pytest.mark.slow
 def test_draws_find_bugs_that_the_frozen_cases_find():
     for name in ("AdjointNotTransposed", "StraightThrough"):
         assert check_backend(BUGS[name](), draws=60, seed=1).failed, name
@@ -61,6 +63,7 @@ def test_new_cases_are_checked_alone_or_with_the_groups_that_are_named():
 # --- shrinking --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "check", "largest"),
     [("DDropped", "forward", (1, 1, 1, 1)), ("GradientOfLWithL", "vjp", (1, 1, 1, 1)),

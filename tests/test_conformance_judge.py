@@ -15,14 +15,11 @@ from idl_ref.conformance.truth import vectors
 from idl_ref.conformance.truth.backend import EVERYTHING, Capabilities
 from idl_ref.conformance.truth.groups import GROUPS
 
-SLOW = [Plain(), adapters.IdlRef("numpy"), adapters.IdlRef("numpy", "picard"), adapters.IdlRef("numba", "anderson")]
+TWINS = [adapters.IdlRef(*names) for names in (("numba",), ("numpy",), ("numpy", "picard"), ("numba", "anderson"))]
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [adapters.IdlRef("numba"), *(pytest.param(b, marks=pytest.mark.slow) for b in SLOW)],
-    ids=lambda b: b.name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", [Plain(), *TWINS], ids=lambda b: b.name)
 def test_right_backends_pass_and_nothing_is_skipped(backend):
     report = check_backend(backend)
     assert report.failed == []
@@ -198,6 +195,7 @@ def test_parametrised_failures_are_raised():
         mark.args[1][0].values[0]()
 
 
+@pytest.mark.slow
 def test_relations_fail_on_what_depends_on_the_batch():
     class Coupled(Plain):
         def readout(self, p, X):

@@ -291,6 +291,7 @@ MANY = [*FEW, "contraction-*-0.9-*", "contraction-*-0.99-float64", "stopping", "
 RECOGNISED = [b for b in BACKENDS if not isinstance(b, Residual | Shuffled | Flushing)]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: type(b).__name__ + str(getattr(b, "weight", "")))
 def test_declared_styles_raise_no_alarm(backend):
     backend.capabilities = {**EVERYTHING, "phi0": None, **backend.declared}

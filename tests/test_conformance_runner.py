@@ -323,6 +323,7 @@ def _with(word):
     return [args for pid, state, args in processes if int(pid) != os.getpid() and not state.startswith("Z")]
 
 
+@pytest.mark.slow
 def test_a_program_that_is_always_late_is_soon_asked_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "HOPELESS", 4)
     with program(tmp_path, "hang", 0.5) as backend:

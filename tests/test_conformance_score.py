@@ -70,6 +70,7 @@ def test_accuracy_is_that_of_the_report():
     assert all(0 <= of["median"] <= of["worst"] < 1 and of["checks"] == 1 for of in accuracy.values())
 
 
+@pytest.mark.slow
 def test_iterations_are_beside_the_fewest():
     found = score_of(IdlRef("numpy", "newton"), ["contraction-perron-0.99-*"])["iterations"]
     assert found["median"] == 1
@@ -126,6 +127,7 @@ def test_memory_counts_what_is_allocated():
     assert 7_000_000 < hungry - lean < 9_000_000
 
 
+@pytest.mark.slow
 def test_the_command_scores_and_compares(tmp_path, capsys):
     some = ("--groups", "kinks", "ranks", "contraction-random-0.9-*")
     before, after = tmp_path / "before.json", tmp_path / "after.json"

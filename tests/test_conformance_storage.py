@@ -69,6 +69,7 @@ def test_a_backend_that_keeps_every_array_so_passes():
     assert max(r.ratio for r in report.passed) > 0.1  # of what it may be off
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("storage", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", ["AdjointNotTransposed", "DDropped", "SlopesMissing", "GradientOfATransposed"])
 def test_bugs_are_found_with_few_digits(name, storage):

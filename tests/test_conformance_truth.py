@@ -199,6 +199,7 @@ def _assert_clear(case):
     assert all((np.abs(P - kink) > E).all() for kink in phi.kinks)
 
 
+@pytest.mark.slow
 def test_the_bound_is_not_generous():
     """An error of a few bounds fails, and right backends use a good part of it."""
     report = check_backend(Plain(), groups=["contraction"])

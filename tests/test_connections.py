@@ -128,6 +128,7 @@ def closed(one, two):
     return feedback(one, two)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("compose", [add, stack, parallel, closed])
 def test_gradients(compose):
     sizes = {"q": 3, "p": 2} if compose is closed else {}

@@ -90,6 +90,7 @@ def test_outputs_are_compared_by_words_and_digits(printed, shown, equal):
     assert same(printed, shown) == equal
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_a_script_prints_what_its_page_shows_with_numpy_alone(lesson):
     program = f"import runpy, sys; sys.modules.update(dict.fromkeys({ALONE})); runpy.run_path(sys.argv[1])"

@@ -192,6 +192,7 @@ def test_a_table_of_pandas(Estimator):
         pipeline[-1].predict(table[table.columns[::-1]])
 
 
+@pytest.mark.slow
 def test_a_grid_search_in_processes():
     grid = {"hidden_dim": [4, 12], "activation": ["relu", "tanh"]}
     with warnings.catch_warnings():

@@ -24,6 +24,7 @@ TARGETS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("to", TARGETS)
 def test_no_sample_inside_the_range_fails(to):
     known = []
@@ -61,6 +62,7 @@ CYCLES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CYCLES, ids=str)
 @pytest.mark.parametrize("to", TARGETS)

@@ -147,6 +147,7 @@ def flow(parameters, U, targets, *, f, kappa, activation, loss, bias):
     return value, {name: gradients[name] for name in (*parameters, "U")}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
 @pytest.mark.parametrize("low_rank", [False, True])
 @pytest.mark.parametrize("name", NAMES)

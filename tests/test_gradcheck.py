@@ -67,6 +67,7 @@ def test_right_models_pass(f, low_rank, loss):
         assert row.complex_error <= row.allowed < 1e-9
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("f", FUNCTIONS)
 def test_the_complex_step_agrees_to_rounding(activation, f):

@@ -83,6 +83,7 @@ def allowed_float32(n, kappa):
     return 4 * (n + 8) * float(np.finfo(np.float32).eps) / (1 - kappa) ** 2
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("f", "low_rank", "bias", "no_D", "loss", "activation"), CASES)
 def test_every_gradient_outside_the_ball(f, low_rank, bias, no_D, loss, activation):
     model = make(f, low_rank, bias, no_D, activation)
@@ -117,6 +118,7 @@ def test_negative_entries_keep_their_sign_through_the_ball():
         assert_close(model.loss_and_gradients(U, targets, "mse")[1], expected(model, U, targets, "mse"), 1e-9)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("f", "size"), [("inf", 1.0), ("inf", 8.0), ("rows", 1.0), ("rows", 8.0), ("none", 0.999999)])
 def test_hard_matrices(f, size):
     """For a nonnegative A whose row sums are all κ = 0.99, Picard's rate is κ, and 4,000 steps are needed."""

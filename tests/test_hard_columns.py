@@ -15,6 +15,7 @@ TWINS = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("certificate", ["fast", "sharp"])
 @pytest.mark.parametrize("twin", TWINS)
 def test_hard_columns(twin, certificate):

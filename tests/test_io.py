@@ -799,6 +799,7 @@ def test_weights_that_are_not_finite(saved, suffix, value):
     refuse(path, "B must be finite; got NaN or inf")
 
 
+@pytest.mark.slow
 def test_a_long_list_of_members_is_not_even_read(saved):
     path, header, arrays = saved
     forge(path, header, {**arrays, **{f"E{i}": np.zeros(1) for i in range(20_000)}})

@@ -202,6 +202,7 @@ def test_rows_with_a_flatter_activation_may_have_a_larger_norm():
 # --- gradients --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("settings", [{}, {"is_low_rank": True, "rank": 3}, {"f": ImplicitFunctionTriu, "bias": True}])
 def test_gradients_are_differences_of_the_loss(backend, settings):
@@ -502,6 +503,7 @@ def exported(to, folder, U, q, dtype):
     return Y
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("to", ["numpy", "c", "onnx"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_exports_agree_with_the_model(tmp_path, to, dtype):

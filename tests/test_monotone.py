@@ -199,6 +199,7 @@ def model_of(scale=20.0, **settings):
     return model
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("settings", [{}, {"bias": False, "no_D": True}, {"activation": "tanh", "scale": 8.0}])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_model_has_right_gradients_and_files(settings, dtype, tmp_path):
@@ -216,6 +217,7 @@ def test_a_model_has_right_gradients_and_files(settings, dtype, tmp_path):
     np.testing.assert_allclose(model.freeze()(U), model(U), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_the_gradients_are_those_of_the_unrolled_model(activation, backend):

@@ -209,6 +209,7 @@ def test_it_compiles_once_for_all_layouts_and_both_directions():
     assert len(kernels.picard.signatures) == before
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_after_warmup_nothing_is_left_to_compile(dtype, eager_threads):
     idl_ref.warmup([np.dtype(dtype).name])

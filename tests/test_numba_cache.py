@@ -107,6 +107,7 @@ def test_a_file_that_cannot_be_read_or_written_does_not_stop_a_call(fresh, tmp_p
     assert fresh()(2) == 6
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_with_a_damaged_cache(tmp_path):
     code = textwrap.dedent("""
         import sys

@@ -138,6 +138,7 @@ def test_the_checks_ask_for_what_the_certificate_relies_on():
 # --- what it computes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["relu", "tanh", "softplus"])
 def test_it_computes_what_the_built_in_one_computes(name):
     arguments = {"dtype": "float64", "seed": 0, "tol": 1e-12}

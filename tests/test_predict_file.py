@@ -117,6 +117,7 @@ def test_each_row_is_that_of_the_predictor(file, tmp_path):
         assert predictor.certified(U[j : j + 1]).Y.tobytes() == found.Y[j].tobytes()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("backend", "dtype"),
     [("numba", "float32"), ("numpy", "float64"), pytest.param("numba", "float64", marks=pytest.mark.slow)],

@@ -101,6 +101,7 @@ def plain_mse(V, settings, targets):
     return ((plain_outputs(V, settings) - targets) ** 2).mean()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_and_gradients_are_those_of_plain_loops(kind):
     rnn, (U, targets, H0) = make(**kind, backend="numpy"), data()
@@ -406,6 +407,7 @@ def test_planted_bugs_are_found(monkeypatch, place, name, bug):
     assert report.verdict == "WRONG", str(report)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", KINDS[3::4])
 def test_check_gradients_passes(kind):
     U, targets, H0 = data("cross_entropy", 3, 3)

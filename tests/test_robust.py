@@ -140,6 +140,7 @@ def check(model, rng, exact):
         assert (abs(found["exact"].upper[ties]) < 1e-7).all()
 
 
+@pytest.mark.sampled(4)
 @needs_long
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_random_models_break_no_bound(group):
@@ -249,6 +250,7 @@ def test_images_allow_for_the_error_of_a_computed_activation(activation):
 # --- nothing rests on the solvers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @needs_long
 @pytest.mark.parametrize("wrong", [1e-8, 0.3, np.nan])
 def test_intervals_hold_for_any_answer_of_the_solver(monkeypatch, wrong):

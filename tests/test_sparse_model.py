@@ -96,6 +96,7 @@ def test_training_changes_the_entries_and_leaves_all_others_zero(f, backend):
         assert norm_inf(sparse.effective()["A"].dense()) <= 0.8
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("f", FUNCTIONS)
 def test_gradients_pass_the_check(f, backend):

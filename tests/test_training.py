@@ -90,6 +90,7 @@ def test_clipping_bounds_the_norm_of_all_gradients_together(make_optimizer):
     assert_close(w, expected)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rule", [{}, {"clip": 0.05}, {"weight_decay": 0.1, "schedule": "cosine"}])
 @pytest.mark.parametrize("low_rank", [False, True])
@@ -154,6 +155,7 @@ def test_a_rate_that_nobody_has_found():
     assert eval(repr(Adam("auto", weight_decay=0.5, clip=2.0)), {"Adam": Adam}).clip == 2.0
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", [SGD, Adam])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_found_rate_trains_at_once(kind, backend):
@@ -366,6 +368,7 @@ def test_on_epoch_sees_every_epoch_and_may_stop():
 OPTIMIZERS = [lambda: None, lambda: SGD(0.1, nesterov=True), lambda: Adam(0.02, clip=0.5), lambda: Adam("auto")]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_three_epochs_and_three_are_six_bit_for_bit(tmp_path, backend, optimizer):
@@ -385,6 +388,7 @@ def test_three_epochs_and_three_are_six_bit_for_bit(tmp_path, backend, optimizer
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("steps", [0, 1, 8, 11, 23])
 @pytest.mark.parametrize("optimizer", [lambda: SGD("auto"), lambda: Adam(0.05, schedule="cosine")])
 def test_interrupted_anywhere_and_resumed_is_the_same_bit_for_bit(tmp_path, monkeypatch, steps, optimizer):
@@ -420,6 +424,7 @@ class Own(Optimizer):
         w -= rate * g
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["one", "two"])
 def test_what_users_write_does_not_hinder_a_resumption(tmp_path, process):
     """The names of their classes and functions count, and not where they are in memory."""
