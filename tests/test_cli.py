@@ -14,6 +14,7 @@ from idl_ref import ConvergenceWarning, ImplicitFunction, ImplicitModel
 from idl_ref.__main__ import main
 from idl_ref.activations import TABLE
 from idl_ref.backends import twin
+from idl_ref.commands import first_step
 from idl_ref.functions import FUNCTIONS
 
 Trainer = twin("auto").Trainer
@@ -583,3 +584,12 @@ def test_failed_test_samples_count_in_the_training(tmp_path, capsys):
     assert status == 1
     accuracy = re.search(r"^test accuracy: (\S+) %; 5 of 20 samples failed and count as wrong$", out, re.M)
     assert float(accuracy[1]) <= 75
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_long_wait_for_a_compiler_is_explained(tmp_path, data, capsys, monkeypatch, backend):
+    monkeypatch.setattr(first_step, "PATIENCE", 0.0)
+    base = ["train", "--data", data, "--hidden", 4, "--epochs", 1, "--out", tmp_path]
+    status, _, err = run(capsys, *base, "--backend", backend)
+    assert status == 0
+    assert ("compiling functions of the numba twin" in err) == (backend == "numba")

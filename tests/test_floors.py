@@ -296,6 +296,7 @@ FLOORS = {
     "commands.launched": 26,
     "commands.rows": 26,
     "commands.summary": 28,
+    "commands.first_step": 39,
     "commands.train": 40,
     "commands.folder": 39,
     "commands.predict": 40,

@@ -6,9 +6,7 @@ import argparse
 import math
 import signal
 import sys
-from contextlib import nullcontext, suppress
-from copy import deepcopy
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ import numpy as np
 
 from idl_ref import activations, checks, classes, files, report, targets
 from idl_ref.backends import resolve
-from idl_ref.choices import BACKENDS, Loss
-from idl_ref.commands import data, launched, summary
+from idl_ref.choices import BACKENDS
+from idl_ref.commands import data, first_step, launched, summary
 from idl_ref.commands.data import Data
 from idl_ref.commands.stopping import Stopping
 from idl_ref.commands.summary import Quality
@@ -140,7 +138,7 @@ def _run(options: argparse.Namespace, ranks: Ranks) -> int:
         print(note)
     kind = f" of {model.output_dim} classes" if found.classifies else ""
     print(f"{model}: {len(found.x_train)} training samples{kind}, {len(found.x_test)} test samples", flush=True)
-    ranks.on_each(lambda: _compile(model, found, options))
+    ranks.on_each(lambda: first_step.take(model, found, options))
     return _Run(options, found, model, optimizer, checkpoint, ranks).run()
 
 
@@ -200,18 +198,6 @@ def _files(options: argparse.Namespace) -> Path | None:
             "go on from it, or delete it."
         )
     return checkpoint
-
-
-def _compile(model: ImplicitModel, found: Data, options: argparse.Namespace) -> None:
-    """Take a step with a copy of the model, which compiles kernels and imports what a training imports."""
-    with suppress(ImportError):
-        import tqdm  # noqa: F401
-    copy = deepcopy(model)
-    copy.settings = replace(model.settings, on_failure="ignore")
-    m = checks.integer("batch_size", options.batch_size, 1)
-    loss: Loss = "cross_entropy" if found.classifies else "mse"
-    with suppress(FloatingPointError), np.errstate(over="ignore", invalid="ignore"):
-        fit(copy, found.x_train[:m], found.y_train[:m], loss=loss, optimizer=SGD(0.0), epochs=1, progress=False)
 
 
 class _Run:
