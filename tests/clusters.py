@@ -16,6 +16,17 @@ PATHS = os.pathsep.join([str(ROOT), str(TESTS)])  # so that workers can import i
 PINNED = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
+def all_started(executor, workers=2):
+    """Return a new pool of processes when all of its workers run.
+
+    A pool starts them one by one, with its first tasks. In CPython 3.11, the shutdown of a broken pool never ends if it
+    starts one while it finds out that another was killed, so that a test that kills one would hang now and then.
+    """
+    for begun in [executor.submit(time.sleep, 0) for _ in range(workers)]:
+        begun.result()
+    return executor
+
+
 @contextmanager
 def local(workers=2):
     """Start a LocalCluster of processes, each with one thread, and yield a client of it."""

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import clusters
 import numpy as np
 import pytest
 
@@ -516,6 +517,8 @@ class Murderous(ProcessPoolExecutor):
 
     def __init__(self, after):
         super().__init__(2, get_context("spawn"))
+        self.after = 0
+        clusters.all_started(self)
         self.after = after
 
     def submit(self, function, *task):

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+import clusters
 import numpy as np
 import pytest
 import sweep_cases
@@ -250,7 +251,7 @@ def test_a_killed_worker_breaks_the_pool_and_a_second_call_does_the_rest(tmp_pat
     grid = {"folder": [str(tmp_path)], "seed": list(range(8))}
     with (
         pytest.raises(RuntimeError, match="call again with a new executor"),
-        ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor,
+        clusters.all_started(ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))) as executor,
     ):
         swept(sweep_cases.killed_once, grid, executor=executor, out=tmp_path / "out", per_task=1)
     done = len(json.loads((tmp_path / "out" / results.JSON).read_text(encoding="utf-8"))["rows"])

@@ -133,7 +133,7 @@ def test_leaving_the_loop_cancels_the_rest():
 
 def test_a_killed_worker_of_a_pool_is_said_and_outcomes_are_kept():
     found = []
-    outcomes = completed(killed_at, [(x, 20.0) for x in range(40)], processes(), 4)
+    outcomes = completed(killed_at, [(x, 20.0) for x in range(40)], clusters.all_started(processes()), 4)
     with pytest.raises(WorkersLostError, match=r"lost them after \d+ tasks \(BrokenProcessPool.*call again"):
         found.extend(outcomes)
     assert 10 <= len(found) <= 22
