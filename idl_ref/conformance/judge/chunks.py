@@ -19,6 +19,7 @@ from idl_ref.conformance.truth.problem import Case
 CHUNKS = (2, 3, 4, 8, 16, 24, 32, 48, 64, 100, 128, 256, 512, 1024, 2048, 4096)
 BEYOND = tuple(sorted({*range(1, 21), *CHUNKS}))
 TILES = (4, 8, 16, 32, 64)
+SMALL = (4, 8, 16)
 
 
 def _cut(M: np.ndarray | None, k: int, axis: int) -> Any:
@@ -47,6 +48,11 @@ def _fewer_samples(kept: Callable[[int], int]) -> dict[str, Change]:
     return _samples(lambda m: slice(kept(m)))
 
 
+def _rank(case: Case) -> int:
+    """r, or 0 for a dense A."""
+    return case.problem.factors[0].shape[1] if case.problem.A is None else 0
+
+
 _AXES: tuple[tuple[str, str, Callable[[Case], int], Callable[[Callable[[int], int]], dict[str, Change]]], ...] = (
     ("units", "A X", lambda c: c.problem.sizes[0],
      lambda kept: {"F": lambda s: (*s.right("F")[:-1], _cut(s.right("F")[-1], kept(len(s.B)), 1))}),
@@ -68,8 +74,11 @@ _AXES: tuple[tuple[str, str, Callable[[Case], int], Callable[[Callable[[int], in
         "Y": lambda s: s.right("Y") if s.D is None else s.C @ s.Xf + s.D @ _cut(s.U, kept(len(s.U)), 0)}),
     ("outputs", "Cᵀ G_Y", lambda c: c.problem.sizes[2],
      lambda kept: {"G": lambda s: s.C.T @ _cut(s.G_Y, kept(len(s.C)), 0)}),
-    ("columns of L and R", "L Rᵀ", lambda c: c.problem.factors[0].shape[1] if c.problem.A is None else 0,
+    ("columns of L and R", "L Rᵀ", _rank,
      lambda kept: {"F": lambda s: (_cut(s.right("F")[0], kept(s.right("F")[0].shape[1]), 1), s.right("F")[1])}),
+    ("columns of L and R", "L Rᵀ, but not of the gradients", _rank,
+     lambda kept: {"F": lambda s: (_cut(s.right("F")[0], kept(s.right("F")[0].shape[1]), 1), s.right("F")[1]),
+                   "dF": lambda s: fac.gradients(s.right("F"), s.Xb, s.V)}),
     ("samples", "the gradients of the weights", lambda c: c.problem.sizes[3], _fewer_samples),
     ("samples", "X", lambda c: c.problem.sizes[3],
      lambda kept: dict.fromkeys(("Xf", "Xb"), lambda s: _cut(s.X, kept(s.X.shape[1]), 1))),
@@ -85,6 +94,11 @@ def sizes() -> Iterator[Transformation]:
         for c in reversed(CHUNKS):
             whole, fits = changes(partial(_in_chunks, c)), partial(_larger, size, c)
             yield Transformation(f"{what} that fill no chunk of {c} left out of {product}", whole, fits)
+        for c in SMALL:
+            sentence = f"{what} that fill no chunk of {c} left out of {product}, also where there are fewer"
+            yield Transformation(
+                sentence, changes(lambda k, c=c: k // c * c), lambda case, c=c, size=size: size(case) % c > 0
+            )
         for c in TILES:
             sentence = f"the last tile of {c} {what} left out of {product} where they fill all tiles"
             yield Transformation(sentence, changes(lambda k, c=c: k - c), partial(_multiple, size, c))

@@ -35,9 +35,7 @@ _VARIANTS: dict[str, list[tuple[str, Any]]] = {
     "relu": [("relu6 in place of relu", (lambda P: np.clip(P, 0, 6), lambda P: 1.0 * ((P > 0) & (P < 6))))],
     "sigmoid": [("sigmoid computed from exp p, which overflows",
                  (lambda P: np.exp(P) / (1 + np.exp(P)), activations.get("sigmoid").slope)),
-                ("a piecewise linear sigmoid", (lambda P: np.clip(P / 6 + 0.5, 0, 1), lambda P: 1 / 6 * (abs(P) < 3))),
-                ("sigmoid with half its argument", (lambda P: 1 / (1 + np.exp(-P / 2)),
-                                                    lambda P: 0.125 / np.cosh(P / 4) ** 2))],
+                ("a piecewise linear sigmoid", (lambda P: np.clip(P / 6 + 0.5, 0, 1), lambda P: 1 / 6 * (abs(P) < 3)))],
     "softplus": [("softplus computed as log(1 + exp p), which overflows",
                   (lambda P: np.log(1 + np.exp(P)), activations.get("softplus").slope)),
                  ("softplus less log 2", (lambda P: np.logaddexp(0, P) - np.log(2), activations.get("softplus").slope)),
@@ -79,7 +77,7 @@ def functions_of_activation() -> Iterator[Transformation]:
     for name in activations.TABLE:
         fits, slope = having(activation=name), activations.get(name).slope
         pairs = [(f"{other} in place of {name}", (activations.get(other).phi, activations.get(other).slope))
-                 for other in activations.TABLE if other != name] + _VARIANTS.get(name, [])  # fmt: skip
+                 for other in activations.TABLE if other != name] + _VARIANTS.get(name, []) + _scaled(name)  # fmt: skip
         for sentence, pair in pairs:
             if sentence.endswith("overflows"):
                 yield T(sentence, {"phi": lambda s, pair=pair: (_narrow(pair[0], s.problem.dtype), pair[1])}, fits)
@@ -104,6 +102,13 @@ def functions_of_activation() -> Iterator[Transformation]:
             for weight in (0.0, 0.5, 1.0):
                 yield T(f"{name} with φ′ at a kink taken {weight:g} of the way from the smaller slope to the larger",
                         {"S": lambda s, w=weight: _at_kinks(s, w)}, fits)  # fmt: skip
+
+
+def _scaled(name: str) -> list[tuple[str, Any]]:
+    """φ of twice, and of half its argument."""
+    of = activations.get(name)
+    return [(f"{name} with {word} its argument", (lambda P, c=c: of.phi(c * P), lambda P, c=c: c * of.slope(c * P)))
+            for word, c in (("half", 0.5), ("twice", 2.0)) if name != "identity"]  # fmt: skip
 
 
 def fits_in(case: Case, name: str) -> bool:

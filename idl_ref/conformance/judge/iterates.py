@@ -103,6 +103,12 @@ def _spread(done: np.ndarray, p: Path) -> np.ndarray:
     return np.repeat(done, p.size.size, axis=1)
 
 
+def _grown(p: Path) -> np.ndarray:
+    """Whether the largest step of the batch is as large as the one before.   (K,)"""
+    largest = p.step.max(axis=(1, 2), initial=0.0)
+    return np.concatenate([[False], largest[1:] >= largest[:-1]])
+
+
 def _mean_square(M: np.ndarray) -> np.ndarray:
     mean: np.ndarray = (M**2).mean(axis=(1, 2))[:, None]
     return mean
@@ -142,6 +148,15 @@ RULES: dict[str, Rule] = {
         lambda p: np.sqrt(p.tol) * np.minimum(1, p.size)
     ),
     "the square of the step compared with the tolerance": lambda p: (p.step**2 <= _allowed(p)).all(axis=1),
+    "the sum of the squares of a step compared with the tolerance": lambda p: (
+        (p.step**2).sum(axis=1) <= _allowed(p).max(axis=1, initial=0.0)
+    ),
+    "the step compared with its tolerance without absolute values": lambda p: (
+        (np.diff(p.X, axis=0) <= _allowed(p)).all(axis=1)
+    ),
+    "the iteration stopped when the largest step of the batch is not smaller than the one before": lambda p: (
+        right(p).all(axis=1, keepdims=True) | _grown(p)[:, None]
+    ) & np.ones_like(p.step[:, 0], bool),
 } | {
     f"a tolerance never below 10^-{k} ‖z‖∞": no_less_than(lambda p, k=k: 10.0**-k * p.size)
     for k in range(1, 12)

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from idl_ref.conformance.judge import chunks, curves, entries, iterates, maps, numbers
+from idl_ref.conformance.judge import chunks, curves, entries, iterates, maps, numbers, precisions, terms
 from idl_ref.conformance.judge import transformations as steps
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known
 from idl_ref.conformance.judge.steps import Steps
@@ -17,15 +17,32 @@ from idl_ref.conformance.judge.transformations import Transformation
 @cache
 def mathematics() -> tuple[Transformation, ...]:
     """What may be wrong with the equations."""
-    sources = steps.equation, steps.adjoints, steps.gradients, curves.functions_of_activation, maps.maps
+    sources = (
+        steps.equation,
+        steps.adjoints,
+        steps.gradients,
+        curves.functions_of_activation,
+        maps.pullbacks,
+        maps.maps,
+        terms.terms,
+        terms.transpositions,
+    )
     return tuple(wrong for source in sources for wrong in source())
 
 
 @cache
 def numerics() -> tuple[Transformation, ...]:
     """What may be wrong with numbers, sizes and memory."""
-    sources = chunks.sizes, chunks.orders, entries.blocks, entries.rows, numbers.misread, numbers.products
-    rounded = numbers.roundings, numbers.singles, numbers.multiples
+    sources = (
+        terms.remainders,
+        chunks.sizes,
+        chunks.orders,
+        entries.blocks,
+        entries.rows,
+        numbers.misread,
+        precisions.products,
+    )
+    rounded = numbers.roundings, precisions.singles, numbers.multiples
     return tuple(wrong for source in (*sources, *rounded) for wrong in source())
 
 

@@ -85,6 +85,15 @@ _PULLBACKS = {
 }
 
 
+def _within_row(s: Steps) -> fac.Factors:
+    """The pullback of the scaling with the inner product of the largest row in place of that of the whole matrix."""
+    pulled, k = [], s.problem.kappa
+    for G, F in zip(s.dF, s.raw, strict=True):
+        nu, top = _inf(F) if F.size else 0.0, _top(F) if F.size else F
+        pulled.append(k / nu * (G - (top * G * F).sum() / nu * top * np.sign(F)) if nu > k else G)
+    return tuple(pulled)
+
+
 def _projected(s: Steps, kept: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> fac.Factors:
     """The pullback of the projection of rows, where they are outside the ball, by another rule."""
     pulled = []
@@ -99,8 +108,28 @@ def _all_entries(s: Steps) -> fac.Factors:
                       / np.maximum(np.abs(np.sign(F)).sum(axis=1, keepdims=True), 1))  # fmt: skip
 
 
+def _mean_of_row(s: Steps) -> fac.Factors:
+    return _projected(s, lambda G, F, E: np.where(
+        E != 0, G - np.sign(F) * (np.sign(E) * G).sum(axis=1, keepdims=True) / max(F.shape[1], 1), 0))  # fmt: skip
+
+
 def _support_only(s: Steps) -> fac.Factors:
     return _projected(s, lambda G, F, E: np.where(E != 0, G, 0))
+
+
+def _support_off_by(s: Steps, more: int) -> _Map:
+    """The projection of rows with a threshold from a support of more entries, or of fewer."""
+
+    def project(F: np.ndarray) -> np.ndarray:
+        k, a = s.problem.kappa, np.abs(F)
+        sums, counts = np.cumsum(-np.sort(-a, axis=1), axis=1) - k, np.arange(1, F.shape[1] + 1)
+        support = (-np.sort(-a, axis=1) * counts > sums).sum(axis=1, keepdims=True)
+        taken = np.clip(support + more, 1, F.shape[1])
+        theta = np.take_along_axis(sums, taken - 1, axis=1) / taken
+        projected: np.ndarray = np.where(a.sum(axis=1, keepdims=True) > k, np.sign(F) * np.maximum(a - theta, 0), F)
+        return projected
+
+    return _Map(s, lambda F: project(F) if F.size else F)
 
 
 def _rows_scaled(s: Steps) -> _Map:
@@ -108,10 +137,14 @@ def _rows_scaled(s: Steps) -> _Map:
     return _Map(s, lambda F: F * (k / np.maximum(k, np.abs(F).sum(axis=1, keepdims=True))))
 
 
-def maps() -> Iterator[Transformation]:
-    """What may be wrong with f and its pullback."""
-    T, mapped = Transformation, lambda case: case.problem.f != "none"
-    inf, rows, triu = (having(f=name) for name in ("inf", "rows", "triu"))
+def mapped(case: Case) -> bool:
+    """Whether the problem has a map f."""
+    return case.problem.f != "none"
+
+
+def pullbacks() -> Iterator[Transformation]:
+    """What may be wrong with the derivative of f."""
+    T, (inf, rows) = Transformation, (having(f=name) for name in ("inf", "rows"))
     straight = (
         "straight-through where exact was declared: ∂A of the effective weights returned as that of the raw weights"
     )
@@ -123,10 +156,22 @@ def maps() -> Iterator[Transformation]:
             lambda c: mapped(c) and c.problem.straight_through)  # fmt: skip
     for sentence, pull in _PULLBACKS.items():
         yield T(f"the derivative of ‖A‖∞ {sentence}", {"pulled": lambda s, pull=pull: pull(s)}, exactly(inf))
+    yield T("the inner product with ∂A taken over the largest row alone", {"pulled": _within_row}, exactly(inf))
+    yield T("the gradient of a projected row averaged over its length, not over its nonzero entries",
+            {"pulled": _mean_of_row}, exactly(rows))  # fmt: skip
     yield T("the gradient of a projected row not restricted to its nonzero entries", {"pulled": _all_entries},
             exactly(rows))  # fmt: skip
     yield T("the gradient of a projected row restricted to its nonzero entries, but not to the sphere",
             {"pulled": _support_only}, exactly(rows))  # fmt: skip
+    yield T("the gradients of entries kept that f = triu sets to zero", {"pulled": lambda s: s.dF}, having(f="triu"))
+
+
+def maps() -> Iterator[Transformation]:
+    """What may be wrong with f."""
+    T, (inf, rows, triu) = Transformation, (having(f=name) for name in ("inf", "rows", "triu"))
+    for more, word in ((-1, "few"), (1, "many")):
+        yield T(f"the threshold of a projected row taken from one entry too {word}",
+                {"f": lambda s, more=more: _support_off_by(s, more)}, rows)  # fmt: skip
     for digits in (1, 2, 3):
         kappa = lambda s, d=digits: FUNCTIONS[s.problem.f](round(s.problem.kappa, d))  # noqa: E731
         yield T(f"κ rounded to {digits} decimal{'s' * (digits > 1)}", {"f": kappa}, exactly(mapped))
@@ -144,7 +189,6 @@ def maps() -> Iterator[Transformation]:
     yield T("the diagonal kept where f = triu sets it to zero", {"F": lambda s: tuple(map(np.triu, s.raw))}, triu)
     yield T("the lower triangle in place of the upper one",
             {"F": lambda s: tuple(np.tril(F, -1) for F in s.raw)}, triu)  # fmt: skip
-    yield T("the gradients of entries kept that f = triu sets to zero", {"pulled": lambda s: s.dF}, triu)
     for k in (0.5, 0.9, 0.95, 0.99, 0.999, 1.0):
         yield T(
             f"κ ignored: {k:g} in its place",

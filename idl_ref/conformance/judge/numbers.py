@@ -19,7 +19,7 @@ from idl_ref import factors as fac
 from idl_ref.conformance.judge import iterates
 from idl_ref.conformance.judge.evidence import Known, columns, worst
 from idl_ref.conformance.judge.iterates import RULES, Rule
-from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError, adjoint
+from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError
 from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.bounds import bounds, equation
 from idl_ref.conformance.truth.problem import Arrays, Case, laid_out, rounded
@@ -101,79 +101,6 @@ def roundings() -> Iterator[Transformation]:
         for small in (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
             sentence = f"entries of {place} below {small:g} set to zero"
             yield Transformation(sentence, _of(names, partial(_pruned, small=small)))
-
-
-_PRODUCTS: dict[str, Callable[[Steps, Callable[[np.ndarray], np.ndarray]], dict[str, Any]]] = {
-    "B U": lambda s, r: {"Z": r(s.B) @ r(s.U)},
-    "C X + D U": lambda s, r: {"Y": r(s.C) @ r(s.Xf) + (0 if s.D is None else r(s.D) @ r(s.U))},
-    "the products of the gradients, but for the weights in them,": lambda s, r: {
-        "dB": r(s.V) @ r(s.U).T, "dC": r(s.G_Y) @ r(s.Xb).T, "dD": r(s.G_Y) @ r(s.U).T,
-        "dU": s.B.T @ r(s.V) + (0 if s.D is None else s.D.T @ r(s.G_Y)),
-        "dF": fac.gradients(s.F, r(s.Xb), r(s.V))},
-    "the products of the gradients": lambda s, r: {
-        "dB": r(s.V) @ r(s.U).T, "dC": r(s.G_Y) @ r(s.Xb).T, "dD": r(s.G_Y) @ r(s.U).T,
-        "dU": r(s.B).T @ r(s.V) + (0 if s.D is None else r(s.D).T @ r(s.G_Y)),
-        "dF": fac.gradients(tuple(map(r, s.F)), r(s.Xb), r(s.V))},
-}  # fmt: skip
-
-
-def products() -> Iterator[Transformation]:
-    """Both factors of products rounded, as units for matrices do."""
-    for what, values in _PRODUCTS.items():
-        steps = {"B U": ("Z",), "C X + D U": ("Y",)}.get(what, ("dB", "dC", "dD", "dU", "dF"))
-        for dtype in ("TF32", "TF32, halves away from zero", "bfloat16", "float16"):
-            change = {name: (lambda s, name=name, f=values, r=PRECISIONS[dtype]: f(s, r)[name]) for name in steps}
-            yield Transformation(f"{what} computed in {dtype}", change)
-
-
-def _float32(M: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return M.astype(np.float32)
-
-
-def _in_float32(F: fac.Factors, M: np.ndarray) -> np.ndarray:
-    """F M with the arithmetic of float32."""
-    return fac.apply(tuple(map(_float32, F)), _float32(M)).astype(np.float64)
-
-
-def _settled(g: Callable[[np.ndarray], np.ndarray], start: np.ndarray) -> np.ndarray:
-    """Where the iteration of a map with its rounding ends, which depends on its start."""
-    X = start
-    for _ in range(400):
-        X, last = g(X), X
-        if not np.isfinite(X).all():
-            raise UnsolvedError
-        if (last == X).all():
-            break
-    return X
-
-
-def _zero(s: Steps) -> np.ndarray:
-    """Where the iteration starts."""
-    X: np.ndarray = 0 * s.Z if s.X0 is None else s.X0
-    return X
-
-
-def singles() -> Iterator[Transformation]:
-    """Steps computed in float32 where float64 is due."""
-    double: Callable[[Case], bool] = lambda case: case.problem.dtype == np.float64  # noqa: E731
-    r = PRECISIONS["float32"]
-    yield Transformation("B U computed in float32", {"Z": lambda s: _in_float32((s.B,), s.U)}, double)
-    yield Transformation("A X computed in float32", {
-        "X": lambda s: _settled(lambda X: s.phi[0](_in_float32(s.F, X) + s.Z), _zero(s)),
-        "P": lambda s: _in_float32(s.F, s.Xb) + s.Z,
-        "V": lambda s: _settled(lambda V: s.S * (_in_float32(s.Ft, V) + s.G), 0 * s.G)}, double)  # fmt: skip
-    yield Transformation("Aᵀ V computed in float32", {
-        "V": lambda s: _settled(lambda V: s.S * (_in_float32(s.Ft, V) + s.G), 0 * s.G)}, double)  # fmt: skip
-    yield Transformation("the adjoint equation solved in float32",
-                         {"V": lambda s: r(adjoint(s.Ft, r(s.S), r(s.G)))}, double)  # fmt: skip
-    yield Transformation("φ′ computed in float32", {"S": lambda s: r(s.phi[1](r(s.P)))}, double)
-    yield Transformation("the gradients of A, or of L and R, summed in float32", {"dF": lambda s: tuple(
-        G.astype(np.float64) for G in fac.gradients(*_narrow(s)))}, double)  # fmt: skip
-
-
-def _narrow(s: Steps) -> tuple[fac.Factors, np.ndarray, np.ndarray]:
-    return tuple(map(_float32, s.F)), _float32(s.Xb), _float32(s.V)
 
 
 def _to_decimals(M: np.ndarray, d: int) -> np.ndarray:

@@ -58,11 +58,11 @@ def low_rank(case: Case) -> bool:
     return case.problem.A is None
 
 
-def _has_D(case: Case) -> bool:
+def has_D(case: Case) -> bool:
     return case.problem.D is not None
 
 
-def _bias(case: Case) -> bool:
+def bias(case: Case) -> bool:
     U = case.problem.U
     return U.size > 0 and bool((U[-1] == 1).all())
 
@@ -103,9 +103,9 @@ def equation() -> Iterator[Transformation]:
     yield T("B U added twice", {"Z": lambda s: 2 * s.right("Z")})
     yield T("B U with the wrong sign", {"Z": lambda s: -s.right("Z")})
     yield T("B U averaged over the features", {"Z": lambda s: s.right("Z") / max(len(s.U), 1)})
-    yield T("the bias added twice", {"Z": lambda s: s.right("Z") + s.B[:, -1:]}, _bias)
-    yield T("the bias left out", {"Z": lambda s: s.right("Z") - s.B[:, -1:]}, _bias)
-    yield T("the bias left out of D U", {"Y": lambda s: s.right("Y") - s.D[:, -1:]}, lambda c: _bias(c) and _has_D(c))
+    yield T("the bias added twice", {"Z": lambda s: s.right("Z") + s.B[:, -1:]}, bias)
+    yield T("the bias left out", {"Z": lambda s: s.right("Z") - s.B[:, -1:]}, bias)
+    yield T("the bias left out of D U", {"Y": lambda s: s.right("Y") - s.D[:, -1:]}, lambda c: bias(c) and has_D(c))
     for c in (1e6, 1e4, 1e3, 100.0, 10.0, 2.0, 1.5, 1.0):
         yield T(f"B U clipped to ±{c:g}", {"Z": lambda s, c=c: np.clip(s.right("Z"), -c, c)})
         yield T(f"X clipped to ±{c:g}", _last(("Xf", "Xb"), lambda s, c=c: np.clip(s.X, -c, c)))
@@ -147,7 +147,7 @@ def _readout(s: Steps, X: np.ndarray) -> np.ndarray:
     return Y if s.D is None else Y + s.D @ s.U
 
 
-def _solved(s: Steps, M: np.ndarray, right: np.ndarray) -> np.ndarray:
+def solved(M: np.ndarray, right: np.ndarray) -> np.ndarray:
     """The V with V = M V + right, with M for every column.   (m, n, n), (n, m)"""
     try:
         return resolved(M, right)
@@ -169,9 +169,9 @@ def adjoints() -> Iterator[Transformation]:
     yield T("φ′ taken at Z, without A X", {"P": lambda s: s.Z})
     yield T("φ′ taken at A X, without Z", {"P": lambda s: fac.apply(s.F, s.X)})
     yield T("φ′ applied to Aᵀ V but not to G",
-            {"V": lambda s: _solved(s, s.S.T[:, :, None] * product(s.Ft), s.G)})  # fmt: skip
+            {"V": lambda s: solved(s.S.T[:, :, None] * product(s.Ft), s.G)})  # fmt: skip
     yield T("φ′ applied to G but not to Aᵀ V", {
-        "V": lambda s: _solved(s, np.ones_like(s.S).T[:, :, None] * product(s.Ft), s.S * s.G)})  # fmt: skip
+        "V": lambda s: solved(np.ones_like(s.S).T[:, :, None] * product(s.Ft), s.S * s.G)})  # fmt: skip
     yield T("φ′ applied twice", {"S": lambda s: s.right("S") ** 2})
     yield T("the last multiplication by φ′ left out: Aᵀ V + G in place of V", {"V": W})
     yield T("φ′ applied once more to V", {"V": lambda s: s.S * s.right("V")})
@@ -185,7 +185,6 @@ def adjoints() -> Iterator[Transformation]:
     yield T("G_Y averaged over the batch", {"G_Y": lambda s: s.right("G_Y") / s.right("G_Y").shape[1]})
     yield T("G_Y summed over the batch", {"G_Y": lambda s: s.right("G_Y").sum(1, keepdims=True) + 0 * s.right("G_Y")})
     yield T("φ′ averaged over the batch", {"S": lambda s: s.right("S").mean(1, keepdims=True) + 0 * s.right("S")})
-    yield T("φ′ of the first sample used for all samples", {"S": lambda s: s.right("S")[:, :1] + 0 * s.right("S")})
 
 
 def gradients() -> Iterator[Transformation]:
@@ -205,12 +204,12 @@ def gradients() -> Iterator[Transformation]:
     yield T("∂U computed with Aᵀ V + G in place of V", {"dU": lambda s: s.right("dU") + s.B.T @ (W(s) - s.V)})
     yield T("∂B computed with G in place of V", {"dB": lambda s: s.G @ s.U.T})
     yield T("∂A computed with G in place of V", {"dF": lambda s: fac.gradients(s.F, s.X, s.G)})
-    yield T("the gradient of the bias equal to zero", {"dB": lambda s: _without_last(s.right("dB"))}, _bias)
+    yield T("the gradient of the bias equal to zero", {"dB": lambda s: _without_last(s.right("dB"))}, bias)
     yield T("the gradients of both biases equal to zero", {
         "dB": lambda s: _without_last(s.right("dB")),
-        "dD": lambda s: _without_last(s.right("dD"))}, lambda c: _bias(c) and _has_D(c))  # fmt: skip
+        "dD": lambda s: _without_last(s.right("dD"))}, lambda c: bias(c) and has_D(c))  # fmt: skip
     yield T("the gradient of the bias averaged over the batch", {
-        "dB": lambda s: _without_last(s.right("dB"), 1 / max(s.U.shape[1], 1))}, _bias)  # fmt: skip
+        "dB": lambda s: _without_last(s.right("dB"), 1 / max(s.U.shape[1], 1))}, bias)  # fmt: skip
     yield T("∂L and ∂R swapped", {"pulled": lambda s: fac.transpose(s.right("pulled"))}, low_rank)
     yield T("∂L = V (Lᵀ X)ᵀ in place of V (Rᵀ X)ᵀ",
             {"dF": lambda s: (s.V @ (s.F[0].T @ s.X).T, s.right("dF")[1])}, low_rank)  # fmt: skip
