@@ -335,9 +335,52 @@ STATE = {
     "ActivationOfFirst": KEPT,
     "TransposesShared": f"{KEPT}|of an earlier call|of the last call",
 }
+# Those from outside: the author's sentences say what is right. The patterns were written after most reports were read.
+OUTSIDE = {
+    "UnrolledRemainder": "left after whole steps of 4 taken with the first",
+    "BiasAfterPhi": "the bias added to φ",
+    "LeakOfTensorFlow": "leaky_relu with slope 0.2 in place of 0.01(?!, but not in φ′| in φ′ alone)",
+    "SigmoidByTanh": "sigmoid with twice its argument, but not in φ′",
+    "RankBlockDropped": "columns of L and R that fill no chunk of 4 left out",
+    "RReshaped": "the memory of R read as Rᵀ",
+    "DOfFirstSample": "D U of the first sample used for all",
+    "ReadoutOfPreactivation": r"Y computed from A X \+ B U in place of X",
+    "LayoutGuessed": "^U transposed",
+    "ReadAsSymmetric": "symmetric.*only its upper triangle",
+    "SquaredNormAgainstTol": "the sum of the squares of a step compared with the tolerance",
+    "ScaleOfBatch": "relative to the largest column of the batch, also where that is above 1",
+    "HundredIterations": "stopped after 100 iterations whatever max_iter allows",
+    "CompactedScatter": "columns .*(exchanged|in the places of others)",
+    "StatusOfLastColumn": "the status of the last (column|sample)",
+    "SignedStep": "without absolute values",
+    "OneNaNStopsAll": "a column of NaN ends the iteration of the whole batch",
+    "GrowingStepIsFloor": "largest step of the batch is not smaller than the one before",
+    "ClippedG": "Cᵀ G_Y clipped to ±1(?![0-9.])",
+    "LastSlopeForgotten": "the last multiplication by φ′ left out",
+    "SlopeBehindTranspose": "φ′ on the wrong side of Aᵀ",
+    "TenNeumannTerms": "adjoint stopped after (9|10|11) iterations",
+    "SlopesOfFirstSample": "φ′ of the first sample used for all",
+    "EluSlopeWithoutOne": "φ′ of elu computed as φ(?!′)",
+    "SoftplusSlopeOfOutput": r"φ′ of softplus computed as sigmoid\(φ\(p\)\)",
+    "ReducedSystemWithoutSlopes": "φ′ left out of the reduced system",
+    "RInPlaceOfL": r"∂R = X \(Rᵀ V\)ᵀ",
+    "SquareDNotTransposed": "^D (transposed, only in the gradients|in place of Dᵀ where it is square)",
+    "BiasGradientIsMean": "the gradient of the bias averaged over the batch",
+    "InnerProductOfRow": "the inner product with ∂A taken over the largest row alone",
+    "ColumnSums": "the largest column sum in place of",
+    "DividedByRowLength": "the gradient of a projected row averaged over its length",
+    "SupportOffByOne": "the threshold of a projected row taken from one entry too few",
+    "RowsOfR": "f applied to R in place of Rᵀ",
+    "UploadedOnce": "changes in place are not noticed",
+    "InputGradientAccumulates": f"∂U.*(earlier|last) call|{KEPT}",
+    "TailChunkOfSamples": "B U of the first samples again in the last chunk of 32",
+    "TensorFloat32": "A X and Aᵀ V computed in TF32",
+    "IndexOf16Bits": "indices of the entries of A wrap round at 65,536",
+    "MemoryOrderOfB": "the entries of B read in the order in which they lie in memory",
+}  # fmt: skip
 RIGHT = (
     EQUATION | ITERATION | STOPPING | COUNTS | ADJOINT | GRADIENTS | ENTRIES | FUNCTIONS | VALUES | SLOPES | PRECISION
-    | SIZES | BATCHES | MEMORY | STATE
+    | SIZES | BATCHES | MEMORY | STATE | OUTSIDE
 )  # fmt: skip
 
 # --- sentences that name the step or the mistake, but not both --------------------------------------------------------
@@ -400,3 +443,10 @@ NEAR |= {name: _RULE for name in STOPPING if not name.startswith("Adjoint") and 
 NEAR |= {name: _RULE for name in list(ITERATION)[:10] if name not in NEAR and name != "UnjudgedOutsideBall"}
 NEAR |= {name: "adjoint" for name in ENTRIES if name.startswith(("Adjoint", "Transposed"))}
 NEAR |= {name: "rows? of A|entries of A|without entries" for name in ENTRIES if name not in NEAR}
+NEAR |= {
+    "TailChunkOfSamples": "B U of the first samples again", "StatusOfLastColumn": f"{SILENT}|reported as converged",
+    "OneNaNStopsAll": "stopped after 1 iteration.*not-finite", "TensorFloat32": "TF32|float16|bfloat16",
+    "CompactedScatter": "columns?", "SquaredNormAgainstTol": "tolerance", "GrowingStepIsFloor": _RULE,
+    "SignedStep": "tolerance", "HundredIterations": DENIED, "RankBlockDropped": "columns of L and R",
+    "UnrolledRemainder": "left out of A X", "SquareDNotTransposed": "^D ",
+}  # fmt: skip

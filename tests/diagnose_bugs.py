@@ -1,4 +1,4 @@
-"""Run the kit on every planted bug and say whether the first cause of each report is the right one. Takes half an hour.
+"""Run the kit on every planted bug and say whether the first cause of each report is the right one. Takes an hour.
 
 Usage: python tests/diagnose_bugs.py FOLDER [names or kinds] [--workers 2] [--again]
 
@@ -11,6 +11,8 @@ near           it names the step, or the mistake, but not both
 not explained  the report says that nothing explains the failures
 wrong          it names another step or another mistake
 no failure     the kit did not find the bug, which counts in no share
+
+The kind "outside" has the bugs of tests/bugs_from_outside.py.
 """
 
 import argparse
@@ -28,14 +30,23 @@ VERDICTS = "right", "near", "not explained", "wrong"
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
+def kinds():
+    """Return the bugs of every kind by name, those from outside last."""
+    import bugs_from_outside
+
+    from idl_ref.conformance.bugs import KINDS
+
+    return {kind: module.BUGS for kind, module in KINDS.items()} | {"outside": bugs_from_outside.BUGS}
+
+
 def reported(name):
     """Return what the reports of a bug say: its causes, the first one first, with the checks that they explain."""
     from idl_ref.conformance import check_backend
-    from idl_ref.conformance.bugs import BUGS
 
+    (bug,) = (bugs[name] for bugs in kinds().values() if name in bugs)
     begun, found, fast = time.perf_counter(), [], True
     for fast in (True, False):
-        found = check_backend(BUGS[name](), fast=fast).causes
+        found = check_backend(bug(), fast=fast).causes
         if found:
             break
     causes = [[cause, len(results), results[0].id, results[0].message] for cause, results in found]
@@ -65,10 +76,8 @@ def row(found):
 
 def chosen(words):
     """Return the names of the bugs of some kinds, or of these names; of all without any."""
-    from idl_ref.conformance.bugs import BUGS, KINDS
-
-    names = [name for word in words for name in (KINDS[word].BUGS if word in KINDS else [word])]
-    return names or list(BUGS)
+    of = kinds()
+    return [name for word in words or of for name in of.get(word, [word])]
 
 
 def run(names, folder, workers, again):
@@ -85,11 +94,9 @@ def run(names, folder, workers, again):
 
 def table(names, folder):
     """Print a line for every bug, and how many have each verdict, for each kind and in all; return those in all."""
-    from idl_ref.conformance.bugs import KINDS
-
     counts = {}
-    for kind, module in KINDS.items():
-        for name in (name for name in module.BUGS if name in names and (folder / f"{name}.json").exists()):
+    for kind, bugs in kinds().items():
+        for name in (name for name in bugs if name in names and (folder / f"{name}.json").exists()):
             found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
             _, judged, first = row(found)
             counts.setdefault(kind, Counter())[judged] += 1

@@ -4,6 +4,7 @@ import random
 import re
 import time
 
+import bugs_from_outside
 import diagnose_bugs
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from idl_ref.conformance import check_backend
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.bugs import BUGS, KINDS
 from idl_ref.conformance.judge import diagnosis
+from idl_ref.conformance.judge.detection import Hunt
 from idl_ref.conformance.judge.evidence import Known, explains
 from idl_ref.conformance.judge.library import early, mathematics, numerics
 from idl_ref.conformance.truth import vectors
@@ -36,8 +38,16 @@ def test_a_planted_bug_has_its_cause(name):
 
 
 def test_every_planted_bug_has_a_right_cause():
-    assert set(RIGHT) == set(BUGS)
-    assert set(NEAR) <= set(BUGS)
+    assert set(RIGHT) == {name for bugs in diagnose_bugs.kinds().values() for name in bugs}
+    assert set(NEAR) <= set(RIGHT)
+    assert set(bugs_from_outside.MEANING) == set(bugs_from_outside.BUGS)
+
+
+@pytest.mark.slow
+def test_bugs_from_outside_are_found():
+    hunt = Hunt()
+    lived = [name for name, bug in bugs_from_outside.BUGS.items() if hunt.first(bug()) is None]
+    assert lived == []
 
 
 @pytest.mark.parametrize(
