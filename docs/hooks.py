@@ -72,7 +72,8 @@ def figures_first(app, page, template, context, doctree):
 def fit_phones(app, page, template, context, doctree):
     """Let tables, figures, formulas and printed sentences fit a phone."""
     if body := context.get("body"):
-        for step in (phone.keep_numbers, phone.label_cells, phone.join_punctuation, phone.break_sentences):
+        kept = phone.keep_numbers, phone.keep_options, phone.label_cells
+        for step in (*kept, phone.join_punctuation, phone.break_sentences):
             body = step(body)
         context["body"] = phone.fit_figures(body, Path(app.srcdir))
 

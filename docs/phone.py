@@ -13,6 +13,9 @@ FITS = 44  # characters of a row of a table fit on a phone, with two for the spa
 WRAPS = 20  # in a column that is narrower, text breaks into too many lines
 FIGURE_FITS = 600  # pixels: no figure of one panel is wider, and its words can be read where it is as wide as a phone
 FIGURE = re.compile(r'<img (?:alt="[^"]*" )?[^>]*?src="(?:\.\./)*_images/([^"]+\.png)"')
+COMMANDS = re.compile(r'<div class="highlight-sh notranslate">.*?</pre>', re.S)
+OPTION = re.compile(r"(?<=[>\s])(--?[A-Za-z][\w-]*)(?=[<\s=])")  # in a block of commands
+NAMED = re.compile(r'<span class="pre">(--?[A-Za-z][\w-]*)</span>')  # in a sentence
 PRINTED = re.compile(r'<div class="highlight-text notranslate">(.*?</pre>)', re.S)
 
 
@@ -74,6 +77,12 @@ def label_cells(body):
 def join_punctuation(body):
     """Keep a comma or a full stop on the line of the formula before it."""
     return re.sub(r"(</math>)(</span>)([.,;:)]+)", r"\1\3\2", body)
+
+
+def keep_options(body):
+    """Keep the hyphens of an option of a command in one line with its name."""
+    body = COMMANDS.sub(lambda found: OPTION.sub(r'<span class="option">\1</span>', found.group()), body)
+    return NAMED.sub(r'<span class="pre option">\1</span>', body)
 
 
 def break_sentences(body):

@@ -149,7 +149,7 @@ def page(outcomes: "dict[str, dict | str]", fast: bool) -> str:
         if reasons:
             lines += ["", f"{report['backend']} fails as expected: {'; '.join(sorted(reasons))}."]
     lines += ["", *(f"{name}: {reason}.\n" for name, reason in outcomes.items() if isinstance(reason, str))]
-    which = ", on the cases of run --fast" * fast
+    which = ", on the cases of `run --fast`" * fast
     lines += [f"Measured with Python {platform.python_version()} on {platform.system()} {platform.machine()}, with "
               f"{os.cpu_count()} cores, of which each backend used one{which}."]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"

@@ -44,7 +44,7 @@ def direction(parameters, limit, f):
 
 
 # %%
-# From V₀ = 0, k steps add up k terms of the Neumann series: V_k = (I + … + (SAᵀ)ᵏ⁻¹) S ∘ G.
+# From V₀ = 0, k steps add up k terms of the Neumann series: Vₖ = (I + … + (SAᵀ)ᵏ⁻¹) S ∘ G.
 # What is left out is at most κᵏ/(1 − κ) · ‖G‖ in the 1-norm of a column: the direction tends to that of the gradient.
 
 limits = np.arange(1, 11)

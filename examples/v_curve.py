@@ -3,8 +3,8 @@ The V-curve of a gradient check
 ===============================
 
 A central difference has two errors: the truncation error grows like h², and the rounding error grows like eps/h. The
-best h is between the two, at about eps^⅓, where the difference has at most ten correct digits. The complex step has no
-cancellation, and is accurate to rounding.
+best h is between the two, at about the cube root of eps, where the difference has at most ten correct digits. The
+complex step has no cancellation, and is accurate to rounding.
 
 Functions: `idl_ref.check_gradients`; `idl_ref.plots.v_curve` draws this curve for any model. Page: :doc:`/gradients`.
 """
@@ -46,7 +46,7 @@ axes.loglog(steps, np.maximum(errors, 1e-17), ".-", label="central difference, s
 axes.loglog(steps[kinks], errors[kinks], "o", color="C3", fillstyle="none", label="a kink of f between ±h")
 axes.loglog(steps, np.maximum(loose, 1e-17), ".-", color="C1", label="the same, solved to tol = 1e-4")
 axes.axhline(max(complex_error, 1e-17), color="C2", linestyle="--", label="complex step, h = 1e-30")
-axes.axvline(np.finfo(float).eps ** (1 / 3), color="gray", linestyle=":", label="h = eps^⅓")
+axes.axvline(np.finfo(float).eps ** (1 / 3), color="gray", linestyle=":", label="h = ∛eps")
 axes.set(xlabel="step h", ylabel="relative error", title="Error of a directional derivative", ylim=(1e-17, 1e5))
 axes.legend(loc="upper center", ncols=2, fontsize=8)
 plt.show()

@@ -1,7 +1,7 @@
 """This module defines, for every backend, when an iteration stops and how large the error of its answer can be.
 
 Let g be the map of the equation, x* its fixed point, x̂ the last argument of g, ĝ = fl(g(x̂)) the computed answer, and
-step = ‖ĝ − x̂‖. If g is a contraction with factor κ, and rounding changes one application by at most ρ, then
+step = ‖ĝ − x̂‖. If g is a contraction with factor κ, and rounding changes one application by at most ρ, then::
 
     ‖x* − ĝ‖ ≤ κ ‖x* − x̂‖ + ρ ≤ κ (‖x* − ĝ‖ + step) + ρ      so      ‖x* − ĝ‖ ≤ (κ step + ρ) / (1 − κ).
 
@@ -10,7 +10,7 @@ For the forward equation, this holds in the ∞-norm with κ = Lip(φ) ‖A‖�
 error whenever the Perron root of Lip(φ)|A| is below 1, as it is for every strictly triangular A.
 
 The bound of the state x gives a bound of the output y. Here the exact output y* is that of the model in real
-arithmetic, at its true equilibrium. In the ∞-norm,
+arithmetic, at its true equilibrium. In the ∞-norm::
 
     z = B u        is rounded by at most  ζ = γ ‖B‖ ‖u‖
     ‖x* − x̂‖  ≤   (κ·step + ρ + Lip(φ) ζ) / (1 − κ)

@@ -2,14 +2,14 @@
 
 Let ℓ(θ) be the loss as a function of all parameters and of U, and E a direction, an array like θ.
 
-**The complex step.** Where ℓ is analytic, ℓ(θ + ihE) = ℓ(θ) + ih ∂ℓ[E] − h²/2 ∂²ℓ[E, E] − …, and therefore
+**The complex step.** Where ℓ is analytic, ℓ(θ + ihE) = ℓ(θ) + ih ∂ℓ[E] − h²/2 ∂²ℓ[E, E] − …, and therefore::
 
     ∂ℓ[E] = Im ℓ(θ + ihE) / h + O(h²).
 
 Nothing is subtracted, so that nothing cancels, and h = 1e-30 makes the term O(h²) vanish beside rounding. The functions
 φ, `f` and the loss are evaluated at complex numbers; their real parts select the smooth piece of each function, and the
 analytic continuation of that piece is exact. At θ + ihE, the equilibrium is X + ihX̃, and taking the imaginary parts of
-X = φ(P) with P = A X + B U gives an equation for X̃ that is linear, because φ acts entry by entry:
+X = φ(P) with P = A X + B U gives an equation for X̃ that is linear, because φ acts entry by entry::
 
     X̃ = S ∘ (A X̃ + Z̃),    S = Im φ(P + ih) / h,    Z̃ = Im((A + ihÃ) X + (B + ihB̃)(U + ihŨ)) / h.
 
@@ -20,8 +20,9 @@ which the gradients of a model consist of, are not used.
 package. At a kink of φ, S is the smaller of the two one-sided slopes. The derivative of |a| at a = 0 is the mean of the
 one-sided ones, 0. Hence neither a unit at a kink nor a parameter that is 0 excludes any direction.
 
-**Central differences**, (ℓ(θ + hE) − ℓ(θ − hE)) / 2h, need no complex numbers. Their error is at best about eps^⅔, and
-they are wrong if a kink lies between the two points, which is the case if the smooth pieces of φ or `f` differ there.
+**Central differences**, (ℓ(θ + hE) − ℓ(θ − hE)) / 2h, need no complex numbers. Their error is at best about eps to the
+power ⅔, and they are wrong if a kink lies between the two points, which is the case if the smooth pieces of φ or `f`
+differ there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Each function of this module draws a picture and returns it as a matplotlib Figure.
 
-No function uses pyplot or its global state. The module needs matplotlib: pip install "idl-ref[plot]".
+No function uses pyplot or its global state. The module needs matplotlib: ``pip install "idl-ref[plot]"``.
 """
 
 from __future__ import annotations

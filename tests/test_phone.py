@@ -47,6 +47,15 @@ def test_punctuation_stays_beside_its_formula(phone):
     assert phone.join_punctuation("<math>x</math></span> so") == "<math>x</math></span> so"
 
 
+def test_an_option_stays_in_one_line(phone):
+    block = '<div class="highlight-sh notranslate"><pre><i></i>mpiexec<i> </i>-n <b>4</b> a-b --out=x\n</pre>'
+    assert re.findall(r'<span class="option">(.*?)</span>', phone.keep_options(block)) == ["-n", "--out"]
+    sentence = '<span class="pre">--out</span> <span class="pre">a-b</span> <span class="pre">-1</span>'
+    assert re.findall(r'<span class="pre option">(.*?)</span>', phone.keep_options(sentence)) == ["--out"]
+    code = '<div class="highlight-python notranslate"><pre>a -b</pre></div>'
+    assert phone.keep_options(code) == code
+
+
 def test_sentences_of_an_output_break_and_columns_do_not(phone):
     block = '<div class="highlight-text notranslate"><pre>{}</pre></div>'.format
     assert "prose" in phone.break_sentences(block("idl-ref: error: a long sentence\n  indented"))

@@ -137,7 +137,9 @@ def residual(*models: ImplicitModel) -> ImplicitModel:
 def unrolled(model: ImplicitModel, steps: int) -> ImplicitModel:
     """Return the feed-forward net of K steps of a model, as a triangular model: Ŷ = C X_K + D U, without a limit.
 
-    X_k = φ(A X_{k−1} + B U) from X₀ = 0. With X = (X_K, …, X₁), for K = 3 steps::
+    X_k = φ(A X_{k−1} + B U) from X₀ = 0. With X = (X_K, …, X₁), for K = 3 steps:
+
+    .. code-block:: text
 
         𝐀 = [ 0  A  0 ]    𝐁 = [ B ]    𝐂 = [ C  0  0 ]    𝐃 = D
             [ 0  0  A ]        [ B ]
