@@ -7,7 +7,7 @@ import struct
 TABLE = re.compile(r'<table class="docutils[^>]*>.*?</table>', re.S)
 ROW = re.compile(r"<tr[^>]*>.*?</tr>", re.S)
 CELL = re.compile(r"<(t[dh])([^>]*)>(.*?)</t[dh]>", re.S)
-NUMBER = re.compile(r"[-−]?[\d.,]+(e[-+]\d+)?( ?(s|ms|µs|ns|%|×))?")
+NUMBER = re.compile(r"[-−]?[\d.,]+(/\d+|e[-+]\d+)?( ?(s|ms|µs|ns|%|×))?")
 ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tr": "row", "th": "columnheader", "td": "cell"}
 FITS = 44  # characters of a row of a table fit on a phone, with two for the space around each cell
 WRAPS = 20  # in a column that is narrower, text breaks into too many lines
