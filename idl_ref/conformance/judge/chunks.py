@@ -19,7 +19,7 @@ from idl_ref.conformance.truth.problem import Case
 CHUNKS = (2, 3, 4, 8, 16, 24, 32, 48, 64, 100, 128, 256, 512, 1024, 2048, 4096)
 BEYOND = tuple(sorted({*range(1, 21), *CHUNKS}))
 TILES = (4, 8, 16, 32, 64)
-SMALL = (4, 8, 16)
+SMALL = (4, 8, 16)  # of a rank, which may be smaller than one chunk
 
 
 def _cut(M: np.ndarray | None, k: int, axis: int) -> Any:
@@ -94,11 +94,10 @@ def sizes() -> Iterator[Transformation]:
         for c in reversed(CHUNKS):
             whole, fits = changes(partial(_in_chunks, c)), partial(_larger, size, c)
             yield Transformation(f"{what} that fill no chunk of {c} left out of {product}", whole, fits)
-        for c in SMALL:
+        for c in SMALL if size is _rank else ():
             sentence = f"{what} that fill no chunk of {c} left out of {product}, also where there are fewer"
-            yield Transformation(
-                sentence, changes(lambda k, c=c: k // c * c), lambda case, c=c, size=size: size(case) % c > 0
-            )
+            whole = changes(lambda k, c=c: k // c * c)
+            yield Transformation(sentence, whole, lambda case, c=c: _rank(case) % c > 0)
         for c in TILES:
             sentence = f"the last tile of {c} {what} left out of {product} where they fill all tiles"
             yield Transformation(sentence, changes(lambda k, c=c: k - c), partial(_multiple, size, c))
