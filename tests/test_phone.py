@@ -38,7 +38,9 @@ def test_a_narrow_table_stays_a_table(phone):
 
 
 def test_a_number_stays_in_one_line(phone):
-    made = phone.keep_numbers(table(["a", "b"], ["3.7e-07", "0.98 or so"], ["−1,024.5 ms", "12×"], ["−3/2", "1/2 or so"]))
+    made = phone.keep_numbers(
+        table(["a", "b"], ["3.7e-07", "0.98 or so"], ["−1,024.5 ms", "12×"], ["−3/2", "1/2 or so"])
+    )
     assert re.findall(r"<td data-number><p>(.*?)</p>", made) == ["3.7e-07", "−1,024.5 ms", "12×", "−3/2"]
 
 
