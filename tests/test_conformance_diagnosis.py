@@ -37,6 +37,15 @@ def test_a_planted_bug_has_its_cause(name):
     assert len(explained) > 3
 
 
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize(
+    "name", ["DOfFirstSample", "RReshaped", "SlopeBehindTranspose", "BiasAfterPhi", "ReadAsSymmetric"]
+)
+def test_a_bug_from_outside_has_its_cause(name):
+    cause, _ = first_cause(bugs_from_outside.BUGS[name]())
+    assert re.search(RIGHT[name], cause.removeprefix("error matches: "))
+
+
 def test_every_planted_bug_has_a_right_cause():
     assert set(RIGHT) == {name for bugs in diagnose_bugs.kinds().values() for name in bugs}
     assert set(NEAR) <= set(RIGHT)

@@ -37,19 +37,6 @@ def products() -> Iterator[Transformation]:
         for dtype in ("TF32", "TF32, halves away from zero", "bfloat16", "float16"):
             change = {name: (lambda s, name=name, f=values, r=PRECISIONS[dtype]: f(s, r)[name]) for name in steps}
             yield Transformation(f"{what} computed in {dtype}", change)
-    for dtype in ("TF32", "bfloat16", "float16"):
-        change = {name: (lambda s, name=name, r=PRECISIONS[dtype]: _in_units(s, r)[name]()) for name in ("X", "P", "V")}
-        yield Transformation(f"A X and Aᵀ V computed in {dtype}", change)
-
-
-def _in_units(s: Steps, r: Callable[[np.ndarray], np.ndarray]) -> dict[str, Callable[[], np.ndarray]]:
-    """X, P and V with A X and Aᵀ V as products of rounded factors."""
-    F, Ft = tuple(map(r, s.F)), tuple(map(r, s.Ft))
-    return {
-        "X": lambda: _settled(lambda X: s.phi[0](fac.apply(F, r(X)) + s.Z), _zero(s)),
-        "P": lambda: fac.apply(F, r(s.Xb)) + s.Z,
-        "V": lambda: _settled(lambda V: s.S * (fac.apply(Ft, r(V)) + s.G), 0 * s.G),
-    }
 
 
 def _float32(M: np.ndarray) -> np.ndarray:
