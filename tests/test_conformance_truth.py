@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import reduce
 from pathlib import Path
 
 import naive
@@ -14,7 +15,7 @@ from idl_ref import activations
 from idl_ref.conformance import check_backend
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.judge import runner
-from idl_ref.conformance.truth import bounds, copies, exact, majorants, vectors
+from idl_ref.conformance.truth import bounds, copies, exact, majorants, rational, vectors
 from idl_ref.conformance.truth.cases import case as made
 from idl_ref.conformance.truth.cases import describe, generator
 from idl_ref.conformance.truth.flags import FLAGS
@@ -351,3 +352,53 @@ def test_strictness_is_about_the_last_application():
     case = BY_ID["stopping-last-application-relu"]
     loose = bounds.bounds(replace(case, strict=False), case.truths[0])["X"]
     assert (loose > 4 * bounds.bounds(case, case.truths[0])["X"]).all()
+
+
+# --- the Perron root in rational numbers ------------------------------------------------------------------------------
+
+
+def fractions(rows):
+    return np.array([[Fraction(a) for a in row] for row in rows], object)
+
+
+def test_a_rational_perron_root_has_its_vectors():
+    M = fractions([[1, 2, 0], [Fraction(1, 2), 1, 4], [0, 0, Fraction(1, 2)]])
+    root, u, v = rational.perron(M)
+    assert root == 2
+    assert (M @ v == root * v).all()
+    assert (u @ M == root * u).all()
+    assert u @ v == 1
+    assert v[2] == 0 != u[2]  # The last row does not belong to the block with the root.
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([[1, 1], [1, 2]], "no multiple of"), ([[2, 0], [0, 2]], "no simple"), ([[2, 1], [0, 2]], "no simple")],
+    ids=["irrational", "two blocks", "defective"],
+)
+def test_other_perron_roots_are_refused(rows, message):
+    with pytest.raises(ArithmeticError, match=message):
+        rational.perron(fractions(rows))
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in FROZEN if c.group == "roots" and not c.problem.straight_through], ids=lambda case: case.id
+)
+def test_the_gradient_of_raw_weights_is_the_difference_of_outputs(case):
+    problem, truth = case.problem, case.truths[0]
+    wide = {name: M.astype(np.float64) for name, M in problem.arrays.items()}
+
+    def loss(arrays):
+        raw = (arrays["A"],) if "A" in arrays else (arrays["L"], arrays["R"].T)
+        A, size = reduce(np.matmul, raw), np.abs(np.linalg.eigvals(reduce(np.matmul, map(np.abs, raw)))).max()
+        A, X = A * min(1, problem.kappa ** len(raw) / size), np.zeros((len(A), 1))
+        for _ in range(2000):
+            X = np.maximum(A @ X + arrays["B"] @ arrays["U"], 0)
+        return (case.G_Y * (arrays["C"] @ X + arrays["D"] @ arrays["U"])).sum()
+
+    for name in wide.keys() & {"A", "L", "R"}:
+        step = np.random.default_rng(0).standard_normal(wide[name].shape) * (wide[name] != 0)
+        h = 1e-6 * np.abs(wide[name]).max()
+        ends = [loss(wide | {name: wide[name] + sign * h * step}) for sign in (1, -1)]
+        slope = (truth[name] * step).sum()
+        assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(slope, rel=1e-5, abs=1e-7 * np.abs(truth[name]).max())

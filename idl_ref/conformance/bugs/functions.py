@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from idl_ref import perron
 from idl_ref.conformance.bugs.plain import Plain, registered_in
 from idl_ref.functions import FUNCTIONS
 from idl_ref.weights import by_name
@@ -81,6 +82,52 @@ class TriangleOfGradientMissing(Plain):
 
     def raw(self, p, gradients):
         return by_name(gradients) if p.f == "triu" else super().raw(p, gradients)
+
+
+# --- the Perron root --------------------------------------------------------------------------------------------------
+
+
+@planted
+class NormForRoot(Plain):
+    """‖A‖∞ in place of the Perron root of |A|"""
+
+    def function(self, p):
+        return FUNCTIONS["inf"](p.kappa, p.straight_through) if p.f == "perron" else super().function(p)
+
+
+@planted
+class RootOfRootMissing(Plain):
+    """L and Rᵀ scaled by the Perron root of |L||Rᵀ| in place of its square root"""
+
+    def factors(self, p):
+        if p.f != "perron" or p.L is None:
+            return super().factors(p)
+        return tuple((F * min(1, p.kappa / perron.root(p.factors).value)).astype(p.dtype) for F in p.factors)
+
+
+@planted
+class RootHeldFixed(Plain):
+    """the derivative of the Perron root left out of the derivative of the scaling"""
+
+    def raw(self, p, gradients):
+        if p.f != "perron" or p.straight_through:
+            return super().raw(p, gradients)
+        scaled, raw = self.function(p).effective(p.factors)[0], p.factors[0]
+        return by_name(tuple(G * (np.abs(scaled).max() / np.abs(raw).max()) for G in gradients))
+
+
+@planted
+class VectorsExchanged(Plain):
+    """the left and the right vector of the Perron root exchanged in its derivative"""
+
+    def raw(self, p, gradients):
+        (A, *more), (G, *_) = p.factors, gradients
+        root = perron.root(p.factors)
+        if p.f != "perron" or p.straight_through or more or root.value <= p.kappa:
+            return super().raw(p, gradients)
+        (slope,) = perron.slopes((A.T,), root.block)
+        pulled = (G - (G * A).sum() / root.value * np.sign(A) * slope) * (p.kappa / root.value)
+        return {"A": pulled.astype(p.dtype)}
 
 
 # --- straight-through, and other derivatives --------------------------------------------------------------------------

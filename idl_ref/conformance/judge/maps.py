@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from idl_ref import factors as fac
+from idl_ref import perron
 from idl_ref.conformance.judge.steps import Steps, product
 from idl_ref.conformance.judge.transformations import Change, Transformation, having, low_rank
 from idl_ref.conformance.truth.problem import Case
@@ -137,6 +138,25 @@ def _rows_scaled(s: Steps) -> _Map:
     return _Map(s, lambda F: F * (k / np.maximum(k, np.abs(F).sum(axis=1, keepdims=True))))
 
 
+def _by_whole_root(s: Steps) -> fac.Factors:
+    """L and Rᵀ scaled by the Perron root of |L||Rᵀ| in place of its square root."""
+    return tuple(F * min(1.0, s.problem.kappa / perron.root(s.raw).value) for F in s.raw)
+
+
+def _of_root(s: Steps, exchanged: bool) -> fac.Factors:
+    """The pullback of the scaling to a Perron root with its vectors exchanged, or else with the root held fixed."""
+    root, k = perron.root(s.raw), len(s.raw)
+    size = root.value ** (1 / k)
+    if size <= s.problem.kappa:
+        return s.dF
+    slopes = perron.slopes(tuple(F.T for F in reversed(s.raw)), root.block) if k == 1 and exchanged else [0.0] * k
+    along = sum((G * F).sum() for G, F in zip(s.dF, s.raw, strict=True)) / (k * root.value)
+    return tuple(
+        (G - along * np.sign(F) * slope) * (s.problem.kappa / size)
+        for F, G, slope in zip(s.raw, s.dF, slopes, strict=True)
+    )
+
+
 def mapped(case: Case) -> bool:
     """Whether the problem has a map f."""
     return case.problem.f != "none"
@@ -163,12 +183,17 @@ def pullbacks() -> Iterator[Transformation]:
             exactly(rows))  # fmt: skip
     yield T("the gradient of a projected row restricted to its nonzero entries, but not to the sphere",
             {"pulled": _support_only}, exactly(rows))  # fmt: skip
+    root = exactly(having(f="perron"))
+    yield T("the derivative of the Perron root left out of the derivative of the scaling",
+            {"pulled": lambda s: _of_root(s, exchanged=False)}, root)  # fmt: skip
+    yield T("the left and the right vector of the Perron root exchanged in its derivative",
+            {"pulled": lambda s: _of_root(s, exchanged=True)}, lambda c: root(c) and not low_rank(c))  # fmt: skip
     yield T("the gradients of entries kept that f = triu sets to zero", {"pulled": lambda s: s.dF}, having(f="triu"))
 
 
 def maps() -> Iterator[Transformation]:
     """What may be wrong with f."""
-    T, (inf, rows, triu) = Transformation, (having(f=name) for name in ("inf", "rows", "triu"))
+    T, (inf, rows, triu, root) = Transformation, (having(f=name) for name in ("inf", "rows", "triu", "perron"))
     for more, word in ((-1, "few"), (1, "many")):
         yield T(f"the threshold of a projected row taken from one entry too {word}",
                 {"f": lambda s, more=more: _support_off_by(s, more)}, rows)  # fmt: skip
@@ -186,6 +211,10 @@ def maps() -> Iterator[Transformation]:
     yield T("rows scaled to the ball, not projected on it", {"f": _rows_scaled}, rows)
     yield T("every row scaled on its own in place of the whole matrix", {"f": _rows_scaled}, inf)
     yield T("the whole matrix scaled in place of projected rows", {"f": _scaled(_inf)}, rows)
+    yield T("‖A‖∞ in place of the Perron root of |A|",
+            {"f": lambda s: FUNCTIONS["inf"](s.problem.kappa, s.problem.straight_through)}, root)  # fmt: skip
+    yield T("L and Rᵀ scaled by the Perron root of |L||Rᵀ| in place of its square root", {"F": _by_whole_root},
+            lambda c: root(c) and low_rank(c))  # fmt: skip
     yield T("the diagonal kept where f = triu sets it to zero", {"F": lambda s: tuple(map(np.triu, s.raw))}, triu)
     yield T("the lower triangle in place of the upper one",
             {"F": lambda s: tuple(np.tril(F, -1) for F in s.raw)}, triu)  # fmt: skip
@@ -193,23 +222,23 @@ def maps() -> Iterator[Transformation]:
         yield T(
             f"κ ignored: {k:g} in its place",
             {"f": lambda s, k=k: FUNCTIONS[s.problem.f](k)},
-            lambda c: inf(c) or rows(c),
+            lambda c: inf(c) or rows(c) or root(c),
         )
     yield T("f applied to L Rᵀ as a whole, not to L and Rᵀ", {"F": _whole}, lambda c: low_rank(c) and inf(c))
     yield T(
         "f applied to L alone",
         {"F": lambda s: (s.f.effective(s.raw[:1])[0], s.raw[1])},
-        lambda c: low_rank(c) and mapped(c),
+        lambda c: low_rank(c) and mapped(c) and not root(c),
     )
     yield T(
         "f applied to Rᵀ alone",
         {"F": lambda s: (s.raw[0], s.f.effective(s.raw[1:])[0])},
-        lambda c: low_rank(c) and mapped(c),
+        lambda c: low_rank(c) and mapped(c) and not root(c),
     )
     yield T(
         "f applied to R in place of Rᵀ",
         {"F": lambda s: (s.f.effective(s.raw[:1])[0], s.f.effective((s.raw[1].T,))[0].T)},
-        lambda c: low_rank(c) and mapped(c),
+        lambda c: low_rank(c) and mapped(c) and not root(c),
     )
 
 

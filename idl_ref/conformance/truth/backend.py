@@ -72,7 +72,7 @@ class Capabilities:
     X0 : bool
         Whether it starts from `problem.X0`.
     f : tuple of str
-        The maps from raw to effective weights that it can apply, of "inf", "rows" and "triu".
+        The maps from raw to effective weights that it can apply, of "inf", "rows", "triu" and "perron".
     kappa : float or None
         The radius of f, if the backend has only one; it is not asked about another. None: any radius.
     straight_through : tuple of str
@@ -159,7 +159,7 @@ class Capabilities:
     def refusal(self, case: Case, vjp: bool = False) -> str | None:
         """Why the declaration excludes a case, or with `vjp` its gradients; None if it does not."""
         problem, name, flags = case.problem, case.problem.storage, case.flags
-        radius = self.kappa is None or problem.f not in ("inf", "rows") or problem.kappa == self.kappa
+        radius = self.kappa is None or problem.f in ("none", "triu") or problem.kappa == self.kappa
         near = self.flushes and "subnormal" in flags
         straight = not problem.straight_through or problem.f in self.straight_through
         rules = (

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from idl_ref import activations
+from idl_ref import activations, perron
 from idl_ref import factors as fac
 from idl_ref.conformance.truth.exact import SMOOTH
 from idl_ref.conformance.truth.majorants import above as above
@@ -36,6 +36,8 @@ from idl_ref.conformance.truth.majorants import resolvent as resolvent
 from idl_ref.conformance.truth.problem import COLUMNS, Arrays, Case, Problem, spread
 from idl_ref.weights import by_name
 
+# A Perron root, its vectors, and what is added so that it is a bound, may be off by so many roundings for each row.
+ROOT = 96
 SAFETY = 2.0  # the factor by which residuals and results are allowed to exceed their derived bounds
 
 
@@ -134,7 +136,7 @@ def _allowances(problem: Problem, eq: Equation, X: np.ndarray) -> tuple[np.ndarr
     A change δ of a preactivation P changes φ by at most (φ(P + δ) − φ(P − δ))/2, but for the curvature of φ.
     """
     un, phi, (_, p, _, _) = eq.un, activations.get(problem.activation), problem.sizes
-    mapped = eq.terms + 2 if problem.f == "none" else 2 * eq.terms + 8
+    mapped = eq.terms + 2 if problem.f == "none" else 2 * eq.terms + 8 + _found(problem)
     smooth = 1.0 if problem.activation in SMOOTH else 0.0
     P, aX = fac.apply(eq.factors, X) + eq.Z, np.abs(X)
     AX = eq.size @ aX
@@ -145,6 +147,11 @@ def _allowances(problem: Problem, eq: Equation, X: np.ndarray) -> tuple[np.ndarr
         inside += np.abs(problem.B) @ eq.lost
         rounding = phi.change(P, inside) / 2 + 4 * un.u * (aX + smooth) + (eq.terms + p + 2) * un.eta
     return stopping(problem.tol, eq.Z, noise), rounding
+
+
+def _found(problem: Problem) -> int:
+    """How many roundings a correct backend may lose in finding the Perron root; 0 for every other f."""
+    return ROOT * len(problem.B) if problem.f == "perron" else 0
 
 
 def residual_bound(problem: Problem, eq: Equation, X: np.ndarray, strict: bool) -> np.ndarray:
@@ -222,7 +229,7 @@ def _adjoint(case: Case, eq: Equation, X: np.ndarray, V: np.ndarray, E_X: np.nda
     noise = stalled(un, eq.terms) * S * (pulled + np.abs(cotangent)) + un.floor * V
     stop = stopping(problem.tol, cotangent, noise)
     stop = eq.size.T @ stop if case.strict else stop
-    inside = un.gamma(2 * eq.terms + 8) * pulled + un.gamma(len(C) + 4) * G
+    inside = un.gamma(2 * eq.terms + 8 + _found(problem)) * pulled + un.gamma(len(C) + 4) * G
     r = E_S * (pulled + G) + S * inside + SAFETY * np.where(S > 0, stop, 0) + (eq.terms + 4) * un.eta
     return above(eq.size.T, r, S)
 
@@ -239,11 +246,13 @@ def _factor_gradients(
         E: fac.Factors = (E_V @ aX.T + aV @ E_X.T + E_V @ E_X.T + un.gamma(m + 2) * aV @ aX.T,)
     else:
         L, Rt = (np.abs(F) for F in eq.factors)
-        k = un.gamma(len(L) + m + 4)
+        k = un.gamma(len(L) + m + 4 + _found(problem))
         E_L = (aV + E_V) @ (Rt @ E_X).T + E_V @ (Rt @ aX).T + k * aV @ (Rt @ aX).T
         E_R = (aX + E_X) @ (L.T @ E_V).T + E_X @ (L.T @ aV).T + k * aX @ (L.T @ aV).T
         G = V @ (eq.factors[1] @ X).T, (X @ (eq.factors[0].T @ V).T).T
         E = E_L, E_R.T
+    if problem.f == "perron":
+        return by_name(_pulled_by_root(problem, G, E))
     return by_name(tuple(_pulled(problem, *of) for of in zip(problem.factors, G, E, strict=True)))
 
 
@@ -261,6 +270,19 @@ def _pulled(problem: Problem, raw: np.ndarray, G: np.ndarray, E: np.ndarray) -> 
         inner = (E * raw).sum() + un.gamma(raw.size + 4) * (np.abs(G) * raw).sum()
         return (E + (norms == norms.max())[:, None] * inner / norm) * (problem.kappa / norm)
     return E + (E.sum(axis=1, keepdims=True) + un.gamma(raw.shape[1] + 4) * np.abs(G).sum(axis=1, keepdims=True))
+
+
+def _pulled_by_root(problem: Problem, G: fac.Factors, E: fac.Factors) -> fac.Factors:
+    """The same for all factors and f = perron, whose pullback takes away g/(kλ) sign(F) ∘ ∂λ/∂|F|, g = Σ ⟨G, F⟩."""
+    raw = tuple(F.astype(np.float64) for F in problem.factors)
+    root, off = perron.root(raw), unit(problem.storage).gamma(_found(problem))
+    E = tuple(e + off * np.abs(g) for e, g in zip(E, G, strict=True))
+    size = root.value ** (1 / len(raw))
+    if size <= problem.kappa:
+        return E
+    inner = sum((e * np.abs(F)).sum() for e, F in zip(E, raw, strict=True)) / (len(raw) * root.value)
+    slopes = perron.slopes(raw, root.block)
+    return tuple((e + inner * slope) * (problem.kappa / size) for e, slope in zip(E, slopes, strict=True))
 
 
 def ratio(got: np.ndarray, truth: np.ndarray, bound: np.ndarray) -> float:

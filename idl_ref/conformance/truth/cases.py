@@ -200,8 +200,8 @@ def solved(case: Case) -> Case:
 
 def describe(problem: Problem) -> dict[str, Any]:
     """‖A‖∞ and ρ(A) of the effective A, the Perron root of |A|, and 1/(1 − Lip(φ)‖A‖∞), None unless Lip(φ)‖A‖∞ < 1."""
-    factors = [exact.effective(exact.numbers(F, exact.Fraction), problem).astype(float) for F in problem.factors]
-    A = reduce(np.matmul, factors)
+    raw = tuple(exact.numbers(F, exact.Fraction) for F in problem.factors)
+    A = reduce(np.matmul, (F.astype(float) for F in exact.effective(raw, problem)))
     lipschitz = activations.get(problem.activation).lipschitz
     norm = float(np.abs(A).sum(axis=1).max(initial=0.0))
     perron, radius = (round(float(np.abs(np.linalg.eigvals(M)).max(initial=0.0)), 6) for M in (np.abs(A), A))

@@ -7,7 +7,6 @@ same bits on every machine. Floats only give the starting point; an answer that 
 from __future__ import annotations
 
 import decimal
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from decimal import Decimal
@@ -19,6 +18,8 @@ import numpy as np
 from idl_ref import activations
 from idl_ref.conformance.truth.maps import effective, pullback
 from idl_ref.conformance.truth.problem import Arrays, Problem
+from idl_ref.conformance.truth.rational import product, solve
+from idl_ref.weights import as_factors, by_name
 
 DIGITS = 120
 # The proved bound of the error of every entry. The bound that is computed is smaller, but it depends on the floats from
@@ -78,48 +79,6 @@ class Answer(NamedTuple):
 def numbers(array: np.ndarray, kind: Callable[[float], Any]) -> np.ndarray:
     """An object array of exact copies of floats."""
     return np.frompyfunc(kind, 1, 1)(array.astype(object))
-
-
-def solve(M: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The x with M x = b, by Gauss–Jordan elimination with partial pivoting.   (n, n), (n,) -> (n,)"""
-    rows = np.concatenate([M, b[:, None]], axis=1)
-    if all(isinstance(v, Fraction | int) for v in rows.flat):
-        return _solve_integers(rows)
-    for i in range(len(b)):
-        pivot = max(range(i, len(b)), key=lambda k: abs(rows[k, i]))
-        rows[[i, pivot]] = rows[[pivot, i]]
-        rows[i] = rows[i] / rows[i, i]
-        for k in range(len(b)):
-            if k != i and rows[k, i]:
-                rows[k] = rows[k] - rows[k, i] * rows[i]
-    return rows[:, -1]
-
-
-def _solve_integers(rows: np.ndarray) -> np.ndarray:
-    """The same for fractions, by Bareiss's elimination: integers, of which each division leaves no remainder."""
-    n, before = len(rows), 1
-    for i in range(n):
-        denominator = math.lcm(*(v.denominator for v in rows[i]))
-        rows[i] = [v.numerator * (denominator // v.denominator) for v in rows[i]]
-    for i in range(n):
-        pivot = next((k for k in range(i, n) if rows[k, i]), None)
-        if pivot is None:
-            raise ZeroDivisionError("the equation has no unique solution")
-        rows[[i, pivot]] = rows[[pivot, i]]
-        for k in range(n):
-            if k != i:
-                rows[k] = (rows[i, i] * rows[k] - rows[k, i] * rows[i]) // before
-        before = rows[i, i]
-    return np.array([Fraction(rows[i, n], rows[i, i]) for i in range(n)], object)
-
-
-def product(M: np.ndarray, N: np.ndarray) -> np.ndarray:
-    """M N for object arrays; fractions are multiplied as integers over common denominators, which is much faster."""
-    if not all(isinstance(v, Fraction) for v in (*M.flat[:1], *N.flat[:1])) or not (M.size and N.size):
-        return M @ N
-    m, n = (math.lcm(*{v.denominator for v in K.flat}) for K in (M, N))
-    whole = [np.frompyfunc(lambda v, d=d: v.numerator * (d // v.denominator), 1, 1)(K) for K, d in ((M, m), (N, n))]
-    return np.frompyfunc(lambda v: Fraction(v, m * n), 1, 1)(whole[0] @ whole[1])
 
 
 def _minus(M: np.ndarray) -> np.ndarray:
@@ -237,11 +196,8 @@ def answer(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Answer:
     """The exact answer to a problem; `phi0` is the weight of the larger one-sided slope in φ′ at a kink."""
     with digits():
         P, out, _, radius, margin, provenance = unrounded(problem, G_Y, phi0)
-        if "A" in P:
-            out["A"] = pullback(P["A"], out["A"], problem)
-        else:
-            out["L"], out["R"] = pullback(P["L"], out["L"], problem), pullback(P["R"].T, out["R"].T, problem).T
-        return Answer(rounded(out, radius), margin, provenance)
+        pulled = pullback(as_factors(P), as_factors(out), problem)
+        return Answer(rounded(out | by_name(pulled), radius), margin, provenance)
 
 
 def unrounded(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Unrounded:
@@ -254,10 +210,8 @@ def unrounded(problem: Problem, G_Y: np.ndarray, phi0: float = 0.0) -> Unrounded
 def _equilibrium(problem: Problem, kind: Any, column: Callable[..., np.ndarray]) -> tuple[dict, np.ndarray, np.ndarray]:
     """The exact inputs, the effective weights among them as A*, L* and R*; X; and the preactivations A X + B U."""
     P = {name: numbers(array, kind) for name, array in problem.arrays.items()}
-    if "A" in P:
-        P["A*"] = effective(P["A"], problem)
-    else:
-        P["L*"], P["R*"] = effective(P["L"], problem), effective(P["R"].T, problem).T
+    P |= {f"{name}*": F for name, F in by_name(effective(as_factors(P), problem)).items()}
+    if "L" in P:
         P["A*"] = product(P["L*"], P["R*"].T)
     A, Z = P["A*"], product(P["B"], P["U"])
     X = numbers(guess(A.astype(float), Z.astype(float), problem.activation), kind)

@@ -18,7 +18,7 @@ INPUTS = (*WEIGHTS, "X0")
 SETTINGS = ("activation", "dtype", "tol", "max_iter", "f", "kappa", "straight_through")
 DTYPES = ("float32", "float64")
 STORAGE = ("float16", "bfloat16")  # dtypes that a backend may declare, but that none is asked for unless it does
-F = ("inf", "rows", "triu")
+F = ("inf", "rows", "triu", "perron")
 PHI0 = (0.0, 0.5, 1.0)  # the conventions for φ′ at a kink that are accepted
 LAYOUTS = ("C", "fortran", "strided", "reversed", "readonly")
 COLUMNS = ("X", "Y", "V", "U")  # the results that have one column per sample; ∂U is named U
@@ -53,7 +53,7 @@ class Problem:
     X0 : (n, m) array or None
         Where the iteration starts; given only to a backend that declares the capability "X0".
     f : str
-        "none": A, or L and R, are the effective weights. "inf", "rows" or "triu": they are raw weights, which the
+        "none": A, or L and R, are the effective weights. Another name of F: they are raw weights, which the
         backend maps to effective ones by this f; it returns the gradients of the raw weights. Such a problem is given
         only to a backend that declares this f.
     kappa : float

@@ -12,6 +12,7 @@ from idl_ref.conformance.truth.groups.inputs import (
     shapes,
     storage,
 )
+from idl_ref.conformance.truth.groups.roots import roots
 from idl_ref.conformance.truth.groups.rounding import cycles, rows
 from idl_ref.conformance.truth.groups.sparse import sparse
 
@@ -19,6 +20,6 @@ GROUPS = {
     group.__name__.replace("_", "-"): group
     for group in (
         contraction, activations, stopping, counts, ball, blocks, sparse, ill_posed, kinks,
-        shapes, ranks, precision, scales, storage, rows, cycles, memory, not_finite, functions,
+        shapes, ranks, precision, scales, storage, rows, cycles, memory, not_finite, functions, roots,
     )
 }  # fmt: skip
