@@ -300,7 +300,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     x, count, iterations, rounds, left = boundary(M), w, answer[2], 0, 0
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
     scratch = history + HISTORY * kept * stride
-    t, more = scratch + stride, scratch + stride + (room + 1) * small
+    t, more, nowhere = scratch + stride, scratch + stride + (room + 1) * small, np.int64(-1)  # no literal, as in `term`
     shape = n, r, located(F1, M, more + SCRATCH * stride + 2 * small, end, kind), end
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
@@ -330,7 +330,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
             limits = max(asked[c], noise), rounds, iterations[j], max_iter
             ended = outcome(step, z_norm[a], noise, stale[c], state[TRIAL] > 0, iterations[j], asked[c], max_iter, tiny)
             if ended == DOUBTFUL:
-                ended = resolve(F1, F2, M, places, shape, measured, stale[c], -1, asked[c], roundings, limits[2:])
+                ended = resolve(F1, F2, M, places, shape, measured, stale[c], nowhere, asked[c], roundings, limits[2:])
             refused = ended == GOES_ON and refuse(M, step, best, c, state, base + at, places[1], end, rules)
             if ended == GOES_ON and leaves(M, s, end, best, mark, c, limits, other, roundings):
                 ended, left = SLOW, left + 1

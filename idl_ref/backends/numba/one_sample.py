@@ -55,6 +55,7 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
     vec.separate()
     x, g, z, t, zeros, scratch, codes = places
     n, r, end, z_norm, no = sizes[N], sizes[R], filled(sizes[N], ROWS), numbers[Z_NORM], sizes[N] * 0
+    nowhere = no - 1  # Neither is a literal, which would compile what takes it once more.
     code = located(F1, M, codes, end, sizes[CODE])
     slowed, stale, before, lowest, count, ended = 0, 0, math.inf, math.inf, 0, GOES_ON
     asked = asked_step(numbers[TOL], z_norm)
@@ -66,14 +67,14 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
             product(F1, n, r, M, t, no, z, no, g, no, 1)
         else:
             product(F1, n, n, M, x, no, z, no, g, no, 1)
-        step, top = finish(M, g, x, -1, n, end, code)
+        step, top = finish(M, g, x, nowhere, n, end, code)
         count += 1
         noise = ROUNDED * 2 * roundings.unit * (z_norm if z_norm > top else top)
         ended = outcome(step, z_norm, noise, 0, False, count, asked, sizes[LIMIT], roundings.tiny)
         if ended == DOUBTFUL:
-            columns, measured = (x, g, z, -1, scratch), (step, top, z_norm)
+            columns, measured = (x, g, z, nowhere, scratch), (step, top, z_norm)
             counts, shape = (count, sizes[LIMIT]), (n, r, code, end)
-            ended = resolve(F1, F2, M, columns, shape, measured, 0, -1, asked, roundings, counts)
+            ended = resolve(F1, F2, M, columns, shape, measured, no, nowhere, asked, roundings, counts)
         slowed = slowed + 1 if step > SLOW_RATIO * before else 0
         stale = 0 if step < lowest else stale + 1
         stuck = slowed >= sizes[SLOW_STEPS] and left(step, before, asked) > STEPS_LEFT
