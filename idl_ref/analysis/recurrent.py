@@ -224,7 +224,7 @@ class ImplicitRNN(Unrolled):
         if H0 is not None:
             H0 = checks.samples("H0", H0, "h", self.hidden_dim, self.dtype, rows=len(U)).T
         forward = layer.forward(U.T, H0)
-        solutions = tuple(step.solution for step in forward.steps)
+        solutions = (step.solution for step in forward.steps)  # which are asked for after a failure alone
         report(forward.solution, solutions, forward.weights, self.settings.options.forward, "forward", "mitr")
         return forward
 

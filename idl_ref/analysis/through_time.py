@@ -13,7 +13,7 @@ takes the sum Σ_t V_t X_tᵀ to the same gradient as its terms one by one: it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ class ForwardThroughTime(NamedTuple):
     ----------
     weights : Weights
         The effective weights of the cell.
-    steps : tuple of ForwardPass
+    steps : sequence of ForwardPass
         The passes of the cell for t = 1 … T. The outputs Y of pass t are h_t (h, m).
     solution : Solution
         A summary of the T solutions, with one column per sample; see `summary`.
@@ -47,7 +47,7 @@ class ForwardThroughTime(NamedTuple):
     """
 
     weights: Weights
-    steps: tuple[ForwardPass, ...]
+    steps: Sequence[ForwardPass]
     solution: Solution
     Y: np.ndarray
     whole: Any = None
@@ -61,7 +61,7 @@ class BackwardThroughTime(NamedTuple):
     cell : BackwardPass
         The gradients of the effective weights of the cell, which are sums over all time steps. Its solution is a
         summary of the adjoint equations; its U is None.
-    steps : tuple of Solution
+    steps : sequence of Solution
         The solutions V_t of the adjoint equations for t = 1 … T.
     W, w : (q, h) and (q,) arrays
         The gradients ∂W and ∂w.
@@ -72,7 +72,7 @@ class BackwardThroughTime(NamedTuple):
     """
 
     cell: BackwardPass
-    steps: tuple[Solution, ...]
+    steps: Sequence[Solution]
     W: np.ndarray
     w: np.ndarray
     U: np.ndarray
@@ -84,16 +84,18 @@ class BackwardThroughTime(NamedTuple):
         return self.cell.solution
 
 
-def summary(solutions: tuple[Solution, ...]) -> Solution:
-    """Return one solution with a column per sample: its worst status, its largest step, and all of its iterations.
+def summary(last: Solution, over_time: Sequence[np.ndarray]) -> Solution:
+    """Return one solution with a column per sample: its worst status, all of its iterations, and its largest step.
 
-    X and the error bound are those of the last of the `solutions`.
+    X and the error bound are those of the last one. over_time: status, iterations and step of all, (T, m) arrays.
     """
-    status, iterations, step = (
-        np.stack([getattr(s, name) for s in solutions]) for name in ("status", "iterations", "step")
-    )
-    last = solutions[-1]
+    status, iterations, step = over_time
     return Solution(last.X, status.max(axis=0), iterations.sum(axis=0), step.max(axis=0), last.error_bound)
+
+
+def stacked(solutions: Sequence[Solution]) -> list[np.ndarray]:
+    """Return status, iterations and step of the solutions of all time steps, each (T, m)."""
+    return [np.stack([getattr(s, name) for s in solutions]) for name in ("status", "iterations", "step")]
 
 
 class LayerThroughTime:
@@ -119,19 +121,21 @@ class LayerThroughTime:
         """Compute h_t = C x_t + D v_t for t = 1 … T, and Ŷ = W h_T + w.   U (p, T, m), H0 (h, m) or None for 0"""
         H = np.zeros((self.W.shape[1], U.shape[2]), U.dtype) if H0 is None else H0
         if (whole := self.cell.unrolled(U, H)) is not None:
-            return self._completed(whole.steps(), whole)
+            return self._completed(whole.steps(), whole.over_time(), whole)
         steps: list[ForwardPass] = []
         for t in range(U.shape[1]):
             V = np.concatenate([U[:, t].T, H.T], axis=1).T  # (p + h, m), with contiguous columns
             steps.append(self.cell.forward(V))
             H = steps[-1].Y
-        return self._completed(tuple(steps))
+        return self._completed(steps, stacked([step.solution for step in steps]))
 
-    def _completed(self, steps: tuple[ForwardPass, ...], whole: Any = None) -> ForwardThroughTime:
+    def _completed(
+        self, steps: Sequence[ForwardPass], over_time: Sequence[np.ndarray], whole: Any = None
+    ) -> ForwardThroughTime:
         """Compute Ŷ = W h_T + w, and return the complete forward pass."""
         with np.errstate(over="ignore", invalid="ignore"):  # The status of a sample reports overflow, not a warning.
             Y = self.readout.constant(self.readout.inputs(steps[-1].Y))
-        return ForwardThroughTime(self.cell.weights, steps, summary(tuple(s.solution for s in steps)), Y, whole)
+        return ForwardThroughTime(self.cell.weights, steps, summary(steps[-1].solution, over_time), Y, whole)
 
     def backward(self, forward: ForwardThroughTime, G_Y: np.ndarray) -> BackwardThroughTime:
         """Compute the gradients by one adjoint equation per time step, from the last one to the first.   G_Y (q, m)"""
@@ -141,13 +145,16 @@ class LayerThroughTime:
             found = None if forward.whole is None else self.cell.unrolled_back(forward.whole, G_H, tiny(G_H.dtype))
             if found is None:
                 total, solutions, G_U, G_H = self._step_by_step(forward, G_H)
+                over_time = stacked(solutions)
             else:
                 total, solutions, G_U, G_H = found.total, found.steps(), found.U, found.H0
-        return BackwardThroughTime(total._replace(solution=summary(solutions), U=None), solutions, W, w, G_U, G_H)
+                over_time = found.over_time()
+        total = total._replace(solution=summary(solutions[-1], over_time), U=None)
+        return BackwardThroughTime(total, solutions, W, w, G_U, G_H)
 
     def _step_by_step(
         self, forward: ForwardThroughTime, G_H: np.ndarray
-    ) -> tuple[BackwardPass, tuple[Solution, ...], np.ndarray, np.ndarray]:
+    ) -> tuple[BackwardPass, Sequence[Solution], np.ndarray, np.ndarray]:
         """Return the gradients of the weights of the cell, the V_t, ∂U (p, T, m) and ∂h₀ (h, m).   G_H (h, m)"""
         p, T, m = self.cell.weights.B.shape[1] - self.cell.weights.bias - len(G_H), len(forward.steps), G_H.shape[1]
         G_U, solutions, totals = np.empty((p, T, m), G_H.dtype), [], None
@@ -158,17 +165,18 @@ class LayerThroughTime:
             G_U[:, t], G_H = backward.U[:p], backward.U[p:]
             solutions.append(backward.solution)
         assert totals is not None
-        return totals, tuple(solutions[::-1]), G_U, G_H
+        return totals, solutions[::-1], G_U, G_H
 
 
 def report(
-    total: Solution, steps: tuple[Solution, ...], weights: Weights, options: SolveOptions, equation: str, limit: str
+    total: Solution, steps: Iterable[Solution], weights: Weights, options: SolveOptions, equation: str, limit: str
 ) -> None:
     """Warn or raise an exception as `options.on_failure` says, if a sample failed in a time step."""
     if total.converged:
         return
-    first = next(t for t, step in enumerate(steps) if not step.converged) + 1
-    solution.report(total, weights.factors, options, f"{equation}, time step {first} of {len(steps)}", limit)
+    converged = [step.converged for step in steps]
+    where = f"{equation}, time step {converged.index(False) + 1} of {len(converged)}"
+    solution.report(total, weights.factors, options, where, limit)
 
 
 def added(one: BackwardPass, other: BackwardPass) -> BackwardPass:

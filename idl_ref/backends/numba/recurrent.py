@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from idl_ref.backends.numba.launches import Answer, Forward, Prepared, blank, by
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Weights
 
+View = TypeVar("View")
 ONE_CALL = ("auto", "picard")  # The methods whose columns a kernel solves without coming back in between.
 
 
@@ -37,19 +38,45 @@ class Layer(Protocol):
         """Return a solution with the error bound that the options ask for."""
 
 
+class Steps(Sequence[View], Generic[View]):
+    """The passes of the time steps, or their solutions: views of all columns, each made when it is asked for."""
+
+    def __init__(self, sizes: tuple[int, int, int], of: Callable[[slice], View]) -> None:
+        self.sizes = sizes
+        self.of: Callable[[slice], View] = of
+
+    def __len__(self) -> int:
+        return self.sizes[0]
+
+    def __getitem__(self, t: Any) -> Any:
+        m = self.sizes[1]
+        t = range(len(self))[t]
+        return self.of(slice(t * m, (t + 1) * m))
+
+
 class Whole(NamedTuple):
     """The passes of all time steps, whose columns stand beside each other."""
 
     forward: ForwardPass
     sizes: tuple[int, int, int]  # T, m and p
 
-    def steps(self) -> tuple[ForwardPass, ...]:
-        """Return the pass of each time step, which is a view."""
+    @property
+    def solution(self) -> Solution:
+        """The solution of all time steps."""
+        return self.forward.solution
+
+    def over_time(self) -> list[np.ndarray]:
+        """Return status, iterations and step of all time steps, each (T, m)."""
+        return over_time(self.solution, self.sizes)
+
+    def steps(self) -> Sequence[ForwardPass]:
+        """Return the pass of each time step."""
         f = self.forward
-        return tuple(
-            ForwardPass(f.weights, f.U[:, part], f.Z[:, part], some(f.solution, part), f.Y[:, part])
-            for part in parts(self.sizes)
-        )
+
+        def one(part: slice) -> ForwardPass:
+            return ForwardPass(f.weights, f.U[:, part], f.Z[:, part], some(f.solution, part), f.Y[:, part])
+
+        return Steps(self.sizes, one)
 
 
 class UnrolledBack(NamedTuple):
@@ -61,15 +88,18 @@ class UnrolledBack(NamedTuple):
     U: np.ndarray  # (p, T, m)
     H0: np.ndarray  # (h, m)
 
-    def steps(self) -> tuple[Solution, ...]:
-        """Return the solution of each time step, as views."""
-        return tuple(some(self.solution, part) for part in parts(self.sizes))
+    def over_time(self) -> list[np.ndarray]:
+        """Return status, iterations and step of all time steps, each (T, m)."""
+        return over_time(self.solution, self.sizes)
+
+    def steps(self) -> Sequence[Solution]:
+        """Return the solution of each time step."""
+        return Steps(self.sizes, lambda part: some(self.solution, part))
 
 
-def parts(sizes: tuple[int, int, int]) -> list[slice]:
-    """Return the columns of each time step."""
-    T, m, _ = sizes
-    return [slice(t * m, (t + 1) * m) for t in range(T)]
+def over_time(s: Solution, sizes: tuple[int, int, int]) -> list[np.ndarray]:
+    """Return status, iterations and step of all time steps, each (T, m)."""
+    return [numbers.reshape(sizes[:2]) for numbers in (s.status, s.iterations, s.step)]
 
 
 def some(s: Solution, part: slice) -> Solution:
