@@ -57,6 +57,7 @@ def work(case: Case) -> float:
     """About how many multiplications a plain iteration needs for a case."""
     n, p, q, m = case.problem.sizes
     width = n if case.problem.L is None else 2 * case.problem.L.shape[1]
-    condition = case.facts.get("condition") or math.inf
+    root = case.facts.get("perron", 1)  # decides where no norm shows that the iteration converges
+    condition = case.facts.get("condition") or (1 / (1 - root) if root < 1 else math.inf)
     steps = min(case.problem.max_iter, 30 * condition)
     return steps * (n * width * m + STEP) + n * (p + q) * m
