@@ -8,6 +8,8 @@ from scipy.sparse.linalg import LinearOperator, gmres
 from idl_ref import activations
 from idl_ref import factors as fac
 from idl_ref.conformance import check_backend
+from idl_ref.conformance.adapters import Plain
+from idl_ref.conformance.bugs import memory
 from idl_ref.conformance.truth.backend import EVERYTHING
 from idl_ref.weights import by_name
 
@@ -305,3 +307,9 @@ def test_styles_are_recognised_without_a_declaration(backend):
     backend.capabilities = {**EVERYTHING, "phi0": None}
     report = check_backend(backend, groups=["stopping-last-*", "stopping-slopes-*", "kinks"])
     assert report.failed == [], str(report)
+
+
+@pytest.mark.parametrize("name", ["InputsModified", "CotangentModified", "ScaledInPlace", "ReadoutInPlace"])
+def test_a_backend_that_writes_to_its_inputs_spoils_no_later_run(name):
+    assert check_backend(memory.BUGS[name](), groups=["protocols"]).failed
+    assert check_backend(Plain(), groups=["protocols"]).failed == []

@@ -44,6 +44,12 @@ def _arrays(out: Any, case: Case) -> Arrays:
     return {name: np.asarray(out[name]) for name in case.truths[0] if out.get(name) is not None}
 
 
+def _copied(case: Case) -> tuple[Problem, np.ndarray]:
+    """The problem of a case and its G_Y, with copies of all arrays."""
+    copies = {name: M.copy() for name, M in case.problem.arrays.items()}
+    return case.problem.with_arrays(copies), case.G_Y.copy()
+
+
 def _off(case: Case, what: str, arrays: Arrays) -> str:
     """How far an answer is from the truth, if that is beyond the bound; otherwise empty."""
     truth, ratios = case.truths[0], {}
@@ -110,11 +116,10 @@ def later(backend: Backend, declared: Capabilities, subject: Subject) -> str:
         cases.append(replace(subject.slow, problem=replace(subject.slow.problem, X0=X0)))
     for case in cases:
         for what in asked(declared):
-            given = {name: M.copy() for name, M in {**case.problem.arrays, "G_Y": case.G_Y}.items()}
-            problem = case.problem.with_arrays({name: given[name] for name in case.problem.arrays})
-            out = _call(backend, what, problem, given["G_Y"])
+            problem, G_Y = _copied(case)
+            out = _call(backend, what, problem, G_Y)
             kept.append((what, out, {name: M.copy() for name, M in _arrays(out, case).items()}, case))
-            for M in given.values():
+            for M in (*problem.arrays.values(), G_Y):
                 M[...] = np.nan
             for which, answer, then, of in kept:
                 now = _arrays(answer, of)
@@ -145,8 +150,8 @@ def shared_inputs(backend: Backend, declared: Capabilities, subject: Subject) ->
 
 def changed(backend: Backend, declared: Capabilities, subject: Subject) -> str:
     """The arrays of one problem changed in place between calls, one after the other."""
-    held = {name: M.copy() for name, M in subject.first.problem.arrays.items()}
-    problem, G_Y = subject.first.problem.with_arrays(held), subject.first.G_Y.copy()
+    problem, G_Y = _copied(subject.first)
+    held = problem.arrays
     for name, case in (("", subject.first), *subject.changes):
         if name:
             held[name][...] = case.problem.arrays[name]
@@ -173,6 +178,7 @@ def start(backend: Backend, declared: Capabilities, subject: Subject) -> str:
 def threads(backend: Backend, declared: Capabilities, subject: Subject) -> str:
     """Calls from several threads at once, about two equations with the same sizes."""
     found, rounds, end = [""] * THREADS, count(), monotonic() + SECONDS
+    given = [_copied(case) for case in subject.quick]  # A backend that writes to its inputs must not spoil the subject.
 
     def wait() -> None:
         if next(rounds) > 1 and (monotonic() > end or any(found)):
@@ -181,11 +187,11 @@ def threads(backend: Backend, declared: Capabilities, subject: Subject) -> str:
     ready = threading.Barrier(THREADS, wait)
 
     def work(i: int) -> None:
-        case = subject.quick[i % 2]
+        case, (problem, G_Y) = subject.quick[i % 2], given[i % 2]
         for _ in range(ROUNDS):
             ready.wait(PATIENCE)
             for what in asked(declared):
-                out = _call(backend, what, case.problem, case.G_Y)
+                out = _call(backend, what, problem, G_Y)
                 found[i] = found[i] or _off(case, what, {name: M.copy() for name, M in _arrays(out, case).items()})
 
     def thread(i: int) -> None:
