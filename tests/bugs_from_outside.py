@@ -475,15 +475,15 @@ class SupportOffByOne(Plain):
     "f of low rank (inf and rows): the map and its pullback are applied to the rows of R instead of the rows of Rᵀ; L "
     "is right"
 )
-class RowsOfR(Plain):
+class RowsOfR(Plain):  # f = perron, which takes both factors at once, was added after this bug was written
     def factors(self, p):
-        if p.L is None or p.f == "none":
+        if p.L is None or p.f in ("none", "perron"):
             return super().factors(p)
         L, R = self.function(p).effective((p.L, p.R))
         return L, R.T
 
     def raw(self, p, gradients):
-        if p.L is None or p.f == "none":
+        if p.L is None or p.f in ("none", "perron"):
             return super().raw(p, gradients)
         L, R = self.function(p).pullback((p.L, p.R), (gradients[0], gradients[1].T))
         return by_name((L, R.T))

@@ -300,7 +300,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     x, count, iterations, rounds, left = boundary(M), w, answer[2], 0, 0
     g, z, base, history = x + block, x + 2 * block, x + 4 * block, x + 5 * block  # s is between z and base.
     scratch = history + HISTORY * kept * stride
-    t, more, nowhere = scratch + stride, scratch + stride + (room + 1) * small, np.int64(-1)  # no literal, as in `term`
+    t, more, nowhere = scratch + stride, scratch + stride + (room + 1) * small, np.int64(-1)  # as in `explained`
     shape = n, r, located(F1, M, more + SCRATCH * stride + 2 * small, end, kind), end
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)

@@ -121,9 +121,10 @@ class VectorsExchanged(Plain):
     """the left and the right vector of the Perron root exchanged in its derivative"""
 
     def raw(self, p, gradients):
-        (A, *more), (G, *_) = p.factors, gradients
-        root = perron.root(p.factors)
-        if p.f != "perron" or p.straight_through or more or root.value <= p.kappa:
+        if p.f != "perron" or p.straight_through or p.L is not None:
+            return super().raw(p, gradients)
+        (A,), (G,), root = p.factors, gradients, perron.root(p.factors)
+        if root.value <= p.kappa:
             return super().raw(p, gradients)
         (slope,) = perron.slopes((A.T,), root.block)
         pulled = (G - (G * A).sum() / root.value * np.sign(A) * slope) * (p.kappa / root.value)
