@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from conftest import in_time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -147,16 +148,8 @@ def hostile_files(draw):
 
 
 def observed(read, path):
-    """Return what `read(path)` returns, or None after a FileFormatError, after checking what it cost.
-
-    A machine that is shared may count what others take of a processor as time of this thread, so that a slow file is
-    one that is slow three times.
-    """
-    for _ in range(3):
-        result, seconds = _observed(read, path)
-        if seconds < 1:
-            return result
-    raise AssertionError(f"reading took {seconds:.1f} s of CPU time, three times")
+    """Return what `read(path)` returns, or None after a FileFormatError, after checking what it cost."""
+    return in_time(lambda: _observed(read, path), 1)
 
 
 def _observed(read, path):
