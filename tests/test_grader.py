@@ -240,3 +240,28 @@ def test_the_program_grades_a_file_of_any_name(tmp_path):
 )
 def test_what_is_no_answer_is_told_too(grade, tmp_path, text, says):
     assert says in graded(grade, tmp_path, text)["equilibria"]
+
+
+@pytest.mark.parametrize("answer", ["{}", "'text'", "print", "[1, [2]]", "1j", "(None,) * 9"])
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_an_answer_of_any_kind_gets_a_sentence(grade, tmp_path, lesson, answer):
+    names = re.findall(r"^def (\w+)\(", solution(lesson), flags=re.M)
+    text = "".join(f"def {name}(*arguments, **options):\n    return {answer}\n\n\n" for name in names)
+    found = graded(grade, tmp_path, text)
+    assert list(found) == names
+    assert all(isinstance(said, str) and said and said != "right" for said in found.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "FileNotFoundError"), ("def f(:\n", "SyntaxError"), ("import nothing_of_this_name\n", "No module named")],
+    ids=["missing", "syntax", "import"],
+)
+def test_a_file_that_cannot_be_run_is_told(tmp_path, text, words):
+    if text is not None:
+        (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    result = run(tmp_path, "mine.py")
+    assert result.returncode == 1
+    assert result.stderr.startswith("mine.py cannot be run: ")
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr

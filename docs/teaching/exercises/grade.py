@@ -35,6 +35,8 @@ def verdict(check, student):
             check(called(function))
         except Wrong as wrong:
             said.append(str(wrong))
+        except Exception as reason:  # What a function returns may be of any kind.
+            said.append(f"its answers cannot be checked: {type(reason).__name__}: {reason}")
         else:
             said.append("right")
 
@@ -57,7 +59,11 @@ if __name__ == "__main__":
         sys.exit("usage: python grade.py FILE [FILE …], with the files that hold your functions")
     right = True
     for file in sys.argv[1:]:
-        for exercise, found in grade(load(file)).items():
+        try:
+            student = load(file)
+        except Exception as reason:
+            sys.exit(f"{file} cannot be run: {type(reason).__name__}: {reason}")
+        for exercise, found in grade(student).items():
             print(f"{exercise}: {found}")
             right = right and found == "right"
     sys.exit(not right)
