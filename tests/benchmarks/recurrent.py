@@ -3,11 +3,11 @@
     python tests/benchmarks/recurrent.py [--rounds 15] [--threads 1]      (needs torch and torchidl)
 
 A step is forward, the loss, all gradients, and plain SGD, for 64 sequences. Each contestant is a process of its own,
-which sleeps until its turn, as in run.py: one process would let the memory that one of them frees slow the other one
-down. A round gives each a turn of some calls. Printed are the median time of a call, the median ratio to ours within
-the rounds, and the largest error of the first gradient of A, relative to its largest entry, against float64 with small
-tolerances. torchidl's tolerance is absolute, so that it ends early for the small numbers of an adjoint equation. It is
-timed as it is, and with the first tolerance of 3e-6, 3e-7, … for which its gradient is as good as ours.
+which sleeps until its turn, as in run.py: in one process, both took longer than each alone. A round gives each a turn
+of some calls. Printed are the median time of a call, the median ratio to ours within the rounds, and the largest error
+of the first gradient of A, relative to its largest entry, against float64 with small tolerances. torchidl's tolerance
+is absolute, so that it ends early for the small numbers of an adjoint equation. It is timed as it is, and with the
+first tolerance of 3e-6, 3e-7, … for which its gradient is as good as ours.
 """
 
 import argparse

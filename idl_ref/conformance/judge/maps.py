@@ -143,18 +143,19 @@ def _by_whole_root(s: Steps) -> fac.Factors:
     return tuple(F * min(1.0, s.problem.kappa / perron.root(s.raw).value) for F in s.raw)
 
 
-def _of_root(s: Steps, exchanged: bool) -> fac.Factors:
-    """The pullback of the scaling to a Perron root with its vectors exchanged, or else with the root held fixed."""
-    root, k = perron.root(s.raw), len(s.raw)
-    size = root.value ** (1 / k)
-    if size <= s.problem.kappa:
-        return s.dF
-    slopes = perron.slopes(tuple(F.T for F in reversed(s.raw)), root.block) if k == 1 and exchanged else [0.0] * k
-    along = sum((G * F).sum() for G, F in zip(s.dF, s.raw, strict=True)) / (k * root.value)
-    return tuple(
-        (G - along * np.sign(F) * slope) * (s.problem.kappa / size)
-        for F, G, slope in zip(s.raw, s.dF, slopes, strict=True)
-    )
+def _root_held(s: Steps) -> fac.Factors:
+    """The pullback of the scaling to a Perron root that is held fixed."""
+    scale = min(1.0, s.problem.kappa / perron.root(s.raw).value ** (1 / len(s.raw)))
+    return tuple(G * scale for G in s.dF)
+
+
+def _vectors_exchanged(s: Steps) -> fac.Factors:
+    """The pullback of the scaling of A to a Perron root whose left and right vector are exchanged."""
+    (A,), (G,), root = s.raw, s.dF, perron.root(s.raw)
+    if root.value <= s.problem.kappa:
+        return (G,)
+    (slope,) = perron.slopes((A.T,), root.block)
+    return ((G - (G * A).sum() / root.value * np.sign(A) * slope) * (s.problem.kappa / root.value),)
 
 
 def mapped(case: Case) -> bool:
@@ -185,9 +186,9 @@ def pullbacks() -> Iterator[Transformation]:
             {"pulled": _support_only}, exactly(rows))  # fmt: skip
     root = exactly(having(f="perron"))
     yield T("the derivative of the Perron root left out of the derivative of the scaling",
-            {"pulled": lambda s: _of_root(s, exchanged=False)}, root)  # fmt: skip
+            {"pulled": _root_held}, root)  # fmt: skip
     yield T("the left and the right vector of the Perron root exchanged in its derivative",
-            {"pulled": lambda s: _of_root(s, exchanged=True)}, lambda c: root(c) and not low_rank(c))  # fmt: skip
+            {"pulled": _vectors_exchanged}, lambda c: root(c) and not low_rank(c))  # fmt: skip
     yield T("the gradients of entries kept that f = triu sets to zero", {"pulled": lambda s: s.dF}, having(f="triu"))
 
 
