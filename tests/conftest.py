@@ -138,6 +138,24 @@ def docs_modules(monkeypatch):
             del sys.modules[name]
 
 
+def settings_of_processes():
+    """Return the environment variables that change how this package and its processes run."""
+    others = "HOME", "PATH", "PYTHONPATH", "XDG_CACHE_HOME"  # not all: scikit-learn sets some when it is imported
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("NUMBA_", "IDL_REF_")) or name.endswith("_NUM_THREADS") or name in others
+    }
+
+
+@pytest.fixture(autouse=True)
+def the_environment_is_left_as_it_was():
+    """Assert that a test does not tell those after it to use one thread, or another folder."""
+    before = settings_of_processes()
+    yield
+    assert settings_of_processes() == before
+
+
 @pytest.fixture(autouse=True)
 def nothing_noticed(request):
     """Assert that the PTX interpreter reported no error of a kernel, such as a race, during a test."""

@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from unittest import mock
 
 VERDICTS = "right", "near", "not explained", "wrong"
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -83,8 +84,8 @@ def chosen(words):
 def run(names, folder, workers, again):
     """Check the bugs whose files are missing, or all of them."""
     left = [name for name in names if again or not (folder / f"{name}.json").exists()]
-    os.environ.update(ONE_THREAD)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    pinned = mock.patch.dict(os.environ, ONE_THREAD)  # for the processes of the pool
+    with pinned, ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for k, done in enumerate(as_completed(pool.submit(reported, name) for name in left), start=1):
             found = done.result()
             text = json.dumps(found, ensure_ascii=False, indent=1)
