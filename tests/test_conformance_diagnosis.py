@@ -97,6 +97,12 @@ def test_a_cause_from_a_size_on_has_the_size():
     assert "∂A transposed, wrong from n = 33 on" in cause
 
 
+def test_a_cause_from_a_size_on_in_one_precision_has_both():
+    """As matrix units of GPUs compute products of float32, which smaller matrices do not reach."""
+    cause, _ = first_cause(bugs_from_outside.BUGS["TensorFloat32"](), ["stopping-*", "size-rank-*", "size-n-3*"])
+    assert "A X and Aᵀ V computed in TF32, only in float32 and for n ≥ 16" in cause
+
+
 def test_what_nothing_explains_is_described():
     class Odd(Plain):
         def gradients(self, p, X, V, G_Y):

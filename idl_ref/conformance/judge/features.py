@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 from idl_ref.conformance.truth.problem import Case
@@ -74,8 +75,13 @@ def _size(sentence: str, size: str, fits: Callable[[int], bool], least: int = 0)
     return Where(sentence, lambda case, check: fits(sizes(case)[size]), size, least)
 
 
+def _both(setting: Where, size: Where) -> Where:
+    """The condition that a setting has a given value and a size is large enough."""
+    return Where(f"{setting.sentence} {size.sentence}", lambda *at: setting.holds(*at) and size.holds(*at))
+
+
 def _conditions(yes: list[At], no: list[At]) -> Iterator[Where]:
-    """Conditions on one setting, then on one size, then on two settings, and last on the group."""
+    """Conditions on one setting, then on one size, on two settings, on a setting and a size, and last on the group."""
     first = settings(*yes[0])
     *ordinary, group = first.items()
     yield from map(_setting, ordinary)
@@ -91,6 +97,9 @@ def _conditions(yes: list[At], no: list[At]) -> Iterator[Where]:
             yield _size(f"only where {size} is no multiple of {d}", size, partial(_leaves, d))
     for i, pair in enumerate(ordinary[:5]):
         yield from (_setting(pair, other) for other in ordinary[i + 1 : 5])
+    for (key, value), size in product(ordinary[:5], SIZES):
+        least = min(sizes(case)[size] for case, _ in yes)
+        yield _both(_setting((key, value)), _size(f"and for {size} ≥ {least}", size, least.__le__))
     yield _setting(group)
 
 

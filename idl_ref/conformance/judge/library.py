@@ -44,7 +44,7 @@ def numerics() -> tuple[Transformation, ...]:
         numbers.misread,
         precisions.products,
     )
-    rounded = numbers.roundings, precisions.singles, numbers.multiples
+    rounded = numbers.roundings, precisions.singles, precisions.iterations, numbers.multiples
     return tuple(wrong for source in (*sources, *rounded) for wrong in source())
 
 

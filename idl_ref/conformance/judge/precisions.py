@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,23 @@ def _zero(s: Steps) -> np.ndarray:
     """Where the iteration starts."""
     X: np.ndarray = 0 * s.Z if s.X0 is None else s.X0
     return X
+
+
+def iterations() -> Iterator[Transformation]:
+    """Both factors of A X and of Aᵀ V rounded in every iteration."""
+    for dtype in ("TF32", "TF32, halves away from zero", "bfloat16", "float16"):
+        product = partial(_rounded, PRECISIONS[dtype])
+        yield Transformation(f"A X and Aᵀ V computed in {dtype}", {
+            "X": lambda s, p=product: _settled(lambda X: s.phi[0](p(s.F, X) + s.Z), _zero(s)),
+            "P": lambda s, p=product: p(s.F, s.Xb) + s.Z,
+            "V": lambda s, p=product: _settled(lambda V: s.S * (p(s.Ft, V) + s.G), 0 * s.G)})  # fmt: skip
+
+
+def _rounded(r: Callable[[np.ndarray], np.ndarray], F: fac.Factors, M: np.ndarray) -> np.ndarray:
+    """F M with both factors of every product rounded."""
+    for factor in reversed(F):
+        M = r(factor) @ r(M)
+    return M
 
 
 def singles() -> Iterator[Transformation]:
