@@ -43,19 +43,20 @@ def path(case: Case, what: str) -> Path:
     F, Z, scale = (s.F, s.Z, None) if what == "equation" else (s.Ft, s.G, s.S)
     start = s.X0 if what == "equation" and s.X0 is not None else np.zeros_like(Z)
     length = max(1, min(case.problem.max_iter, LONGEST, NUMBERS // max(Z.size, 1)))
-    phi, sizes = s.activation.phi, tuple(map(np.abs, F))
-    floor, slopes = unit(case.problem.storage).floor, s.activation.lipschitz if scale is None else scale
-    X, noise = [start], []
+    phi, floor = s.activation.phi, unit(case.problem.storage).floor
+    slopes = s.activation.lipschitz if scale is None else scale
+    iterates = [start]
     for _ in range(length):
-        P = fac.apply(F, X[-1])
+        P = fac.apply(F, iterates[-1])
         G = phi(P + Z) if scale is None else scale * (P + Z)
-        noise.append(floor * (slopes * (fac.apply(sizes, np.abs(G)) + np.abs(Z)) + np.abs(G)))
-        X.append(G)
-        if (np.abs(G - X[-2]) <= 1e-16 * np.abs(G)).all():
+        iterates.append(G)
+        if (np.abs(G - iterates[-2]) <= 1e-16 * np.abs(G)).all():
             break
-    iterates = np.array(X)
-    return Path(iterates, np.abs(np.diff(iterates, axis=0)), np.array(noise), np.abs(Z).max(axis=0, initial=0.0),
-                case.problem.tol, case.problem.max_iter)  # fmt: skip
+    X = np.array(iterates)
+    sizes, each = tuple(map(np.abs, F)), np.abs(X[1:])
+    noise = floor * (slopes * (fac.apply(sizes, each) + np.abs(Z)) + each)
+    step, size = np.abs(np.diff(X, axis=0)), np.abs(Z).max(axis=0, initial=0.0)
+    return Path(X, step, noise, size, case.problem.tol, case.problem.max_iter)
 
 
 # --- stopping rules: from the steps of a path, whether each column may stop after each of them ------------------------
