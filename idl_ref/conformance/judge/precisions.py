@@ -17,6 +17,7 @@ from idl_ref.conformance.judge.steps import Steps, UnsolvedError, adjoint
 from idl_ref.conformance.judge.transformations import Transformation
 from idl_ref.conformance.truth.problem import Case
 
+UNITS = "TF32", "TF32, halves away from zero", "bfloat16", "float16"  # what units for matrices round their inputs to
 _PRODUCTS: dict[str, Callable[[Steps, Callable[[np.ndarray], np.ndarray]], dict[str, Any]]] = {
     "B U": lambda s, r: {"Z": r(s.B) @ r(s.U)},
     "C X + D U": lambda s, r: {"Y": r(s.C) @ r(s.Xf) + (0 if s.D is None else r(s.D) @ r(s.U))},
@@ -35,7 +36,7 @@ def products() -> Iterator[Transformation]:
     """Both factors of products rounded, as units for matrices do."""
     for what, values in _PRODUCTS.items():
         steps = {"B U": ("Z",), "C X + D U": ("Y",)}.get(what, ("dB", "dC", "dD", "dU", "dF"))
-        for dtype in ("TF32", "TF32, halves away from zero", "bfloat16", "float16"):
+        for dtype in UNITS:
             change = {name: (lambda s, name=name, f=values, r=PRECISIONS[dtype]: f(s, r)[name]) for name in steps}
             yield Transformation(f"{what} computed in {dtype}", change)
 
@@ -70,7 +71,7 @@ def _zero(s: Steps) -> np.ndarray:
 
 def iterations() -> Iterator[Transformation]:
     """Both factors of A X and of Aᵀ V rounded in every iteration."""
-    for dtype in ("TF32", "TF32, halves away from zero", "bfloat16", "float16"):
+    for dtype in UNITS:
         product = partial(_rounded, PRECISIONS[dtype])
         yield Transformation(f"A X and Aᵀ V computed in {dtype}", {
             "X": lambda s, p=product: _settled(lambda X: s.phi[0](p(s.F, X) + s.Z), _zero(s)),
