@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+import signal
 import sys
 from collections import Counter
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 import idl_ref  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import naive and strategies
+# A shell lets what it starts in the background ignore Ctrl-C, and so would the tests that send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Scripts for test_benchmarks.py, the interpreter of PTX, and what test_layers.py runs where JAX is installed.
 collect_ignore = ["benchmarks", "ptx", "jax_layer_cases.py", "onnx_export_backend.py"]
 

@@ -440,7 +440,7 @@ def test_a_checkpoint_is_not_replaced_without_resume(tmp_path, capsys):
 
 @pytest.fixture
 def default_handlers():
-    """Give SIGINT the handler of Python, also where the tests run in the background of a shell, which ignores it."""
+    """Give SIGINT the handler of Python again after a test that sets another one."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

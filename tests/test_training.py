@@ -24,14 +24,6 @@ from idl_ref.training.samples import class_weights
 BACKENDS = [name for name in ("numpy", "numba") if idl_ref.available_backends()[name] == "available"]
 
 
-@pytest.fixture(autouse=True)
-def _ctrl_c_counts():
-    """A shell lets what it starts in the background ignore SIGINT, and so would these tests."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def make(seed=0, **settings):
     return ImplicitModel(2, 2, 12, bias=True, **{"seed": seed, "backend": "numpy", **settings})
 
