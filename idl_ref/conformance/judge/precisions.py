@@ -17,6 +17,7 @@ from idl_ref.conformance.judge.steps import Steps, UnsolvedError, adjoint
 from idl_ref.conformance.judge.transformations import Transformation
 from idl_ref.conformance.truth.problem import Case
 
+Product = Callable[[fac.Factors, np.ndarray], np.ndarray]  # F M, with some rounding
 UNITS = "TF32", "TF32, halves away from zero", "bfloat16", "float16"  # what units for matrices round their inputs to
 _PRODUCTS: dict[str, Callable[[Steps, Callable[[np.ndarray], np.ndarray]], dict[str, Any]]] = {
     "B U": lambda s, r: {"Z": r(s.B) @ r(s.U)},
@@ -69,21 +70,27 @@ def _zero(s: Steps) -> np.ndarray:
     return X
 
 
-def iterations() -> Iterator[Transformation]:
-    """Both factors of A X and of Aᵀ V rounded in every iteration."""
-    for dtype in UNITS:
-        product = partial(_rounded, PRECISIONS[dtype])
-        yield Transformation(f"A X and Aᵀ V computed in {dtype}", {
-            "X": lambda s, p=product: _settled(lambda X: s.phi[0](p(s.F, X) + s.Z), _zero(s)),
-            "P": lambda s, p=product: p(s.F, s.Xb) + s.Z,
-            "V": lambda s, p=product: _settled(lambda V: s.S * (p(s.Ft, V) + s.G), 0 * s.G)})  # fmt: skip
+def _iterated(product: Product) -> dict[str, Callable[[Steps], Any]]:
+    """X, A X + Z and V, where both equations are iterated with a product F M of their own."""
+    return {
+        "X": lambda s: _settled(lambda X: s.phi[0](product(s.F, X) + s.Z), _zero(s)),
+        "P": lambda s: product(s.F, s.Xb) + s.Z,
+        "V": lambda s: _settled(lambda V: s.S * (product(s.Ft, V) + s.G), 0 * s.G),
+    }
 
 
-def _rounded(r: Callable[[np.ndarray], np.ndarray], F: fac.Factors, M: np.ndarray) -> np.ndarray:
+def _of_rounded(r: Callable[[np.ndarray], np.ndarray], F: fac.Factors, M: np.ndarray) -> np.ndarray:
     """F M with both factors of every product rounded."""
     for factor in reversed(F):
         M = r(factor) @ r(M)
     return M
+
+
+def iterations() -> Iterator[Transformation]:
+    """Both factors of A X and of Aᵀ V rounded in every iteration."""
+    for dtype in UNITS:
+        product = partial(_of_rounded, PRECISIONS[dtype])
+        yield Transformation(f"A X and Aᵀ V computed in {dtype}", _iterated(product))
 
 
 def singles() -> Iterator[Transformation]:
@@ -91,12 +98,9 @@ def singles() -> Iterator[Transformation]:
     double: Callable[[Case], bool] = lambda case: case.problem.dtype == np.float64  # noqa: E731
     r = PRECISIONS["float32"]
     yield Transformation("B U computed in float32", {"Z": lambda s: _in_float32((s.B,), s.U)}, double)
-    yield Transformation("A X computed in float32", {
-        "X": lambda s: _settled(lambda X: s.phi[0](_in_float32(s.F, X) + s.Z), _zero(s)),
-        "P": lambda s: _in_float32(s.F, s.Xb) + s.Z,
-        "V": lambda s: _settled(lambda V: s.S * (_in_float32(s.Ft, V) + s.G), 0 * s.G)}, double)  # fmt: skip
-    yield Transformation("Aᵀ V computed in float32", {
-        "V": lambda s: _settled(lambda V: s.S * (_in_float32(s.Ft, V) + s.G), 0 * s.G)}, double)  # fmt: skip
+    iterated = _iterated(_in_float32)
+    yield Transformation("A X computed in float32", iterated, double)
+    yield Transformation("Aᵀ V computed in float32", {"V": iterated["V"]}, double)
     yield Transformation("the adjoint equation solved in float32",
                          {"V": lambda s: r(adjoint(s.Ft, r(s.S), r(s.G)))}, double)  # fmt: skip
     yield Transformation("φ′ computed in float32", {"S": lambda s: r(s.phi[1](r(s.P)))}, double)
