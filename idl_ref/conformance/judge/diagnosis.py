@@ -14,6 +14,8 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
 from idl_ref.conformance.judge import features, library, numbers, quantities
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong
 from idl_ref.conformance.judge.features import Where
@@ -22,7 +24,7 @@ from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.problem import Arrays, Case
 
-SECONDS = 10.0  # the processor time that the search of causes may take, so that it finds the same on a busy machine
+SECONDS = 20.0  # the processor time that the search of causes may take, so that it finds the same on a busy machine
 SCANNED, SAMPLED = 8, 40  # failures searched in the whole library, and those that weigh a cause
 SAMPLES = (10, 15, 80), (SAMPLED, 61, 40)  # failures and passes that weigh a cause, and how many causes are kept
 FINAL = 6  # causes that are weighed by all that passed
@@ -30,6 +32,7 @@ LARGE = 20_000  # problems with more numbers than this do not weigh causes
 CAUSES = 3
 FEW = 4  # a cause that explains fewer than a fourth of what nothing explains is not named first
 LOOSELY = 0.15  # what CLOSE becomes for the failures on which a cause was not chosen
+SENSELESS = ValueError, IndexError, ArithmeticError, TypeError  # raised by a change that makes no sense for a problem
 
 
 Probe = Callable[[Evidence, str, int], bool]  # whether the backend fails the check of a case with n, … changed
@@ -41,8 +44,8 @@ Measured = tuple[Evidence, dict[str, Known]]  # with the arrays that were compar
 def _answer(wrong: Transformation, case: Case, check: str) -> Arrays | None:
     try:
         return wrong.answer(case, check)
-    except (ValueError, IndexError, ArithmeticError, TypeError):
-        return None  # this change makes no sense for this problem
+    except SENSELESS:
+        return None
 
 
 @dataclass
@@ -301,8 +304,20 @@ def _complete(cause: Cause, failures: list[Measured]) -> Cause:
 def _fits(wrong: Transformation, e: Evidence, known: dict[str, Known], close: float = CLOSE) -> bool:
     if isinstance(wrong, numbers.Accuracy):
         return wrong.explains(e.case, known)
+    if e.check == "forward" and "X" in known and not _possible(wrong, e.case, known["X"], close):
+        return False
     answer = _answer(wrong, e.case, e.check)
     return answer is not None and explains(answer, known, close)
+
+
+def _possible(wrong: Transformation, case: Case, X: Known, close: float) -> bool:
+    """Whether `explains` may find X in the answer of a transformation, which takes longer to compute than this."""
+    if not np.isfinite(X.got).all():
+        return True
+    try:
+        return wrong.may_give(case, X.got, max(1.0, close * X.ratio) * X.bound)
+    except SENSELESS:
+        return False
 
 
 def _unexplained(failures: list[Evidence], passed: list[Evidence]) -> str:
