@@ -105,6 +105,24 @@ class Columns:
         if self.width > MOST_INPUTS:
             raise ValueError(f"columns must become at most {MOST_INPUTS} inputs; got {self.width}: leave some out.")
 
+    @property
+    def are_counted(self) -> bool:
+        """Whether the names of the columns are x0, x1, … as those of arrays are, and not those of a table."""
+        return self.names == tuple(f"x{i}" for i in range(len(self.names)))
+
+    @classmethod
+    def of_numbers(cls, names: Iterable[str], q: int) -> Columns:
+        """Return columns of numbers with these names, and of q targets that are called y, or y0, y1, ….
+
+        A model of several outputs that was trained on arrays has them to tell that its outputs are numbers, and not
+        those of classes.
+        """
+        given = tuple(names)
+        targets = ("y",) if q == 1 else tuple(f"y{i}" for i in range(q))
+        if set(given) & set(targets):
+            targets = tuple(f"predicted {name}" for name in targets)
+        return cls(given, (None,) * len(given), (None,) * len(given), targets)
+
     @classmethod
     def fit(cls, table: Table, targets: Iterable[str] = (), missing: str = "refuse") -> Columns:
         """Return the columns of a training table, without the targets.

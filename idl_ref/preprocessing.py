@@ -20,6 +20,7 @@ __all__ = ["Standardise"]
 
 CHUNK = 1 << 16  # This many entries are converted to float64 at a time, so that they stay in the cache.
 TINY = float(np.finfo(np.float64).tiny)
+WIDE = 1 << 12  # Numbers so many times larger than their standard deviation are kept in float64.
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +190,36 @@ class Standardise:
         return f"Standardise of {self.mean.size} features"
 
 
+def needs_float64(numbers: np.ndarray) -> bool:
+    """Tell whether float32 cannot hold the finite numbers of an array, or loses the digits in which they differ.
+
+    Examples
+    --------
+    >>> hours = np.array([1.0, 2.0, 3.0])
+    >>> [needs_float64(numbers) for numbers in (hours, 1.7e9 + hours, 1e-300 * hours)]
+    [False, True, True]
+    """
+    finite = numbers[np.isfinite(numbers)]
+    largest, (low, high) = float(np.abs(finite).max(initial=0.0)), _normal(np.dtype(np.float32))
+    if largest > high:
+        return True
+    spread = largest * float(np.std(finite / largest)) if largest else 0.0
+    return spread > 0 and (spread < low or largest > WIDE * spread)
+
+
+def _normal(dtype: np.dtype) -> tuple[float, float]:
+    """Return the smallest and the largest positive normal number of a dtype."""
+    limits = np.finfo(dtype)
+    return float(limits.tiny), float(limits.max)
+
+
+def fits_float32(preprocessing: Standardise) -> bool:
+    """Tell whether a float32 model can have a preprocessing: whether its constants are normal numbers of float32."""
+    low, high = _normal(np.dtype(np.float32))
+    mean, scale = np.abs(preprocessing.mean), preprocessing.scale
+    return bool((mean <= high).all() and ((low <= scale) & (scale <= high)).all())
+
+
 def attached(value: Any, p: int, dtype: np.dtype) -> Standardise | None:
     """Return what may become the preprocessing of a model with p inputs and the given dtype, and refuse the rest."""
     if value is None:
@@ -209,8 +240,7 @@ def attached(value: Any, p: int, dtype: np.dtype) -> Standardise | None:
             f"preprocessing must have {p} means and scales, one per input of the model, or one for all; "
             f"got {value.mean.size}: fit it to samples with {p} features."
         )
-    limits = np.finfo(dtype)
-    low, high = float(limits.tiny), float(limits.max)
+    low, high = _normal(dtype)
     if np.abs(value.mean).max(initial=0.0) > high or (value.scale < low).any() or (value.scale > high).any():
         raise ValueError(
             f"mean and scale must be normal numbers of the model's dtype {dtype}, at most {high:.1e}, and scale at "

@@ -125,6 +125,8 @@ class Settings:
                 "straight_through is for a dense A; got is_low_rank=True: leave straight_through out, because "
                 "torchidl's gradients are exact for L and R."
             )
+        if self.is_low_rank and self.method in ("blocks", "substitution"):
+            raise ValueError(f'method "{self.method}" needs a dense A; got is_low_rank=True: use method="auto".')
         if self.pattern is not None:
             self._check_pattern()
         self.parametrisation  # noqa: B018 (This constructs `f`, which refuses arguments that do not fit it.)

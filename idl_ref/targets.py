@@ -14,7 +14,7 @@ import numpy as np
 
 from idl_ref import checks
 from idl_ref.model import ImplicitModel
-from idl_ref.preprocessing import Standardise
+from idl_ref.preprocessing import Standardise, needs_float64
 
 
 def scale(T: Any, weights: Any = None) -> np.ndarray:
@@ -33,6 +33,20 @@ def mean(T: Any, weights: Any = None) -> np.ndarray:
     return _moments(T, weights).mean
 
 
+def root_mean_square(M: np.ndarray) -> np.ndarray:
+    """Return the root of the mean square of each column of M (m, q), whose squares may be too large or too small.
+
+    Examples
+    --------
+    >>> root_mean_square(np.array([[3e200], [4e200]])) / 1e200
+    array([3.53553391])
+    """
+    largest = np.abs(M).max(axis=0, initial=0.0)
+    unit = np.where(largest > 0, largest, 1.0)
+    roots: np.ndarray = largest * np.sqrt(np.square(M / unit).mean(axis=0))
+    return roots
+
+
 def start(model: ImplicitModel, T: Any, weights: Any = None) -> None:
     """Let the outputs of a new model begin at the mean of the targets T (m, q), with their magnitude.
 
@@ -43,6 +57,11 @@ def start(model: ImplicitModel, T: Any, weights: Any = None) -> None:
     for W in _readout(model):
         W *= scale(T, weights)[:, None].astype(W.dtype)
     _bias(model)[:] = mean(T, weights)
+
+
+def need_float64(T: Any) -> bool:
+    """Tell whether a column of targets T (m, q) has differences that float32 cannot hold beside its mean."""
+    return any(map(needs_float64, np.asarray(T, np.float64).T))
 
 
 @contextmanager

@@ -210,7 +210,7 @@ def scale_to_norm(A: np.ndarray, kappa: float) -> np.ndarray:
 def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndarray:
     """Return the pullback of `scale_to_norm`: (κ/ν)(G − (⟨G, A⟩/ν) s) if ν = ‖A‖∞ > κ, else G.
 
-    The matrix s is sign(A) on the row that attains ν, and 0 on all other rows.
+    The matrix s is sign(A) on the row that attains ν, and 0 on all other rows. For κ = 0, the pullback is 0.
 
     Parameters
     ----------
@@ -240,6 +240,8 @@ def scale_to_norm_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.nda
     sums = _row_sums(A)
     row = sums.argmax()
     nu = sums[row]
+    if kappa == 0:  # The scaled A is 0 for every A.
+        return np.zeros_like(G)
     if not nu > kappa:
         return G
     if np.isinf(nu) and np.isfinite(A).all():  # κ A / ‖A‖∞ is the same for a multiple of A.
@@ -314,7 +316,7 @@ def project_rows_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndar
     """Return the pullback of `project_rows`.
 
     For a row inside the ball, the pullback is the row of G. For a row a outside the ball, let S be the support of its
-    projection and σ = sign(a). The pullback is G_S − σ_S (σ_Sᵀ G_S)/|S| on S, and 0 elsewhere.
+    projection and σ = sign(a). The pullback is G_S − σ_S (σ_Sᵀ G_S)/|S| on S, and 0 elsewhere. For κ = 0, it is 0.
 
     Parameters
     ----------
@@ -341,6 +343,8 @@ def project_rows_pullback(A: np.ndarray, kappa: float, G: np.ndarray) -> np.ndar
     [[0.5 0.5]
      [2.  3. ]]
     """
+    if kappa == 0:  # The projection is 0 for every A.
+        return np.zeros_like(G)
     size, outside, theta = _thresholds(A, kappa)
     support = size > theta
     sigma = np.where(support, np.sign(A[outside]), 0)

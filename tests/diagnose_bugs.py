@@ -12,7 +12,8 @@ not explained  the report says that nothing explains the failures
 wrong          it names another step or another mistake
 no failure     the kit did not find the bug, which counts in no share
 
-The kind "outside" has the bugs of tests/bugs_from_outside.py.
+The kind "outside" has the bugs of tests/bugs_from_outside.py, and "more from outside" those of
+tests/more_bugs_from_outside.py.
 """
 
 import argparse
@@ -34,10 +35,12 @@ ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NU
 def kinds():
     """Return the bugs of every kind by name, those from outside last."""
     import bugs_from_outside
+    import more_bugs_from_outside
 
     from idl_ref.conformance.bugs import KINDS
 
-    return {kind: module.BUGS for kind, module in KINDS.items()} | {"outside": bugs_from_outside.BUGS}
+    outside = {"outside": bugs_from_outside.BUGS, "more from outside": more_bugs_from_outside.BUGS}
+    return {kind: module.BUGS for kind, module in KINDS.items()} | outside
 
 
 def reported(name):
@@ -47,7 +50,10 @@ def reported(name):
     (bug,) = (bugs[name] for bugs in kinds().values() if name in bugs)
     begun, found, fast = time.perf_counter(), [], True
     for fast in (True, False):
-        found = check_backend(bug(), fast=fast).causes
+        report = check_backend(bug(), fast=fast)
+        if lost := [note for note in report.notes if "please report it" in note]:
+            raise AssertionError(f"{name}: {lost[0]}")
+        found = report.causes
         if found:
             break
     causes = [[cause, len(results), results[0].id, results[0].message] for cause, results in found]

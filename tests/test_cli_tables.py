@@ -244,6 +244,56 @@ def test_measured_numbers_in_a_npz_file(tmp_path, capsys):
     assert run(capsys, "predict", tmp_path / "model.npz", "--data", tmp_path / "X.npy")[0] == 0
 
 
+def test_several_measured_numbers_in_arrays_are_predicted_as_numbers(tmp_path, capsys):
+    """Outputs without classes would look like those of a classifier; the file has to tell."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 3))
+    np.savez(tmp_path / "a.npz", X=X, y=np.column_stack([100 * X[:, 0], X[:, 1] - 50]))
+    train(capsys, tmp_path / "a.npz")
+    model, table = tmp_path / "model.npz", tmp_path / "p.csv"
+    status, out, _ = run(capsys, "predict", model, "--data", tmp_path / "a.npz", "--out", table)
+    assert status == 0
+    assert re.search(r"^R²: 0\.9", out, re.M)
+    rows = read(table)
+    assert list(rows[0]) == ["sample", "y0", "y1", "error_bound", "status"]
+    Y = np.array([[float(row[name]) for name in ("y0", "y1")] for row in rows])
+    np.testing.assert_allclose(Y, idl_ref.load(model)(X), rtol=1e-6)
+    lines = ["a,b,c", *(",".join(map(repr, row)) for row in X.tolist())]
+    (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert run(capsys, "predict", model, "--data", tmp_path / "t.csv", "--out", table)[0] == 0
+    assert [row["y0"] for row in read(table)] == [row["y0"] for row in rows]
+    np.savez(tmp_path / "w.npz", X=X, y=np.where(X[:, 0] > 0, "up", "down"))
+    assert "y must hold real numbers" in refused(capsys, "predict", model, "--data", tmp_path / "w.npz")
+
+
+def test_outputs_that_may_be_classes_or_numbers(tmp_path, capsys):
+    model, X = idl_ref.ImplicitModel(3, 2, 4, seed=0), np.random.default_rng(0).standard_normal((4, 3))
+    model.save(tmp_path / "model.npz")
+    np.save(tmp_path / "X.npy", X)
+    task = ["predict", tmp_path / "model.npz", "--data", tmp_path / "X.npy", "--task"]
+    out = run(capsys, *task, "auto")[1]
+    assert "taken for those of the classes 0 … 1: --task regress gives the numbers" in out
+    labels, numbers = (run(capsys, *task, name)[1].split() for name in ("classify", "regress"))
+    assert out.split()[-4:] == labels == [str(k) for k in model(X).argmax(axis=1)]
+    np.testing.assert_allclose([float(y) for y in numbers], model(X)[:, 0], rtol=1e-6)
+    with_workers = [*task, "regress", "--workers", 1, "--out", tmp_path / "Y"]
+    assert "--task is for tables of answers" in refused(capsys, *with_workers)
+    idl_ref.ImplicitModel(3, 1, 4, seed=0).save(tmp_path / "model.npz")
+    assert "--task classify needs a model with two outputs" in refused(capsys, *task, "classify")
+    model.classes = np.array(["a", "b"])
+    model.save(tmp_path / "model.npz")
+    assert "--task regress needs a model of numbers" in refused(capsys, *task, "regress")
+
+
+def test_a_target_with_the_name_of_another_column(tmp_path, capsys):
+    path = people(tmp_path / "people.csv", target="price")
+    path.write_text(path.read_text(encoding="utf-8").replace("price", "status", 1), encoding="utf-8")
+    train(capsys, path, "--target", "status")
+    assert run(capsys, "predict", tmp_path / "model.npz", "--data", path, "--out", tmp_path / "p.csv")[0] == 0
+    assert list(read(tmp_path / "p.csv")[0]) == ["sample", "predicted status", "error_bound", "status"]
+    assert {row["status"] for row in read(tmp_path / "p.csv")} == {"converged"}
+
+
 def test_a_table_for_a_model_that_was_not_trained_on_one(tmp_path, capsys):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((50, 2)).round(3)
@@ -300,6 +350,32 @@ def test_numbers_far_from_zero_keep_their_digits(tmp_path, capsys):
     assert float(re.search(r"^accuracy: (\S+) %$", out, re.M)[1]) > 90
 
 
+@pytest.mark.parametrize("units", [1e-300, 1e-40, 1e40, 1e300])
+def test_the_units_of_a_table_may_be_any(units, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((100, 2))
+    for name, target in (("word", np.where(A.sum(axis=1) > 0, "up", "down")), ("number", units * A.sum(axis=1))):
+        path = tmp_path / "t.csv"
+        rows = [[*row, y] for row, y in zip((units * A).tolist(), target.tolist(), strict=True)]
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([["a", "b", name], *rows])
+        out = train(capsys, path, "--target", name, "--epochs", 60)
+        figure = re.search(r"^test (?:accuracy|R²): ([\d.]+)", out, re.M)[1]
+        assert float(figure) > (0.9 if name == "number" else 85)
+        assert "inf" not in out.partition("root mean square error")[2]
+
+
+def test_targets_far_from_zero_keep_their_digits(tmp_path, capsys):
+    """At 1.7e9, neighbours of float32 are 128 apart; training went on with the loss 0, and learnt nothing."""
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((200, 2))
+    lines = ["a,b,t", *(f"{a!r},{b!r},{1.7e9 + a + b!r}" for a, b in A.tolist())]
+    (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
+    out = train(capsys, tmp_path / "t.csv", "--target", "t", "--epochs", 60)
+    assert float(re.search(r"^test R²: (\S+);", out, re.M)[1]) > 0.95
+    assert idl_ref.load(tmp_path / "model.npz").dtype == "float64"
+
+
 def test_quality_of_numbers():
     T = np.array([[1.0], [2.0], [3.0], [9.0]])
     found = summary.of_numbers(T, np.array([[1.0], [2.0], [4.0], [np.nan]]), np.array([True, True, True, False]))
@@ -307,6 +383,8 @@ def test_quality_of_numbers():
     assert found.words() == "R²: 0.5000; root mean square error: 0.5774; 1 of 4 samples failed and are left out"
     assert summary.of_numbers(T, T, np.zeros(4, bool)).failed == 4
     assert summary.of_numbers(np.ones((2, 1)), np.ones((2, 1)), np.ones(2, bool)).R2 == 1
+    huge = summary.of_numbers(1e200 * T[:3], 1e200 * np.array([[1.0], [2.0], [4.0]]), np.ones(3, bool))
+    assert (huge.R2, huge.rmse) == (pytest.approx(0.5), (pytest.approx(1e200 * 3**-0.5),))
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -429,6 +507,18 @@ def test_resume_gives_the_same_weights(tmp_path, capsys):
     # The cosine depends on the number of epochs, so that 3 + 3 are not 6; the second call went on from the first.
     assert differ == list(whole)
     assert len(json.loads((tmp_path / "parts" / "history.json").read_text(encoding="utf-8"))["loss"]) == 6
+
+
+def test_a_checkpoint_of_another_model_says_what_differs(tmp_path, capsys):
+    path = people(tmp_path / "people.csv")
+    train(capsys, path, "--target", "buys", "--checkpoint")
+    again = ["train", "--data", path, "--target", "buys", "--hidden", 8, "--epochs", 15, "--out", tmp_path, "--resume"]
+    message = refused(capsys, *again, "--f", "perron")
+    assert "ImplicitFunctionInf" in message
+    assert "ImplicitFunctionPerron" in message
+    message = refused(capsys, *again, "--activation", "tanh")
+    assert "… activation='relu'" in message
+    assert "… activation='tanh'" in message
 
 
 def test_a_checkpoint_is_not_replaced_without_resume(tmp_path, capsys):

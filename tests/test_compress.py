@@ -7,7 +7,7 @@ import pytest
 from test_compose import make
 
 import idl_ref
-from idl_ref import Activation, ImplicitFunction, ImplicitFunctionRows, ImplicitModel
+from idl_ref import Activation, ImplicitFunction, ImplicitFunctionRows, ImplicitFunctionTriu, ImplicitModel
 from idl_ref.analysis import deviation, prune, truncate
 from idl_ref.preprocessing import Standardise
 from idl_ref.wellposed import norm_inf
@@ -95,6 +95,29 @@ def test_the_bound_is_attained():
     other = prune(model, 0)
     true = 2 * (1 / (1 - Fraction(3, 4)) - 1)
     assert true <= deviation(model, other, [[1.0]])[0, 0] <= float(true) * (1 + 1e-8)
+
+
+def test_an_offset_of_raw_inputs_belongs_to_the_bound():
+    """Raw inputs that float32 cannot hold: the preprocessing subtracts the mean before it rounds."""
+    model, other = (ImplicitModel(4, 2, 3, kappa=0.5, seed=0) for _ in range(2))
+    for name in "BCD":
+        model.parameters[name][...], other.parameters[name][...] = 1, 0
+    model.preprocessing = other.preprocessing = Standardise(1.7e9, 10.0)
+    for U in (np.full((2, 4), 1.7e9 + 60), np.full((2, 2, 2), 1_700_000_060)):  # a table, and images
+        bound = deviation(model, other, U)
+        assert (np.abs(model(U).astype(float) - other(U)) <= bound).all()
+        assert (bound < 2 * np.abs(model(U))).all()
+        assert (deviation(model, model, U) < 1e-3).all()
+
+
+@pytest.mark.parametrize("method", ["blocks", "substitution"])
+def test_a_truncated_model_is_solved_by_another_method_where_its_own_needs_a_dense_A(method):
+    model = ImplicitModel(2, 3, 4, f=ImplicitFunctionTriu, method=method, seed=0)
+    other = truncate(model, 2)
+    assert other.method == "auto"
+    assert np.isfinite(other(np.ones((2, 2)))).all()
+    with pytest.raises(ValueError, match=f'method "{method}" needs a dense A; got is_low_rank=True'):
+        ImplicitModel(2, 3, 4, is_low_rank=True, rank=2, method=method)
 
 
 def test_any_change_of_the_weights_is_bounded():

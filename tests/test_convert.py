@@ -8,7 +8,8 @@ from test_export import run as run_c
 from test_rescaling import left_alone
 
 import idl_ref
-from idl_ref.analysis import from_sklearn, from_torch, network, rescale
+from idl_ref import ImplicitFunctionInf, ImplicitFunctionMonotone, ImplicitFunctionPerron, ImplicitFunctionRows
+from idl_ref.analysis import from_sklearn, from_torch, network, rescale, sim
 from idl_ref.export import export
 from idl_ref.wellposed import norm_inf
 
@@ -293,3 +294,21 @@ def test_layers_of_pytorch(dtype):
         net = net.to(torch.float64 if dtype == "float64" else torch.float32)
         truth = net(torch.from_numpy(U.astype(model.dtype))).detach().numpy()
         assert relative_error(model(U), truth) <= (BAR if dtype == "float64" else 2e-6)
+
+
+@pytest.mark.parametrize("f", [ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionMonotone])
+def test_an_f_that_would_change_the_net_is_refused(f):
+    """It would be another function, in silence."""
+    estimator = fitted("MLPClassifier", (U[:, 0] > 0).astype(int), sizes=(8, 8))
+    with pytest.raises(ValueError, match=rf"f must leave the weights of the net as they are; got {f.__name__}"):
+        from_sklearn(estimator, f=f)
+    net = from_sklearn(estimator, f=ImplicitFunctionPerron)  # The Perron root of a net is 0.
+    np.testing.assert_array_equal(net(U), from_sklearn(estimator)(U))
+
+
+def test_several_numbers_are_known_as_numbers():
+    """A file of outputs without classes would be taken for that of a classifier."""
+    model = from_sklearn(fitted("MLPRegressor", U[:, :2], sizes=(8, 8)))
+    assert model.columns.targets == ("y0", "y1")
+    data = sim.states(model, U)
+    assert sim.fit(data, 0.9).columns is model.columns

@@ -485,6 +485,18 @@ def test_kappa_is_not_lost_beside_large_entries_on_the_device(dtype, monkeypatch
     np.testing.assert_allclose(pulled, wellposed.project_rows_pullback(A, 0.99, G), rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_always_zero_has_no_gradient_on_the_device(dtype):
+    """With κ = 0, f gives 0 for every A, also for A = 0."""
+    levels, G = (dtype(0), np.finfo(dtype).eps), np.ones((3, 3), dtype)
+    for A in (np.zeros((3, 3), dtype), np.eye(3, dtype=dtype)):
+        d_A, d_G = (cuda_.api.matrix(M, np.dtype(dtype)) for M in (A, G))
+        for pull in (cuda_training.pull_scale, cuda_training.pull_project):
+            assert not pull(d_A, d_G, levels).download().any()
+        for of_f in (cuda_training.scale, cuda_training.project):
+            assert not of_f(d_A, levels).download().any()
+
+
 def test_training_stops_before_a_gradient_that_is_not_finite(monkeypatch):
     if CUDA == "sim":
         monkeypatch.setattr(cuda_algebra, "TILE", 2)

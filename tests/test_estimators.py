@@ -126,6 +126,14 @@ def test_the_model_has_the_dtype_of_the_samples(Estimator, dtype):
     assert quick(Estimator).fit(np.round(100 * data[0]).astype(int), data[1]).model_.dtype == "float64"
 
 
+def test_targets_far_from_zero_need_float64():
+    x = U.astype(np.float32)
+    far = quick(ImplicitRegressor).fit(x, PRICE / np.std(PRICE) + 1.7e9)
+    near = quick(ImplicitRegressor).fit(x, PRICE / np.std(PRICE))
+    assert (far.model_.dtype, near.model_.dtype) == ("float64", "float32")
+    assert far.score(x, PRICE / np.std(PRICE) + 1.7e9) > 0.4
+
+
 def test_several_outputs():
     Y = np.stack([PRICE, 1e-6 * U[:, 2], np.full(len(U), 7.0)], axis=1)
     regressor = quick(ImplicitRegressor, max_iter=60).fit(U, Y)
@@ -136,7 +144,7 @@ def test_several_outputs():
     assert quick(ImplicitRegressor).fit(U, PRICE[:, None]).predict(U).shape == (120, 1)
 
 
-@pytest.mark.parametrize(("factor", "offset"), [(1e-8, 0.0), (1e8, 0.0), (1.0, 1e7)])
+@pytest.mark.parametrize(("factor", "offset"), [(1e-8, 0.0), (1e8, 0.0), (1.0, 1e7), (1.0, 1e12), (1e100, 0.0)])
 def test_the_units_of_the_targets_do_not_matter(factor, offset):
     plain = quick(ImplicitRegressor).fit(U, PRICE)
     other = quick(ImplicitRegressor).fit(U, factor * PRICE + offset)

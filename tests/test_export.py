@@ -354,8 +354,10 @@ def test_numbers_are_exact():
 def test_refusals(tmp_path, to):
     model = make({"f": ImplicitFunction})
     model.parameters["A"][...] = 1
-    with pytest.raises(ValueError, match=r"its iterations can be bounded.*‖A‖∞ = 13\.0000"):
-        export(model, to, tmp_path)
+    for activation in ("relu", ["relu"] * 12 + ["tanh"]):
+        model.settings = replace(model.settings, activation=activation)
+        with pytest.raises(ValueError, match=r"its iterations can be bounded.*‖A‖∞ = 13\.0000"):
+            export(model, to, tmp_path)
     model = make({})
     with pytest.raises(ValueError, match="high end of the range must be a number ≥ 2"):
         export(model, to, tmp_path, (2, 1))

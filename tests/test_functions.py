@@ -11,8 +11,10 @@ from idl_ref import (
     ImplicitFunctionPerron,
     ImplicitFunctionRows,
     ImplicitFunctionTriu,
+    ImplicitModel,
     SolveOptions,
     activations,
+    check_gradients,
     losses,
     solve_adjoint,
     solve_equilibrium,
@@ -98,6 +100,28 @@ def test_straight_through_hands_the_gradient_on():
 def test_kappa_is_checked(kappa, kind):
     with pytest.raises(kind, match="kappa must be a number ≥ 0; got"):
         ImplicitFunctionInf(kappa)
+
+
+@pytest.mark.parametrize("f", [ImplicitFunctionInf, ImplicitFunctionRows])
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("rank", [None, 2])
+def test_what_is_always_zero_has_no_gradient(f, backend, rank):
+    """With κ = 0, f gives 0 for every A, also for A = 0, with which a model begins."""
+    U, targets = np.random.default_rng(0).standard_normal((5, 2)), np.arange(5) % 3
+    more = {"kappa": 0, "dtype": "float64", "is_low_rank": rank is not None, "rank": rank}
+    for raw in (0.0, 0.5):
+        model = ImplicitModel(2, 3, 4, f=f, seed=0, backend=backend, **more)
+        names = "A" if rank is None else "LR"
+        for name in names:
+            model.parameters[name] += raw
+        _, gradients = model.loss_and_gradients(U, targets)
+        assert all(not gradients[name].any() for name in names)
+        assert check_gradients(model, U, targets).passed
+
+
+def test_the_perron_root_is_not_scaled_to_zero():
+    with pytest.raises(ValueError, match=r"kappa must be > 0 for ImplicitFunctionPerron; got 0"):
+        ImplicitFunctionPerron(0)
 
 
 def test_only_rows_are_written_back():

@@ -510,6 +510,11 @@ def test_a_wrong_part_is_refused():
     rnn.cell.preprocessing = idl_ref.preprocessing.Standardise(0.0, 1.0)
     with pytest.raises(ValueError, match="cell must have no preprocessing"):
         rnn(U)
+    rnn.cell.preprocessing = None
+    rnn.cell = idl_ref.analysis.prune(rnn.cell, 0.5, sparse=True)
+    for call in (rnn, lambda U: rnn.save("not-written.npz"), lambda U: rnn.vjp(U)):
+        with pytest.raises(ValueError, match="the cell of an ImplicitRNN has a dense A; got a sparse one"):
+            call(U)
     rnn = make()
     rnn.W = rnn.W[:, :2]
     with pytest.raises(ValueError, match="parameter W must be"):

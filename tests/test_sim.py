@@ -391,3 +391,10 @@ def test_the_student_is_as_good_as_the_teacher(digits):
     assert in_the_ball(sparse, 0.99)
     assert np.count_nonzero(sparse.parameters["A"]) < 0.3 * 36**2
     assert (sparse(x_test).argmax(axis=1) == y_test).mean() >= 0.93
+
+
+def test_the_objective_of_a_sparse_model_is_that_of_the_dense_one():
+    teacher = ImplicitModel(3, 2, 8, dtype="float64", seed=0)
+    data = sim.states(teacher, np.random.default_rng(0).standard_normal((20, 3)))
+    sparse, dense = (idl_ref.analysis.prune(teacher, 0.5, sparse=sparse) for sparse in (True, False))
+    assert sim.objective(sparse, data, 0.1) == sim.objective(dense, data, 0.1) > 0.01

@@ -131,7 +131,8 @@ def truncate(model: ImplicitModel, rank: int) -> ImplicitModel:
     L, R = P[:, :rank] * root, Qt[:rank].T * root
     norm = fac.norm_inf((L @ R.T,))
     L *= min(1.0, fac.norm_inf((A,)) / norm) if norm else 1.0
-    settings = dense(model.settings, is_low_rank=True, rank=rank)
+    method = "auto" if model.method in ("blocks", "substitution") else model.method  # These need a dense A.
+    settings = dense(model.settings, is_low_rank=True, rank=rank, method=method)
     return _changed(model, settings, {"L": L, "R": R}, "keep more singular values: pass a larger rank")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from idl_ref.analysis import torch_layers
 from idl_ref.analysis.networks import network
 from idl_ref.choices import ActivationName
+from idl_ref.columns import Columns
 from idl_ref.model import ImplicitModel
 from idl_ref.preprocessing import Standardise
 
@@ -81,6 +82,9 @@ def from_sklearn(estimator: Any, **settings: Any) -> ImplicitModel:
         layers, classes = _two_classes(layers, classes)
     model = network(layers, SKLEARN[mlp.activation], **settings)
     model.preprocessing, model.classes = preprocessing, classes
+    if classes is None and model.output_dim > 1:  # The file then tells that the outputs are numbers.
+        names = getattr(mlp, "feature_names_in_", [f"x{i}" for i in range(model.input_dim)])
+        model.columns = Columns.of_numbers(map(str, names), model.output_dim)
     return model
 
 

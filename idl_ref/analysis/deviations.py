@@ -71,7 +71,8 @@ def deviation(model: ImplicitModel, other: ImplicitModel, U: Any) -> np.ndarray:
         )
     equations, forward = System.of(model), other.forward_pass(U)
     X, Y = forward.solution.X.astype(np.float64), forward.Y.astype(np.float64)
-    raw = np.asarray(U, model.dtype).astype(np.float64)
+    raw = np.asarray(U, model.dtype if model.preprocessing is None else np.float64)
+    raw = raw.reshape(len(raw), model.input_dim).astype(np.float64)  # A preprocessing takes images, too.
     with np.errstate(invalid="ignore", over="ignore"):
         inputs = equations.inputs(raw, raw)
         E = Resolvent(equations)(_farthest(equations.image(*equations.arguments((X, X), inputs)), X))

@@ -13,6 +13,7 @@ import numpy as np
 from idl_ref import checks, systems
 from idl_ref.activation_names import AnyActivation, joint
 from idl_ref.composition import assembled, check_models, dense, named, system, without_preprocessing
+from idl_ref.factors import norm_inf
 from idl_ref.functions import ImplicitFunctionTriu
 from idl_ref.model import ImplicitModel
 from idl_ref.settings import Settings
@@ -80,7 +81,18 @@ def network(layers: Iterable[tuple[Any, Any]], activation: AnyActivation = "relu
     n, (q, p) = len(found.A), found.D.shape
     arguments: dict[str, Any] = {"f": ImplicitFunctionTriu, "dtype": dtype} | settings
     whole = Settings(p - 1, q, n, bias=True, activation=_of_states(activation, each[:-1]), **arguments)
-    return assembled(ImplicitModel, whole, found)
+    return _unchanged(assembled(ImplicitModel, whole, found))
+
+
+def _unchanged(model: ImplicitModel) -> ImplicitModel:
+    """Return a model whose f leaves its weights as they are; ValueError is raised for another f."""
+    raw, (used,) = model.parameters["A"], model.effective_weights().factors
+    if not np.array_equal(raw, used):
+        raise ValueError(
+            f"f must leave the weights of the net as they are; got {model.f.__name__}, which would change A, where "
+            f"‖A‖∞ = {norm_inf((raw,)):.3g}: leave f out, and use rescale, so that the norm becomes small."
+        )
+    return model
 
 
 def residual(*models: ImplicitModel) -> ImplicitModel:

@@ -110,8 +110,6 @@ class ImplicitRNN(Unrolled):
     @classmethod
     def from_parameters(cls, settings: Settings, parameters: Mapping[str, np.ndarray]) -> ImplicitRNN:
         """Return an RNN with the settings of its cell, whose parameters are the given arrays themselves, not copies."""
-        if settings.pattern is not None:
-            raise ValueError("the cell of an ImplicitRNN has a dense A; got a sparse one: use prune(model, 1) as cell.")
         rnn = cls.__new__(cls)
         cell = dict(parameters)
         rnn.W, rnn.w = cell.pop("W"), cell.pop("w")

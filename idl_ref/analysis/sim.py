@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from idl_ref import checks
+from idl_ref import checks, systems
 from idl_ref.analysis import regression
 from idl_ref.analysis.teachers import States, states
 from idl_ref.functions import ImplicitFunctionRows
@@ -146,7 +146,7 @@ def objective(model: ImplicitModel, states: States, penalty: float = 0.0, penalt
         if found != expected:
             raise ValueError(f"model must have the {expected} {what} of the states; got {found}: use the same teacher.")
     W = model.effective_weights()
-    A = np.linalg.multi_dot([*W.factors, np.eye(model.hidden_dim)]).astype(np.float64)
+    A = systems.of(W).A
     B, U = W.B.astype(np.float64), states.U.astype(np.float64)
     residual = A @ states.X + B[:, : len(U)] @ U - states.Z + (B[:, len(U) :] if model.bias else 0)
     sizes = penalty * np.abs(A).sum() + penalty_B * np.abs(B[:, : len(U)]).sum()
@@ -201,5 +201,5 @@ def _with_readout(settings: Settings, weights: dict[str, np.ndarray], data: Stat
     for name, W in zip("CD", np.split(CD, [len(X)], axis=1), strict=True):
         if name in zeros:
             model.parameters[name] = W.astype(settings.dtype)
-    model.preprocessing, model.classes = data.preprocessing, data.classes
+    model.preprocessing, model.classes, model.columns = data.preprocessing, data.classes, data.columns
     return model

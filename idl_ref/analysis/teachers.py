@@ -11,6 +11,7 @@ from idl_ref import activation_names, activations, checks
 from idl_ref import factors as fac
 from idl_ref.activations import Activation
 from idl_ref.choices import ActivationName
+from idl_ref.columns import Columns
 from idl_ref.model import ImplicitModel
 from idl_ref.preprocessing import Standardise
 
@@ -34,6 +35,8 @@ class States(NamedTuple):
         The first layer of the teacher.
     classes : (q,) array or None
         The labels that the outputs stand for.
+    columns : Columns or None
+        The columns of the table that the teacher was trained on.
     """
 
     U: np.ndarray
@@ -43,6 +46,7 @@ class States(NamedTuple):
     activation: ActivationName | Activation
     preprocessing: Standardise | None = None
     classes: np.ndarray | None = None
+    columns: Columns | None = None
 
 
 def states(teacher: ImplicitModel | Network, U: Any, activation: ActivationName | Activation | None = None) -> States:
@@ -101,6 +105,7 @@ def states(teacher: ImplicitModel | Network, U: Any, activation: ActivationName 
         teacher.activation,
         teacher.preprocessing,
         teacher.classes,
+        teacher.columns,
     )
 
 

@@ -72,6 +72,8 @@ class Unrolled:
                 "cell must have no preprocessing, because h_t is an input of the cell too; got "
                 f"{self.cell.preprocessing}: set rnn.cell.preprocessing = None, and standardise U before."
             )
+        if self.settings.pattern is not None:
+            raise ValueError("the cell of an ImplicitRNN has a dense A; got a sparse one: use prune(model, 1) as cell.")
         for name, W, shape in (("W", self.W, (self.output_dim, self.hidden_dim)), ("w", self.w, (self.output_dim,))):
             if not isinstance(W, np.ndarray) or W.shape != shape or W.dtype != self.dtype:
                 raise ValueError(

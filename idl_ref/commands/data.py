@@ -12,9 +12,9 @@ import numpy as np
 
 from idl_ref import checks, classes, datasets, npz, tables
 from idl_ref.columns import Columns, Table, Words
+from idl_ref.preprocessing import needs_float64
 
 FEW = 20  # A target of at most so many different whole numbers is a class.
-WIDE = 1 << 12  # Numbers so many times larger than their standard deviation are kept in float64.
 
 
 class Data(NamedTuple):
@@ -220,14 +220,10 @@ def _test_table(
 
 
 def _dtype(table: Table, columns: Columns) -> Any:
-    """Return float32 for the inputs, or float64 if a column is so far from 0 that float32 would lose its digits."""
-    for name, kind in columns.kinds.items():
-        if kind == "number" and not isinstance(table.columns[name], Words):
-            values = table.columns[name]
-            with np.errstate(over="ignore", invalid="ignore"):
-                if not np.nanmax(np.abs(values)) <= WIDE * np.nanstd(values) and np.nanstd(values) > 0:
-                    return np.float64
-    return np.float32
+    """Return float32 for the inputs, or float64 if a column of numbers needs it."""
+    numbers = (table.columns[name] for name, kind in columns.kinds.items() if kind == "number")
+    wide = any(not isinstance(column, Words) and needs_float64(column) for column in numbers)
+    return np.float64 if wide else np.float32
 
 
 def _reordered(X: np.ndarray, order: np.ndarray) -> np.ndarray:

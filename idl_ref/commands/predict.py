@@ -19,6 +19,7 @@ from idl_ref.predictor import Prediction
 from idl_ref.solution import Status
 
 SHOWN = 40  # So many answers are printed.
+OWN = "sample", "error_bound", "status"  # the names of columns of the table that are no answers
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         "predicted numbers, a bound of the error of the outputs, and a status; a sample that failed has no answer"
     )
     add("--out", type=Path, metavar="FILE.csv | DIR", help=table)
+    task = (
+        "what the outputs are: those of classes, or numbers; auto takes them for those of classes where the model has "
+        "classes, or several outputs and no columns"
+    )
+    add("--task", choices=["auto", "classify", "regress"], default="auto", help=task)
     folder.add(parser)
     parser.set_defaults(run=run)
 
@@ -46,12 +52,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     if folder.asked(options):
+        if options.task != "auto":
+            raise ValueError(
+                f"--task is for tables of answers; got {options.task} with --workers or --dask, which write outputs as "
+                "they are: leave it out."
+            )
         return folder.run(options)
     model = load(options.model)
     source = rows.source(model, options.data)
     if options.out is not None:
         files.probe(options.out)
-    predictor, answers = model.freeze(), _Answers(model, source.target)
+    predictor, answers = model.freeze(), _Answers(model, source.target, _classifies(model, options.task))
     with nullcontext() if options.out is None else files.replacing(options.out, "w") as stream:
         table = None if stream is None else csv.writer(stream, lineterminator="\n")
         if table is not None:
@@ -62,6 +73,23 @@ def run(options: argparse.Namespace) -> int:
                     table.writerow(row)
     answers.print(options.out)
     return 1 if answers.failed else 0
+
+
+def _classifies(model: ImplicitModel, task: str) -> bool:
+    """Return whether the outputs are those of classes; where the model does not tell, this is said."""
+    if task != "auto":
+        if task == "classify" and model.output_dim == 1:
+            raise ValueError("--task classify needs a model with two outputs or more, one per class; got one output.")
+        if task == "regress" and model.classes is not None:
+            raise ValueError("--task regress needs a model of numbers; got one with classes: leave --task out.")
+        return task == "classify"
+    if model.classes is None and model.columns is None and model.output_dim > 1:
+        print(
+            f"the model does not tell what its {model.output_dim} outputs are; they are taken for those of the classes "
+            f"0 … {model.output_dim - 1}: --task regress gives the numbers"
+        )
+        return True
+    return model.classes is not None
 
 
 class _Failure(NamedTuple):
@@ -75,10 +103,9 @@ class _Failure(NamedTuple):
 class _Answers:
     """The answers to all samples, a portion at a time: rows of a table, and what is printed at the end."""
 
-    def __init__(self, model: ImplicitModel, target: str) -> None:
-        self.target = target
+    def __init__(self, model: ImplicitModel, target: str, classifies: bool) -> None:
+        self.target, self.classifies = target, classifies
         columns = model.columns
-        self.classifies = model.output_dim > 1 and (model.classes is not None or columns is None)
         self.labels = np.arange(model.output_dim) if model.classes is None else model.classes
         self.targets = list(columns.targets) if columns is not None and len(columns.targets) == model.output_dim else []
         self.targets = self.targets or [f"y{i}" for i in range(model.output_dim)]
@@ -90,7 +117,8 @@ class _Answers:
     def head(self) -> list[str]:
         """Return the names of the columns of the table."""
         classified = ["label", *(f"p_{label}" for label in self.labels.tolist())]
-        return ["sample", *(classified if self.classifies else self.targets), "error_bound", "status"]
+        numbers = [f"predicted {name}" if name in OWN else name for name in self.targets]
+        return ["sample", *(classified if self.classifies else numbers), "error_bound", "status"]
 
     def of(self, part: Rows, found: Prediction) -> list[list[str]]:
         """Return the rows of the table for some samples, and count what is in them."""
@@ -132,7 +160,8 @@ class _Answers:
     def _judge(self, truth: Any, Y: np.ndarray, known: np.ndarray) -> None:
         """Compare answers with targets; a sample without a target is not counted."""
         if not self.classifies:
-            T = np.asarray(truth, np.float64).reshape(len(Y), math.prod(np.shape(truth)[1:]))
+            numbers: Any = checks.real_array(self.target, truth, np.dtype(np.float64))
+            T = numbers.reshape(len(Y), math.prod(numbers.shape[1:]))
             there = np.isfinite(T).all(axis=1)
             if T.shape == Y.shape:
                 self.truth.append((T[there], Y[there].astype(np.float64), known[there]))

@@ -69,7 +69,7 @@ def source(model: ImplicitModel, path: Path | None) -> Source:
         return Source(path, None, False, "y_test", x, digits)
     if tables.is_table(path):
         words = model.classes is not None and model.classes.dtype.kind == "U"
-        return Source(path, model.columns or _columns_of(path, model.input_dim), words)
+        return Source(path, _columns_for(model, path), words)
     if path.suffix == ".npy":
         x, y = npz.single(path), None
         names = "X", "y"
@@ -86,6 +86,14 @@ def source(model: ImplicitModel, path: Path | None) -> Source:
     x = checks.real_array(names[0], x)
     x = x.reshape(len(x), math.prod(x.shape[1:]))
     return Source(path, None, False, names[1], checks.samples(names[0], x, "p", model.input_dim, x.dtype), y)
+
+
+def _columns_for(model: ImplicitModel, path: Path) -> Columns:
+    """Return the columns of the model, or those of the table where the model has none, or only counted them."""
+    known = model.columns
+    if known is None or (known.are_counted and not set(known.names) & set(tables.names(path))):
+        return _columns_of(path, model.input_dim)
+    return known
 
 
 def _columns_of(path: Path, p: int) -> Columns:

@@ -10,6 +10,7 @@ from idl_ref import labels
 from idl_ref.commands.data import Data
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import Optimizer
+from idl_ref.targets import root_mean_square
 from idl_ref.train import History
 from idl_ref.training import evaluation
 
@@ -21,7 +22,7 @@ class Quality(NamedTuple):
 
     m: int
     failed: int  # samples without an answer
-    loss: float
+    loss: float  # for numbers, the mean square of the errors in units of the standard deviation of each target
     accuracy: float | None = None  # for classes; samples that failed count as wrong
     R2: float | None = None  # for numbers, the mean over the targets, of the samples that have an answer
     rmse: tuple[float, ...] = ()  # the root mean square error of each target, in its units
@@ -58,11 +59,11 @@ def of_numbers(T: np.ndarray, Y: np.ndarray, known: np.ndarray) -> Quality:
     if failed == len(T):
         return Quality(len(T), failed, np.nan, None, np.nan, (np.nan,) * T.shape[1])
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        squares = np.square(T[known] - Y[known]).mean(axis=0)
-        spread = np.square(T[known] - T[known].mean(axis=0)).mean(axis=0)
-        R2 = np.where(spread > 0, 1 - squares / spread, np.where(squares > 0, -np.inf, 1.0))
-    rmse = tuple(np.sqrt(squares).tolist())
-    return Quality(len(T), failed, float(squares.mean()), None, float(R2.mean()), rmse)
+        rmse = root_mean_square(T[known] - Y[known])
+        spread = root_mean_square(T[known] - T[known].mean(axis=0))
+        R2 = np.where(spread > 0, 1 - np.square(rmse / spread), np.where(rmse > 0, -np.inf, 1.0))
+        loss = np.square(rmse / np.where(spread > 0, spread, 1.0)).mean()
+    return Quality(len(T), failed, float(loss), None, float(R2.mean()), tuple(rmse.tolist()))
 
 
 def table(

@@ -15,6 +15,7 @@ import numpy as np
 from idl_ref import activations, checks, classes, files, report, targets
 from idl_ref.backends import resolve
 from idl_ref.choices import BACKENDS
+from idl_ref.columns import Columns
 from idl_ref.commands import data, first_step, launched, summary
 from idl_ref.commands.data import Data
 from idl_ref.commands.stopping import Stopping
@@ -22,7 +23,7 @@ from idl_ref.commands.summary import Quality
 from idl_ref.functions import FUNCTIONS
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import SGD, Adam, Optimizer
-from idl_ref.preprocessing import Standardise
+from idl_ref.preprocessing import Standardise, fits_float32
 from idl_ref.train import History, fit
 from idl_ref.training.interrupts import Terminated
 from idl_ref.training.loop import DIVERGED
@@ -31,6 +32,7 @@ from idl_ref.training.ranks import Ranks
 STANDARDISE = {"auto": None, "features": True, "all": False}  # The argument per_feature of Standardise.fit.
 PATIENCE = 10  # The number of epochs that --early-stopping stands for.
 VALIDATION = 0.1  # The share of the training samples by which --early-stopping judges.
+NAMED = 10_000  # For at most so many inputs from arrays, the file has names; see `Columns.of_numbers`.
 STEPS, EPOCHS, MOST_EPOCHS = 900, 20, 300  # What --epochs auto stands for.
 
 Pair = tuple[np.ndarray, np.ndarray]  # samples and their targets
@@ -155,6 +157,7 @@ def _model(options: argparse.Namespace, found: Data) -> ImplicitModel:
     if options.data is None and per_feature is None:
         per_feature = False  # The rows of the digits are images, whose pixels have one common scale.
     preprocessing = Standardise.fit(found.x_train, per_feature)
+    wide = not fits_float32(preprocessing) or (not found.classifies and targets.need_float64(found.y_train))
     p = math.prod(found.x_train.shape[1:])
     model = ImplicitModel(
         input_dim=p,
@@ -165,12 +168,15 @@ def _model(options: argparse.Namespace, found: Data) -> ImplicitModel:
         is_low_rank=options.rank is not None,
         rank=options.rank,
         activation=options.activation,
+        dtype="float64" if wide else "float32",
         seed=options.seed,
         backend=options.backend,
     )
     model.preprocessing, model.classes, model.columns = preprocessing, names, found.columns
     if not found.classifies:
         targets.start(model, found.y_train)
+        if q > 1 and found.columns is None and p <= NAMED:  # Otherwise predict would have to be told by --task.
+            model.columns = Columns.of_numbers((f"x{i}" for i in range(p)), q)
     return model
 
 

@@ -139,7 +139,7 @@ class Implicit(conventions.BaseEstimator):
 
     def _begin(self, data: Data, outputs: int, seed: int) -> None:
         """Make a new model, or check that one which is to be trained further fits the samples and the parameters."""
-        settings = self._settings(data.U, outputs)
+        settings = self._settings(data, outputs)
         if not hasattr(self, "model_"):
             weights = settings.initial_parameters(np.random.default_rng(seed))
             first = Standardise.fit(data.U, True, data.weights)
@@ -156,10 +156,14 @@ class Implicit(conventions.BaseEstimator):
         same = {name: getattr(settings, name) for name in ("f", "kappa", "activation", "backend")}
         self.model_.settings = replace(old, **same)
 
-    def _settings(self, U: np.ndarray, outputs: int) -> Settings:
-        """Return the settings of a model for samples U (m, p), whose dtype it gets."""
+    def _dtype(self, data: Data) -> Any:
+        """Return the dtype of a model for these samples."""
+        return data.U.dtype
+
+    def _settings(self, data: Data, outputs: int) -> Settings:
+        """Return the settings of a model for these samples."""
         return Settings(
-            U.shape[1],
+            data.U.shape[1],
             outputs,
             checks.integer("hidden_dim", self.hidden_dim, 1),
             self.f,
@@ -168,7 +172,7 @@ class Implicit(conventions.BaseEstimator):
             is_low_rank=self.rank is not None,
             rank=self.rank,
             activation=self.activation,
-            dtype=U.dtype,
+            dtype=self._dtype(data),
             backend=self.backend,
         )
 

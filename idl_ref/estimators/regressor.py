@@ -82,7 +82,8 @@ class ImplicitRegressor(conventions.MultiOutputMixin, conventions.RegressorMixin
     Notes
     -----
     The features are standardised, with sample weights, by the first layer of the model, so that no scaler is needed.
-    The dtype of the model is that of X, if it is float32 or float64, and float64 otherwise.
+    The dtype of the model is that of X, if it is float32 or float64, and float64 otherwise; also where the differences
+    between the targets are so small beside their mean that float32 would lose them.
     The targets are trained as (y − mean)/scale, and both numbers are folded into C and D afterwards.
     Source: El Ghaoui et al., Implicit Deep Learning, SIAM J. Math. Data Sci. 3 (2021).
 
@@ -128,6 +129,10 @@ class ImplicitRegressor(conventions.MultiOutputMixin, conventions.RegressorMixin
         self._flat = T.ndim == 1
         return with_weight(U, T.reshape(len(T), -1).astype(np.float64), weighted(sample_weight, len(U)))
 
+    def _dtype(self, data: Data) -> Any:
+        """Return the dtype of the samples, or float64 for targets whose differences float32 loses beside their mean."""
+        return np.dtype(np.float64) if targets.need_float64(data.y) else data.U.dtype
+
     def _prepare(self, data: Data) -> None:
         self.model_.columns = self._columns(data.y.shape[1])
         self._units = targets.scale(data.y, data.weights), targets.mean(data.y, data.weights)
@@ -141,11 +146,8 @@ class ImplicitRegressor(conventions.MultiOutputMixin, conventions.RegressorMixin
         known = getattr(self, "feature_names_in_", None)
         if known is None and q == 1:
             return None
-        names = tuple(f"x{i}" for i in range(self.n_features_in_)) if known is None else tuple(map(str, known))
-        targets = ("y",) if q == 1 else tuple(f"y{i}" for i in range(q))
-        if set(names) & set(targets):
-            targets = tuple(f"predicted {name}" for name in targets)
-        return Columns(names, (None,) * len(names), (None,) * len(names), targets)
+        names = (f"x{i}" for i in range(self.n_features_in_)) if known is None else map(str, known)
+        return Columns.of_numbers(names, q)
 
     def _trained(self, data: Data, validation: Data | None = None, **how: Any) -> History:
         scale, mean = self._units

@@ -252,7 +252,7 @@ def make(model: ImplicitModel, to: str, bounds: Any = None) -> Plan:
         factors, B, P["C"], D, b, d, _ascii(activation), kinds, lipschitz, s.tol, model.preprocessing, model.classes,
         box, triangle, 0, np.zeros(len(B)), 0.0, 0.0, 0.0,
     )  # fmt: skip
-    return _completed(made, to)
+    return _completed(made, to, phi)
 
 
 class Sums(NamedTuple):
@@ -277,7 +277,7 @@ class Sums(NamedTuple):
         return cls(k * eps / 2 / (1 - k * eps / 2), (sum(lengths) + 3) * tiny)
 
 
-def _completed(plan: Plan, to: str) -> Plan:
+def _completed(plan: Plan, to: str, phi: activations.Activation) -> Plan:
     """The plan with its number of iterations, LIMIT and error bound, in the order of the proof above."""
     factors, formula, dtype = plan.factors, plan.formula, plan.dtype
     (eps, tiny), cap = limits(dtype), (1 + ULPS * limits(dtype)[0] / 2) * formula.largest
@@ -294,7 +294,7 @@ def _completed(plan: Plan, to: str) -> Plan:
     iterations, left = M.first_below(np.maximum(f, small), tolerance / 4, MOST_ITERATIONS)
     ones = M.resolvent(np.ones_like(f))
     if iterations > MOST_ITERATIONS or not np.isfinite(ones).all():
-        raise ValueError(_too_many(iterations, factors, activations.get(plan.activation)))
+        raise ValueError(_too_many(iterations, factors, phi))
     X = np.minimum(M.resolvent(f), cap)
     P = M(X) + grown * plan.lipschitz * Z
     rho = sums.gamma * P + ULPS * eps / 2 * np.minimum(P + formula.at_zero, cap) + least

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from idl_ref.targets import root_mean_square
+
 
 class Confusion(NamedTuple):
     """How often each class was taken for which.
@@ -102,11 +104,11 @@ def errors(truth: np.ndarray, predicted: np.ndarray) -> Errors:
     m = len(truth)
     with np.errstate(over="ignore", invalid="ignore"):  # Differences of huge numbers are inf, and so are their means.
         residual = truth - predicted
-        square = float((residual**2).sum())
-        spread = float(((truth - truth.mean()) ** 2).sum()) if m else 0.0
+        rmse = float(root_mean_square(residual)) if m else float("nan")
+        spread = float(root_mean_square(truth - truth.mean())) if m else 0.0
         mae = _ratio(np.abs(residual).sum(), m)
-    r2 = 1 - square / spread if spread > 0 else float("nan")
-    return Errors(predicted, residual, _ratio(square, m) ** 0.5, mae, r2)
+        r2 = 1 - float(np.square(rmse / spread)) if spread > 0 else float("nan")
+    return Errors(predicted, residual, rmse, mae, r2)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,11 +87,22 @@ class Checkpoint(NamedTuple):
         """Refuse the checkpoint of another training, and say what differs."""
         for name, value in fingerprint.items():
             if self.fingerprint.get(name) != value:
+                what = "checksum of the data" if name == "data" else name
+                there, here = _apart(self.fingerprint.get(name), value)
                 raise ValueError(
-                    f"checkpoint must belong to the training that resumes; the {name} of {checks.printable(path)} is "
-                    f"{checks.shown(self.fingerprint.get(name))}, and that of this call is {checks.shown(value)}: "
-                    "choose another path, or delete the file."
+                    f"checkpoint must belong to the training that resumes; the {what} of {checks.printable(path)} is "
+                    f"{there}, and that of this call is {here}: choose another path, or delete the file."
                 )
+
+
+def _apart(one: Any, other: Any) -> tuple[str, str]:
+    """Return two values as a message shows them; of texts with many parts, from the first part that differs."""
+    if isinstance(one, str) and isinstance(other, str):
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+        start = one.rfind(", ", 0, same) + 2 if ", " in one[:same] else 0
+        one, other = ("… " * (start > 0) + text[start:] for text in (one, other))
+        return checks.printable(one)[:120], checks.printable(other)[:120]
+    return checks.shown(one), checks.shown(other)
 
 
 def _layout(header: dict[str, Any]) -> tuple[io.Layout, dict[str, np.dtype]]:

@@ -98,11 +98,13 @@ def collect(values, result):
 
 @device
 def shrink(norm, levels, like):
-    """Return the factor κ/ν, or 1 if the norm ν ≤ κ; levels: κ, eps.
+    """Return the factor κ/ν, or 1 if the norm ν ≤ κ; 0 if κ = 0. levels: κ, eps.
 
     κ/ν is reduced by a few roundings, so that the norm of the scaled matrix cannot exceed κ.
     """
-    one, four = like.dtype.type(1), like.dtype.type(4)
+    zero, one, four = like.dtype.type(0), like.dtype.type(1), like.dtype.type(4)
+    if levels[0] == zero:
+        return zero
     return levels[0] / norm * (one - four * levels[1]) if norm > levels[0] else one
 
 
@@ -216,7 +218,9 @@ def pull_project(F, G, levels, result):
         for k in range(F.shape[1]):
             at = offset(F, i, k)
             value = G.array[at]
-            if top >= zero:
+            if levels[0] == zero:
+                value = zero  # The projection is 0 for every F.
+            elif top >= zero:
                 sign = along if F.array[at] > zero else -along
                 value = value - sign if abs(F.array[at]) - top > theta else zero
             result[at] = value

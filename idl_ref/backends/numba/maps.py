@@ -140,7 +140,9 @@ def pullback(kind, factor, shape, gradient, kappa, eps, out):
         nu, row = norm(factor, shape)
         if nu == math.inf:
             return False
-        if nu > kappa:
+        if kappa == 0:
+            scale = 0.0  # f(F) is 0 for every F.
+        elif nu > kappa:
             scale = kappa / nu * (1 - 4 * eps)
             for i in range(rows):
                 along += row_product(F, i * down, right, G, i * g_down, g_right, columns)

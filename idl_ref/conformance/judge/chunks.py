@@ -48,6 +48,14 @@ def _fewer_samples(kept: Callable[[int], int]) -> dict[str, Change]:
     return _samples(lambda m: slice(kept(m)))
 
 
+def _fewer_for(name: str) -> Callable[[Callable[[int], int]], dict[str, Change]]:
+    """One gradient summed over fewer samples."""
+    return lambda kept: {name: _fewer_samples(kept)[name]}
+
+
+GRADIENTS = {"∂A": "dF", "∂B": "dB", "∂C": "dC", "∂D": "dD"}
+
+
 def _rank(case: Case) -> int:
     """r, or 0 for a dense A."""
     return case.problem.factors[0].shape[1] if case.problem.A is None else 0
@@ -80,6 +88,7 @@ _AXES: tuple[tuple[str, str, Callable[[Case], int], Callable[[Callable[[int], in
      lambda kept: {"F": lambda s: (_cut(s.right("F")[0], kept(s.right("F")[0].shape[1]), 1), s.right("F")[1]),
                    "dF": lambda s: fac.gradients(s.right("F"), s.Xb, s.V)}),
     ("samples", "the gradients of the weights", lambda c: c.problem.sizes[3], _fewer_samples),
+    *(("samples", text, lambda c: c.problem.sizes[3], _fewer_for(name)) for text, name in GRADIENTS.items()),
     ("samples", "X", lambda c: c.problem.sizes[3],
      lambda kept: dict.fromkeys(("Xf", "Xb"), lambda s: _cut(s.X, kept(s.X.shape[1]), 1))),
 )  # fmt: skip
@@ -120,6 +129,11 @@ def orders() -> Iterator[Transformation]:
         yield Transformation(
             f"gradients of the weights from the last chunk of {c} samples alone: each chunk overwrites the sum",
             _samples(lambda m, c=c: slice((m - 1) // c * c, None)), many)  # fmt: skip
+        for text, name in GRADIENTS.items():
+            last = _samples(lambda m, c=c: slice((m - 1) // c * c, None))[name]
+            yield Transformation(
+                f"{text} from the last chunk of {c} samples alone: each chunk overwrites the sum", {name: last}, many
+            )
     for bits in (8, 15, 16):
         yield Transformation(f"entries of X beyond the {2**bits:,}th lost, as with indices of {bits + bits % 2} bits",
                              dict.fromkeys(("Xf", "Xb"), lambda s, k=2**bits: _flat(s.X, k)),

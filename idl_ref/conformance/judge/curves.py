@@ -26,7 +26,8 @@ def _rational(P: np.ndarray) -> np.ndarray:
 
 _VARIANTS: dict[str, list[tuple[str, Any]]] = {
     "leaky_relu": [(f"leaky_relu with slope {a:g} in place of 0.01", _relu_like(a))
-                   for a in (0.1, 0.2, 0.3, 0.05, 0.001)],
+                   for a in (0.1, 0.2, 0.3, 0.05, 0.001)]
+    + [("leaky_relu with its slope 0.01 rounded to float32", _relu_like(float(np.float32(0.01))))],
     "elu": [(f"elu with α = {a:g} in place of 1", (lambda P, a=a: np.where(P > 0, P, a * np.expm1(np.minimum(P, 0))),
              lambda P, a=a: np.where(P > 0, 1, a * np.exp(np.minimum(P, 0)))))
             for a in (0.1, 0.5, 0.9, 1.1, 2.0, 1.6732632423543772)],
@@ -64,8 +65,10 @@ _SLOPES: dict[str, list[tuple[str, Callable[[Steps], np.ndarray]]]] = {
                  ("φ′ of softplus computed as sigmoid(φ(p))", lambda s: 1 / (1 + np.exp(-s.X)))],
     "relu": [(f"φ′ of relu as a step at {c:g}", lambda s, c=c: 1.0 * (c < s.P)) for c in (1e-12, 1e-8, 1e-6, 1e-4, 1)],
     "elu": [("φ′ of elu computed as φ", lambda s: np.where(s.P > 0, 1, s.X)),
+            ("φ′ of elu computed as p + 1", lambda s: np.where(s.P > 0, 1, s.P + 1)),
             ("φ′ of elu equal to exp(p) everywhere", lambda s: np.exp(s.P))],
     "softsign": [("φ′ of softsign computed as 1/(1 + |p|)", lambda s: 1 / (1 + np.abs(s.P))),
+                 ("φ′ of softsign computed as (1 − |p|)²", lambda s: (1 - np.abs(s.P)) ** 2),
                  ("φ′ of softsign computed as 1/(1 + p)²", lambda s: 1 / (1 + s.P) ** 2),
                  ("φ′ of softsign computed as 1/(1 + p²)", lambda s: 1 / (1 + s.P**2))],
 }  # fmt: skip
@@ -77,7 +80,8 @@ def functions_of_activation() -> Iterator[Transformation]:
     for name in activations.TABLE:
         fits, slope = having(activation=name), activations.get(name).slope
         pairs = [(f"{other} in place of {name}", (activations.get(other).phi, activations.get(other).slope))
-                 for other in activations.TABLE if other != name] + _VARIANTS.get(name, []) + _scaled(name)  # fmt: skip
+                 for other in activations.TABLE if other != name]  # fmt: skip
+        pairs += [*_VARIANTS.get(name, []), *_scaled(name), *_composed(name)]
         for sentence, pair in pairs:
             if sentence.endswith("overflows"):
                 yield T(sentence, {"phi": lambda s, pair=pair: (_narrow(pair[0], s.problem.dtype), pair[1])}, fits)
@@ -88,6 +92,9 @@ def functions_of_activation() -> Iterator[Transformation]:
         yield T(f"φ′ of {name} equal to 1 everywhere", {"S": lambda s: np.ones_like(s.P)}, fits)
         for sentence, S in _SLOPES.get(name, []):
             yield T(sentence, {"S": S}, fits)
+        for text, c in {"exp(p)": 1, "exp(−p)": -1, "exp(2 p)": 2, "exp(−2 p)": -2}.items() if name in _BY_EXP else ():
+            trap = lambda s, c=c: np.where(_overflows(c * s.P, s.problem.dtype), np.nan, s.right("S"))  # noqa: E731
+            yield T(f"φ′ of {name} not a number where {text} overflows", {"S": trap}, fits)
         yield T(
             f"{name} computed in float32",
             {"phi": lambda s: (lambda P: _single(s.activation.phi, P), s.activation.slope)},
@@ -109,6 +116,32 @@ def _scaled(name: str) -> list[tuple[str, Any]]:
     of = activations.get(name)
     return [(f"{name} with {word} its argument", (lambda P, c=c: of.phi(c * P), lambda P, c=c: c * of.slope(c * P)))
             for word, c in (("half", 0.5), ("twice", 2.0)) if name != "identity"]  # fmt: skip
+
+
+def _composed(name: str) -> list[tuple[str, Any]]:
+    """Another φ, or this one once more, applied to the result of φ, as where one case of a switch falls through."""
+    of = activations.get(name)
+
+    def after(other: activations.Activation) -> Any:
+        return (
+            lambda P: other.phi(of.phi(P)),
+            lambda P: other.slope(of.phi(P)) * of.slope(P),
+        )
+
+    return [
+        (f"{other} applied to the result of {name}", after(activations.get(other)))
+        for other in activations.TABLE
+        if other != "identity" and name != "identity"
+    ]
+
+
+_BY_EXP = "elu", "sigmoid", "softplus", "tanh"
+
+
+def _overflows(P: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Where exp p is larger than every number of a dtype."""
+    too_large: np.ndarray = np.log(float(np.finfo(dtype).max)) < P
+    return too_large
 
 
 def fits_in(case: Case, name: str) -> bool:

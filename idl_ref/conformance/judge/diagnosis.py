@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.judge import features, library, numbers, quantities
-from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong
+from idl_ref.conformance.judge import features, library, quantities
+from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong, wrong_numbers
 from idl_ref.conformance.judge.features import Where
+from idl_ref.conformance.judge.patterns import PATTERNS, Again, Pattern, accumulated
 from idl_ref.conformance.judge.report import FAILED, PASSED, SEPARATE, UNEXPLAINED, Result
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Change, Transformation
@@ -31,6 +32,7 @@ FINAL = 6  # causes that are weighed by all that passed
 LARGE = 20_000  # problems with more numbers than this do not weigh causes
 CAUSES = 3
 FEW = 4  # a cause that explains fewer than a fourth of what nothing explains is not named first
+FEWEST = 2  # fewer wrong numbers are what too many mistakes give
 LOOSELY = 0.15  # what CLOSE becomes for the failures on which a cause was not chosen
 SENSELESS = ValueError, IndexError, ArithmeticError, TypeError  # raised by a change that makes no sense for a problem
 
@@ -54,13 +56,14 @@ class Cause:
 
     wrong: Transformation
     explained: list[Evidence] = field(default_factory=list)
+    numbers: int = FEWEST  # how many wrong numbers one of these failures has, at most
     against: list[Evidence] = field(default_factory=list)
     where: Where | None = None
 
     @property
     def weight(self) -> float:
         """How many failures it explains, less what speaks against it."""
-        return len(self.explained) - 0.25 * (self.where is not None) - (0 if self.where else len(self.against))
+        return len(self.explained) - (self.where.cost if self.where else len(self.against))
 
     def sentence(self, failures: int) -> str:
         """The cause and its evidence."""
@@ -70,15 +73,19 @@ class Cause:
         return f"{text} (explains {len(self.explained)} of {failures} wrong answers{contradicts})"
 
 
-def diagnosed(results: list[Result], probe: Probe | None = None, seconds: float = SECONDS) -> list[Result]:
+def diagnosed(
+    results: list[Result], probe: Probe | None = None, again: Again | None = None, seconds: float = SECONDS
+) -> list[Result]:
     """The results, in which every failure with numbers has the causes that explain it, or what is known about it.
 
-    A probe, which tells whether the backend fails at another size, is asked from which size on a cause holds.
+    A probe, which tells whether the backend fails at another size, is asked from which size on a cause holds; `again`
+    calls the backend twice, and tells which gradients the second call adds to those of the first one.
     """
     failures = [r.evidence for r in results if _has_numbers(r)]
     passed = [e for e in _passed(results) if _cost(e)[1] < LARGE]
     deadline = time.process_time() + seconds
-    found = _search([*map(_measured, failures)], passed, _remembered(results), deadline)
+    more = [*_added(failures, again), *_remembered(results)]
+    found = _search([*map(_measured, failures)], passed, more, deadline)
     found = [_from_size(cause, passed, probe, deadline) for cause in found]
     weak = _weak(found, failures)
     explained = {e.key for cause in found if cause not in weak for e in cause.explained}
@@ -185,6 +192,13 @@ def _remembered(results: list[Result]) -> list[Transformation]:
     ]
 
 
+def _added(failures: list[Evidence], again: Again | None) -> list[Transformation]:
+    """That gradients are added to those of earlier calls, if the smallest failure with gradients shows it."""
+    of = [e for e in failures if e.check == "vjp"]
+    names = again(min(of, key=_cost)) if of and again is not None else []
+    return [accumulated(names)] if names else []
+
+
 def _inherited(relation: Result, results: list[Result]) -> Result:
     """A failed relation is evidence, not a cause: it has the causes of the failures of its own case, if any."""
     if relation.outcome != FAILED or relation.ratio is None or relation.check in ("forward", "vjp"):
@@ -208,7 +222,7 @@ def _search(
         now = time.process_time()
         matching = list(_matching(left[0], more, now + (deadline - now) / 2))
         best = _left(_weighed(matching, left[:SAMPLED], passed, deadline), passed, deadline)
-        best = best or [c for a in numbers.accuracies() if (c := _coarse(a, left, passed)) is not None]
+        best = best or [c for a in PATTERNS if (c := _recognised(a, left, passed)) is not None][:1]
         if not best:
             left = left[1:]
             continue
@@ -256,22 +270,24 @@ def _weighed(
     for some, counter, kept in SAMPLES:
         explaining = (_explaining(cause.wrong, failures[:: -(-len(failures) // some)]) for cause in causes)
         opposed = (_opposed(cause, _spread(passed, counter), deadline) for cause in explaining)
-        causes = sorted((c for c in opposed if c is not None and c.weight > 0), key=lambda c: -c.weight)[:kept]
+        good = (c for c in opposed if c is not None and c.weight > 0 and c.numbers >= FEWEST)
+        causes = sorted(good, key=lambda c: -c.weight)[:kept]
     return causes
 
 
 def _explaining(wrong: Transformation, failures: list[Measured]) -> Cause:
-    return Cause(wrong, [e for e, known in failures if _fits(wrong, e, known)])
+    explained = [(e, known) for e, known in failures if _fits(wrong, e, known)]
+    return Cause(wrong, [e for e, _ in explained], max((wrong_numbers(known) for _, known in explained), default=0))
 
 
-def _coarse(accuracy: numbers.Accuracy, failures: list[Measured], passed: list[Evidence]) -> Cause | None:
-    """A coarse dtype as a cause: errors of such a size mean something only where nearly all failures have it."""
-    explained = [e for e, known in failures if accuracy.explains(e.case, known)]
-    if len(explained) < max(3, 0.7 * len(failures)):
+def _recognised(pattern: Pattern, failures: list[Measured], passed: list[Evidence]) -> Cause | None:
+    """A pattern as a cause, if it explains enough: errors of a size mean something only where nearly all have it."""
+    explained = [e for e, known in failures if pattern.explains(e.case, known)]
+    if len(explained) < max(pattern.least, pattern.share * len(failures)):
         return None
     of, others = ({e.case.problem.activation for e in es} for es in (explained, passed))
     where = Where(f"all of them with {min(of)}", features.anywhere) if len(of) == 1 and len(others) > 1 else None
-    return Cause(accuracy, explained, where=where)
+    return Cause(pattern, explained, where=where)
 
 
 def _opposed(cause: Cause, passed: list[Evidence], deadline: float) -> Cause | None:
@@ -302,7 +318,7 @@ def _complete(cause: Cause, failures: list[Measured]) -> Cause:
 
 
 def _fits(wrong: Transformation, e: Evidence, known: dict[str, Known], close: float = CLOSE) -> bool:
-    if isinstance(wrong, numbers.Accuracy):
+    if isinstance(wrong, Pattern):
         return wrong.explains(e.case, known)
     if e.check == "forward" and "X" in known and not _possible(wrong, e.case, known["X"], close):
         return False

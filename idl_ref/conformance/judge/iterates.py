@@ -25,7 +25,8 @@ LONGEST = 3000  # the largest number of iterates that are computed
 class Path:
     """The iterates X₀ … X_K, what stops them, and the sizes of the steps X₁ − X₀ ….
 
-    `noise` is what rounding explains of each step, and `size` is ‖z‖∞ of each column.
+    `noise` is what rounding explains of each step, and `size` is ‖z‖∞ of each column; `inputs` is that of B U, also
+    in the adjoint.
     """
 
     X: np.ndarray  # (K + 1, n, m)
@@ -34,6 +35,8 @@ class Path:
     size: np.ndarray  # (m,)
     tol: float
     limit: int
+    inputs: np.ndarray  # (m,)
+    dtype: np.dtype
 
 
 @lru_cache(maxsize=256)
@@ -56,7 +59,8 @@ def path(case: Case, what: str) -> Path:
     sizes, each = tuple(map(np.abs, F)), np.abs(X[1:])
     noise = floor * (slopes * (fac.apply(sizes, each) + np.abs(Z)) + each)
     step, size = np.abs(np.diff(X, axis=0)), np.abs(Z).max(axis=0, initial=0.0)
-    return Path(X, step, noise, size, case.problem.tol, case.problem.max_iter)
+    inputs = np.abs(s.Z).max(axis=0, initial=0.0)
+    return Path(X, step, noise, size, case.problem.tol, case.problem.max_iter, inputs, case.problem.dtype)
 
 
 # --- stopping rules: from the steps of a path, whether each column may stop after each of them ------------------------
@@ -149,6 +153,12 @@ RULES: dict[str, Rule] = {
         lambda p: np.sqrt(p.tol) * np.minimum(1, p.size)
     ),
     "the square of the step compared with the tolerance": lambda p: (p.step**2 <= _allowed(p)).all(axis=1),
+    "the squares of the step and of the tolerance compared, which underflow": lambda p: (
+        (p.step.astype(p.dtype) ** 2 <= _allowed(p).astype(p.dtype) ** 2).all(axis=1)
+    ),
+    "a tolerance relative to ‖B U‖∞": lambda p: (
+        (p.step <= np.maximum(p.tol * np.minimum(1, p.inputs), p.noise)).all(axis=1)
+    ),
     "the sum of the squares of a step compared with the tolerance": lambda p: (
         (p.step**2).sum(axis=1) <= _allowed(p).max(axis=1, initial=0.0)
     ),

@@ -7,7 +7,18 @@ from functools import cache
 
 import numpy as np
 
-from idl_ref.conformance.judge import chunks, curves, entries, iterates, maps, numbers, precisions, terms
+from idl_ref.conformance.judge import (
+    chunks,
+    curves,
+    entries,
+    iterates,
+    maps,
+    numbers,
+    operands,
+    places,
+    precisions,
+    terms,
+)
 from idl_ref.conformance.judge import transformations as steps
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known
 from idl_ref.conformance.judge.steps import Steps
@@ -23,11 +34,14 @@ def mathematics() -> tuple[Transformation, ...]:
         steps.equation,
         steps.adjoints,
         steps.gradients,
+        operands.products,
+        operands.raw,
         curves.functions_of_activation,
         maps.pullbacks,
         maps.maps,
         terms.terms,
         terms.transpositions,
+        places.operations,
     )
     return tuple(wrong for source in sources for wrong in source())
 
@@ -37,6 +51,7 @@ def numerics() -> tuple[Transformation, ...]:
     """What may be wrong with numbers, sizes and memory."""
     sources = (
         terms.remainders,
+        terms.tails,
         chunks.sizes,
         chunks.orders,
         entries.blocks,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -133,6 +134,38 @@ def _support_off_by(s: Steps, more: int) -> _Map:
     return _Map(s, lambda F: project(F) if F.size else F)
 
 
+def _threshold_of_signed(s: Steps) -> _Map:
+    """The projection of rows with a threshold from the entries sorted by value."""
+
+    def project(F: np.ndarray) -> np.ndarray:
+        k, descending, counts = s.problem.kappa, -np.sort(-F, axis=1), np.arange(1, F.shape[1] + 1)
+        sums = np.cumsum(descending, axis=1) - k
+        last = np.where(descending * counts > sums, counts, 1).max(axis=1, keepdims=True)
+        theta = np.maximum(np.take_along_axis(sums, last - 1, axis=1) / last, 0)
+        outside = np.abs(F).sum(axis=1, keepdims=True) > k
+        projected: np.ndarray = np.where(outside, np.sign(F) * np.maximum(np.abs(F) - theta, 0), F)
+        return projected
+
+    return _Map(s, lambda F: project(F) if F.size else F)
+
+
+def _largest(v: np.ndarray) -> float:
+    return float(v.max())
+
+
+def _by_powers(s: Steps, count: int, norm: Callable[[np.ndarray], Any]) -> fac.Factors:
+    """The weights scaled by the norm of the last of `count` products of |A|, or |L||Rᵀ|, with a vector of norm 1."""
+    sizes, root = tuple(map(np.abs, s.raw)), 0.0
+    v = np.ones((len(s.B), 1)) / norm(np.ones((len(s.B), 1)))
+    for _ in range(count):
+        v = fac.apply(sizes, v)
+        root = float(norm(v))
+        if not root > 0:
+            return s.raw
+        v = v / root
+    return tuple(F * min(1.0, s.problem.kappa / root ** (1 / len(s.raw))) for F in s.raw)
+
+
 def _rows_scaled(s: Steps) -> _Map:
     k = s.problem.kappa
     return _Map(s, lambda F: F * (k / np.maximum(k, np.abs(F).sum(axis=1, keepdims=True))))
@@ -173,8 +206,9 @@ def pullbacks() -> Iterator[Transformation]:
     exact = lambda s: replace(s.problem, straight_through=False).function.pullback(s.raw, s.dF)  # noqa: E731
     yield T("the exact derivative of f where straight-through was declared", {"pulled": exact}, mapped)
     yield T("the derivative of the norm left out of the derivative of the scaling", {"pulled": _held}, exactly(inf))
-    yield T("the gradient scaled as the weights are where straight-through was declared", {"pulled": _held},
-            lambda c: mapped(c) and c.problem.straight_through)  # fmt: skip
+    yield T("the gradient scaled as the weights are where straight-through was declared",
+            {"pulled": lambda s: (_root_held if s.problem.f == "perron" else _held)(s)},
+            lambda c: c.problem.f in ("inf", "perron") and c.problem.straight_through)  # fmt: skip
     for sentence, pull in _PULLBACKS.items():
         yield T(f"the derivative of ‖A‖∞ {sentence}", {"pulled": lambda s, pull=pull: pull(s)}, exactly(inf))
     yield T("the inner product with ∂A taken over the largest row alone", {"pulled": _within_row}, exactly(inf))
@@ -198,6 +232,15 @@ def maps() -> Iterator[Transformation]:
     for more, word in ((-1, "few"), (1, "many")):
         yield T(f"the threshold of a projected row taken from one entry too {word}",
                 {"f": lambda s, more=more: _support_off_by(s, more)}, rows)  # fmt: skip
+    yield T("the threshold of a projected row taken from its signed entries, not from their sizes",
+            {"f": _threshold_of_signed}, rows)  # fmt: skip
+    for precision in (np.float32, np.float16):
+        coarse = lambda s, of=precision: FUNCTIONS[s.problem.f](float(of(s.problem.kappa)))  # noqa: E731
+        yield T(f"κ rounded to {precision.__name__}", {"f": coarse}, exactly(mapped))
+    for count in (1, 2, 3, 5, 10, 20, 30, 50, 100):
+        for words, norm in {"": _largest, ", by Euclidean norms": np.linalg.norm}.items():
+            yield T(f"the Perron root taken from {count} power iterations{words}, which have not converged",
+                    {"F": lambda s, k=count, norm=norm: _by_powers(s, k, norm)}, root)  # fmt: skip
     for digits in (1, 2, 3):
         kappa = lambda s, d=digits: FUNCTIONS[s.problem.f](round(s.problem.kappa, d))  # noqa: E731
         yield T(f"κ rounded to {digits} decimal{'s' * (digits > 1)}", {"f": kappa}, exactly(mapped))

@@ -9,20 +9,18 @@ These transformations have a parameter each: a dtype, a size, a rule; `transform
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from idl_ref import factors as fac
 from idl_ref.conformance.judge import iterates
-from idl_ref.conformance.judge.evidence import Known, columns, worst
 from idl_ref.conformance.judge.iterates import RULES, Rule
 from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError
 from idl_ref.conformance.judge.transformations import Change, Transformation
-from idl_ref.conformance.truth.bounds import bounds, equation
-from idl_ref.conformance.truth.problem import Arrays, Case, laid_out, rounded
+from idl_ref.conformance.truth.bounds import equation
+from idl_ref.conformance.truth.problem import Case, laid_out, rounded
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
 
@@ -110,7 +108,7 @@ def _to_decimals(M: np.ndarray, d: int) -> np.ndarray:
 
 def multiples() -> Iterator[Transformation]:
     """Inputs rounded to a number of decimals."""
-    for place in ("U", "B U", "X", "Y", "G_Y", "all weights"):
+    for place in ("U", "B U", "X", "Y", "G_Y", "all weights", "A, or L and R,", "B", "C", "D"):
         for d in (2, 3, 4, 5, 6, 7, 8):
             yield Transformation(f"{place} rounded to multiples of {10.0**-d:g}",
                                  _of(PLACES[place], partial(_to_decimals, d=d)))  # fmt: skip
@@ -124,38 +122,33 @@ def _pruned(M: np.ndarray, small: float) -> np.ndarray:
     return np.where(np.abs(M) < small, 0, M)
 
 
-@dataclass(frozen=True, eq=False)
-class Accuracy(Transformation):
-    """Errors as large as rounding to a coarser dtype makes them, wherever that happens: no more, and hardly less."""
-
-    dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
-
-    def explains(self, case: Case, known: dict[str, Known]) -> bool:
-        """Whether the largest error is within the bounds for the coarser dtype, and above a small part of them."""
-        if case.problem.dtype.itemsize <= self.dtype.itemsize:
-            return False
-        coarse = coarser(case, self.dtype)
-        ratios = [worst(k.got - k.truth, columns(case, name, coarse[name])) for name, k in known.items()]
-        return 3e-5 < max(ratios) <= 1
-
-
-@lru_cache(maxsize=4096)
-def coarser(case: Case, dtype: np.dtype) -> Arrays:
-    """The bounds of the errors of a backend that computes in a coarser dtype."""
-    return bounds(replace(case, problem=replace(case.problem, dtype=dtype)), case.truths[0])
-
-
-def accuracies() -> Iterator[Accuracy]:
-    """Results as accurate as those of float32, whatever is rounded."""
-    yield Accuracy("something computed in float32: the errors are as large as rounding to float32 makes them")
-
-
 # --- memory and sizes -------------------------------------------------------------------------------------------------
 
 
 def _as_it_lies(s: Steps, name: str) -> Any:
     M = s.right(name)
     return None if M is None else laid_out(M, s.case.layout).ravel(order="K").reshape(M.shape)
+
+
+def _with_gaps(M: np.ndarray, to: int) -> np.ndarray:
+    """M read with rows whose length is rounded up to a multiple of `to`, though its memory has none of these gaps."""
+    apart = -(-M.shape[1] // to) * to
+    memory = np.zeros(M.shape[0] * apart)
+    memory[: M.size] = M.ravel()
+    return memory.reshape(M.shape[0], apart)[:, : M.shape[1]]
+
+
+def _padded(name: str) -> Iterator[Transformation]:
+    """Rows, or columns, of one input read as if they were filled up to whole vectors."""
+    for to in (4, 8, 16):
+        by_rows = partial(_with_gaps, to=to)
+        readings: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+            "rows": by_rows, "columns": lambda M, f=by_rows: f(M.T).T}  # fmt: skip
+        for what, read in readings.items():
+            text = f"{what} of {name} read as if their length were a multiple of {to}"
+            yield Transformation(text, _of((name,), read))
+            if name == "B":
+                yield Transformation(f"{text}, in B U alone", {"Z": lambda s, r=read: r(s.B) @ s.U})
 
 
 def misread() -> Iterator[Transformation]:
@@ -173,6 +166,10 @@ def misread() -> Iterator[Transformation]:
         yield Transformation(f"{name} read in reversed order", _of((name,), lambda M: M[::-1, ::-1]))
         square = lambda M: M.T if M.shape[0] == M.shape[1] else M  # noqa: E731
         yield Transformation(f"{name} transposed", _of((name,), square))
+        yield from _padded(name)
+    backwards = lambda M: M[::-1, ::-1]  # noqa: E731
+    yield Transformation("the sign of negative strides ignored: reversed arrays read back to front",
+                         _of(INPUTS, backwards), lambda case: case.layout == "reversed")  # fmt: skip
     every = {name: (lambda s, name=name: _as_it_lies(s, name)) for name in INPUTS}
     yield Transformation("strides ignored: all arrays read in the order in which they lie in memory", every)
 

@@ -52,6 +52,8 @@ def _symbols(case: Case) -> dict[str, float]:
         out |= {name: v, f"1/{name}": 1 / v}
     if {"q", "m"} <= s.keys():
         out |= {"q m": s["q"] * s["m"], "1/(q m)": 1 / (s["q"] * s["m"])}
+    for k in (2, 3, 8, 10, 12, 16):  # a scale of the loss that is not taken back
+        out |= {f"2^{k}": 2.0**k, f"2^−{k}": 2.0**-k}
     if "m" in s:
         out |= {"2/m": 2 / s["m"], "−1/m": -1 / s["m"]}
     return out

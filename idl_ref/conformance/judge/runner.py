@@ -149,7 +149,7 @@ def safely(ident: str, run: Run, case: Case | None) -> Result:
 def _explained(results: list[Result], backend: Backend, declared: Capabilities, notes: list[str]) -> list[Result]:
     """The results with their causes; without them after Ctrl-C, or after an error of the search, which is noted."""
     try:
-        return diagnosed(results, thresholds.probe(backend, declared))
+        return diagnosed(results, thresholds.probe(backend, declared), thresholds.again(backend, declared))
     except STOPS:
         notes.append("the search of causes was interrupted")
     except Exception as reason:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,38 @@ CHUNKS = (8, 16, 32, 64, 128, 256, 512, 1024)  # of samples
 def terms() -> Iterator[Transformation]:
     """Terms in the wrong place, or of the wrong sample."""
     yield Transformation("the bias added to φ(A X + B U), not inside of φ", {"phi": _bias_outside}, bias)
+    skipped: Change = lambda s: np.where(s.Z.any(axis=0), s.X, 0)  # noqa: E731
+    yield Transformation("columns in which B U is 0 left at X = 0", dict.fromkeys(("Xf", "Xb"), skipped))
+    yield Transformation("columns in which B U is 0 left at X = 0, but not in the gradients", {"Xf": skipped})
     for which, j in (("first", 0), ("last", -1)):
         for term, changes in _of_sample(j).items():
             fits = _several_with_D if term == "D U" else _several
             yield Transformation(f"{term} of the {which} sample used for all samples", changes, fits)
+
+
+def tails() -> Iterator[Transformation]:
+    """The last entries of φ, those that fill no vector, computed by another function."""
+    functions: dict[str, Matrix] = {
+        "relu": lambda P: np.maximum(P, 0), "the identity": lambda P: P, "zero": np.zeros_like}  # fmt: skip
+    sizes: dict[str, Callable[[Case], int]] = {
+        **{str(k): (lambda case, k=k: k) for k in (2, 4, 8, 16)},
+        **{f"{k} bytes": (lambda case, k=k: k // case.problem.dtype.itemsize) for k in (16, 32, 64)},
+    }
+    for text, function in functions.items():
+        for words, size in sizes.items():
+            for order, how in (("C", "row by row"), ("F", "column by column")):
+                yield Transformation(
+                    f"{text} in place of φ in the last entries, counted {how}, that fill no vector of {words}",
+                    {"phi": lambda s, f=function, k=size, o=order: _with_tail(s, f, k(s.case), o)})  # fmt: skip
+
+
+def _with_tail(s: Steps, function: Matrix, size: int, order: Any) -> tuple[Matrix, Matrix]:
+    def phi(P: np.ndarray) -> np.ndarray:
+        flat, rest = s.activation.phi(P).ravel(order=order), P.size % size
+        flat[P.size - rest :] = function(P.ravel(order=order)[P.size - rest :])
+        return flat.reshape(P.shape, order=order)
+
+    return phi, s.activation.slope
 
 
 def _bias_outside(s: Steps) -> tuple[Matrix, Matrix]:
@@ -98,6 +127,11 @@ def transpositions() -> Iterator[Transformation]:
             {"F": lambda s, half=mirrored: (_symmetric(s.right("F")[0], half),)}, dense)  # fmt: skip
     yield Transformation("φ′ on the wrong side of Aᵀ: V = Aᵀ (φ′ ∘ V) + φ′ ∘ G", {"V": _slopes_behind})
     yield Transformation("φ′ left out of the reduced system of A = L Rᵀ in the adjoint", {"V": _reduced}, low_rank)
+    yield Transformation("the reduced system of A = L Rᵀ not transposed in the adjoint", {"V": _reduced_as_it_is},
+                         low_rank)  # fmt: skip
+    for which, j in (("first", 0), ("last", -1)):
+        yield Transformation(f"the linear system of the adjoint of the {which} sample solved for all samples",
+                             {"V": lambda s, j=j: _solved_by_one(s, j)}, _several)  # fmt: skip
 
 
 def _square(case: Case, name: str) -> bool:
@@ -122,6 +156,21 @@ def _reduced(s: Steps) -> np.ndarray:
     return V
 
 
+def _reduced_as_it_is(s: Steps) -> np.ndarray:
+    """V = φ′ ∘ (G + R t) with (I − Rᵀ (φ′ ∘ L)) t = Lᵀ (φ′ ∘ G)."""
+    L, R = s.F[0], s.F[1].T
+    t = solved(R.T @ (s.S.T[:, :, None] * L), L.T @ (s.S * s.G))
+    V: np.ndarray = s.S * (s.G + R @ t)
+    return V
+
+
+def _solved_by_one(s: Steps, j: int) -> np.ndarray:
+    """V = φ′ ∘ W with W = Aᵀ (φ′ⱼ ∘ W) + G, where φ′ⱼ is that of one sample."""
+    same = s.S[:, [j]] + 0 * s.S
+    V: np.ndarray = s.S * solved(product(s.Ft) * same.T[:, None, :], s.G)
+    return V
+
+
 # --- sums and indices -------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +191,30 @@ def remainders() -> Iterator[Transformation]:
         wraps = lambda case, k=2**bits: dense(case) and case.problem.A.size > k  # noqa: E731
         yield Transformation(f"the indices of the entries of A wrap round at {2**bits:,}, as with {bits} bits",
                              {"F": lambda s, k=2**bits: (_wrapped(s.right("F")[0], k),)}, wraps)  # fmt: skip
+        for order, words in (("C", "row by row"), ("F", "column by column")):
+            for term, changes in _by_wrapped_indices(2**bits, order).items():
+                yield Transformation(
+                    f"the indices of the entries of {term}, counted {words}, wrap round at {2**bits:,}, as with "
+                    f"{bits} bits", changes, lambda case, k=2**bits: max(_entries(case)) > k)  # fmt: skip
+
+
+def _by_wrapped_indices(k: int, order: Any) -> dict[str, dict[str, Change]]:
+    def wrapped(M: np.ndarray) -> np.ndarray:
+        return M.ravel(order=order)[np.arange(M.size) % k].reshape(M.shape, order=order)
+
+    return {
+        "X in the readout": {"Y": lambda s: s.right("Y") + s.C @ (wrapped(s.Xf) - s.Xf)},
+        "X for the gradients": {"Xb": lambda s: wrapped(s.Xf), "P": lambda s: fac.apply(s.F, s.Xf) + s.Z},
+        "U in B U": {"Z": lambda s: s.B @ wrapped(s.U)},
+        "B in B U": {"Z": lambda s: wrapped(s.B) @ s.U},
+        "G_Y": {"G_Y": lambda s: wrapped(s.right("G_Y"))},
+    }
+
+
+def _entries(case: Case) -> tuple[int, ...]:
+    """The numbers of entries of X, U, B and G_Y."""
+    n, p, q, m = case.problem.sizes
+    return n * m, p * m, n * p, q * m
 
 
 def _folded(F: fac.Factors, c: int) -> fac.Factors:

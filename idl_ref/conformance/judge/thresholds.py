@@ -1,4 +1,4 @@
-"""From which size on a backend is wrong: fresh problems of sizes between one that passes and one that fails."""
+"""Experiments with a backend: from which size on it is wrong, by fresh problems, and what a second call adds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from idl_ref.conformance.judge import features, verdicts
+from idl_ref.conformance.judge.call import ask
 from idl_ref.conformance.judge.diagnosis import Probe
-from idl_ref.conformance.judge.evidence import Evidence
+from idl_ref.conformance.judge.evidence import Evidence, columns, worst
+from idl_ref.conformance.judge.patterns import Again
 from idl_ref.conformance.judge.report import FAILED
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.truth.backend import Backend, Capabilities
@@ -25,6 +27,23 @@ def probe(backend: Backend, declared: Capabilities) -> Probe:
         return judge(backend, case, declared).outcome == FAILED
 
     return fails
+
+
+def again(backend: Backend, declared: Capabilities) -> Again:
+    """A function that calls vjp twice, and tells in which gradients the second answer is the first and the truth."""
+
+    def added(e: Evidence) -> list[str]:
+        one, two = (ask(backend, "vjp", e.case.problem, e.case.G_Y, declared) for _ in range(2))
+        names = []
+        for name in [] if one.error or two.error else e.truth.keys() & one.arrays.keys() & two.arrays.keys():
+            arrays = one.arrays[name], two.arrays[name], e.truth[name], e.bounds[name]
+            first, second, truth, bound = (columns(e.case, name, M) for M in arrays)
+            bound = 4 * bound + 4 * np.finfo(second.dtype).eps * np.abs(second)
+            if truth.any() and worst(second - first - truth, bound) <= 1 < worst(second - truth, bound):
+                names.append(name)
+        return sorted(names)
+
+    return added
 
 
 def fresh(like: Case, sizes: dict[str, int]) -> Case:

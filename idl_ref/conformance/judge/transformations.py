@@ -205,21 +205,10 @@ def adjoints() -> Iterator[Transformation]:
 
 def gradients() -> Iterator[Transformation]:
     """What may be wrong with the products that make the gradients."""
-    T, P = Transformation, lambda s: fac.apply(s.F, s.X) + s.Z
-    W = lambda s: fac.apply(s.Ft, s.V) + s.G  # noqa: E731
+    T = Transformation
     yield T("∂A transposed", {"dF": lambda s: tuple(G.T for G in s.right("dF"))}, dense)
     on_pattern = lambda s: (np.where(s.F[0] != 0, s.right("dF")[0], 0),)  # noqa: E731
     yield T("∂A equal to zero where A has no entry", {"dF": on_pattern}, dense)
-    yield T("∂A computed with A X + Z in place of X", {"dF": lambda s: fac.gradients(s.F, P(s), s.V)})
-    yield T("∂C computed with A X + Z in place of X", {"dC": lambda s: s.G_Y @ P(s).T})
-    for text, other in {"φ′ ∘ X": lambda s: s.S * s.X, "B U": lambda s: s.Z, "A X": lambda s: P(s) - s.Z}.items():
-        yield T(f"∂A computed with {text} in place of X", {"dF": lambda s, M=other: fac.gradients(s.F, M(s), s.V)})
-        yield T(f"∂C computed with {text} in place of X", {"dC": lambda s, M=other: s.G_Y @ M(s).T})
-    yield T("∂A computed with Aᵀ V + G in place of V", {"dF": lambda s: fac.gradients(s.F, s.X, W(s))})
-    yield T("∂B computed with Aᵀ V + G in place of V", {"dB": lambda s: W(s) @ s.U.T})
-    yield T("∂U computed with Aᵀ V + G in place of V", {"dU": lambda s: s.right("dU") + s.B.T @ (W(s) - s.V)})
-    yield T("∂B computed with G in place of V", {"dB": lambda s: s.G @ s.U.T})
-    yield T("∂A computed with G in place of V", {"dF": lambda s: fac.gradients(s.F, s.X, s.G)})
     yield T("the gradient of the bias equal to zero", {"dB": lambda s: _without_last(s.right("dB"))}, bias)
     yield T("the gradients of both biases equal to zero", {
         "dB": lambda s: _without_last(s.right("dB")),
@@ -227,10 +216,6 @@ def gradients() -> Iterator[Transformation]:
     yield T("the gradient of the bias averaged over the batch", {
         "dB": lambda s: _without_last(s.right("dB"), 1 / max(s.U.shape[1], 1))}, bias)  # fmt: skip
     yield T("∂L and ∂R swapped", {"pulled": lambda s: fac.transpose(s.right("pulled"))}, low_rank)
-    yield T("∂L = V (Lᵀ X)ᵀ in place of V (Rᵀ X)ᵀ",
-            {"dF": lambda s: (s.V @ (s.F[0].T @ s.X).T, s.right("dF")[1])}, low_rank)  # fmt: skip
-    yield T("∂R = X (Rᵀ V)ᵀ in place of X (Lᵀ V)ᵀ",
-            {"dF": lambda s: (s.right("dF")[0], s.F[1] @ s.V @ s.X.T)}, low_rank)  # fmt: skip
     yield T("∂L and ∂R with V and X exchanged",
             {"dF": lambda s: (s.X @ (s.F[1] @ s.V).T, (s.V @ (s.F[0].T @ s.X).T).T)}, low_rank)  # fmt: skip
 

@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "690b5f4618482d724e69d17396c42f44e116fb887bcae26e146a0206b7d2b965"
+SHA256 = "d0811ad9658e82340d0973722cd7c5885a0680f1583aadf2e3d72b5f658c3e48"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 

@@ -73,6 +73,12 @@ def activations() -> Iterator[Case]:
 
             id = f"activation-{phi}-{'dense' if rank is None else 'low-rank'}"
             yield from both(id, f"φ = {phi} and its slope", "activation", clear(build, id, phi), activation=phi)
+    for phi in ("sigmoid", "softplus"):
+        id = f"activation-{phi}-zero-column"
+        arrays = member(id)
+        arrays["U"][:, 2] = 0
+        comment = f"φ = {phi} for a sample of zeros, whose equilibrium is not 0 because φ(0) is not"
+        yield from both(id, comment, "activation column", arrays, activation=phi)
     for phi in ("tanh", "identity", "leaky_relu", "softplus"):
         low = 1 if phi == "identity" else -64  # small inputs, for which tanh has a slope near 1
 
