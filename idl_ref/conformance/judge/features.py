@@ -16,7 +16,8 @@ class Where(NamedTuple):
     """A condition on a case and on the check: what it says, and whether it holds.
 
     `size` and `least` are set where it is n ≥ 33, or another size. `cost` is what it counts against a cause, as if so
-    many failures were not explained: most for the group of cases, which no backend knows.
+    many failures were not explained: more for a single size, which may be a coincidence, and most for the group of
+    cases, which no backend knows.
     """
 
     sentence: str
@@ -94,7 +95,7 @@ def _conditions(yes: list[At], no: list[At]) -> Iterator[Where]:
         yield _size(f"only for {size} ≤ {most}", size, most.__ge__)
         yield _size(f"not for {size} = {other}", size, other.__ne__)
         if least == most:
-            yield _size(f"only for {size} = {least}", size, least.__eq__)
+            yield _size(f"only for {size} = {least}", size, least.__eq__)._replace(cost=1.0)
     for size in SIZES:
         for d in (64, 32, 16, 8, 4, 2):
             yield _size(f"only where {size} is a multiple of {d}", size, partial(_divides, d))
