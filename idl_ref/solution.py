@@ -74,12 +74,12 @@ class NotConvergedError(RuntimeError):
         return type(self), (self.args[0], self.solution)
 
 
-def warn(message: str) -> None:
-    """Issue a ConvergenceWarning whose source line is in the code that called this library."""
+def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
+    """Issue a warning whose source line is in the code that called this library."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("idl_ref."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, ConvergenceWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 @checks.renamed(mitr="max_iter", maxiter="max_iter")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import idl_ref
-from idl_ref import targets
+from idl_ref import SGD, fit, targets
 from idl_ref.preprocessing import Standardise
 
 RNG = np.random.default_rng(0)
@@ -44,6 +44,20 @@ def test_a_whole_weight_counts_a_sample_so_many_times(offset):
     np.testing.assert_allclose(weighted.scale, plain.scale, rtol=1e-14 if not offset else 1e-7)
     assert (targets.scale(T, weights) == targets.scale(repeated)).all()
     np.testing.assert_allclose(targets.mean(T, weights), plain.mean, rtol=1e-14, atol=1e-14)
+
+
+def test_targets_that_float32_cannot_tell_apart_are_noticed():
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    model = idl_ref.ImplicitModel(2, 1, 4, seed=0)
+    with pytest.warns(UserWarning, match="targets differ too little beside their mean for float32") as caught:
+        fit(model, x, x[:, :1] + 1.7e9, loss="mse", optimizer=SGD(1e-30), epochs=1, progress=False)
+    assert caught[0].filename == __file__
+    with pytest.raises(
+        ValueError, match=r"targets must fit into float32; got .*e\+200: use a model with dtype='float64'"
+    ):
+        fit(model, x, x[:, :1] * 1e200, loss="mse", epochs=1, progress=False)
+    for offset, T in ((0.0, x[:, :1]), (1000.0, x[:, :1]), (1.7e9, np.zeros((20, 1)))):  # The last ones are constant.
+        fit(model, x, T + offset, loss="mse", optimizer=SGD(1e-30), epochs=1, progress=False)
 
 
 def test_equal_weights_of_any_magnitude_change_nothing():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from idl_ref.model import ImplicitModel
 from idl_ref.optim import Adam
 from idl_ref.preprocessing import Standardise
 from idl_ref.settings import Settings
-from idl_ref.solution import NotConvergedError
+from idl_ref.solution import NotConvergedError, warn
 from idl_ref.train import History, fit
 
 try:
@@ -130,7 +129,7 @@ class Implicit(conventions.BaseEstimator):
         finally:
             model.settings = own
         if history.interrupted:
-            warnings.warn(f"training was interrupted after {len(history.loss)} epochs.", UserWarning, stacklevel=5)
+            warn(f"training was interrupted after {len(history.loss)} epochs.", UserWarning)
         return history
 
     def _prepare(self, data: Data) -> None:

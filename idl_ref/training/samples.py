@@ -12,6 +12,8 @@ import numpy as np
 from idl_ref import checks, classes, losses
 from idl_ref.choices import AnyLoss
 from idl_ref.model import ImplicitModel
+from idl_ref.preprocessing import needs_float64
+from idl_ref.solution import warn
 from idl_ref.training.ranks import Ranks
 from idl_ref.training.rows import Rows, Some, some_of
 from idl_ref.training.tree import share
@@ -130,6 +132,8 @@ def inputs_and_targets(
 
     def outputs(name: str, T: Any, m: int | None = None) -> np.ndarray:
         T = classes.encoded(loss, T, model.classes, name)
+        if loss == "mse" and model.dtype == np.float32:
+            _check_digits(name, checks.real_array(name, T))
         return losses.check_targets(loss, T, len(T) if m is None else m, model.output_dim, model.dtype, name)
 
     lazy = by_rows and Rows.takes(U) and U.ndim > 1 and math.prod(U.shape[1:]) == model.input_dim
@@ -137,6 +141,21 @@ def inputs_and_targets(
     m = len(some)
     lazy = by_rows and Rows.takes(targets) and len(targets) == m
     return some, Rows("targets", targets, outputs) if lazy else outputs("targets", targets, m)
+
+
+def _check_digits(name: str, T: Any) -> None:
+    """Refuse targets that float32 cannot hold, and warn of those whose differences it loses beside their mean."""
+    if not isinstance(T, np.ndarray) or T.ndim == 0 or T.dtype.itemsize <= 4:
+        return
+    columns = T.reshape(len(T), math.prod(T.shape[1:])).T.astype(np.float64)
+    largest = np.abs(columns, where=np.isfinite(columns), out=np.zeros(columns.shape)).max(initial=0.0)
+    if largest > float(np.finfo(np.float32).max):
+        raise ValueError(f"{name} must fit into float32; got {largest:.3g}: use a model with dtype='float64'.")
+    if any(map(needs_float64, columns)):
+        text = (
+            "differ too little beside their mean for float32: use a model with dtype='float64', or subtract the mean."
+        )
+        warn(f"{name} {text}", UserWarning)
 
 
 def validation_samples(model: ImplicitModel, validation: Any, loss: AnyLoss, by_rows: bool = False) -> Samples | None:
