@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.truth.bounds import unit
 from idl_ref.conformance.truth.problem import Case
 
-NUMBERS = 4_000_000  # the largest number of floats that the iterates of one equation may take
+NUMBERS = 500_000  # the largest number of floats that the iterates of one equation may take
+SMALL, KEPT = 100_000, 1024  # the iterates of so many equations are kept that take at most so many
 LONGEST = 3000  # the largest number of iterates that are computed
 
 
@@ -37,11 +38,29 @@ class Path:
     limit: int
     inputs: np.ndarray  # (m,)
     dtype: np.dtype
+    done: dict[Rule, np.ndarray] = field(default_factory=dict)  # what `stopped` has found
 
 
-@lru_cache(maxsize=256)
+_paths: OrderedDict[tuple[Case, str], Path] = OrderedDict()  # the one that was asked for last comes last
+
+
 def path(case: Case, what: str) -> Path:
-    """The iterates of the "equation" or the "adjoint" equation of a case, until they do not move any more."""
+    """The iterates of the "equation" or the "adjoint" equation of a case, until they do not move any more.
+
+    A search asks for those of all cases, once for each rule, and small ones are kept.
+    """
+    if (case, what) in _paths:
+        _paths.move_to_end((case, what))
+        return _paths[case, what]
+    found = _path(case, what)
+    if found.X.size <= SMALL:
+        _paths[case, what] = found
+        if len(_paths) > KEPT:
+            _paths.popitem(last=False)
+    return found
+
+
+def _path(case: Case, what: str) -> Path:
     s = Steps(case)
     F, Z, scale = (s.F, s.Z, None) if what == "equation" else (s.Ft, s.G, s.S)
     start = s.X0 if what == "equation" and s.X0 is not None else np.zeros_like(Z)
@@ -190,11 +209,6 @@ RULES: dict[str, Rule] = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=4096)
-def _done(p: Path, rule: Rule) -> np.ndarray:
-    return rule(p)
-
-
 def stopped(p: Path, rule: Rule, together: bool, back: int = 0) -> np.ndarray | None:
     """The iterate at which a rule stops each column, or `back` before it; None if a column does not stop in time.
 
@@ -202,7 +216,9 @@ def stopped(p: Path, rule: Rule, together: bool, back: int = 0) -> np.ndarray | 
     """
     if p.size.size == 0:
         return p.X[0]
-    done = _done(p, rule)
+    if rule not in p.done:
+        p.done[rule] = rule(p)
+    done = p.done[rule]
     if together:
         done = done.all(axis=1, keepdims=True) & np.ones_like(done)
     if not done.any(axis=0).all():
