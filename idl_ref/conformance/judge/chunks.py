@@ -89,6 +89,9 @@ _AXES: tuple[tuple[str, str, Callable[[Case], int], Callable[[Callable[[int], in
                    "dF": lambda s: fac.gradients(s.right("F"), s.Xb, s.V)}),
     ("samples", "the gradients of the weights", lambda c: c.problem.sizes[3], _fewer_samples),
     *(("samples", text, lambda c: c.problem.sizes[3], _fewer_for(name)) for text, name in GRADIENTS.items()),
+    ("samples", "X and V", lambda c: c.problem.sizes[3], lambda kept: {
+        "Xf": lambda s: _cut(s.X, kept(s.X.shape[1]), 1), "Xb": lambda s: _cut(s.X, kept(s.X.shape[1]), 1),
+        "V": lambda s: _cut(s.right("V"), kept(s.X.shape[1]), 1)}),
     ("samples", "X", lambda c: c.problem.sizes[3],
      lambda kept: dict.fromkeys(("Xf", "Xb"), lambda s: _cut(s.X, kept(s.X.shape[1]), 1))),
 )  # fmt: skip
@@ -100,6 +103,7 @@ def sizes() -> Iterator[Transformation]:
         for c in BEYOND:
             sentence = f"{what} beyond the first {c} left out of {product}"
             yield Transformation(sentence, changes(partial(min, c)), partial(_larger, size, c))
+        yield from _as_many_as(what, product, size, changes)
         for c in reversed(CHUNKS):
             whole, fits = changes(partial(_in_chunks, c)), partial(_larger, size, c)
             yield Transformation(f"{what} that fill no chunk of {c} left out of {product}", whole, fits)
@@ -112,6 +116,21 @@ def sizes() -> Iterator[Transformation]:
             yield Transformation(sentence, changes(lambda k, c=c: k - c), partial(_multiple, size, c))
         one = partial(_larger, size, 1)
         yield Transformation(f"the last of the {what} left out of {product}", changes(lambda k: max(k - 1, 1)), one)
+
+
+OTHERS = "hidden units", "features", "outputs", "samples"
+
+
+def _as_many_as(
+    what: str, product: str, size: Callable[[Case], int], changes: Callable[[Callable[[int], int]], dict[str, Change]]
+) -> Iterator[Transformation]:
+    """Terms beyond the number of something else left out, as by a loop with the wrong end."""
+    for i, other in enumerate(OTHERS):
+        yield Transformation(
+            f"{what} beyond as many as there are {other} left out of {product}",
+            {name: lambda s, name=name, i=i: changes(partial(min, s.problem.sizes[i]))[name](s)
+             for name in changes(int)},
+            lambda case, i=i: size(case) > case.problem.sizes[i])  # fmt: skip
 
 
 def orders() -> Iterator[Transformation]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref.conformance.judge import features, library, quantities
-from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong, wrong_numbers
+from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong, judged_numbers
 from idl_ref.conformance.judge.features import Where
 from idl_ref.conformance.judge.patterns import PATTERNS, Again, Pattern, accumulated
 from idl_ref.conformance.judge.report import FAILED, PASSED, SEPARATE, UNEXPLAINED, Result
@@ -32,7 +32,7 @@ FINAL = 6  # causes that are weighed by all that passed
 LARGE = 20_000  # problems with more numbers than this do not weigh causes
 CAUSES = 3
 FEW = 4  # a cause that explains fewer than a fourth of what nothing explains is not named first
-FEWEST = 2  # fewer wrong numbers are what too many mistakes give
+FEWEST = 2  # a wrong array of fewer numbers is what too many mistakes give
 LOOSELY = 0.15  # what CLOSE becomes for the failures on which a cause was not chosen
 SENSELESS = ValueError, IndexError, ArithmeticError, TypeError  # raised by a change that makes no sense for a problem
 
@@ -56,7 +56,7 @@ class Cause:
 
     wrong: Transformation
     explained: list[Evidence] = field(default_factory=list)
-    numbers: int = FEWEST  # how many wrong numbers one of these failures has, at most
+    numbers: int = FEWEST  # how many numbers the largest wrong array of these failures has
     against: list[Evidence] = field(default_factory=list)
     where: Where | None = None
 
@@ -277,7 +277,7 @@ def _weighed(
 
 def _explaining(wrong: Transformation, failures: list[Measured]) -> Cause:
     explained = [(e, known) for e, known in failures if _fits(wrong, e, known)]
-    return Cause(wrong, [e for e, _ in explained], max((wrong_numbers(known) for _, known in explained), default=0))
+    return Cause(wrong, [e for e, _ in explained], max((judged_numbers(known) for _, known in explained), default=0))
 
 
 def _recognised(pattern: Pattern, failures: list[Measured], passed: list[Evidence]) -> Cause | None:

@@ -73,9 +73,9 @@ def compared(e: Evidence) -> dict[str, Known]:
     return known
 
 
-def wrong_numbers(known: dict[str, Known]) -> int:
-    """How many entries are beyond their bounds, of the array that has most of them: others may follow from it."""
-    return max(int((~(np.abs(k.got - k.truth) <= k.bound)).sum()) for k in known.values())
+def judged_numbers(known: dict[str, Known]) -> int:
+    """How many entries the largest of the wrong arrays has, all of which a cause must give."""
+    return max((k.got.size for k in known.values() if not k.ratio <= 1), default=0)
 
 
 def explains(answer: Arrays, known: dict[str, Known], close: float = CLOSE) -> bool:

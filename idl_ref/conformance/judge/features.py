@@ -49,11 +49,18 @@ def settings(case: Case, check: str) -> dict[str, Any]:
         "where f is": p.f + straight,
         "in the": "gradients" if check == "vjp" else "forward pass" if check == "forward" else f"relation {check}",
         "of": "models with D" if p.D is not None else "models without D",
+        "for samples": f"with{'' if with_bias(case) else 'out'} a constant feature 1 at their end",
         "of arrays": f"in {case.layout} order",
         "where": "X0 is given" if p.X0 is not None else "no X0 is given",
         "of cases": "with a column that has no answer" if case.bad else "in which every column has an answer",
         "of the group": case.group,
     }
+
+
+def with_bias(case: Case) -> bool:
+    """Whether the last feature is the constant 1."""
+    U = case.problem.U
+    return U.size > 0 and bool((U[-1] == 1).all())
 
 
 At = tuple[Case, str]

@@ -154,6 +154,7 @@ RULES: dict[str, Rule] = {
     ),
     "the iteration stopped when the first column of the batch converges": any_column,
     "the mean over the units of a step compared with the tolerance": by_norm(lambda M: M.mean(axis=1)),
+    "the median over the units of a step compared with the tolerance": by_norm(lambda M: np.median(M, axis=1)),
     "the root mean square of a step compared with the tolerance": by_norm(lambda M: np.sqrt((M**2).mean(axis=1))),
     "the step of the last sample alone compared with the tolerance": lambda p: _spread(right(p)[:, -1:], p),
     "the step of the first hidden unit alone compared with the tolerance": lambda p: (p.step <= _allowed(p))[:, 0],
@@ -189,6 +190,11 @@ RULES: dict[str, Rule] = {
     ) & np.ones_like(p.step[:, 0], bool),
 } | {
     f"a tolerance never below 10^-{k} ‖z‖∞": no_less_than(lambda p, k=k: 10.0**-k * p.size)
+    for k in range(1, 12)
+} | {
+    f"a tolerance never below 10^-{k}, times ‖z‖∞ where that is below 1": no_less_than(
+        lambda p, k=k: 10.0**-k * np.minimum(1, p.size)
+    )
     for k in range(1, 12)
 } | {
     f"a tolerance never below 10^-{k}": no_less_than(lambda p, k=k: 10.0**-k)

@@ -41,7 +41,6 @@ def mathematics() -> tuple[Transformation, ...]:
         maps.maps,
         terms.terms,
         terms.transpositions,
-        places.operations,
     )
     return tuple(wrong for source in sources for wrong in source())
 
@@ -59,7 +58,14 @@ def numerics() -> tuple[Transformation, ...]:
         numbers.misread,
         precisions.products,
     )
-    rounded = numbers.roundings, precisions.singles, precisions.iterations, numbers.multiples
+    rounded = (
+        numbers.roundings,
+        precisions.singles,
+        precisions.iterations,
+        precisions.stored,
+        numbers.multiples,
+        places.operations,
+    )
     return tuple(wrong for source in (*sources, *rounded) for wrong in source())
 
 

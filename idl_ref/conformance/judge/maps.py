@@ -191,6 +191,47 @@ def _vectors_exchanged(s: Steps) -> fac.Factors:
     return ((G - (G * A).sum() / root.value * np.sign(A) * slope) * (s.problem.kappa / root.value),)
 
 
+def _one_vector(s: Steps, axis: int) -> fac.Factors:
+    """The pullback of the scaling of A to a Perron root whose derivative is taken with one vector for both."""
+    (A,), (G,), root = s.raw, s.dF, perron.root(s.raw)
+    if root.value <= s.problem.kappa:
+        return (G,)
+    (slope,) = perron.slopes((A,), root.block)
+    v = slope.sum(axis=axis)  # The slope is u vᵀ/uᵀv.
+    slope = np.outer(v, v) / (v @ v)
+    return ((G - (G * A).sum() / root.value * np.sign(A) * slope) * (s.problem.kappa / root.value),)
+
+
+def _threshold_of_all(s: Steps) -> _Map:
+    """The projection of rows with a threshold from all entries, as if all remained."""
+    k = s.problem.kappa
+
+    def project(F: np.ndarray) -> np.ndarray:
+        excess = np.abs(F).sum(axis=1, keepdims=True) - k
+        theta = np.maximum(excess, 0) / max(F.shape[1], 1)
+        projected: np.ndarray = np.sign(F) * np.maximum(np.abs(F) - theta, 0)
+        return projected
+
+    return _Map(s, project)
+
+
+def _onto_sphere(s: Steps) -> _Map:
+    """The projection of rows on the sphere: entries of a row inside the ball grow."""
+
+    def project(F: np.ndarray) -> np.ndarray:
+        room = s.problem.kappa - np.abs(F).sum(axis=1, keepdims=True)
+        grown: np.ndarray = F + np.sign(F) * room / max(F.shape[1], 1)
+        return np.where(room > 0, grown, s.problem.function.effective((F,))[0])
+
+    return _Map(s, project)
+
+
+def _signs_of_all(s: Steps) -> fac.Factors:
+    """The pullback of the projection of rows with the inner product of all signs, not of those that remain."""
+    return _projected(s, lambda G, F, E: np.where(E != 0, G - np.sign(F) * (np.sign(F) * G).sum(axis=1, keepdims=True)
+                      / np.maximum((E != 0).sum(axis=1, keepdims=True), 1), 0))  # fmt: skip
+
+
 def mapped(case: Case) -> bool:
     """Whether the problem has a map f."""
     return case.problem.f != "none"
@@ -218,11 +259,17 @@ def pullbacks() -> Iterator[Transformation]:
             exactly(rows))  # fmt: skip
     yield T("the gradient of a projected row restricted to its nonzero entries, but not to the sphere",
             {"pulled": _support_only}, exactly(rows))  # fmt: skip
+    yield T("the inner product with the signs of a projected row taken over entries that became 0, too",
+            {"pulled": _signs_of_all}, exactly(rows))  # fmt: skip
     root = exactly(having(f="perron"))
     yield T("the derivative of the Perron root left out of the derivative of the scaling",
             {"pulled": _root_held}, root)  # fmt: skip
     yield T("the left and the right vector of the Perron root exchanged in its derivative",
             {"pulled": _vectors_exchanged}, lambda c: root(c) and not low_rank(c))  # fmt: skip
+    for axis, which, other in ((0, "right", "left"), (1, "left", "right")):
+        yield T(f"the {which} vector of the Perron root in place of the {other} one in its derivative",
+                {"pulled": lambda s, axis=axis: _one_vector(s, axis)},
+                lambda c: root(c) and not low_rank(c))  # fmt: skip
     yield T("the gradients of entries kept that f = triu sets to zero", {"pulled": lambda s: s.dF}, having(f="triu"))
 
 
@@ -234,6 +281,11 @@ def maps() -> Iterator[Transformation]:
                 {"f": lambda s, more=more: _support_off_by(s, more)}, rows)  # fmt: skip
     yield T("the threshold of a projected row taken from its signed entries, not from their sizes",
             {"f": _threshold_of_signed}, rows)  # fmt: skip
+    yield T("the threshold of a projected row taken from all of its entries, as if none became 0",
+            {"f": _threshold_of_all}, rows)  # fmt: skip
+    yield T("rows inside the ball moved to its sphere, by a negative threshold", {"f": _onto_sphere}, rows)
+    yield T("f = triu applied to Aᵀ in the adjoint, in place of the transposed result of f",
+            {"Ft": lambda s: tuple(np.triu(F.T, 1) for F in s.raw)}, triu)  # fmt: skip
     for precision in (np.float32, np.float16):
         coarse = lambda s, of=precision: FUNCTIONS[s.problem.f](float(of(s.problem.kappa)))  # noqa: E731
         yield T(f"κ rounded to {precision.__name__}", {"f": coarse}, exactly(mapped))

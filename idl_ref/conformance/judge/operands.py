@@ -25,6 +25,10 @@ def _pulled(s: Steps) -> np.ndarray:
     return fac.apply(s.Ft, s.V)
 
 
+def _bracketed(text: str) -> str:
+    return text if " " not in text else f"({text})"
+
+
 OF_UNITS: dict[str, Operand] = {
     "X": lambda s: s.Xb, "V": lambda s: s.V, "G": lambda s: s.G, "B U": lambda s: s.Z, "A X": _product,
     "A X + Z": lambda s: _product(s) + s.Z, "Aᵀ V": _pulled, "Aᵀ V + G": lambda s: _pulled(s) + s.G,
@@ -32,9 +36,9 @@ OF_UNITS: dict[str, Operand] = {
     "φ(X)": lambda s: s.phi[0](s.Xb),
 }  # fmt: skip
 OF_RANK: dict[str, Operand] = {
-    "Rᵀ X": lambda s: s.F[1] @ s.Xb, "Lᵀ V": lambda s: s.F[0].T @ s.V,
-    "Lᵀ X": lambda s: s.F[0].T @ s.Xb, "Rᵀ V": lambda s: s.F[1] @ s.V,
-}  # fmt: skip
+    **{f"Rᵀ {_bracketed(text)}": (lambda s, M=M: s.F[1] @ M(s)) for text, M in OF_UNITS.items()},
+    **{f"Lᵀ {_bracketed(text)}": (lambda s, M=M: s.F[0].T @ M(s)) for text, M in OF_UNITS.items()},
+}
 
 
 def products() -> Iterator[Transformation]:

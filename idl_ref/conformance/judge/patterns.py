@@ -83,6 +83,15 @@ def _follows(case: Case, known: dict[str, Known]) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
+class Unset(Pattern):
+    """Gradients of the weights for no samples that are not 0."""
+
+    def explains(self, case: Case, known: dict[str, Known]) -> bool:
+        """Whether there are no samples, and a gradient is wrong."""
+        return case.problem.sizes[3] == 0 and "X" not in known and any(k.ratio > 1 for k in known.values())
+
+
+@dataclass(frozen=True, eq=False)
 class Accumulated(Pattern):
     """Gradients that are added to those of earlier calls, as a second call has shown."""
 
@@ -101,6 +110,7 @@ def accumulated(names: list[str]) -> Accumulated:
 
 
 PATTERNS: tuple[Pattern, ...] = (
+    Unset("gradients of the weights for a batch without samples left as they are in memory, and not set to 0"),
     Exchanged("columns of X exchanged: they are right for other samples than those where they stand"),
     Accuracy("something computed in float32: the errors are as large as rounding to float32 makes them",
              least=3, share=0.7),

@@ -37,6 +37,12 @@ def _zero(M: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)
     return M
 
 
+def _mean(M: np.ndarray, axis: int) -> np.ndarray:
+    """The mean along an axis, 0 for no entries."""
+    mean: np.ndarray = M.sum(axis=axis, keepdims=True) / max(M.shape[axis], 1)
+    return mean
+
+
 FIRST, LAST = slice(0, 1), slice(-1, None)
 OPERATIONS: dict[str, Operation] = {
     "with its rows shifted by one": lambda M: np.roll(M, 1, axis=0),
@@ -51,12 +57,12 @@ OPERATIONS: dict[str, Operation] = {
     "with zeros in its last column": lambda M: _zero(M, columns=LAST),
     "without its sign": np.abs,
     "without its negative entries": lambda M: np.maximum(M, 0),
-    "replaced by the mean of its columns": lambda M: M.mean(axis=1, keepdims=True) + 0 * M,
-    "replaced by the mean of its rows": lambda M: M.mean(axis=0, keepdims=True) + 0 * M,
+    "replaced by the mean of its columns": lambda M: _mean(M, 1) + 0 * M,
+    "replaced by the mean of its rows": lambda M: _mean(M, 0) + 0 * M,
     "divided by the norm of each column": lambda M: M / np.maximum(np.linalg.norm(M, axis=0), 1e-300),
     "divided by its largest entry": lambda M: M / max(np.abs(M).max(initial=0.0), 1e-300),
-    "less the mean of each row": lambda M: M - M.mean(axis=1, keepdims=True),
-    "less the mean of each column": lambda M: M - M.mean(axis=0, keepdims=True),
+    "less the mean of each row": lambda M: M - _mean(M, 1),
+    "less the mean of each column": lambda M: M - _mean(M, 0),
 }
 FACTORS: dict[str, Callable[[Case], float]] = {
     "0": lambda c: 0.0, "−1": lambda c: -1.0, "2": lambda c: 2.0, "1/2": lambda c: 0.5,

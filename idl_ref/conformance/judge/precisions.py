@@ -14,7 +14,7 @@ import numpy as np
 from idl_ref import factors as fac
 from idl_ref.conformance.judge.numbers import PRECISIONS
 from idl_ref.conformance.judge.steps import Steps, UnsolvedError, adjoint
-from idl_ref.conformance.judge.transformations import Transformation
+from idl_ref.conformance.judge.transformations import Transformation, low_rank
 from idl_ref.conformance.truth.problem import Case
 
 Product = Callable[[fac.Factors, np.ndarray], np.ndarray]  # F M, with some rounding
@@ -91,6 +91,22 @@ def iterations() -> Iterator[Transformation]:
     for dtype in UNITS:
         product = partial(_of_rounded, PRECISIONS[dtype])
         yield Transformation(f"A X and Aᵀ V computed in {dtype}", _iterated(product))
+        inputs = {"Z": lambda s, r=PRECISIONS[dtype]: r(s.B) @ r(s.U)}
+        yield Transformation(f"A X, B U and Aᵀ V computed in {dtype}", inputs | _iterated(product))
+
+
+def _stored(r: Callable[[np.ndarray], np.ndarray], F: fac.Factors, M: np.ndarray) -> np.ndarray:
+    """F M for a product of factors whose inner result, such as Rᵀ X, is rounded."""
+    left, right = F
+    product: np.ndarray = left @ r(right @ M)
+    return product
+
+
+def stored() -> Iterator[Transformation]:
+    """Rᵀ X and Lᵀ V rounded in every iteration."""
+    for dtype in ("float32", *UNITS):
+        product = partial(_stored, PRECISIONS[dtype])
+        yield Transformation(f"Rᵀ X and Lᵀ V rounded to {dtype}", _iterated(product), low_rank)
 
 
 def singles() -> Iterator[Transformation]:

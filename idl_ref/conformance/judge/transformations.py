@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref import factors as fac
+from idl_ref.conformance.judge.features import with_bias as bias
 from idl_ref.conformance.judge.steps import Steps, UnsolvedError, product, resolved
 from idl_ref.conformance.truth.problem import Arrays, Case
 
@@ -78,11 +79,6 @@ def has_D(case: Case) -> bool:
     return case.problem.D is not None
 
 
-def bias(case: Case) -> bool:
-    U = case.problem.U
-    return U.size > 0 and bool((U[-1] == 1).all())
-
-
 def having(**names: str) -> Callable[[Case], bool]:
     """The cases whose problem has settings of these values."""
     return lambda case: all(getattr(case.problem, name) == value for name, value in names.items())
@@ -137,6 +133,9 @@ def equation() -> Iterator[Transformation]:
     yield T("B U added to X in the readout", {"Y": lambda s: _readout(s, s.X + s.Z)})
     yield T("φ applied to Y", {"Y": lambda s: s.phi[0](s.right("Y"))})
     yield T("A = L Lᵀ in place of L Rᵀ", {"F": lambda s: (s.right("F")[0], s.right("F")[0].T)}, low_rank)
+    yield T("L Rᵀ X computed entry by entry, (L ∘ R) ∘ X, where r = 1", {
+        "F": lambda s: (np.diag((s.right("F")[0] * s.right("F")[1].T)[:, 0]),)},
+            lambda c: low_rank(c) and c.problem.factors[0].shape[1] == 1)  # fmt: skip
     yield T("A = R Rᵀ in place of L Rᵀ", {"F": lambda s: (s.right("F")[1].T, s.right("F")[1])}, low_rank)
     yield T("φ′ left out of the adjoint", {"S": lambda s: np.ones_like(s.P)})
     yield T("X0 taken for the equilibrium after one application of the map",
@@ -200,7 +199,8 @@ def adjoints() -> Iterator[Transformation]:
     yield T("Cᵀ G_Y averaged over the batch in the adjoint", {"G": lambda s: s.right("G") / s.G_Y.shape[1]})
     yield T("G_Y averaged over the batch", {"G_Y": lambda s: s.right("G_Y") / s.right("G_Y").shape[1]})
     yield T("G_Y summed over the batch", {"G_Y": lambda s: s.right("G_Y").sum(1, keepdims=True) + 0 * s.right("G_Y")})
-    yield T("φ′ averaged over the batch", {"S": lambda s: s.right("S").mean(1, keepdims=True) + 0 * s.right("S")})
+    yield T("φ′ averaged over the batch", {"S": lambda s: s.right("S").mean(1, keepdims=True) + 0 * s.right("S")},
+            lambda case: case.problem.sizes[3] > 0)  # fmt: skip
 
 
 def gradients() -> Iterator[Transformation]:

@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "d0811ad9658e82340d0973722cd7c5885a0680f1583aadf2e3d72b5f658c3e48"
+SHA256 = "046dbfe3959376c1769622a3ff34b772f78d77325dfd38b4a673515631deb206"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 

@@ -62,8 +62,9 @@ def shapes() -> Iterator[Case]:
         ("shape-no-D", "no D", "no_D"),
         ("shape-bias", constant, "bias"),
         ("shape-bias-no-D", f"{constant} and no D", "bias no_D"),
+        ("shape-bias-square", f"{constant}, and n = m: it may be added along the wrong axis", "bias square"),
     ):
-        arrays = member(id)
+        arrays = member(id, *(4, 3, 2, 4)) if "square" in flags else member(id)
         if "bias" in flags:
             arrays["U"][-1] = 1
         if "no_D" in flags:
