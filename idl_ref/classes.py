@@ -53,9 +53,10 @@ def index(name: str, labels: Any, classes: np.ndarray) -> np.ndarray:
     array = np.asarray(labels)
     array = array.astype(classes.dtype) if array.shape == (0,) else _array(name, array)
     if (array.dtype.kind == "U") != (classes.dtype.kind == "U"):
+        kind = "int" if array.dtype.kind == "U" else "str"
         raise TypeError(
             f"{name} must hold labels of the kind of the classes {_shown(classes)}; got {array.dtype}, such as "
-            f"{_shown(array[:1])}: convert them, for example with astype(str)."
+            f"{_shown(array[:1])}: convert them, for example with astype({kind})."
         )
     order = np.argsort(classes, kind="stable")
     found = order[np.searchsorted(classes, array, sorter=order).clip(max=len(classes) - 1)]

@@ -266,4 +266,4 @@ def test_a_model_without_classes_predicts_numbers(tmp_path, capsys):
     path = data(tmp_path / "data.npz", np.array([0, 1]))
     status, out, _ = run(capsys, "predict", tmp_path / "model.npz", "--data", path)
     assert status == 0
-    assert set(out.splitlines()[0].split()) <= {"0", "1"}
+    assert set(out.splitlines()[1].split()) <= {"0", "1"}

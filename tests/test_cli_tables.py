@@ -184,6 +184,17 @@ def test_some_rows_have_a_target(tmp_path, capsys):
     assert f"accuracy: {100 * right:.2f} %" in out
 
 
+def test_check_needs_a_sample(tmp_path, capsys):
+    """It said «ok» when nothing had been checked."""
+    path = people(tmp_path / "people.csv")
+    train(capsys, path, "--target", "buys")
+    (tmp_path / "none.csv").write_text("age,income,colour\n", encoding="utf-8")
+    (tmp_path / "bad.csv").write_text("age,income,colour\nx,1,red\n", encoding="utf-8")
+    for name in ("none.csv", "bad.csv"):
+        message = refused(capsys, "check", tmp_path / "model.npz", "--data", tmp_path / name)
+        assert "--data must have a sample that the model can take; got none" in message
+
+
 def test_check_with_a_table(tmp_path, capsys):
     for target in ("buys", "price"):
         path = people(tmp_path / "people.csv", target=target)
@@ -283,6 +294,35 @@ def test_outputs_that_may_be_classes_or_numbers(tmp_path, capsys):
     model.classes = np.array(["a", "b"])
     model.save(tmp_path / "model.npz")
     assert "--task regress needs a model of numbers" in refused(capsys, *task, "regress")
+
+
+def test_targets_of_another_form(tmp_path, capsys):
+    X = np.random.default_rng(0).standard_normal((6, 3))
+    model = idl_ref.ImplicitModel(3, 2, 4, seed=0)
+    model.classes = np.array([0, 1])
+    model.save(tmp_path / "model.npz")
+    predict = ["predict", tmp_path / "model.npz", "--data", tmp_path / "d.npz"]
+    np.savez(tmp_path / "d.npz", x_test=X, y_test=np.eye(2, dtype=int)[[0, 1] * 3])
+    assert "y_test must be one label for each sample; got shape (6, 2)" in refused(capsys, *predict)
+    np.savez(tmp_path / "d.npz", x_test=X, y_test=np.array(["0", "1"] * 3))
+    assert "for example with astype(int)" in refused(capsys, *predict)
+    model.classes = None
+    model.save(tmp_path / "model.npz")
+    np.savez(tmp_path / "d.npz", x_test=X, y_test=np.ones((6, 3)))
+    message = refused(capsys, *predict, "--task", "regress")
+    assert "y_test must have 2 numbers for each sample, as the model has outputs; got 3" in message
+
+
+def test_failed_samples_without_a_target_are_not_judged(tmp_path, capsys):
+    path = people(tmp_path / "people.csv")
+    train(capsys, path, "--target", "buys")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [*lines[1:7], *(f"nan,{k},red," for k in range(25))]
+    (tmp_path / "some.csv").write_text("\n".join([lines[0], *rows]), encoding="utf-8")
+    status, out, _ = run(capsys, "predict", tmp_path / "model.npz", "--data", tmp_path / "some.csv")
+    assert status == 1
+    assert re.search(r"^accuracy: [\d.]+ %$", out, re.M)
+    assert "25 of 31 samples failed" in out
 
 
 def test_a_target_with_the_name_of_another_column(tmp_path, capsys):

@@ -155,3 +155,37 @@ def test_draws_on_which_rounding_decides_are_thrown_away():
 def test_scales_commute_only_where_they_are_said_to():
     assert not set(copies.HOMOGENEOUS) & set(copies.ODD)
     assert all(type(case) is Deferred for case in DRAWN)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        ("id", "../evil", "got the id '../evil', which is no name"),
+        ("id", "/tmp/evil", "which is no name"),
+        ("id", ["a"], "which is no name"),
+        ("id", "a\x1b[31m", "which is no name"),
+        ("flags", "stale", "flags that are no list of words"),
+        ("shapes", [1], "has no attribute 'items'"),
+        ("tol", "x", "tol must be a number ≥ 0"),
+        ("tol", float("nan"), "tol must be a number ≥ 0"),
+        ("max_iter", -5, "max_iter must be a whole number, at least 1"),
+        ("kappa", "x", "kappa must be a number ≥ 0"),
+        ("dtype", "int8", "dtype must be one of"),
+        ("f", "nope", "f must be one of"),
+        ("straight_through", "yes", "straight_through must be True or False"),
+    ],
+)
+def test_a_malformed_case_is_refused_with_its_file(tmp_path, where, value, words):
+    """It must not write elsewhere, and must not look like a fault of the backend."""
+    content = json.loads(shrinking.text(one("draw-1-0")))
+    (content if where in content else content["settings"])[where] = value
+    (tmp_path / "case.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"case\.json must hold a case that") as caught:
+        shrinking.read(tmp_path / "case.json")
+    assert words in str(caught.value)
+
+
+def test_deep_json_is_no_case(tmp_path):
+    (tmp_path / "case.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"case\.json must hold a case that"):
+        shrinking.read(tmp_path / "case.json")

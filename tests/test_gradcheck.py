@@ -17,6 +17,7 @@ from idl_ref import (
     gradcheck,
 )
 from idl_ref.activations import Activation
+from idl_ref.analysis import ImplicitRNN
 from idl_ref.backends.numpy import Layer
 from idl_ref.derivatives import LossOfModel, doubled
 from idl_ref.preprocessing import Standardise
@@ -516,3 +517,14 @@ def test_the_oracle_does_not_use_what_it_checks(monkeypatch):
         difference, _ = oracle.difference({name: E}, 1e-6)
         # The rounding error of the difference is about eps/h.
         assert oracle.complex_step({name: E}) == pytest.approx(difference, rel=1e-6, abs=1e-9)
+
+
+def test_no_samples_are_no_proof():
+    none = np.zeros(0, int)
+    for report in (
+        check_gradients(ImplicitModel(3, 2, 5, seed=0), np.zeros((0, 3)), none),
+        ImplicitRNN(2, 2, 5, 3, seed=0).check_gradients(np.zeros((0, 3, 2)), none),
+    ):
+        assert not report.passed
+        assert set(verdicts(report).values()) == {"cannot tell"}
+        assert "there are no samples" in str(report)

@@ -340,6 +340,94 @@ def test_early_stopping_where_no_loss_is_a_number():
     ]
 
 
+def test_a_truth_value_of_numpy_ends_a_training():
+    history = fit(make(), *moons(), epochs=5, optimizer=SGD(), on_epoch=lambda *_: np.True_, progress=False)
+    assert history.events == ["epoch 1: stopped by on_epoch"]
+
+
+def test_more_epochs_go_on_after_on_epoch_has_stopped(tmp_path):
+    file, model = tmp_path / "c.npz", make()
+    more = {"optimizer": SGD(0.05), "progress": False, "checkpoint": file}
+    fit(model, *moons(), epochs=3, on_epoch=lambda history, _: len(history.loss) == 2, **more)
+    for epochs, done in ((3, 2), (5, 5)):  # The same call once more changes nothing.
+        model = make()
+        assert len(fit(model, *moons(), epochs=epochs, **more).loss) == done
+
+
+def test_a_best_loss_of_zero_is_remembered(tmp_path):
+    """A checkpoint that took 0 for «no loss yet» never stopped."""
+
+    U, T = moons()
+    settings = {"loss": lambda Y, T: (0.0, np.zeros_like(Y)), "optimizer": SGD(0.1), "progress": False}
+    settings |= {"early_stopping": 3, "validation": (U, T)}
+    whole = fit(make(), U, T, epochs=9, **settings)
+    parts = [fit(make(), U, T, epochs=epochs, checkpoint=tmp_path / "c.npz", **settings) for epochs in range(1, 10)]
+    assert len(whole.loss) == len(parts[-1].loss) == 4
+
+
+@pytest.mark.parametrize("other", ["class", "digits"])
+def test_a_checkpoint_knows_its_optimizer(tmp_path, other):
+    class Mine(SGD):
+        def update(self, w, g, moments, rate):
+            w -= 2 * rate * g
+
+    again = Mine(0.1) if other == "class" else SGD(0.1000001)
+    fit(make(), *moons(), epochs=1, optimizer=SGD(0.1), checkpoint=tmp_path / "c.npz", progress=False)
+    with pytest.raises(ValueError, match="checkpoint must belong to the training that resumes; the optimizer of"):
+        fit(make(), *moons(), epochs=2, optimizer=again, checkpoint=tmp_path / "c.npz", progress=False)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_checkpoint_with_other_arrays_is_refused(tmp_path, backend):
+    """Compiled code would read and write beyond the arrays."""
+    file = tmp_path / "c.npz"
+    more = {"optimizer": SGD(0.05), "progress": False, "checkpoint": file}
+    fit(make(backend=backend), *moons(), epochs=1, **more)
+    good = checkpoint.Checkpoint.read(file)
+    for part in ("now", "first"):
+        for change in ("shape", "lost", "weights"):
+            snapshot = good.snapshots[part]
+            weights, moments = dict(snapshot.weights), dict(snapshot.moments)
+            if change == "weights":
+                weights["B"] = np.zeros((1, 1), np.float32)
+            elif change == "shape":
+                moments["velocity.B"] = np.zeros((1, 1), np.float32)
+            elif part == "now":
+                moments = {}
+            else:
+                continue
+            snapshots = {**good.snapshots, part: snapshot._replace(weights=weights, moments=moments)}
+            good._replace(snapshots=snapshots).write(file)
+            with pytest.raises(ValueError, match=r"checkpoint must hold (parameters|the moments)"):
+                fit(make(backend=backend), *moons(), epochs=2, **more)
+
+
+@pytest.mark.parametrize("change", [{"limit": "x"}, {"epoch": {}}, {"stopped": 1}, {"here": None}, {"more": 0}, {}])
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, change):
+    file = tmp_path / "c.npz"
+    more = {"optimizer": SGD(0.05), "progress": False, "checkpoint": file}
+    fit(make(), *moons(), epochs=1, **more)
+    good = checkpoint.Checkpoint.read(file)
+    state = good.state | change
+    if not change:
+        del state["best_epoch"]
+    good._replace(state=state).write(file)
+    with pytest.raises(FileFormatError, match="no checkpoint of this version"):
+        fit(make(), *moons(), epochs=2, **more)
+    snapshots = {"first": good.snapshots["first"]}
+    good._replace(snapshots=snapshots).write(file)
+    with pytest.raises(FileFormatError, match="no checkpoint of this version"):
+        fit(make(), *moons(), epochs=2, **more)
+
+
+@pytest.mark.parametrize("weight", [1e308, 1e-310])
+def test_weights_that_overflow_are_refused(weight):
+    with pytest.raises(ValueError, match="sample_weight and class_weight must have a mean from 1e-100 to 1e"):
+        fit(make(), *moons(), epochs=1, sample_weight=np.full(120, weight), progress=False)
+    with pytest.raises(ValueError, match="sample_weight and class_weight must have a mean from 1e-100 to 1e"):
+        fit(make(), *moons(), epochs=1, class_weight={0: weight, 1: weight}, progress=False)
+
+
 def test_on_epoch_sees_every_epoch_and_may_stop():
     calls = []
 

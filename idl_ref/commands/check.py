@@ -44,6 +44,11 @@ def run(options: argparse.Namespace) -> int:
         U = U if pre is None else pre.inverse(U)
     else:
         U = _first(rows.source(model, options.data), options.samples)
+    if not len(U):
+        raise ValueError(
+            f"--data must have a sample that the model can take; got none in {checks.printable(options.data)}: nothing "
+            "would be checked."
+        )
     weights = model.effective_weights()
     phi = activations.get(model.activation)
     scaled = certificate.contracting(weights.factors, phi)  # by Lip(φᵢ)/Lip(φ), if rows have different φ

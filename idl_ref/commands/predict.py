@@ -110,6 +110,7 @@ class _Answers:
         self.targets = list(columns.targets) if columns is not None and len(columns.targets) == model.output_dim else []
         self.targets = self.targets or [f"y{i}" for i in range(model.output_dim)]
         self.m, self.failed, self.judged, self.right = 0, 0, 0, 0
+        self.wrong = 0  # the number of samples with a target that failed
         self.shown: list[str] = []
         self.first: _Failure | None = None
         self.truth: list[tuple[np.ndarray, ...]] = []  # for regression: targets, answers, and which are answers
@@ -162,14 +163,24 @@ class _Answers:
         if not self.classifies:
             numbers: Any = checks.real_array(self.target, truth, np.dtype(np.float64))
             T = numbers.reshape(len(Y), math.prod(numbers.shape[1:]))
+            if T.shape != Y.shape:
+                raise ValueError(
+                    f"{self.target} must have {Y.shape[1]} numbers for each sample, as the model has outputs; got "
+                    f"{T.shape[1]}: leave the targets out, or take those of the training."
+                )
             there = np.isfinite(T).all(axis=1)
-            if T.shape == Y.shape:
-                self.truth.append((T[there], Y[there].astype(np.float64), known[there]))
+            self.truth.append((T[there], Y[there].astype(np.float64), known[there]))
             return
+        if truth.size != len(Y):
+            raise ValueError(
+                f"{self.target} must be one label for each sample; got shape {truth.shape}: of one-hot rows, take "
+                "argmax(axis=1)."
+            )
         truth = truth.ravel()
         there = np.array([label is not None and label == label for label in truth.tolist()], bool)
         found = classes.index(self.target, truth[there], self.labels)
         self.judged += int(there.sum())
+        self.wrong += int((there & ~known).sum())
         self.right += int(((Y.argmax(axis=1)[there] == found) & known[there]).sum())
 
     def print(self, out: Path | None) -> None:
@@ -177,7 +188,7 @@ class _Answers:
         if out is None:
             print(" ".join(map(checks.printable, self.shown)) + (f" … ({self.m} in all)" if self.m > SHOWN else ""))
         if self.judged:
-            print(labels.accuracy(self.right / self.judged, self.failed, self.judged))
+            print(labels.accuracy(self.right / self.judged, self.wrong, self.judged))
         if self.truth and sum(len(T) for T, _, _ in self.truth):
             T, Y, known = (np.concatenate(arrays) for arrays in zip(*self.truth, strict=True))
             print(summary.of_numbers(T, Y, known).words())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import re
 import sys
 from importlib import metadata
 from typing import NoReturn
@@ -26,6 +27,10 @@ class _Parser(argparse.ArgumentParser):
         super().error(checks.printable(message))
 
 
+# A negative number with an exponent, which argparse takes for an option, but not with a space before it.
+NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+
+
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the default value of an option in its help, unless the option is left out by default."""
 
@@ -44,10 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # A terminal that cannot encode ‖ or ₀ must not make a command fail.
     with Stopping() as stopping:
         try:
-            options = parser().parse_args(arguments)
+            given = sys.argv[1:] if arguments is None else arguments
+            options = parser().parse_args([f" {word}" if NEGATIVE.fullmatch(word) else word for word in given])
             options.stopping = stopping
             status = options.run(options)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # It is None if it was closed before.
+                sys.stdout.flush()
         except (KeyboardInterrupt, Terminated) as signal:
             stopping.hold(None if isinstance(signal, Terminated) else 2)
             print(f"idl-ref: {stopping.word}", file=sys.stderr)

@@ -100,6 +100,10 @@ def add(commands: Any, formatter: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     _check_reports(options.report)
+    if (options.draws or options.cases) and not options.smallest.is_dir():
+        raise NotADirectoryError(
+            f"--smallest must be a folder that is there; got {printable(options.smallest)}: create it."
+        )
     if options.command is None:
         again = ["--backend", options.backend]
         return _reported(imported(options.backend), options, options.groups, again)
@@ -129,7 +133,6 @@ def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | Non
     if noted and not report.interrupted:
         report = replace(report, score=scored(noted, report))
     print(report)
-    _write_smallest(backend, report, options, given, again)
     failed: OSError | None = None
     for path in options.report:  # one that cannot be written takes no other with it
         try:
@@ -138,6 +141,7 @@ def _reported(backend: Any, options: argparse.Namespace, groups: list[str] | Non
             print(f"wrote {printable(path)}")
         except OSError as reason:
             failed = reason
+    _write_smallest(backend, report, options, given, again)
     if failed is not None:
         raise failed
     if report.interrupted:

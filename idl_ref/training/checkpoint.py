@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from idl_ref import checks, io
 from idl_ref.npz import FileFormatError
 from idl_ref.optim import Optimizer
+from idl_ref.training.epoch import Epoch
 from idl_ref.training.history import History
 
 FORM = "idl_ref checkpoint"
@@ -57,6 +59,13 @@ class Snapshot(NamedTuple):
         return cls(weights, numbers, moments)
 
 
+def described(optimizer: Optimizer) -> str:
+    """Return the class and all settings of an optimizer as text."""
+    kind = type(optimizer)
+    settings = (f"{name}={value!r}" for name, value in vars(optimizer).items() if not name.startswith("_"))
+    return f"{kind.__module__}.{kind.__qualname__}, {', '.join(settings)}"
+
+
 class Checkpoint(NamedTuple):
     """Everything that a training needs to go on as if it had not been interrupted."""
 
@@ -83,6 +92,25 @@ class Checkpoint(NamedTuple):
         snapshots = {name: Snapshot.from_named(name, numbers, arrays) for name, numbers in header["numbers"].items()}
         return cls(header["fingerprint"], header["state"], snapshots, history)
 
+    def require(self, parameters: Mapping[str, np.ndarray], optimizer: Optimizer) -> None:
+        """Refuse a checkpoint whose arrays do not go with the parameters: compiled code trusts their shapes."""
+        forms = {name: (w.shape, w.dtype) for name, w in parameters.items()}
+        complete = {f"{kind}.{name}" for kind in optimizer.MOMENTS for name in forms}
+        for snapshot in self.snapshots.values():
+            weights = {name: (w.shape, w.dtype) for name, w in snapshot.weights.items()}
+            if weights != forms:
+                raise ValueError(
+                    "checkpoint must hold parameters of the shapes "
+                    f"{ {name: w.shape for name, w in parameters.items()} }: choose another path."
+                )
+            known = all(forms.get(k.partition(".")[2]) == (M.shape, M.dtype) for k, M in snapshot.moments.items())
+            lacks = snapshot.numbers["taken"] > 0 and complete - snapshot.moments.keys()
+            if not known or (lacks and type(optimizer).state is Optimizer.state):
+                raise ValueError(
+                    "checkpoint must hold the moments of the optimizer for all parameters, in their shapes: choose "
+                    "another path."
+                )
+
     def check(self, path: Any, fingerprint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another training, and say what differs."""
         for name, value in fingerprint.items():
@@ -105,6 +133,34 @@ def _apart(one: Any, other: Any) -> tuple[str, str]:
     return checks.shown(one), checks.shown(other)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_state(state: dict[str, Any]) -> bool:
+    """Tell whether numbers of the loop are those that `Training.save` writes."""
+    epoch, optional = state.get("epoch"), ("best_value", "limit")
+    return (
+        state.keys() == {"epoch", "best_value", "best_epoch", "halvings", "here", "limit", "stopped", "ended"}
+        and isinstance(epoch, dict)
+        and epoch.keys() == {f.name for f in fields(Epoch)}
+        and all(map(_is_number, epoch.values()))
+        and all(state[name] is None or _is_number(state[name]) for name in optional)
+        and all(_is_number(state[name]) for name in ("best_epoch", "halvings", "here", "ended"))
+        and isinstance(state["stopped"], bool)
+    )
+
+
+def _is_optimizer(numbers: Any) -> bool:
+    """Tell whether numbers are those that `Optimizer.state` returns, or more."""
+    return (
+        isinstance(numbers, dict)
+        and (_is_number(numbers.get("base")) or numbers.get("base") == "auto")
+        and _is_number(numbers.get("taken"))
+        and (numbers.get("total", "") is None or _is_number(numbers.get("total")))
+    )
+
+
 def _layout(header: dict[str, Any]) -> tuple[io.Layout, dict[str, np.dtype]]:
     """Return the shapes and dtypes of all arrays, which the header of a checkpoint lists."""
     try:
@@ -116,4 +172,7 @@ def _layout(header: dict[str, Any]) -> tuple[io.Layout, dict[str, np.dtype]]:
         raise FileFormatError("the file is no checkpoint: its header lacks a part.") from None
     if HISTORY not in listed or not all(isinstance(part, dict) for part in parts):
         raise FileFormatError("the file is no checkpoint: it lacks a part.")
+    _, state, numbers = parts
+    if not _is_state(state) or not {"now", "first"} <= numbers.keys() or not all(map(_is_optimizer, numbers.values())):
+        raise FileFormatError("the file is no checkpoint of this version: it lacks a part, or a part is no number.")
     return {name: shape for name, (_, shape) in listed.items()}, {name: dtype for name, (dtype, _) in listed.items()}

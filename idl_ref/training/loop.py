@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from idl_ref.backends.numpy import Trainer
-from idl_ref.backends.numpy.trainer import Counts, Step
+from idl_ref.backends.numpy.trainer import Step
 from idl_ref.choices import AnyLoss
 from idl_ref.factors import norm_inf
 from idl_ref.model import ImplicitModel
 from idl_ref.optim import Optimizer
 from idl_ref.solution import NotConvergedError, warn
 from idl_ref.training import rates
-from idl_ref.training.checkpoint import Checkpoint, Snapshot
+from idl_ref.training.checkpoint import Checkpoint, Snapshot, described
+from idl_ref.training.epoch import Epoch
 from idl_ref.training.evaluation import measured
 from idl_ref.training.history import History
 from idl_ref.training.interrupts import Interrupts
@@ -47,46 +48,6 @@ class Plan(NamedTuple):
     micro_batch: int | None = None  # the number of samples of a leaf; None takes a batch as a whole
 
 
-@dataclass
-class Epoch:
-    """The figures of an epoch that is under way: sums over the steps that were taken."""
-
-    batches: int = 0
-    loss: float = 0.0
-    hits: int = 0
-    samples: int = 0
-    unconverged: int = 0
-    forward_sum: int = 0
-    forward_most: int = 0
-    adjoint_sum: int = 0
-    adjoint_most: int = 0
-    seconds: float = 0.0
-
-    def add(self, loss: float, counts: Counts, samples: int, seconds: float) -> None:
-        """Add the figures of one step."""
-        self.batches += 1
-        self.loss += loss * samples
-        self.hits += counts.right
-        self.samples += samples
-        self.unconverged += counts.failed
-        self.forward_sum += counts.forward_sum
-        self.forward_most = max(self.forward_most, counts.forward_most)
-        self.adjoint_sum += counts.adjoint_sum
-        self.adjoint_most = max(self.adjoint_most, counts.adjoint_most)
-        self.seconds += seconds
-
-    def record(self, history: History, classifies: bool) -> None:
-        """Append the means to a history."""
-        m = max(self.samples, 1)
-        history.loss.append(self.loss / m)
-        if classifies:
-            history.accuracy.append(self.hits / m)
-        history.forward_iterations.append((self.forward_sum / m, self.forward_most))
-        history.adjoint_iterations.append((self.adjoint_sum / m, self.adjoint_most))
-        history.unconverged.append(self.unconverged)
-        history.seconds.append(self.seconds)
-
-
 class Training:
     """A training that is under way.
 
@@ -111,6 +72,7 @@ class Training:
         self.best: Snapshot | None = None
         self.best_value, self.best_epoch = math.inf, 0
         self.halvings, self.here, self.limit, self.stopped = 0, 0, math.inf, False
+        self.ended = 0  # the number of epochs that were asked for when on_epoch stopped the training
         self.total_steps = plan.epochs * self.batches_of_an_epoch
 
     @property
@@ -144,9 +106,7 @@ class Training:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on where the checkpoint was written."""
         now, state = checkpoint.snapshots["now"], checkpoint.state
-        shapes = {name: w.shape for name, w in self.model.parameters.items()}
-        if {name: w.shape for name, w in now.weights.items()} != shapes:
-            raise ValueError(f"checkpoint must hold parameters of the shapes {shapes}: choose another path.")
+        checkpoint.require(self.model.parameters, self.optimizer)
         for snapshot in checkpoint.snapshots.values():
             snapshot.numbers["total"] = self.total_steps
         now.put_back(self.model.parameters, self.optimizer)
@@ -154,9 +114,10 @@ class Training:
         self.history.interrupted = False
         self.first, self.best = checkpoint.snapshots["first"], checkpoint.snapshots.get("best")
         self.good = checkpoint.snapshots.get("good", now)
-        self.best_value, self.best_epoch = state["best_value"] or math.inf, state["best_epoch"]
-        self.halvings, self.here, self.stopped = state["halvings"], state["here"], state["stopped"]
-        self.limit = state["limit"] or math.inf
+        self.best_value, self.limit = (math.inf if (x := state[k]) is None else x for k in ("best_value", "limit"))
+        self.best_epoch, self.halvings, self.here = state["best_epoch"], state["halvings"], state["here"]
+        self.stopped = state["stopped"] or self.plan.epochs <= state["ended"]
+        self.ended = state["ended"] if self.stopped else 0
         self._meet()
         self.trainer = self.new_trainer()
 
@@ -175,7 +136,8 @@ class Training:
             "halvings": self.halvings,
             "here": self.here,
             "limit": self.limit if math.isfinite(self.limit) else None,
-            "stopped": self.stopped,
+            "stopped": self.stopped and not self.ended,
+            "ended": self.ended,
         }
         Checkpoint(self.fingerprint(), state, snapshots, self.history).write(path)
 
@@ -187,7 +149,7 @@ class Training:
             "data": self.sums[0] if sums else None,
             "validation data": self.sums[1] if sums else None,
             "loss": loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__qualname__),
-            "optimizer": repr(self.optimizer),
+            "optimizer": described(self.optimizer),
             "batch_size": plan.batch_size,
             "seed": plan.seed,
             "early_stopping": plan.patience,
@@ -382,14 +344,19 @@ class Training:
                     f"epoch {number}: stopped, because the loss has not fallen for {number - self.best_epoch} epochs; "
                     f"the weights {weights}"
                 )
-        if self.ranks.once(lambda: plan.on_epoch is not None and plan.on_epoch(history, self.model) is True):
-            self.stopped = True
+        if self.ranks.once(self._is_enough):
+            self.stopped, self.ended = True, plan.epochs
             history.events.append(f"epoch {number}: stopped by on_epoch")
         if self.ranks.size > 1:  # What on_epoch has changed on the first rank, all have to change.
             parameters, optimizer = self.model.parameters, self.optimizer
             state = self.ranks.once(lambda: None if plan.on_epoch is None else Snapshot.of(parameters, optimizer))
             if state is not None and not self.ranks.first:
                 state.put_back(parameters, optimizer)
+
+    def _is_enough(self) -> bool:
+        """Call on_epoch, and return whether it ends the training: whether it returns True, of Python or of NumPy."""
+        found = None if self.plan.on_epoch is None else self.plan.on_epoch(self.history, self.model)
+        return isinstance(found, (bool, np.bool_)) and bool(found)
 
     def _save_checkpoint(self) -> None:
         """Write the checkpoint, if there is to be one."""

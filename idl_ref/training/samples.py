@@ -18,6 +18,7 @@ from idl_ref.training.ranks import Ranks
 from idl_ref.training.rows import Rows, Some, some_of
 from idl_ref.training.tree import share
 
+LARGEST = 1e100  # a larger mean of weights might overflow
 BLOCK = 4096  # A look at all samples reads so many of them at a time.
 
 Found = TypeVar("Found")
@@ -98,7 +99,8 @@ class Weights:
     def __getitem__(self, chosen: Any) -> np.ndarray:
         """Return the weights of some samples, in the dtype of the model."""
         labels, w = self._some(chosen)
-        return (w * self.of_class[labels] * self.factor).astype(self.model.dtype)
+        with np.errstate(over="ignore"):  # before the factor is known, which refuses such weights
+            return (w * self.of_class[labels] * self.factor).astype(self.model.dtype)
 
     def _some(self, chosen: Any) -> tuple[Any, Any]:
         """Return the labels of some samples, or 0 without class_weight, and their ω."""
@@ -112,10 +114,18 @@ class Weights:
 
     def settle(self, sums: np.ndarray, m: int) -> None:
         """Find the weights of the classes, and the factor s, from what `sums` says of all m samples."""
-        sums = checks.weights("sample_weight", sums, len(sums))
+        if not sums.any():
+            checks.weights("sample_weight", sums, len(sums))
         if self.T is not None:
             self.of_class = class_weights(self.class_weight, sums, self.model.classes)
-        self.factor = m / float((self.of_class * sums).sum())
+        with np.errstate(over="ignore"):
+            mean = float((self.of_class * sums).sum()) / m
+        if not 1 / LARGEST <= mean <= LARGEST:
+            raise ValueError(
+                f"sample_weight and class_weight must have a mean from {1 / LARGEST:g} to {LARGEST:g}; got {mean:.3g}: "
+                "multiply all weights by the same number."
+            )
+        self.factor = 1 / mean
 
 
 def inputs_and_targets(
@@ -220,6 +230,6 @@ def class_weights(class_weight: Any, sums: np.ndarray, names: np.ndarray | None)
         if name not in numbers:
             raise ValueError(f"class_weight must name classes of the model; got {name!r}: use {list(numbers)[:9]}.")
         result[numbers[name]] = checks.number("class_weight", weight, 0)
-    if not (result * sums).any():
+    if not ((result > 0) & (sums > 0)).any():
         raise ValueError("class_weight must be positive for at least one class of the samples; got zeros only.")
     return result

@@ -273,9 +273,9 @@ def pullbacks() -> Iterator[Transformation]:
     yield T("the gradients of entries kept that f = triu sets to zero", {"pulled": lambda s: s.dF}, having(f="triu"))
 
 
-def maps() -> Iterator[Transformation]:
-    """What may be wrong with f."""
-    T, (inf, rows, triu, root) = Transformation, (having(f=name) for name in ("inf", "rows", "triu", "perron"))
+def _of_rows_and_roots() -> Iterator[Transformation]:
+    """What may be wrong with projected rows, and with the Perron root."""
+    T, (rows, triu, root) = Transformation, (having(f=name) for name in ("rows", "triu", "perron"))
     for more, word in ((-1, "few"), (1, "many")):
         yield T(f"the threshold of a projected row taken from one entry too {word}",
                 {"f": lambda s, more=more: _support_off_by(s, more)}, rows)  # fmt: skip
@@ -293,6 +293,12 @@ def maps() -> Iterator[Transformation]:
         for words, norm in {"": _largest, ", by Euclidean norms": np.linalg.norm}.items():
             yield T(f"the Perron root taken from {count} power iterations{words}, which have not converged",
                     {"F": lambda s, k=count, norm=norm: _by_powers(s, k, norm)}, root)  # fmt: skip
+
+
+def maps() -> Iterator[Transformation]:
+    """What may be wrong with f."""
+    T, (inf, rows, triu, root) = Transformation, (having(f=name) for name in ("inf", "rows", "triu", "perron"))
+    yield from _of_rows_and_roots()
     for digits in (1, 2, 3):
         kappa = lambda s, d=digits: FUNCTIONS[s.problem.f](round(s.problem.kappa, d))  # noqa: E731
         yield T(f"κ rounded to {digits} decimal{'s' * (digits > 1)}", {"f": kappa}, exactly(mapped))

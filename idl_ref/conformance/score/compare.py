@@ -21,9 +21,19 @@ def load(path: Path) -> dict[str, Any]:
     with npz.reading(path, "a JSON file") as stream:
         report = json.load(stream)
     results = report.get("results") if isinstance(report, dict) else None
-    if not isinstance(results, list) or report.get("schema") != SCHEMA:
+    if not isinstance(results, list) or report.get("schema") != SCHEMA or not all(map(_is_result, results)):
         raise ValueError(f"{path} must be a report of schema {SCHEMA}, which run --report FILE.json writes.")
     return report
+
+
+def _is_result(r: Any) -> bool:
+    """Whether a part of a report is the result of a check, as far as it is compared."""
+    return (
+        isinstance(r, dict)
+        and isinstance(r.get("id"), str)
+        and isinstance(r.get("message"), str)
+        and r.get("outcome") in (PASSED, FAILED, EXPECTED, SKIPPED)
+    )
 
 
 def compared(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[str], int]:
@@ -36,13 +46,20 @@ def compared(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[str], 
 
     broken = moved((PASSED,), (FAILED, EXPECTED))
     lines = [f"before  {_summary(before)}", f"after   {_summary(after)}"]
+    if before.get("vectors") != after.get("vectors"):
+        lines.append("The reports are about different versions of the cases; those with the same names are compared.")
     lines += _listed("fail now", broken, now)
     lines += _listed("pass now", moved((FAILED, EXPECTED), (PASSED,)), was)
     lines += _listed("passed, and are skipped now", moved((PASSED,), (SKIPPED,)), now)
     lines += _listed("passed, and were not run now", [id for id in was if id not in now and _passed(was[id])], was)
     lines += _listed("are new and fail", [id for id in now if id not in was and now[id]["outcome"] == FAILED], now)
     if before.get("score") and after.get("score"):
-        lines += ["", *scores(before["score"], after["score"])]
+        try:
+            lines += ["", *scores(before["score"], after["score"])]
+        except (LookupError, TypeError, AttributeError, ValueError) as reason:
+            raise ValueError(
+                f"a report must have the score that run --score writes; got another one: {reason!r}."
+            ) from None
     return lines, len(broken)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import npz
+from idl_ref import activations, checks, npz
 from idl_ref.conformance.truth.cases import solved
 from idl_ref.conformance.truth.draws import unambiguous
-from idl_ref.conformance.truth.problem import INPUTS, LAYOUTS, SETTINGS, Arrays, Case, array_dtype, make, rounded
+from idl_ref.conformance.truth.problem import (
+    DTYPES,
+    INPUTS,
+    LAYOUTS,
+    SETTINGS,
+    STORAGE,
+    Arrays,
+    Case,
+    F,
+    array_dtype,
+    make,
+    rounded,
+)
 
 SCHEMA = "idl-ref-conformance-case-1"
 LIMIT = 1 << 26  # the largest file that is read, in bytes
@@ -137,6 +150,29 @@ def text(case: Case) -> str:
     return "{" + ",\n ".join(parts) + "}\n"
 
 
+NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}")  # ids, which are names of files, too
+
+
+def _checked(content: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a case from a file, after checks of all that is no array."""
+    words = [content["comment"], *content["flags"]]
+    if not isinstance(content["flags"], list) or not all(isinstance(word, str) for word in words):
+        raise TypeError("a comment that is no text, or flags that are no list of words")
+    if not isinstance(content["id"], str) or not NAMES.fullmatch(content["id"]):
+        raise ValueError(f"the id {checks.shown(content['id'])}, which is no name")
+    settings: dict[str, Any] = content["settings"]
+    if not isinstance(settings, dict) or settings.keys() != set(SETTINGS):
+        raise ValueError(f"settings that are not {', '.join(SETTINGS)}")
+    checks.choice("activation", settings["activation"], activations.TABLE)
+    checks.choice("f", settings["f"], ("none", *F))
+    checks.choice("dtype", settings["dtype"], (*DTYPES, *STORAGE))
+    checks.number("tol", settings["tol"], 0)
+    checks.number("kappa", settings["kappa"], 0)
+    checks.integer("max_iter", settings["max_iter"], 1)
+    checks.flag("straight_through", settings["straight_through"])
+    return settings
+
+
 def read(path: Path) -> Case:
     """A case from a file that holds its `text`, with its truth, which is computed.
 
@@ -149,7 +185,7 @@ def read(path: Path) -> Case:
         content = json.loads(npz.whole(path, LIMIT))
         if content["schema"] != SCHEMA:
             raise ValueError(f"its schema is {content['schema']!r}")
-        dtype = array_dtype(content["settings"]["dtype"])
+        dtype = array_dtype(_checked(content)["dtype"])
         arrays = {name: np.array(content["arrays"][name], dtype).reshape(shape)
                   for name, shape in content["shapes"].items() if name in (*INPUTS, "G_Y")}  # fmt: skip
         G_Y = arrays.pop("G_Y")
@@ -158,7 +194,8 @@ def read(path: Path) -> Case:
             raise ValueError(f"the layout {content['layout']!r}")
         given = {name: content[name] for name in ("id", "comment", "layout")}
         return solved(Case(**given, group="draws", flags=tuple(content["flags"]), problem=problem, G_Y=G_Y))
-    except (KeyError, TypeError, IndexError, ArithmeticError, ValueError) as reason:
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, RecursionError) as reason:
+        why = str(reason).rstrip(".")
         raise ValueError(
-            f"{path} must hold a case that `idl-ref conformance run --draws` wrote (schema {SCHEMA}); got {reason}."
+            f"{path} must hold a case that `idl-ref conformance run --draws` wrote (schema {SCHEMA}); got {why}."
         ) from reason
