@@ -15,20 +15,23 @@ from idl_ref.conformance.truth.problem import Case
 
 Operation = Callable[[np.ndarray], np.ndarray]
 
-# Steps by name. The first factor stands for A where A = L Rᵀ; the right Y, with X in place of it, and so on.
+# Steps by name. L stands for A where A = L Rᵀ.
 STEPS: dict[str, tuple[str, ...]] = {
     "A": ("F",), "A in the adjoint": ("Ft",), "B": ("B",), "C": ("C",), "D": ("D",), "U": ("U",), "G_Y": ("G_Y",),
     "B U": ("Z",), "X for the gradients": ("Xb",), "φ′": ("S",), "Cᵀ G_Y": ("G",), "V": ("V",),
     "B U and Cᵀ G_Y": ("Z", "G"),
 }  # fmt: skip
-TERMS: dict[str, Change] = {
-    "X in the readout": lambda s: (s.C, s.Xf), "U in the readout": lambda s: (s.D, s.U),
-}  # fmt: skip
-PRODUCTS: dict[str, tuple[str, Change]] = {
-    "V in ∂B": ("dB", lambda s: (s.V, s.U)), "U in ∂B": ("dB", lambda s: (s.U, s.V)),
-    "G_Y in ∂C": ("dC", lambda s: (s.G_Y, s.Xb)), "G_Y in ∂D": ("dD", lambda s: (s.G_Y, s.U)),
-    "U in ∂D": ("dD", lambda s: (s.U, s.G_Y)), "X in ∂C": ("dC", lambda s: (s.Xb, s.G_Y)),
-}  # fmt: skip
+Use = Callable[[Steps, Operation], np.ndarray]  # a result in which an operation is applied to one operand
+OPERANDS: dict[str, tuple[str, Use]] = {
+    "X in the readout": ("Y", lambda s, f: s.C @ f(s.Xf) + (0 if s.D is None else s.D @ s.U)),
+    "U in the readout": ("Y", lambda s, f: s.C @ s.Xf + (0 if s.D is None else s.D @ f(s.U))),
+    "V in ∂B": ("dB", lambda s, f: f(s.V) @ s.U.T),
+    "U in ∂B": ("dB", lambda s, f: s.V @ f(s.U).T),
+    "G_Y in ∂C": ("dC", lambda s, f: f(s.G_Y) @ s.Xb.T),
+    "X in ∂C": ("dC", lambda s, f: s.G_Y @ f(s.Xb).T),
+    "G_Y in ∂D": ("dD", lambda s, f: f(s.G_Y) @ s.U.T),
+    "U in ∂D": ("dD", lambda s, f: s.G_Y @ f(s.U).T),
+}
 
 
 def _zero(M: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
@@ -96,24 +99,6 @@ def operations() -> Iterator[Transformation]:
     for what, change in changes.items():
         for step, names in STEPS.items():
             yield Transformation(f"{step} {what}", _all(names, change))
-        for term, operands in TERMS.items():
-            yield Transformation(f"{term} {what}", {"Y": lambda s, o=operands, f=change: _readout(s, o(s), f)})
-        for operand, (name, of) in PRODUCTS.items():
-            yield Transformation(f"{operand} {what}", {name: lambda s, o=of, f=change, n=name: _outer(s, n, o(s), f)})
-
-
-Operands = tuple[np.ndarray | None, np.ndarray]
-
-
-def _readout(s: Steps, operands: Operands, change: Callable[[np.ndarray, Case], np.ndarray]) -> np.ndarray:
-    M, of = operands
-    Y: np.ndarray = s.right("Y")
-    return Y if M is None else Y + M @ (change(of, s.case) - of)
-
-
-def _outer(s: Steps, name: str, operands: Operands, change: Callable[[np.ndarray, Case], np.ndarray]) -> np.ndarray:
-    """A gradient whose first operand is changed; it is transposed where that is the one on the right."""
-    M, other = operands
-    assert M is not None
-    G: np.ndarray = change(M, s.case) @ other.T
-    return G if M is (s.V if name == "dB" else s.G_Y) else G.T
+        for operand, (name, use) in OPERANDS.items():
+            changed: Change = lambda s, use=use, f=change: use(s, lambda M: f(M, s.case))  # noqa: E731
+            yield Transformation(f"{operand} {what}", {name: changed})
