@@ -102,6 +102,7 @@ ANSWERS = {
     "a tensor of a graph": (put(X=Bound()), "Use tensor.detach().numpy() instead"),
     "an array that exits": (put(X=Exits()), "X must be an array for NumPy; got Exits"),
     "complex numbers": (put(Y=np.ones((2, 4), complex)), "Y must be (2, 4) float64; got (2, 4) complex128"),
+    "a masked array": (put(Y=np.ma.masked_all((2, 4))), "Y must be an array of numbers; got a masked one"),
     "a list": (lambda answer: [1], "forward must return a dictionary of arrays; got list"),
     "nothing": (lambda answer: None, "forward must return a dictionary of arrays; got NoneType"),
     "exit": (raising(SystemExit(0)), "raised SystemExit: 0"),

@@ -133,6 +133,8 @@ def _status(name: str, value: Any, m: int, kind: str, limits: tuple[int, int]) -
 
 
 def _array(name: str, value: Any) -> np.ndarray:
+    if np.ma.is_masked(value):
+        raise MalformedError(f"{name} must be an array of numbers; got a masked one, which lacks some")
     try:
         return np.asarray(value)
     except STOPS:
