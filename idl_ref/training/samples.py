@@ -119,13 +119,14 @@ class Weights:
         if self.T is not None:
             self.of_class = class_weights(self.class_weight, sums, self.model.classes)
         with np.errstate(over="ignore"):
-            mean = float((self.of_class * sums).sum()) / m
+            total = float((self.of_class * sums).sum())
+        mean = total / m
         if not 1 / LARGEST <= mean <= LARGEST:
             raise ValueError(
                 f"sample_weight and class_weight must have a mean from {1 / LARGEST:g} to {LARGEST:g}; got {mean:.3g}: "
                 "multiply all weights by the same number."
             )
-        self.factor = 1 / mean
+        self.factor = m / total
 
 
 def inputs_and_targets(
