@@ -261,14 +261,6 @@ class ImplicitFunctionPerron(ImplicitFunction):
     name = "perron"
     constrains = True
 
-    def __init__(self, kappa: float = 0.99, straight_through: bool = False) -> None:
-        super().__init__(kappa, straight_through)
-        if self.kappa == 0:
-            raise ValueError(
-                "kappa must be > 0 for ImplicitFunctionPerron; got 0: a matrix without cycles would keep its entries, "
-                "and all others would become 0, so that the map had no gradient."
-            )
-
     def effective(self, factors: Factors) -> Factors:
         return perron.scale(factors, self.kappa)
 

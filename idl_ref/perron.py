@@ -203,6 +203,8 @@ def pullback(factors: Factors, kappa: float, gradients: Factors) -> Factors:
     if np.isinf(size):
         largest = _largest(factors)
         return tuple(G / G.dtype.type(largest) for G in pullback(_divided(factors), kappa, gradients))
+    if kappa == 0:  # The scaled A is 0, but for an A without cycles, where the map is not continuous.
+        return tuple(np.zeros_like(G) for G in gradients)
     if not size > kappa:
         return gradients
     along = sum(float(np.vdot(G.astype(np.float64), F)) for G, F in zip(gradients, factors, strict=True))

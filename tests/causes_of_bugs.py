@@ -37,7 +37,6 @@ EQUATION = {
     "FactorOfR": "A = L Lᵀ|L in place of R",
     "StridesOfC": "strides of C ignored|strides ignored: the entries of C |^C read column by column",
     "StridesOfU": "strides of U ignored|strides ignored: the entries of U |^U read column by column",
-    "ZerosSkipped": "columns in which B U is 0 left at X = 0",
     "AbsoluteA": r"\|A\| in place of A",
     "CyclesApart": "(cycle|block)s?.*left out",
     "CyclesInOrderOfUnits": "(cycle|block)s?.*order",
@@ -296,6 +295,7 @@ SIZES = {
     "RankBeyond16": "columns of L and R beyond the first 16 left out",
 }
 BATCHES = {
+    "ZerosSkipped": "columns in which B U is 0 left at X = 0",
     "BatchesBeyond64": "samples beyond the first 64 left out of X",
     "BatchesBeyond1024": "samples beyond the first 1024 left out of X",
     "BatchesBeyond4096": "samples beyond the first 4096 left out of X",

@@ -166,12 +166,12 @@ def _size(A):
 def scale_to_norm(A, kappa):
     """Return κ A / max(κ, ‖A‖∞)."""
     nu = max((sum(row) for row in _size(A)), key=lambda total: total.real)
-    return A * (kappa / nu) if nu.real > kappa else A
+    return A * (kappa / nu) if nu.real > kappa else A if kappa else 0 * A
 
 
 def project_rows(A, kappa):
     """Project each row on the ℓ1 ball: remove entries from the support, smallest first, until all exceed θ."""
-    A = np.array(A)
+    A = np.array(A) if kappa else 0 * np.array(A)
     for i, row in enumerate(A.copy()):
         size = _size(row)
         if sum(size).real <= kappa:

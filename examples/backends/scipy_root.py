@@ -25,8 +25,8 @@ class ScipyRoot:
         phi, A = activations.get(p.activation), reduce(np.matmul, [F.astype(np.float64) for F in p.factors])
         Z = p.B.astype(np.float64) @ p.U
         X, residual, scale = np.zeros(Z.shape), np.zeros(Z.shape), np.abs(Z).max(axis=0, initial=0)
-        for j in np.flatnonzero((scale > 0) & np.isfinite(scale)):
-            z, s = Z[:, j], scale[j]
+        for j in np.flatnonzero(np.isfinite(scale)):
+            z, s = Z[:, j], scale[j] or 1.0
             found = root(lambda x: x - phi.phi(s * (A @ x) + z) / s, 0 * z, method=self.method, options=self.options)  # noqa: B023
             X[:, j], residual[:, j] = s * found.x, s * np.abs(found.fun)
         X[:, ~np.isfinite(scale)] = np.nan

@@ -136,13 +136,15 @@ def pullback(kind, factor, shape, gradient, kappa, eps, out):
     """Write the gradient with respect to F, for that with respect to f(F), to `out`, which is laid out as F is."""
     (F, down, right), (G, g_down, g_right), (rows, columns) = factor, gradient, shape
     nu, row, scale, along = 0.0, -1, 1.0, 0.0
+    if kappa == 0 and kind in (INF, ROWS):
+        for k in range(out.size):
+            out[k] = 0  # f(F) is 0 for every F.
+        return True
     if kind == INF:
         nu, row = norm(factor, shape)
         if nu == math.inf:
             return False
-        if kappa == 0:
-            scale = 0.0  # f(F) is 0 for every F.
-        elif nu > kappa:
+        if nu > kappa:
             scale = kappa / nu * (1 - 4 * eps)
             for i in range(rows):
                 along += row_product(F, i * down, right, G, i * g_down, g_right, columns)

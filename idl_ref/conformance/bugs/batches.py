@@ -103,3 +103,16 @@ class IndexIn16Bits(Plain):
         flat = X.ravel().copy()
         flat[2**15 :] = 0
         return flat.reshape(X.shape), converged, k
+
+
+@planted
+class ZerosSkipped(Plain):
+    """columns in which B U is 0 left at X = 0, though φ(0) need not be 0"""
+
+    def forward(self, p):
+        found = super().forward(p)
+        return found | self.skipped(p, found["X"])
+
+    def skipped(self, p, X):
+        X = np.where(self.Z(p).any(axis=0), X, 0).astype(X.dtype)
+        return {"X": X, "Y": self.readout(p, X)}

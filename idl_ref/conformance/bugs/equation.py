@@ -247,19 +247,6 @@ class StridesOfU(Plain):
 
 
 @planted
-class ZerosSkipped(Plain):
-    """columns in which B U is 0 left at X = 0, though φ(0) need not be 0"""
-
-    def forward(self, p):
-        found = super().forward(p)
-        return found | self.skipped(p, found["X"])
-
-    def skipped(self, p, X):
-        X = np.where(self.Z(p).any(axis=0), X, 0).astype(X.dtype)
-        return {"X": X, "Y": self.readout(p, X)}
-
-
-@planted
 class AbsoluteA(Plain):
     """|A| in place of A"""
 

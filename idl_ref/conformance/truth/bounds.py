@@ -146,7 +146,8 @@ def _allowances(problem: Problem, eq: Equation, X: np.ndarray) -> tuple[np.ndarr
         inside = un.gamma(mapped) * AX + un.gamma(p + 2) * eq.Z_size + (eq.terms + p + 2) * un.eta
         inside += np.abs(problem.B) @ eq.lost
         rounding = phi.change(P, inside) / 2 + 4 * un.u * (aX + smooth) + (eq.terms + p + 2) * un.eta
-    return stopping(problem.tol, eq.Z, noise), rounding
+    # Where φ(0) is not 0, no solution is smaller than about that, however small z is.
+    return stopping(problem.tol, np.maximum(np.abs(eq.Z), abs(float(phi.phi(np.zeros(1))[0]))), noise), rounding
 
 
 def _found(problem: Problem) -> int:
