@@ -219,9 +219,8 @@ def _search(
     left, scanned = sorted(failures, key=lambda m: _cost(m[0])), 0
     while left and scanned < SCANNED and time.process_time() < deadline:
         scanned += 1
-        now = time.process_time()
-        matching = list(_matching(left[0], more, now + (deadline - now) / 2))
-        best = _left(_weighed(matching, left[:SAMPLED], passed, deadline), passed, deadline)
+        matching = list(_matching(left[0], more, _half(deadline)))
+        best = _left(_weighed(matching, left[:SAMPLED], passed, _half(deadline)), passed, deadline)
         best = best or [c for a in PATTERNS if (c := _recognised(a, left, passed)) is not None][:1]
         if not best:
             left = left[1:]
@@ -232,6 +231,12 @@ def _search(
         done = {e.key for e in found[-1].explained} | {e.key for c in found for e in c.explained} | {left[0][0].key}
         left = [m for m in left if m[0].key not in done]
     return found
+
+
+def _half(deadline: float) -> float:
+    """The moment at which half of the time until the deadline is over."""
+    now = time.process_time()
+    return now + (deadline - now) / 2
 
 
 def _left(causes: list[Cause], passed: list[Evidence], deadline: float) -> list[Cause]:
