@@ -19,14 +19,21 @@ BUGS: dict[str, type[Plain]] = {}
 MEANING: dict[str, str] = {}
 
 
-def bug(meaning: str) -> Any:
-    def enter(cls: type[Plain]) -> type[Plain]:
-        cls.name = cls.__name__
-        BUGS[cls.__name__] = cls
-        MEANING[cls.__name__] = meaning
-        return cls
+def entered_in(bugs: dict[str, type[Plain]], meanings: dict[str, str]) -> Any:
+    """Return a decorator that takes what is said of a bug, and enters both under the name of its class."""
 
-    return enter
+    def bug(meaning: str) -> Any:
+        def enter(cls: type[Plain]) -> type[Plain]:
+            cls.name = cls.__name__
+            bugs[cls.name], meanings[cls.name] = cls, meaning
+            return cls
+
+        return enter
+
+    return bug
+
+
+bug = entered_in(BUGS, MEANING)
 
 
 # --- forward equation -------------------------------------------------------------------------------------------------

@@ -10,22 +10,14 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+from bugs_from_outside import entered_in
 
 from idl_ref.conformance.bugs.plain import Plain
 from idl_ref.functions import FUNCTIONS
 
 BUGS: dict[str, type[Plain]] = {}
 MEANING: dict[str, str] = {}
-
-
-def bug(meaning: str) -> Any:
-    def enter(cls: type[Plain]) -> type[Plain]:
-        cls.name = cls.__name__
-        BUGS[cls.__name__] = cls
-        MEANING[cls.__name__] = meaning
-        return cls
-
-    return enter
+bug = entered_in(BUGS, MEANING)
 
 
 def dense(factors):

@@ -114,7 +114,7 @@ class Weights:
 
     def settle(self, sums: np.ndarray, m: int) -> None:
         """Find the weights of the classes, and the factor s, from what `sums` says of all m samples."""
-        if not sums.any():
+        if not sums.any():  # which this check refuses; sums that overflow are refused below, by that reason
             checks.weights("sample_weight", sums, len(sums))
         if self.T is not None:
             self.of_class = class_weights(self.class_weight, sums, self.model.classes)

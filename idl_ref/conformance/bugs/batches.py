@@ -111,8 +111,5 @@ class ZerosSkipped(Plain):
 
     def forward(self, p):
         found = super().forward(p)
-        return found | self.skipped(p, found["X"])
-
-    def skipped(self, p, X):
-        X = np.where(self.Z(p).any(axis=0), X, 0).astype(X.dtype)
-        return {"X": X, "Y": self.readout(p, X)}
+        X = found["X"] * self.Z(p).any(axis=0)
+        return found | {"X": X, "Y": self.readout(p, X)}

@@ -145,14 +145,13 @@ def orders() -> Iterator[Transformation]:
         many = partial(_larger, lambda case: case.problem.sizes[3], c)
         yield Transformation(f"chunks of {c} samples in reversed order in X",
                              dict.fromkeys(("Xf", "Xb"), lambda s, c=c: _reversed(s.X, c)), many)  # fmt: skip
-        yield Transformation(
-            f"gradients of the weights from the last chunk of {c} samples alone: each chunk overwrites the sum",
-            _samples(lambda m, c=c: slice((m - 1) // c * c, None)), many)  # fmt: skip
-        for text, name in GRADIENTS.items():
-            last = _samples(lambda m, c=c: slice((m - 1) // c * c, None))[name]
-            yield Transformation(
-                f"{text} from the last chunk of {c} samples alone: each chunk overwrites the sum", {name: last}, many
-            )
+        last = _samples(lambda m, c=c: slice((m - 1) // c * c, None))
+        overwritten = {"gradients of the weights": last} | {
+            text: {name: last[name]} for text, name in GRADIENTS.items()
+        }
+        for text, changes in overwritten.items():
+            sentence = f"{text} from the last chunk of {c} samples alone: each chunk overwrites the sum"
+            yield Transformation(sentence, changes, many)
     for bits in (8, 15, 16):
         yield Transformation(f"entries of X beyond the {2**bits:,}th lost, as with indices of {bits + bits % 2} bits",
                              dict.fromkeys(("Xf", "Xb"), lambda s, k=2**bits: _flat(s.X, k)),

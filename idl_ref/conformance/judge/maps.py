@@ -182,24 +182,19 @@ def _root_held(s: Steps) -> fac.Factors:
     return tuple(G * scale for G in s.dF)
 
 
-def _vectors_exchanged(s: Steps) -> fac.Factors:
-    """The pullback of the scaling of A to a Perron root whose left and right vector are exchanged."""
+def _by_slope(s: Steps, change: Callable[[np.ndarray], np.ndarray]) -> fac.Factors:
+    """The pullback of the scaling of A to a Perron root with a changed derivative u vᵀ/uᵀv of the root."""
     (A,), (G,), root = s.raw, s.dF, perron.root(s.raw)
     if root.value <= s.problem.kappa:
         return (G,)
-    (slope,) = perron.slopes((A.T,), root.block)
+    slope = change(perron.slopes((A,), root.block)[0])
     return ((G - (G * A).sum() / root.value * np.sign(A) * slope) * (s.problem.kappa / root.value),)
 
 
-def _one_vector(s: Steps, axis: int) -> fac.Factors:
-    """The pullback of the scaling of A to a Perron root whose derivative is taken with one vector for both."""
-    (A,), (G,), root = s.raw, s.dF, perron.root(s.raw)
-    if root.value <= s.problem.kappa:
-        return (G,)
-    (slope,) = perron.slopes((A,), root.block)
-    v = slope.sum(axis=axis)  # The slope is u vᵀ/uᵀv.
-    slope = np.outer(v, v) / (v @ v)
-    return ((G - (G * A).sum() / root.value * np.sign(A) * slope) * (s.problem.kappa / root.value),)
+def _of_one_vector(slope: np.ndarray, axis: int) -> np.ndarray:
+    """The derivative of the root as if u were v, or v were u."""
+    v = slope.sum(axis=axis)
+    return np.outer(v, v) / (v @ v)
 
 
 def _threshold_of_all(s: Steps) -> _Map:
@@ -265,10 +260,10 @@ def pullbacks() -> Iterator[Transformation]:
     yield T("the derivative of the Perron root left out of the derivative of the scaling",
             {"pulled": _root_held}, root)  # fmt: skip
     yield T("the left and the right vector of the Perron root exchanged in its derivative",
-            {"pulled": _vectors_exchanged}, lambda c: root(c) and not low_rank(c))  # fmt: skip
+            {"pulled": lambda s: _by_slope(s, np.transpose)}, lambda c: root(c) and not low_rank(c))  # fmt: skip
     for axis, which, other in ((0, "right", "left"), (1, "left", "right")):
         yield T(f"the {which} vector of the Perron root in place of the {other} one in its derivative",
-                {"pulled": lambda s, axis=axis: _one_vector(s, axis)},
+                {"pulled": lambda s, axis=axis: _by_slope(s, lambda slope: _of_one_vector(slope, axis))},
                 lambda c: root(c) and not low_rank(c))  # fmt: skip
     yield T("the gradients of entries kept that f = triu sets to zero", {"pulled": lambda s: s.dF}, having(f="triu"))
 
