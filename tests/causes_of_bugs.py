@@ -142,7 +142,7 @@ GRADIENTS = {
     "GradientsAveraged": "^∂A.*averaged over the batch",
     "GradientOfDMissing": "^∂D equal to zero",
     "GradientOfUWithoutD": "Dᵀ G_Y left out of ∂U",
-    "GradientOfBBiasMissing": "the gradient of the bias equal to zero|∂B with zeros in the last column",
+    "GradientOfBBiasMissing": "the gradient of the bias equal to zero|∂B with zeros in its last column",
     "GradientOfCWithP": r"∂C computed with A X \+ Z in place of X",
     "CotangentDoubled": "Cᵀ G_Y doubled",
     "GradientsOfFactorsSwapped": "∂L and ∂R swapped",

@@ -47,7 +47,7 @@ def _mean(M: np.ndarray, axis: int) -> np.ndarray:
 
 
 FIRST, LAST = slice(0, 1), slice(-1, None)
-OPERATIONS: dict[str, Operation] = {
+REARRANGEMENTS: dict[str, Operation] = {  # and what leaves some entries as they are
     "with its rows shifted by one": lambda M: np.roll(M, 1, axis=0),
     "with its rows shifted by minus one": lambda M: np.roll(M, -1, axis=0),
     "with its columns shifted by one": lambda M: np.roll(M, 1, axis=1),
@@ -60,6 +60,9 @@ OPERATIONS: dict[str, Operation] = {
     "with zeros in its last column": lambda M: _zero(M, columns=LAST),
     "without its sign": np.abs,
     "without its negative entries": lambda M: np.maximum(M, 0),
+}
+OPERATIONS: dict[str, Operation] = {
+    **REARRANGEMENTS,
     "replaced by the mean of its columns": lambda M: _mean(M, 1) + 0 * M,
     "replaced by the mean of its rows": lambda M: _mean(M, 0) + 0 * M,
     "divided by the norm of each column": lambda M: M / np.maximum(np.linalg.norm(M, axis=0), 1e-300),

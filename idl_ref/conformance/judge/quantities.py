@@ -10,12 +10,13 @@ nothing explains a failure they say what is right.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, worst
 from idl_ref.conformance.judge.features import sizes
+from idl_ref.conformance.judge.places import REARRANGEMENTS
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Transformation
 from idl_ref.conformance.truth.problem import Case
@@ -85,38 +86,21 @@ def _reordered(k: Known, case: Case) -> Iterator[Found]:
     orders: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "transposed": lambda M: M.T if M.shape[0] == M.shape[1] else M,
         "transposed, with the wrong sign": lambda M: -M.T if M.shape[0] == M.shape[1] else M,
-        "with its rows in reversed order": lambda M: M[::-1],
-        "with its columns in reversed order": lambda M: M[:, ::-1],
-        "with its rows shifted by one": lambda M: np.roll(M, 1, axis=0),
-        "with its rows shifted by minus one": lambda M: np.roll(M, -1, axis=0),
-        "with its columns shifted by one": lambda M: np.roll(M, 1, axis=1),
-        "with its columns shifted by minus one": lambda M: np.roll(M, -1, axis=1),
+        **REARRANGEMENTS,
         "with its entries in column order": lambda M: M.ravel(order="F").reshape(M.shape),
         "read by columns from an array in row order": lambda M: M.ravel().reshape(M.shape[::-1]).T,
-        "without its sign": np.abs,
         "the same for all columns: the first one": lambda M: M[:, :1] + 0 * M,
         "the same for all columns: their mean": lambda M: M.mean(axis=1, keepdims=True) + 0 * M,
         "the same for all columns: their sum": lambda M: M.sum(axis=1, keepdims=True) + 0 * M,
-        "with zeros in the first column": lambda M: _zeroed(M, np.s_[:, :1]),
-        "with zeros in the last column": lambda M: _zeroed(M, np.s_[:, -1:]),
-        "with zeros in the first row": lambda M: _zeroed(M, np.s_[:1]),
-        "with zeros in the last row": lambda M: _zeroed(M, np.s_[-1:]),
         "with zeros on the diagonal": lambda M: M - np.diag(np.diag(M)) if M.shape[0] == M.shape[1] else M,
         "with zeros below the diagonal": np.triu,
         "with zeros above the diagonal": np.tril,
-        "without negative entries": lambda M: np.maximum(M, 0),
-    }  # fmt: skip
+    }
     for c in (1e-3, 1e-2, 0.1, 1.0, 5.0, 10.0, 100.0):
         orders[f"clipped to ±{c:g}"] = lambda M, c=c: np.clip(M, -c, c)
     for text, op in orders.items():
         if _near(k, op(k.truth)) and not np.array_equal(op(k.truth), k.truth):
             yield Found(text, lambda case, M, op=op: op(M))
-
-
-def _zeroed(M: np.ndarray, where: Any) -> np.ndarray:
-    M = M.copy()
-    M[where] = 0
-    return M
 
 
 def _terms(name: str, s: Steps) -> tuple[tuple[str, np.ndarray], tuple[str, np.ndarray]] | None:
