@@ -280,8 +280,9 @@ class Layer(definition.Layer):
         (n, m), stream, dtype = Z.shape, api.stream(options.stream), np.dtype(Z.dtype)
         if n == 0 or m == 0 or 0 in factors[-1].shape or options.method not in methods.COMPILED:
             return self._solve_on_host(equation, X0, options)
-        packed = self.packed(factors, activation, adjoint, stream)
-        method = methods.choose(options.method, factors, adjoint, lambda _: packed.triangle)
+        arguments = factors, activation, adjoint, stream
+        method = methods.choose(options.method, factors, adjoint, lambda _: self.packed(*arguments).triangle)
+        packed = self.packed(*arguments)  # A method is refused before anything is copied to the device.
         d_Z, d_S, d_X0 = (matrix(array, dtype, stream) for array in (Z, S, X0))
         if method == "substitution" and X0 is not None:
             # Substitution ignores X0, but in every backend a column whose X0 is not finite gets the status NONFINITE:
