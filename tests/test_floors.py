@@ -60,7 +60,7 @@ FLOORS = {
     "backends.numpy": 10,
     "backends.numba.simd": 5,
     "backends.numba.simd_plain": 5,
-    "backends.numba.threads": 6,
+    "backends.numba.threads": 7,
     "backends.numba.compiling": 6,
     "backends.numba.descent": 8,
     "backends.numba.maps": 8,

@@ -20,8 +20,9 @@ from idl_ref.backends.numba.products import GROUP, ROWS, pack
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Weights
 
-# Several threads are used if one application takes more flops than this. To wake a thread takes 0.1 ms.
-PARALLEL_FLOPS = 15e6
+# Several threads are used if a launch takes more flops than this, where a solver is taken to apply its map USUAL times.
+# Two threads then save more than it takes to start them, and to move what they share from one core to the other.
+PARALLEL_FLOPS, USUAL = 15e6, 6
 # A tile has at most TILE columns, and all vectors of its columns take at most TILE_BYTES, so that they stay in the L2
 # cache.
 TILE = 64
@@ -268,6 +269,8 @@ def solve_columns(
             kernel, arguments, (_, width, q, _) = passes.forward, (tuple(around), *arguments), around.sizes
             column_bytes += (width + q) * Z.itemsize
             flops += 2 * (n * width + q * n + q * width)
+    if not around and method != "substitution":
+        flops *= USUAL
     work = m * max_iter * (p.flops + (n**3 if method == "newton" and not r else 0))
     return launch_solver(kernel, m, work, tiles(m, column_bytes, options.tile, flops), answer[-1], *arguments, answer)
 

@@ -7,6 +7,7 @@ threads, because every sum has a fixed order and no operation mixes two columns.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -156,12 +157,17 @@ class Layer(definition.Layer):
         return recurrent.backward(self, whole, G_H, tiny)
 
     def prepare(self) -> None:
-        """Compile the kernels that a forward pass can call, by passes and solves of zeros."""
-        _, B, _, _, bias = self.weights
-        self.forward(np.zeros((B.shape[1] - bias, 1), B.dtype))
+        """Compile the kernels of forward passes, and of iterations in parts, by passes and solves of zeros."""
+        (factors, B, _, _, bias), options = self.weights, self.options.forward
+        zeros = np.zeros((B.shape[1] - bias, 1), B.dtype)
+        self.forward(zeros)
         if self.method() == "auto":  # Columns that are slow go to other methods.
-            zeros, options = np.zeros((len(B), 1), B.dtype), self.options.forward
-            self.solve(self.equation(zeros), options=SolveOptions(options.tol, options.max_iter, "anderson"))
+            U = self.inputs(zeros)
+            equation = self.equation(self.constant(U))
+            ways: tuple[Method, ...] = ("picard", "anderson", "newton")
+            for method in ways if methods.newton_cost(factors) < math.inf else ways[:2]:
+                solution = self.solve(equation, options=SolveOptions(options.tol, options.max_iter, method))
+            self.readout(U, equation.Z, solution)
 
 
 def warmup(dtype: np.dtype) -> None:

@@ -1,25 +1,153 @@
-"""This module has the threads that share the tiles of a solve, and sleep while there is nothing to do.
+"""This module has the threads that share the tiles of a solve.
 
-The kernels do not use Numba's `prange`, because threads of OpenMP spin for some time after their work is done, as those
-of BLAS do. In a training step both need the same cores, and the step took many times as long. The threads of this
-module may serve any number of callers at once, and a forked child starts threads of its own.
+A helper that has nothing to do reads a counter for 0.1 ms, and then it sleeps. Between the launches of a training step
+it therefore stays awake, because to wake a sleeping thread takes as long as many small solves. The kernels do not use
+Numba's `prange`: threads of OpenMP go on reading for far longer, as those of BLAS do, and where several libraries need
+the same cores, a step took many times as long.
 """
 
 from __future__ import annotations
 
+import atexit
+import collections
+import itertools
 import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
+from idl_ref.backends.numba.compiling import PLAIN, entry, vec
+
 # A solve that may take more flops than this, and so longer than about 0.2 seconds, can be interrupted. A tile of five
 # columns or more is at least five times as fast per column.
 LONG_FLOPS = 2e9
+SPINS = 0 if PLAIN else 1 << 18  # So many times a counter is read, for about 0.1 ms, before a thread sleeps.
+# If a caller has waited this many seconds for a helper that has begun, and longer than it has worked itself, another
+# process has the core of the helper. For the seconds of REST, callers then work alone.
+LATE, REST = 5e-4, 0.25
 
-_pools: dict[int, ThreadPoolExecutor] = {}  # by process
+
+@entry
+def changes(counter: Any, seen: Any, spins: Any) -> Any:
+    """Return whether counter[0] is another number than `seen` in one of so many readings."""
+    left = spins
+    while left > 0 and vec.fresh(counter) == seen:
+        left -= 1
+    return left > 0
+
+
+class Signal:
+    """A counter that one thread raises, and on which one other thread waits. Python's lock keeps its steps in order."""
+
+    def __init__(self) -> None:
+        self.count = np.zeros(1, np.int64)
+        self.asleep, self.bell = False, SimpleQueue[None]()
+
+    def give(self) -> None:
+        """Raise the counter, and wake the thread that waits for it."""
+        self.count[0] += 1
+        if self.asleep:
+            self.bell.put(None)
+
+    def wait(self, seen: int, spins: int) -> None:
+        """Return when the counter is above `seen`: read it so many times, and then sleep."""
+        while self.count[0] == seen and not changes(self.count, seen, spins):
+            self.asleep = True
+            try:
+                if self.count[0] == seen:  # `give` sees that this thread sleeps; a ring too many makes it look again.
+                    self.bell.get()
+            finally:
+                self.asleep = False
+
+
+class Helper:
+    """A thread that works for one caller after the other."""
+
+    def __init__(self, number: int) -> None:
+        self.called, self.done, self.calls = Signal(), Signal(), 0
+        self.work: Callable[[], int] | None = None
+        self.result, self.begun = 0, False
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self.serve, name=f"idl_ref_{number}", daemon=True)
+        self.thread.start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has done all that it was called for."""
+        return int(self.done.count[0]) == self.calls
+
+    def call(self, work: Callable[[], int] | None) -> None:
+        """Let it do some work, if it is idle; without any, it ends."""
+        self.work, self.result, self.failure, self.begun = work, 0, None, False
+        self.calls += 1
+        self.called.give()
+
+    def wait(self, spins: int) -> None:
+        """Return when it is idle."""
+        self.done.wait(self.calls - 1, spins)
+
+    def serve(self) -> None:
+        """Do what callers ask for."""
+        for seen in itertools.count():
+            self.called.wait(seen, SPINS)
+            self.begun = True
+            if self.work is None:
+                return
+            try:
+                self.result = self.work()
+            except BaseException as error:  # It is the caller's.
+                self.failure = error
+            self.work = None  # The arrays of the caller are not kept.
+            self.done.give()
+
+
+class Crew:
+    """The helpers of a process, which one caller has at a time."""
+
+    def __init__(self) -> None:
+        self.helpers: list[Helper] = []
+        self.most = os.cpu_count() or 1
+        self.free, self.closed, self.rests_until = threading.Lock(), False, 0.0
+
+    def some(self, count: int) -> list[Helper]:
+        """Return so many helpers, or as many as can be started."""
+        count = 0 if self.closed else min(count, self.most)
+        try:
+            while len(self.helpers) < count:
+                self.helpers.append(Helper(len(self.helpers)))
+        except RuntimeError:  # no more threads, or the interpreter is ending
+            pass
+        return self.helpers[:count]
+
+    def close(self) -> None:
+        """End all helpers when they are idle."""
+        with self.free:
+            self.closed = True
+            for helper in self.helpers:
+                helper.wait(0)
+                helper.call(None)
+                helper.thread.join()
+
+
+_crews: dict[int, Crew] = {}  # by process, because a forked child has no threads but one
+
+
+def crew() -> Crew:
+    """The helpers of this process, which start when they are first needed."""
+    process = os.getpid()
+    if process not in _crews:
+        _crews.setdefault(process, Crew())
+    return _crews[process]
+
+
+@atexit.register
+def _close() -> None:
+    if (own := _crews.get(os.getpid())) is not None:
+        own.close()
 
 
 def share(
@@ -30,37 +158,59 @@ def share(
     Threads take one tile after the other. Columns never meet, so that the answer is the same on any number of threads.
     The calling thread is one of them, unless the solve may take long (`patient`). Then it waits, because Python handles
     an interrupt only in the main thread and not while that is in compiled code. An exception in the calling thread sets
-    the flag, which solvers read before each application, and which ends them.
+    the flag, which solvers read before each application, and which ends them. While another caller has the helpers, a
+    caller works alone, or, if it is patient, with helpers of its own.
     """
     firsts = iter(range(0, m, tile))
 
     def work() -> int:
         return sum([kernel(first, min(m, first + tile), *arguments) for first in firsts])
 
-    helpers, start, alone = [], threading.Event(), False
-
-    def help_out() -> int:
-        start.wait()
-        return 0 if alone else work()
-
+    shared, wanted = crew(), threads if patient else min(threads, -(-m // tile)) - 1
+    if wanted == 0 or (not patient and time.perf_counter() < shared.rests_until):
+        return work()
+    if shared.free.acquire(blocking=False):
+        try:
+            return _with_helpers(shared, wanted, work, firsts, patient, flag)
+        finally:
+            shared.free.release()
+    if not patient:
+        return work()
+    own = Crew()
     try:
-        for _ in range(0 if patient else 1, threads):
-            helpers.append(pool().submit(help_out))
-    except RuntimeError:  # no more threads, or the interpreter is ending; helpers that are queued may still run later
-        alone = True
-    start.set()
+        return _with_helpers(own, wanted, work, firsts, patient, flag)
+    finally:
+        own.close()
+
+
+def _with_helpers(
+    shared: Crew, wanted: int, work: Callable[[], int], firsts: Iterator[int], patient: bool, flag: np.ndarray
+) -> int:
+    """Let helpers take some of the tiles, the first columns of which `work` takes from `firsts`; see `share`."""
+    helpers = [helper for helper in shared.some(wanted) if helper.idle]
+    if not helpers:
+        return work()
+    began = time.perf_counter()
     try:
-        done = 0 if patient and not alone else work()
-        return done + sum([helper.result() for helper in helpers if patient or not helper.cancel()])
+        for helper in helpers:
+            helper.call(work)
+        total, worked = 0 if patient else work(), time.perf_counter()
+        # A helper that begins after this finds no tile.
+        at_work = [helper for helper in helpers if patient or helper.begun]
+        for helper in at_work:
+            helper.wait(0 if patient else SPINS)
     except BaseException:
         flag[0] = 1
-        wait([helper for helper in helpers if not helper.cancel()])
+        collections.deque(firsts, maxlen=0)  # No tile is begun any more.
+        for helper in helpers:
+            if helper.begun:
+                helper.wait(0)
         raise
-
-
-def pool() -> ThreadPoolExecutor:
-    """The threads of this process, which start when they are first needed."""
-    process = os.getpid()
-    if process not in _pools:
-        _pools.setdefault(process, ThreadPoolExecutor(os.cpu_count(), "idl_ref"))
-    return _pools[process]
+    waited = time.perf_counter() - worked
+    if not patient and waited > max(LATE, worked - began):
+        shared.rests_until = time.perf_counter() + REST
+    for helper in at_work:
+        if helper.failure is not None:
+            raise helper.failure
+        total += helper.result
+    return total

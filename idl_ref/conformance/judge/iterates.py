@@ -173,6 +173,9 @@ RULES: dict[str, Rule] = {
         lambda p: np.sqrt(p.tol) * np.minimum(1, p.size)
     ),
     "the square of the step compared with the tolerance": lambda p: (p.step**2 <= _allowed(p)).all(axis=1),
+    "a step cut down to a whole number: one below 1 counts as none": lambda p: (
+        (np.floor(p.step) <= _allowed(p)).all(axis=1)
+    ),
     "the squares of the step and of the tolerance compared, which underflow": lambda p: (
         (p.step.astype(p.dtype) ** 2 <= _allowed(p).astype(p.dtype) ** 2).all(axis=1)
     ),

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
+from idl_ref import factors as fac
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.problem import Case
@@ -21,16 +23,29 @@ STEPS: dict[str, tuple[str, ...]] = {
     "B U": ("Z",), "X for the gradients": ("Xb",), "φ′": ("S",), "Cᵀ G_Y": ("G",), "V": ("V",),
     "B U and Cᵀ G_Y": ("Z", "G"),
 }  # fmt: skip
-Use = Callable[[Steps, Operation], np.ndarray]  # a result in which an operation is applied to one operand
+Use = Callable[[Steps, Operation], Any]  # a result in which an operation is applied to one operand
+# For each operand of the products around the equations, the name of the result and the result.
 OPERANDS: dict[str, tuple[str, Use]] = {
+    "B in B U": ("Z", lambda s, f: f(s.B) @ s.U),
+    "U in B U": ("Z", lambda s, f: s.B @ f(s.U)),
+    "C in the readout": ("Y", lambda s, f: f(s.C) @ s.Xf + (0 if s.D is None else s.D @ s.U)),
     "X in the readout": ("Y", lambda s, f: s.C @ f(s.Xf) + (0 if s.D is None else s.D @ s.U)),
+    "D in the readout": ("Y", lambda s, f: s.C @ s.Xf + (0 if s.D is None else f(s.D) @ s.U)),
     "U in the readout": ("Y", lambda s, f: s.C @ s.Xf + (0 if s.D is None else s.D @ f(s.U))),
+    "C in Cᵀ G_Y": ("G", lambda s, f: f(s.C).T @ s.G_Y),
+    "G_Y in Cᵀ G_Y": ("G", lambda s, f: s.C.T @ f(s.G_Y)),
+    "V in ∂A": ("dF", lambda s, f: fac.gradients(s.F, s.Xb, f(s.V))),
+    "X in ∂A": ("dF", lambda s, f: fac.gradients(s.F, f(s.Xb), s.V)),
     "V in ∂B": ("dB", lambda s, f: f(s.V) @ s.U.T),
     "U in ∂B": ("dB", lambda s, f: s.V @ f(s.U).T),
     "G_Y in ∂C": ("dC", lambda s, f: f(s.G_Y) @ s.Xb.T),
     "X in ∂C": ("dC", lambda s, f: s.G_Y @ f(s.Xb).T),
     "G_Y in ∂D": ("dD", lambda s, f: f(s.G_Y) @ s.U.T),
     "U in ∂D": ("dD", lambda s, f: s.G_Y @ f(s.U).T),
+    "B in ∂U": ("dU", lambda s, f: f(s.B).T @ s.V + (0 if s.D is None else s.D.T @ s.G_Y)),
+    "V in ∂U": ("dU", lambda s, f: s.B.T @ f(s.V) + (0 if s.D is None else s.D.T @ s.G_Y)),
+    "D in ∂U": ("dU", lambda s, f: s.B.T @ s.V + (0 if s.D is None else f(s.D).T @ s.G_Y)),
+    "G_Y in ∂U": ("dU", lambda s, f: s.B.T @ s.V + (0 if s.D is None else s.D.T @ f(s.G_Y))),
 }
 
 
@@ -48,6 +63,9 @@ def _mean(M: np.ndarray, axis: int) -> np.ndarray:
 
 FIRST, LAST = slice(0, 1), slice(-1, None)
 REARRANGEMENTS: dict[str, Operation] = {  # and what leaves some entries as they are
+    "transposed": lambda M: M.T if M.shape[0] == M.shape[1] else M,
+    "with its entries in column order": lambda M: M.ravel(order="F").reshape(M.shape),
+    "read by columns from an array in row order": lambda M: M.ravel().reshape(M.shape[::-1]).T,
     "with its rows shifted by one": lambda M: np.roll(M, 1, axis=0),
     "with its rows shifted by minus one": lambda M: np.roll(M, -1, axis=0),
     "with its columns shifted by one": lambda M: np.roll(M, 1, axis=1),
@@ -102,6 +120,8 @@ def operations() -> Iterator[Transformation]:
     for what, change in changes.items():
         for step, names in STEPS.items():
             yield Transformation(f"{step} {what}", _all(names, change))
+        in_equation = _all(("F",), change) | {"Ft": lambda s: fac.transpose(s.right("F"))}
+        yield Transformation(f"A, but not in the adjoint, {what}", in_equation)
         for operand, (name, use) in OPERANDS.items():
             changed: Change = lambda s, use=use, f=change: use(s, lambda M: f(M, s.case))  # noqa: E731
             yield Transformation(f"{operand} {what}", {name: changed})

@@ -84,11 +84,8 @@ def _factor(k: Known, case: Case) -> Iterator[Found]:
 
 def _reordered(k: Known, case: Case) -> Iterator[Found]:
     orders: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "transposed": lambda M: M.T if M.shape[0] == M.shape[1] else M,
-        "transposed, with the wrong sign": lambda M: -M.T if M.shape[0] == M.shape[1] else M,
         **REARRANGEMENTS,
-        "with its entries in column order": lambda M: M.ravel(order="F").reshape(M.shape),
-        "read by columns from an array in row order": lambda M: M.ravel().reshape(M.shape[::-1]).T,
+        "transposed, with the wrong sign": lambda M: -M.T if M.shape[0] == M.shape[1] else M,
         "the same for all columns: the first one": lambda M: M[:, :1] + 0 * M,
         "the same for all columns: their mean": lambda M: M.mean(axis=1, keepdims=True) + 0 * M,
         "the same for all columns: their sum": lambda M: M.sum(axis=1, keepdims=True) + 0 * M,
