@@ -18,7 +18,8 @@ from idl_ref.conformance.truth.bounds import unit
 from idl_ref.conformance.truth.problem import Case
 
 NUMBERS = 500_000  # the largest number of floats that the iterates of one equation may take
-SMALL, KEPT = 100_000, 1024  # the iterates of so many equations are kept that take at most so many
+SMALL = 100_000  # floats; of equations whose iterates take no more, and of others, so many are kept:
+KEPT, KEPT_LARGE = 1024, 4
 LONGEST = 3000  # the largest number of iterates that are computed
 
 
@@ -41,22 +42,24 @@ class Path:
     done: dict[Rule, np.ndarray] = field(default_factory=dict)  # what `stopped` has found
 
 
-_paths: OrderedDict[tuple[Case, str], Path] = OrderedDict()  # the one that was asked for last comes last
+Paths = OrderedDict[tuple[Case, str], Path]  # the one that was asked for last comes last
+_small, _large = Paths(), Paths()
 
 
 def path(case: Case, what: str) -> Path:
     """The iterates of the "equation" or the "adjoint" equation of a case, until they do not move any more.
 
-    A search asks for those of all cases, once for each rule, and small ones are kept.
+    A search asks for those of one case once for each rule, and then for those of all cases.
     """
-    if (case, what) in _paths:
-        _paths.move_to_end((case, what))
-        return _paths[case, what]
+    for paths in (_small, _large):
+        if (case, what) in paths:
+            paths.move_to_end((case, what))
+            return paths[case, what]
     found = _path(case, what)
-    if found.X.size <= SMALL:
-        _paths[case, what] = found
-        if len(_paths) > KEPT:
-            _paths.popitem(last=False)
+    paths, most = (_small, KEPT) if found.X.size <= SMALL else (_large, KEPT_LARGE)
+    paths[case, what] = found
+    if len(paths) > most:
+        paths.popitem(last=False)
     return found
 
 
@@ -146,6 +149,9 @@ RULES: dict[str, Rule] = {
     "a tolerance relative to the largest column of the batch": no_less_than(
         lambda p: _allowed(p).max(axis=(1, 2), keepdims=True)
     ),
+    "a tolerance relative to the largest ‖z‖∞ of the batch": no_less_than(
+        lambda p: p.tol * np.minimum(1, p.size.max(initial=0.0))
+    ),
     "a tolerance relative to the size of the iterate": no_less_than(
         lambda p: p.tol * np.abs(p.X[1:]).max(axis=1, keepdims=True)
     ),
@@ -203,6 +209,11 @@ RULES: dict[str, Rule] = {
     f"a tolerance never below 10^-{k}": no_less_than(lambda p, k=k: 10.0**-k)
     for k in range(1, 12)
 } | {
+    f"10^-{k} of the size of each entry added to the tolerance": lambda p, k=k: (
+        (p.step <= _allowed(p) + 10.0**-k * np.abs(p.X[1:])).all(axis=1)
+    )
+    for k in (3, 4, 5, 6, 8)
+} | {
     f"a tolerance that is {factor} times too large": no_less_than(lambda p, c=factor: c * _allowed(p))
     for factor in (10, 100, 1000)
 } | {
@@ -215,6 +226,11 @@ RULES: dict[str, Rule] = {
         (p.step <= _allowed(p))[:, :k].all(axis=1)
     )
     for k in (4, 8, 16, 32, 64, 128, 256)
+} | {
+    f"the step of the last block of {k} hidden units alone compared with the tolerance": lambda p, k=k: (
+        (p.step <= _allowed(p))[:, (p.step.shape[1] - 1) // k * k :].all(axis=1)
+    )
+    for k in (4, 8, 16, 32)
 }  # fmt: skip
 
 

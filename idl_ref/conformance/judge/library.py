@@ -36,6 +36,7 @@ def mathematics() -> tuple[Transformation, ...]:
         steps.gradients,
         operands.products,
         operands.raw,
+        operands.overwritten,
         curves.functions_of_activation,
         maps.pullbacks,
         maps.maps,

@@ -17,6 +17,7 @@ import numpy as np
 from idl_ref import factors as fac
 from idl_ref.conformance.judge import iterates
 from idl_ref.conformance.judge.iterates import RULES, Rule
+from idl_ref.conformance.judge.places import REARRANGEMENTS
 from idl_ref.conformance.judge.steps import INPUTS, Steps, UnsolvedError
 from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.bounds import equation
@@ -220,12 +221,16 @@ def _adjoint_after(s: Steps, k: int) -> np.ndarray:
     return V
 
 
-def _from_zero(s: Steps) -> np.ndarray:
-    """The last iterate that max_iter allows from 0."""
-    X: np.ndarray = 0 * s.Z
-    for _ in range(s.problem.max_iter):
-        X = s.phi[0](fac.apply(s.F, X) + s.Z)
-    return X
+def _from(start: Callable[[np.ndarray], np.ndarray]) -> dict[str, Change]:
+    """The last iterate that max_iter allows from a start that is made from X0."""
+
+    def change(s: Steps) -> np.ndarray:
+        X: np.ndarray = start(s.X0)
+        for _ in range(s.problem.max_iter):
+            X = s.phi[0](fac.apply(s.F, X) + s.Z)
+        return X
+
+    return dict.fromkeys(("Xf", "Xb"), change)
 
 
 def _with_nan(case: Case) -> bool:
@@ -244,8 +249,15 @@ def _from_ones(s: Steps) -> np.ndarray:
 
 def limits() -> Iterator[Transformation]:
     """Limits of the iterations that depend on the problem."""
-    yield Transformation("X0 ignored: the iteration starts from 0", dict.fromkeys(("Xf", "Xb"), _from_zero),
-                         lambda case: case.problem.X0 is not None and case.problem.max_iter <= 1000)  # fmt: skip
+    starts: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "X0 ignored: the iteration starts from 0": np.zeros_like,
+        "all columns started from the first column of X0": lambda X: X[:, :1] + 0 * X,
+        "all columns started from the last column of X0": lambda X: X[:, -1:] + 0 * X,
+        **{f"X0 {text}": operation for text, operation in REARRANGEMENTS.items()},
+    }
+    for text, start in starts.items():
+        yield Transformation(text, _from(start),
+                             lambda case: case.problem.X0 is not None and case.problem.max_iter <= 1000)  # fmt: skip
     for what, subject in (("both", "iteration"), ("adjoint", "adjoint iteration")):
         yield Transformation(f"a column of NaN ends the {subject} of the whole batch at once",
                              _cut_off(lambda case: 1, what), _with_nan)  # fmt: skip

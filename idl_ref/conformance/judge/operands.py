@@ -74,6 +74,18 @@ def products() -> Iterator[Transformation]:
             {"dF": lambda s: (s.right("dF")[0], s.F[0].T @ s.V @ s.V.T)}, low_rank)  # fmt: skip
 
 
+def overwritten() -> Iterator[Transformation]:
+    """A gradient in the place of the weights, whose memory it was written to."""
+    T = Transformation
+    yield T("∂U computed with ∂B in place of B", {"dU": lambda s: s.right("dU") + (s.dB - s.B).T @ s.V})
+    yield T("∂U computed with ∂D in place of D", {"dU": lambda s: s.right("dU") + (s.dD - s.D).T @ s.G_Y}, has_D)
+    yield T("Cᵀ G_Y computed with ∂C in place of C", {"G": lambda s: s.dC.T @ s.G_Y})
+    yield T("∂R computed with ∂L in place of L",
+            {"dF": lambda s: (s.right("dF")[0], s.right("dF")[0].T @ s.V @ s.Xb.T)}, low_rank)  # fmt: skip
+    yield T("∂L computed with ∂R in place of R",
+            {"dF": lambda s: (s.V @ (s.right("dF")[1] @ s.Xb).T, s.right("dF")[1])}, low_rank)  # fmt: skip
+
+
 def raw() -> Iterator[Transformation]:
     """The raw weights where those belong that f makes of them."""
     T = Transformation

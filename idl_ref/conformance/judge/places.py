@@ -55,10 +55,10 @@ def _zero(M: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)
     return M
 
 
-def _mean(M: np.ndarray, axis: int) -> np.ndarray:
+def mean(M: np.ndarray, axis: int) -> np.ndarray:
     """The mean along an axis, 0 for no entries."""
-    mean: np.ndarray = M.sum(axis=axis, keepdims=True) / max(M.shape[axis], 1)
-    return mean
+    total: np.ndarray = M.sum(axis=axis, keepdims=True)
+    return total / max(M.shape[axis], 1)
 
 
 FIRST, LAST = slice(0, 1), slice(-1, None)
@@ -81,12 +81,12 @@ REARRANGEMENTS: dict[str, Operation] = {  # and what leaves some entries as they
 }
 OPERATIONS: dict[str, Operation] = {
     **REARRANGEMENTS,
-    "replaced by the mean of its columns": lambda M: _mean(M, 1) + 0 * M,
-    "replaced by the mean of its rows": lambda M: _mean(M, 0) + 0 * M,
+    "replaced by the mean of its columns": lambda M: mean(M, 1) + 0 * M,
+    "replaced by the mean of its rows": lambda M: mean(M, 0) + 0 * M,
     "divided by the norm of each column": lambda M: M / np.maximum(np.linalg.norm(M, axis=0), 1e-300),
     "divided by its largest entry": lambda M: M / max(np.abs(M).max(initial=0.0), 1e-300),
-    "less the mean of each row": lambda M: M - _mean(M, 1),
-    "less the mean of each column": lambda M: M - _mean(M, 0),
+    "less the mean of each row": lambda M: M - mean(M, 1),
+    "less the mean of each column": lambda M: M - mean(M, 0),
 }
 FACTORS: dict[str, Callable[[Case], float]] = {
     "0": lambda c: 0.0, "−1": lambda c: -1.0, "2": lambda c: 2.0, "1/2": lambda c: 0.5,

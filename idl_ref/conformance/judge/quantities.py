@@ -16,7 +16,7 @@ import numpy as np
 
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, worst
 from idl_ref.conformance.judge.features import sizes
-from idl_ref.conformance.judge.places import REARRANGEMENTS
+from idl_ref.conformance.judge.places import REARRANGEMENTS, mean
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Transformation
 from idl_ref.conformance.truth.problem import Case
@@ -87,7 +87,7 @@ def _reordered(k: Known, case: Case) -> Iterator[Found]:
         **REARRANGEMENTS,
         "transposed, with the wrong sign": lambda M: -M.T if M.shape[0] == M.shape[1] else M,
         "the same for all columns: the first one": lambda M: M[:, :1] + 0 * M,
-        "the same for all columns: their mean": lambda M: M.mean(axis=1, keepdims=True) + 0 * M,
+        "the same for all columns: their mean": lambda M: mean(M, 1) + 0 * M,
         "the same for all columns: their sum": lambda M: M.sum(axis=1, keepdims=True) + 0 * M,
         "with zeros on the diagonal": lambda M: M - np.diag(np.diag(M)) if M.shape[0] == M.shape[1] else M,
         "with zeros below the diagonal": np.triu,

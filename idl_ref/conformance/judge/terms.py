@@ -24,6 +24,7 @@ CHUNKS = (8, 16, 32, 64, 128, 256, 512, 1024)  # of samples
 def terms() -> Iterator[Transformation]:
     """Terms in the wrong place, or of the wrong sample."""
     yield Transformation("the bias added to φ(A X + B U), not inside of φ", {"phi": _bias_outside}, bias)
+    yield Transformation("B U added to φ(A X), not inside of φ", {"phi": _inputs_outside})
     skipped: Change = lambda s: np.where(s.Z.any(axis=0), s.X, 0)  # noqa: E731
     yield Transformation("columns in which B U is 0 left at X = 0", dict.fromkeys(("Xf", "Xb"), skipped))
     yield Transformation("columns in which B U is 0 left at X = 0, but not in the gradients", {"Xf": skipped})
@@ -61,6 +62,11 @@ def _with_tail(s: Steps, function: Matrix, size: int, order: Any) -> tuple[Matri
 def _bias_outside(s: Steps) -> tuple[Matrix, Matrix]:
     b, phi = s.B[:, -1:], s.activation
     return lambda P: phi.phi(P - b) + b, lambda P: phi.slope(P - b)
+
+
+def _inputs_outside(s: Steps) -> tuple[Matrix, Matrix]:
+    Z, phi = s.Z, s.activation
+    return lambda P: phi.phi(P - Z) + Z, lambda P: phi.slope(P - Z)
 
 
 def _several(case: Case) -> bool:
@@ -187,6 +193,14 @@ def remainders() -> Iterator[Transformation]:
             tail: Change = lambda s, c=c, name=names[0]: _first_again(s.right(name), c)  # noqa: E731
             yield Transformation(f"{term} of the first samples again in the last chunk of {c}, which they do not fill",
                                  dict.fromkeys(names, tail), many)  # fmt: skip
+    for c in CHUNKS:
+        rest = lambda case, c=c: case.problem.sizes[3] % c > 0  # noqa: E731
+        V: Change = lambda s, c=c: _last_repeated(s.V, c)  # noqa: E731
+        G_Y: Change = lambda s, c=c: _last_repeated(s.G_Y, c)  # noqa: E731
+        yield Transformation(
+            f"the gradients of the weights from batches that are filled up to a multiple of {c} by the last sample", {
+                "dF": lambda s, V=V: fac.gradients(s.F, s.Xb, V(s)), "dB": lambda s, V=V: V(s) @ s.U.T,
+                "dC": lambda s, G_Y=G_Y: G_Y(s) @ s.Xb.T, "dD": lambda s, G_Y=G_Y: G_Y(s) @ s.U.T}, rest)  # fmt: skip
     for bits in WRAPPED:
         wraps = lambda case, k=2**bits: dense(case) and case.problem.A.size > k  # noqa: E731
         yield Transformation(f"the indices of the entries of A wrap round at {2**bits:,}, as with {bits} bits",
@@ -232,6 +246,13 @@ def _folded(F: fac.Factors, c: int) -> fac.Factors:
 def _first_again(M: np.ndarray, c: int) -> np.ndarray:
     t = M.shape[1] % c
     return np.hstack([M[:, : M.shape[1] - t], M[:, :t]])
+
+
+def _last_repeated(M: np.ndarray, c: int) -> np.ndarray:
+    """M whose last column counts as often as a batch that is filled up to a multiple of c has it."""
+    times = np.ones(M.shape[1])
+    times[-1:] += -M.shape[1] % c
+    return M * times
 
 
 def _wrapped(A: np.ndarray, k: int) -> np.ndarray:

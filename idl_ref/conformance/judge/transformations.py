@@ -128,6 +128,11 @@ def equation() -> Iterator[Transformation]:
             yield T(f"φ′ multiplied by 1 {word} 10^-{k} in the adjoint", {"S": lambda s, c=c: c * s.right("S")})
             yield T(f"the first row of A multiplied by 1 {word} 10^-{k}", {"F": lambda s, c=c: _row(s, c)})
     yield T("A X + B U returned in place of X", _last(("Xf", "Xb"), lambda s: fac.apply(s.F, s.X) + s.Z))
+    yield T("A X + B U returned in place of X, from which Y is computed",
+            {"Xf": lambda s: fac.apply(s.F, s.X) + s.Z, "Y": lambda s: _readout(s, s.X)})  # fmt: skip
+    yield T("zeros returned for all results where one of the arrays is empty",
+            after=lambda case, answer: {name: np.zeros_like(M) for name, M in answer.items()},
+            fits=lambda case: any(M.size == 0 for M in case.problem.arrays.values()))  # fmt: skip
     yield T("Y computed from A X + B U in place of X", {"Y": lambda s: _readout(s, fac.apply(s.F, s.X) + s.Z)})
     yield T("Y computed with φ applied once more to X", {"Y": lambda s: _readout(s, s.phi[0](s.X))})
     yield T("B U added to X in the readout", {"Y": lambda s: _readout(s, s.X + s.Z)})
