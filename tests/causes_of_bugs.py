@@ -444,9 +444,69 @@ MORE_FROM_OUTSIDE = {
     "CompactedNotScattered": "columns of X exchanged",
     "ProductCachedByU": KEPT,
 }  # fmt: skip
+# Those of ports, in the same way.
+FROM_PORTS = {
+    "ColumnMajorB": "B in B U (with its entries in column order|read by columns)",
+    "InnerTailDropped": "that fill no chunk of 8 left out of A X",
+    "NoBarrierBetweenHalves": "rows .* with those of the same step|Gauss|Seidel",
+    "IntegerAbs": "a step cut down to a whole number",
+    "AnyInsteadOfAllVote": "stopped when the first column of the batch converges",
+    "FastTanh": "rational function .* in place of tanh",
+    "BiasAddedTwice": "the bias added twice",
+    "ReadoutGridFloored": "outputs that fill no chunk of 4 left out of Y",
+    "LastBlockJudgesConvergence": "the last block of 8 hidden units alone",
+    "AlignedAdjointUntransposed": "adjoint not transposed.*multiple of 4",
+    "LostPartialSums": "∂B from the last chunk of 8 samples alone",
+    "GradientOverwritesL": "∂R computed with ∂L in place of L",
+    "SlopeAtOutput": "φ′ taken at X in place of",
+    "SlopeMissesRightSide": "φ′ applied to Aᵀ V but not to G",
+    "SlopesOfFirstColumn": "φ′ of the first sample used for all",
+    "BetaZeroInGradientOfU": "Bᵀ V left out of ∂U",
+    "NormHeldConstant": "derivative of the norm left out",
+    "SupportOfRawRow": "projected row not restricted to its nonzero entries",
+    "PreactivationInGradientOfC": r"∂C computed with A X \+ Z in place of X",
+    "TensorCoreTF32": "computed in TF32, only in float32",
+    "PollsEveryEighthStep": "multiples of 8|every eighth",
+    "CotangentConsumed": "G_Y was modified",
+    "DeviceBufferNotCleared": "started where the last call ended|kept from one call to the next",
+    "RemainderColumnsNotSolved": "samples that fill no chunk of 4 left out of X",
+    "FmaxDropsNaN": "not finite are reported as converged",
+    "RootOfKappaForFactors": "√κ in place of κ in f, only for A = L Rᵀ",
+    "FirstColumnOfX0": "started from the first column of X0",
+    "ResultsShareWorkspace": "share memory with a workspace",
+    "SquareBatchTransposed": "^U transposed",
+    "InjectsAfterActivation": r"B U added to φ\(A X\)",
+    "UnrolledThirty": "equation and adjoint stopped after 30 iterations",
+    "AllcloseDefaultRtol": r"10\^-5 of the size of each entry added to the tolerance",
+    "ToleranceOfWholeBatch": "relative to the largest (‖z‖∞|column) of the batch(?!, also where)",
+    "ScatterByCompactedIndex": "columns .*(exchanged|in the places of others)",
+    "ReturnsPreactivation": r"A X \+ B U returned in place of X, from which Y is computed",
+    "PerronOfSignedMatrix": r"eigenvalue of A in place of that of \|A\|",
+    "BiasNotInReadout": "the bias left out of D U|the last of the features left out of D U",
+    "ScalesUpToKappa": "inside the ball scaled up",
+    "HookThenSlopeAgain": "φ′ applied once more to V",
+    "GradientOfXAsV": "Aᵀ V \\+ G in place of V",
+    "JacobianOfFirstSample": "linear system of the adjoint of the first sample",
+    "RawFactorsInGradients": "∂L and ∂R computed with the raw weights",
+    "ReshapedR": "∂R with its entries in column order",
+    "TransposesOnlyIfNeeded": "(B|C|D) in place of .ᵀ where it is square",
+    "NormDetached": "derivative of the norm left out",
+    "InputBypassesAdjoint": "∂U computed with φ′ ∘ G in place of V",
+    "GradientsAccumulate": "added to what an earlier call has left",
+    "X64Disabled": "something computed in float32",
+    "TensorCoresInFloat32": "computed in TF32, only in float32",
+    "ReturnsWorkspace": "share memory with a workspace",
+    "CallStateOnObject": "shared between threads",
+    "SettingsBakedAtCompile": f"{KEPT}|settings of an earlier call",
+    "NaNCountsAsConverged": "not finite are reported as converged",
+    "TestsEveryEighthStep": "multiples of 8|every eighth",
+    "OverwritesX0": "X0? ?.*was modified",
+    "EmptyMeansZero": "zeros returned for all results where one of the arrays is empty",
+    "PaddedWithLastSample": "filled up to a multiple of 8 by the last sample",
+}
 RIGHT = (
     EQUATION | ITERATION | STOPPING | COUNTS | ADJOINT | GRADIENTS | ENTRIES | FUNCTIONS | VALUES | SLOPES | PRECISION
-    | SIZES | BATCHES | MEMORY | STATE | OUTSIDE | MORE_FROM_OUTSIDE
+    | SIZES | BATCHES | MEMORY | STATE | OUTSIDE | MORE_FROM_OUTSIDE | FROM_PORTS
 )  # fmt: skip
 
 # --- sentences that name the step or the mistake, but not both --------------------------------------------------------
@@ -517,4 +577,11 @@ NEAR |= {
     "CompactedScatter": "columns?", "SquaredNormAgainstTol": "tolerance", "GrowingStepIsFloor": _RULE,
     "SignedStep": "tolerance", "HundredIterations": DENIED, "RankBlockDropped": "columns of L and R",
     "UnrolledRemainder": "left out of A X", "SquareDNotTransposed": "^D ",
+}  # fmt: skip
+NEAR |= {
+    "NoBarrierBetweenHalves": "max_iter is off by one|not counted as declared", "FirstColumnOfX0": "X0",
+    "PollsEveryEighthStep": "not converged although max_iter suffices|not counted as declared",
+    "TestsEveryEighthStep": "more iterations are reported than max_iter allows|not counted as declared",
+    "DeviceBufferNotCleared": "kept from a call that failed", "ToleranceOfWholeBatch": "tolerance",
+    "SettingsBakedAtCompile": "more iterations are reported than max_iter allows",
 }  # fmt: skip

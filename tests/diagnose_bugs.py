@@ -12,8 +12,8 @@ not explained  the report says that nothing explains the failures
 wrong          it names another step or another mistake
 no failure     the kit did not find the bug, which counts in no share
 
-The kind "outside" has the bugs of tests/bugs_from_outside.py, and "more from outside" those of
-tests/more_bugs_from_outside.py.
+The kind "outside" has the bugs of tests/bugs_from_outside.py, "more from outside" those of
+tests/more_bugs_from_outside.py, and "from ports" those of tests/bugs_from_ports.py.
 """
 
 import argparse
@@ -35,12 +35,17 @@ ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NU
 def kinds():
     """Return the bugs of every kind by name, those from outside last."""
     import bugs_from_outside
+    import bugs_from_ports
     import more_bugs_from_outside
 
     from idl_ref.conformance.bugs import KINDS
 
-    outside = {"outside": bugs_from_outside.BUGS, "more from outside": more_bugs_from_outside.BUGS}
-    return {kind: module.BUGS for kind, module in KINDS.items()} | outside
+    outside = {
+        "outside": bugs_from_outside,
+        "more from outside": more_bugs_from_outside,
+        "from ports": bugs_from_ports,
+    }
+    return {kind: module.BUGS for kind, module in (KINDS | outside).items()}
 
 
 def reported(name):

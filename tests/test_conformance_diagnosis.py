@@ -5,6 +5,7 @@ import re
 import time
 
 import bugs_from_outside
+import bugs_from_ports
 import diagnose_bugs
 import more_bugs_from_outside
 import numpy as np
@@ -22,7 +23,8 @@ from idl_ref.conformance.truth import vectors
 
 FEW = ["contraction-*-0.5-float64", "contraction-random-0.9-*", "stopping-*-tanh", "rank-2-*", "shape-bias*",
        "activation-tanh-dense-*", "shape-m-37-float64", "f-inf-beyond-float64", "scale-1e-30-float64"]  # fmt: skip
-OUTSIDE = bugs_from_outside.BUGS | more_bugs_from_outside.BUGS
+FROM_OUTSIDE = bugs_from_outside, more_bugs_from_outside, bugs_from_ports
+OUTSIDE = {name: bug for authors in FROM_OUTSIDE for name, bug in authors.BUGS.items()}
 SEED, OF_EACH_KIND = 19, 2  # of the sample of bugs whose first causes are judged
 
 
@@ -45,7 +47,8 @@ def test_a_planted_bug_has_its_cause(name):
     [
         *("DOfFirstSample", "RReshaped", "SlopeBehindTranspose", "BiasAfterPhi", "ReadAsSymmetric"),
         *("Vec3RowsOfBPadded", "CompactionNotUndone", "GradientOfDNotZeroed", "LowRankScratchReused"),
-        "WoodburyNotTransposed",
+        *("WoodburyNotTransposed", "ColumnMajorB", "GradientOverwritesL", "InjectsAfterActivation"),
+        *("PaddedWithLastSample", "ReturnsPreactivation"),
     ],
 )
 def test_a_bug_from_outside_has_its_cause(name):
@@ -56,9 +59,9 @@ def test_a_bug_from_outside_has_its_cause(name):
 def test_every_planted_bug_has_a_right_cause():
     assert set(RIGHT) == {name for bugs in diagnose_bugs.kinds().values() for name in bugs}
     assert set(NEAR) <= set(RIGHT)
-    for kind in (bugs_from_outside, more_bugs_from_outside):
-        assert set(kind.MEANING) == set(kind.BUGS)
-    assert len(OUTSIDE) == len(bugs_from_outside.BUGS) + len(more_bugs_from_outside.BUGS)
+    for authors in FROM_OUTSIDE:
+        assert set(authors.MEANING) == set(authors.BUGS)
+    assert len(OUTSIDE) == sum(len(authors.BUGS) for authors in FROM_OUTSIDE)
 
 
 @pytest.mark.slow
