@@ -1,9 +1,9 @@
 """This module has the threads that share the tiles of a solve.
 
-A helper that has nothing to do reads a counter for 0.1 ms, and then it sleeps. Between the launches of a training step
-it therefore stays awake, because to wake a sleeping thread takes as long as many small solves. The kernels do not use
-Numba's `prange`: threads of OpenMP go on reading for far longer, as those of BLAS do, and where several libraries need
-the same cores, a step took many times as long.
+A helper that has nothing to do reads a counter for 0.1 ms, and then it sleeps. Where one launch follows another, it
+therefore stays awake, because to wake a sleeping thread takes as long as a small solve. The kernels do not use Numba's
+`prange`: threads of OpenMP go on reading for far longer, as those of BLAS do, and where several libraries need the same
+cores, a training step took many times as long.
 """
 
 from __future__ import annotations
@@ -124,13 +124,15 @@ class Crew:
         return self.helpers[:count]
 
     def close(self) -> None:
-        """End all helpers when they are idle."""
-        with self.free:
-            self.closed = True
-            for helper in self.helpers:
-                helper.wait(0)
-                helper.call(None)
-                helper.thread.join()
+        """End all helpers, unless somebody still works with them: they are daemons, and end with the process."""
+        self.closed = True
+        if not self.free.acquire(timeout=1):
+            return
+        for helper in self.helpers:
+            helper.wait(0)
+            helper.call(None)
+            helper.thread.join()
+        self.free.release()
 
 
 _crews: dict[int, Crew] = {}  # by process, because a forked child has no threads but one
