@@ -29,6 +29,7 @@ def named(page):
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=named)
 def test_code_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -547,6 +547,7 @@ def test_no_samples(backend, method):
             assert solution.require(0) is solution
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", [*ITERATIVE, "substitution"])
 def test_layouts_do_not_matter_and_inputs_are_not_touched(backend, method):
     rng = np.random.default_rng(7)

@@ -54,6 +54,7 @@ def of_scikit_learn():
             yield from estimator_checks.check_estimator(Estimator(), generate_only=True)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("estimator", "check"),
     [pytest.param(*pair, id=f"{type(pair[0]).__name__}-{pair[1].func.__name__}") for pair in of_scikit_learn()],

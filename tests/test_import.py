@@ -26,6 +26,7 @@ def test_import_loads_numpy_and_nothing_heavier():
     assert python(code).strip() == "[]"
 
 
+@pytest.mark.slow
 def test_every_name_comes_after_a_bare_import():
     code = (
         "import sys\n"
