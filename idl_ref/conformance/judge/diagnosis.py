@@ -23,7 +23,7 @@ from idl_ref.conformance.judge.patterns import PATTERNS, Again, Pattern, accumul
 from idl_ref.conformance.judge.report import FAILED, PASSED, SEPARATE, UNEXPLAINED, Result
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Change, Transformation
-from idl_ref.conformance.truth.problem import Arrays, Case
+from idl_ref.conformance.truth.problem import Arrays, Case, Problem
 
 SECONDS = 20.0  # the processor time that the search of causes may take, so that it finds the same on a busy machine
 SCANNED, SAMPLED = 8, 40  # failures searched in the whole library, and those that weigh a cause
@@ -164,32 +164,38 @@ def _located(results: list[Result]) -> dict[str, str]:
 
 def _remembered(results: list[Result]) -> list[Transformation]:
     """Weights of an earlier call used again: those of the first, or the last, problem of the same kind and shapes."""
-    first: dict[Any, Case] = {}
-    before: dict[Case, tuple[Case, Case]] = {}
-    last: dict[Any, Case] = {}
-    for r in results:
-        if r.evidence is not None and r.evidence.case not in before:
-            case, p = r.evidence.case, r.evidence.case.problem
-            key = p.sizes[:3], *(F.shape for F in p.factors), p.dtype
-            before[case] = first.setdefault(key, case), last.get(key, case)
-            last[key] = case
+    cases = list(dict.fromkeys(r.evidence.case for r in results if r.evidence is not None))
+    same_shapes = _earlier(cases, lambda p: (p.sizes[:3], *(F.shape for F in p.factors), p.dtype))
+    same_map = _earlier([case for case in cases if case.problem.f != "none"],
+                        lambda p: (p.f, *(F.shape for F in p.factors), p.dtype))  # fmt: skip
 
-    def again(step: str, k: int) -> Change:
+    def again(step: str, before: dict[Case, tuple[Case, Case]], k: int) -> Change:
         return lambda s: getattr(Steps(before.get(s.case, (s.case, s.case))[k]), step)
 
     kinds = {
-        "the weights A": ("F", "Ft"),
-        "the transposed weights Aᵀ": ("Ft",),
-        "the weights B": ("B",),
-        "the weights": ("F", "Ft", "B", "C", "D"),
+        ("the weights A", "the same shapes"): (("F", "Ft"), same_shapes),
+        ("the transposed weights Aᵀ", "the same shapes"): (("Ft",), same_shapes),
+        ("the weights B", "the same shapes"): (("B",), same_shapes),
+        ("the weights", "the same shapes"): (("F", "Ft", "B", "C", "D"), same_shapes),
+        ("what f makes of the weights", "the same f and shapes of A"): (("F", "Ft"), same_map),
     }
     return [
-        Transformation(
-            f"{what} of {which} call with the same shapes used again", {name: again(name, k) for name in names}
-        )
+        Transformation(f"{what} of {which} call with {same} used again", {name: again(name, of, k) for name in names})
         for k, which in enumerate(("an earlier", "the last"))
-        for what, names in kinds.items()
+        for (what, same), (names, of) in kinds.items()
     ]
+
+
+def _earlier(cases: list[Case], key: Callable[[Problem], Any]) -> dict[Case, tuple[Case, Case]]:
+    """For each case the first one, and the one before it, whose problem has the same key; itself without one."""
+    first: dict[Any, Case] = {}
+    last: dict[Any, Case] = {}
+    found: dict[Case, tuple[Case, Case]] = {}
+    for case in cases:
+        same = key(case.problem)
+        found[case] = first.setdefault(same, case), last.get(same, case)
+        last[same] = case
+    return found
 
 
 def _added(failures: list[Evidence], again: Again | None) -> list[Transformation]:

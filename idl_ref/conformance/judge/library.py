@@ -37,6 +37,7 @@ def mathematics() -> tuple[Transformation, ...]:
         operands.products,
         operands.raw,
         operands.overwritten,
+        operands.of_sums,
         curves.functions_of_activation,
         maps.pullbacks,
         maps.maps,

@@ -74,6 +74,21 @@ def products() -> Iterator[Transformation]:
             {"dF": lambda s: (s.right("dF")[0], s.F[0].T @ s.V @ s.V.T)}, low_rank)  # fmt: skip
 
 
+def of_sums() -> Iterator[Transformation]:
+    """Gradients of the sums over the samples, where they are sums over the samples."""
+
+    def total(M: np.ndarray) -> np.ndarray:
+        return M.sum(axis=1, keepdims=True)
+
+    for name, change in {
+        "∂A": {"dF": lambda s: fac.gradients(s.F, total(s.Xb), total(s.V))},
+        "∂B": {"dB": lambda s: total(s.V) @ total(s.U).T},
+        "∂C": {"dC": lambda s: total(s.G_Y) @ total(s.Xb).T},
+        "∂D": {"dD": lambda s: total(s.G_Y) @ total(s.U).T},
+    }.items():
+        yield Transformation(f"{name} computed from sums over the samples, not as a sum over the samples", change)
+
+
 def overwritten() -> Iterator[Transformation]:
     """A gradient in the place of the weights, whose memory it was written to."""
     T = Transformation
