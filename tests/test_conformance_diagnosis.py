@@ -41,7 +41,7 @@ def test_a_planted_bug_has_its_cause(name):
     assert len(explained) > 3
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "name",
     [
@@ -104,6 +104,7 @@ def test_most_planted_bugs_have_their_cause_first(tmp_path, capsys):
     assert counts["wrong"] <= 2
 
 
+@pytest.mark.slow
 def test_a_cause_from_a_size_on_has_the_size():
     cause, _ = first_cause(BUGS["GradientTilesTransposed"](), ["size-n-31-*", "size-n-65-*", "contraction-*-0.5-*"])
     assert "∂A transposed, wrong from n = 33 on" in cause
@@ -115,6 +116,7 @@ def test_a_cause_from_a_size_on_in_one_precision_has_both():
     assert "A X and Aᵀ V computed in TF32, only in float32 and for n ≥ 16" in cause
 
 
+@pytest.mark.slow
 def test_few_numbers_have_no_cause():
     """Where only one unit, feature, output and sample are wrong, too many mistakes give the number."""
 

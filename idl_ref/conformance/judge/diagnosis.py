@@ -20,7 +20,7 @@ from idl_ref.conformance.judge import features, library, quantities
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong, judged_numbers
 from idl_ref.conformance.judge.features import Where
 from idl_ref.conformance.judge.patterns import PATTERNS, Again, Pattern, accumulated
-from idl_ref.conformance.judge.report import FAILED, PASSED, SEPARATE, UNEXPLAINED, Result
+from idl_ref.conformance.judge.report import FAILED, PASSED, SEPARATE, UNEXPLAINED, UNFINISHED, UNSTARTED, Result
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.problem import Arrays, Case, Problem
@@ -81,6 +81,7 @@ def diagnosed(
     A probe, which tells whether the backend fails at another size, is asked from which size on a cause holds; `again`
     calls the backend twice, and tells which gradients the second call adds to those of the first one.
     """
+    results = _of_start(results)
     failures = [r.evidence for r in results if _has_numbers(r)]
     passed = [e for e in _passed(results) if _cost(e)[1] < LARGE]
     deadline = time.process_time() + seconds
@@ -104,6 +105,18 @@ def diagnosed(
             r = replace(r, causes=best)  # a protocol that found nothing new
         done.append(replace(r, evidence=None))
     return [_inherited(r, done) for r in done]
+
+
+def _of_start(results: list[Result]) -> list[Result]:
+    """The results, in which columns with an X0 do not converge in time because of X0, if a protocol has shown that."""
+    if not any(r.outcome == FAILED and UNSTARTED in r.causes for r in results):
+        return results
+    return [
+        replace(r, causes=tuple(UNSTARTED if cause == UNFINISHED else cause for cause in r.causes))
+        if r.outcome == FAILED and r.evidence is not None and r.evidence.case.problem.X0 is not None
+        else r
+        for r in results
+    ]
 
 
 def _weak(found: list[Cause], failures: list[Evidence]) -> list[Cause]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from idl_ref.conformance.judge import counts, sequences
 from idl_ref.conformance.judge.call import STOPS
-from idl_ref.conformance.judge.report import COUNTED, FAILED, PASSED, SEPARATE, SKIPPED, Result
+from idl_ref.conformance.judge.report import COUNTED, FAILED, PASSED, SEPARATE, SKIPPED, UNSTARTED, Result
 from idl_ref.conformance.judge.subjects import SUBJECTS, Subject, subject
 from idl_ref.conformance.judge.text import short
 from idl_ref.conformance.truth.backend import Backend, Capabilities
@@ -46,7 +46,7 @@ PROTOCOLS = {
                  "weights are remembered by the object that holds them, and changes in place are not noticed",
                  sequences.changed),
         Protocol("start", "a start at the equilibrium",
-                 "X0 is not used, or not read with its strides", sequences.start),
+                 UNSTARTED, sequences.start),
         Protocol("cap", "max_iter as large as needed, and too small",
                  "max_iter is off by one, or success is reported where it is reached", sequences.cap),
         Protocol("threads", f"calls from {sequences.THREADS} threads at once",

@@ -15,7 +15,7 @@ from idl_ref.conformance.judge.evidence import CLOSE, Evidence, compared, explai
 from idl_ref.conformance.judge.iterates import path
 from idl_ref.conformance.judge.numbers import stale
 from idl_ref.conformance.judge.relations import Relation
-from idl_ref.conformance.judge.report import COUNTED, FAILED, PASSED, SKIPPED, Result
+from idl_ref.conformance.judge.report import COUNTED, FAILED, PASSED, SKIPPED, UNFINISHED, Result
 from idl_ref.conformance.truth import bounds as bnd
 from idl_ref.conformance.truth import exact
 from idl_ref.conformance.truth.backend import Backend, Capabilities
@@ -168,7 +168,7 @@ def _lie(case: Case, answer: Answer) -> Lie | None:
         return Lie(message, "all columns are reported as failed when one fails", not lost[denied].any())
     if lost[denied].all():
         return Lie(message, DIVERGED, True)
-    return Lie(message, "columns are reported as not converged although max_iter suffices for them", True)
+    return Lie(message, UNFINISHED, True)
 
 
 def _against_truth(case: Case, check: str, answer: Answer, declared: Capabilities) -> Result:
