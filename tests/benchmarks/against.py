@@ -1,10 +1,10 @@
 """Compare the speed of this tree with that of another one, row by row.
 
-    python tests/benchmarks/against.py FOLDER [--pairs 60] [--row NAME …]
+    python tests/benchmarks/against.py FOLDER [--pairs 60] [--threads 1] [--row NAME …]
 
 FOLDER is a checkout of another commit. Each tree runs in a process of its own, which lives on, and the two take turns
 of 20 ms, in random order, so that both meet the same neighbours. Printed are the median time of a call in this tree,
-and the median of the ratios of the pairs, this tree over the other one. BLAS and Numba have one thread.
+and the median of the ratios of the pairs, this tree over the other one. BLAS has one thread, and Numba those asked for.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 BLOCK = 0.02  # seconds
-ONE = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+ONE = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def rows():
@@ -89,8 +89,9 @@ def serve() -> None:
 class Tree:
     """A process that times the rows with the package in a folder."""
 
-    def __init__(self, folder: Path, cache: str) -> None:
-        environment = os.environ | ONE | {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": cache}
+    def __init__(self, folder: Path, cache: str, threads: int) -> None:
+        own = {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": cache, "NUMBA_NUM_THREADS": str(threads)}
+        environment = os.environ | ONE | own
         command = [sys.executable, __file__, "--serve"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, env=environment, cwd="/", stdin=pipe, stdout=pipe, text=True)
@@ -107,11 +108,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the speed of this tree with that of another one.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--row", nargs="*")
     asked = parser.parse_args()
     folders = Path(__file__).parents[2], asked.folder.resolve()
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        compare(asked, *(Tree(folder, cache) for folder, cache in zip(folders, (one, other), strict=True)))
+        trees = (Tree(folder, cache, asked.threads) for folder, cache in zip(folders, (one, other), strict=True))
+        compare(asked, *trees)
 
 
 def compare(asked: argparse.Namespace, ours: Tree, theirs: Tree) -> None:
