@@ -176,12 +176,6 @@ def _by_whole_root(s: Steps) -> fac.Factors:
     return tuple(F * min(1.0, s.problem.kappa / perron.root(s.raw).value) for F in s.raw)
 
 
-def _by_eigenvalue(s: Steps) -> fac.Factors:
-    """The weights scaled by the largest eigenvalue of A, in place of that of |A|, or of |L||Rᵀ|."""
-    root = float(np.abs(np.linalg.eigvals(product(s.raw))).max(initial=0.0))
-    return tuple(F * min(1.0, s.problem.kappa / max(root, 1e-300)) ** (1 / len(s.raw)) for F in s.raw)
-
-
 def _root_held(s: Steps) -> fac.Factors:
     """The pullback of the scaling to a Perron root that is held fixed."""
     scale = min(1.0, s.problem.kappa / perron.root(s.raw).value ** (1 / len(s.raw)))
@@ -319,7 +313,6 @@ def maps() -> Iterator[Transformation]:
     yield T("the whole matrix scaled in place of projected rows", {"f": _scaled(_inf)}, rows)
     yield T("‖A‖∞ in place of the Perron root of |A|",
             {"f": lambda s: FUNCTIONS["inf"](s.problem.kappa, s.problem.straight_through)}, root)  # fmt: skip
-    yield T("the largest eigenvalue of A in place of that of |A|, the Perron root", {"F": _by_eigenvalue}, root)
     yield T("L and Rᵀ scaled by the Perron root of |L||Rᵀ| in place of its square root", {"F": _by_whole_root},
             lambda c: root(c) and low_rank(c))  # fmt: skip
     yield T("the diagonal kept where f = triu sets it to zero", {"F": lambda s: tuple(map(np.triu, s.raw))}, triu)

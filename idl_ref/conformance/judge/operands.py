@@ -60,6 +60,7 @@ def products() -> Iterator[Transformation]:
         yield T(f"{name} computed with Y in place of G_Y", {f"d{name[1]}": of})
     square = lambda c: has_D(c) and c.problem.sizes[1] == c.problem.sizes[2]  # noqa: E731
     yield T("∂D computed with Dᵀ G_Y in place of G_Y, where p = q", {"dD": lambda s: s.D.T @ s.G_Y @ s.U.T}, square)
+    yield T("Bᵀ V left out of ∂U where there is a D", {"dU": lambda s: s.D.T @ s.G_Y}, has_D)
     yield T("Dᵀ Y in place of Dᵀ G_Y in ∂U", {"dU": lambda s: s.right("dU") + s.D.T @ (s.Y - s.G_Y)}, has_D)
     for text, M in OF_RANK.items():
         if text != "Rᵀ X":
