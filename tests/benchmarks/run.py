@@ -314,8 +314,8 @@ Some aims are missed, or met in some runs only, for these reasons:
 - **Random A, n ≥ 512.** All contestants spend their time in the same few products, which torchidl leaves to BLAS. Three
   times torchidl's speed would be faster than the machine multiplies: the last column of the first table is near 100 %
   or above.
-- **n = 100.** One core has half of the rate of both. What a second thread would save is what it takes to start it,
-  25 µs, and to move A and half of the columns to its core and back.
+- **n = 100.** One core has half of the rate of both. What a second thread would save is what it takes to start it, and
+  to move A and half of the columns to its core and back.
 - **n = 32.** Two thirds of the time are Python: the checks of the input, packing A, and the arrays of the answer and of
   its certificate, which no peer gives.
 - **A ≥ 0, row sums 0.99.** jaxopt's Anderson takes as few steps as ours. A method that knows A by its products alone
@@ -325,7 +325,7 @@ Some aims are missed, or met in some runs only, for these reasons:
 - **One sample.** `model(u)` compares A with a copy, because it may have changed, checks u, and returns statuses that
   are judged; `model.freeze()` does this once.
 - **Training.** A step runs on one core: each step changes B, and to move what changed to a second core takes longer
-  than that core saves (a step on two threads took 1.3 times as long). Six tenths of a step are compiled. The rest is
+  than that core saves. Six tenths of a step are compiled. The rest is
   Python between the stages: gathering the samples, the map `f` and its pullback, and the record of statuses. Nothing
   of it waits for another thread, which is why a busy neighbour costs next to nothing.
 """

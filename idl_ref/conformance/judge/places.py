@@ -112,7 +112,7 @@ def _all(names: tuple[str, ...], change: Callable[[np.ndarray, Case], np.ndarray
 
 
 def operations() -> Iterator[Transformation]:
-    """Every step, and every operand of the readout and of the gradients, changed by every operation and factor."""
+    """Every step, and every operand of the products around the equations, changed by every operation and factor."""
     changes: dict[str, Callable[[np.ndarray, Case], np.ndarray]] = {
         **{f"multiplied by {text}": (lambda M, case, f=f: f(case) * M) for text, f in FACTORS.items()},
         **{text: (lambda M, case, f=f: f(M)) for text, f in OPERATIONS.items()},

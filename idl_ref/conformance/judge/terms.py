@@ -23,8 +23,9 @@ CHUNKS = (8, 16, 32, 64, 128, 256, 512, 1024)  # of samples
 
 def terms() -> Iterator[Transformation]:
     """Terms in the wrong place, or of the wrong sample."""
-    yield Transformation("the bias added to φ(A X + B U), not inside of φ", {"phi": _bias_outside}, bias)
-    yield Transformation("B U added to φ(A X), not inside of φ", {"phi": _inputs_outside})
+    yield Transformation("the bias added to φ(A X + B U), not inside of φ",
+                         {"phi": lambda s: _outside(s, s.B[:, -1:])}, bias)  # fmt: skip
+    yield Transformation("B U added to φ(A X), not inside of φ", {"phi": lambda s: _outside(s, s.Z)})
     skipped: Change = lambda s: np.where(s.Z.any(axis=0), s.X, 0)  # noqa: E731
     yield Transformation("columns in which B U is 0 left at X = 0", dict.fromkeys(("Xf", "Xb"), skipped))
     yield Transformation("columns in which B U is 0 left at X = 0, but not in the gradients", {"Xf": skipped})
@@ -59,14 +60,10 @@ def _with_tail(s: Steps, function: Matrix, size: int, order: Any) -> tuple[Matri
     return phi, s.activation.slope
 
 
-def _bias_outside(s: Steps) -> tuple[Matrix, Matrix]:
-    b, phi = s.B[:, -1:], s.activation
-    return lambda P: phi.phi(P - b) + b, lambda P: phi.slope(P - b)
-
-
-def _inputs_outside(s: Steps) -> tuple[Matrix, Matrix]:
-    Z, phi = s.Z, s.activation
-    return lambda P: phi.phi(P - Z) + Z, lambda P: phi.slope(P - Z)
+def _outside(s: Steps, part: np.ndarray) -> tuple[Matrix, Matrix]:
+    """φ and φ′ where a part of A X + B U is added outside of them."""
+    phi = s.activation
+    return lambda P: phi.phi(P - part) + part, lambda P: phi.slope(P - part)
 
 
 def _several(case: Case) -> bool:
