@@ -26,16 +26,16 @@ BOUND = "numba>=0.60,<0.70"
 USED = {  # the name of an object in simd.py and compiling.py, what it is, and the attributes that are used there
     "builder": (
         ir.IRBuilder,
-        "add and_ bitcast call extract_element fadd fcmp_ordered fdiv fmul fneg fsub function gep icmp_signed "
-        "icmp_unsigned insert_element load load_atomic mul module neg ptrtoint select shl shuffle_vector store trunc "
-        "udiv",
+        "add and_ bitcast call extract_element fadd fcmp_ordered fdiv fmul fneg fpext fptrunc fsub function gep "
+        "icmp_signed icmp_unsigned insert_element load load_atomic mul module neg ptrtoint select shl "
+        "shuffle_vector store trunc udiv",
     ),
     "context": (cpu_target.target_context, "get_dummy_value get_value_type make_array"),
     "ir": (ir, "Constant FloatType FunctionType IntType Undefined VectorType VoidType"),
     "binding": (binding, "get_host_cpu_features"),
     "cgutils": (cgutils, "get_or_insert_function"),
     "config": (config, "CPU_FEATURES CPU_NAME DISABLE_JIT"),
-    "types": (types, "Type int64 intp void"),
+    "types": (types, "Type float64 int64 intp void"),
     "models": (models, "PrimitiveModel"),
     "kernel": (numba.njit(lambda: 0), "compile _cache"),
     "self": (compiling.Cache(lambda: 0), "_cache_file _impl _index_key flush"),

@@ -10,124 +10,176 @@ import math
 
 import numpy as np
 
-from idl_ref.backends.numba.compiling import compiled, entry
+from idl_ref.backends.numba.compiling import compiled, entry, vec
+from idl_ref.backends.numba.functions import largest, total
+from idl_ref.backends.numba.products import ROWS as LENGTH
+from idl_ref.backends.numba.products import filled
 
 NONE, INF, ROWS, TRIU = range(4)
 KINDS = {"none": NONE, "inf": INF, "rows": ROWS, "triu": TRIU}
 EPS = float(np.finfo(np.float64).eps)
 
 
-@compiled
-def sign(f):
-    """1 for f > 0, −1 for f < 0, otherwise 0."""
-    return 1.0 if f > 0 else -1.0 if f < 0 else 0.0
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+# All sums are taken in float64, over rows that are copied to arrays with zeros up to a multiple of LENGTH. Every lane
+# of a vector has a sum of its own, before these meet.
 
 
 @compiled
-def row_sum(F, a, right, count):
-    """Σ_k |F_ik| in float64 for the row that begins at a. Four sums run side by side, as an addition takes long."""
-    s, t, u, v, whole = 0.0, 0.0, 0.0, 0.0, count & -4
-    for k in range(a, a + whole * right, 4 * right):
-        s += np.float64(abs(F[k]))
-        t += np.float64(abs(F[k + right]))
-        u += np.float64(abs(F[k + 2 * right]))
-        v += np.float64(abs(F[k + 3 * right]))
-    for k in range(a + whole * right, a + count * right, right):
-        s += np.float64(abs(F[k]))
-    return (s + t) + (u + v)
-
-
-@compiled
-def row_product(F, a, right, G, b, g_right, count):
-    """Σ_k F_ik G_ik in float64 for the rows that begin at a and b."""
-    s, t, u, v, whole = 0.0, 0.0, 0.0, 0.0, count & -4
-    for k in range(0, whole, 4):
-        s += np.float64(F[a + k * right]) * G[b + k * g_right]
-        t += np.float64(F[a + (k + 1) * right]) * G[b + (k + 1) * g_right]
-        u += np.float64(F[a + (k + 2) * right]) * G[b + (k + 2) * g_right]
-        v += np.float64(F[a + (k + 3) * right]) * G[b + (k + 3) * g_right]
+def take(F, a, right, count, row):
+    """row_k = F_ik in float64, for the row of F that begins at a."""
+    lanes = vec.lanes(row)
+    whole = count & -lanes if right == 1 else count - count
+    for k in range(0, whole, lanes):
+        vec.store(row, k, vec.load_wide(F, a + k))
     for k in range(whole, count):
-        s += np.float64(F[a + k * right]) * G[b + k * g_right]
-    return (s + t) + (u + v)
+        row[k] = F[a + k * right]
 
 
 @compiled
-def norm(factor, shape):
-    """‖F‖∞, and the number of the first row that attains it; NaN where there is one."""
-    (F, down, right), (rows, columns), nu, row = factor, shape, 0.0, -1
-    for i in range(rows):
-        size = row_sum(F, i * down, right, columns)
-        if row < 0 or not (size <= nu or math.isnan(nu)):
-            nu, row = size, i
-    return nu, row
+def give(row, out, a, right, count):
+    """Write a row to the one that begins at a, in the dtype of `out`."""
+    lanes = vec.lanes(row)
+    whole = count & -lanes if right == 1 else count - count
+    for k in range(0, whole, lanes):
+        vec.store(out, a + k, vec.load(row, k))
+    for k in range(whole, count):
+        out[a + k * right] = row[k]
 
 
 @compiled
-def threshold(F, a, right, count, kappa):
-    """The largest |a_j| of a row outside the ball, and θ with Σⱼ max(|a_j| − largest − θ, 0) = κ.
-
-    At first, θ is that of all entries; those that are not above it are left out, until there are none.
-    """
-    largest = 0.0
-    for k in range(a, a + count * right, right):
-        largest = max(largest, np.float64(abs(F[k])))
-    theta, known = -math.inf, count + 1
-    while True:
-        total, support = 0.0, 0
-        for k in range(a, a + count * right, right):
-            size = np.float64(abs(F[k])) - largest
-            if size > theta:
-                total += size
-                support += 1
-        if support == 0 or support == known:
-            return largest, theta
-        theta, known = (total - kappa) / support, support
+def signs(a):
+    """1 where a > 0, −1 where a < 0, otherwise 0."""
+    zero, one = vec.splat(a, 0.0), vec.splat(a, 1.0)
+    return vec.select(vec.below(zero, a), one, vec.select(vec.below(a, zero), vec.negate(one), zero))
 
 
 @compiled
-def outside(F, a, right, count, kappa):
+def size_of(row):
+    """Σ_k |row_k|"""
+    sums = vec.splat(row, 0.0)
+    for k in range(0, len(row), vec.lanes(row)):
+        sums = vec.add(sums, vec.magnitude(vec.load(row, k)))
+    return total(sums)
+
+
+@compiled
+def product(row, other):
+    """Σ_k row_k other_k"""
+    sums = vec.splat(row, 0.0)
+    for k in range(0, len(row), vec.lanes(row)):
+        sums = vec.fma(vec.load(row, k), vec.load(other, k), sums)
+    return total(sums)
+
+
+@compiled
+def outside(row, count, kappa):
     """1 for a row with Σⱼ |a_j| > κ, 0 for one inside the ball, and −1 where rounding could decide, or overflow did."""
-    size, margin = row_sum(F, a, right, count), count * EPS
+    size, margin = size_of(row), count * EPS
     if abs(size - kappa) <= margin * kappa or size == math.inf:
         return -1
     return 1 if size > kappa else 0
 
 
 @compiled
-def project_row(F, a, right, count, kappa, slack, out):
-    """Write the projection of a row outside the ball to `out`, which may be F."""
-    largest, theta = threshold(F, a, right, count, kappa)
-    total = 0.0
-    for k in range(a, a + count * right, right):
-        total += max(np.float64(abs(F[k])) - largest - theta, 0.0)
-    most = kappa * (1 - slack)  # Rounding must not leave a row outside the ball.
-    scale = most / total if total > most else 1.0
-    for k in range(a, a + count * right, right):
-        size = max(np.float64(abs(F[k])) - largest - theta, 0.0) * scale
-        out[k] = size if F[k] > 0 else -size
+def threshold(row, kappa):
+    """The largest |a_j| of a row outside the ball, and θ with Σⱼ max(|a_j| − largest − θ, 0) = κ.
+
+    At first, θ is that of all entries; those that are not above it are left out, until there are none.
+    """
+    vec.separate()
+    lanes, zero, one = vec.lanes(row), vec.splat(row, 0.0), vec.splat(row, 1.0)
+    top = zero
+    for k in range(0, len(row), lanes):
+        top = vec.larger(vec.magnitude(vec.load(row, k)), top)
+    most = vec.splat(row, largest(top))
+    theta, known = -math.inf, len(row) + 1.0
+    while True:
+        sums, count, least = zero, zero, vec.splat(row, theta)
+        for k in range(0, len(row), lanes):
+            size = vec.subtract(vec.magnitude(vec.load(row, k)), most)
+            above = vec.below(least, size)
+            sums = vec.add(sums, vec.select(above, size, zero))
+            count = vec.add(count, vec.select(above, one, zero))
+        support = total(count)
+        if support == 0 or support == known:
+            return largest(top), theta
+        theta, known = (total(sums) - kappa) / support, support
+
+
+@compiled
+def project_row(row, kappa, slack):
+    """Replace a row outside the ball by its projection."""
+    vec.separate()
+    lanes, zero, (most, theta) = vec.lanes(row), vec.splat(row, 0.0), threshold(row, kappa)
+    for k in range(0, len(row), lanes):
+        a = vec.load(row, k)
+        size = vec.subtract(vec.subtract(vec.magnitude(a), vec.splat(row, most)), vec.splat(row, theta))
+        vec.store(row, k, vec.multiply(signs(a), vec.select(vec.below(zero, size), size, zero)))
+    size, bound = size_of(row), kappa * (1 - slack)  # Rounding must not leave a row outside the ball.
+    if size > bound:
+        for k in range(len(row)):
+            row[k] *= bound / size
+
+
+@compiled
+def pull_row(row, G, kappa):
+    """G_S ← G_S − σ_S (σ_Sᵀ G_S)/|S| on the support S of the projected row, σ its signs, and 0 elsewhere."""
+    vec.separate()
+    lanes, zero, one, (most, theta) = vec.lanes(row), vec.splat(row, 0.0), vec.splat(row, 1.0), threshold(row, kappa)
+    sums, count, least = zero, zero, vec.splat(row, theta)
+    for k in range(0, len(row), lanes):
+        a = vec.load(row, k)
+        above = vec.below(least, vec.subtract(vec.magnitude(a), vec.splat(row, most)))
+        sums = vec.add(sums, vec.select(above, vec.multiply(signs(a), vec.load(G, k)), zero))
+        count = vec.add(count, vec.select(above, one, zero))
+    along = vec.splat(row, total(sums) / max(total(count), 1.0))
+    for k in range(0, len(row), lanes):
+        a = vec.load(row, k)
+        above = vec.below(least, vec.subtract(vec.magnitude(a), vec.splat(row, most)))
+        pulled = vec.subtract(vec.load(G, k), vec.multiply(signs(a), along))
+        vec.store(G, k, vec.select(above, pulled, zero))
+
+
+# --- matrices ---------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def norm(factor, shape, row):
+    """‖F‖∞, and the number of the first row that attains it; NaN where there is one. `row` is overwritten."""
+    (F, down, right), (rows, columns), nu, first = factor, shape, 0.0, -1
+    for i in range(rows):
+        take(F, i * down, right, columns, row)
+        size = size_of(row)
+        if first < 0 or not (size <= nu or math.isnan(nu)):
+            nu, first = size, i
+    return nu, first
 
 
 @entry
 def effective(kind, factor, shape, kappa, eps, out):
     """Write f(F) to `out`, whose rows and columns are as far apart as those of F.   eps: that of the dtype"""
     (F, down, right), (rows, columns) = factor, shape
+    row, scale = np.zeros(filled(columns, LENGTH)), 1.0
     if kind == INF:
-        nu, _ = norm(factor, shape)
+        nu, _ = norm(factor, shape, row)
         if nu == math.inf:
             return False
-        scale = out.dtype.type(kappa / nu * (1 - 4 * eps) if nu > kappa else 1.0)
-        for i in range(F.size):
-            out[i] = F[i] * scale
+        scale = kappa / nu * (1 - 4 * eps) if nu > kappa else 1.0
+    scale = np.float64(out.dtype.type(scale))
     for i in range(rows):
-        a = i * down
-        side = outside(F, a, right, columns, kappa) if kind == ROWS else 0
+        take(F, i * down, right, columns, row)
+        side = outside(row, columns, kappa) if kind == ROWS else 0
         if side < 0:
             return False
         if side > 0:
-            project_row(F, a, right, columns, kappa, 2 * max(eps, columns * EPS), out)
-        elif kind != INF:
-            for k in range(columns):
-                out[a + k * right] = F[a + k * right] if kind == ROWS or k > i else 0
+            project_row(row, kappa, 2 * max(eps, columns * EPS))
+        if kind == TRIU:
+            row[: min(i + 1, columns)] = 0
+        for k in range(len(row)):
+            row[k] *= scale
+        give(row, out, i * down, right, columns)
     return True
 
 
@@ -135,51 +187,40 @@ def effective(kind, factor, shape, kappa, eps, out):
 def pullback(kind, factor, shape, gradient, kappa, eps, out):
     """Write the gradient with respect to F, for that with respect to f(F), to `out`, which is laid out as F is."""
     (F, down, right), (G, g_down, g_right), (rows, columns) = factor, gradient, shape
-    nu, row, scale, along = 0.0, -1, 1.0, 0.0
+    nu, first, scale, along, size = 0.0, -1, 1.0, 0.0, filled(columns, LENGTH)
+    row, pulled = np.zeros(size), np.zeros(size)
     if kappa == 0 and kind in (INF, ROWS):
         for k in range(out.size):
             out[k] = 0  # f(F) is 0 for every F.
         return True
     if kind == INF:
-        nu, row = norm(factor, shape)
+        nu, first = norm(factor, shape, row)
         if nu == math.inf:
             return False
         if nu > kappa:
             scale = kappa / nu * (1 - 4 * eps)
             for i in range(rows):
-                along += row_product(F, i * down, right, G, i * g_down, g_right, columns)
+                take(F, i * down, right, columns, row)
+                take(G, i * g_down, g_right, columns, pulled)
+                along += product(row, pulled)
             along /= nu
-    scale = out.dtype.type(scale)
+    scale = np.float64(out.dtype.type(scale))
     for i in range(rows):
-        a, b = i * down, i * g_down
-        side = outside(F, a, right, columns, kappa) if kind == ROWS else 0
-        if side < 0:
-            return False
-        if side > 0:
-            pull_row(F, a, right, G, b, g_right, columns, kappa, out)
-            continue
-        for k in range(columns):
-            out[a + k * right] = G[b + k * g_right] * scale
+        take(G, i * g_down, g_right, columns, pulled)
+        if kind == ROWS:
+            take(F, i * down, right, columns, row)
+            side = outside(row, columns, kappa)
+            if side < 0:
+                return False
+            if side > 0:
+                pull_row(row, pulled, kappa)
         if kind == TRIU:
-            for k in range(min(i + 1, columns)):
-                out[a + k * right] = 0
-        if i == row and nu > kappa:
+            pulled[: min(i + 1, columns)] = 0
+        if i == first and nu > kappa:
             for k in range(columns):
-                out[a + k * right] = (G[b + k * g_right] - sign(F[a + k * right]) * along) * scale
+                f = F[i * down + k * right]
+                pulled[k] -= along if f > 0 else -along if f < 0 else 0.0
+        for k in range(len(pulled)):
+            pulled[k] *= scale
+        give(pulled, out, i * down, right, columns)
     return True
-
-
-@compiled
-def pull_row(F, a, right, G, b, g_right, count, kappa, out):
-    """G_S − σ_S (σ_Sᵀ G_S)/|S| on the support S of the projected row, σ its signs, and 0 elsewhere."""
-    largest, theta = threshold(F, a, right, count, kappa)
-    along, support = 0.0, 0
-    for k in range(count):
-        f = np.float64(F[a + k * right])
-        if abs(f) - largest > theta:
-            along += sign(f) * G[b + k * g_right]
-            support += 1
-    along /= max(support, 1)
-    for k in range(count):
-        f, g = np.float64(F[a + k * right]), G[b + k * g_right]
-        out[a + k * right] = g - sign(f) * along if abs(f) - largest > theta else 0.0

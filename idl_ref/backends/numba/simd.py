@@ -134,18 +134,24 @@ def address(typing: Any, array: Any) -> Any:
     return types.intp(array), generate
 
 
-@intrinsic
-def load(typing: Any, array: Any, offset: Any) -> Any:
-    """array[offset : offset + LANES]"""
-    kind = Vector(array.dtype)
+def _load(wide: bool, meaning: str) -> Any:
+    def operation(typing: Any, array: Any, offset: Any) -> Any:
+        kind = Vector(types.float64 if wide else array.dtype)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = _data(context, builder, array, arguments[0])
-        value = builder.load(_address(builder, data, arguments[1], context.get_value_type(kind)))
-        value.align = array.dtype.bitwidth // 8
-        return value
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            vector = ir.VectorType(context.get_value_type(array.dtype), kind.lanes)
+            value = builder.load(_address(builder, _data(context, builder, array, arguments[0]), arguments[1], vector))
+            value.align = array.dtype.bitwidth // 8
+            return value if kind.dtype == array.dtype else builder.fpext(value, context.get_value_type(kind))
 
-    return kind(array, types.intp), generate
+        return kind(array, types.intp), generate
+
+    operation.__doc__ = meaning
+    return intrinsic(operation)
+
+
+load = _load(False, "array[offset : offset + LANES]")
+load_wide = _load(True, "array[offset : offset + LANES] in float64, for the LANES of that")
 
 
 @intrinsic
@@ -168,12 +174,13 @@ def load_some(typing: Any, array: Any, offset: Any, count: Any) -> Any:
 
 @intrinsic
 def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
-    """array[offset : offset + LANES] = value"""
+    """array[offset : offset + LANES] = value, which is rounded if the dtype of the array is narrower."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = _data(context, builder, array, arguments[0])
-        instruction = builder.store(arguments[2], _address(builder, data, arguments[1], arguments[2].type))
-        instruction.align = array.dtype.bitwidth // 8
+        data, result = _data(context, builder, array, arguments[0]), arguments[2]
+        if array.dtype != value.dtype:
+            result = builder.fptrunc(result, ir.VectorType(context.get_value_type(array.dtype), value.lanes))
+        builder.store(result, _address(builder, data, arguments[1], result.type)).align = array.dtype.bitwidth // 8
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate

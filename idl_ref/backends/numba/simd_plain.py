@@ -45,15 +45,22 @@ def load_some(array: Array, offset: int, count: int) -> Array:
     return vector
 
 
+def load_wide(array: Array, offset: int) -> Array:
+    """array[offset : offset + LANES] in float64, for the LANES of that."""
+    count = VECTOR_BYTES // 8
+    assert 0 <= offset <= len(array) - count
+    return array[offset : offset + count].astype(np.float64)
+
+
 def fresh(array: Array) -> int:
     """array[0] of an array of int64, which another thread may change."""
     return int(array[0])
 
 
 def store(array: Array, offset: int, value: Array) -> None:
-    """array[offset : offset + LANES] = value"""
-    assert 0 <= offset <= len(array) - lanes(array)
-    array[offset : offset + lanes(array)] = value
+    """array[offset : offset + LANES] = value, which is rounded if the dtype of the array is narrower."""
+    assert 0 <= offset <= len(array) - len(value)
+    array[offset : offset + len(value)] = value
 
 
 def store_some(array: Array, offset: int, value: Array, count: int) -> None:
