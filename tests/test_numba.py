@@ -216,7 +216,7 @@ def test_it_compiles_once_for_all_layouts_and_both_directions():
 def test_after_warmup_nothing_is_left_to_compile(dtype, eager_threads):
     idl_ref.warmup([np.dtype(dtype).name])
     entries = [products.pack, kernels.picard, kernels.guarded, kernels.substitute]
-    entries += [passes.constant, passes.forward, passes.readout, passes.terms, passes.outer]
+    entries += [passes.constant, passes.forward, passes.readout, passes.backward, passes.terms, passes.outers]
     entries += [levels.solve, levels.forward, levels.pack_inputs]
     entries += [descent.cross_entropy, descent.mse, descent.sgd, descent.adam]
     before = [len(entry.signatures) for entry in entries]

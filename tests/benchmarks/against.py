@@ -16,59 +16,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 BLOCK = 0.02  # seconds
 ONE = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def rows():
-    """Return the functions to be timed, by name."""
-    import numpy as np
+def rows() -> dict[str, Callable[[], object]]:
+    """Return the functions to be timed, by name: the workloads of the page on benchmarks, and some others."""
+    from contestants import idl_ref, idl_ref_numpy
+    from workloads import EPOCH, WORKLOADS, data
 
-    import idl_ref
+    import idl_ref as library
 
-    rng = np.random.default_rng(0)
+    workloads = {w.name: w for w in WORKLOADS if not w.neighbour}
+    workloads[EPOCH] = replace(workloads[EPOCH], sizes=workloads[EPOCH].sizes | {"m": 6400})  # a tenth of the samples
+    step = next(w for w in WORKLOADS if w.kind == "step")
+    small = replace(step, sizes={"n": 32, "p": 64, "q": 10, "m": 64})
+    A, Z = (data(workloads["solve, n=100, m=64, random"])[name] for name in "AZ")
+    x, y, _, _ = library.datasets.digits()
 
-    def solve(n, m, activation="relu", dtype="float32", kappa=0.9, rank=None, positive=False):
-        A = rng.standard_normal((n, n)) if rank is None else None
-        if positive:
-            A = np.abs(A)
-        if rank is None:
-            A = (kappa * A / np.abs(A).sum(axis=1, keepdims=True)).astype(dtype)
-        else:
-            L, R = rng.standard_normal((2, n, rank))
-            A = tuple((M * (kappa / np.abs(L @ R.T).sum(axis=1).max()) ** 0.5).astype(dtype) for M in (L, R))
-        Z = rng.standard_normal((n, m)).astype(dtype)
-        return lambda: idl_ref.solve_equilibrium(A, Z, activation=activation, backend="numba")
+    def digits() -> None:
+        model = library.ImplicitModel(64, 10, 40, seed=0, backend="numba")
+        library.fit(model, x, y, epochs=1, optimizer=library.SGD(0.1), progress=False)
 
-    def model(n, backend="numba"):
-        return idl_ref.ImplicitModel(64, 10, n, seed=0, backend=backend)
-
-    U, labels = rng.standard_normal((64, 64)).astype("float32"), rng.integers(0, 10, 64)
-    x, y, _, _ = idl_ref.datasets.digits()
-
-    def epoch():
-        idl_ref.fit(model(40), x, y, epochs=1, optimizer=idl_ref.SGD(0.1), progress=False)
-
-    m100, m32, slow = model(100), model(32), model(100, "numpy")
-    f100, f32 = m100.freeze(), m32.freeze()
-    return {
-        "solve 32 x 32": solve(32, 32),
-        "solve 100 x 64": solve(100, 64),
-        "solve 100 x 64, tanh": solve(100, 64, "tanh"),
-        "solve 200 x 64, A >= 0": solve(200, 64, kappa=0.99, positive=True),
-        "solve 512 x 256": solve(512, 256),
-        "solve 100 x 64, float64": solve(100, 64, dtype="float64"),
-        "solve 1024 x 64, rank 16": solve(1024, 64, rank=16),
-        "model(u), n = 100": lambda: m100(U[:1]),
-        "model(u), n = 32": lambda: m32(U[:1]),
-        "frozen(u), n = 100": lambda: f100(U[:1]),
-        "frozen(u), n = 32": lambda: f32(U[:1]),
-        "gradients, n = 100": lambda: m100.loss_and_gradients(U, labels),
-        "gradients, n = 32": lambda: m32.loss_and_gradients(U, labels),
-        "gradients, n = 100, NumPy": lambda: slow.loss_and_gradients(U, labels),
-        "epoch of the digits": epoch,
+    return {name: idl_ref(w, data(w))[0] for name, w in workloads.items()} | {
+        "solve, n=100, m=64, tanh": lambda: library.solve_equilibrium(A, Z, activation="tanh", backend="numba"),
+        "solve, n=100, m=64, float64": lambda: library.solve_equilibrium(A.astype(float), Z, backend="numba"),
+        "forward + all gradients, n=32, p=64, q=10, m=64": idl_ref(small, data(small))[0],
+        f"{step.name}, NumPy": idl_ref_numpy(step, data(step))[0],
+        "one epoch of the digits, n=40": digits,
     }
 
 
@@ -127,7 +106,7 @@ def compare(asked: argparse.Namespace, ours: Tree, theirs: Tree) -> None:
                 found[tree] = tree.timed(name)
             times.append(found[ours])
             ratios.append(found[ours] / found[theirs])
-        print(f"{name:28} {statistics.median(times) * 1e6:10.1f} us   {statistics.median(ratios):.3f}", flush=True)
+        print(f"{name:52} {statistics.median(times) * 1e6:10.1f} us   {statistics.median(ratios):.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def applications(workload: Workload, given: Data, result: Any) -> int:
 
 def anatomy(call: Callable[[], Any], calls: int) -> dict[str, float]:
     """Seconds of one call of idl_ref, and of the compiled functions in it; medians."""
-    from idl_ref.backends.numba import descent, kernels, launches, maps, one_sample, passes
+    from idl_ref.backends.numba import descent, kernels, maps, one_sample, passes, preparing
 
     def timed(function: Callable) -> Callable:
         def wrapped(*arguments: Any) -> Any:
@@ -101,9 +101,9 @@ def anatomy(call: Callable[[], Any], calls: int) -> dict[str, float]:
             until = max(until, end)
         return seconds
 
-    places = [(kernels, "picard guarded substitute"), (passes, "take constant readout forward terms outer")]
+    places = [(kernels, "picard guarded substitute"), (passes, "take constant readout forward terms backward outers")]
     places += [(descent, "cross_entropy mse mean figures sgd adam"), (maps, "effective pullback")]
-    places += [(launches, "pack"), (one_sample, "predict")]
+    places += [(preparing, "pack"), (one_sample, "predict")]
     originals = [(module, name, getattr(module, name)) for module, names in places for name in names.split()]
     for module, name, function in originals:
         setattr(module, name, timed(function))

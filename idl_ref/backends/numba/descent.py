@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 
-from idl_ref.backends.numba.compiling import compiled, entry
+from idl_ref.backends.numba.compiling import compiled, entry, vec
+from idl_ref.backends.numba.functions import exp
 from idl_ref.solution import Status
 
 LAST_SUCCESS = int(Status.PRECISION_LIMIT)
@@ -23,16 +24,23 @@ def cross_entropy(first, last, Y, labels, weights, G_Y, values):
     """
     m, q = len(labels), len(Y) // max(len(labels), 1)
     for j in range(first, last):
-        c, t = 0, labels[j]
+        c = 0
         for i in range(q):  # As in NumPy, the first NaN counts as the largest entry.
             if not (Y[j * q + i] <= Y[j * q + c] or math.isnan(Y[j * q + c])):
                 c = i
-        largest, others = Y[j * q + c], 0.0
+        values[j] = c
+        for i in range(j * q, j * q + q):
+            G_Y[i] = Y[i] - Y[j * q + c]
+    lanes = vec.lanes(G_Y)
+    for i in range(first * q, last * q, lanes):
+        some = min(lanes, last * q - i)
+        vec.store_some(G_Y, i, exp(vec.load_some(G_Y, i, some)), some)
+    for j in range(first, last):
+        c, t, others = int(values[j]), labels[j], 0.0
         for i in range(q):
-            G_Y[j * q + i] = np.exp(Y[j * q + i] - largest)
             others += 0.0 if i == c else G_Y[j * q + i]
         weight = np.float64(weights[j]) if weights.size > 0 else 1.0
-        values[j] = weight * (np.log1p(others) - (Y[j * q + t] - largest))
+        values[j] = weight * (np.log1p(others) - (Y[j * q + t] - Y[j * q + c]))
         G_Y[j * q + c] = 1
         rest = 0.0
         for i in range(q):

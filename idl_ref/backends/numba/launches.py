@@ -12,11 +12,10 @@ import numpy as np
 
 from idl_ref import certificate, checks
 from idl_ref import factors as fac
-from idl_ref.activations import IDENTITY, MIXED, Activation, Mixed
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.numba import kernels, passes, threads
-from idl_ref.backends.numba.products import GROUP, ROWS, pack
+from idl_ref.backends.numba.products import GROUP
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Weights
 
@@ -82,25 +81,6 @@ KEPT = {"auto": 3, "picard": 3, "substitution": 3, "newton": 5, "anderson": 5 + 
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # The arrays that `blank` allocates.
 
 
-def packed_size(height: int, width: int) -> int:
-    """Return the size of an array for the panels of a factor, with ROWS to spare for an aligned start."""
-    return methods.filled(height, ROWS) * width + ROWS
-
-
-def codes_size(n: int, activation: Activation) -> int:
-    """Return the number of entries that the codes of the rows take behind the panels of F1, 0 for one activation."""
-    return methods.filled(n, ROWS) if isinstance(activation, Mixed) else 0
-
-
-def write_codes(activation: Activation, F1: np.ndarray) -> None:
-    """Write the codes of the rows to the end of F1, where it has room for them; see `mixed`."""
-    if isinstance(activation, Mixed):
-        codes = activation.codes
-        end = F1[len(F1) - codes_size(len(codes), activation) :]
-        end[:] = IDENTITY
-        end[: len(codes)] = codes
-
-
 class Prepared(NamedTuple):
     """The data of a solve that do not depend on its columns. A layer computes them once for each of its equations."""
 
@@ -111,45 +91,6 @@ class Prepared(NamedTuple):
     F2: np.ndarray  # the second factor, packed in panels; empty for a dense A
     roundings: tuple[float, ...]  # a Rounding as a plain tuple, which a kernel receives faster than a named one
     flops: int  # the flops of one application to one column
-
-
-def prepare(equation: Equation, options: SolveOptions, known: Prepared | None) -> Prepared:
-    """Choose the method and pack the factors; `known`, prepared for other options, saves packing them again."""
-    factors, activation, S, _ = equation
-    A, dtype, product = factors[0], factors[0].dtype, len(factors) > 1
-    n, width = A.shape
-    method, r = methods.choose(options.method, factors, S is not None), width if product else 0
-    sizes = n, r, activation.code, min(int(options.max_iter), methods.ENDLESS)
-    if known is not None:
-        return known._replace(options=options, method=method, sizes=sizes)
-    F1 = np.empty(packed_size(n, width) + (codes_size(n, activation) if activation.code == MIXED else 0), dtype)
-    if activation.code == MIXED:
-        write_codes(activation, F1)
-    F2 = np.empty(packed_size(r, n), dtype) if product else NOTHING[dtype][0]
-    flops = ENTRY_FLOPS * n + 2 * (2 * n * r if product else n * n)
-    largest = pack(*packing(equation, F1, F2))
-    return Prepared(options, method, sizes, F1, F2, roundings(equation, largest), flops)
-
-
-def packing(equation: Equation, F1: np.ndarray, F2: np.ndarray) -> tuple:
-    """Return what `pack` takes to write the factors of an equation to F1 and F2."""
-    factors, (n, width), product = equation.factors, equation.factors[0].shape, len(equation.factors) > 1
-    second = flat(factors[1]) if product else NOTHING[F1.dtype]
-    return flat(factors[0]), second, (n, width if product else 0), equation.S is not None, F1, F2
-
-
-def roundings(equation: Equation, largest: float) -> tuple[float, ...]:
-    """Return the fields of a Rounding for an equation, whose factors were packed.
-
-    Packing also computes |F₁| |F₂| … 1, or |… F₂ F₁|ᵀ 1 for the adjoint. Its `largest` entry bounds ‖A‖∞.
-    """
-    factors, activation, S, _ = equation
-    A, product = factors[0], len(factors) > 1
-    terms = ROWS + 2 * (sum(A.shape) if product else len(A))
-    norm = methods.norm_bound(largest, terms, A.dtype, product)
-    if not norm < 1 or activation.code == MIXED:  # The certificate then depends on the exact value.
-        norm = fac.norm_inf(certificate.contracting(factors, activation) if S is None else fac.transpose(factors))
-    return tuple(certificate.rounding(factors, activation, A.dtype, norm))
 
 
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
@@ -168,6 +109,11 @@ class Forward(NamedTuple):
     sizes: tuple[int, int, int, int]  # n, p, q, and the distance between the columns of U
     Y: np.ndarray
 
+    @property
+    def kernel(self) -> Callable[..., int]:
+        """Return the kernel that computes this, and solves the equation."""
+        return passes.forward
+
     @classmethod
     def of(cls, weights: Weights, U: np.ndarray) -> Forward:
         """Return the parts for weights and inputs, with room for the outputs.   U (p, m) with the constant feature"""
@@ -175,6 +121,11 @@ class Forward(NamedTuple):
         (n, p), q = B.shape, len(C)
         D = NOTHING[B.dtype][0] if D is None else by_rows(D)
         return cls((by_rows(B), by_rows(C), D), by_columns(U), (n, p, q, p), np.empty(q * U.shape[1], B.dtype))
+
+    def cost(self) -> tuple[int, int]:
+        """Return how many entries and how many flops a column takes besides those of the solver."""
+        n, p, q, _ = self.sizes
+        return p + q, 2 * (n * p + q * n + q * p)
 
     def before(self, Z: np.ndarray) -> None:
         """Write B U to Z, whose columns are contiguous."""
@@ -190,13 +141,42 @@ class Forward(NamedTuple):
         launch(passes.readout, m, how, C, D, X, self.U, self.sizes, self.Y)
 
 
+class Backward(NamedTuple):
+    """What stands before the adjoint equation: S = φ′(A X + Z) and G = Cᵀ G_Y."""
+
+    F1: np.ndarray  # the factors of A, as they are packed for the forward equation
+    F2: np.ndarray
+    C: np.ndarray  # row by row
+    columns: tuple[np.ndarray, np.ndarray, np.ndarray]  # X, Z and G_Y
+    sizes: tuple[int, int, int, int]  # n, r (0 for one factor), q, and the code of the activation
+    S_and_G: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def kernel(self) -> Callable[..., int]:
+        """Return the kernel that computes this, and solves the equation."""
+        return passes.backward
+
+    def cost(self) -> tuple[int, int]:
+        """Return how many entries and how many flops a column takes besides those of the solver."""
+        n, r, q, _ = self.sizes
+        return 3 * n + q, ENTRY_FLOPS * n + 2 * (2 * n * r if r else n * n) + 2 * n * q
+
+    def before(self, G: np.ndarray) -> None:
+        """Write S and G, whose columns are contiguous."""
+        width, flops = self.cost()
+        launch(passes.terms, G.shape[1], tiles(G.shape[1], width * G.itemsize, None, flops), *self)
+
+    def after(self, V: np.ndarray) -> None:
+        """Do nothing: the gradients are sums over all columns."""
+
+
 def solve(
     prepared: Prepared,
     equation: Equation,
     X0: np.ndarray | None,
-    around: Forward | None = None,
+    around: Forward | Backward | None = None,
 ) -> Solution:
-    """Solve an equation, and compute Z and Y of a forward pass, in the same launch if the method is Picard's."""
+    """Solve an equation, and compute what stands around it, in the same launch if the method is Picard's."""
     (n, m), adjoint, one_launch = equation.Z.shape, equation.S is not None, prepared.method in ("auto", "picard")
     answer = blank(n, m, equation.Z.dtype, np.zeros(m, np.intp))
     if around and not one_launch:
@@ -238,7 +218,7 @@ def solve_columns(
     equation: Equation,
     X0: np.ndarray | None,
     answer: Answer,
-    around: Forward | None = None,
+    around: Forward | Backward | None = None,
 ) -> int:
     """Solve all columns by one method and write the results to `answer`, whose iterations are added to.
 
@@ -266,9 +246,9 @@ def solve_columns(
         shape, levels_of_picard = picard_rules(p)
         kernel, arguments = kernels.picard, (p.F1, p.F2, columns, shape, levels_of_picard, p.roundings)
         if around:
-            kernel, arguments, (_, width, q, _) = passes.forward, (tuple(around), *arguments), around.sizes
-            column_bytes += (width + q) * Z.itemsize
-            flops += 2 * (n * width + q * n + q * width)
+            kernel, arguments, (width, more) = around.kernel, (tuple(around), *arguments), around.cost()
+            column_bytes += width * Z.itemsize
+            flops += more
     if not around and method != "substitution":
         flops *= USUAL
     work = m * max_iter * (p.flops + (n**3 if method == "newton" and not r else 0))
@@ -327,6 +307,12 @@ def product(F: np.ndarray, X: np.ndarray) -> np.ndarray:
     return out.T
 
 
+# --- gradients, which are sums over samples ---------------------------------------------------------------------------
+
+# R, one column after the other; the sizes a, b, m and the distance between these columns; and L Rᵀ: see `passes.outer`.
+Product = tuple[np.ndarray, tuple[int, int, int, int], np.ndarray]
+
+
 def outer_room(a: int, b: int, dtype: np.dtype) -> np.ndarray:
     """Return an array for L Rᵀ (a, b), with the rows that `passes.outer` needs besides."""
     return np.empty((-(-a // GROUP) * GROUP + 1, b), dtype)
@@ -334,18 +320,17 @@ def outer_room(a: int, b: int, dtype: np.dtype) -> np.ndarray:
 
 def outer(Lt: np.ndarray, R: np.ndarray) -> np.ndarray:
     """Return L Rᵀ, a sum over samples, for Lt = Lᵀ.   Lt (m, a), R (b, m) -> (a, b)"""
-    (m, a), (b, _) = Lt.shape, R.shape
+    a, (b, m) = Lt.shape[1], R.shape
     out = outer_room(a, b, R.dtype)
-    launch_outer(flat(Lt), by_columns(R), (a, b, m, b), out.ravel())
+    launch_outer(flat(Lt), a, 2 * a * b * m, (by_columns(R), (a, b, m, b), out.ravel()))
     return out[:a]
 
 
-def launch_outer(left: Flat, R: np.ndarray, sizes: tuple[int, int, int, int], out: np.ndarray) -> None:
-    """Call `passes.outer` for all rows."""
-    a, b, m, _ = sizes
-    workers = numba.get_num_threads() if 2 * a * b * m > PARALLEL_FLOPS else 1
-    share = -(-a // workers)  # A tile reads all of R, so that each thread has only one.
-    launch(passes.outer, a, (workers, -(-share // GROUP) * GROUP), left, R, sizes, out)
+def launch_outer(left: Flat, a: int, flops: int, *products: Product) -> None:
+    """Call `passes.outers` for all a rows of L. A tile reads all of each R, so that each thread has only one tile."""
+    workers = numba.get_num_threads() if flops > PARALLEL_FLOPS else 1
+    share = -(-a // workers)
+    launch(passes.outers, a, (workers, -(-share // GROUP) * GROUP), left, products)
 
 
 def backward(
@@ -360,15 +345,17 @@ def backward(
 
     `prepared` belongs to the forward and to the adjoint equation, and `answer` solves the latter if it is not None.
     """
-    C, U, X, Z = forward.weights.C, forward.U, forward.solution.X, forward.Z
-    (forth, back), (n, m), q = prepared, Z.shape, len(C)
-    assert equation.S is not None
-    S_and_G, given = (equation.S.T.ravel(), equation.Z.T.ravel()), (by_columns(X), by_columns(Z), by_columns(G_Y))
-    how = tiles(m, (3 * n + q) * Z.itemsize, None, forth.flops + 2 * n * q)
-    _, r, code, _ = forth.sizes
-    launch(passes.terms, m, how, forth.F1, forth.F2, by_rows(C), given, (n, r, q, code), S_and_G)
-    solution = answer(equation, None, back.options) if answer else solve(back, equation, None)
-    return gradients(forward.weights, (U, X, solution.X, G_Y), solution, inputs)
+    weights, U, Z, solution, _ = forward
+    (forth, back), (n, r, code, _), S = prepared, prepared[0].sizes, equation.S
+    assert S is not None
+    given, S_and_G = (by_columns(solution.X), by_columns(Z), by_columns(G_Y)), (S.T.ravel(), equation.Z.T.ravel())
+    terms = Backward(forth.F1, forth.F2, by_rows(weights.C), given, (n, r, len(G_Y), code), S_and_G)
+    if answer:
+        terms.before(equation.Z)
+        adjoint = answer(equation, None, back.options)
+    else:
+        adjoint = solve(back, equation, None, terms)
+    return gradients(weights, (U, solution.X, adjoint.X, G_Y), adjoint, inputs)
 
 
 def gradients(
@@ -381,16 +368,21 @@ def gradients(
 
     ∂[A; C] = [V; G_Y] Xᵀ, ∂[B; D] = [V; G_Y] Uᵀ and ∂U = [B; D]ᵀ [V; G_Y] are one product each.
     """
-    (factors, B, C, D, bias), (U, X, V, G_Y), n = weights, columns, len(columns[1])
-    both = np.concatenate([V.T, G_Y.T], axis=1)
-    to_U = outer(V.T if D is None else both, U)
-    to_X = outer(both if len(factors) == 1 else G_Y.T, X)
-    G_A: fac.Factors = (to_X[:n],)
-    if len(factors) == 2:
+    (factors, B, C, D, bias), (U, X, V, G_Y) = weights, columns
+    both, (n, m), p, rows = np.concatenate([V.T, G_Y.T], axis=1), V.shape, len(U), len(V) + len(C)
+    if len(factors) == 1:
+        few, dtype = n if D is None else rows, U.dtype
+        to_X, to_U = outer_room(rows, n, dtype), outer_room(few, p, dtype)
+        of_X, of_U = (by_columns(X), (rows, n, m, n), to_X.ravel()), (by_columns(U), (few, p, m, p), to_U.ravel())
+        launch_outer(flat(both), rows, 2 * m * (rows * n + few * p), of_X, of_U)
+        G_A: fac.Factors = (to_X[:n],)
+        G_C = to_X[n:rows]
+    else:
         L, Rt = factors
+        to_U, G_C = outer(V.T if D is None else both, U), outer(G_Y.T, X)
         G_A = outer(V.T, product(Rt, X)), outer(outer(V, L.T), X)  # V (Rᵀ X)ᵀ and (Lᵀ V) Xᵀ
     G_U = None
     if inputs:
         G_U = outer(V if D is None else both.T, (B if D is None else np.concatenate([B, D])).T).T
         G_U = G_U[:-1] if bias else G_U
-    return BackwardPass(solution, G_A, to_U[:n], to_X[-len(C) :], None if D is None else to_U[n:], G_U)
+    return BackwardPass(solution, G_A, to_U[:n], G_C, None if D is None else to_U[n:rows], G_U)

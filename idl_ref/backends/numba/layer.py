@@ -16,7 +16,7 @@ from idl_ref import factors as fac
 from idl_ref.activations import MIXED, RANGES, Activation, get
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
-from idl_ref.backends.numba import blocks, launches, recurrent
+from idl_ref.backends.numba import blocks, launches, preparing, recurrent
 from idl_ref.backends.numba.blocks import Levels
 from idl_ref.backends.numba.launches import Prepared
 from idl_ref.backends.numba.losses import LOSSES
@@ -58,7 +58,7 @@ class Layer(definition.Layer):
             return None
         prepared = self._prepared[adjoint]
         if prepared is None or prepared.options is not options:
-            prepared = launches.prepare(equation, options, prepared)
+            prepared = preparing.prepare(equation, options, prepared)
             if self.parts(options.method, equation.factors, adjoint):
                 prepared = prepared._replace(method="blocks")
             self._prepared = (self._prepared[0], prepared) if adjoint else (prepared, self._prepared[1])

@@ -12,7 +12,12 @@ from idl_ref.weights import BackwardPass, Gradients, Parameters, Parametrisation
 
 
 class Compiled(Parametrisation):
-    """The parametrisation of a trainer; a function that `maps` does not have, or a sparse A, is mapped as usual."""
+    """A parametrisation with compiled maps; a function that `maps` does not have, or a sparse A, is mapped as usual."""
+
+    @classmethod
+    def of(cls, parametrisation: Parametrisation) -> Compiled:
+        """Return the same parametrisation with compiled maps."""
+        return cls(parametrisation.function, parametrisation.bias, parametrisation.pattern)
 
     @property
     def is_compiled(self) -> bool:

@@ -126,6 +126,16 @@ def terms(first, last, F1, F2, C, columns, sizes, answer):
 
 
 @entry
+def backward(first, last, around, F1, F2, columns, shape, levels, roundings, answer):
+    """S and G, and V by Picard's iteration. Returns how many columns were slow, whose V is not the one wanted yet.
+
+    around: what `terms` takes for these columns. The rest is what `picard` takes for the adjoint equation.
+    """
+    terms(first, last, *around)
+    return picard(first, last, F1, F2, columns, shape, levels, roundings, answer)
+
+
+@entry
 def outer(first, last, left, R, sizes, out):
     """∂ = L Rᵀ for the rows first … last − 1: sums over samples, one block of them after the other.
 
@@ -159,4 +169,16 @@ def outer(first, last, left, R, sizes, out):
     for c in range(w):
         for i in range(whole, b):
             out[(first + c) * b + i] = M[g + c * ROWS + i - whole]
+    return 0
+
+
+@entry
+def outers(first, last, left, products):
+    """L Rᵀ for several R, and for the rows first … last − 1 of L; some products may be those of its first rows only.
+
+    products: for each of them R, the sizes and the result, as `outer` takes them
+    """
+    for R, sizes, out in products:
+        if first < sizes[0]:
+            outer(first, min(last, sizes[0]), left, R, sizes, out)
     return 0

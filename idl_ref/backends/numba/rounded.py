@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from idl_ref import certificate
+from idl_ref.activations import LEAKY_RELU
 from idl_ref.backends import methods
 from idl_ref.backends.numba.columns import norms
 from idl_ref.backends.numba.compiling import compiled, vec
@@ -38,6 +39,29 @@ def with_magnitudes(F, rows, inner, M, x, size_x, z, p, size):
 
 
 @compiled
+def evident(M, places, sizes, earlier, asked, gamma, roundings):
+    """Whether `explained` is true already for the least |A||x| + |z| that g allows, which takes no product.
+
+    These terms are at least |p|. If φ is linear on both sides of 0, half of φ(p + γ|p|) − φ(p − γ|p|) is γ|g|, and so
+    it is for S ∘ p; all other φ are increasing, so that it is not negative. Terms that may overflow are not evident.
+    """
+    (x, g, z, _, _), (_, _, code, end) = places, sizes
+    if not roundings.norm * norms(M, x, -end, end)[0] + norms(M, z, -end, end)[0] < roundings.largest / 2:
+        return False
+    share = ROUNDED * 2 * roundings.unit + (gamma if code <= LEAKY_RELU else 0.0)
+    share *= 1 - 16 * roundings.unit  # `explained` rounds its sums, too.
+    zero, one = vec.splat(M, 0.0), vec.splat(M, 1.0)
+    least, worst = vec.splat(M, asked), zero
+    for i in range(0, end, vec.lanes(M)):
+        g_i = vec.load(M, g + i)
+        allowed = vec.multiply(vec.splat(M, share), vec.magnitude(g_i))
+        allowed = vec.select(vec.at_most(allowed, least), least, allowed)
+        moved = vec.magnitude(vec.subtract(g_i, vec.load(M, earlier + i)))
+        worst = vec.larger(vec.select(vec.at_most(moved, allowed), zero, one), worst)
+    return largest(worst) == 0
+
+
+@compiled
 def explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings):
     """Whether tol or rounding explains the change from the column `earlier` to g in every row, as in the NumPy twin.
 
@@ -46,6 +70,10 @@ def explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings):
     """
     vec.separate()
     (x, g, z, s, room), (n, r, code, end) = places, sizes
+    ulps = ROUNDED * 2 * roundings.unit
+    gamma = STALLED * roundings.gamma if stalled else ulps
+    if evident(M, places, sizes, earlier, asked, gamma, roundings):
+        return True
     size, p, t, small = room, room + end, room + 2 * end, room + SCRATCH * end
     for i in range(0, end, vec.lanes(M)):
         vec.store(M, t + i, vec.magnitude(vec.load(M, x + i)))
@@ -55,8 +83,6 @@ def explained(F1, F2, M, places, sizes, earlier, stalled, asked, roundings):
         with_magnitudes(F1, n, r, M, small, sizes_t, z, p, size)
     else:
         with_magnitudes(F1, n, n, M, x, t, z, p, size)
-    ulps = ROUNDED * 2 * roundings.unit
-    gamma = STALLED * roundings.gamma if stalled else ulps
     zero, one, none, half = vec.splat(M, 0.0), vec.splat(M, 1.0), vec.splat(M, -1.0), vec.splat(M, 0.5)
     least, top, worst = vec.splat(M, asked), vec.splat(M, roundings.largest), vec.splat(M, 0.0)
     for i in range(0, end, vec.lanes(M)):

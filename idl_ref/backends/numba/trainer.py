@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ class Trainer(definition.Trainer):
         known = self.loss in LOSSES.values() and is_known(self.parametrisation.function)
         dense = "A" in self.parameters and self.parametrisation.pattern is None
         self.in_place = known and all(simple) and dense and self.layer_class is Layer
-        self.parametrisation = Compiled(*(getattr(self.parametrisation, f.name) for f in fields(Compiled)))
+        self.parametrisation = Compiled.of(self.parametrisation)
         self.spaces: dict[int, Workspace] = {}
         self.pause = 0  # the number of steps that are not tried in place, because one before them was not simple
 

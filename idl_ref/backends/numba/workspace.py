@@ -15,8 +15,18 @@ from idl_ref import factors as fac
 from idl_ref.activations import Activation
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
-from idl_ref.backends.numba import descent, kernels, launches, passes
-from idl_ref.backends.numba.launches import KEPT, NOTHING, blank, by_columns, by_rows, flat, outer_room, tiles
+from idl_ref.backends.numba import descent, kernels, launches, passes, preparing
+from idl_ref.backends.numba.launches import (
+    KEPT,
+    NOTHING,
+    blank,
+    by_columns,
+    by_rows,
+    flat,
+    launch_outer,
+    outer_room,
+    tiles,
+)
 from idl_ref.backends.numba.parametrisation import effective, pulled_back
 from idl_ref.backends.numba.products import ROWS, VECTOR_BYTES
 from idl_ref.backends.numpy.blocks import LINEAR
@@ -61,19 +71,20 @@ class Workspace:
         self.forward = ForwardPass(weights, U.T, Z.T, solution, Y.T)
         self.backward = BackwardPass(adjoint, (G_A,), G_B, G_C, G_D)
         self.equations = Equation((A,), activation, None, Z.T), Equation((A.T,), LINEAR, S.T, G.T)
-        there, back = (launches.prepare(e, o, None) for e, o in zip(self.equations, options, strict=True))
+        there, back = (preparing.prepare(e, o, None) for e, o in zip(self.equations, options, strict=True))
         # What the kernels take:
         weights_by_rows = by_rows(B), by_rows(C), nothing[0] if D is None else by_rows(D)
         x, z = by_columns(solution.X), Z.ravel()
         self.packed = (there.F1, there.F2), (back.F1, back.F2)
-        self.packing = [launches.packing(e, *F) for e, F in zip(self.equations, self.packed, strict=True)]
+        self.packing = [preparing.packing(e, *F) for e, F in zip(self.equations, self.packed, strict=True)]
         self.around = weights_by_rows, u, (n, p, q, apart), Y.ravel()
         self.columns = (flat(Z.T), nothing, nothing), (flat(G.T), flat(S.T), nothing)
         self.rules = launches.picard_rules(there), launches.picard_rules(back)
-        self.terms = weights_by_rows[1], (x, z, G_Y.ravel()), (n, 0, q, activation.code), (S.ravel(), G.ravel())
+        terms = (x, z, G_Y.ravel()), (n, 0, q, activation.code), (S.ravel(), G.ravel())
+        self.terms = there.F1, there.F2, weights_by_rows[1], *terms
         self.both, self.parts = both, (adjoint.X.T, G_Y)
-        self.outer_U = flat(both if D is not None else adjoint.X.T), u, (rows, p, m, apart), to_U.ravel()
-        self.outer_X = flat(both), x, (n + q, n, m, n), to_X.ravel()
+        of_X, of_U = (x, (n + q, n, m, n), to_X.ravel()), (u, (rows, p, m, apart), to_U.ravel())
+        self.products = flat(both), n + q, 2 * m * (rows * p + (n + q) * n), of_X, of_U
         self.bytes = (KEPT["picard"] * n + p + q) * dtype.itemsize  # of a column
         self.flops = there.flops + back.flops + 2 * (n * p + q * n + q * p)
         self.work = m * (there.sizes[3] * there.flops + back.sizes[3] * back.flops)
@@ -90,8 +101,8 @@ class Workspace:
             return False
         first, second = self.packing
         self.roundings = (
-            launches.roundings(there, launches.pack(*first)),
-            launches.roundings(back, launches.pack(*second)),
+            preparing.roundings(there, preparing.pack(*first)),
+            preparing.roundings(back, preparing.pack(*second)),
         )
         return self.roundings[0][0] < 1 and self.roundings[1][0] < 1
 
@@ -120,8 +131,7 @@ class Workspace:
             return slow
         loss = descent.cross_entropy if self.labels.size else descent.mse
         loss(first, last, Y, *self.targets, G_Y, values)
-        passes.terms(first, last, *F, *self.terms)
-        return kernels.picard(first, last, *F_back, G, shape_back, levels_back, self.roundings[1], back)
+        return passes.backward(first, last, self.terms, *F_back, G, shape_back, levels_back, self.roundings[1], back)
 
     def figures(self) -> tuple[float, int, int, int, int, int, int]:
         """Return the loss, and what a training counts; see `descent.figures`."""
@@ -130,8 +140,7 @@ class Workspace:
     def differentiate(self) -> None:
         """Compute ∂[A; C] = [V; G_Y] Xᵀ, ∂[B; D] = [V; G_Y] Uᵀ, and the gradient of the raw A."""
         np.concatenate(self.parts, axis=1, out=self.both)
-        launches.launch_outer(*self.outer_U)
-        launches.launch_outer(*self.outer_X)
+        launch_outer(*self.products)
         pulled_back(self.function, self.parameters["A"], self.backward.factors[0], self.raw_gradient)
 
 
