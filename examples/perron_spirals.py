@@ -20,14 +20,14 @@ FUNCTIONS = {
     "Inf": idl_ref.ImplicitFunctionInf,
     "Rows": idl_ref.ImplicitFunctionRows,
 }
-COLORS, EPOCHS = {"Perron": "C0", "Inf": "C1", "Rows": "C2"}, 120
+COLORS, EPOCHS = {"Perron": "C0", "Inf": "C1", "Rows": "C2"}, 240
 
 x, y = idl_ref.datasets.spirals(300)
 histories, models = {name: [] for name in FUNCTIONS}, {}
 for name, f in FUNCTIONS.items():
     for seed in range(3):
         model = idl_ref.ImplicitModel(2, 2, 32, f=f, bias=True, kappa=0.99, seed=seed)
-        optimizer = idl_ref.SGD(0.1)
+        optimizer = idl_ref.SGD(0.2, schedule="cosine")
         histories[name].append(
             idl_ref.fit(model, x, y, optimizer=optimizer, epochs=EPOCHS, batch_size=32, seed=seed, progress=False)
         )

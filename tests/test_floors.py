@@ -61,6 +61,7 @@ FLOORS = {
     "backends.numba.simd": 5,
     "backends.numba.simd_plain": 5,
     "backends.numba.threads": 7,
+    "backends.numba.signals": 1,
     "backends.numba.compiling": 6,
     "backends.numba.descent": 8,
     "backends.numba.functions": 7,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -203,7 +202,7 @@ def _solve_slow(method: str, prepared: Prepared, equation: Equation, answer: Ans
     X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:4]
     slow = np.flatnonzero(status == kernels.SLOW)
     if slow.size == status.size:
-        return solve_columns(method, prepared, equation, X.T, answer)
+        return solve_columns(method, prepared, equation, X.copy().T, answer)
     rest = blank(X.shape[1], slow.size, X.dtype, iterations[slow])
     S, Z = equation.S, equation.Z
     some = equation._replace(S=None if S is None else S.T[slow].T, Z=Z.T[slow].T)
@@ -252,24 +251,16 @@ def solve_columns(
     if not around and method != "substitution":
         flops *= USUAL
     work = m * max_iter * (p.flops + (n**3 if method == "newton" and not r else 0))
-    return launch_solver(kernel, m, work, tiles(m, column_bytes, options.tile, flops), answer[-1], *arguments, answer)
+    how = tiles(m, column_bytes, options.tile, flops)
+    if m <= how[1] and work <= threads.LONG_FLOPS:
+        return kernel(0, m, *arguments, answer)
+    return threads.interruptible(kernel, m, work, how, answer[-1], (answer[2],), *arguments, answer)
 
 
 def picard_rules(p: Prepared) -> tuple[tuple[int, ...], tuple[float, float]]:
     """Return the sizes and the levels that `picard` takes."""
     sizes = *p.sizes, methods.SLOW_STEPS if p.method == "auto" else methods.ENDLESS
     return sizes, (float(p.options.tol), methods.SLOW)
-
-
-def launch_solver(
-    kernel: Callable[..., int], m: int, work: float, how: tuple[int, int], flag: np.ndarray, *arguments: Any
-) -> int:
-    """Call a solver for m columns as `launch` does, so that it can be interrupted if its `work`, in flops, is large."""
-    workers, tile = how
-    patient = work > min(m, 5) * threads.LONG_FLOPS and threading.current_thread() is threading.main_thread()
-    if m <= tile and not patient:
-        return kernel(0, m, *arguments)
-    return threads.share(kernel, workers, tile, m, patient, flag, *arguments)
 
 
 # --- products ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 
 from idl_ref.activations import Activation
 from idl_ref.backends.equation import Equation
-from idl_ref.backends.numba import kernels, launches, sequences
+from idl_ref.backends.numba import kernels, launches, sequences, threads
 from idl_ref.backends.numba.launches import Answer, Forward, Prepared, blank, by_columns, by_rows, flat, tiles
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Options, Weights
@@ -123,14 +123,20 @@ def in_one_call(prepared: Prepared | None) -> bool:
     return prepared is not None and prepared.method in ONE_CALL and prepared.roundings[0] < 1
 
 
-def launch(kernel: Callable[..., int], layer: Layer, p: Prepared, whole: tuple[int, int, int], *arguments: Any) -> bool:
+def launch(
+    kernel: Callable[..., int],
+    layer: Layer,
+    p: Prepared,
+    whole: tuple[int, int, int],
+    answer: Answer,
+    *arguments: Any,
+) -> bool:
     """Call a kernel for tiles of sequences; return whether no column was slow.   whole: T, m and p"""
     (T, m, _), (_, width), h, n = whole, layer.weights.B.shape, len(layer.weights.C), p.sizes[0]
-    options, flag = p.options, arguments[0]
     flops = T * (p.flops + 2 * (width * (n + h) + h * n))
-    how = tiles(m, (2 * launches.KEPT["picard"] * n + width + h) * layer.weights.B.itemsize, options.tile, flops)
+    how = tiles(m, (2 * launches.KEPT["picard"] * n + width + h) * layer.weights.B.itemsize, p.options.tile, flops)
     work = m * T * p.sizes[3] * p.flops
-    return not launches.launch_solver(kernel, m, work, how, flag, *arguments[1:], whole)
+    return not threads.interruptible(kernel, m, work, how, answer[-1], (answer[2],), *arguments, whole)
 
 
 def forward(layer: Layer, U: np.ndarray, H0: np.ndarray) -> Whole | None:
@@ -146,7 +152,7 @@ def forward(layer: Layer, U: np.ndarray, H0: np.ndarray) -> Whole | None:
     around, answer, levels = Forward.of(weights, V.T), room(n, T * m, U.dtype), launches.picard_rules(prepared)
     columns = flat(Z), nothing, nothing
     arguments = tuple(around), prepared.F1, prepared.F2, columns, *levels, prepared.roundings, answer
-    if not launch(sequences.unroll, layer, prepared, (T, m, p), answer[-1], *arguments):
+    if not launch(sequences.unroll, layer, prepared, (T, m, p), answer, *arguments):
         return None
     solution = layer.finished(solution_of(answer), equation, layer.options.forward)
     U = around.U.reshape(T * m, width).T
@@ -171,7 +177,7 @@ def backward(layer: Layer, whole: Whole, G_H: np.ndarray, tiny: float) -> Unroll
     rows = by_rows(C), by_rows(B.T), nothing[0] if D is None else by_rows(D.T)
     given = by_columns(X), by_columns(Z), G_Y.reshape(-1)
     arguments = terms, adjoint, rows, given, G_V, dtype.type(tiny)
-    if not launch(sequences.unroll_back, layer, back, whole.sizes, answer[-1], *arguments):
+    if not launch(sequences.unroll_back, layer, back, whole.sizes, answer, *arguments):
         return None
     found = layer.finished(solution_of(answer), equation, options)
     total = launches.gradients(weights, (U, X, found.X, G_Y.T), found)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref.backends.numba.compiling import PLAIN, entry, vec
+from idl_ref.backends.numba.signals import watch
 
 # A solve that may take more flops than this, and so longer than about 0.2 seconds, can be interrupted. A tile of five
 # columns or more is at least five times as fast per column.
@@ -158,11 +159,13 @@ def share(
     """Call the kernel for every tile of columns of 0 … m − 1, on `threads` threads; the sum of what the calls return.
 
     Threads take one tile after the other. Columns never meet, so that the answer is the same on any number of threads.
-    The calling thread is one of them, unless the solve may take long (`patient`). Then it waits, because Python handles
-    an interrupt only in the main thread and not while that is in compiled code. An exception in the calling thread sets
-    the flag, which solvers read before each application, and which ends them. While another caller has the helpers, a
-    caller works alone, or, if it is patient, with helpers of its own.
+    The calling thread is one of them, unless it is `patient`. Then it waits, because Python handles a signal only in
+    the main thread and not while that is in compiled code. An exception in the calling thread sets the flag, which
+    solvers read before each application, and which ends them. While another caller has the helpers, a caller works
+    alone, or, if it is patient, with helpers of its own.
     """
+    if m <= tile and not patient:
+        return kernel(0, m, *arguments)
     firsts = iter(range(0, m, tile))
 
     def work() -> int:
@@ -216,3 +219,32 @@ def _with_helpers(
             raise helper.failure
         total += helper.result
     return total
+
+
+def interruptible(
+    kernel: Callable[..., int],
+    m: int,
+    work: float,
+    how: tuple[int, int],
+    flag: np.ndarray,
+    counts: tuple[np.ndarray, ...],
+    *arguments: Any,
+) -> int:
+    """Call a solver for m columns, on some threads and in tiles, so that a signal ends it if its `work` is large.
+
+    `work` is that of all columns in flops, and `how` is the number of threads and of columns of a tile. A signal sets
+    the flag, which ends the solver, and what handles the signal usually raises an exception then. If it does not, all
+    columns are solved once more, while the main thread waits and handles signals. The solver adds to the `counts`.
+    """
+    workers, tile = how
+    if work <= min(m, 5) * LONG_FLOPS or threading.current_thread() is not threading.main_thread():
+        return share(kernel, workers, tile, m, False, flag, *arguments)
+    before = [count.copy() for count in counts]
+    with watch().over(flag) as watched:
+        left = share(kernel, workers, tile, m, False, flag, *arguments) if watched else 0
+    if watched and not flag[0]:
+        return left
+    flag[0] = 0
+    for count, then in zip(counts, before, strict=True):
+        count[:] = then
+    return share(kernel, workers, tile, m, True, flag, *arguments)

@@ -15,7 +15,7 @@ from idl_ref import factors as fac
 from idl_ref.activations import Activation
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
-from idl_ref.backends.numba import descent, kernels, launches, passes, preparing
+from idl_ref.backends.numba import descent, kernels, launches, passes, preparing, threads
 from idl_ref.backends.numba.launches import (
     KEPT,
     NOTHING,
@@ -118,7 +118,8 @@ class Workspace:
             iterations[:] = 0
         how = tiles(m, self.bytes, self.options[0].tile, self.flops)
         flag = self.answers[0][-1]
-        return not launches.launch_solver(self.columns_of, m, self.work, how, flag, U.ravel(), U.shape[1], chosen)
+        counts, samples = tuple([iterations for _, _, iterations, _, _ in self.answers]), U.ravel()
+        return not threads.interruptible(self.columns_of, m, self.work, how, flag, counts, samples, U.shape[1], chosen)
 
     def columns_of(self, first: int, last: int, samples: np.ndarray, width: int, chosen: np.ndarray) -> int:
         """Compute U, Z, X, Y, the losses, G_Y, S, G and V for some columns; return how many of them were slow."""
