@@ -49,8 +49,8 @@ right.legend(loc="upper left", ncols=2)
 plt.show()
 
 # %%
-# With the Perron root, every seed passes 98 %, with norms of 2 to 3. The bound of each state's error is finite, because
-# it uses the Perron root where the norm does not help.
+# With the Perron root, every seed reaches 98 %, with norms of 2 to 3. The bound of each state's error is finite, as it
+# uses the Perron root where the norm does not help.
 
 for (name, seed), model in models.items():
     best, history = max(histories[name][seed].accuracy[-5:]), histories[name][seed]

@@ -155,7 +155,7 @@ def test_where_somebody_else_is_told_of_signals_the_main_thread_waits(alarms):
 
 def test_other_threads_solve_without_a_watch(monkeypatch):
     monkeypatch.setattr(threads, "LONG_FLOPS", 0)
-    monkeypatch.setattr(threads, "watch", lambda: pytest.fail("only the main thread is told of signals"))
+    monkeypatch.setattr(threads, "watched", lambda flag: pytest.fail("only the main thread is told of signals"))
     failures = []
 
     def work():
@@ -181,6 +181,19 @@ def test_the_watch_outside_of_the_main_thread_says_no():
     thread.start()
     thread.join()
     assert found == [False]
+
+
+def test_where_no_file_is_left_the_main_thread_waits(alarms, monkeypatch):
+    def refused():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(signals, "_watches", {})
+    monkeypatch.setattr(signals.socket, "socketpair", refused)
+    count = alarms(raising, 0.2)
+    with pytest.raises(ArrivedError):
+        solve_for_ever(*endless(), "picard")
+    assert time.perf_counter() - count[0] < 0.5
+    assert not signals._watches
 
 
 def test_ctrl_c_ends_a_process_that_solves():

@@ -64,12 +64,26 @@ class Watch:
 _watches: dict[int, Watch] = {}  # by process, because a forked child has no threads but one
 
 
-def watch() -> Watch:
-    """The watch of this process, which starts when it is first needed."""
+def watch() -> Watch | None:
+    """The watch of this process, which starts when it is first needed; None if no file or thread is left for it."""
     process = os.getpid()
     if process not in _watches:
-        _watches.setdefault(process, Watch())
+        try:
+            _watches.setdefault(process, Watch())
+        except (OSError, RuntimeError):
+            return None
     return _watches[process]
+
+
+@contextmanager
+def watched(flag: np.ndarray) -> Iterator[bool]:
+    """Let signals set a flag meanwhile, as `Watch.over` does; False if they cannot."""
+    own = watch()
+    if own is None:
+        yield False
+        return
+    with own.over(flag) as free:
+        yield free
 
 
 @atexit.register

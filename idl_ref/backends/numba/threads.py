@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref.backends.numba.compiling import PLAIN, entry, vec
-from idl_ref.backends.numba.signals import watch
+from idl_ref.backends.numba.signals import watched
 
 # A solve that may take more flops than this, and so longer than about 0.2 seconds, can be interrupted. A tile of five
 # columns or more is at least five times as fast per column.
@@ -240,9 +240,9 @@ def interruptible(
     if work <= min(m, 5) * LONG_FLOPS or threading.current_thread() is not threading.main_thread():
         return share(kernel, workers, tile, m, False, flag, *arguments)
     before = [count.copy() for count in counts]
-    with watch().over(flag) as watched:
-        left = share(kernel, workers, tile, m, False, flag, *arguments) if watched else 0
-    if watched and not flag[0]:
+    with watched(flag) as told:
+        left = share(kernel, workers, tile, m, False, flag, *arguments) if told else 0
+    if told and not flag[0]:
         return left
     flag[0] = 0
     for count, then in zip(counts, before, strict=True):

@@ -114,11 +114,14 @@ class Workspace:
         m, nothing = len(chosen), NOTHING[U.dtype][0]
         self.labels = np.ascontiguousarray(T, np.int64) if T.ndim == 1 else LABELS
         self.targets = self.labels if T.ndim == 1 else by_columns(T), nothing if weights is None else weights
-        for _, _, iterations, _, _ in self.answers:
+        # A signal may set the flag of a step after its end, so that every step has flags of its own.
+        there, back = self.answers
+        self.answers = (*there[:4], np.zeros(1, np.int64)), (*back[:4], np.zeros(1, np.int64))
+        counts, samples = (there[2], back[2]), U.ravel()
+        for iterations in counts:
             iterations[:] = 0
         how = tiles(m, self.bytes, self.options[0].tile, self.flops)
         flag = self.answers[0][-1]
-        counts, samples = tuple([iterations for _, _, iterations, _, _ in self.answers]), U.ravel()
         return not threads.interruptible(self.columns_of, m, self.work, how, flag, counts, samples, U.shape[1], chosen)
 
     def columns_of(self, first: int, last: int, samples: np.ndarray, width: int, chosen: np.ndarray) -> int:
