@@ -31,8 +31,6 @@ ENDLESS = 1 << 62
 # from Picard to Anderson.
 SLOW = 0.6
 SLOW_STEPS = 3
-# A step that is longer than HOPELESS times the step before it counts as two slow steps.
-HOPELESS = 0.9
 # Ratios of steps are kept above LEAST, because the logarithm of zero is an error in Python. The ratio of a step to an
 # infinite one is zero, and so is a ratio too small for a double.
 LEAST = sys.float_info.min
@@ -83,11 +81,6 @@ def choose(
             f'got n = {n}: use method="auto".'
         )
     return method
-
-
-def slowness(step: float, before: float) -> int:
-    """Return how many slow steps a slow step counts for."""
-    return 2 if step > HOPELESS * before else 1
 
 
 def steps_left(step: float, before: float, limit: float) -> float:

@@ -140,7 +140,6 @@ def levels(method: str, e: DeviceEquation) -> Levels:
     numbers = Levels(
         tol=min(float(e.options.tol), rounding.largest),
         ratio=methods.DECREASE if method in ("anderson", "newton") else methods.SLOW,
-        hopeless=methods.HOPELESS,
         other=e.other,
         rate=float(methods.ANDERSON_RATE * methods.window(int(e.options.max_iter))),
         eps=2 * rounding.unit,

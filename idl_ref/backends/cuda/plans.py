@@ -154,7 +154,6 @@ class Levels(NamedTuple):
 
     tol: Any
     ratio: Any  # SLOW for Picard and DECREASE for trial points, from `methods`
-    hopeless: Any  # HOPELESS, from `methods`
     other: Any  # the cost of another method in applications; inf if there is none
     rate: Any  # the cost of a window of applications of Anderson's method, in applications of Picard's
     eps: Any  # the distance from 1 to the next number of the dtype

@@ -80,12 +80,9 @@ def settle_picard(b, e, c):
         return 0
     step, top, since = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c), N[SINCE * w + c]
     ended = outcome(b, e, c, step, False)
-    before, slow = Q[q + BEST * w + c], 0
-    if step > e.levels.ratio * before:  # A hopeless step counts as two slow ones.
-        slow = min(N[TRIED * w + c] + (2 if step > e.levels.hopeless * before else 1), e.slow_steps)
-    N[TRIED * w + c] = slow
+    N[TRIED * w + c] = N[TRIED * w + c] + 1 if step > e.levels.ratio * Q[q + BEST * w + c] else 0
     Q[q + BEST * w + c] = step
-    if ended == GOES_ON and (slow >= e.slow_steps or N[COUNT * w + c] >= e.enough):
+    if ended == GOES_ON and (N[TRIED * w + c] >= e.slow_steps or N[COUNT * w + c] >= e.enough):
         ended = SLOW
     if ended == GOES_ON:
         N[CONTROL * w + c] = NOTED if since >= STALE and since & (since - 1) == 0 else GOOD

@@ -81,7 +81,7 @@ class OneSample:
             done = step <= asked
             if not done and step <= ROUNDED * self.eps * max(z_norm, top):
                 done = self._explained(p, x, g, z, step, asked)
-            slow = slow + methods.slowness(step, before) if step > methods.SLOW * before else 0
+            slow = slow + 1 if step > methods.SLOW * before else 0
             stale = 0 if step < lowest else stale + 1
             if done or not step < math.inf or count >= options.max_iter or stale >= methods.STALE:
                 break

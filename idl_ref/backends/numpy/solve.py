@@ -43,7 +43,6 @@ def picard(
         application = equation.at(X)
         alive = ledger.settle(application)
         slow = np.where(application.step > methods.SLOW * before, slow + 1, 0)
-        slow[application.step > methods.HOPELESS * before] += 1
         before, X = application.step, application.G
         if leave_slow:
             alive = leavers.add(X, alive, slow >= methods.SLOW_STEPS)
