@@ -29,7 +29,7 @@ from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
 
 excess, norms_rounding = compiled(certificate.excess), compiled(certificate.norms_rounding)
 asked_step, enough, window = compiled(certificate.asked_step), compiled(methods.enough), compiled(methods.window)
-slower, slowness, steps_left = compiled(methods.slower), compiled(methods.slowness), compiled(methods.steps_left)
+slower, steps_left = compiled(methods.slower), compiled(methods.steps_left)
 Rounding, STALE = certificate.Rounding, methods.STALE
 
 # The members of `Status`, and two more: the column is not done yet; the column is left to another method.
@@ -194,7 +194,7 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
             if ended == DOUBTFUL:
                 counts, earlier = (iterations[j], max_iter), kept + at
                 ended = resolve(F1, F2, M, places, shape, measured, stale[a], earlier, asked[a], roundings, counts)
-            slowed[a] = slowed[a] + slowness(step, before[a]) if step > slow * before[a] else 0
+            slowed[a] = slowed[a] + 1 if step > slow * before[a] else 0
             before[a] = step
             if ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= most):
                 ended = SLOW

@@ -25,7 +25,6 @@ from idl_ref.backends.numba.kernels import (
     asked_step,
     outcome,
     resolve,
-    slowness,
 )
 from idl_ref.backends.numba.launches import NOTHING, by_rows, flat
 from idl_ref.backends.numba.mixed import located
@@ -77,7 +76,7 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
             columns, measured = (x, g, z, nowhere, scratch), (step, top, z_norm)
             counts, shape = (count, sizes[LIMIT]), (n, r, code, end)
             ended = resolve(F1, F2, M, columns, shape, measured, no, nowhere, asked, roundings, counts)
-        slowed = slowed + slowness(step, before) if step > SLOW_RATIO * before else 0
+        slowed = slowed + 1 if step > SLOW_RATIO * before else 0
         stale = 0 if step < lowest else stale + 1
         stuck = slowed >= sizes[SLOW_STEPS] and left(step, before, asked) > STEPS_LEFT
         if ended == GOES_ON and (stuck or stale >= STALE):
