@@ -291,8 +291,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
 def test_spirals(seed):
     x, y = idl_ref.datasets.spirals(300)
     model = ImplicitModel(2, 2, 40, f=ImplicitFunctionMonotone, bias=True, kappa=0.9, seed=seed)
-    optimizer = idl_ref.SGD(0.1)
-    history = idl_ref.fit(model, x, y, optimizer=optimizer, epochs=100, batch_size=32, seed=seed, progress=False)
+    optimizer = idl_ref.SGD(0.1, schedule="cosine")
+    history = idl_ref.fit(model, x, y, optimizer=optimizer, epochs=120, batch_size=32, seed=seed, progress=False)
     assert max(history.accuracy[-5:]) >= 0.98
     assert history.perron_root[-1] > 1
     assert model.equilibrium(x).converged
