@@ -282,8 +282,8 @@ def test_spirals(seed):
     """The Perron root leaves A more freedom than the norm does, and the spirals are learnt."""
     x, y = idl_ref.datasets.spirals(300)
     model = ImplicitModel(2, 2, 40, f=ImplicitFunctionPerron, bias=True, kappa=0.99, seed=seed)
-    optimizer = idl_ref.SGD(0.1)
-    history = idl_ref.fit(model, x, y, optimizer=optimizer, epochs=200, batch_size=32, seed=seed, progress=False)
+    optimizer = idl_ref.SGD(0.2, schedule="cosine")
+    history = idl_ref.fit(model, x, y, optimizer=optimizer, epochs=240, batch_size=32, seed=seed, progress=False)
     assert max(history.accuracy[-5:]) >= 0.98
     assert history.norm[-1] > 1 > history.perron_root[-1]
     assert model.equilibrium(x).converged
