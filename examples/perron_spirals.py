@@ -26,7 +26,7 @@ x, y = idl_ref.datasets.spirals(300)
 histories, models = {name: [] for name in FUNCTIONS}, {}
 for name, f in FUNCTIONS.items():
     for seed in range(3):
-        model = idl_ref.ImplicitModel(2, 2, 32, f=f, bias=True, kappa=0.99, seed=seed)
+        model = idl_ref.ImplicitModel(2, 2, 40, f=f, bias=True, kappa=0.99, seed=seed)
         optimizer = idl_ref.SGD(0.2, schedule="cosine")
         histories[name].append(
             idl_ref.fit(model, x, y, optimizer=optimizer, epochs=EPOCHS, batch_size=32, seed=seed, progress=False)
@@ -49,7 +49,7 @@ right.legend(loc="upper left", ncols=2)
 plt.show()
 
 # %%
-# With the Perron root, every seed reaches 98 %, with norms of 2 to 3. The bound of each state's error is finite, as it
+# With the Perron root, every seed passes 98 %, with norms of 2 to 3. The bound of each state's error is finite, as it
 # uses the Perron root where the norm does not help.
 
 for (name, seed), model in models.items():

@@ -283,9 +283,7 @@ def test_a_failure_in_one_thread_is_not_lost(eager_threads, monkeypatch):
 
     A, Z = problem(n=150, m=90)
     solve(A, Z)  # the kernels are compiled, and the threads have started
-    while not all(
-        helper.idle for helper in numba_.threads.crew().helpers
-    ):  # One may have begun too late to find a tile.
+    while not all(helper.idle for helper in numba_.threads.crew().helpers):  # One may have begun too late.
         time.sleep(1e-3)
     instead(monkeypatch, call)
     with pytest.raises(MemoryError, match="no room for a tile"):

@@ -74,7 +74,6 @@ def test_a_handler_that_raises_ends_a_solve(alarms, method):
     with pytest.raises(ArrivedError):
         solve_for_ever(A, Z, method)
     assert time.perf_counter() - count[0] < 0.5
-    threads.crew().some(0)
     assert all(helper.idle for helper in threads.crew().helpers)
     assert signals.watch().flag is None
 
@@ -174,8 +173,8 @@ def test_the_watch_outside_of_the_main_thread_says_no():
     found = []
 
     def work():
-        with signals.watch().over(np.zeros(1, np.int64)) as watched:
-            found.append(watched)
+        with signals.watched(np.zeros(1, np.int64)) as told:
+            found.append(told)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -36,6 +36,7 @@ def rows() -> dict[str, Callable[[], object]]:
     step = next(w for w in WORKLOADS if w.kind == "step")
     small = replace(step, sizes={"n": 32, "p": 64, "q": 10, "m": 64})
     A, Z = (data(workloads["solve, n=100, m=64, random"])[name] for name in "AZ")
+    wide = A.astype(float), Z.astype(float)
     x, y, _, _ = library.datasets.digits()
 
     def digits() -> None:
@@ -44,7 +45,7 @@ def rows() -> dict[str, Callable[[], object]]:
 
     return {name: idl_ref(w, data(w))[0] for name, w in workloads.items()} | {
         "solve, n=100, m=64, tanh": lambda: library.solve_equilibrium(A, Z, activation="tanh", backend="numba"),
-        "solve, n=100, m=64, float64": lambda: library.solve_equilibrium(A.astype(float), Z, backend="numba"),
+        "solve, n=100, m=64, float64": lambda: library.solve_equilibrium(*wide, backend="numba"),
         "forward + all gradients, n=32, p=64, q=10, m=64": idl_ref(small, data(small))[0],
         f"{step.name}, NumPy": idl_ref_numpy(step, data(step))[0],
         "one epoch of the digits, n=40": digits,

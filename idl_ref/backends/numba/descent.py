@@ -28,7 +28,7 @@ def cross_entropy(first, last, Y, labels, weights, G_Y, values):
         for i in range(q):  # As in NumPy, the first NaN counts as the largest entry.
             if not (Y[j * q + i] <= Y[j * q + c] or math.isnan(Y[j * q + c])):
                 c = i
-        values[j] = c
+        values[j] = c  # until the loss takes its place
         for i in range(j * q, j * q + q):
             G_Y[i] = Y[i] - Y[j * q + c]
     lanes = vec.lanes(G_Y)

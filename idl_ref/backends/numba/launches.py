@@ -252,7 +252,7 @@ def solve_columns(
         flops *= USUAL
     work = m * max_iter * (p.flops + (n**3 if method == "newton" and not r else 0))
     how = tiles(m, column_bytes, options.tile, flops)
-    if m <= how[1] and work <= threads.LONG_FLOPS:
+    if m <= how[1] and work <= threads.LONG_FLOPS:  # One tile, which is soon done, needs neither threads nor signals.
         return kernel(0, m, *arguments, answer)
     return threads.interruptible(kernel, m, work, how, answer[-1], (answer[2],), *arguments, answer)
 

@@ -30,7 +30,7 @@ EPS = float(np.finfo(np.float64).eps)
 def take(F, a, right, count, row):
     """row_k = F_ik in float64, for the row of F that begins at a."""
     lanes = vec.lanes(row)
-    whole = count & -lanes if right == 1 else count - count
+    whole = count & -lanes if right == 1 else 0
     for k in range(0, whole, lanes):
         vec.store(row, k, vec.load_wide(F, a + k))
     for k in range(whole, count):
@@ -41,7 +41,7 @@ def take(F, a, right, count, row):
 def give(row, out, a, right, count):
     """Write a row to the one that begins at a, in the dtype of `out`."""
     lanes = vec.lanes(row)
-    whole = count & -lanes if right == 1 else count - count
+    whole = count & -lanes if right == 1 else 0
     for k in range(0, whole, lanes):
         vec.store(out, a + k, vec.load(row, k))
     for k in range(whole, count):

@@ -34,28 +34,19 @@ class Watch:
             if (flag := self.flag) is not None:
                 flag[0] = 1
 
-    @contextmanager
-    def over(self, flag: np.ndarray) -> Iterator[bool]:
-        """Let signals set a flag meanwhile; False if they cannot, because somebody else is told of signals."""
+    def listens(self) -> bool:
+        """Let Python write to the socket; return False where it cannot, or already writes to somebody else's."""
         own = self.writer.fileno()
         try:
             before = signal.set_wakeup_fd(own, warn_on_full_buffer=False)
         except ValueError:  # Only the main thread of the main interpreter is told of signals.
-            yield False
-            return
-        free = before in (-1, own)
-        if not free:
+            return False
+        if before not in (-1, own):
             signal.set_wakeup_fd(before)
-        self.flag = flag if free else None
-        try:
-            yield free
-        finally:
-            self.flag = None
-            if free:
-                signal.set_wakeup_fd(-1)
+        return before in (-1, own)
 
     def close(self) -> None:
-        """End the thread, which is at an end of its own otherwise."""
+        """Close the socket, which ends the thread."""
         self.writer.close()
         self.thread.join()
         self.reader.close()
@@ -77,13 +68,17 @@ def watch() -> Watch | None:
 
 @contextmanager
 def watched(flag: np.ndarray) -> Iterator[bool]:
-    """Let signals set a flag meanwhile, as `Watch.over` does; False if they cannot."""
+    """Let every signal set a flag meanwhile; False if signals cannot."""
     own = watch()
-    if own is None:
+    if own is None or not own.listens():
         yield False
         return
-    with own.over(flag) as free:
-        yield free
+    own.flag = flag
+    try:
+        yield True
+    finally:
+        own.flag = None
+        signal.set_wakeup_fd(-1)
 
 
 @atexit.register

@@ -164,8 +164,6 @@ def share(
     solvers read before each application, and which ends them. While another caller has the helpers, a caller works
     alone, or, if it is patient, with helpers of its own.
     """
-    if m <= tile and not patient:
-        return kernel(0, m, *arguments)
     firsts = iter(range(0, m, tile))
 
     def work() -> int:

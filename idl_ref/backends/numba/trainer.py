@@ -123,6 +123,7 @@ def _is_ours(optimizer: Optimizer) -> bool:
 def warmup(dtype: np.dtype) -> None:
     """Compile every kernel for one dtype: every solver, and the steps of small models of every kind."""
     layer.warmup(dtype)
+    # A matrix of zeros would be solved by substitution.
     options, two = Options(SolveOptions(), SolveOptions()), np.full((2, 2), 0.25, dtype)
     for names, loss in itertools.product(("ABC", "ABCD", "LRBC", "LRBCD"), ("cross_entropy", "mse")):
         parameters = {name: two.copy() for name in names}
