@@ -169,8 +169,11 @@ def share(
     def work() -> int:
         return sum([kernel(first, min(m, first + tile), *arguments) for first in firsts])
 
-    shared, wanted = crew(), threads if patient else min(threads, -(-m // tile)) - 1
-    if wanted == 0 or (not patient and time.perf_counter() < shared.rests_until):
+    wanted = threads if patient else min(threads, -(-m // tile)) - 1
+    if wanted == 0:
+        return work()
+    shared = crew()
+    if not patient and time.perf_counter() < shared.rests_until:
         return work()
     if shared.free.acquire(blocking=False):
         try:
