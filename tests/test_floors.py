@@ -75,6 +75,7 @@ FLOORS = {
     "backends.numba.rounded": 10,
     "backends.numba.kernels": 11,
     "backends.numba.passes": 12,
+    "backends.numba.substitution": 12,
     "backends.numba.levels": 13,
     "backends.numba.launches": 13,
     "backends.numba.preparing": 14,

@@ -23,7 +23,7 @@ import idl_ref
 from idl_ref import ImplicitModel, SolveOptions, activations, backends, fit, solve_adjoint, solve_equilibrium
 
 numba = pytest.importorskip("numba")
-from idl_ref.backends.numba import compiling, descent, kernels, levels, one_sample, passes, products  # noqa: E402
+from idl_ref.backends.numba import compiling, descent, kernels, levels, one_sample, passes, products, substitution  # noqa: E402
 from idl_ref.backends.numba import launches as numba_  # noqa: E402
 
 ROOT = Path(idl_ref.__file__).parents[1]
@@ -54,8 +54,8 @@ def eager_threads(monkeypatch):
 
 def instead(monkeypatch, call):
     """Let `call` make the calls of the kernels that solve tiles."""
-    for name in ("picard", "guarded", "substitute"):
-        monkeypatch.setattr(kernels, name, functools.partial(call, getattr(kernels, name)))
+    for module, name in ((kernels, "picard"), (kernels, "guarded"), (substitution, "substitute")):
+        monkeypatch.setattr(module, name, functools.partial(call, getattr(module, name)))
 
 
 def problem(n=37, m=21, dtype=np.float32, low_rank=False):
@@ -216,7 +216,7 @@ def test_it_compiles_once_for_all_layouts_and_both_directions():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_after_warmup_nothing_is_left_to_compile(dtype, eager_threads):
     idl_ref.warmup([np.dtype(dtype).name])
-    entries = [products.pack, kernels.picard, kernels.guarded, kernels.substitute]
+    entries = [products.pack, kernels.picard, kernels.guarded, substitution.substitute]
     entries += [passes.constant, passes.forward, passes.readout, passes.backward, passes.terms, passes.outers]
     entries += [levels.solve, levels.forward, levels.pack_inputs]
     entries += [descent.cross_entropy, descent.mse, descent.sgd, descent.adam]

@@ -295,7 +295,7 @@ class Layer(definition.Layer):
             api.empty(n * m, dtype, stream),
             api.empty(m, np.int32, stream),
             api.upload(np.zeros(m, np.int32), stream),
-            api.empty(6 * m, dtype, stream),
+            api.empty(7 * m, dtype, stream),
         )
         X = by_rows(d_out, n, m)
         solve_columns(method, given, np.arange(m), answer)
@@ -306,7 +306,7 @@ class Layer(definition.Layer):
                 solve_columns(slower, given._replace(X0=X, other=cost), slow, answer)
                 status = api.download(d_status, stream)
         iterations = api.download(d_iterations, stream).astype(np.intp)
-        numbers = api.download(d_numbers, stream).reshape(6, m).astype(np.float64)
+        numbers = api.download(d_numbers, stream).reshape(7, m).astype(np.float64)
         bound = certify(factors, activation, packed.rounding, adjoint, numbers)
         return Solution(returned(X, Z, stream), status.astype(np.int8), iterations, numbers[0].copy(), bound)
 
@@ -333,8 +333,8 @@ def certify(
     adjoint: bool,
     numbers: np.ndarray,
 ) -> np.ndarray:
-    """Return the error bound of every column from the norms that the kernels recorded.   numbers (6, m) -> (m,)"""
-    _, change, x, z, g, lipschitz = numbers
+    """Return the error bound of every column from the norms that the kernels recorded.   numbers (7, m) -> (m,)"""
+    _, change, x, z, g, lipschitz, _ = numbers
     kappa, entries = lipschitz * rounding.norm, factors[0].shape[0] if adjoint else 1
     with np.errstate(over="ignore", invalid="ignore"):
         numerator = certificate.excess(kappa, lipschitz, change, x, z, g, entries, rounding)

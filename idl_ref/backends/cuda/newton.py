@@ -176,8 +176,8 @@ def correct(F1, system, S, f, at, e):
             for d in range(r):
                 delta += F1[d * e.end + i] * system.array[b + d]
             delta = f[at + i * WIDE] + S[at + i * WIDE] * delta
-        else:
-            delta = system.array[b + i]
+        else:  # Where the slope is 0, the equation is δ = f, which elimination may have rounded.
+            delta = system.array[b + i] if S[at + i * WIDE] != S.dtype.type(0) else f[at + i * WIDE]
         if not math.isfinite(delta):
             bad = 1
         f[at + i * WIDE] = delta

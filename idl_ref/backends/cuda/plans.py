@@ -194,7 +194,7 @@ class Task(NamedTuple):
     out: Any  # (n, m), row by row: receives the solution, and before that an earlier iterate of Picard
     status: Any  # (m,) int32
     iterations: Any  # (m,) int32; kernels add to the counts that are already there
-    numbers: Any  # (6, m), row by row: the rows STEP … LIPSCHITZ of `states`, for the certificate
+    numbers: Any  # (7, m), row by row: the rows STEP … FIRST of `states`, most of them for the certificate
 
 
 class Kept(NamedTuple):

@@ -17,6 +17,7 @@ from idl_ref.backends.cuda.states import (
     CONTROL,
     COUNT,
     DOUBT,
+    FIRST,
     GOOD,
     LOWEST,
     ROUND,
@@ -51,6 +52,8 @@ def consider(b, e, c, picard):
         N[SINCE * w + c] = 0 if step < Q[lowest] else N[SINCE * w + c] + 1
         if step < Q[lowest]:
             Q[lowest] = step
+        if N[ROUND * w + c] == 1:
+            e.numbers[FIRST * e.m + column_of(b, e, c)] = step
         if math.isfinite(step) and step > asked(b, e, c):
             doubt = CHANGE if step <= small(b, e, c) else 0
             if picard and N[SINCE * w + c] > STALE and contracts(b, e, c):

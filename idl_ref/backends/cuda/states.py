@@ -30,10 +30,10 @@ from idl_ref.backends.methods import STALE
 # since the smallest step; DOUBT says which changes rounding may explain, and then whether it does so (see `rounded`).
 COUNT, TRIED, TRIAL, PATIENCE, WAIT, SLOT, KNOWN, CONTROL, ROUND, SINCE, DOUBT = range(11)
 # Values of CONTROL. The column was already done before this application (OUT), or has just ended: with the answer
-# g(last good point) (LEFT), g(x) (ENDED), x (HELD) or NaN (BROKEN). Otherwise it goes on from a point that is good
-# (GOOD, or NOTED if g(x) is to be kept as an earlier iterate) or not yet good (BAD), or its trial points are given up
-# (REFUSED). Every column that goes on has a value ≥ GOOD.
-OUT, LEFT, ENDED, HELD, BROKEN, GOOD, NOTED, BAD, REFUSED = range(9)
+# g(last good point) (LEFT), g(x) (ENDED), x (HELD), NaN (BROKEN) or its start (BACK). Otherwise it goes on from a point
+# that is good (GOOD, or NOTED if g(x) is to be kept as an earlier iterate) or not yet good (BAD), or its trial points
+# are given up (REFUSED). Every column that goes on has a value ≥ GOOD.
+OUT, LEFT, ENDED, HELD, BROKEN, BACK, GOOD, NOTED, BAD, REFUSED = range(10)
 # Rows of the reals: ‖z‖∞; ‖z‖ and ‖x‖ in the norm of the certificate; SLOPE is Lip(φ), for the adjoint max |s|; BEST is
 # the smallest step of a good point so far, for Picard the step before; LOWEST is the smallest step so far; MARK is BEST
 # of one window of applications before; then Anderson's γ, its matrix ΔFᵀ ΔF, and room for its system.
@@ -46,8 +46,9 @@ START_Z_TOP, START_Z_SIZE, START_SLOPE = 2, 3, 4
 # The values of `Status`, then two more: the column goes on, and the column is left to another method.
 CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW = range(6)
 # Rows of `Task.numbers`: the step ‖g − x‖∞; then ‖g − x‖, ‖x‖, ‖z‖ and ‖g‖ in the norm of the certificate, which is the
-# 1-norm for the adjoint and otherwise the ∞-norm; then SLOPE.
-STEP, CHANGE, X, Z, G, LIPSCHITZ = range(6)
+# 1-norm for the adjoint and otherwise the ∞-norm; then SLOPE; then the step of the first application of a solver. While
+# Anderson's or Newton's method goes on, STEP is the step at the last good point.
+STEP, CHANGE, X, Z, G, LIPSCHITZ, FIRST = range(7)
 
 
 @device
@@ -173,7 +174,7 @@ def begin(b, e, c):
         return 1
     N[CONTROL * w + c] = BROKEN
     e.status[j] = NONFINITE
-    for k in range(6):
+    for k in range(FIRST + 1):
         e.numbers[k * e.m + j] = Q.dtype.type(math.nan)
     return 0
 
@@ -272,8 +273,9 @@ def asked(b, e, c):
 
 @device
 def size_of(b, e, c):
-    """Return max(‖z‖∞, ‖g‖∞) of column c."""
-    return max(b.M[e.places.state + Z_TOP * b.w + c], top_of(b, e, G_TOP, c))
+    """Return max(‖z‖∞, ‖g‖∞, ‖A‖∞‖g‖∞) of column c."""
+    one = b.M.dtype.type(1)
+    return max(b.M[e.places.state + Z_TOP * b.w + c], max(one, one - e.levels.gap) * top_of(b, e, G_TOP, c))
 
 
 @device
@@ -331,6 +333,23 @@ def close(b, e, c, ended, step, top):
 
 
 @device
+def overflowed(b, e, c, ended):
+    """Whether the iteration made column c NONFINITE, not what is given, and another method may still solve it."""
+    return ended == NONFINITE and b.N[COUNT * b.w + c] < e.max_iter and e.levels.steepest >= b.M.dtype.type(0)
+
+
+@device
+def depart(b, e, c, step, top):
+    """Close column c, with which another method continues: from g(x), or from its start if `step` is longer than there.
+
+    For a trial point x, the caller then sets CONTROL.
+    """
+    close(b, e, c, SLOW, step, top)
+    if not step <= e.numbers[FIRST * e.m + column_of(b, e, c)]:
+        b.N[CONTROL * b.w + c] = BACK
+
+
+@device
 def close_substitute(b, e, c):
     """End column c after substitution; thread c. The answer is exact up to rounding, which the step measures.
 
@@ -363,6 +382,8 @@ def deliver(b, e, V, P):
             j = e.columns[b.first + c]
             while i < e.n:
                 value = V.array[V.at + i * w + c] if control == HELD else P.array[P.at + i * w + c]
+                if control == BACK:
+                    value = e.X0.array[offset(e.X0, i, j)] if i < e.X0.shape[0] else b.M.dtype.type(0)
                 e.out[i * m + j] = b.M.dtype.type(math.nan) if control == BROKEN else value
                 i += LANES
         item += b.threads

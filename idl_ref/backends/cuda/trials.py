@@ -16,6 +16,7 @@ from idl_ref.backends.cuda.api import device, renew
 from idl_ref.backends.cuda.columns import larger
 from idl_ref.backends.cuda.plans import DEPTH, LANES
 from idl_ref.backends.cuda.states import (
+    BACK,
     BAD,
     BEST,
     CONTROL,
@@ -35,7 +36,7 @@ from idl_ref.backends.cuda.states import (
     ROUND,
     SINCE,
     SLOT,
-    SLOW,
+    STEP,
     SYSTEM,
     TOP_STEP,
     TRIAL,
@@ -48,10 +49,13 @@ from idl_ref.backends.cuda.states import (
     adjoint,
     asked,
     close,
+    column_of,
+    depart,
     distance,
     hold,
     noise,
     outcome,
+    overflowed,
     sum_of,
     top_of,
 )
@@ -70,9 +74,10 @@ CHANGED, LENGTH, SQUARES, PRODUCTS = 0, 1, 2, 2 + DEPTH
 def settle_picard(b, e, c):
     """Close column c if it is done after an application of Picard. Return 1 if it goes on, else 0.
 
-    A column is also closed, with the status SLOW, after `slow_steps` slow steps in a row or `enough` applications. A
-    column that ended before this application only becomes OUT, so that its answer is not delivered again. The iterates
-    that `rounded.judge` compares with later ones are NOTED: they lie longer and longer ago, as no period is known.
+    A column is also closed, with the status SLOW, after `slow_steps` slow steps in a row or `enough` applications, or
+    where it overflows, if another method can continue. A column that ended before this application only becomes OUT, so
+    that its answer is not delivered again. The iterates that `rounded.judge` compares with later ones are NOTED: they
+    lie longer and longer ago, as no period is known.
     """
     N, Q, q, w = b.N, b.M, e.places.state, b.w
     if N[CONTROL * w + c] < GOOD:
@@ -82,8 +87,10 @@ def settle_picard(b, e, c):
     ended = outcome(b, e, c, step, False)
     N[TRIED * w + c] = N[TRIED * w + c] + 1 if step > e.levels.ratio * Q[q + BEST * w + c] else 0
     Q[q + BEST * w + c] = step
-    if ended == GOES_ON and (N[TRIED * w + c] >= e.slow_steps or N[COUNT * w + c] >= e.enough):
-        ended = SLOW
+    slow = ended == GOES_ON and (N[TRIED * w + c] >= e.slow_steps or N[COUNT * w + c] >= e.enough)
+    if slow or (overflowed(b, e, c, ended) and e.enough <= e.max_iter):
+        depart(b, e, c, step, top)
+        return 0
     if ended == GOES_ON:
         N[CONTROL * w + c] = NOTED if since >= STALE and since & (since - 1) == 0 else GOOD
         Q[q + X_NORM * w + c] = sum_of(b, e, G_SIZE, c) if adjoint(e) else top
@@ -105,10 +112,13 @@ def settle_guarded(b, e, c):
         return 0
     step, top = top_of(b, e, TOP_STEP, c), top_of(b, e, G_TOP, c)
     trial = N[TRIAL * w + c] > 0
-    ended = outcome(b, e, c, step, trial)
+    ended, latest = outcome(b, e, c, step, trial), STEP * e.m + column_of(b, e, c)
     if ended != GOES_ON:
         hold(b, e, c)
-        close(b, e, c, ended, step, top)
+        if overflowed(b, e, c, ended) and math.isfinite(e.levels.other):
+            depart(b, e, c, step, top)
+        else:
+            close(b, e, c, ended, step, top)
         return 0
     good = not trial or step <= e.levels.ratio * Q[q + BEST * w + c]
     N[TRIED * w + c] = 0 if good else N[TRIED * w + c] + 1
@@ -118,11 +128,12 @@ def settle_guarded(b, e, c):
         N[PATIENCE * w + c] = min(RESPITE * N[PATIENCE * w + c], 1 << 28)
     if good:
         Q[q + BEST * w + c] = min(Q[q + BEST * w + c], step)
+        e.numbers[latest] = step
     N[CONTROL * w + c] = REFUSED if refused else GOOD if good else BAD
     if leaves(b, e, c):
         hold(b, e, c)
-        close(b, e, c, SLOW, step, top)
-        if not good:
+        depart(b, e, c, e.numbers[latest], top)
+        if not good and N[CONTROL * w + c] != BACK:
             N[CONTROL * w + c] = LEFT
         return 0
     return 1

@@ -1,4 +1,4 @@
-"""The solvers of one tile of columns, compiled for the Numba twin: `picard`, `guarded` and `substitute`.
+"""The solvers that iterate on one tile of columns, compiled for the Numba twin: `picard` and `guarded`.
 
 Columns are contiguous, filled up with zeros to a multiple of ROWS, and begin `stride` apart in one flat array M: first
 all x, then all g, z and s. When a column is done, the last one takes its place, so that the columns that go on stand
@@ -7,7 +7,7 @@ side by side. The solvers take what belongs together as tuples:
 columns     Z, S and X0, each with its entries and the distances between its rows and its columns. S and X0 are empty
             where there is none.
 roundings   The fields of a `certificate.Rounding`.
-answer      x column by column, status, iterations, and numbers (5, m), whose rows are STEP … LIPSCHITZ; and a flag that
+answer      x column by column, status, iterations, and numbers (6, m), whose rows are STEP … FIRST; and a flag that
             ends the solver before its columns are done, where it is not 0.
 """
 
@@ -22,7 +22,7 @@ from idl_ref.backends import methods
 from idl_ref.backends.methods import DAMPING, DEPTH
 from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
-from idl_ref.backends.numba.mixed import located, phi_of, room_of_codes
+from idl_ref.backends.numba.mixed import located, room_of_codes
 from idl_ref.backends.numba.products import GROUP, ROWS, boundary, fill, filled, gather, product
 from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, contraction, rounded
 from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
@@ -35,7 +35,8 @@ Rounding, STALE = certificate.Rounding, methods.STALE
 # The members of `Status`, and two more: the column is not done yet; the column is left to another method.
 # A column is doubtful as long as it is not known whether rounding explains its change.
 CONVERGED, PRECISION_LIMIT, MAX_ITER, NONFINITE, GOES_ON, SLOW, DOUBTFUL = 0, 1, 2, 3, 4, 5, 6
-STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ = range(5)  # BOUND is EXCESS / (1 − KAPPA) for κ < 1, inf otherwise.
+# BOUND is EXCESS / (1 − KAPPA) for κ < 1, inf otherwise. FIRST is the step of the first application of a solver.
+STEP, BOUND, EXCESS, KAPPA, LIPSCHITZ, FIRST = range(6)
 
 
 @compiled
@@ -155,13 +156,15 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
 def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
     """x ← g(x) for the columns first … last − 1, each until it is done, or was slow for `slow_steps` steps in a row.
 
+    Unless `slow_steps` is ENDLESS, a column that overflows is left to another method like a slow one.
+
     sizes: n, r (0 for one factor), activation, max_iter and slow_steps. levels: tol, and the ratio of two steps from
     which on the second one is slow. Returns how many columns were slow.
     """
     n, r, kind, max_iter, slow_steps = sizes
     (tol, slow), roundings = levels, Rounding(*roundings)
-    most = enough(max_iter) if slow_steps < methods.ENDLESS else methods.ENDLESS
-    w = last - first
+    w, largest, another = last - first, max(1.0, roundings.norm), slow_steps < methods.ENDLESS
+    most = enough(max_iter) if another else methods.ENDLESS
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride = end + ROWS
     block, adjoint = room * stride, columns[1][0].size > 0
@@ -188,17 +191,19 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
             step, top = finish(M, g + at, x + at, s, n, end, shape[2])
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
             lowest[a], stale[a] = min(step, lowest[a]), 0 if step < lowest[a] else stale[a] + 1
-            noise = ROUNDED * eps * (z_norm[a] if z_norm[a] > top else top)
+            noise = ROUNDED * eps * max(z_norm[a], largest * top)
             ended = outcome(step, z_norm[a], noise, stale[a], False, iterations[j], asked[a], max_iter, tiny)
             places, measured = (x + at, g + at, z + at, s, scratch), (step, top, z_norm[a])
             if ended == DOUBTFUL:
                 counts, earlier = (iterations[j], max_iter), kept + at
                 ended = resolve(F1, F2, M, places, shape, measured, stale[a], earlier, asked[a], roundings, counts)
             slowed[a] = slowed[a] + 1 if step > slow * before[a] else 0
+            if before[a] == math.inf:
+                answer[3][FIRST, j] = step
             before[a] = step
-            if ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= most):
-                ended = SLOW
-                left += 1
+            lost = another and ended == NONFINITE and overflowed(z_norm[a], iterations[j], max_iter, roundings)
+            if lost or (ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= most)):
+                ended, left = SLOW, left + 1
             if ended != GOES_ON:
                 conclude(M, places, n, end, ended, measured, roundings, j, answer)
                 count -= 1  # The last column takes the place of this one.
@@ -219,16 +224,17 @@ TRIAL, TRIED, PATIENCE, WAIT, SLOT, KNOWN = range(6)
 
 
 @compiled
-def refuse(M, step, best, c, state, base, g, end, rules):
+def refuse(M, step, steps, c, state, base, g, end, rules):
     """Whether the trial points since the last good one are given up. If x is a good point, g is kept at `base`.
 
-    rules: the ratio of the steps of good points, leash and respite.
+    steps: the smallest one, and the one that led to `base`, for all columns. rules: the ratio of the steps of good
+    points, leash and respite.
     """
     vec.separate()
-    decrease, leash, respite = rules
+    (decrease, leash, respite), (best, latest) = rules, steps
     good = state[TRIAL] == 0 or step <= decrease * best[c]
     if good:
-        best[c] = min(best[c], step)
+        best[c], latest[c] = min(best[c], step), step
         copy(M, base, g, end)
     state[TRIED] = 0 if good else state[TRIED] + 1
     refused = not good and (state[TRIED] >= leash or not math.isfinite(step))
@@ -240,16 +246,24 @@ def refuse(M, step, best, c, state, base, g, end, rules):
 
 
 @compiled
-def leaves(M, s, end, best, mark, c, limits, other, roundings):
+def overflowed(z_norm, count, max_iter, roundings):
+    """Whether the iteration made a column NONFINITE, not what is given, and other applications are left for it."""
+    return count < max_iter and not math.isnan(z_norm) and math.isfinite(roundings.norm)
+
+
+@compiled
+def leaves(M, s, end, ended, marks, c, limits, other, roundings):
     """Whether column c is left to another method of the cost `other`; `methods.slower` is asked after every window.
 
-    best, mark: the smallest step, and that of one window before. limits: the step at which the column would be done,
-    the applications of this method, those of the column, and the largest number of them.
+    marks: the smallest steps, and those of one window before. limits: the step at which the column would be done, the
+    applications of this method, ‖z‖∞, the applications of the column, and the largest number of them.
     """
-    limit, rounds, count, max_iter = limits
-    if other < math.inf and count >= enough(max_iter):
+    (best, mark), (limit, rounds, z_norm, count, max_iter) = marks, limits
+    if ended == NONFINITE:
+        return other < math.inf and overflowed(z_norm, count, max_iter, roundings)
+    if other < math.inf and ended == GOES_ON and count >= enough(max_iter):
         return True
-    if (rounds - 1) % window(max_iter) != 0:
+    if ended != GOES_ON or (rounds - 1) % window(max_iter) != 0:
         return False
     before, mark[c] = mark[c], best[c]
     anderson = window(max_iter) * steps_left(best[c], before, limit)
@@ -292,7 +306,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     cost of another method, inf if there is none. Returns how many columns were left to that.
     """
     n, r, kind, max_iter, leash, respite = sizes
-    (tol, decrease, other), roundings, w = levels, Rounding(*roundings), last - first
+    (tol, decrease, other), roundings, w, inf = levels, Rounding(*roundings), last - first, math.inf
     end, small, room, rules = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP), (decrease, leash, respite)
     stride, eps, tiny, more = end + ROWS, 2 * roundings.unit, roundings.tiny, ROWS + room_of_codes(end, kind)
     block, adjoint, kept = room * stride, columns[1][0].size > 0, w if Lt is None else 0
@@ -305,14 +319,14 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
     stale, z_norm, asked = np.zeros(w, np.int64), np.empty(w), np.empty(w)
-    best, lowest, mark, (k, width) = np.empty(w), np.empty(w), np.empty(w), (n, end) if r == 0 else (r, small)
+    best, lowest, mark, latest = np.full(w, inf), np.full(w, inf), np.full(w, inf), np.full(w, inf)
+    largest, (k, width) = max(1.0, roundings.norm), (n, end) if r == 0 else (r, small)
     room_J, room_F = ((k + 1) * width, filled(r + 1, GROUP) * (stride + small) + small) if Lt is not None else (0, 0)
     system = np.empty(room_J, F1.dtype), np.zeros(end, F1.dtype), np.zeros(room_F, F1.dtype), answer[4]
     systems = system, (np.empty((kept, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH))
     skip = load(columns, first, M, x, w, room, n, stride, z_norm) and math.isfinite(roundings.norm)
     for c in range(w):
         index[c], slot[c], states[c, PATIENCE], asked[c] = first + c, c, 1, asked_step(tol, z_norm[c])
-        best[c], lowest[c], mark[c] = math.inf, math.inf, math.inf
     fill(M, t, t + small, 0.0)
     while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
@@ -326,14 +340,15 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
             step, top = finish(M, g + at, x + at, s, n, end, shape[2])
             places, measured = (x + at, g + at, z + at, s, more), (step, top, z_norm[a])
             lowest[c], stale[c] = min(step, lowest[c]), 0 if step < lowest[c] else stale[c] + 1
-            noise = ROUNDED * eps * (z_norm[a] if z_norm[a] > top else top)
-            limits = max(asked[c], noise), rounds, iterations[j], max_iter
+            noise = ROUNDED * eps * max(z_norm[a], largest * top)
+            limits = max(asked[c], noise), rounds, z_norm[a], iterations[j], max_iter
             ended = outcome(step, z_norm[a], noise, stale[c], state[TRIAL] > 0, iterations[j], asked[c], max_iter, tiny)
             if ended == DOUBTFUL:
-                ended = resolve(F1, F2, M, places, shape, measured, stale[c], nowhere, asked[c], roundings, limits[2:])
-            refused = ended == GOES_ON and refuse(M, step, best, c, state, base + at, places[1], end, rules)
-            if ended == GOES_ON and leaves(M, s, end, best, mark, c, limits, other, roundings):
-                ended, left = SLOW, left + 1
+                ended = resolve(F1, F2, M, places, shape, measured, stale[c], nowhere, asked[c], roundings, limits[3:])
+            answer[3][FIRST, j] = step if rounds == 1 else answer[3][FIRST, j]
+            refused = ended == GOES_ON and refuse(M, step, (best, latest), c, state, base + at, places[1], end, rules)
+            if leaves(M, s, end, ended, (best, mark), c, limits, other, roundings):
+                ended, left, measured = SLOW, left + 1, (latest[c], top, z_norm[a])
                 copy(M, g + at, base + at, end)
             if ended != GOES_ON:
                 conclude(M, places, n, end, ended, measured, roundings, j, answer)
@@ -342,55 +357,11 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
                 for buffer in range(x, history, block):
                     copy(M, buffer + at, buffer + count * stride, end)
                 continue
-            ready = not refused and propose(
-                M, places, scratch, history, state, shape, F2, Lt, systems, stride, eps, c
-            )  # fmt: skip
+            there = history, state, shape, F2, Lt, systems, stride, eps, c
+            ready = not refused and propose(M, places, scratch, *there)
             # The last application must not be that of a trial point, which may be a bad one.
             state[TRIAL] = ready and state[WAIT] == 0 and iterations[j] < max_iter - 1
             if state[TRIAL] == 0:
                 state[TRIED] = 0
                 copy(M, x + at, base + at, end)
     return left
-
-
-@entry
-def substitute(first, last, A, packed, columns, sizes, tol, roundings, answer):
-    """One sweep over a strictly triangular matrix, whose columns are the rows of the flat array A.
-
-    As soon as x_k is known, A_ik x_k is added to every p_i = Σ_j A_ij x_j + z_i. The answer is g(x), by a product as
-    in the other solvers. sizes: n, activation, and 1 for an upper triangle. X0 is not read.
-    """
-    n, kind, upper = sizes
-    (Z, z_down, z_right), (S, s_down, s_right), _ = columns
-    w, end = last - first, filled(n, ROWS)
-    stride, room = end + ROWS, filled(w, GROUP)
-    block, adjoint, roundings = room * stride, S.size > 0, Rounding(*roundings)
-    M = np.zeros(4 * block + room_of_codes(end, kind), packed.dtype)
-    code = located(packed, M, 4 * block, end, kind)
-    gather(Z, first * z_right, z_down, z_right, M, 2 * block, stride, n, w, end, room)
-    if adjoint:
-        gather(S, first * s_right, s_down, s_right, M, 3 * block, stride, n, w, end, room)
-    copy(M, 0, 2 * block, w * stride)
-    for position in range(n):
-        k = n - 1 - position if upper else position
-        low, high = (0, k) if upper else (k + 1, n)
-        for x in range(0, w * stride, stride):
-            M[x + k] = vec.first(phi_of(M, vec.load(M, x + k), k, code))
-            if adjoint:
-                M[x + k] *= M[3 * block + x + k]
-            value = M[x + k]
-            for i in range(low, high):
-                M[x + i] += A[k * n + i] * value
-    product(packed, n, n, M, block - block, stride, 2 * block, stride, block, stride, w)
-    for c in range(w):
-        x, g, z, s = c * stride, block + c * stride, 2 * block + c * stride, 3 * block + c * stride if adjoint else -1
-        z_norm = norms(M, z, -end, end)[0]
-        finite = math.isfinite(z_norm) and (s < 0 or math.isfinite(norms(M, s, -end, end)[0]))
-        step, top = finish(M, g, x, s, n, end, code)
-        ended = CONVERGED if step <= asked_step(tol, z_norm) else PRECISION_LIMIT
-        if not math.isfinite(step) or not finite:
-            ended = NONFINITE
-        answer[2][first + c] = 1 if finite else 0
-        j, step = first + c, step if finite else math.nan
-        conclude(M, (x, g, z, s, -1), n, end, ended, (step, top, z_norm), roundings, j, answer)
-    return 0

@@ -13,7 +13,7 @@ from idl_ref import certificate, checks
 from idl_ref import factors as fac
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Equation
-from idl_ref.backends.numba import kernels, passes, threads
+from idl_ref.backends.numba import kernels, passes, substitution, threads
 from idl_ref.backends.numba.products import GROUP
 from idl_ref.solution import Solution, SolveOptions
 from idl_ref.weights import BackwardPass, ForwardPass, Weights
@@ -93,11 +93,11 @@ class Prepared(NamedTuple):
 
 
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
-    """Return the arrays that kernels write: the columns x (m n,), status (m,), iterations (m,), and numbers (5, m).
+    """Return the arrays that kernels write: the columns x (m n,), status (m,), iterations (m,), and numbers (6, m).
 
     The last array is a flag that ends kernels before they are done, where it is not 0.
     """
-    return np.empty(m * n, dtype), np.empty(m, np.int8), iterations, np.empty((5, m)), np.zeros(1, np.int64)
+    return np.empty(m * n, dtype), np.empty(m, np.int8), iterations, np.empty((6, m)), np.zeros(1, np.int64)
 
 
 class Forward(NamedTuple):
@@ -180,35 +180,41 @@ def solve(
     answer = blank(n, m, equation.Z.dtype, np.zeros(m, np.intp))
     if around and not one_launch:
         around.before(equation.Z)
-    slow = left = solve_columns(prepared.method, prepared, equation, X0, answer, around if one_launch else None)
+    left = solve_columns(prepared.method, prepared, equation, X0, answer, around if one_launch else None)
     if left and prepared.method == "auto":
-        left = _solve_slow("anderson", prepared, equation, answer)
-        if left:
-            _solve_slow("newton", prepared, equation, answer)
+        _solve_slow(("anderson", "newton"), prepared, equation, X0, answer)
     x, status, iterations, numbers, _ = answer
-    if around and (slow or not one_launch):
+    if around and (left or not one_launch):
         around.after(x)
     step, bound = numbers[kernels.STEP], numbers[kernels.BOUND]
     if not prepared.roundings[0] < 1:  # The norm of A alone then shows no contraction.
-        numerator, kappa, lipschitz = numbers[kernels.EXCESS :]
+        numerator, kappa, lipschitz = numbers[kernels.EXCESS : kernels.FIRST]
         factors, phi = equation.factors, equation.activation
         forward = fac.transpose(factors) if adjoint else certificate.contracting(factors, phi)
         bound = certificate.divide(numerator, kappa, lipschitz, forward, adjoint)
     return Solution(x.reshape(m, n).T, status, iterations, step, bound)
 
 
-def _solve_slow(method: str, prepared: Prepared, equation: Equation, answer: Answer) -> int:
-    """Continue with the columns of the status SLOW by another method, and return how many are slow again."""
+def _solve_slow(
+    names: tuple[str, ...], prepared: Prepared, equation: Equation, X0: np.ndarray | None, answer: Answer
+) -> None:
+    """Continue with the columns of the status SLOW by the first of some methods, and with those left by the next one.
+
+    A column continues from its last point, or from where it began in X0 if its step is longer now.
+    """
     X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:4]
     slow = np.flatnonzero(status == kernels.SLOW)
-    if slow.size == status.size:
-        return solve_columns(method, prepared, equation, X.copy().T, answer)
-    rest = blank(X.shape[1], slow.size, X.dtype, iterations[slow])
-    S, Z = equation.S, equation.Z
-    some = equation._replace(S=None if S is None else S.T[slow].T, Z=Z.T[slow].T)
-    left = solve_columns(method, prepared, some, X[slow].T, rest)
-    X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:4]
-    return left
+    away = slow[~(numbers[kernels.STEP, slow] <= numbers[kernels.FIRST, slow])]
+    X[away] = 0 if X0 is None else X0.T[away]
+    begin, rest = X[slow].T, answer
+    if slow.size < status.size:
+        S, Z = equation.S, equation.Z
+        equation = equation._replace(S=None if S is None else S.T[slow].T, Z=Z.T[slow].T)
+        rest = blank(X.shape[1], slow.size, X.dtype, iterations[slow])
+    if solve_columns(names[0], prepared, equation, begin, rest):
+        _solve_slow(names[1:], prepared, equation, begin, rest)
+    if rest is not answer:
+        X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:4]
 
 
 def solve_columns(
@@ -234,7 +240,7 @@ def solve_columns(
     arguments: tuple
     if method == "substitution":
         kind = n, code, int(fac.triangle(factors) == "upper")
-        kernel, arguments = kernels.substitute, (transposed(factors[0]), p.F1, columns, kind, tol, p.roundings)
+        kernel, arguments = substitution.substitute, (transposed(factors[0]), p.F1, columns, kind, tol, p.roundings)
     elif method in ("anderson", "newton"):
         rules = *p.sizes, methods.LEASH, methods.RESPITE
         cheaper = p.method == "auto" and method == "anderson"

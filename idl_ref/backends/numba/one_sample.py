@@ -59,7 +59,7 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
     nowhere = no - 1  # Neither is a literal, which would compile what takes it once more.
     code = located(F1, M, codes, end, sizes[CODE])
     slowed, stale, before, lowest, count, ended = 0, 0, math.inf, math.inf, 0, GOES_ON
-    asked = asked_step(numbers[TOL], z_norm)
+    asked, largest = asked_step(numbers[TOL], z_norm), max(1.0, roundings.norm)
     while ended == GOES_ON:
         if count == 0:
             copy(M, g, z, end)  # The first application needs no product, because A·0 = 0.
@@ -70,7 +70,7 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
             product(F1, n, n, M, x, no, z, no, g, no, 1)
         step, top = finish(M, g, x, nowhere, n, end, code)
         count += 1
-        noise = ROUNDED * 2 * roundings.unit * (z_norm if z_norm > top else top)
+        noise = ROUNDED * 2 * roundings.unit * max(z_norm, largest * top)
         ended = outcome(step, z_norm, noise, 0, False, count, asked, sizes[LIMIT], roundings.tiny)
         if ended == DOUBTFUL:
             columns, measured = (x, g, z, nowhere, scratch), (step, top, z_norm)

@@ -116,7 +116,7 @@ def rounded(F1, F2, M, places, sizes, measured, stale, earlier, asked, roundings
     """
     (step, top, z_norm), end = measured, sizes[3]
     stalled, eps = stale >= STALE, 2 * roundings.unit
-    limit = (math.sqrt(eps) if stalled else ROUNDED * eps) * (z_norm if z_norm > top else top)
+    limit = (math.sqrt(eps) if stalled else ROUNDED * eps) * max(z_norm, max(1.0, roundings.norm) * top)
     limit = max(limit, roundings.tiny) if stalled else limit
     if step <= limit and explained(F1, F2, M, places, sizes, places[0], stalled, asked, roundings):
         return True

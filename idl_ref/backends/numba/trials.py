@@ -189,6 +189,9 @@ def newton(M, x, g, p, s, n, r, code, F, Lt, system):
             J[j * width + j] += 1
         if not solve_system(J, width, delta, n, stop):
             return False
+        for i in range(n):  # Where the slope is 0, the equation is δ = f, which elimination may have rounded.
+            if M[p + i] == 0:
+                delta[i] = M[g + i] - M[x + i]
     else:
         w = newton_low_rank(M, p, n, r, F, Lt, J, delta, T)
         if not solve_system(J, width, T[w : w + width], r, stop):

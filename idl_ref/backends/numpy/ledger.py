@@ -21,6 +21,7 @@ class Ledger:
         self.options = options
         self.eps, self.tiny = limits(equation.Z.dtype)
         self.certifier = certifier
+        self.largest = max(1.0, certifier.rounding.norm)
         self.X = np.full((n, m), np.nan, equation.Z.dtype)
         self.status = np.full(m, NONFINITE, np.int8)
         self.iterations = np.zeros(m, np.intp)
@@ -46,11 +47,11 @@ class Ledger:
         self.lowest[self.index], self.stale[self.index] = np.inf, 0
         return Leavers(self, X)
 
-    def settle(self, application: Application, trial: np.ndarray | None = None) -> np.ndarray:
+    def settle(self, application: Application, trial: np.ndarray | None = None, another: bool = False) -> np.ndarray:
         """Count one application G = g(X), close the columns that end, and tell which continue.   -> (k,) bool
 
         `trial` tells in which columns X is a trial point; None means Picard's iteration, in which no X is one. A trial
-        point whose G overflows does not end its column.
+        point whose G overflows does not end its column, and no overflow does if `another` method can continue with it.
         """
         index, step, lowest = self.index, application.step, self.lowest[self.index]
         iterations, stale = self.iterations[index] + 1, self.stale[index] + 1
@@ -61,8 +62,9 @@ class Ledger:
         finite = np.isfinite(step)
         converged = finite & (step <= self.asked[index])
         done = converged | self._rounded(application, finite & ~converged, stale, trial is None)
-        broken = ~finite if trial is None else ~finite & ~trial
-        leaving = done | broken | (iterations >= self.options.max_iter)
+        broken, last = ~finite if trial is None else ~finite & ~trial, iterations >= self.options.max_iter
+        # Where A is not finite, no method can continue.
+        leaving = done | last if another and self.certifier.rounding.norm < np.inf else done | last | broken
         if np.count_nonzero(leaving):
             # At the iteration limit, a step below the smallest normal number counts as none.
             status = np.where(done | (step < self.tiny), PRECISION_LIMIT, MAX_ITER)
@@ -71,8 +73,11 @@ class Ledger:
         return ~leaving
 
     def noise(self, G: np.ndarray) -> np.ndarray:
-        """Return ROUNDED·eps·max(‖z‖∞, ‖g‖∞), what rounding may add to the largest entry of each column.   -> (k,)"""
-        return ROUNDED * self.eps * np.maximum(self.z_norm[self.index], column_max(G))
+        """Estimate what rounding may add to the largest entry of each column.   -> (k,)
+
+        This is ROUNDED·eps·max(‖z‖∞, ‖g‖∞, ‖A‖∞‖g‖∞), because the terms of A x may be larger than x and z.
+        """
+        return ROUNDED * self.eps * np.maximum(self.z_norm[self.index], self.largest * column_max(G))
 
     def contracts(self, equation: Equation) -> np.ndarray:
         """Tell in which columns of an equation g is known to be a contraction.   -> (k,) bool"""
@@ -133,24 +138,37 @@ class Ledger:
 
 
 class Leavers:
-    """The columns that leave an iteration before they end, because another method shall continue with them."""
+    """The columns that leave an iteration before they end, because another method shall continue with them.
+
+    That method continues from where the column began if the step is longer now: such an iteration led away.
+    """
 
     def __init__(self, ledger: Ledger, X: np.ndarray) -> None:
         self.ledger = ledger
+        self.begin, self.first = (
+            X,
+            np.full(X.shape[1], np.nan),
+        )  # the starts of the running columns, and the steps there
         self.index, self.X = [ledger.index[:0]], [X[:, :0]]
 
-    def add(self, X: np.ndarray, alive: np.ndarray, leaving: np.ndarray) -> np.ndarray:
-        """Let columns leave that are alive, and are slow or near the iteration limit.   -> (k,) bool: which stay"""
+    def add(self, X: np.ndarray, step: np.ndarray, alive: np.ndarray, leaving: np.ndarray) -> np.ndarray:
+        """Let columns leave that are alive, and are slow or near the iteration limit.   -> (k,) bool: which stay
+
+        X holds the points that the columns would continue from, and `step` the lengths of the steps that led there.
+        """
         ledger = self.ledger
+        self.first = np.where(np.isnan(self.first), step, self.first)
         gone = leaving[alive] | (ledger.iterations[ledger.index] >= methods.enough(ledger.options.max_iter))
-        if not np.count_nonzero(gone):
-            return alive
-        leaving = np.zeros_like(alive)
-        leaving[alive] = gone
-        self.index.append(ledger.index[gone])
-        self.X.append(X[:, leaving])
-        ledger.index = ledger.index[~gone]
-        return alive & ~leaving
+        if np.count_nonzero(gone):
+            leaving = np.zeros_like(alive)
+            leaving[alive] = gone
+            self.index.append(ledger.index[gone])
+            self.X.append(np.where(step <= self.first, X, self.begin)[:, leaving])
+            ledger.index = ledger.index[~gone]
+            alive = alive & ~leaving
+        if np.count_nonzero(alive) < alive.size:
+            self.begin, self.first = self.begin[:, alive], self.first[alive]
+        return alive
 
     def slower(
         self, application: Application, best: np.ndarray, mark: np.ndarray, alive: np.ndarray, other: float

@@ -73,13 +73,13 @@ class OneSample:
         F, phi, options = self.weights.factors, self.activation.phi, self.options
         n, u = len(z), xu[len(z) :]
         z_norm = norm(self.weights.B.dot(u, z), d)
-        asked = float(asked_step(options.tol, z_norm))
+        asked, largest = float(asked_step(options.tol, z_norm)), max(1.0, self.certifier.rounding.norm)
         x, p, g = np.zeros_like(z), z, phi(z)  # The first application needs no product, because A·0 = 0.
         slow, stale, before, lowest, count = 0, 0, math.inf, math.inf, 1
         while True:
             step, top = norm(np.subtract(g, x, out=d), d), norm(g, d)
             done = step <= asked
-            if not done and step <= ROUNDED * self.eps * max(z_norm, top):
+            if not done and step <= ROUNDED * self.eps * max(z_norm, largest * top):
                 done = self._explained(p, x, g, z, step, asked)
             slow = slow + 1 if step > methods.SLOW * before else 0
             stale = 0 if step < lowest else stale + 1

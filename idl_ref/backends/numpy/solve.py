@@ -33,19 +33,19 @@ def picard(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Iterate X ← g(X) until each column ends.
 
-    If `leave_slow` is true, columns that converge slowly leave the iteration before they end. The function returns the
-    indices of these columns and their last iterates.
+    If `leave_slow` is true, columns that converge slowly or overflow leave the iteration before they end. The function
+    returns the indices of these columns, and the points from which another method continues.
     """
     leavers = ledger.begin(X)
     before = np.full(X.shape[1], np.inf)
     slow = np.zeros(X.shape[1], np.intp)
     while ledger.index.size:
         application = equation.at(X)
-        alive = ledger.settle(application)
+        alive = ledger.settle(application, another=leave_slow)
         slow = np.where(application.step > methods.SLOW * before, slow + 1, 0)
         before, X = application.step, application.G
         if leave_slow:
-            alive = leavers.add(X, alive, slow >= methods.SLOW_STEPS)
+            alive = leavers.add(X, before, alive, (slow >= methods.SLOW_STEPS) | ~np.isfinite(before))
         if np.count_nonzero(alive) < alive.size:
             equation, X, before, slow = equation.take(alive), X[:, alive], before[alive], slow[alive]
     return leavers.join()
@@ -63,37 +63,38 @@ def safeguarded(
     Picard's. Therefore this iteration converges where Picard's iteration converges from every start, and it spends at
     most LEASH · log₄(max_iter) applications on rejected trial points.
 
-    `other` is the cost of another method, in applications. Columns that are expected to need more than that leave the
-    iteration, as in `picard`.
+    `other` is the cost of another method, in applications. Columns that are expected to need more than that, or whose
+    Picard steps overflow, leave the iteration, as in `picard`.
     """
     m, max_iter = X.shape[1], ledger.options.max_iter
     leavers, window, count = ledger.begin(X), methods.window(max_iter), 0
     base = X  # Picard's iteration continues from this point, which is g of the last good point.
-    best, mark = np.full(m, np.inf), np.full(m, np.inf)
+    best, mark, latest = np.full(m, np.inf), np.full(m, np.inf), np.full(m, np.inf)  # `latest` is the step to `base`.
     trial = np.zeros(m, bool)
     tried, patience, wait = np.zeros(m, np.intp), np.ones(m, np.intp), np.zeros(m, np.intp)
     while ledger.index.size:
         application = equation.at(X)
         _, _, P, G, step = application
-        alive = ledger.settle(application, trial)
-        good = ~trial | (step <= methods.DECREASE * best)
+        alive = ledger.settle(application, trial, another=other < math.inf)
+        finite = np.isfinite(step)
+        good = finite & (~trial | (step <= methods.DECREASE * best))
         tried = np.where(good, 0, tried + 1)
-        refused = ~good & ((tried >= methods.LEASH) | ~np.isfinite(step))
+        refused = ~good & ((tried >= methods.LEASH) | ~finite)
         best = np.where(good, np.minimum(best, step), best)
-        base = np.where(good, G, base)
+        base, latest = np.where(good, G, base), np.where(good, step, latest)
         wait = np.where(refused, patience, np.maximum(wait - 1, 0))
         patience = np.where(refused, methods.RESPITE * patience, patience)
         if other < math.inf:
             slower = np.zeros(step.size, bool)
             if count > 0 and count % window == 0:
                 slower = leavers.slower(application, best, mark, alive, other)
-            alive = leavers.add(base, alive, slower)
+            alive = leavers.add(base, latest, alive, slower | ~(trial | finite))
         if count % window == 0:
             mark = best
         count += 1
         if np.count_nonzero(alive) < alive.size:
             equation, X, P, G, base = equation.take(alive), X[:, alive], P[:, alive], G[:, alive], base[:, alive]
-            best, mark, refused = best[alive], mark[alive], refused[alive]
+            best, mark, latest, refused = best[alive], mark[alive], latest[alive], refused[alive]
             tried, patience, wait = tried[alive], patience[alive], wait[alive]
             proposal.keep(alive)
         candidate, ready = proposal.propose(equation, X, P, G, ~refused)

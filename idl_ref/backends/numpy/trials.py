@@ -123,9 +123,13 @@ class Newton:
 
 
 def _solve_dense(factors: fac.Factors, S: np.ndarray, F: np.ndarray) -> np.ndarray:
-    """Solve (I − diag(s) A) δ = f for each row s of S and f of F.   A (n, n), S, F (k, n) -> (k, n)"""
+    """Solve (I − diag(s) A) δ = f for each row s of S and f of F.   A (n, n), S, F (k, n) -> (k, n)
+
+    Where sᵢ = 0, the equation is δᵢ = fᵢ. Elimination may round that, and then no rounding of g would explain the step.
+    """
     (A,) = factors
-    return _solve_each(np.eye(A.shape[0], dtype=A.dtype) - S[:, :, None] * A, F)
+    delta = _solve_each(np.eye(A.shape[0], dtype=A.dtype) - S[:, :, None] * A, F)
+    return np.where((S == 0) & np.isfinite(delta), F, delta)
 
 
 def _solve_low_rank(factors: fac.Factors, S: np.ndarray, F: np.ndarray) -> np.ndarray:
