@@ -311,6 +311,7 @@ MEMORY = {
     "CotangentModified": "modified|written to",
     "ReadOnlyRefused": "no answer: (raised )?ValueError|read-?only|cannot be written",
     "StartIgnored": "X0 is not used|X0 ignored",
+    "StartThroughPhi": r"starts at φ\(X0\)",
     "StartInMemoryOrder": "X0.*(strides|order in which)",
     "StartReturned": "answers share memory",
     "ReadoutInPlace": "modified|written to|answers share memory",

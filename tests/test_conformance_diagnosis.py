@@ -41,6 +41,13 @@ def test_a_planted_bug_has_its_cause(name):
     assert len(explained) > 3
 
 
+def test_a_start_that_only_the_iterations_show_is_named():
+    """X from X0 and from φ(X0) is the same, and so are the iterations where no entry of X0 is negative."""
+    cause, explained = first_cause(BUGS["StartThroughPhi"](), ["counts-*"])
+    assert re.search(RIGHT["StartThroughPhi"], cause)
+    assert [result.id for result in explained] == ["counts-start-negative:forward"]
+
+
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "name",

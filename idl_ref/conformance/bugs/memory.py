@@ -58,6 +58,14 @@ class StartInMemoryOrder(Plain):
 
 
 @planted
+class StartThroughPhi(Plain):
+    """the iteration started at φ(X0) in place of X0"""
+
+    def start(self, p, Z):
+        return super().start(p, Z) if p.X0 is None else self.phi(p, p.X0)
+
+
+@planted
 class StartReturned(Plain):
     """X0 returned as X where it meets the tolerance: an answer that shares the memory of an input"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from idl_ref.conformance.truth.backend import Capabilities
 from idl_ref.conformance.truth.majorants import above
 from idl_ref.conformance.truth.problem import Case
 
+THROUGH_PHI = "the iteration starts at φ(X0) in place of X0"
 MISCOUNTED = "iterations were reported for column"  # what messages say about a number that is wrong, and no status
 
 
@@ -57,6 +59,18 @@ def wrong(case: Case, answer: Answer, declared: Capabilities) -> str:
         )
     exact = f"{due.low[j]}" if due.low[j] == due.high[j] else f"{due.low[j]} to {due.high[j]}"
     return f"{int(counts[j])} {MISCOUNTED} {j}, but X ← φ(A X + Z) needs {exact}"
+
+
+def reason(case: Case, answer: Answer, declared: Capabilities) -> str:
+    """The mistake in the start that wrong numbers of iterations come from; empty if it is not known."""
+    problem, counts = case.problem, answer.iterations
+    if problem.X0 is None or not declared.X0 or counts is None:
+        return ""
+    start = activations.get(problem.activation).phi(problem.X0)
+    facts = {name: fact for name, fact in case.facts.items() if name != "iterations"}
+    due = needed(replace(case, problem=problem.with_arrays({"X0": start}), facts=facts), True)
+    explained = ((due.low <= counts) & (counts <= due.high.max()))[case.good].all()
+    return THROUGH_PHI if explained else ""
 
 
 @cache

@@ -87,7 +87,7 @@ def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
     if lie:
         return _failed(case, "forward", lie.message, f"the status is wrong: {lie.cause}")
     if result.outcome == PASSED and (wrong := counts.wrong(case, answer, declared)):
-        return _failed(case, "forward", wrong, COUNTED)
+        return _failed(case, "forward", wrong, counts.reason(case, answer, declared) or COUNTED)
     return result
 
 

@@ -18,7 +18,7 @@ from idl_ref.conformance.truth.groups.sizes import sizes
 from idl_ref.conformance.truth.problem import Arrays, Case, make
 
 SCHEMA = "idl-ref-conformance-vectors-1"
-SHA256 = "046dbfe3959376c1769622a3ff34b772f78d77325dfd38b4a673515631deb206"
+SHA256 = "6ad99fae1079cd74646c36cd1f75a9d91af18af99a3d1c6155a4962166e5229a"
 CHECKOUT = Path(__file__).parents[3] / "tests" / "vectors"
 VARIABLE = "IDL_REF_VECTORS"
 

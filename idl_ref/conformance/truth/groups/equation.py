@@ -184,6 +184,18 @@ def counts() -> Iterator[Case]:
     comment = "a start at the equilibrium: the first step is 0, and one application suffices"
     settings = {"max_iter": 1, "activation": "identity", "facts": {"iterations": [1] * 4}}
     yield case("counts-start", comment, "count start limit", chain | {"X0": X}, **settings)
+    yield _led_off()
+
+
+def _led_off() -> Case:
+    """A chain of relu units from starts with a negative entry, which a start from φ(X0) would not have."""
+    A, U = np.diag([0.5] * 5, 1), np.ones((6, 4))
+    U[5, 0], U[2:, 1], U[4:, 3] = 0.0, 0.0, 0.0
+    X0 = np.linalg.solve(np.eye(6) - A, U)  # the equilibrium, without any rounding
+    X0[5, 0], X0[2, 1], X0[4, 3] = -1.0, -1.0, -1.0
+    comment = "an entry of X0 is negative, and no state of relu is: the step there leads its followers off first"
+    arrays = {"A": A, "B": np.eye(6), "C": np.ones((1, 6)), "D": np.zeros((1, 6)), "U": U, "X0": X0}
+    return case("counts-start-negative", comment, "count start", arrays, facts={"iterations": [7, 4, 1, 6]})
 
 
 def ball() -> Iterator[Case]:
