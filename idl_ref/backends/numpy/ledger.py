@@ -145,10 +145,8 @@ class Leavers:
 
     def __init__(self, ledger: Ledger, X: np.ndarray) -> None:
         self.ledger = ledger
-        self.begin, self.first = (
-            X,
-            np.full(X.shape[1], np.nan),
-        )  # the starts of the running columns, and the steps there
+        # the starts of the columns that still run, and their first steps
+        self.begin, self.first = X, np.full(X.shape[1], np.nan)
         self.index, self.X = [ledger.index[:0]], [X[:, :0]]
 
     def add(self, X: np.ndarray, step: np.ndarray, alive: np.ndarray, leaving: np.ndarray) -> np.ndarray:
@@ -163,7 +161,8 @@ class Leavers:
             leaving = np.zeros_like(alive)
             leaving[alive] = gone
             self.index.append(ledger.index[gone])
-            self.X.append(np.where(step <= self.first, X, self.begin)[:, leaving])
+            nearer = (step <= self.first) & (step < np.inf)
+            self.X.append(np.where(nearer, X, self.begin)[:, leaving])
             ledger.index = ledger.index[~gone]
             alive = alive & ~leaving
         if np.count_nonzero(alive) < alive.size:
