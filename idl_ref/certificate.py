@@ -179,7 +179,8 @@ def rounding(factors: fac.Factors, activation: Activation, dtype: np.dtype, norm
     if len(factors) > 1:
         sums += factors[1].shape[1]
         # F₁ multiplies an underflow error of F₂ x by at most ‖F₁‖, in either norm at most the sum of all |F₁|.
-        enlarged = max(1.0, float(np.abs(factors[0]).sum(dtype=np.float64)))
+        with np.errstate(over="ignore"):
+            enlarged = max(1.0, float(np.abs(factors[0]).sum(dtype=np.float64)))
     unit, k = eps / 2, sums + 2
     norm *= 1 + sums * EPS
     gamma = k * unit / (1 - k * unit)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import CUDA
 
-from idl_ref import SolveOptions, solve_equilibrium
+from idl_ref import SolveOptions, solve_adjoint, solve_equilibrium
 from idl_ref.solution import Status
 
 
@@ -93,3 +93,65 @@ def test_a_column_that_was_led_away_returns_to_a_start_of_ones_own(backend):
     X0 = (averaged(A, Z) * 1.001).astype(backend.dtype)
     assert (solve(backend, A, Z, "tanh", max_iter=100).status == Status.MAX_ITER).any()
     assert_solved(A, Z, "tanh", solve(backend, A, Z, "tanh", X0=X0))
+
+
+# --- what an attack from outside found --------------------------------------------------------------------------------
+
+
+def test_a_start_whose_first_step_overflows(backend):
+    """No entry of memory that nobody has written becomes a start: the answer is the same alone and in a batch."""
+    A, big = np.array([[-1.01]], backend.dtype), np.finfo(backend.dtype).max * backend.dtype(0.9)
+    Z = np.ones((1, 6), backend.dtype)
+    X0 = np.array([[big, 0, 1, big, 2, big]], backend.dtype)
+    batch = solve(backend, A, Z, "identity", X0=X0)
+    assert (batch.status[[0, 3, 5]] == Status.NONFINITE).all()
+    for j in range(6):
+        alone = solve(backend, A, Z[:, j : j + 1], "identity", X0=X0[:, j : j + 1])
+        assert (alone.status, alone.iterations) == (batch.status[j], batch.iterations[j])
+
+
+@pytest.mark.parametrize("method", ["anderson", "auto"])
+def test_a_trial_point_that_overflows_is_no_success(backend, method):
+    A = np.array([[5e5, -1e5], [-2e5, -8e5]], backend.dtype)
+    S, G = np.array([[600.0], [700.0]], backend.dtype), np.array([[5.0], [2.0]], backend.dtype)
+    options = SolveOptions(method=method, on_failure="ignore")
+    solution = solve_adjoint(A, S, G, backend=backend.name, options=options)
+    exact = np.linalg.solve(np.eye(2) - S.astype(float) * A.T.astype(float), S.astype(float) * G)
+    succeeded = solution.status[0] <= Status.PRECISION_LIMIT
+    assert succeeded or method == "anderson"
+    assert not succeeded or np.allclose(solution.X, exact, rtol=1e-3)
+
+
+@pytest.mark.parametrize("activation", ["relu", "identity"])
+def test_the_second_step_of_anderson_may_overflow(backend, activation):
+    """One step leads from X0 to a point of which nothing is known but that its own step overflows."""
+    big = np.sqrt(np.finfo(backend.dtype).max) * 1e11
+    A, Z = np.array([[-big]], backend.dtype), np.array([[big / 1e20]], backend.dtype)
+    assert_solved(A, Z, activation, solve(backend, A, Z, activation))
+
+
+def test_the_point_that_is_handed_over_is_the_one_that_was_judged(backend):
+    """g of a good point may be a bad one where g is no contraction: here hardtanh is saturated there."""
+    A = np.array([[-376.3259582519531, 204.2900848388672], [240.87460327148438, -161.24583435058594]], backend.dtype)
+    Z = np.array([[-0.11946886032819748], [-0.11621224880218506]], backend.dtype)
+    assert solve(backend, A, Z, "hardtanh").status[0] <= Status.PRECISION_LIMIT
+
+
+def test_the_bound_of_a_column_with_a_bounded_range_does_not_depend_on_its_batch(backend):
+    A = np.array([[-0.51, 0.48], [0.62, -0.37]], backend.dtype)
+    Z = np.array([[-0.0164, -0.0147], [-0.1726, 0.0191]], backend.dtype)
+    batch = solve(backend, A, Z, "hardtanh", "picard", max_iter=3).error_bound
+    alone = [solve(backend, A, Z[:, j : j + 1], "hardtanh", "picard", max_iter=3).error_bound[0] for j in (0, 1)]
+    np.testing.assert_allclose(batch, alone, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_a_norm_that_overflows_warns_of_nothing(backend, low_rank):
+    A = np.full((2, 2), -0.95 * np.finfo(backend.dtype).max, backend.dtype)
+    factors = (A, np.ones((2, 2), backend.dtype)) if low_rank else A
+    Z = np.ones((2, 1), backend.dtype)
+    for method in ("auto", "picard", "anderson", "newton"):
+        options = SolveOptions(method=method, on_failure="ignore")
+        solve_equilibrium(factors, Z, backend=backend.name, options=options)
+        solve_adjoint(factors, Z, Z, backend=backend.name, options=options)

@@ -251,13 +251,23 @@ def sharpened(solution: Solution, equation: Equation, X: np.ndarray) -> Solution
 
 def exceeds_range(solution: Solution, equation: Equation) -> bool:
     """Tell whether an error bound is above the width of the range of φ, for a φ with a bounded range."""
-    (low, high), bound = equation.activation.range, solution.error_bound
-    width = (high - low).max() if isinstance(equation.activation, Mixed) else high - low
-    return bound.size > 0 and not bound.item(bound.argmax()) <= width
+    bound = solution.error_bound
+    return bound.size > 0 and not bound.item(bound.argmax()) <= _width(equation)
 
 
 def capped(solution: Solution, equation: Equation, X: np.ndarray) -> Solution:
-    """Return the solution with no error bound above the largest distance of X from the values of φ."""
+    """Return the solution with no error bound above the width of the range of φ.
+
+    A larger one becomes the largest distance of the column from the values of φ. Other bounds do not change, so that
+    the bound of a column does not depend on its batch.
+    """
+    bound = solution.error_bound
     with np.errstate(invalid="ignore"):
         limit = of_range(equation, X.astype(np.float64)).max(axis=0, initial=0.0)
-    return replace(solution, error_bound=np.fmin(limit, solution.error_bound))
+        return replace(solution, error_bound=np.where(bound <= _width(equation), bound, np.fmin(limit, bound)))
+
+
+def _width(equation: Equation) -> float:
+    """Return the width of the range of φ, the largest one if the rows have different φ."""
+    low, high = equation.activation.range
+    return float(np.max(high - low))

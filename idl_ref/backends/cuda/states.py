@@ -323,7 +323,7 @@ def close(b, e, c, ended, step, top):
     The answer is g(x). Where g is no contraction, it may enlarge the error of x, so that x is the answer.
     """
     j, m, numbers, known = column_of(b, e, c), e.m, e.numbers, e.places.state + c
-    answer = ENDED if ended == SLOW or contracts(b, e, c) else HELD
+    answer = ENDED if contracts(b, e, c) else HELD
     b.N[CONTROL * b.w + c] = BROKEN if ended == NONFINITE else answer
     e.status[j], e.iterations[j] = ended, b.N[COUNT * b.w + c]
     numbers[STEP * m + j], numbers[CHANGE * m + j] = step, sum_of(b, e, SUM_STEP, c) if adjoint(e) else step
@@ -340,9 +340,9 @@ def overflowed(b, e, c, ended):
 
 @device
 def depart(b, e, c, step, top):
-    """Close column c, with which another method continues: from g(x), or from its start if `step` is longer than there.
+    """Close column c, with which another method continues, from the answer, or from its start if `step` is longer now.
 
-    For a trial point x, the caller then sets CONTROL.
+    For a trial point x that is not good, the caller then sets CONTROL.
     """
     close(b, e, c, SLOW, step, top)
     if not (math.isfinite(step) and step <= e.numbers[FIRST * e.m + column_of(b, e, c)]):

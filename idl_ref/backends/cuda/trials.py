@@ -50,6 +50,7 @@ from idl_ref.backends.cuda.states import (
     asked,
     close,
     column_of,
+    contracts,
     depart,
     distance,
     hold,
@@ -134,7 +135,7 @@ def settle_guarded(b, e, c):
         hold(b, e, c)
         depart(b, e, c, e.numbers[latest], top)
         if not good and N[CONTROL * w + c] != BACK:
-            N[CONTROL * w + c] = LEFT
+            N[CONTROL * w + c] = LEFT if contracts(b, e, c) else BACK
         return 0
     return 1
 

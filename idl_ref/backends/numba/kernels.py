@@ -97,7 +97,7 @@ def outcome(step, z_norm, noise, stale, trial, count, asked, max_iter, tiny):
         return NONFINITE
     if step <= asked:
         return CONVERGED
-    if stale >= STALE or step <= noise:
+    if math.isfinite(step) and (stale >= STALE or step <= noise):
         return DOUBTFUL
     return spent(step, count, max_iter, tiny)
 
@@ -127,7 +127,7 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
 
     places: where x, g, z and s of the column begin, s < 0 for the forward equation, and the scratch of an iteration,
     which is < 0 after a sweep of substitution. measured: ‖g − x‖∞, ‖g‖∞, ‖z‖∞. The answer is g; where the map is no
-    contraction and was iterated, it is x, whose change was judged.
+    contraction and was iterated, it is x, whose change was judged. There, another method goes on.
     """
     vec.separate()
     out, status, _, numbers, _ = answer
@@ -145,7 +145,7 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
     bound = numerator / (1 - kappa) if kappa < 1 and ended != NONFINITE else math.inf
     numbers[BOUND, j] = bound if math.isfinite(bound) else math.inf
     numbers[EXCESS, j], numbers[KAPPA, j], numbers[LIPSCHITZ, j] = numerator, kappa, lipschitz
-    place, whole, result = j * n, n & -vec.lanes(M), g if kappa < 1 or ended == SLOW or scratch < 0 else x
+    place, whole, result = j * n, n & -vec.lanes(M), g if kappa < 1 or scratch < 0 else x
     for i in range(0, whole, vec.lanes(M)):
         vec.store(out, place + i, vec.load(M, result + i))
     for i in range(0 if ended == NONFINITE else whole, n):
@@ -272,6 +272,16 @@ def leaves(M, s, end, ended, marks, c, limits, other, roundings):
 
 
 @compiled
+def handed(M, s, end, ended, state, latest, roundings):
+    """The step at the point from which another method continues, or inf if it is not known.
+
+    For a contraction, that is g of the last good point, whose step was `latest`; otherwise x, if x is a good point.
+    """
+    good = ended == GOES_ON and state[TRIED] == 0
+    return latest if good or contraction(M, s, end, roundings) < 1 else math.inf
+
+
+@compiled
 def extrapolate(M, x, g, h, f, state, end, stride, eps, least_squares):
     """Write Anderson's trial point to x. Returns False where nothing is remembered yet."""
     vec.separate()
@@ -348,7 +358,8 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
             answer[3][FIRST, j] = step if rounds == 1 else answer[3][FIRST, j]
             refused = ended == GOES_ON and refuse(M, step, (best, latest), c, state, base + at, places[1], end, rules)
             if leaves(M, s, end, ended, (best, mark), c, limits, other, roundings):
-                ended, left, measured = SLOW, left + 1, (latest[c], top, z_norm[a])
+                measured = handed(M, s, end, ended, state, latest[c], roundings), top, z_norm[a]
+                ended, left = SLOW, left + 1
                 copy(M, g + at, base + at, end)
             if ended != GOES_ON:
                 conclude(M, places, n, end, ended, measured, roundings, j, answer)
@@ -357,8 +368,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
                 for buffer in range(x, history, block):
                     copy(M, buffer + at, buffer + count * stride, end)
                 continue
-            there = history, state, shape, F2, Lt, systems, stride, eps, c
-            ready = not refused and propose(M, places, scratch, *there)
+            ready = not refused and propose(M, places, scratch, history, state, shape, F2, Lt, systems, stride, eps, c)
             # The last application must not be that of a trial point, which may be a bad one.
             state[TRIAL] = ready and state[WAIT] == 0 and iterations[j] < max_iter - 1
             if state[TRIAL] == 0:

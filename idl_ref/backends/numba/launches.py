@@ -200,7 +200,7 @@ def _solve_slow(
 ) -> None:
     """Continue with the columns of the status SLOW by the first of some methods, and with those left by the next one.
 
-    A column continues from its last point, or from where it began in X0 if its step is longer now.
+    A column continues from its last point, or from where it began in X0 if its step is longer there or not known.
     """
     X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:4]
     slow = np.flatnonzero(status == kernels.SLOW)

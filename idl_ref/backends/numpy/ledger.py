@@ -140,7 +140,8 @@ class Ledger:
 class Leavers:
     """The columns that leave an iteration before they end, because another method shall continue with them.
 
-    That method continues from where the column began if the step is longer now: such an iteration led away.
+    Where g is a contraction, that method continues from g of the last good point. Elsewhere g may lead away, so that it
+    continues from the point itself, and from where the column began if the step is longer there or not known.
     """
 
     def __init__(self, ledger: Ledger, X: np.ndarray) -> None:
@@ -149,10 +150,18 @@ class Leavers:
         self.begin, self.first = X, np.full(X.shape[1], np.nan)
         self.index, self.X = [ledger.index[:0]], [X[:, :0]]
 
-    def add(self, X: np.ndarray, step: np.ndarray, alive: np.ndarray, leaving: np.ndarray) -> np.ndarray:
+    def add(
+        self,
+        application: Application,
+        base: np.ndarray,
+        step: np.ndarray,
+        good: np.ndarray,
+        alive: np.ndarray,
+        leaving: np.ndarray,
+    ) -> np.ndarray:
         """Let columns leave that are alive, and are slow or near the iteration limit.   -> (k,) bool: which stay
 
-        X holds the points that the columns would continue from, and `step` the lengths of the steps that led there.
+        `base` holds g of the last good points, `step` the steps there, and `good` tells which X is such a point.
         """
         ledger = self.ledger
         self.first = np.where(np.isnan(self.first), step, self.first)
@@ -161,8 +170,12 @@ class Leavers:
             leaving = np.zeros_like(alive)
             leaving[alive] = gone
             self.index.append(ledger.index[gone])
+            left = application.take(leaving)
+            contracts = ledger.contracts(left.equation)
             nearer = (step <= self.first) & (step < np.inf)
-            self.X.append(np.where(nearer, X, self.begin)[:, leaving])
+            nearer = nearer[leaving] & (contracts | good[leaving])
+            X = np.where(contracts, base[:, leaving], left.X)
+            self.X.append(np.where(nearer, X, self.begin[:, leaving]))
             ledger.index = ledger.index[~gone]
             alive = alive & ~leaving
         if np.count_nonzero(alive) < alive.size:

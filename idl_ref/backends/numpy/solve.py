@@ -45,7 +45,8 @@ def picard(
         slow = np.where(application.step > methods.SLOW * before, slow + 1, 0)
         before, X = application.step, application.G
         if leave_slow:
-            alive = leavers.add(X, before, alive, (slow >= methods.SLOW_STEPS) | ~np.isfinite(before))
+            finite = np.isfinite(before)
+            alive = leavers.add(application, X, before, finite, alive, (slow >= methods.SLOW_STEPS) | ~finite)
         if np.count_nonzero(alive) < alive.size:
             equation, X, before, slow = equation.take(alive), X[:, alive], before[alive], slow[alive]
     return leavers.join()
@@ -69,7 +70,7 @@ def safeguarded(
     m, max_iter = X.shape[1], ledger.options.max_iter
     leavers, window, count = ledger.begin(X), methods.window(max_iter), 0
     base = X  # Picard's iteration continues from this point, which is g of the last good point.
-    best, mark, latest = np.full(m, np.inf), np.full(m, np.inf), np.full(m, np.inf)  # `latest` is the step to `base`.
+    best, mark, latest = np.full(m, np.inf), np.full(m, np.inf), np.full(m, np.inf)  # `latest` is the last good step.
     trial = np.zeros(m, bool)
     tried, patience, wait = np.zeros(m, np.intp), np.ones(m, np.intp), np.zeros(m, np.intp)
     while ledger.index.size:
@@ -88,7 +89,7 @@ def safeguarded(
             slower = np.zeros(step.size, bool)
             if count > 0 and count % window == 0:
                 slower = leavers.slower(application, best, mark, alive, other)
-            alive = leavers.add(base, latest, alive, slower | ~(trial | finite))
+            alive = leavers.add(application, base, latest, good, alive, slower | ~(trial | finite))
         if count % window == 0:
             mark = best
         count += 1
