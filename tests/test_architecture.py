@@ -323,7 +323,7 @@ CONTRACTS = {
     "conformance.judge.runner.check_backend",
 }  # the parameters that design and users rely on
 KERNELS = re.compile(
-    r"backends\.(numba\.(columns|descent|dots|functions|kernels|levels|maps|one_sample|passes|products|rounded|sequences|simd\w*|trials)|cuda\.)"
+    r"backends\.(numba\.(columns|descent|dots|functions|kernels|levels|maps|one_sample|passes|products|rounded|sequences|simd\w*|substitution|trials)|cuda\.)"
 )
 
 
