@@ -20,7 +20,7 @@ FUNCTIONS = {
     "Inf": idl_ref.ImplicitFunctionInf,
     "Rows": idl_ref.ImplicitFunctionRows,
 }
-COLORS, EPOCHS = {"Perron": "C0", "Inf": "C1", "Rows": "C2"}, 240
+COLORS, EPOCHS = {"Perron": "C0", "Inf": "C1", "Rows": "C2"}, 320
 
 x, y = idl_ref.datasets.spirals(300)
 histories, models = {name: [] for name in FUNCTIONS}, {}

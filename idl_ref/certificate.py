@@ -57,6 +57,11 @@ def asked_step(tol: Number, z_norm: Number) -> Number:
     return tol * np.minimum(1.0, z_norm)
 
 
+def largest_term(z: Number, g: Number, norm: float) -> Number:
+    """Return max(‖z‖∞, ‖g‖∞, ‖A‖∞‖g‖∞), a size of the terms of A x + z and of g, of which rounding leaves a share."""
+    return np.maximum(z, max(1.0, norm) * g)
+
+
 def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:
     """Return an upper bound of ‖(I − c|A|)⁻¹‖∞ for c = Lip(φ); inf unless the Perron root of c|A| is below 1.
 

@@ -24,7 +24,7 @@ from idl_ref.backends.numba.columns import copy, finish, norms
 from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.mixed import located, room_of_codes
 from idl_ref.backends.numba.products import GROUP, ROWS, boundary, fill, filled, gather, product
-from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, contraction, rounded
+from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, contraction, largest_term, rounded
 from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
 
 excess, norms_rounding = compiled(certificate.excess), compiled(certificate.norms_rounding)
@@ -163,7 +163,7 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
     """
     n, r, kind, max_iter, slow_steps = sizes
     (tol, slow), roundings = levels, Rounding(*roundings)
-    w, largest, another = last - first, max(1.0, roundings.norm), slow_steps < methods.ENDLESS
+    w, another = last - first, slow_steps < methods.ENDLESS
     most = enough(max_iter) if another else methods.ENDLESS
     end, small, room = filled(n, ROWS), filled(r, ROWS), filled(w, GROUP)
     stride = end + ROWS
@@ -191,7 +191,7 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
             step, top = finish(M, g + at, x + at, s, n, end, shape[2])
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
             lowest[a], stale[a] = min(step, lowest[a]), 0 if step < lowest[a] else stale[a] + 1
-            noise = ROUNDED * eps * max(z_norm[a], largest * top)
+            noise = ROUNDED * eps * largest_term(z_norm[a], top, roundings.norm)
             ended = outcome(step, z_norm[a], noise, stale[a], False, iterations[j], asked[a], max_iter, tiny)
             places, measured = (x + at, g + at, z + at, s, scratch), (step, top, z_norm[a])
             if ended == DOUBTFUL:
@@ -201,7 +201,8 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
             if before[a] == math.inf:
                 answer[3][FIRST, j] = step
             before[a] = step
-            lost = another and ended == NONFINITE and overflowed(z_norm[a], iterations[j], max_iter, roundings)
+            given = not math.isnan(z_norm[a])
+            lost = another and given and overflowed(ended, iterations[j], max_iter, roundings)
             if lost or (ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= most)):
                 ended, left = SLOW, left + 1
             if ended != GOES_ON:
@@ -246,9 +247,9 @@ def refuse(M, step, steps, c, state, base, g, end, rules):
 
 
 @compiled
-def overflowed(z_norm, count, max_iter, roundings):
-    """Whether the iteration made a column NONFINITE, not what is given, and other applications are left for it."""
-    return count < max_iter and not math.isnan(z_norm) and math.isfinite(roundings.norm)
+def overflowed(ended, count, max_iter, roundings):
+    """Whether the iteration made a column NONFINITE, not A, and other applications are left for it."""
+    return ended == NONFINITE and count < max_iter and math.isfinite(roundings.norm)
 
 
 @compiled
@@ -256,12 +257,11 @@ def leaves(M, s, end, ended, marks, c, limits, other, roundings):
     """Whether column c is left to another method of the cost `other`; `methods.slower` is asked after every window.
 
     marks: the smallest steps, and those of one window before. limits: the step at which the column would be done, the
-    applications of this method, ‖z‖∞, the applications of the column, and the largest number of them.
+    applications of this method, those of the column, and the largest number of them.
     """
-    (best, mark), (limit, rounds, z_norm, count, max_iter) = marks, limits
-    if ended == NONFINITE:
-        return other < math.inf and overflowed(z_norm, count, max_iter, roundings)
-    if other < math.inf and ended == GOES_ON and count >= enough(max_iter):
+    (best, mark), (limit, rounds, count, max_iter) = marks, limits
+    lost = overflowed(ended, count, max_iter, roundings)
+    if other < math.inf and (lost or (ended == GOES_ON and count >= enough(max_iter))):
         return True
     if ended != GOES_ON or (rounds - 1) % window(max_iter) != 0:
         return False
@@ -330,7 +330,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
     stale, z_norm, asked = np.zeros(w, np.int64), np.empty(w), np.empty(w)
     best, lowest, mark, latest = np.full(w, inf), np.full(w, inf), np.full(w, inf), np.full(w, inf)
-    largest, (k, width) = max(1.0, roundings.norm), (n, end) if r == 0 else (r, small)
+    k, width = (n, end) if r == 0 else (r, small)
     room_J, room_F = ((k + 1) * width, filled(r + 1, GROUP) * (stride + small) + small) if Lt is not None else (0, 0)
     system = np.empty(room_J, F1.dtype), np.zeros(end, F1.dtype), np.zeros(room_F, F1.dtype), answer[4]
     systems = system, (np.empty((kept, DEPTH, DEPTH)), np.empty((DEPTH, DEPTH)), np.empty(DEPTH))
@@ -350,11 +350,11 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
             step, top = finish(M, g + at, x + at, s, n, end, shape[2])
             places, measured = (x + at, g + at, z + at, s, more), (step, top, z_norm[a])
             lowest[c], stale[c] = min(step, lowest[c]), 0 if step < lowest[c] else stale[c] + 1
-            noise = ROUNDED * eps * max(z_norm[a], largest * top)
-            limits = max(asked[c], noise), rounds, z_norm[a], iterations[j], max_iter
+            noise = ROUNDED * eps * largest_term(z_norm[a], top, roundings.norm)
+            limits = max(asked[c], noise), rounds, iterations[j], max_iter
             ended = outcome(step, z_norm[a], noise, stale[c], state[TRIAL] > 0, iterations[j], asked[c], max_iter, tiny)
             if ended == DOUBTFUL:
-                ended = resolve(F1, F2, M, places, shape, measured, stale[c], nowhere, asked[c], roundings, limits[3:])
+                ended = resolve(F1, F2, M, places, shape, measured, stale[c], nowhere, asked[c], roundings, limits[2:])
             answer[3][FIRST, j] = step if rounds == 1 else answer[3][FIRST, j]
             refused = ended == GOES_ON and refuse(M, step, (best, latest), c, state, base + at, places[1], end, rules)
             if leaves(M, s, end, ended, (best, mark), c, limits, other, roundings):

@@ -23,6 +23,7 @@ from idl_ref.backends.numba.kernels import (
     PRECISION_LIMIT,
     SLOW,
     asked_step,
+    largest_term,
     outcome,
     resolve,
 )
@@ -59,7 +60,7 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
     nowhere = no - 1  # Neither is a literal, which would compile what takes it once more.
     code = located(F1, M, codes, end, sizes[CODE])
     slowed, stale, before, lowest, count, ended = 0, 0, math.inf, math.inf, 0, GOES_ON
-    asked, largest = asked_step(numbers[TOL], z_norm), max(1.0, roundings.norm)
+    asked = asked_step(numbers[TOL], z_norm)
     while ended == GOES_ON:
         if count == 0:
             copy(M, g, z, end)  # The first application needs no product, because A·0 = 0.
@@ -70,7 +71,7 @@ def iterate(F1, F2, M, sizes, numbers, places, roundings):
             product(F1, n, n, M, x, no, z, no, g, no, 1)
         step, top = finish(M, g, x, nowhere, n, end, code)
         count += 1
-        noise = ROUNDED * 2 * roundings.unit * max(z_norm, largest * top)
+        noise = ROUNDED * 2 * roundings.unit * largest_term(z_norm, top, roundings.norm)
         ended = outcome(step, z_norm, noise, 0, False, count, asked, sizes[LIMIT], roundings.tiny)
         if ended == DOUBTFUL:
             columns, measured = (x, g, z, nowhere, scratch), (step, top, z_norm)

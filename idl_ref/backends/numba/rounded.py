@@ -15,6 +15,7 @@ from idl_ref.backends.numba.functions import largest
 from idl_ref.backends.numba.mixed import phi_of
 from idl_ref.backends.numba.products import ROWS, boundary, filled
 
+largest_term = compiled(certificate.largest_term)
 ROUNDED, STALLED, STALE = certificate.ROUNDED, certificate.STALLED, methods.STALE
 SCRATCH = 3  # the number of columns that `explained` needs besides those of F₂ x
 
@@ -116,7 +117,7 @@ def rounded(F1, F2, M, places, sizes, measured, stale, earlier, asked, roundings
     """
     (step, top, z_norm), end = measured, sizes[3]
     stalled, eps = stale >= STALE, 2 * roundings.unit
-    limit = (math.sqrt(eps) if stalled else ROUNDED * eps) * max(z_norm, max(1.0, roundings.norm) * top)
+    limit = (math.sqrt(eps) if stalled else ROUNDED * eps) * largest_term(z_norm, top, roundings.norm)
     limit = max(limit, roundings.tiny) if stalled else limit
     if step <= limit and explained(F1, F2, M, places, sizes, places[0], stalled, asked, roundings):
         return True

@@ -6,7 +6,7 @@ import numpy as np
 
 from idl_ref.backends import methods
 from idl_ref.backends.equation import Application, Equation
-from idl_ref.certificate import ROUNDED, Certifier, asked_step, column_max, limits
+from idl_ref.certificate import ROUNDED, Certifier, asked_step, column_max, largest_term, limits
 from idl_ref.solution import Solution, SolveOptions, Status
 
 # Plain integers, because NumPy takes a hundred times as long for the members of an enum.
@@ -21,7 +21,6 @@ class Ledger:
         self.options = options
         self.eps, self.tiny = limits(equation.Z.dtype)
         self.certifier = certifier
-        self.largest = max(1.0, certifier.rounding.norm)
         self.X = np.full((n, m), np.nan, equation.Z.dtype)
         self.status = np.full(m, NONFINITE, np.int8)
         self.iterations = np.zeros(m, np.intp)
@@ -63,8 +62,8 @@ class Ledger:
         converged = finite & (step <= self.asked[index])
         done = converged | self._rounded(application, finite & ~converged, stale, trial is None)
         broken, last = ~finite if trial is None else ~finite & ~trial, iterations >= self.options.max_iter
-        # Where A is not finite, no method can continue.
-        leaving = done | last if another and self.certifier.rounding.norm < np.inf else done | last | broken
+        ends = not another or not self.certifier.rounding.norm < np.inf  # Where A is not finite, no method continues.
+        leaving = done | last | (broken & ends)
         if np.count_nonzero(leaving):
             # At the iteration limit, a step below the smallest normal number counts as none.
             status = np.where(done | (step < self.tiny), PRECISION_LIMIT, MAX_ITER)
@@ -73,11 +72,9 @@ class Ledger:
         return ~leaving
 
     def noise(self, G: np.ndarray) -> np.ndarray:
-        """Estimate what rounding may add to the largest entry of each column.   -> (k,)
-
-        This is ROUNDED·eps·max(‖z‖∞, ‖g‖∞, ‖A‖∞‖g‖∞), because the terms of A x may be larger than x and z.
-        """
-        return ROUNDED * self.eps * np.maximum(self.z_norm[self.index], self.largest * column_max(G))
+        """Return ROUNDED·eps·max(‖z‖∞, ‖g‖∞, ‖A‖∞‖g‖∞), about what rounding may add to an entry.   -> (k,)"""
+        size = largest_term(self.z_norm[self.index], column_max(G), self.certifier.rounding.norm)
+        return ROUNDED * self.eps * size
 
     def contracts(self, equation: Equation) -> np.ndarray:
         """Tell in which columns of an equation g is known to be a contraction.   -> (k,) bool"""
@@ -170,10 +167,9 @@ class Leavers:
             leaving = np.zeros_like(alive)
             leaving[alive] = gone
             self.index.append(ledger.index[gone])
-            left = application.take(leaving)
+            left, step = application.take(leaving), step[leaving]
             contracts = ledger.contracts(left.equation)
-            nearer = (step <= self.first) & (step < np.inf)
-            nearer = nearer[leaving] & (contracts | good[leaving])
+            nearer = (contracts | good[leaving]) & (step <= self.first[leaving]) & (step < np.inf)
             X = np.where(contracts, base[:, leaving], left.X)
             self.X.append(np.where(nearer, X, self.begin[:, leaving]))
             ledger.index = ledger.index[~gone]
