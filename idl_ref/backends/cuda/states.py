@@ -345,7 +345,7 @@ def depart(b, e, c, step, top):
     For a trial point x that is not good, the caller then sets CONTROL.
     """
     close(b, e, c, SLOW, step, top)
-    if not (math.isfinite(step) and step <= e.numbers[FIRST * e.m + column_of(b, e, c)]):
+    if not step <= e.numbers[FIRST * e.m + column_of(b, e, c)]:
         b.N[CONTROL * b.w + c] = BACK
 
 

@@ -204,8 +204,7 @@ def _solve_slow(
     """
     X, status, iterations, numbers = answer[0].reshape(len(answer[1]), -1), *answer[1:4]
     slow = np.flatnonzero(status == kernels.SLOW)
-    step, first = numbers[kernels.STEP, slow], numbers[kernels.FIRST, slow]
-    away = slow[~((step <= first) & (step < np.inf))]
+    away = slow[~(numbers[kernels.STEP, slow] <= numbers[kernels.FIRST, slow])]
     X[away] = 0 if X0 is None else X0.T[away]
     begin, rest = X[slow].T, answer
     if slow.size < status.size:

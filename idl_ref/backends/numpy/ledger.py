@@ -169,7 +169,7 @@ class Leavers:
             self.index.append(ledger.index[gone])
             left, step = application.take(leaving), step[leaving]
             contracts = ledger.contracts(left.equation)
-            nearer = (contracts | good[leaving]) & (step <= self.first[leaving]) & (step < np.inf)
+            nearer = (contracts | good[leaving]) & (step <= self.first[leaving])
             X = np.where(contracts, base[:, leaving], left.X)
             self.X.append(np.where(nearer, X, self.begin[:, leaving]))
             ledger.index = ledger.index[~gone]
