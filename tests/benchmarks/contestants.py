@@ -80,8 +80,11 @@ def applications(workload: Workload, given: Data, result: Any) -> int:
 
 
 def anatomy(call: Callable[[], Any], calls: int) -> dict[str, float]:
-    """Seconds of one call of idl_ref, and of the compiled functions in it; medians."""
-    from idl_ref.backends.numba import descent, kernels, maps, one_sample, passes, preparing
+    """Seconds of one call of idl_ref, and of the compiled functions that Python calls in it; medians.
+
+    Everything is compiled already, so that compiled functions call one another as before.
+    """
+    from numba.core.dispatcher import Dispatcher
 
     def timed(function: Callable) -> Callable:
         def wrapped(*arguments: Any) -> Any:
@@ -101,10 +104,9 @@ def anatomy(call: Callable[[], Any], calls: int) -> dict[str, float]:
             until = max(until, end)
         return seconds
 
-    places = [(kernels, "picard guarded substitute"), (passes, "take constant readout forward terms backward outers")]
-    places += [(descent, "cross_entropy mse mean figures sgd adam"), (maps, "effective pullback")]
-    places += [(preparing, "pack"), (one_sample, "predict")]
-    originals = [(module, name, getattr(module, name)) for module, names in places for name in names.split()]
+    modules = [module for name, module in sys.modules.items() if name.startswith("idl_ref.backends.numba.")]
+    members = [(module, *member) for module in modules for member in vars(module).items()]
+    originals = [member for member in members if isinstance(member[-1], Dispatcher)]
     for module, name, function in originals:
         setattr(module, name, timed(function))
     records = []

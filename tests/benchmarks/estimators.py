@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how often the data are divided anew")
     parser.add_argument("--blas-threads", type=int, default=1, metavar="N", help="0 leaves the number as it is")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)  # before minutes of measurement, not after
     for classes in (True, False):  # Compile before the first time is taken.
         estimators(classes, 0)[0].fit(np.random.default_rng(0).random((600, 3)), np.arange(600) % 2)
         estimators(classes, 0)[0].fit(np.random.default_rng(0).random((20, 3)), np.arange(20) % 2)

@@ -413,6 +413,8 @@ def main() -> None:
     named = arguments.only in FIRST_CALL
     if not chosen and (arguments.out is not None or not named):  # a page has at least one workload
         parser.error(f"--only must be a part of a workload's name; got {arguments.only!r}.")
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)  # before minutes of measurement, not after
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for number in chosen:
