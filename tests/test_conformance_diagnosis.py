@@ -15,7 +15,7 @@ from causes_of_bugs import NEAR, RIGHT
 from idl_ref.conformance import check_backend
 from idl_ref.conformance.adapters import Plain
 from idl_ref.conformance.bugs import BUGS, KINDS
-from idl_ref.conformance.judge import diagnosis
+from idl_ref.conformance.judge import counting, diagnosis
 from idl_ref.conformance.judge.detection import Hunt
 from idl_ref.conformance.judge.evidence import Known, explains
 from idl_ref.conformance.judge.library import early, mathematics, numerics
@@ -46,6 +46,27 @@ def test_a_start_that_only_the_iterations_show_is_named():
     cause, explained = first_cause(BUGS["StartThroughPhi"](), ["counts-*"])
     assert re.search(RIGHT["StartThroughPhi"], cause)
     assert [result.id for result in explained] == ["counts-start-negative:forward"]
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("name", [name for name in counting.RULES if "multiple" not in name or " 8, " in name])
+def test_a_rule_by_which_iterations_are_counted_is_named(name):
+    class Counting(Plain):
+        def forward(self, p):
+            out = super().forward(p)
+            return out | {"iterations": counting.RULES[name](out["iterations"], out["iterations"], p.max_iter)[0]}
+
+    cause, _ = first_cause(Counting(), ["counts", "contraction-*-0.5-float64", "contraction-permutation-*"])
+    batch = "those of all samples added up", "multiplied by the number of samples"  # the same for equal numbers
+    assert cause.partition("counted wrong: ")[2] in (batch if name in batch else (name,))
+
+
+def test_numbers_that_no_rule_gives_have_none():
+    few = [np.array(numbers) for numbers in ([3, 4], [5, 5])]
+    right = counting.Reported(few[0], few[0], few[0], few[0] > 0, few[0] > 0, 9)
+    assert counting.rule([right]) == ""
+    assert counting.rule([right._replace(counts=few[0] + 1), right._replace(counts=few[1])]) == ""
+    assert counting.rule([right._replace(counts=few[0] + 1)]) == "one too many"
 
 
 @pytest.mark.sampled(5)

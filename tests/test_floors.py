@@ -227,6 +227,7 @@ FLOORS = {
     "conformance.judge.subjects": 33,
     # what explains wrong numbers, which knows neither the planted bugs nor the runner
     "conformance.judge": 26,
+    "conformance.judge.counting": 26,
     "conformance.judge.evidence": 27,
     "conformance.judge.steps": 27,
     "conformance.judge.features": 27,

@@ -11,6 +11,7 @@ import numpy as np
 from idl_ref import activations
 from idl_ref import factors as fac
 from idl_ref.conformance.judge.call import Answer
+from idl_ref.conformance.judge.counting import Reported
 from idl_ref.conformance.truth import bounds as bnd
 from idl_ref.conformance.truth.backend import Capabilities
 from idl_ref.conformance.truth.majorants import above
@@ -31,34 +32,39 @@ class Needed(NamedTuple):
     high: np.ndarray
 
 
-def wrong(case: Case, answer: Answer, declared: Capabilities) -> str:
-    """A message if the reported iterations are not those of X ← φ(A X + Z); otherwise, or if none are due, empty.
+def reported(case: Case, answer: Answer, declared: Capabilities) -> Reported | None:
+    """The reported numbers beside those that X ← φ(A X + Z) needs, or None if there are none to judge.
 
     A column may report its own number or, in a batch that is iterated as a whole, that of its slowest mate.
     """
     counts, cap = answer.iterations, case.problem.max_iter
-    if not declared.iterations or case.good.size == 0:
-        return ""
-    if counts is None:
-        return "iterations are declared, but none were reported"
+    if not declared.iterations or case.good.size == 0 or counts is None:
+        return None
     due, finite = needed(case, declared.X0), np.isfinite(answer.arrays["Y"]).all(axis=0)
     slack, early = declared.iteration_slack, int(declared.stops == "residual")
     done = case.good if answer.converged is None else answer.converged
     least = np.where(done, due.low - early, cap) - slack
     most = np.where(done, due.high.max(), cap) + slack
-    judged = finite if answer.converged is not None else done
-    outside = np.flatnonzero(judged & ((counts < least) | (counts > most)))
+    return Reported(counts, least, most, done, np.asarray(finite if answer.converged is not None else done), cap)
+
+
+def wrong(case: Case, answer: Answer, declared: Capabilities) -> str:
+    """A message if the reported iterations are not those of X ← φ(A X + Z); otherwise, or if none are due, empty."""
+    given = reported(case, answer, declared)
+    if given is None:
+        missing = declared.iterations and case.good.size > 0 and answer.iterations is None
+        return "iterations are declared, but none were reported" if missing else ""
+    outside = np.flatnonzero(given.outside())
     if not outside.size:
         return ""
-    j = int(outside[0])
-    if not done[j]:
-        return f"column {j} gave up after {int(counts[j])} iterations, but max_iter allows {cap}"
+    j, cap, due = int(outside[0]), given.max_iter, needed(case, declared.X0)
+    count = int(given.counts[j])
+    if not given.done[j]:
+        return f"column {j} gave up after {count} iterations, but max_iter allows {cap}"
     if due.low[j] > cap:
-        return (
-            f"column {j} was reported as converged after {int(counts[j])} iterations, but max_iter = {cap} is too few"
-        )
+        return f"column {j} was reported as converged after {count} iterations, but max_iter = {cap} is too few"
     exact = f"{due.low[j]}" if due.low[j] == due.high[j] else f"{due.low[j]} to {due.high[j]}"
-    return f"{int(counts[j])} {MISCOUNTED} {j}, but X ← φ(A X + Z) needs {exact}"
+    return f"{count} {MISCOUNTED} {j}, but X ← φ(A X + Z) needs {exact}"
 
 
 def reason(case: Case, answer: Answer, declared: Capabilities) -> str:

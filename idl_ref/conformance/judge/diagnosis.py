@@ -16,11 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref.conformance.judge import features, library, quantities
+from idl_ref.conformance.judge import counting, features, library, quantities
 from idl_ref.conformance.judge.evidence import CLOSE, Evidence, Known, compared, explains, is_wrong, judged_numbers
 from idl_ref.conformance.judge.features import Where
 from idl_ref.conformance.judge.patterns import PATTERNS, Again, Pattern, accumulated
-from idl_ref.conformance.judge.report import FAILED, PASSED, SEPARATE, UNEXPLAINED, UNFINISHED, UNSTARTED, Result
+from idl_ref.conformance.judge.report import (
+    COUNTED,
+    EXCESSIVE,
+    FAILED,
+    LIE,
+    PASSED,
+    SEPARATE,
+    UNEXPLAINED,
+    UNFINISHED,
+    UNSTARTED,
+    Result,
+)
 from idl_ref.conformance.judge.steps import Steps
 from idl_ref.conformance.judge.transformations import Change, Transformation
 from idl_ref.conformance.truth.problem import Arrays, Case, Problem
@@ -164,7 +175,10 @@ def _has_numbers(r: Result) -> bool:
 
 
 def _located(results: list[Result]) -> dict[str, str]:
-    """The causes that the checks themselves named, each with the condition under which it occurs."""
+    """The causes that the checks themselves named, each with the condition under which it occurs.
+
+    Wrong numbers of iterations have the rule by which the whole run counts, if there is one.
+    """
     without = [r for r in results if r.outcome == FAILED and r.evidence is not None and r.evidence.got is None]
     passed = [(e.case, e.check) for e in _passed(results)]
     out = {}
@@ -172,7 +186,9 @@ def _located(results: list[Result]) -> dict[str, str]:
         at = [(r.evidence.case, r.evidence.check) for r in without if cause in r.causes]
         where = features.separating(at, [a for a in passed if a[1] in {check for _, check in at}])
         out[cause] = f"{cause}, {where.sentence}" if where else cause
-    return out
+    rule = counting.rule([r.evidence.reported for r in results if r.evidence is not None and r.evidence.reported])
+    by_rule = dict.fromkeys((COUNTED, LIE + EXCESSIVE), f"the iterations are counted wrong: {rule}")
+    return out | by_rule if rule else out
 
 
 def _remembered(results: list[Result]) -> list[Transformation]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from idl_ref.conformance.judge.counting import Reported
 from idl_ref.conformance.truth.problem import COLUMNS, Arrays, Case
 
 CLOSE = 0.02  # an answer matches a wrong one if it differs from it by at most this fraction of its own error
@@ -13,13 +14,17 @@ APART = 0.1  # the wrong answer must itself be wrong, by so much more than the a
 
 
 class Evidence(NamedTuple):
-    """The answer to one check of one case, with what it was compared with; `got` is None for a check that passed."""
+    """The answer to one check of one case, with what it was compared with; `got` is None for a check that passed.
+
+    `reported` has the iterations that the answer reports, where nothing but these may be wrong.
+    """
 
     case: Case
     check: str
     got: Arrays | None
     truth: Arrays
     bounds: Arrays
+    reported: Reported | None = None
 
     @property
     def key(self) -> tuple[str, str]:

@@ -21,6 +21,8 @@ PASSED, FAILED, SKIPPED, EXPECTED = "passed", "failed", "skipped", "expected fai
 COUNTS = "the iterations are not counted"  # what stops too early counts wrong as well, so that this comes last,
 RELATION = "a different answer for"  # and what gives wrong numbers breaks relations as well
 COUNTED = f"{COUNTS} as declared"
+LIE = "the status is wrong: "
+EXCESSIVE = "more iterations are reported than max_iter allows"
 # What a status says, which has the second cause where columns with an X0 have it and a protocol has shown that cause:
 UNFINISHED = "columns are reported as not converged although max_iter suffices for them"
 UNSTARTED = "X0 is not used, or not read with its strides"

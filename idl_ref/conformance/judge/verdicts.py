@@ -15,7 +15,7 @@ from idl_ref.conformance.judge.evidence import CLOSE, Evidence, compared, explai
 from idl_ref.conformance.judge.iterates import path
 from idl_ref.conformance.judge.numbers import stale
 from idl_ref.conformance.judge.relations import Relation
-from idl_ref.conformance.judge.report import COUNTED, FAILED, PASSED, SKIPPED, UNFINISHED, Result
+from idl_ref.conformance.judge.report import COUNTED, EXCESSIVE, FAILED, LIE, PASSED, SKIPPED, UNFINISHED, Result
 from idl_ref.conformance.truth import bounds as bnd
 from idl_ref.conformance.truth import exact
 from idl_ref.conformance.truth.backend import Backend, Capabilities
@@ -84,11 +84,20 @@ def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
     result, lie = _against_truth(case, "forward", answer, declared), _lie(case, answer)
     if lie and lie.honest and result.outcome == FAILED:
         return replace(result, message=f"{result.message}; {lie.message}", causes=(lie.cause,))
+    failed = None
     if lie:
-        return _failed(case, "forward", lie.message, f"the status is wrong: {lie.cause}")
-    if result.outcome == PASSED and (wrong := counts.wrong(case, answer, declared)):
-        return _failed(case, "forward", wrong, counts.reason(case, answer, declared) or COUNTED)
-    return result
+        failed = _failed(case, "forward", lie.message, LIE + lie.cause)
+    elif result.outcome == PASSED and (wrong := counts.wrong(case, answer, declared)):
+        failed = _failed(case, "forward", wrong, counts.reason(case, answer, declared) or COUNTED)
+    numbers_alone = result.outcome == PASSED and not (lie and lie.cause != EXCESSIVE)
+    return _counted(failed or result, case, answer, declared) if numbers_alone else failed or result
+
+
+def _counted(result: Result, case: Case, answer: Answer, declared: Capabilities) -> Result:
+    """The result with the numbers of iterations that the answer reports."""
+    if result.evidence is None:
+        return result
+    return replace(result, evidence=result.evidence._replace(reported=counts.reported(case, answer, declared)))
 
 
 def vjp(backend: Backend, case: Case, declared: Capabilities) -> Result:
@@ -150,7 +159,7 @@ def _lie(case: Case, answer: Answer) -> Lie | None:
     counts, converged, cap = answer.iterations, answer.converged, case.problem.max_iter
     if counts is not None and counts.max(initial=0) > cap:
         message = f"{int(counts.max())} iterations were reported, but max_iter is {cap}"
-        return Lie(message, "more iterations are reported than max_iter allows")
+        return Lie(message, EXCESSIVE)
     if converged is None:
         return None
     lost = ~np.all([np.isfinite(M).all(axis=0) for M in answer.arrays.values()], axis=0)
