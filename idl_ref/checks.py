@@ -58,33 +58,14 @@ def _on_device(name: str, value: Any, dtype: Any) -> Any:
     return array
 
 
-def stream(value: Any) -> Any:
-    """Return a stream of a CUDA device, a stream number or None, and refuse anything else."""
-    number = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
-    known = hasattr(value, "__cuda_stream__") or (hasattr(value, "synchronize") and not isinstance(value, type))
-    if value is None or number or known:
-        return value
-    raise TypeError(
-        "stream must be a stream of numba.cuda, an object with __cuda_stream__, or a number as in "
-        f"__cuda_array_interface__, 1 for the default stream; got {value!r}: leave it out for that one."
-    )
-
-
-def place(backend: str, stream: Any, *arrays: Any) -> None:
-    """Refuse a stream, and arrays on a device, for a backend that computes on the host."""
-    if backend == "cuda":
-        return
-    if stream is not None:
+def unmasked(name: str, value: Any) -> None:
+    """Refuse an array of numpy.ma with masked entries, whose hidden values numpy.asarray would bring back."""
+    masked = np.count_nonzero(value.mask) if isinstance(value, np.ndarray) and hasattr(value, "mask") else 0
+    if masked:
         raise ValueError(
-            f'stream is for backend="cuda"; got backend={backend!r}: '
-            'leave it out of SolveOptions, or pass backend="cuda".'
+            f"{name} must have a value in every entry; got a masked array with {masked} masked entries: use "
+            f"{name}.filled(value), or leave the samples with masked entries out."
         )
-    for array in arrays:
-        if type(array) is OnDevice:
-            raise ValueError(
-                f'arrays on a CUDA device need backend="cuda"; got backend={backend!r}: '
-                'pass backend="cuda", or copy the arrays to the host.'
-            )
 
 
 def _as_array(name: str, value: Any) -> np.ndarray:
@@ -94,12 +75,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     kind = type(value).__name__
     if hasattr(value, "toarray") and not hasattr(value, "__array__"):  # the sparse arrays of SciPy
         raise TypeError(f"{name} must be a dense array; got {kind}: use {name}.toarray().")
-    masked = np.count_nonzero(value.mask) if isinstance(value, np.ndarray) and hasattr(value, "mask") else 0  # numpy.ma
-    if masked:
-        raise ValueError(
-            f"{name} must have a number in every entry; got a masked array with {masked} masked entries: use "
-            f"{name}.filled(number), or leave the samples with masked entries out."
-        )
+    unmasked(name, value)
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as reason:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from idl_ref import checks
+
 FEW = 10  # So many different labels are never suspected to be numbers.
 MANY = 1000  # With more different labels than this, each must have MANY_SAMPLES samples on average.
 SAMPLES, MANY_SAMPLES = 2, 10
@@ -50,19 +52,22 @@ def checked(name: str, classes: Any, q: int) -> np.ndarray:
 
 def index(name: str, labels: Any, classes: np.ndarray) -> np.ndarray:
     """Return the number of the class of each label (m,), and refuse a label that is not among the classes."""
-    array = np.asarray(labels)
-    array = array.astype(classes.dtype) if array.shape == (0,) else _array(name, array)
+    array = _array(name, labels, classes.dtype)
     if (array.dtype.kind == "U") != (classes.dtype.kind == "U"):
         kind = "int" if array.dtype.kind == "U" else "str"
         raise TypeError(
             f"{name} must hold labels of the kind of the classes {_shown(classes)}; got {array.dtype}, such as "
             f"{_shown(array[:1])}: convert them, for example with astype({kind})."
         )
+    lost = np.zeros(array.shape, bool)
+    if np.result_type(array, classes).kind == "f":  # int64 and uint64, which would meet in float64
+        array, labels = array.astype(classes.dtype), array
+        lost = (array < 0) != (labels < 0)
     order = np.argsort(classes, kind="stable")
     found = order[np.searchsorted(classes, array, sorter=order).clip(max=len(classes) - 1)]
-    wrong = classes[found] != array
+    wrong = (classes[found] != array) | lost
     if wrong.any():
-        unknown = np.unique(array[wrong])
+        unknown = np.unique((labels if lost.any() else array)[wrong])
         raise ValueError(
             f"{name} must hold only the classes {_shown(classes)}; got also {_shown(unknown)} in {int(wrong.sum())} of "
             f"{len(array)} samples: train with samples of these classes, or leave the samples out."
@@ -87,22 +92,36 @@ def restored(values: Any, q: int) -> np.ndarray | None:
     kinds = {type(value) for value in values} if isinstance(values, list) else set()
     if len(kinds) != 1 or not kinds <= {int, str, bool}:
         raise ValueError(f"classes must be a list of {q} whole numbers, or of names.")
-    return checked("classes", np.array(values), q)
+    return checked("classes", values, q)
 
 
-def _array(name: str, labels: Any) -> np.ndarray:
-    """Return labels (m,) as an array of whole numbers, truth values or words, and refuse every other kind."""
+def _array(name: str, labels: Any, empty: Any = None) -> np.ndarray:
+    """Return labels (m,) as an array of whole numbers, truth values or words, and refuse every other kind.
+
+    No labels, of which an empty list has no kind, get the dtype `empty` if it is given.
+    """
+    checks.unmasked(name, labels)
     try:
         array = np.asarray(labels)
-    except ValueError as reason:
-        raise ValueError(f"{name} must be one label per sample; got {reason}.") from None
+        if array.dtype.kind == "f" and isinstance(labels, list) and all(type(label) is int for label in labels):
+            array = np.array(labels, np.uint64)  # NumPy makes float64 of numbers on both sides of 2⁶³.
+    except (ValueError, OverflowError) as reason:
+        raise ValueError(f"{name} must be one label per sample, of at most 64 bits; got {reason}.") from None
+    if empty is not None and array.shape == (0,):
+        return array.astype(empty)
     if array.ndim != 1:
         way_out = "numpy.argmax(…, axis=1) makes labels of rows that are one-hot" if array.ndim == 2 else "use ravel()"
         raise ValueError(f"{name} must have shape (m,), one label per sample; got {array.shape}: {way_out}.")
     if array.dtype.kind == "O" and all(isinstance(label, str) for label in array):
         return array.astype(str)
     if array.dtype.kind == "S":
-        return np.char.decode(array, "utf-8")  # A UnicodeDecodeError is a ValueError that names the bytes.
+        try:
+            return np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as reason:
+            raise ValueError(
+                f"{name} must be words in UTF-8, where they are bytes; got {reason.object[:40]!r}: decode them before, "
+                'for example with numpy.char.decode(…, "latin-1").'
+            ) from None
     if array.dtype.kind == "f":
         odd = array[(array != np.floor(array)) | ~(np.abs(array) < 2**53)]
         if odd.size:

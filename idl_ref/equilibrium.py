@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activation_names, activations, checks
+from idl_ref import activation_names, activations, checks, device
 from idl_ref import factors as fac
 from idl_ref.activation_names import AnyActivation
 from idl_ref.backends import entrywise, twin
@@ -90,7 +90,7 @@ def solve_equilibrium(
     factors, (Z, X0) = fac.check_equation(A, Z=Z, X0=X0)
     phi = activations.get(activation, factors[0].shape[0])
     backend = activation_names.backend_for(phi, backend)
-    checks.place(backend, options.stream, *factors, Z, X0)
+    device.place(backend, options.stream, *factors, Z, X0)
     if backend == "cuda":
         _refuse_sparse(factors)
     layer = twin(backend).Layer(Weights.of(factors), phi, Options(options, options))
@@ -162,7 +162,7 @@ def solve_adjoint(
     """
     _check_options(options)
     factors, (S, G, V0) = fac.check_equation(A, S=S, G=G, V0=V0)
-    checks.place(backend, options.stream, *factors, S, G, V0)
+    device.place(backend, options.stream, *factors, S, G, V0)
     if backend == "cuda":
         _refuse_sparse(factors)
     layer = twin(backend).Layer(Weights.of(factors), activations.get("identity"), Options(options, options))

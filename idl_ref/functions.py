@@ -18,7 +18,7 @@ ImplicitFunctionMonotone need a dense A.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -325,13 +325,13 @@ _METHODS = {
 _SETTINGS = {("kappa", "mitr", "grad_mitr", "tol", "grad_tol"): "pass kappa, mitr, tol, … to ImplicitModel"}
 
 
-def without_overrides(f: type, known: Callable[[type], bool], way_out: str = "") -> None:
+def without_overrides(f: type, known: Callable[[type], bool], way_out: str = "", own: Iterable[str] = ()) -> None:
     """Refuse a class that defines names of torchidl's classes, which would be ignored, outside of the `known` classes.
 
-    With `way_out`, which takes the place of other ways out, only methods are looked at: torchidl itself stores the
-    settings of a model on the class.
+    `own` are further names, those that an object of the class has for itself. With `way_out`, which takes the place of
+    other ways out, only methods are looked at: torchidl itself stores the settings of a model on the class.
     """
-    defined = {name for cls in f.__mro__ if not known(cls) for name in vars(cls)}
+    defined = {name for cls in f.__mro__ if not known(cls) for name in vars(cls)} | {*own}
     for names, own_way_out in (_METHODS if way_out else _METHODS | _SETTINGS).items():
         if found := [name for name in names if name in defined]:
             raise TypeError(

@@ -1,13 +1,11 @@
-"""This module has what lies between outputs and labels: which samples have a class, as tables and in words."""
+"""This module has what lies between outputs and labels: which samples have a class, and what is said about them."""
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
+from decimal import ROUND_CEILING, Context
 
 import numpy as np
 
-from idl_ref import files
 from idl_ref.solution import Status
 from idl_ref.weights import ForwardPass
 
@@ -34,10 +32,9 @@ def accuracy(share: float, failed: int, m: int) -> str:
     return f"{words}; {failed} of {m} samples failed and count as wrong" if failed else words
 
 
-def write_table(path: Path, labels: list[str], Y: np.ndarray) -> None:
-    """Write number, label and outputs of each sample as CSV; a sample without a class has an empty label."""
-    with files.replacing(path, "w") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(["sample", "label", *(f"y{i}" for i in range(Y.shape[1]))])
-        for j, (label, row) in enumerate(zip(labels, Y.tolist(), strict=True)):
-            table.writerow([j, label, *(f"{y:.9g}" for y in row)])
+def upward(value: float, digits: int) -> str:
+    """Return a bound ≥ 0 in decimal, rounded up to some digits, so that the text is a bound, too."""
+    if not np.isfinite(value):
+        return str(float(value))
+    above = Context(prec=digits, rounding=ROUND_CEILING).create_decimal_from_float(value)
+    return f"{float(above):.{digits - 1}e}"

@@ -20,6 +20,7 @@ __all__ = ["Standardise"]
 
 CHUNK = 1 << 16  # This many entries are converted to float64 at a time, so that they stay in the cache.
 TINY = float(np.finfo(np.float64).tiny)
+EXACT = 1 << 53  # float64 holds every whole number up to this one.
 WIDE = 1 << 12  # Numbers so many times larger than their standard deviation are kept in float64.
 
 
@@ -45,8 +46,8 @@ class Standardise:
 
     Notes
     -----
-    For a U that is exact in float64, the computed u differs from the exact one by at most (ε + 3·2⁻⁵³) |u|, where ε is
-    the unit roundoff of the dtype. The error bounds of a model include this difference.
+    The computed u differs from the exact one by at most (ε + 3·2⁻⁵³) |u|, where ε is the unit roundoff of the dtype,
+    also for whole numbers of 64 bits that float64 cannot hold. The error bounds of a model include this difference.
 
     Examples
     --------
@@ -128,7 +129,7 @@ class Standardise:
             largest = np.where(largest > 0, largest, 1.0)
             squares: Any = 0.0
             for part, w in _parts(rows, shares):
-                u = np.subtract(part, mean, dtype=np.float64)
+                u = _less(part, mean)
                 squares = squares + _sum(np.square(np.divide(u, largest, out=u), out=u), axis, w)
             scale = largest * np.sqrt(squares / count)
         constant = low == high
@@ -155,11 +156,11 @@ class Standardise:
         """Return (rows − mean) / scale, computed in float64 and then rounded to the dtype.   (m, p) -> (m, p)"""
         with np.errstate(over="ignore", invalid="ignore"):  # The status of a sample reports overflow, not a warning.
             if rows.size <= CHUNK:
-                u = np.subtract(rows, self.mean, dtype=np.float64)
+                u = _less(rows, self.mean)
                 return np.divide(u, self.scale, out=u).astype(dtype, copy=False)
             result, first = np.empty(rows.shape, dtype), 0
             for part, _ in _parts(rows):
-                u = np.subtract(part, self.mean, dtype=np.float64)
+                u = _less(part, self.mean)
                 result[first : first + len(part)] = np.divide(u, self.scale, out=u)
                 first += len(part)
         return result
@@ -259,6 +260,7 @@ def inputs(name: str, U: Any, p: int, dtype: np.dtype, preprocessing: Standardis
 
 def _constants(name: str, value: Any, low: float, rule: str) -> np.ndarray:
     """Return a mean or a scale as a float64 array of shape () or (p,), all of whose entries are ≥ `low` and finite."""
+    checks.unmasked(name, value)
     try:
         array = np.asarray(value)
     except ValueError:  # The rows of a list have different lengths.
@@ -320,7 +322,28 @@ def _sum(values: np.ndarray, axis: int | None, shares: np.ndarray | None) -> Any
 
 def _offset(rows: np.ndarray, axis: int | None, shares: np.ndarray, mean: Any) -> Any:
     """Return the weighted sum of rows − mean (m, p) over the axis."""
-    return sum(_sum(np.subtract(part, mean, dtype=np.float64), axis, w) for part, w in _parts(rows, shares))
+    return sum(_sum(_less(part, mean), axis, w) for part, w in _parts(rows, shares))
+
+
+def _less(rows: np.ndarray, mean: Any) -> np.ndarray:
+    """Return rows − mean, rounded once to float64, also for whole numbers that float64 cannot hold.
+
+    Such a number is the sum of two that it can hold: high, a multiple of 2³², and low. Let s be high − mean, rounded;
+    its rounding error is known exactly (Knuth's two-sum). Near the mean it is 0, and low + error is tiny beside s far
+    from it, so that s + (low + error) is rounded like the exact difference, but for 2⁻⁶⁴ of it.
+    """
+    u: np.ndarray = np.subtract(rows, mean, dtype=np.float64)
+    if rows.dtype.kind not in "iu" or rows.dtype.itemsize < 8:
+        return u
+    large = (rows > EXACT) if rows.dtype.kind == "u" else (rows > EXACT) | (rows < -EXACT)
+    if np.count_nonzero(large):
+        low = rows & rows.dtype.type((1 << 32) - 1)
+        high = (rows - low).astype(np.float64)
+        s = high - mean
+        t = s - high
+        error = (high - (s - t)) - (mean + t)
+        u = np.where(large, s + (error + low), u)
+    return u
 
 
 def _largest(values: np.ndarray) -> float:

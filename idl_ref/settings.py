@@ -114,7 +114,8 @@ class Settings:
         f = self.f
         if not (isinstance(f, type) and issubclass(f, ImplicitFunction)):
             raise TypeError(f"f must be a subclass of idl_ref.ImplicitFunction; got {f!r}: pass the class itself.")
-        without_overrides(f, lambda cls: not issubclass(cls, ImplicitFunction) or cls in FUNCTIONS.values())
+        known = {*ImplicitFunction.__mro__, *FUNCTIONS.values()}
+        without_overrides(f, known.__contains__)
         if self.is_low_rank and not f.low_rank:
             raise ValueError(
                 f"f={f.__name__} needs a dense A, because what it makes of L Rᵀ is not a product of such factors; "
@@ -129,7 +130,9 @@ class Settings:
             raise ValueError(f'method "{self.method}" needs a dense A; got is_low_rank=True: use method="auto".')
         if self.pattern is not None:
             self._check_pattern()
-        self.parametrisation  # noqa: B018 (This constructs `f`, which refuses arguments that do not fit it.)
+        function = self.parametrisation.function  # This constructs `f`, which refuses arguments that do not fit it.
+        own = [name for name, value in vars(function).items() if callable(value)]
+        without_overrides(f, known.__contains__, own=own)
 
     def _check_pattern(self) -> None:
         """Refuse what a model with a sparse A cannot have."""

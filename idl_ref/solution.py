@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import checks
+from idl_ref import checks, device
 from idl_ref import factors as fac
 from idl_ref.choices import CERTIFICATES, METHODS, ON_FAILURE, Certificate, Method, OnFailure
 
@@ -142,7 +142,7 @@ class SolveOptions:
         if self.tile is not None:
             checks.integer("tile", self.tile, 1)
         checks.choice("on_failure", self.on_failure, ON_FAILURE)
-        checks.stream(self.stream)
+        device.stream(self.stream)
         checks.choice("certificate", self.certificate, CERTIFICATES)
 
 

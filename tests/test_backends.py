@@ -16,6 +16,8 @@ BROKEN = {
     "ImportError": "raise ImportError('Numba needs NumPy 2.0 or less. Got NumPy 2.4.')",
     "AttributeError": "import numpy; numpy._no_such_name",
     "OSError": "raise OSError('Could not find/load shared object file libllvmlite.so')",
+    "SystemExit": "import sys; sys.exit('no licence')",
+    "no __spec__": "import sys; del sys.modules[__name__].__spec__",
     "a name is missing": NOTHING,
     "control characters": "raise RuntimeError('\\x1b[2J\\n\\ud800 ' + 'x' * 999)",
 }

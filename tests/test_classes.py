@@ -17,6 +17,7 @@ KINDS = {
     "years": np.array([1991, 1990]),
     "negative": np.array([-1, 1], np.int8),
     "large": np.array([2**64 - 1, 2**63], np.uint64),
+    "on both sides of 2⁶³": np.array([2**63 + 5, 7], np.uint64),
     "whole floats": np.array([1.0, 2.0], np.float32),
     "truth": np.array([True, False]),
     "words": np.array(["sí", "no, thanks"]),
@@ -84,7 +85,7 @@ def test_classes_keep_the_order_in_which_they_are_given():
         ([1j, 2j], "must be whole numbers, truth values or words; got dtype complex128"),
         (np.array([None, "a"]), "got dtype object"),
         (np.array(["2024-01-01", "2024-01-02"], "M8[D]"), "got dtype datetime64"),
-        ([b"\xff", b"a"], "can't decode"),
+        ([b"\xff", b"a"], "must be words in UTF-8"),
         (["a", "b\x1b[31m"], "must have names of printable characters"),
         (["a", "\ud800"], "must have names of printable characters"),
         (["a", ""], "because an empty label stands for a sample that failed"),
@@ -267,3 +268,23 @@ def test_a_model_without_classes_predicts_numbers(tmp_path, capsys):
     status, out, _ = run(capsys, "predict", tmp_path / "model.npz", "--data", path)
     assert status == 0
     assert set(out.splitlines()[1].split()) <= {"0", "1"}
+
+
+def test_whole_numbers_of_two_dtypes_are_compared_exactly():
+    """NumPy compares int64 and uint64 in float64, where neighbours above 2⁵³ are the same."""
+    known, neighbours = np.array([2**53, 2**53 + 1]), np.array([2**53 + 1, 2**53], np.uint64)
+    assert classes.index("y", neighbours, known).tolist() == [1, 0]
+    assert classes.index("y", known, np.sort(neighbours)).tolist() == [0, 1]
+    with pytest.raises(
+        ValueError, match=r"y must hold only the classes 9007199254740992, .*; got also 9007199254740994"
+    ):
+        classes.index("y", neighbours + np.uint64(1), known)
+    with pytest.raises(ValueError, match="got also 18446744073709551615 in 1 of 1 samples"):
+        classes.index("y", np.array([2**64 - 1], np.uint64), np.array([-1, 3]))
+    with pytest.raises(ValueError, match="got also -1 in 1 of 1 samples"):
+        classes.index("y", np.array([-1]), np.array([2**64 - 1, 3], np.uint64))
+
+
+def test_bytes_that_are_no_text_are_refused_with_a_way_out():
+    with pytest.raises(ValueError, match=r"y must be words in UTF-8.*decode them before"):
+        classes.find("y", np.array([b"caf\xe9", b"tea"]))

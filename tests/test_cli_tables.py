@@ -16,7 +16,7 @@ import pytest
 from test_cli import ROOT, refused, run
 
 import idl_ref
-from idl_ref import tables
+from idl_ref import labels, tables
 from idl_ref.commands import data, summary
 from idl_ref.commands.stopping import Stopping
 from idl_ref.training.interrupts import Terminated
@@ -226,6 +226,54 @@ def test_numbers_from_a_table(tmp_path, capsys):
     truth = np.array([float(row["price"]) for row in read(path)])
     R2 = 1 - np.square(truth - Y[:, 0]).mean() / truth.var()
     assert float(re.search(r"R²: (\S+);", out)[1]) == pytest.approx(R2, abs=1e-4)
+
+
+def test_the_written_numbers_are_within_the_written_bounds(tmp_path, capsys):
+    """A model in float64, with targets that differ in their last digits: nine digits would make all of them equal."""
+    x = np.random.default_rng(0).standard_normal((60, 2))
+    path = tmp_path / "seconds.csv"
+    path.write_text("a,b,t\n" + "".join(f"{a!r},{b!r},{1.7e9 + 1e-3 * a!r}\n" for a, b in x.tolist()))
+    train(capsys, path, "--target", "t", "--epochs", 3)
+    assert run(capsys, "predict", tmp_path / "model.npz", "--data", path, "--out", tmp_path / "p.csv")[0] == 0
+    model = idl_ref.load(tmp_path / "model.npz")
+    assert model.dtype == np.float64
+    exact = model.freeze().certified(model.columns.matrix(tables.read(path), np.float64)[0])
+    for row, y, bound in zip(read(tmp_path / "p.csv"), exact.Y[:, 0], exact.error_bound, strict=True):
+        assert float(row["error_bound"]) >= bound + abs(float(row["t"]) - y)
+        assert float(row["error_bound"]) <= 1.02 * bound
+
+
+@pytest.mark.parametrize(
+    ("bound", "text"), [(0.0, "0.00e+00"), (1.2301e-7, "1.24e-07"), (np.inf, "inf"), (9.999, "1.00e+01")]
+)
+def test_bounds_are_rounded_up(bound, text):
+    assert labels.upward(bound, 3) == text
+
+
+def test_numbers_with_leading_zeros_are_words(tmp_path, capsys):
+    """01067 is a postcode, and 01 and 1 are two codes."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "codes.csv"
+    lines = [f"{a},{b},{'01' if a > 0.5 else '1' if a > 0 else '2'}" for a, b in rng.standard_normal((90, 2)).tolist()]
+    path.write_text("\n".join(["a,b,code", *lines]))
+    out = train(capsys, path, "--target", "code", "--epochs", 2)
+    assert "the column code has numbers with leading zeros, which are kept as words: --task classify" in out
+    assert idl_ref.load(tmp_path / "model.npz").classes.tolist() == ["01", "1", "2"]
+    status, out, err = run(capsys, "predict", tmp_path / "model.npz", "--data", path, "--out", tmp_path / "p.csv")
+    assert (status, err) == (0, "")
+    assert list(read(tmp_path / "p.csv")[0])[2:5] == ["p_01", "p_1", "p_2"]
+
+
+def test_words_where_the_classes_are_whole_numbers(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "codes.csv"
+    rows = [(a, b, int(a > 0)) for a, b in rng.standard_normal((90, 2)).tolist()]
+    path.write_text("a,b,code\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
+    train(capsys, path, "--target", "code", "--epochs", 2)
+    path.write_text("a,b,code\n" + "".join(f"{a},{b},{'yes' if c else 'no'}\n" for a, b, c in rows))
+    status, _, err = run(capsys, "predict", tmp_path / "model.npz", "--data", path)
+    assert status == 2
+    assert "must hold whole numbers, as the classes of the model are; got 90 words or infinite numbers" in err
 
 
 def test_several_targets(tmp_path, capsys):

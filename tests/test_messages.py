@@ -188,6 +188,12 @@ def test_inputs_of_scipy():
     )
 
 
+def with_classes():
+    model = make()
+    model.classes = np.arange(3)
+    return model
+
+
 def test_masked_arrays():
     masked = np.ma.masked_greater(U, 0.5)
     for call in (
@@ -195,9 +201,17 @@ def test_masked_arrays():
         lambda: fit(make(), masked, LABELS),
         lambda: idl_ref.solve_equilibrium(np.eye(4) / 2, masked.T),
         lambda: fit(make(), U, np.ma.masked_equal(LABELS, 2)),
+        lambda: fit(with_classes(), U, np.ma.masked_equal(LABELS, 2)),
+        lambda: with_classes().loss_and_gradients(U, np.ma.masked_equal(LABELS, 2)),
+        lambda: idl_ref.check_gradients(with_classes(), U, np.ma.masked_equal(LABELS, 2)),
+        lambda: idl_ref.ImplicitClassifier(max_iter=1).fit(U, np.ma.masked_equal(LABELS, 2)),
+        lambda: idl_ref.ImplicitClassifier(max_iter=1).fit(masked, LABELS),
+        lambda: idl_ref.ImplicitRegressor(max_iter=1).fit(U, np.ma.masked_greater(CONTINUOUS, 0)),
+        lambda: idl_ref.preprocessing.Standardise(np.ma.masked_equal([1.0, -999.0], -999), 1.0),
+        lambda: idl_ref.preprocessing.Standardise.fit(masked),
         lambda: fit(make(), U, np.ma.masked_greater(CONTINUOUS, 0), loss="mse"),
     ):
-        refused(call, "must have a number in every entry; got a masked array with", ".filled(number)")
+        refused(call, "must have a value in every entry; got a masked array with", ".filled(value)")
     assert make()(masked.filled(0.0)).shape == (6, 3)
     np.testing.assert_array_equal(make()(np.ma.array(U)), make()(U))  # Nothing is masked, so that nothing is lost.
 
@@ -276,6 +290,14 @@ class WithPhi(ImplicitFunctionInf):
         return 1 - np.tanh(X) ** 2
 
 
+class Mixin:
+    def phi(self, X):
+        return np.tanh(X)
+
+    def dphi(self, X):
+        return 1 - np.tanh(X) ** 2
+
+
 class FromWithPhi(WithPhi):
     pass
 
@@ -288,6 +310,16 @@ class WithForward(ImplicitFunction):
 
 class WithKappa(ImplicitFunctionInf):
     kappa = 0.5
+
+
+class FromMixin(Mixin, ImplicitFunctionInf):
+    """The class from which phi comes is no ImplicitFunction."""
+
+
+class WithOwn(ImplicitFunctionInf):
+    def __init__(self, *settings):
+        super().__init__(*settings)
+        self.phi = np.tanh
 
 
 class WithMap(ImplicitFunctionInf):
@@ -305,6 +337,8 @@ class WithMap(ImplicitFunctionInf):
     [
         (WithPhi, ("got f=WithPhi with phi and dphi, which would be ignored: pass activation=idl_ref.Activation(",)),
         (FromWithPhi, ("got f=FromWithPhi with phi and dphi",)),
+        (FromMixin, ("got f=FromMixin with phi and dphi",)),
+        (WithOwn, ("got f=WithOwn with phi",)),
         (WithForward, ("got f=WithForward with forward", "override effective and pullback")),
         (WithKappa, ("got f=WithKappa with kappa", "pass kappa, mitr, tol, … to ImplicitModel")),
     ],

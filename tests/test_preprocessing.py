@@ -193,6 +193,41 @@ def test_many_samples_are_converted_in_parts():
     assert Standardise.fit(samples).scale == pytest.approx(samples.std(axis=0, dtype=float))
 
 
+@pytest.mark.parametrize("offset", [0, 2**53, 1_700_000_000_000_000_000, -(2**62), 2**63 - 10**9])
+@pytest.mark.parametrize("spread", [10, 2**33, 2**45])
+def test_whole_numbers_that_float64_cannot_hold_are_subtracted_exactly(offset, spread):
+    """Nanosecond timestamps have 61 bits. The difference is rounded once, and so is the quotient."""
+    draws = np.random.default_rng(spread).integers(-spread, spread + 1, 40).tolist()
+    whole = [max(-(2**63), min(2**63 - 1, offset + draw)) for draw in draws]
+    dtypes = (np.int64, np.uint64) if min(whole) >= 0 else (np.int64,)
+    for dtype in dtypes:
+        rows = np.array(whole, dtype)[:, None]
+        fitted = Standardise.fit(rows)
+        for mean, scale in (
+            (float(whole[0]), 1.0),
+            (float(np.mean(whole)) + 0.25, 3.0),
+            (fitted.mean[0], fitted.scale[0]),
+            (0.7 * whole[1], 1.0),
+        ):
+            u = Standardise(mean, scale)(rows, np.float64)[:, 0]
+            for number, got in zip(whole, u.tolist(), strict=True):
+                exact = (number - Fraction(float(mean))) / Fraction(float(scale))
+                assert abs(Fraction(got) - exact) <= Fraction(2.01 * 2.0**-53) * abs(exact)
+
+
+def test_bounds_hold_for_nanosecond_timestamps():
+    t = (1_700_000_000_000_000_000 + np.random.default_rng(0).integers(0, 100_000, 50))[:, None]
+    for dtype in ("float32", "float64"):
+        model = ImplicitModel(1, 1, 1, seed=0, dtype=dtype)
+        for name, W in model.parameters.items():
+            W[...] = name == "D"
+        model.preprocessing = fitted = Standardise.fit(t)
+        found = model.freeze().certified(t)
+        mean, scale = Fraction(float(fitted.mean[0])), Fraction(float(fitted.scale[0]))
+        for number, y, bound in zip(t[:, 0].tolist(), found.Y[:, 0].tolist(), found.error_bound.tolist(), strict=True):
+            assert abs(Fraction(y) - (number - mean) / scale) <= bound < 1e-5
+
+
 def test_inverse():
     preprocessing = Standardise.fit(TABLE)
     np.testing.assert_allclose(preprocessing.inverse(preprocessing(TABLE, np.float64)), TABLE, rtol=1e-12)

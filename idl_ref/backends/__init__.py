@@ -62,34 +62,34 @@ def _reason(name: str) -> str:
         return AVAILABLE
     if name == "numba":
         return _numba_reason() or AVAILABLE
-    if not (find_spec("numba") and find_spec("numba_cuda")):
-        return 'numba-cuda is not installed; pip install "idl-ref[cuda]"'
     try:
+        if not (find_spec("numba") and find_spec("numba_cuda")):
+            return 'numba-cuda is not installed; pip install "idl-ref[cuda]"'
         from idl_ref.backends import cuda  # noqa: F401 (This import shows that every module of the twin can be used.)
         from idl_ref.backends.cuda import api
 
         return api.reason() or AVAILABLE
-    except Exception as reason:  # A package that is installed but broken raises any kind of exception.
+    except (Exception, SystemExit) as reason:  # A package that is installed but broken raises anything.
         return f"numba.cuda is installed but does not work: {_shown(reason)}"
 
 
 @cache
 def _numba_reason() -> str:
     """Return why the Numba twin cannot compute here; "" if it can. The answer holds for the whole process."""
-    if not find_spec("numba"):
-        return 'numba is not installed; pip install "idl-ref[numba]"'
     try:
+        if not find_spec("numba"):
+            return 'numba is not installed; pip install "idl-ref[numba]"'
         from idl_ref.backends import numba  # noqa: F401 (This import shows that every module of the twin can be used.)
         from idl_ref.backends.numba.compiling import double
 
         if double(21) != 42:
             return "numba is installed but computes wrong results"
-    except Exception as reason:  # SystemError, ImportError, AttributeError …: a broken package raises anything.
+    except (Exception, SystemExit) as reason:  # SystemError, ImportError, …: a broken package raises anything.
         return f"numba is installed but does not work: {_shown(reason)}"
     return ""
 
 
-def _shown(reason: Exception) -> str:
+def _shown(reason: BaseException) -> str:
     """Return the kind of an exception and the first 200 characters of its message, on one line."""
     return f"{type(reason).__name__}: {checks.printable(str(reason))[:200]}"
 

@@ -11,6 +11,7 @@ from idl_ref import activations, certificate, checks, factors, reasons, wellpose
 from idl_ref.commands import rows
 from idl_ref.gradcheck import check_gradients
 from idl_ref.interface import by_monotonicity
+from idl_ref.labels import upward
 from idl_ref.model import load
 
 
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"{int(solution.succeeded.sum())} of {len(U)} samples converged in at most "
         f"{int(solution.iterations.max(initial=0))} iterations; "
-        f"the error of X is at most {error:.1e} in the ∞-norm"
+        f"the error of X {f'is at most {upward(error, 2)} in the ∞-norm' if np.isfinite(error) else 'has no bound'}"
     )
     well_posed = reason is not None and solution.converged
     if solution.converged:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,10 @@ import numpy as np
 
 from idl_ref import checks, classes, datasets, npz, tables
 from idl_ref.columns import Columns, Table, Words
+from idl_ref.delimited import DELIMITERS
 from idl_ref.preprocessing import needs_float64
 
+PADDED = re.compile(r"[+-]?0\d")  # how a number with leading zeros begins
 FEW = 20  # A target of at most so many different whole numbers is a class.
 
 
@@ -156,16 +159,20 @@ def _of_table(options: argparse.Namespace) -> Data:
     columns = Columns.fit(table, targets, options.missing)
     found = [_target(table, name) for name in targets]
     y: Any = found[0] if len(found) == 1 else np.column_stack(found)
-    classifies, note = _decided(options.task, f"the column {checks.printable(targets[0])}", y, False)
+    what = f"the column {checks.printable(targets[0])}"
+    classifies, note = _decided(options.task, what, y, False)
+    if classifies and len(targets) == 1 and (words := _padded(options.data, targets[0], y)) is not None:
+        y, note = words, f"{what} has numbers with leading zeros, which are kept as words: --task classify"
     dtype = _dtype(table, columns)
     X, _ = columns.matrix(table, dtype, consume=True)
+    is_words = isinstance(y, Words)
     y = _labels(y) if classifies else _numbers("the target", y)
     if options.test is None:
         test, train = divided(y if classifies else None, len(X), options.test_size, options.seed)
         X, y, k = _reordered(X, np.concatenate([test, train])), y[np.concatenate([test, train])], len(test)
         parts = X[k:], y[k:], X[:k], y[:k]
     else:
-        parts = X, y, *_test_table(options.test, columns, classifies, isinstance(found[0], Words), dtype)
+        parts = X, y, *_test_table(options.test, columns, classifies, is_words, dtype)
     return Data(*parts, classifies, columns, tuple(filter(None, (note,))))
 
 
@@ -195,6 +202,14 @@ def _target(table: Table, name: str) -> Any:
             f"{int(table.lines[np.argmax(absent)])}: leave these rows out."
         )
     return column
+
+
+def _padded(path: Path, name: str, column: Any) -> Words | None:
+    """Return the labels of a file of text as words, if numbers in them have leading zeros, which are part of a name."""
+    if isinstance(column, Words) or path.suffix.lower() not in DELIMITERS:
+        return None
+    words: Any = tables.read(path, kinds={name: "category"}).columns[name]
+    return words if any(PADDED.match(word) for word in words.words) else None
 
 
 def _labels(column: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from idl_ref import checks, classes, files, labels
 from idl_ref.commands import folder, rows, summary
 from idl_ref.commands.rows import Rows
+from idl_ref.labels import upward
 from idl_ref.model import ImplicitModel, load
 from idl_ref.predictor import Prediction
 from idl_ref.solution import Status
@@ -100,6 +101,21 @@ class _Failure(NamedTuple):
     why: str
 
 
+class _Answer(NamedTuple):
+    """The words of the answer to one sample, and what writing them adds to the error of the outputs."""
+
+    words: list[str]
+    rounding: float
+
+    @property
+    def first(self) -> str:
+        """The label, or the first number; empty where there is no answer."""
+        return self.words[0] if self.words else ""
+
+
+_NONE = _Answer([], 0.0)
+
+
 class _Answers:
     """The answers to all samples, a portion at a time: rows of a table, and what is printed at the end."""
 
@@ -125,22 +141,31 @@ class _Answers:
         """Return the rows of the table for some samples, and count what is in them."""
         Y, status = found.Y, found.status
         known = (status <= int(Status.PRECISION_LIMIT)) & np.isfinite(Y).all(axis=1)
-        answers = [self._words(y) if ok else [""] * (len(self.head()) - 3) for y, ok in zip(Y, known, strict=True)]
+        answers = [self._answer(y) if ok else _NONE for y, ok in zip(Y, known, strict=True)]
         self._count(part, known, status)
-        self.shown += [row[0] or "(failed)" for row in answers[: SHOWN - len(self.shown)]]
+        self.shown += [answer.first or "(failed)" for answer in answers[: SHOWN - len(self.shown)]]
         if part.truth is not None:
             self._judge(part.truth, Y, known)
-        return [
-            [str(part.first + j), *answers[j], f"{bound:.3g}" if known[j] else "", self._status(part, j, known, status)]
-            for j, bound in enumerate(found.error_bound.tolist())
-        ]
+        empty, table = [""] * (len(self.head()) - 2), []
+        for j, (answer, bound) in enumerate(zip(answers, found.error_bound.tolist(), strict=True)):
+            words = [*answer.words, f"{float(upward(bound + answer.rounding, 3)):.3g}"] if known[j] else empty
+            table.append([str(part.first + j), *words, self._status(part, j, known, status)])
+        return table
 
-    def _words(self, y: np.ndarray) -> list[str]:
-        """Return the answer to one sample: its label and the probability of each class, or numbers."""
+    def _answer(self, y: np.ndarray) -> _Answer:
+        """Return the answer to one sample: its label and the probability of each class, or numbers.
+
+        The bound is for outputs, by half of which probabilities may differ, and covers what is written of them: numbers
+        of float32 have nine digits, from which they can be read again, and those of float64 have all.
+        """
+        exact = y.astype(np.float64)
+        powers = np.exp(exact - exact.max()) if self.classifies else exact
+        numbers: list[float] = (powers / powers.sum() if self.classifies else exact).tolist()
+        texts = [f"{number:.9g}" if y.dtype == np.float32 else repr(number) for number in numbers]
+        moved = max(abs(float(text) - number) for text, number in zip(texts, numbers, strict=True))
         if not self.classifies:
-            return [f"{value:.9g}" for value in y.tolist()]
-        powers = np.exp(y.astype(np.float64) - y.max())
-        return [str(self.labels[y.argmax()]), *(f"{p:.6g}" for p in (powers / powers.sum()).tolist())]
+            return _Answer(texts, moved)
+        return _Answer([str(self.labels[y.argmax()]), *texts], 2 * (moved + (len(y) + 8) * 2.0**-53))
 
     def _count(self, part: Rows, known: np.ndarray, status: np.ndarray) -> None:
         """Count samples, and those that failed."""
@@ -178,6 +203,11 @@ class _Answers:
             )
         truth = truth.ravel()
         there = np.array([label is not None and label == label for label in truth.tolist()], bool)
+        if truth.dtype.kind == "f" and (odd := np.isinf(truth).sum()):  # A word in a column of numbers is read as inf.
+            raise ValueError(
+                f"{self.target} must hold whole numbers, as the classes of the model are; got {odd} words or infinite "
+                "numbers among them: leave the targets out, or take those of the training."
+            )
         found = classes.index(self.target, truth[there], self.labels)
         self.judged += int(there.sum())
         self.wrong += int((there & ~known).sum())

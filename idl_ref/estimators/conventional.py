@@ -12,6 +12,8 @@ from sklearn.base import RegressorMixin as RegressorMixin
 from sklearn.utils import validation
 from sklearn.utils.multiclass import check_classification_targets
 
+from idl_ref import checks
+
 DTYPES = (np.float64, np.float32)  # Other dtypes are converted to the first.
 
 
@@ -34,7 +36,9 @@ def measured(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, n
 
 
 def _validated(estimator: Any, *arrays: Any, **rules: Any) -> Any:
-    """Return arrays as scikit-learn checks and converts them."""
+    """Return arrays as scikit-learn checks and converts them; it would bring the hidden values of masked ones back."""
+    for name, array in zip("Xy", arrays, strict=False):
+        checks.unmasked(name, array)
     if hasattr(validation, "validate_data"):
         return validation.validate_data(estimator, *arrays, **rules)
     return estimator._validate_data(*arrays, **rules)  # before scikit-learn 1.6

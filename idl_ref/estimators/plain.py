@@ -49,6 +49,7 @@ def samples(estimator: Any, X: Any) -> np.ndarray:
 
 def labelled(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return samples X (m, p) and their labels y (m,); with `reset`, the estimator learns the features of X."""
+    checks.unmasked("y", y)
     X, y = _features(estimator, X, reset), np.asarray(y)
     if y.shape != (len(X),):
         raise ValueError(f"y must have shape ({len(X)},), one label per sample; got {y.shape}.")

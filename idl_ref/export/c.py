@@ -26,8 +26,9 @@ from idl_ref.export.c_text import (
     SWEEP,
     of_bytes,
 )
-from idl_ref.export.plan import EVERY, FORMULAS, ROUNDED, Number, Plan, decimal, upward
+from idl_ref.export.plan import EVERY, FORMULAS, ROUNDED, Number, Plan, decimal
 from idl_ref.files import replace_all
+from idl_ref.labels import upward
 from idl_ref.quantised import exactly
 
 Arrays = dict[str, np.ndarray]

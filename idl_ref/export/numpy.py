@@ -76,11 +76,16 @@ def predict(U):
     U = np.asarray(U)
     if U.ndim {dimensions} or U[:1].size != {p} * len(U[:1]):
         raise ValueError(f"U must be samples as rows, of {p} features each; got shape {{U.shape}}")
-    U = {u}.T
+{exact}    U = {u}.T
     X = equilibrium(B @ U{b})
     Y = (C @ X{D}{d}).T
     return np.where(np.isfinite(Y).all(axis=1, keepdims=True), Y, DTYPE(np.nan))
 '''
+
+EXACT = """\
+    if U.dtype.kind in "iu" and U.size and max(int(U.max()), -int(U.min())) > 2**53:
+        raise ValueError("whole numbers in U must be at most 2**53, which float64 holds: subtract an offset before")
+"""
 
 FILE = '''\
 """A trained model: {equations}.
@@ -130,6 +135,7 @@ def source(plan: Plan) -> str:
         takes=f"as rows, (m, {p})" if pre is None else f"of {p} features, flattened and standardised here",
         dimensions="!= 2" if pre is None else "< 2",
         u=f"{rows}.astype(DTYPE)" if pre is None else f"(({rows}.astype(float) - MEAN) / SCALE).astype(DTYPE)",
+        exact="" if pre is None else EXACT,
         b="" if plan.b is None else " + b[:, None]",
         D="" if plan.D is None else " + D @ U",
         d="" if plan.d is None else " + d[:, None]",

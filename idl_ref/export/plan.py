@@ -47,7 +47,6 @@ import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from decimal import ROUND_CEILING, Context
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +57,7 @@ from idl_ref.activations import LEAK, Rows
 from idl_ref.certificate import SAFETY, ULPS, limits
 from idl_ref.export import inputs
 from idl_ref.export.majorant import Majorant
+from idl_ref.labels import upward
 from idl_ref.model import ImplicitModel
 from idl_ref.preprocessing import Standardise
 from idl_ref.weights import by_name
@@ -380,11 +380,6 @@ def decimal(value: Any) -> str:
     if not np.isfinite(number):
         raise ValueError(f"a constant must be finite to be exported; got {number}.")
     return float.__repr__(number)
-
-
-def upward(value: float, digits: int) -> str:
-    """A positive number in decimal, rounded up to some digits."""
-    return f"{Context(prec=digits, rounding=ROUND_CEILING).create_decimal_from_float(value):.{digits - 1}e}"
 
 
 def _ascii(activation: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from idl_ref import activations, factors, files, reasons, wellposed
+from idl_ref import activations, checks, factors, files, reasons, wellposed
 from idl_ref._version import __version__
 from idl_ref.model import ImplicitModel
 from idl_ref.report import markup, results, training
@@ -67,6 +67,8 @@ def _checked(truth: Any, predicted: Any) -> tuple[np.ndarray | None, np.ndarray 
         raise ValueError(f"truth and predicted must both be given, or neither; got no {missing}: pass it too.")
     if truth is None:
         return None, None
+    checks.unmasked("truth", truth)
+    checks.unmasked("predicted", predicted)
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if truth.ndim == 2 and truth.shape[1] == 1:
         truth = truth[:, 0]
