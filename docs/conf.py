@@ -25,6 +25,7 @@ extensions = [
 # estimators_table.md is a part of estimators.md
 exclude_patterns = ["_build", "teaching/labs", "teaching/solutions", "estimators_table.md"]
 default_role = "py:obj"
+smartquotes = False  # Sentences of docstrings have code in them, which readers copy.
 
 # --- pages ------------------------------------------------------------------------------------------------------------
 

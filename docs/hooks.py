@@ -52,10 +52,7 @@ SCRIPT = re.compile(r'<div class="highlight-Python notranslate">.*?</pre></div>\
 
 
 def figures_first(app, page, template, context, doctree):
-    """Put each figure of the gallery into a box that scrolls; the first one stands before its script, which is folded.
-
-    Each further figure stands behind a further block of the script.
-    """
+    """Put figures of the gallery into boxes that scroll; the first one stands before its script, which is folded."""
     body = context.get("body")
     if not body:
         return
@@ -65,8 +62,8 @@ def figures_first(app, page, template, context, doctree):
         context["body"] = FIGURE.sub(lambda _: next(left), body)
         return
     first, *further = boxes or [""]
-    left, fold = iter(further), '<details class="script"><summary>The script</summary>{}</details>{}'
-    body = SCRIPT.sub(lambda block: fold.format(block.group(), next(left, "")), FIGURE.sub("", body))
+    left, fold = iter(["", *further]), '<details class="script"><summary>The script</summary>{}</details>'
+    body = SCRIPT.sub(lambda block: fold.format(block.group()), FIGURE.sub(lambda _: next(left, ""), body))
     context["body"] = body.replace('<details class="script">', f'{first}<details class="script">', 1)
 
 
@@ -132,7 +129,10 @@ def lighten_thumbnails(app):
             whole = picture.convert("RGBA")
         page = Image.new("RGB", whole.size, "white")
         page.paste(whole, mask=whole)
-        page.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+        few = page.quantize(
+            64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+        )  # This keeps colours of thin lines.
+        few.save(path, optimize=True)
 
 
 def write_indexes(app):

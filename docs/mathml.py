@@ -9,6 +9,8 @@ from latex2mathml.converter import convert
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
 OPENING, CLOSING, BARS = "([{⟨⌈⌊", ")]}⟩⌉⌋", "|‖"
 BREAKS = "=<>≤≥≠≈∈→←↦⇒⇔⪯⪰≼≽,+−"  # a line may end behind one of these, outside all parentheses
+FUNCTIONS = "max", "min", "det"  # names that stand close to what they are applied to
+BEFORE_SIGN = (",", "=", "(", "[", "≤", "≥")  # behind one of these, − is the sign of a number, not a difference
 SPACED = "⪯⪰"  # The converter does not know that these are relations.
 LONG = 30  # characters of LaTeX: a formula that is shorter fits into a line of a phone
 
@@ -29,16 +31,33 @@ def element(latex, display):
     if left := re.search(r"\\.*?[^a-zA-Z]", made):
         raise ValueError(f"docs/mathml.py does not know {left.group()} in the formula {latex}: write it otherwise.")
     root = ElementTree.fromstring(made)
+    for row in root.iter():
+        for before, each in zip([None, *row], row, strict=False):
+            space(each, before)
     for each in root.iter():
         if each.tag == tag("mo") and each.text in BARS and each.get("stretchy") != "true":
             each.attrib.clear()
             each.attrib.update(stretchy="false", lspace="0", rspace="0")  # |A| is no binary operator.
+        elif each.tag == tag("mover") and each[-1].text == "^":
+            each.attrib.pop("accent", None)  # As an accent, the sign of the font runs into its letter.
         elif each.text and each.text in SPACED:
             each.tag = tag("mo")
             each.attrib.update(lspace="0.2778em", rspace="0.2778em")
         elif each.tag in (tag("msup"), tag("msubsup")) and set("".join(each[-1].itertext())) <= set("′″‴"):
             lower_prime(each)
     return root
+
+
+def space(each, before):
+    """Set the space around an operator where the converter sets that of a binary one: /, a function, a sign."""
+    if each.tag != tag("mo"):
+        return
+    if each.text == "/":
+        each.attrib.update(lspace="0", rspace="0")
+    elif each.text in FUNCTIONS:
+        each.attrib.update(lspace="0" if before is None else "0.1667em", rspace="0")
+    elif each.text in ("−", "-") and (before is None or before.text in BEFORE_SIGN):
+        each.attrib.update(form="prefix", lspace="0", rspace="0")
 
 
 def lower_prime(script):

@@ -16,7 +16,8 @@ FIGURE = re.compile(r'<img (?:alt="[^"]*" )?[^>]*?src="(?:\.\./)*_images/([^"]+\
 COMMANDS = re.compile(r'<div class="highlight-sh notranslate">.*?</pre>', re.S)
 OPTION = re.compile(r"(?<=[>\s])(--?[A-Za-z][\w-]*)(?=[<\s=])")  # in a block of commands
 NAMED = re.compile(r'<span class="pre">(--?[A-Za-z][\w-]*)</span>')  # in a sentence
-PRINTED = re.compile(r'<div class="highlight-text notranslate">(.*?</pre>)', re.S)
+PRINTED = re.compile(r'<div class="highlight-(?:text|none) notranslate">(.*?</pre>)', re.S)
+COLUMNS = re.compile(r"\S {2,}\S|^[^ \n]*(,[^ ,\n]+){3}", re.M)  # two spaces, or commas without a space: a table
 
 
 def words(cell):
@@ -81,16 +82,17 @@ def join_punctuation(body):
 
 def keep_options(body):
     """Keep the hyphens of an option of a command in one line with its name."""
-    body = COMMANDS.sub(lambda found: OPTION.sub(r'<span class="option">\1</span>', found.group()), body)
+    for blocks in (COMMANDS, PRINTED):
+        body = blocks.sub(lambda found: OPTION.sub(r'<span class="option">\1</span>', found.group()), body)
     return NAMED.sub(r'<span class="pre option">\1</span>', body)
 
 
 def break_sentences(body):
-    """Let lines of a printed text break, unless they have columns, which two spaces separate."""
+    """Let lines of a printed text break, unless they have columns, which two spaces or commas separate."""
 
     def marked(found):
-        columns = re.search(r"\S {2,}\S", words(found[1]))
-        return found.group() if columns else found.group().replace("highlight-text", "highlight-text prose", 1)
+        columns = COLUMNS.search(words(found[1]))
+        return found.group() if columns else found.group().replace(" notranslate", " prose notranslate", 1)
 
     return PRINTED.sub(marked, body)
 

@@ -171,7 +171,7 @@ def costs(report: dict, sizes: list[str]) -> str:
     cells = []
     for name in sizes:
         of = speed.get(name, {})
-        ratio = f" ({of['ratio']:.2g} ×)" if "ratio" in of else ""
+        ratio = f" ({of['ratio']:.2g}×)" if "ratio" in of else ""
         cells.append(f"{duration(of['seconds'])}{ratio}" if "seconds" in of else of.get("reason", "–"))
     return " | ".join([*cells, f"{memory['bytes'] / 1e6:.3g} MB" if "bytes" in memory else memory["reason"]])
 

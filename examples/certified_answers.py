@@ -47,15 +47,15 @@ solution = idl_ref.solve_equilibrium(A, Z)
 fast, largest = solution.error_bound, np.abs(solution.X - exact).max(axis=0)
 sharp = idl_ref.solve_equilibrium(A, Z, options=idl_ref.SolveOptions(certificate="sharp")).error_bound
 
-figure, axes = plt.subplots(figsize=(5.6, 4.5))
+figure, axes = plt.subplots(figsize=(5.6, 5), layout="constrained")
 some = (error > 0) & (bound > 1e-12)
 axes.loglog(error[some], bound[some], ".", markersize=3, label="certify, one dot for each entry")
 axes.loglog(largest, fast, "s", markersize=4, label="certificate='fast', largest error of a column")
 axes.loglog(largest, sharp, "o", markersize=4, label="certificate='sharp', largest error of a column")
 ends = np.array([error[some].min(), error.max()])
 axes.loglog(ends, ends, color="gray", label="the error itself")
-axes.set(xlabel="true error", ylabel="bound")
-axes.legend(loc="center left", fontsize=8)
+axes.set(xlabel="true error", ylabel="bound", title="Bounds of the error, in float32")
+figure.legend(loc="outside lower center")
 plt.show()
 
 assert np.median(sharp / largest) < 3

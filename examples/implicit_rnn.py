@@ -54,10 +54,13 @@ figure, (left, right_panel) = plt.subplots(1, 2, figsize=(9.5, 4))
 left.bar(np.arange(1, 7), [100 * right[labels == t].mean() for t in range(6)])
 left.axhline(100 / 6, color="black", linestyle=":", label="guessing")
 left.set(xlabel="time step of the largest input", ylabel="found right, in %", ylim=(0, 120), yticks=range(0, 101, 20))
+left.set_title("Where the largest input stood")
 left.legend(loc="upper right")
 right_panel.plot(truth, predicted, ".", markersize=2)
 right_panel.plot([0, 2], [0, 2], color="gray", linestyle=":", label="no error")
-right_panel.set(xlabel="sum of the two marked numbers", ylabel="output of the RNN")
+right_panel.set(
+    xlabel="sum of the two marked numbers", ylabel="output of the RNN", title="Adding two numbers of a sequence"
+)
 right_panel.legend()
 plt.show()
 

@@ -32,13 +32,18 @@ methods = ("sensitivity", "interval", "crown", "exact")
 found = robust.certified_accuracy(model, images, labels, radii, methods, progress=False)
 print(found)
 
-figure, axes = plt.subplots()
+figure, axes = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
 styles = {"exact": "k-", "crown": "C0o-", "interval": "C1^-", "sensitivity": "C2v-"}
 for method, style in styles.items():
     axes.plot(radii, 100 * found.certified[method], style, label=f"certified: {method}")
 axes.plot(radii, 100 * found.attacked, "s--", color="C3", label="not broken by the attack")
-axes.set(xlabel="ε, the largest change of a pixel", ylabel="samples, %", ylim=(-3, 103))
-axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+axes.set(
+    xlabel="ε, the largest change of a pixel",
+    ylabel="samples, %",
+    ylim=(-3, 103),
+    title="Samples that keep their class",
+)
+figure.legend(ncols=2, loc="outside lower center")
 plt.show()
 
 # %%

@@ -52,12 +52,12 @@ for penalty in (0.0, 10.0, 30.0, 100.0, 300.0):
 counts, found, norms = zip(*students.values(), strict=True)
 cut = {count: pruned(count) for count in (50, 100, 200, 400, 800, 1824)}
 
-figure, axes = plt.subplots()
+figure, axes = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
 axes.semilogx(counts, found, "o-", label="state-driven, penalties on A and B")
 axes.semilogx(list(cut), list(cut.values()), "s--", label="pruned teacher, readout refitted")
 axes.axhline(teacher, color="gray", linestyle=":", label="teacher")
-axes.set(xlabel="nonzeros of A and B", ylabel="test accuracy")
-axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15))
+axes.set(xlabel="nonzeros of A and B", ylabel="test accuracy", title="Sparse students and pruned teachers")
+figure.legend(loc="outside lower center")
 plt.show()
 
 # %%

@@ -59,7 +59,7 @@ time = np.arange(200)
 axes.plot(time, y_test[:200], color="gray", linewidth=4, alpha=0.5, label="observed")
 for name in ("implicit RNN", "linear in the 24 values"):
     axes.plot(time, predictions[name][:200], linewidth=1.2, label=name)
-axes.set(xlabel="time", ylabel="s, in standard deviations", ylim=(-3.4, 2.2))
+axes.set(xlabel="time", ylabel="s, in standard deviations", ylim=(-3.4, 2.2), title="A chaotic series, 12 steps ahead")
 axes.legend(loc="lower left", ncols=3)
 plt.show()
 

@@ -58,7 +58,8 @@ for name, color in COLORS.items():
 regions.contour(a, b, BORDERS["monotone"](a, b), levels=[0], colors="C0", linewidths=1)
 labels = {"norm": (0, 0), "Perron\nroot": (0.02, 2.2), "monotone": (-1.75, 1.75), "P-matrix": (-2.3, 0.5)}
 for name, (a, b) in labels.items():
-    regions.text(a, b, name, ha="center", va="center", fontsize=10, rotation=-45 if name == "monotone" else 0)
+    color = "white" if name == "norm" else "black"
+    regions.text(a, b, name, ha="center", va="center", color=color, rotation=-45 if name == "monotone" else 0)
 for place in (2.0, -2.0):
     regions.text(place, place, "several states\nor none", ha="center", va="center", color="0.35")
 regions.set(xlabel="A₁₂", ylabel="A₂₁", aspect="equal", title="Two units, A₁₁ = A₂₂ = ½")

@@ -41,14 +41,14 @@ def loose_difference(h, tol):
 model.settings = replace(model.settings, tol=0, grad_tol=0)
 loose = np.array([loose_difference(h, 1e-4) for h in steps])
 
-figure, axes = plt.subplots()
+figure, axes = plt.subplots(figsize=(5.6, 5), layout="constrained")
 axes.loglog(steps, np.maximum(errors, 1e-17), ".-", label="central difference, solved to rounding")
 axes.loglog(steps[kinks], errors[kinks], "o", color="C3", fillstyle="none", label="a kink of f between ±h")
 axes.loglog(steps, np.maximum(loose, 1e-17), ".-", color="C1", label="the same, solved to tol = 1e-4")
 axes.axhline(max(complex_error, 1e-17), color="C2", linestyle="--", label="complex step, h = 1e-30")
 axes.axvline(np.finfo(float).eps ** (1 / 3), color="gray", linestyle=":", label="h = ∛eps")
-axes.set(xlabel="step h", ylabel="relative error", title="Error of a directional derivative", ylim=(1e-17, 1e5))
-axes.legend(loc="upper center", ncols=2, fontsize=8)
+axes.set(xlabel="step h", ylabel="relative error", title="Error of a directional derivative", ylim=(1e-17, 10))
+figure.legend(loc="outside lower center")
 plt.show()
 
 # %%

@@ -62,6 +62,8 @@ def test_sentences_of_an_output_break_and_columns_do_not(phone):
     block = '<div class="highlight-text notranslate"><pre>{}</pre></div>'.format
     assert "prose" in phone.break_sentences(block("idl-ref: error: a long sentence\n  indented"))
     assert "prose" not in phone.break_sentences(block("loss    0.25"))
+    assert "prose" not in phone.break_sentences(block("sample,label,p_a,p_b\n0,a,9e-05,0.9"))
+    assert "prose" in phone.break_sentences(block("a, b, c, d").replace("text", "none"))
 
 
 def test_wide_figures_scroll_and_have_a_sharp_file(phone, tmp_path):
@@ -115,3 +117,24 @@ def test_the_font_has_all_letters_and_signs_of_the_formulas(mathml):
     assert len(formulas) > 500
     signs = {sign for pair in formulas for sign in "".join(mathml.element("".join(pair), "inline").itertext())}
     assert {sign for sign in signs if not sign.isspace() and ord(sign) not in font.getBestCmap()} == set()
+
+
+@pytest.mark.parametrize(
+    ("formula", "sign", "space"),
+    [
+        ("x / 2", "/", {"lspace": "0", "rspace": "0"}),
+        (r"x = \max(a, 0)", "max", {"lspace": "0.1667em", "rspace": "0"}),
+        (r"\max(a, 0)", "max", {"lspace": "0", "rspace": "0"}),
+        ("z = -1", "−", {"form": "prefix", "lspace": "0", "rspace": "0"}),
+        ("(-1, 2)", "−", {"form": "prefix", "lspace": "0", "rspace": "0"}),
+        ("a - b", "−", {}),
+    ],
+)
+def test_operators_have_the_space_that_they_need(mathml, formula, sign, space):
+    (found,) = [each for each in mathml.element(formula, "inline").iter() if each.text == sign]
+    assert {name: found.get(name) for name in ("form", "lspace", "rspace") if found.get(name)} == space
+
+
+def test_a_hat_stands_above_its_letter(mathml):
+    (hat,) = [each for each in mathml.element(r"\hat{Y} = C X", "inline").iter() if each.tag.endswith("mover")]
+    assert hat.get("accent") is None

@@ -40,7 +40,8 @@ const moving = (() => {
     draw(draw(draw(svg, "defs", {}), "clipPath", { id: clip }), "rect", {
       x: edge, y: edge, width: size - 2 * edge, height: size - 2 * edge,
     });
-    const layer = () => draw(svg, "g", { "clip-path": `url(#${clip})`, fill: "none", "stroke-width": 2 });
+    const inside = { "clip-path": `url(#${clip})` };
+    const layer = (clipped = true) => draw(svg, "g", { ...(clipped && inside), fill: "none", "stroke-width": 2 });
     const path = (points) => points.map(([x, y]) => at(x, y).map((v) => v.toFixed(2)).join(",")).join(" ");
     // The point of the plane under a pointer, rounded to hundredths.
     function under(event) {

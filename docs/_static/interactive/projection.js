@@ -7,7 +7,7 @@
   const plane = stage(left, {
     low: -2, high: 2, ticks: [-2, -1, 0, 1, 2], across: "a₁", up: "a₂", title: "The plane of a₁ and a₂",
   });
-  const ball = plane.layer(), lines = plane.layer(), points = plane.layer();
+  const ball = plane.layer(), lines = plane.layer(), points = plane.layer(false);
 
   const first = slider(right, { name: "a₁", low: -2, high: 2, step: 0.01, value: 1.6 }, show);
   const second = slider(right, { name: "a₂", low: -2, high: 2, step: 0.01, value: 0.3 }, show);

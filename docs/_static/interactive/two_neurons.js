@@ -18,6 +18,7 @@
     low: -1, high: 4, ticks: [-1, 0, 1, 2, 3, 4], across: "x₁", up: "x₂", title: "The plane of x₁ and x₂",
   });
   const [regions, field, ways, marks] = [plane.layer(), plane.layer(), plane.layer(), plane.layer()];
+  regions.setAttribute("opacity", 0.16); // of the layer: where squares overlap, they would be darker
 
   const example = select(right, "example", Object.keys(EXAMPLES), () => take(EXAMPLES[example.value]));
   const kind = select(right, "φ", Object.keys(PHI), restart);
@@ -113,7 +114,7 @@
         const set = before(A, [corner[0] + size / 2, corner[1] - size / 2]).map((p) => (p > 0 ? 1 : 0)).join();
         if (!(set in colours)) continue;
         const [x, y] = plane.at(...corner);
-        draw(regions, "rect", { x, y, width: width + 0.3, height: width + 0.3, fill: colours[set], opacity: 0.16 });
+        draw(regions, "rect", { x, y, width: width + 0.3, height: width + 0.3, fill: colours[set] });
       }
     }
   }

@@ -38,7 +38,8 @@ def time(of: dict[str, Any]) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds, milliseconds or microseconds with three digits."""
-    unit, name = next((u, n) for u, n in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")) if seconds >= u or u == 1e-6)
+    units = (1.0, "s"), (1e-3, "ms"), (1e-6, "µs")
+    unit, name = next((u, n) for u, n in units if float(f"{seconds:.3g}") >= u or u == 1e-6)
     return f"{seconds / unit:.3g} {name}"
 
 
