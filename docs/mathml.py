@@ -12,6 +12,9 @@ BREAKS = "=<>≤≥≠≈∈→←↦⇒⇔⪯⪰≼≽,+−"  # a line may end 
 FUNCTIONS = "max", "min", "det"  # names that stand close to what they are applied to
 BEFORE_SIGN = (",", "=", "(", "[", "≤", "≥")  # behind one of these, − is the sign of a number, not a difference
 SPACED = "⪯⪰"  # The converter does not know that these are relations.
+RELATIONS = "=≤≥<>⟹⇒"  # before one of these, a long formula on lines of its own may go on in the next line
+QUADS = "1em", "2em"  # how wide a space is that separates formulas
+WIDE = 70  # characters of LaTeX: so long a formula is wider than a phone
 LONG = 30  # characters of LaTeX: a formula that is shorter fits into a line of a phone
 
 ElementTree.register_namespace("", NAMESPACE)
@@ -95,12 +98,43 @@ def lines(latex):
             within ^= {sign}
         if sign in BREAKS and not depth and not within and len(pieces[-1]) > 1:
             pieces.append([])
+    return [alone(piece) for piece in pieces if piece]
+
+
+def alone(piece, **attributes):
+    """Return a piece of a formula as a text of MathML."""
+    root = ElementTree.Element(tag("math"), display="inline", **attributes)
+    ElementTree.SubElement(root, tag("mrow")).extend(piece)
+    root.set("alttext", "".join(root.itertext()))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def parts(latex):
+    """Return a formula on lines of its own as pieces, which stand side by side, or on a phone below each other.
+
+    They are what stands between quads; of a long formula, also what begins with a further relation.
+    """
+    groups, depth, relations = [[[]]], 0, 0  # groups of pieces of elements
+    for part in element(latex, "block")[0]:
+        sign = part if part.tag == tag("mo") else next(iter(part), part)
+        sign = sign.text if sign.tag == tag("mo") and sign.text else " "
+        depth += (sign in OPENING) - (sign in CLOSING)
+        if not depth and part.tag == tag("mspace") and part.get("width") in QUADS:
+            groups.append([[]])
+            relations = 0
+            continue
+        if not depth and sign in RELATIONS:
+            relations += 1
+            if relations > 1 and len(latex) > WIDE:
+                groups[-1].append([])
+        groups[-1][-1].append(part)
+    groups = [pieces for pieces in groups if pieces[0]]
+    if sum(map(len, groups)) < 2:
+        return [mathml(latex, "block")]
     made = []
-    for piece in filter(None, pieces):
-        root = ElementTree.Element(tag("math"), display="inline")
-        ElementTree.SubElement(root, tag("mrow")).extend(piece)
-        root.set("alttext", "".join(root.itertext()))
-        made.append(ElementTree.tostring(root, encoding="unicode"))
+    for i, pieces in enumerate(groups):
+        for j, piece in enumerate(pieces):
+            made.append(alone(piece, displaystyle="true", **({"class": "apart"} if i and not j else {})))
     return made
 
 
@@ -111,8 +145,8 @@ def inline(translator, node):
 
 
 def block(translator, node):
-    """Write a formula on a line of its own, which scrolls by itself where it is wider than a phone."""
-    translator.body.append(f'<div class="math" tabindex="0">{mathml(node.astext(), "block")}</div>')
+    """Write a formula on lines of its own, which scrolls by itself where a piece of it is wider than a phone."""
+    translator.body.append(f'<div class="math" tabindex="0">{" ".join(parts(node.astext()))}</div>')
     raise SkipNode
 
 

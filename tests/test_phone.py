@@ -3,6 +3,7 @@
 import re
 import struct
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -138,3 +139,15 @@ def test_operators_have_the_space_that_they_need(mathml, formula, sign, space):
 def test_a_hat_stands_above_its_letter(mathml):
     (hat,) = [each for each in mathml.element(r"\hat{Y} = C X", "inline").iter() if each.tag.endswith("mover")]
     assert hat.get("accent") is None
+
+
+def test_a_formula_on_lines_of_its_own_breaks_at_quads_and_further_relations(mathml):
+    def texts(latex):
+        return [ElementTree.fromstring(part).get("alttext") for part in mathml.parts(latex)]
+
+    assert texts(r"f(a, b) = c, \qquad d = e") == ["f(a,b)=c,", "d=e"]
+    assert texts("a = b = c") == ["a = b = c"]
+    long = r"x = (a = b) + \alpha + \beta + \gamma + \delta + \varepsilon + \zeta + \eta = 2 \quad\text{and}\quad y = 1"
+    assert texts(long) == ["x=(a=b)+α+β+γ+δ+ε+ζ+η", "=2", "and", "y=1"]
+    classes = [ElementTree.fromstring(part).get("class") for part in mathml.parts(long)]
+    assert classes == [None, None, "apart", "apart"]
