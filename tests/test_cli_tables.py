@@ -285,6 +285,16 @@ def test_several_targets(tmp_path, capsys):
     assert list(read(tmp_path / "p.csv")[0]) == ["sample", "price", "double", "error_bound", "status"]
 
 
+def test_one_hot_rows_are_no_measured_numbers(tmp_path, capsys):
+    X, labels = np.random.default_rng(0).standard_normal((40, 3)), np.arange(40) % 3
+    np.savez(tmp_path / "d.npz", X=X, y=np.eye(3)[labels])
+    command = "train", "--data", tmp_path / "d.npz", "--out", tmp_path, "--epochs", 1
+    status, _, err = run(capsys, *command)
+    assert status == 2
+    assert "got (40, 3), one-hot rows: make labels of them by numpy.argmax(…, axis=1), or add --task regress." in err
+    assert run(capsys, *command, "--task", "regress")[0] == 0
+
+
 def test_measured_numbers_in_a_npz_file(tmp_path, capsys):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 3))
