@@ -52,11 +52,15 @@ def element(latex, display):
 
 
 def space(each, before):
-    """Set the space around an operator where the converter sets that of a binary one: /, a function, a sign."""
+    """Set the space around an operator where browsers take it for another one: relations, /, a function, a sign."""
     if each.tag != tag("mo"):
         return
     if each.text == "/":
         each.attrib.update(lspace="0", rspace="0")
+    elif each.text in tuple(RELATIONS):
+        each.set("form", "infix")  # also at the beginning of a piece
+        if before is not None and before.tag == tag("mtext"):  # Words count as space, beside which there is no more.
+            each.attrib.update(lspace="0.2778em", rspace="0.2778em")
     elif each.text in FUNCTIONS:
         each.attrib.update(lspace="0" if before is None else "0.1667em", rspace="0")
     elif each.text in ("−", "-") and (before is None or before.text in BEFORE_SIGN):
@@ -84,6 +88,12 @@ def mathml(latex, display):
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def sign_of(part):
+    """Return the sign that an element is, or that has its exponent or index in it, as in ")²"; or a space."""
+    sign = part[0] if part.tag in (tag("msup"), tag("msub"), tag("msubsup")) else part
+    return sign.text if sign.tag == tag("mo") and sign.text else " "
+
+
 def lines(latex):
     """Return a formula as pieces, between which a line of text may end: browsers break no formula."""
     if len(latex) < LONG:
@@ -91,8 +101,7 @@ def lines(latex):
     pieces, depth, within = [[]], 0, set()
     for part in element(latex, "inline")[0]:
         pieces[-1].append(part)
-        sign = part if part.tag == tag("mo") else next(iter(part), part)  # ")" is the base of ")²".
-        sign = sign.text if sign.tag == tag("mo") and sign.text else " "
+        sign = sign_of(part)
         depth += (sign in OPENING) - (sign in CLOSING)
         if sign in BARS:
             within ^= {sign}
@@ -116,8 +125,7 @@ def parts(latex):
     """
     groups, depth, relations = [[[]]], 0, 0  # groups of pieces of elements
     for part in element(latex, "block")[0]:
-        sign = part if part.tag == tag("mo") else next(iter(part), part)
-        sign = sign.text if sign.tag == tag("mo") and sign.text else " "
+        sign = sign_of(part)
         depth += (sign in OPENING) - (sign in CLOSING)
         if not depth and part.tag == tag("mspace") and part.get("width") in QUADS:
             groups.append([[]])
@@ -146,7 +154,7 @@ def inline(translator, node):
 
 def block(translator, node):
     """Write a formula on lines of its own, which scrolls by itself where a piece of it is wider than a phone."""
-    translator.body.append(f'<div class="math" tabindex="0">{" ".join(parts(node.astext()))}</div>')
+    translator.body.append(f'<div class="math" tabindex="0">{"<wbr>".join(parts(node.astext()))}</div>')
     raise SkipNode
 
 
