@@ -89,6 +89,9 @@ def row(found):
 def chosen(words):
     """Return the names of the bugs of some kinds, or of these names; of all without any."""
     of = kinds()
+    known = {name for bugs in of.values() for name in bugs}
+    if unknown := [word for word in words if word not in of and word not in known]:
+        raise SystemExit(f"{', '.join(unknown)} must be names of bugs, or of {', '.join(of)}.")
     return [name for word in words or of for name in of.get(word, [word])]
 
 
