@@ -197,7 +197,10 @@ def _joined_kappa(each: Sequence[Settings]) -> float:
 
 
 def dense(settings: Settings, **own: Any) -> Settings:
-    """Return settings for effective weights with a dense A, which f=ImplicitFunction leaves as they are."""
+    """Return settings for effective weights with a dense A, which f=ImplicitFunction leaves as they are.
+
+    For a low-rank A, κ bounds each factor, so that κ² takes its place for A, or √κ where A becomes a product.
+    """
     changes: dict[str, Any] = {
         "f": ImplicitFunction,
         "is_low_rank": False,
@@ -205,6 +208,8 @@ def dense(settings: Settings, **own: Any) -> Settings:
         "straight_through": False,
         "pattern": None,
     } | own
+    if changes["is_low_rank"] != settings.is_low_rank:
+        changes["kappa"] = settings.kappa**2 if settings.is_low_rank else settings.kappa**0.5
     return replace(settings, **changes)
 
 

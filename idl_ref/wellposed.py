@@ -125,11 +125,13 @@ def perron_root(
     PerronRoot(lower=0.0, upper=0.0)
     """
     M: Any
+    lost: Any = 0.0  # the most that underflow may have taken from each entry of M
     if isinstance(A, Sparse):
         M = abs(A).astype(np.float64)
     elif isinstance(A, tuple):
         L, R = (np.abs(checks.real_array(name, F, np.float64)) for name, F in zip("LR", A, strict=True))
         M = R.T @ L
+        lost = (len(L) + 2) * float(np.finfo(np.float64).tiny) * ((R.T != 0).astype(float) @ (L != 0) > 0)
     else:
         M = np.abs(checks.real_array("A", A, np.float64))
     checks.matrix("A", M, "(n, n)")
@@ -139,12 +141,20 @@ def perron_root(
     if isinstance(M, Sparse):
         roots = [_power_steps(M, rtol, max_iter, patience=PATIENCE)] if M.entries else []
     else:
-        roots = [_power_steps(M[np.ix_(block, block)], rtol, max_iter) for block in cyclic(M > 0)]
+        roots = _of_blocks(M + lost, rtol, max_iter)
+        if not np.array_equal(M + lost, M):  # What was lost may be a part of a cycle, which counts for the upper bound.
+            lower = max((r.lower for r in _of_blocks(M, rtol, max_iter)), default=0.0)
+            roots = [PerronRoot(min(r.lower, lower), r.upper) for r in roots]
     # Outwards by the rounding of M = |R|ᵀ|L|, of M z and of the ratio: all terms are nonnegative, and none cancel.
     terms = len(M) + 2 + (L.shape[0] if isinstance(A, tuple) else 0)
     gamma = terms * float(np.finfo(np.float64).eps)
     lower = max((r.lower for r in roots), default=0.0) * (1 - gamma)
     return PerronRoot(lower, max((r.upper for r in roots), default=0.0) * (1 + gamma))
+
+
+def _of_blocks(M: np.ndarray, rtol: float, max_iter: int) -> list[PerronRoot]:
+    """Return the bounds of the Perron roots of the irreducible blocks of a dense M ≥ 0."""
+    return [_power_steps(M[np.ix_(block, block)], rtol, max_iter) for block in cyclic(M > 0)]
 
 
 def _power_steps(M: Any, rtol: float, max_iter: int, patience: int | None = None) -> PerronRoot:

@@ -147,7 +147,8 @@ def test_all_else_is_that_of_the_model():
         for name in "BCD":
             np.testing.assert_array_equal(other.parameters[name], model.parameters[name])
             assert other.parameters[name] is not model.parameters[name]
-        assert (other.dtype, other.bias, other.kappa) == (model.dtype, True, model.kappa)
+        assert (other.dtype, other.bias) == (model.dtype, True)
+        assert other.kappa == (model.kappa**0.5 if other.is_low_rank else model.kappa)  # that of a factor, or of A
 
 
 def monotone():
@@ -190,3 +191,20 @@ def test_a_model_of_the_digits_keeps_its_accuracy():
     idl_ref.fit(model, x, y, optimizer=idl_ref.SGD(0.1), epochs=4, batch_size=32, progress=False)
     accuracy = [(m(x_test).argmax(axis=1) == y_test).mean() for m in (model, prune(model, 0.3), truncate(model, 8))]
     assert min(accuracy[1:]) > accuracy[0] - 0.01
+
+
+@pytest.mark.parametrize("f", ["inf", "rows", "perron"])
+def test_kappa_becomes_that_of_the_matrix_or_of_its_factors(f):
+    """κ bounds L and R each, so that ‖L Rᵀ‖∞ may be as large as κ²: up to 4 for the sigmoid."""
+    f = idl_ref.functions.FUNCTIONS[f]
+    low = ImplicitModel(
+        2, 2, 8, f=f, is_low_rank=True, rank=4, activation="sigmoid", kappa=1.9, dtype="float64", seed=3
+    )
+    for name in "LR":
+        low.parameters[name][...] = 3 * np.abs(low.parameters[name])
+    factors, U = low.effective(), np.random.default_rng(0).standard_normal((5, 2))
+    sparse = prune(low, 1.0, sparse=True)
+    np.testing.assert_allclose(sparse.effective()["A"].dense(), factors["L"] @ factors["R"].T, rtol=1e-12)
+    np.testing.assert_allclose(sparse(U), low(U), rtol=1e-5)
+    wide = ImplicitModel(2, 2, 8, activation="sigmoid", kappa=3.9, dtype="float64", seed=3)
+    np.testing.assert_allclose(truncate(wide, 8)(U), wide(U), rtol=1e-5)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -695,3 +696,20 @@ def test_rivals_are_differences_of_outputs():
     u = np.vstack([U.T, np.ones((1, 5))])
     expected = Y[j, labels[j]] - Y[j, k]
     np.testing.assert_allclose((c.mid * X[:, j]).sum(0) + (d.mid * u[:, j]).sum(0), expected, atol=1e-4)
+
+
+def test_a_box_as_large_as_float64_is_attacked_without_a_warning():
+    model = ImplicitModel(3, 3, 6, dtype="float64", seed=0)
+    U = np.random.default_rng(0).random((4, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = robust.attack(model, U, model(U).argmax(axis=1), 1.7e308, clip=None)
+    assert found.broken.any()
+    assert np.isfinite(found.inputs).all()
+
+
+def test_labels_are_called_labels_where_they_are_refused():
+    model = ImplicitModel(3, 2, 6, dtype="float64", seed=0)
+    model.classes = np.array(["no", "yes"])
+    with pytest.raises(ValueError, match="labels must hold only the classes 'no', 'yes'; got also 'maybe'"):
+        robust.margins(model, np.zeros((1, 3)), ["maybe"], 0.1)

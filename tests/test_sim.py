@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -141,6 +142,43 @@ def test_large_penalties_leave_zeros():
     assert not model.parameters["A"].any()
     assert not model.parameters["B"][:, :3].any()
     np.testing.assert_allclose(model.parameters["B"][:, 3], data.Z.mean(axis=1), rtol=1e-12)
+
+
+UNITS = [("float64", *units) for units in [(0.0, 1.0), (1e6, 1.0), (1.7e9, 1e5), (0.0, 1e12), (-3.0, 1e-3)]]
+UNITS += [("float32", 0.0, 1.0), ("float32", 0.0, 1e9), ("float32", -3.0, 1.0)]
+
+
+@pytest.mark.parametrize(("dtype", "mean", "deviation"), UNITS)
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_teacher_of_one_layer_is_found_whatever_the_units_of_the_inputs_are(mean, deviation, dtype, rank):
+    """B V alone explains it. Neither a warning nor an output tells in which units U is."""
+    rng = np.random.default_rng(0)
+    U = np.round(rng.standard_normal((400, 2)), 3)
+    W = rng.standard_normal((5, 2))
+    layers = [(W, rng.standard_normal(5)), (rng.standard_normal((1, 5)), np.ones(1))]
+    usual = sim.states([(M.astype(dtype), b.astype(dtype)) for M, b in layers], U.astype(dtype))
+    raw = (mean + deviation * U).astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = sim.fit(usual._replace(U=raw.T.copy()), 0.5, rank=rank)
+    error = np.abs(model(raw).T - usual.Y).max() / np.abs(usual.Y).max()
+    assert error < (2e-5 if dtype == "float32" else 1e-8 if mean else 1e-13)
+
+
+@pytest.mark.parametrize("m", [500, 10_000])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+@pytest.mark.parametrize("no_D", [False, True])
+def test_the_readout_is_as_good_as_least_squares_allows(m, scale, no_D):
+    rng = np.random.default_rng(0)
+    U = (scale * rng.standard_normal((m, 3))).astype(np.float32)
+    layers = [(rng.standard_normal((6, 3)) / scale, rng.standard_normal(6)), (rng.standard_normal((1, 6)), np.zeros(1))]
+    data = sim.states([(W.astype(np.float32), b.astype(np.float32)) for W, b in layers], U)
+    model = sim.fit(data, 0.5, no_D=no_D)
+    error = np.sqrt(np.square(model(U).T - data.Y).mean())
+    X = model.equilibrium(U).X.astype(float)
+    features = X if no_D else np.vstack([X, U.T / scale, np.ones((1, m))])
+    best = np.linalg.lstsq(features.T, data.Y.T.astype(float), rcond=None)[0].T @ features
+    assert error < 1.5 * np.sqrt(np.square(best - data.Y).mean()) + 1e-6
 
 
 problems = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(0, 5), st.integers(1, 12), st.integers(0, 2**31))

@@ -302,3 +302,12 @@ def test_the_bracket_of_the_perron_root_holds_exactly(seed):
 
     assert determinant(root.upper) >= 0
     assert determinant(root.lower) <= 0
+
+
+def test_what_underflows_in_a_product_of_factors_is_not_lost():
+    """|R|ᵀ|L| has an entry 1e-400 in a cycle whose other entries are 1e150."""
+    L, R = np.diag([1e-200, *4 * [1e150]]), np.roll(np.diag([1e-200, 1, 1, 1, 1]), 1, axis=1)
+    root = 10 ** ((4 * 150 - 400) / 5)
+    found = perron_root((L, R))
+    assert found.lower <= root <= found.upper < np.inf
+    assert perron_root((np.diag([0.0, 1.0]), np.eye(2)[::-1])).upper == 0

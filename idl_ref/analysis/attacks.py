@@ -131,16 +131,18 @@ def descend(
 ) -> Attack:
     """Return the best inputs of all starts."""
     U, low, high = question.U, question.least, question.most
+    centre, half = low / 2 + high / 2, high / 2 - low / 2  # The difference of the ends may overflow.
     best, least = U.copy(), np.full(len(U), np.inf)
-    for start in range(restarts):
-        V = U.copy() if start == 0 else rng.uniform(low, high)
-        for step in range(steps + 1):
-            margin, gradient = _margin(model, V, question.labels, step < steps)
-            better = margin < least
-            best[better], least[better] = V[better], margin[better]
-            if step < steps:
-                eta = (FIRST if 2 * step < steps else LAST / steps) * (high - low) / 2
-                V = np.clip(V - eta * np.sign(gradient), low, high)
+    with np.errstate(over="ignore", invalid="ignore"):  # A huge box leads to outputs that are not finite.
+        for start in range(restarts):
+            V = U.copy() if start == 0 else np.clip(centre + half * rng.uniform(-1, 1, U.shape), low, high)
+            for step in range(steps + 1):
+                margin, gradient = _margin(model, V, question.labels, step < steps)
+                better = margin < least
+                best[better], least[better] = V[better], margin[better]
+                if step < steps:
+                    eta = (FIRST if 2 * step < steps else LAST / steps) * half
+                    V = np.clip(V - eta * np.sign(gradient), low, high)
     return Attack(best, at(question.system, best, question.labels)[1])
 
 

@@ -41,6 +41,8 @@ class Problem(NamedTuple):
         The λⱼ ≥ 0, which are positive outside the ball.
     constrained : int
         The number of columns in the ball, which are the first ones.
+    noise : float
+        How large a gap of all rows the rounding of Z explains.
     """
 
     H: np.ndarray
@@ -49,6 +51,7 @@ class Problem(NamedTuple):
     kappa: float
     penalties: np.ndarray
     constrained: int
+    noise: float = 0.0
 
     def project(self, W: np.ndarray) -> np.ndarray:
         """Return W with the rows of its constrained columns projected on the ball."""
@@ -96,8 +99,9 @@ class Answer(NamedTuple):
         ))  # fmt: skip
 
     def relative_gap(self, problem: Problem) -> float:
-        """Return the gap of all rows, relative to their objective, or to a small part of ½‖Z‖² if that is larger."""
-        return float(self.gap.sum() / max(self.objective.sum(), FLOOR * 0.5 * problem.squares.sum(), TINY))
+        """Return the gap of all rows beyond the noise, relative to their objective, or to a part of ½‖Z‖² if larger."""
+        gap = max(self.gap.sum() - problem.noise, 0.0)
+        return float(gap / max(self.objective.sum(), FLOOR * 0.5 * problem.squares.sum(), TINY))
 
 
 def shrink(W: np.ndarray, threshold: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ class Question(NamedTuple):
             raise ValueError(f"model must have two outputs or more, one per class; got {q}: bound it by interval.")
         U = checks.finite("U", checks.samples("U", U, "p", p, dtype))
         if model.classes is not None:
-            labels = classes.encoded("cross_entropy", labels, model.classes)
+            labels = classes.encoded("cross_entropy", labels, model.classes, "labels")
         labels = checks.labels("labels", labels, len(U), q)
         radius, limits = _radius(eps, p), _limits(U, clip)
         return cls(system, U, labels, *_around(U, radius, limits, 1), *_around(U, radius, limits, -1))

@@ -11,10 +11,21 @@ RANK_TOLERANCE = 1e-12  # Singular values below this part of the largest one cou
 
 
 class Free:
-    """The rows of V (k, m), whose weights have no penalty, so that least squares gives them: V = M Qᵀ, QᵀQ = I."""
+    """The rows of U (p, m) and of ones, whose weights have no penalty, so that least squares gives them.
 
-    def __init__(self, V: np.ndarray) -> None:
-        Q, sizes, P = np.linalg.svd(V.T, full_matrices=False)
+    The rows of U are centred, which the row of ones allows, and divided by their norms. Otherwise a large mean, as that
+    of a timestamp, or a unit in which U is large, would hide what other directions explain. Q (m, ·) is an orthonormal
+    basis of all that the rows explain.
+    """
+
+    def __init__(self, U: np.ndarray) -> None:
+        m = U.shape[1]
+        self.mean = U.mean(axis=1, keepdims=True)
+        centred = U - self.mean
+        norms = np.linalg.norm(centred, axis=1, keepdims=True)
+        self.norms = np.where(norms > RANK_TOLERANCE * np.abs(self.mean) * m**0.5, norms, np.inf)  # inf: constant rows
+        rows = np.vstack([centred / self.norms, np.full((1, m), m**-0.5)])
+        Q, sizes, P = np.linalg.svd(rows.T, full_matrices=False)
         kept = sizes > RANK_TOLERANCE * sizes[:1]
         self.Q, self.inverse = Q[:, kept], P[kept] / sizes[kept, None]
 
@@ -24,42 +35,51 @@ class Free:
         return M - (M @ self.Q) @ self.Q.T
 
     def weights(self, M: np.ndarray) -> np.ndarray:
-        """Return the smallest W (·, k) of those for which ‖W V − M‖ is smallest."""
-        return (M @ self.Q) @ self.inverse
+        """Return W (·, p + 1) for which ‖W (U; 1) − M‖ is smallest: the smallest one for the centred rows of norm 1."""
+        scaled = (M @ self.Q) @ self.inverse
+        W = scaled[:, :-1] / self.norms.T
+        return np.hstack([W, scaled[:, -1:] * len(self.Q) ** -0.5 - W @ self.mean])
+
+    def noise(self, Z: np.ndarray, U: np.ndarray, unit: float) -> float:
+        """Return ½‖·‖² of what the rounding of Z may be: `unit` times |Z|, and times the terms that it is a sum of."""
+        W = self.weights(Z)
+        return float(0.5 * np.square(unit * (np.abs(Z) + np.abs(W[:, :-1]) @ np.abs(U) + np.abs(W[:, -1:]))).sum())
 
 
 def dense(
-    data: States, kappa: float, penalties: tuple[float, float], limits: tuple[float, int]
+    data: States, kappa: float, penalties: tuple[float, float], limits: tuple[float, int], unit: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return A (n, n), B (n, p + 1) and the relative gap.
+    """Return A (n, n), B (n, p + 1) and the relative gap. The entries of Z are known to `unit`.
 
     What has no penalty, V or only the constant feature, is eliminated. What has one, X or (X, U), are the features.
     """
-    n, one = len(data.X), np.ones((1, data.U.shape[1]))
+    n = len(data.X)
     if penalties[1] == 0:
-        free, features, sizes = np.vstack([data.U, one]), data.X, np.full(n, penalties[0])
+        free, features, sizes = data.U, data.X, np.full(n, penalties[0])
     else:
-        free, features = one, np.vstack([data.X, data.U])
+        free, features = data.U[:0], np.vstack([data.X, data.U])
         sizes = np.repeat(penalties, [n, len(data.U)])
     rest = Free(free)
+    noise = rest.noise(data.Z, free, unit)
     J, Z = rest.without(features), rest.without(data.Z)
-    problem = lasso.Problem(J @ J.T, Z @ J.T, np.square(Z).sum(axis=1), kappa, sizes, n)
+    problem = lasso.Problem(J @ J.T, Z @ J.T, np.square(Z).sum(axis=1), kappa, sizes, n, noise)
     answer = lasso.solve(problem, *limits)
     B = np.hstack([answer.W[:, n:], rest.weights(data.Z - answer.W @ features)])
     return answer.W[:, :n], B, answer.relative_gap(problem)
 
 
 def low_rank(
-    data: States, kappa: float, rank: int, limits: tuple[float, int]
+    data: States, kappa: float, rank: int, limits: tuple[float, int], unit: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Return L (n, r), R (n, r), B (n, p + 1) and the relative gap, with ‖L‖∞ ≤ √κ and ‖Rᵀ‖∞ ≤ √κ.
+    """Return L (n, r), R (n, r), B (n, p + 1) and the relative gap, with ‖L‖∞ ≤ √κ and ‖Rᵀ‖∞ ≤ √κ; see `dense`.
 
     Let X = P S Qᵀ and Z Q = G T Hᵀ be singular value decompositions, without what V explains. Without the ball, the
     best A of rank r is G_r G_rᵀ Z Q S⁻¹ Pᵀ, whose rows are combinations of those of Rᵀ = H_rᵀ S⁻¹ Pᵀ. If the rows of Rᵀ
     have the norm 1, then ‖|L||R|ᵀ‖∞ is ‖L‖∞, so that L solves a problem of the same form with the features Rᵀ X. This
     norm depends on the basis of the rows, so that the better one of two is taken: this one, and its echelon form.
     """
-    rest = Free(np.vstack([data.U, np.ones((1, data.U.shape[1]))]))
+    rest = Free(data.U)
+    noise = rest.noise(data.Z, data.U, unit)
     X, Z = rest.without(data.X), rest.without(data.Z)
     P, S, Qt = np.linalg.svd(X, full_matrices=False)
     kept = RANK_TOLERANCE * S[:1] < S
@@ -71,7 +91,7 @@ def low_rank(
         norms = np.abs(Rt).sum(axis=1, keepdims=True)
         Rt = Rt / np.where(norms > 0, norms, 1)
         J = Rt @ X
-        problem = lasso.Problem(J @ J.T, Z @ J.T, np.square(Z).sum(axis=1), kappa, np.zeros(rank), rank)
+        problem = lasso.Problem(J @ J.T, Z @ J.T, np.square(Z).sum(axis=1), kappa, np.zeros(rank), rank, noise)
         found.append((lasso.solve(problem, *limits), Rt, problem))
     answer, Rt, problem = min(found, key=lambda one: float(one[0].objective.sum()))
     B = rest.weights(data.Z - answer.W @ (Rt @ data.X))

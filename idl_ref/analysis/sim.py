@@ -20,6 +20,8 @@ from idl_ref.wellposed import project_rows
 
 __all__ = ["States", "fit", "objective", "states"]
 
+ROUNDED = 32  # So many units of rounding, relative to the data, are no information about the teacher.
+
 
 def fit(
     states: States,
@@ -97,11 +99,12 @@ def fit(
     _check(states, penalty, penalty_B, rank)
     limits = checks.number("tol", tol, 0), checks.integer("max_iter", max_iter, 1)
     data = states._replace(**{name: getattr(states, name).astype(np.float64) for name in "UZXY"})
+    unit = ROUNDED * float(np.finfo(settings.dtype).eps)
     if rank is None:
-        A, B, gap = regression.dense(data, kappa, (float(penalty), float(penalty_B)), limits)
+        A, B, gap = regression.dense(data, kappa, (float(penalty), float(penalty_B)), limits, unit)
         weights = {"A": project_rows(A.astype(settings.dtype), kappa)}
     else:
-        L, R, B, gap = regression.low_rank(data, kappa, rank, limits)
+        L, R, B, gap = regression.low_rank(data, kappa, rank, limits, unit)
         root = settings.kappa
         weights = {
             "L": project_rows(L.astype(settings.dtype), root),
@@ -191,13 +194,27 @@ def _check(states: States, penalty: float, penalty_B: float, rank: int | None) -
 
 
 def _with_readout(settings: Settings, weights: dict[str, np.ndarray], data: States) -> ImplicitModel:
-    """Return the model whose C and D minimise ‖C X̂ + D V − Y‖², with the equilibria X̂ that its A and B give."""
+    """Return the model whose C and D minimise ‖C X̂ + D V − Y‖², with the equilibria X̂ that its A and B give.
+
+    The features are centred, if there is a constant one, and divided by their norms, so that their units do not matter.
+    Directions in which they vary by no more than the rounding of X̂ are left out.
+    """
     zeros = {name: np.zeros(shape, settings.dtype) for name, shape in settings.shapes().items()}
     model = ImplicitModel.from_parameters(settings, zeros | weights)
     X = model.equilibrium(data.U.T).require().X.astype(np.float64)
-    features = X if settings.no_D else np.vstack([X, data.U, np.ones((1, X.shape[1]))])
-    rcond = max(features.shape) * float(np.finfo(settings.dtype).eps)
-    CD = np.linalg.lstsq(features.T, data.Y.T, rcond=rcond)[0].T
+    features = X if settings.no_D else np.vstack([X, data.U])
+    m = features.shape[1]
+    mean, target = np.zeros((len(features), 1)), np.zeros((len(data.Y), 1))
+    if not settings.no_D:
+        mean, target = features.mean(axis=1, keepdims=True), data.Y.mean(axis=1, keepdims=True)
+    centred = features - mean
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit, wide = float(np.finfo(settings.dtype).eps), float(np.finfo(np.float64).eps)
+    norms = np.where(norms > ROUNDED * unit * np.abs(mean) * m**0.5, norms, np.inf)  # inf: a feature that is constant
+    rcond = max(ROUNDED * unit, max(features.shape) * wide)
+    CD = np.linalg.lstsq((centred / norms).T, (data.Y - target).T, rcond=rcond)[0].T / norms.T
+    if not settings.no_D:
+        CD = np.hstack([CD, target - CD @ mean])
     for name, W in zip("CD", np.split(CD, [len(X)], axis=1), strict=True):
         if name in zeros:
             model.parameters[name] = W.astype(settings.dtype)
