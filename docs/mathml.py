@@ -53,14 +53,16 @@ def element(latex, display):
 
 def space(each, before):
     """Set the space around an operator where browsers take it for another one: relations, /, a function, a sign."""
+    if each.tag == tag("mtext") and before is not None and before.text in tuple(RELATIONS):
+        each.tag = tag("mi")
     if each.tag != tag("mo"):
         return
     if each.text == "/":
         each.attrib.update(lspace="0", rspace="0")
     elif each.text in tuple(RELATIONS):
         each.set("form", "infix")  # also at the beginning of a piece
-        if before is not None and before.tag == tag("mtext"):  # Words count as space, beside which there is no more.
-            each.attrib.update(lspace="0.2778em", rspace="0.2778em")
+        if before is not None and before.tag == tag("mtext"):  # Words count as space, beside which is none.
+            before.tag = tag("mi")
     elif each.text in FUNCTIONS:
         each.attrib.update(lspace="0" if before is None else "0.1667em", rspace="0")
     elif each.text in ("−", "-") and (before is None or before.text in BEFORE_SIGN):

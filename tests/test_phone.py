@@ -151,3 +151,8 @@ def test_a_formula_on_lines_of_its_own_breaks_at_quads_and_further_relations(mat
     assert texts(long) == ["x=(a=b)+α+β+γ+δ+ε+ζ+η", "=2", "and", "y=1"]
     classes = [ElementTree.fromstring(part).get("class") for part in mathml.parts(long)]
     assert classes == [None, None, "apart", "apart"]
+
+
+def test_words_beside_a_relation_are_no_space(mathml):
+    root = mathml.element(r"\text{less} \le \text{more, if so}", "inline")
+    assert [each.tag.rpartition("}")[2] for each in root.iter() if each.text] == ["mi", "mo", "mi"]
