@@ -67,9 +67,7 @@ regions.grid(visible=False)
 for name, share in shares.items():
     color, style = {"none but minors": ("black", ":"), "P-matrix": ("0.5", "-")}.get(name, (COLORS.get(name), "-"))
     curves.plot(scales, 100 * np.array(share), style, color=color, marker="o", markersize=4, label=name)
-curves.set(
-    xlabel="√6 · standard deviation of the entries", ylabel="matrices in percent", title="Six units, random weights"
-)
+curves.set(xlabel="√6 · standard deviation of the entries", ylabel="matrices in percent", title="Six random units")
 curves.legend()
 plt.show()
 
