@@ -129,10 +129,8 @@ def lighten_thumbnails(app):
             whole = picture.convert("RGBA")
         page = Image.new("RGB", whole.size, "white")
         page.paste(whole, mask=whole)
-        few = page.quantize(
-            64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-        )  # This keeps colours of thin lines.
-        few.save(path, optimize=True)
+        # An octree keeps the colours of thin lines, which few pixels have.
+        page.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def write_indexes(app):

@@ -12,7 +12,7 @@ BREAKS = "=<>≤≥≠≈∈→←↦⇒⇔⪯⪰≼≽,+−"  # a line may end 
 FUNCTIONS = "max", "min", "det"  # names that stand close to what they are applied to
 BEFORE_SIGN = (",", "=", "(", "[", "≤", "≥")  # behind one of these, − is the sign of a number, not a difference
 SPACED = "⪯⪰"  # The converter does not know that these are relations.
-RELATIONS = "=≤≥<>⟹⇒"  # before one of these, a long formula on lines of its own may go on in the next line
+RELATIONS = tuple("=≤≥<>⟹⇒")  # before one of these, a long formula on lines of its own may go on in the next line
 QUADS = "1em", "2em"  # how wide a space is that separates formulas
 WIDE = 70  # characters of LaTeX: so long a formula is wider than a phone
 LONG = 30  # characters of LaTeX: a formula that is shorter fits into a line of a phone
@@ -53,16 +53,16 @@ def element(latex, display):
 
 def space(each, before):
     """Set the space around an operator where browsers take it for another one: relations, /, a function, a sign."""
-    if each.tag == tag("mtext") and before is not None and before.text in tuple(RELATIONS):
-        each.tag = tag("mi")
+    if before is not None and (each.text in RELATIONS or before.text in RELATIONS):
+        for word in (before, each):
+            if word.tag == tag("mtext"):  # Text counts as space, beside which an operator has no space of its own.
+                word.tag = tag("mi")
     if each.tag != tag("mo"):
         return
     if each.text == "/":
         each.attrib.update(lspace="0", rspace="0")
-    elif each.text in tuple(RELATIONS):
+    elif each.text in RELATIONS:
         each.set("form", "infix")  # also at the beginning of a piece
-        if before is not None and before.tag == tag("mtext"):  # Words count as space, beside which is none.
-            before.tag = tag("mi")
     elif each.text in FUNCTIONS:
         each.attrib.update(lspace="0" if before is None else "0.1667em", rspace="0")
     elif each.text in ("−", "-") and (before is None or before.text in BEFORE_SIGN):

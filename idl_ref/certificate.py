@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
@@ -60,6 +61,14 @@ def asked_step(tol: Number, z_norm: Number) -> Number:
 def largest_term(z: Number, g: Number, norm: float) -> Number:
     """Return max(‖z‖∞, ‖g‖∞, ‖A‖∞‖g‖∞), a size of the terms of A x + z and of g, of which rounding leaves a share."""
     return np.maximum(z, max(1.0, norm) * g)
+
+
+def upward(value: float, digits: int) -> str:
+    """Return a bound ≥ 0 in decimal, rounded up to some digits, so that the text is a bound, too."""
+    if not np.isfinite(value):
+        return str(float(value))
+    above = Context(prec=digits, rounding=ROUND_CEILING).create_decimal_from_float(value)
+    return f"{float(above):.{digits - 1}e}"
 
 
 def resolvent_norm(factors: fac.Factors, lipschitz: float) -> float:

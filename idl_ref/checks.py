@@ -342,12 +342,17 @@ def labels(name: str, value: Any, m: int, q: int) -> np.ndarray:
     return array
 
 
+def one_hot(array: np.ndarray) -> bool:
+    """Tell whether each row of a matrix of numbers has one entry 1, and is 0 elsewhere."""
+    return bool((np.count_nonzero(array, axis=1) == 1).all() and (array.max(axis=1, initial=0) == 1).all())
+
+
 def _label_of_each(name: str, array: np.ndarray, m: int) -> str:
     """Return a phrase that says how targets of a wrong shape may become one label per sample."""
     if array.shape == (m, 1) or array.shape == (1, m):
         return f"use numpy.ravel({name})"
     if array.ndim == 2 and len(array) == m and array.dtype.kind in "biuf":
-        if (np.count_nonzero(array, axis=1) == 1).all() and (array.max(axis=1) == 1).all():
+        if one_hot(array):
             return f"the rows are one-hot, so use numpy.argmax({name}, axis=1)"
         return 'for continuous targets use loss="mse"'
     return "pass as many labels as U has rows"

@@ -59,15 +59,15 @@ def index(name: str, labels: Any, classes: np.ndarray) -> np.ndarray:
             f"{name} must hold labels of the kind of the classes {_shown(classes)}; got {array.dtype}, such as "
             f"{_shown(array[:1])}: convert them, for example with astype({kind})."
         )
-    lost = np.zeros(array.shape, bool)
+    given, lost = array, np.zeros(array.shape, bool)
     if np.result_type(array, classes).kind == "f":  # int64 and uint64, which would meet in float64
-        array, labels = array.astype(classes.dtype), array
-        lost = (array < 0) != (labels < 0)
+        array = given.astype(classes.dtype)
+        lost = (array < 0) != (given < 0)
     order = np.argsort(classes, kind="stable")
     found = order[np.searchsorted(classes, array, sorter=order).clip(max=len(classes) - 1)]
     wrong = (classes[found] != array) | lost
     if wrong.any():
-        unknown = np.unique((labels if lost.any() else array)[wrong])
+        unknown = np.unique(given[wrong])
         raise ValueError(
             f"{name} must hold only the classes {_shown(classes)}; got also {_shown(unknown)} in {int(wrong.sum())} of "
             f"{len(array)} samples: train with samples of these classes, or leave the samples out."

@@ -1,8 +1,6 @@
-"""This module has what lies between outputs and labels: which samples have a class, and what is said about them."""
+"""This module has what lies between outputs and labels: which samples have a class, and words about them."""
 
 from __future__ import annotations
-
-from decimal import ROUND_CEILING, Context
 
 import numpy as np
 
@@ -30,11 +28,3 @@ def accuracy(share: float, failed: int, m: int) -> str:
     """Return an accuracy in words, with the number of samples that failed and thus count as wrong."""
     words = f"accuracy: {100 * share:.2f} %"
     return f"{words}; {failed} of {m} samples failed and count as wrong" if failed else words
-
-
-def upward(value: float, digits: int) -> str:
-    """Return a bound ≥ 0 in decimal, rounded up to some digits, so that the text is a bound, too."""
-    if not np.isfinite(value):
-        return str(float(value))
-    above = Context(prec=digits, rounding=ROUND_CEILING).create_decimal_from_float(value)
-    return f"{float(above):.{digits - 1}e}"

@@ -141,8 +141,9 @@ def perron_root(
     if isinstance(M, Sparse):
         roots = [_power_steps(M, rtol, max_iter, patience=PATIENCE)] if M.entries else []
     else:
-        roots = _of_blocks(M + lost, rtol, max_iter)
-        if not np.array_equal(M + lost, M):  # What was lost may be a part of a cycle, which counts for the upper bound.
+        above = M + lost
+        roots = _of_blocks(above, rtol, max_iter)
+        if not np.array_equal(above, M):  # What was lost may be a part of a cycle, which counts for the upper bound.
             lower = max((r.lower for r in _of_blocks(M, rtol, max_iter)), default=0.0)
             roots = [PerronRoot(min(r.lower, lower), r.upper) for r in roots]
     # Outwards by the rounding of M = |R|ᵀ|L|, of M z and of the ratio: all terms are nonnegative, and none cancel.

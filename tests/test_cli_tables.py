@@ -16,7 +16,7 @@ import pytest
 from test_cli import ROOT, refused, run
 
 import idl_ref
-from idl_ref import labels, tables
+from idl_ref import certificate, tables
 from idl_ref.commands import data, summary
 from idl_ref.commands.stopping import Stopping
 from idl_ref.training.interrupts import Terminated
@@ -247,7 +247,7 @@ def test_the_written_numbers_are_within_the_written_bounds(tmp_path, capsys):
     ("bound", "text"), [(0.0, "0.00e+00"), (1.2301e-7, "1.24e-07"), (np.inf, "inf"), (9.999, "1.00e+01")]
 )
 def test_bounds_are_rounded_up(bound, text):
-    assert labels.upward(bound, 3) == text
+    assert certificate.upward(bound, 3) == text
 
 
 def test_numbers_with_leading_zeros_are_words(tmp_path, capsys):

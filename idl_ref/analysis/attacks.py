@@ -126,6 +126,7 @@ def precise(model: ImplicitModel) -> ImplicitModel:
     return ImplicitModel.from_parameters(settings, parameters, model.preprocessing)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # A huge box leads to outputs that are not finite.
 def descend(
     model: ImplicitModel, question: Question, rng: np.random.Generator, steps: int = 40, restarts: int = 3
 ) -> Attack:
@@ -133,16 +134,15 @@ def descend(
     U, low, high = question.U, question.least, question.most
     centre, half = low / 2 + high / 2, high / 2 - low / 2  # The difference of the ends may overflow.
     best, least = U.copy(), np.full(len(U), np.inf)
-    with np.errstate(over="ignore", invalid="ignore"):  # A huge box leads to outputs that are not finite.
-        for start in range(restarts):
-            V = U.copy() if start == 0 else np.clip(centre + half * rng.uniform(-1, 1, U.shape), low, high)
-            for step in range(steps + 1):
-                margin, gradient = _margin(model, V, question.labels, step < steps)
-                better = margin < least
-                best[better], least[better] = V[better], margin[better]
-                if step < steps:
-                    eta = (FIRST if 2 * step < steps else LAST / steps) * half
-                    V = np.clip(V - eta * np.sign(gradient), low, high)
+    for start in range(restarts):
+        V = U.copy() if start == 0 else np.clip(centre + half * rng.uniform(-1, 1, U.shape), low, high)
+        for step in range(steps + 1):
+            margin, gradient = _margin(model, V, question.labels, step < steps)
+            better = margin < least
+            best[better], least[better] = V[better], margin[better]
+            if step < steps:
+                eta = (FIRST if 2 * step < steps else LAST / steps) * half
+                V = np.clip(V - eta * np.sign(gradient), low, high)
     return Attack(best, at(question.system, best, question.labels)[1])
 
 

@@ -11,22 +11,23 @@ RANK_TOLERANCE = 1e-12  # Singular values below this part of the largest one cou
 
 
 class Free:
-    """The rows of U (p, m) and of ones, whose weights have no penalty, so that least squares gives them.
+    """The rows of U (p, m) and of ones, or of U alone, whose weights have no penalty: least squares gives them.
 
-    The rows of U are centred, which the row of ones allows, and divided by their norms. Otherwise a large mean, as that
-    of a timestamp, or a unit in which U is large, would hide what other directions explain. Q (m, ·) is an orthonormal
-    basis of all that the rows explain.
+    The rows of U are divided by their norms, and centred before, if there is a row of ones. Otherwise a unit in which U
+    is large, or a large mean, as that of a timestamp, would hide what other directions explain. Directions in which the
+    rows vary by less than `tolerance` count as 0. Q (m, ·) is an orthonormal basis of all that the rows explain.
     """
 
-    def __init__(self, U: np.ndarray) -> None:
-        m = U.shape[1]
-        self.mean = U.mean(axis=1, keepdims=True)
+    def __init__(self, U: np.ndarray, tolerance: float = RANK_TOLERANCE, ones: bool = True) -> None:
+        p, m = U.shape
+        self.ones = ones
+        self.mean = U.mean(axis=1, keepdims=True) if ones else np.zeros((p, 1))
         centred = U - self.mean
         norms = np.linalg.norm(centred, axis=1, keepdims=True)
-        self.norms = np.where(norms > RANK_TOLERANCE * np.abs(self.mean) * m**0.5, norms, np.inf)  # inf: constant rows
-        rows = np.vstack([centred / self.norms, np.full((1, m), m**-0.5)])
+        self.norms = np.where(norms > tolerance * np.abs(self.mean) * m**0.5, norms, np.inf)  # inf: constant rows
+        rows = np.vstack([centred / self.norms, np.full((int(ones), m), m**-0.5)])
         Q, sizes, P = np.linalg.svd(rows.T, full_matrices=False)
-        kept = sizes > RANK_TOLERANCE * sizes[:1]
+        kept = sizes > tolerance * sizes[:1]
         self.Q, self.inverse = Q[:, kept], P[kept] / sizes[kept, None]
 
     def without(self, M: np.ndarray) -> np.ndarray:
@@ -35,10 +36,13 @@ class Free:
         return M - (M @ self.Q) @ self.Q.T
 
     def weights(self, M: np.ndarray) -> np.ndarray:
-        """Return W (·, p + 1) for which ‖W (U; 1) − M‖ is smallest: the smallest one for the centred rows of norm 1."""
-        scaled = (M @ self.Q) @ self.inverse
-        W = scaled[:, :-1] / self.norms.T
-        return np.hstack([W, scaled[:, -1:] * len(self.Q) ** -0.5 - W @ self.mean])
+        """Return W (·, p + 1) for which ‖W (U; 1) − M‖ is smallest, or (·, p) without ones.
+
+        Of several, it is the smallest one for the rows of norm 1.
+        """
+        scaled, p = (M @ self.Q) @ self.inverse, len(self.mean)
+        W = scaled[:, :p] / self.norms.T
+        return np.hstack([W, scaled[:, p:] * len(self.Q) ** -0.5 - W @ self.mean]) if self.ones else W
 
     def noise(self, Z: np.ndarray, U: np.ndarray, unit: float) -> float:
         """Return ½‖·‖² of what the rounding of Z may be: `unit` times |Z|, and times the terms that it is a sum of."""

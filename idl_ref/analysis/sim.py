@@ -196,25 +196,14 @@ def _check(states: States, penalty: float, penalty_B: float, rank: int | None) -
 def _with_readout(settings: Settings, weights: dict[str, np.ndarray], data: States) -> ImplicitModel:
     """Return the model whose C and D minimise ‖C X̂ + D V − Y‖², with the equilibria X̂ that its A and B give.
 
-    The features are centred, if there is a constant one, and divided by their norms, so that their units do not matter.
-    Directions in which they vary by no more than the rounding of X̂ are left out.
+    Directions in which X̂ and U vary by no more than the rounding of X̂ are left out.
     """
     zeros = {name: np.zeros(shape, settings.dtype) for name, shape in settings.shapes().items()}
     model = ImplicitModel.from_parameters(settings, zeros | weights)
     X = model.equilibrium(data.U.T).require().X.astype(np.float64)
     features = X if settings.no_D else np.vstack([X, data.U])
-    m = features.shape[1]
-    mean, target = np.zeros((len(features), 1)), np.zeros((len(data.Y), 1))
-    if not settings.no_D:
-        mean, target = features.mean(axis=1, keepdims=True), data.Y.mean(axis=1, keepdims=True)
-    centred = features - mean
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit, wide = float(np.finfo(settings.dtype).eps), float(np.finfo(np.float64).eps)
-    norms = np.where(norms > ROUNDED * unit * np.abs(mean) * m**0.5, norms, np.inf)  # inf: a feature that is constant
-    rcond = max(ROUNDED * unit, max(features.shape) * wide)
-    CD = np.linalg.lstsq((centred / norms).T, (data.Y - target).T, rcond=rcond)[0].T / norms.T
-    if not settings.no_D:
-        CD = np.hstack([CD, target - CD @ mean])
+    known = max(ROUNDED * float(np.finfo(settings.dtype).eps), max(features.shape) * float(np.finfo(np.float64).eps))
+    CD = regression.Free(features, known, ones=not settings.no_D).weights(data.Y)
     for name, W in zip("CD", np.split(CD, [len(X)], axis=1), strict=True):
         if name in zeros:
             model.parameters[name] = W.astype(settings.dtype)

@@ -11,7 +11,6 @@ from idl_ref import activations, certificate, checks, factors, reasons, wellpose
 from idl_ref.commands import rows
 from idl_ref.gradcheck import check_gradients
 from idl_ref.interface import by_monotonicity
-from idl_ref.labels import upward
 from idl_ref.model import load
 
 
@@ -62,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if not np.isfinite(error):
         error = float(by_monotonicity(model.forward_pass(U), phi, model.preprocessing is not None).max(initial=0.0))
     sign = "≤" if model.is_low_rank else "="
+    known = f"is at most {certificate.upward(error, 2)} in the ∞-norm" if np.isfinite(error) else "has no bound"
     print(model)
     print(
         f"‖{name}‖∞ {sign} {norm:.6f}   Perron root of |{name}| ≤ {root.upper:.6f}   "
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"{int(solution.succeeded.sum())} of {len(U)} samples converged in at most "
         f"{int(solution.iterations.max(initial=0))} iterations; "
-        f"the error of X {f'is at most {upward(error, 2)} in the ∞-norm' if np.isfinite(error) else 'has no bound'}"
+        f"the error of X {known}"
     )
     well_posed = reason is not None and solution.converged
     if solution.converged:

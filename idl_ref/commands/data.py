@@ -73,7 +73,7 @@ def _decided(task: str, name: str, y: Any, whole_is_class: bool) -> tuple[bool, 
         raise ValueError(f"{name} must hold numbers for --task regress; got words: use --task classify.")
     if task != "auto":
         return task == "classify", ""
-    if not words and y.ndim == 2 and y.shape[1] > 1 and _one_hot(y):
+    if not words and y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf" and checks.one_hot(y):
         raise ValueError(
             f"{name} must hold one label per sample, or measured numbers; got {y.shape}, one-hot rows: make labels of "
             "them by numpy.argmax(…, axis=1), or add --task regress."
@@ -86,11 +86,6 @@ def _decided(task: str, name: str, y: Any, whole_is_class: bool) -> tuple[bool, 
             return True, f"{name} holds {K} different whole numbers: --task classify"
         return False, f"{name} holds {K} different whole numbers: --task regress"
     return False, f"{name} holds measured numbers: --task regress"
-
-
-def _one_hot(y: np.ndarray) -> bool:
-    """Tell whether each row has one entry 1, and is 0 elsewhere."""
-    return y.dtype.kind in "biuf" and bool(((y == 0) | (y == 1)).all() and (np.count_nonzero(y, axis=1) == 1).all())
 
 
 def _numbers(name: str, y: Any) -> np.ndarray:

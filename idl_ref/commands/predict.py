@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idl_ref import checks, classes, files, labels
+from idl_ref.certificate import upward
 from idl_ref.commands import folder, rows, summary
 from idl_ref.commands.rows import Rows
-from idl_ref.labels import upward
 from idl_ref.model import ImplicitModel, load
 from idl_ref.predictor import Prediction
 from idl_ref.solution import Status
@@ -107,14 +107,6 @@ class _Answer(NamedTuple):
     words: list[str]
     rounding: float
 
-    @property
-    def first(self) -> str:
-        """The label, or the first number; empty where there is no answer."""
-        return self.words[0] if self.words else ""
-
-
-_NONE = _Answer([], 0.0)
-
 
 class _Answers:
     """The answers to all samples, a portion at a time: rows of a table, and what is printed at the end."""
@@ -141,14 +133,14 @@ class _Answers:
         """Return the rows of the table for some samples, and count what is in them."""
         Y, status = found.Y, found.status
         known = (status <= int(Status.PRECISION_LIMIT)) & np.isfinite(Y).all(axis=1)
-        answers = [self._answer(y) if ok else _NONE for y, ok in zip(Y, known, strict=True)]
+        answers = [self._answer(y) if ok else None for y, ok in zip(Y, known, strict=True)]
         self._count(part, known, status)
-        self.shown += [answer.first or "(failed)" for answer in answers[: SHOWN - len(self.shown)]]
+        self.shown += [answer.words[0] if answer else "(failed)" for answer in answers[: SHOWN - len(self.shown)]]
         if part.truth is not None:
             self._judge(part.truth, Y, known)
         empty, table = [""] * (len(self.head()) - 2), []
         for j, (answer, bound) in enumerate(zip(answers, found.error_bound.tolist(), strict=True)):
-            words = [*answer.words, f"{float(upward(bound + answer.rounding, 3)):.3g}"] if known[j] else empty
+            words = [*answer.words, upward(bound + answer.rounding, 3)] if answer else empty
             table.append([str(part.first + j), *words, self._status(part, j, known, status)])
         return table
 

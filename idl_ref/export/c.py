@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from idl_ref._version import __version__
+from idl_ref.certificate import upward
 from idl_ref.export.c_text import (
     HEADER,
     NORM,
@@ -28,7 +29,6 @@ from idl_ref.export.c_text import (
 )
 from idl_ref.export.plan import EVERY, FORMULAS, ROUNDED, Number, Plan, decimal
 from idl_ref.files import replace_all
-from idl_ref.labels import upward
 from idl_ref.quantised import exactly
 
 Arrays = dict[str, np.ndarray]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from idl_ref._version import __version__
+from idl_ref.certificate import upward
 from idl_ref.export.plan import EVERY, FORMULAS, ROUNDED, Number, Plan, decimal
 from idl_ref.files import replace_all
-from idl_ref.labels import upward
 
 FILE = """\
 // A trained model: {equations}, φ = {activation}.

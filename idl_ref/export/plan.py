@@ -54,10 +54,9 @@ import numpy as np
 from idl_ref import activation_names, activations, reasons
 from idl_ref import factors as fac
 from idl_ref.activations import LEAK, Rows
-from idl_ref.certificate import SAFETY, ULPS, limits
+from idl_ref.certificate import SAFETY, ULPS, limits, upward
 from idl_ref.export import inputs
 from idl_ref.export.majorant import Majorant
-from idl_ref.labels import upward
 from idl_ref.model import ImplicitModel
 from idl_ref.preprocessing import Standardise
 from idl_ref.weights import by_name

@@ -84,17 +84,13 @@ def forward(backend: Backend, case: Case, declared: Capabilities) -> Result:
     result, lie = _against_truth(case, "forward", answer, declared), _lie(case, answer)
     if lie and lie.honest and result.outcome == FAILED:
         return replace(result, message=f"{result.message}; {lie.message}", causes=(lie.cause,))
-    failed = None
-    if lie:
-        failed = _failed(case, "forward", lie.message, LIE + lie.cause)
-    elif result.outcome == PASSED and (wrong := counts.wrong(case, answer, declared)):
-        failed = _failed(case, "forward", wrong, counts.reason(case, answer, declared) or COUNTED)
-    numbers_alone = result.outcome == PASSED and not (lie and lie.cause != EXCESSIVE)
-    return _counted(failed or result, case, answer, declared) if numbers_alone else failed or result
-
-
-def _counted(result: Result, case: Case, answer: Answer, declared: Capabilities) -> Result:
-    """The result with the numbers of iterations that the answer reports."""
+    lied = lie and _failed(case, "forward", lie.message, LIE + lie.cause)
+    if result.outcome != PASSED or (lie and lie.cause != EXCESSIVE):
+        return lied or result
+    if lied:
+        result = lied
+    elif wrong := counts.wrong(case, answer, declared):
+        result = _failed(case, "forward", wrong, counts.reason(case, answer, declared) or COUNTED)
     if result.evidence is None:
         return result
     return replace(result, evidence=result.evidence._replace(reported=counts.reported(case, answer, declared)))
