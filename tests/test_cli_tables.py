@@ -18,7 +18,10 @@ from test_cli import ROOT, refused, run
 import idl_ref
 from idl_ref import certificate, tables
 from idl_ref.commands import data, summary
+from idl_ref.commands.predict import _Answers
+from idl_ref.commands.rows import Rows
 from idl_ref.commands.stopping import Stopping
+from idl_ref.predictor import Prediction
 from idl_ref.training.interrupts import Terminated
 
 
@@ -250,6 +253,19 @@ def test_bounds_are_rounded_up(bound, text):
     assert certificate.upward(bound, 3) == text
 
 
+def test_what_writing_rounds_is_covered_where_the_bound_is_0():
+    model = idl_ref.ImplicitModel(1, 2, 3, seed=0)
+    Y = np.array([[1 / 3, -2e5 / 7], [0.1, 1e9 / 3]], np.float32)
+    found = Prediction(Y, np.zeros(2), np.zeros(2, np.int8), np.ones(2, int), np.zeros(2))
+    for row, y in zip(_Answers(model, "t", False).of(Rows(Y, None, 0, {}, []), found), Y.tolist(), strict=True):
+        assert max(abs(float(text) - number) for text, number in zip(row[1:3], y, strict=True)) <= float(row[3]) < 1
+    for row, y in zip(_Answers(model, "t", True).of(Rows(Y, None, 0, {}, []), found), Y.astype(float), strict=True):
+        powers = np.exp(y - y.max())
+        assert (
+            0 < 2 * np.abs(np.array(row[2:4], float) - powers / powers.sum()).max() <= float(row[4]) or row[2] in "01"
+        )
+
+
 def test_numbers_with_leading_zeros_are_words(tmp_path, capsys):
     """01067 is a postcode, and 01 and 1 are two codes."""
     rng = np.random.default_rng(0)
@@ -293,6 +309,8 @@ def test_one_hot_rows_are_no_measured_numbers(tmp_path, capsys):
     assert status == 2
     assert "got (40, 3), one-hot rows: make labels of them by numpy.argmax(…, axis=1), or add --task regress." in err
     assert run(capsys, *command, "--task", "regress")[0] == 0
+    np.savez(tmp_path / "d.npz", X=X, y=2.5 * np.eye(3)[labels])  # one entry of each row is not 0, but it is not 1
+    assert run(capsys, *command)[0] == 0
 
 
 def test_measured_numbers_in_a_npz_file(tmp_path, capsys):

@@ -181,6 +181,19 @@ def test_the_readout_is_as_good_as_least_squares_allows(m, scale, no_D):
     assert error < 1.5 * np.sqrt(np.square(best - data.Y).mean()) + 1e-6
 
 
+def test_the_readout_keeps_states_that_differ_by_little():
+    """Y is the difference of two states, which is a millionth of their size."""
+    rng = np.random.default_rng(0)
+    W, U = rng.standard_normal((1, 3)), rng.standard_normal((300, 3))
+    layers = [
+        (np.vstack([W, W + 1e-6 * rng.standard_normal((1, 3))]), np.zeros(2)),
+        (np.array([[1e6, -1e6]]), np.zeros(1)),
+    ]
+    data = sim.states(layers, U)
+    error = np.abs(sim.fit(data, 0.5)(U).T - data.Y).max()
+    assert error < 1e-6 * np.abs(data.Y).max()
+
+
 problems = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(0, 5), st.integers(1, 12), st.integers(0, 2**31))
 
 
