@@ -255,7 +255,7 @@ def test_bounds_are_rounded_up(bound, text):
 
 def test_what_writing_rounds_is_covered_where_the_bound_is_0():
     model = idl_ref.ImplicitModel(1, 2, 3, seed=0)
-    Y = np.array([[1 / 3, -2e5 / 7], [0.1, 1e9 / 3]], np.float32)
+    Y = np.array([[1 / 3, -2e5 / 7], [0.1, 0.7]], np.float32)
     found = Prediction(Y, np.zeros(2), np.zeros(2, np.int8), np.ones(2, int), np.zeros(2))
     for row, y in zip(_Answers(model, "t", False).of(Rows(Y, None, 0, {}, []), found), Y.tolist(), strict=True):
         assert max(abs(float(text) - number) for text, number in zip(row[1:3], y, strict=True)) <= float(row[3]) < 1

@@ -207,7 +207,7 @@ def test_whole_numbers_that_float64_cannot_hold_are_subtracted_exactly(offset, s
             (float(whole[0]), 1.0),
             (float(np.mean(whole)) + 0.25, 3.0),
             (fitted.mean[0], fitted.scale[0]),
-            (0.7 * whole[1], 1.0),
+            (-0.7 * whole[1], 1.0),
         ):
             u = Standardise(mean, scale)(rows, np.float64)[:, 0]
             for number, got in zip(whole, u.tolist(), strict=True):
