@@ -60,7 +60,7 @@ def answer(arrays, settings):
         export(model, "c", folder, (-high, high))
         library = Path(folder) / "model.so"
         command = [COMPILER, *FLAGS, "-o", str(library), str(Path(folder) / "idl_model.c"), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, check=True, capture_output=True, timeout=600)
         run = ctypes.CDLL(str(library)).idl_predict
         run.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
         for j in range(len(U)):

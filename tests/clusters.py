@@ -70,8 +70,8 @@ def commands(folder, workers=2):
             deadline = time.monotonic() + 60
             while not (folder / "scheduler.json").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
-            with Client(scheduler_file=str(folder / "scheduler.json"), timeout=60) as client:
-                client.wait_for_workers(workers, timeout=60)
+            with Client(scheduler_file=str(folder / "scheduler.json"), timeout=600) as client:
+                client.wait_for_workers(workers, timeout=600)
                 yield client, started
         finally:
             for process in reversed(started):

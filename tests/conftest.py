@@ -68,7 +68,9 @@ LEFT_OUT = {"": ALWAYS, "sim": ALWAYS, "ptx": (*ALWAYS, ("test_certify",),
     ("finds_the_truth", "picard"), ("activation_finds_the_truth", "anderson"), ("rough_answer", "0.0001"),
     ("batch_mates", "picard"), ("batch_mates", "anderson"), ("batch_mates", "float64"),
     ("permutations_and_tiles", "picard"), ("permutations_and_tiles", "float64", "anderson"),
-    ("stains_its_own", "tanh"), ("stains_its_own", "softplus"))}  # fmt: skip
+    ("stains_its_own", "tanh"), ("stains_its_own", "softplus"),
+    ("stains_its_own", "picard"), ("stains_its_own", "anderson"),
+    ("auto_solves_monotone", "identity"), ("auto_solves_monotone", "0.0"))}  # fmt: skip
 
 
 def in_time(measured, limit):
@@ -86,10 +88,13 @@ def in_time(measured, limit):
 def pytest_collection_modifyitems(items):
     """Skip examples of docstrings that need Dask, and rows of the table that would take too long without a device.
 
-    Of the cases of a test that is marked `sampled(k)`, all but each k-th become slow.
+    Of the cases of a test that is marked `sampled(k)`, all but each k-th become slow. Of the cases of a test that runs
+    kernels from their PTX, all but each third become long. What is long is slow, too.
     """
     cases = Counter()
     for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.slow)
         if sampled := item.get_closest_marker("sampled"):
             test = item.nodeid.partition("[")[0]
             if cases[test] % sampled.args[0]:
@@ -101,6 +106,11 @@ def pytest_collection_modifyitems(items):
             continue
         if any(all(word in item.nodeid for word in words) for words in LEFT_OUT[CUDA]):
             item.add_marker(pytest.mark.skip(reason="not for the CUDA twin on the CPU"))
+        elif CUDA == "ptx":
+            test = item.nodeid.partition("[")[0]
+            if cases[test] % 3:
+                item.add_marker(pytest.mark.long)
+            cases[test] += 1
         if CUDA == "sim":  # np.errstate does not apply to simulated threads, so that an overflow there gives a warning.
             item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
 

@@ -166,7 +166,7 @@ def compiled(folder, name="idl"):
     library = folder / "model.so"
     flags = ["-std=c99", *FLAGS, "-fPIC", "-shared"]
     command = [COMPILER, *flags, "-o", str(library), str(folder / f"{name}_model.c"), "-lm"]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
     return ctypes.CDLL(str(library))
 
 

@@ -35,7 +35,7 @@ def predictions(path, U, trajectory=False):
          for u in np.asarray(U, np.float64).tolist()]  # fmt: skip
     asked = json.dumps({"url": Path(path).resolve().as_uri(), "U": U, "trajectory": trajectory})
     command = [NODE, "--input-type=module", "-e", PROGRAM]
-    done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True, timeout=600)
     return json.loads(done.stdout)
 
 

@@ -117,7 +117,7 @@ def edited(tmp_path, edits):
 def run(folder, script):
     environment = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache"), "NUMBA_OPT": "1"}
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=folder)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -49,7 +49,7 @@ def test_a_numba_that_does_not_work_is_not_available(tmp_path, kind):
         (tmp_path / package / "__init__.py").write_text(BROKEN[kind], encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     command = [sys.executable, "-W", "error", "-c", CODE]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first, *rest = done.stdout.splitlines()
     assert first.startswith("backend 'numba' is not available: numba is installed but does not work: ")

@@ -70,7 +70,7 @@ def shell(*arguments, cwd, **options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", **options.pop("env", {})}
     return subprocess.run(
         [sys.executable, "-m", "idl_ref", *map(str, arguments)], cwd=cwd, env=environment, capture_output=True,
-        text=True, encoding="utf-8", timeout=120, check=False, **options,
+        text=True, encoding="utf-8", timeout=600, check=False, **options,
     )  # fmt: skip
 
 
@@ -366,7 +366,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
     command = f"{sys.executable} -m idl_ref train --help | head -1"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
 

@@ -698,7 +698,7 @@ def start(folder, *more):
 
 def finish(running):
     """Wait for a process that must succeed."""
-    out, err = running.communicate(timeout=300)
+    out, err = running.communicate(timeout=600)
     assert running.returncode == 0, out + err
 
 
@@ -716,7 +716,7 @@ def test_signals_at_random_moments(tmp_path):
         running = start(tmp_path, "--epochs", "400")
         time.sleep(rng.uniform(0.2, whole))  # Before, Python itself is starting.
         running.send_signal(number)
-        out, err = running.communicate(timeout=300)
+        out, err = running.communicate(timeout=600)
         assert running.returncode in (128 + number, -number), (turn, out, err)
         assert "Traceback" not in err
         assert "Exception ignored" not in err
@@ -762,7 +762,7 @@ def test_the_commands_of_the_page_print_what_the_page_says(tmp_path):
     for commands, text in pairs:
         done = subprocess.run(
             ["bash", "-c", function + commands], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8",
-            timeout=300, check=False,
+            timeout=600, check=False,
         )  # fmt: skip
         wrong = [line for line in done.stderr.splitlines() if line.startswith("idl-ref: error")]
         printed = wrong + done.stdout.splitlines()

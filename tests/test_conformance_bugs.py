@@ -77,7 +77,7 @@ def test_bugs_about_blocks_are_found_by_blocks(name):
     assert BLOCKS[name] in [result.id for result in report.failed]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["CyclesApart", "AdjointCyclesApart", "GrowthGivenUp"])
 def test_bugs_about_blocks_are_found_by_nothing_else(name):
     """The others leave out fewer of the couplings that the first two leave out, so that they are not found either.
@@ -125,7 +125,7 @@ def test_some_mutants_are_found():
     assert living([name for name in list(mutants())[::EVERY] if name not in EQUIVALENT]) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mutants_are_found():
     assert living(name for name in mutants() if name not in EQUIVALENT) == []
 

@@ -92,7 +92,7 @@ def test_every_planted_bug_has_a_right_cause():
     assert len(OUTSIDE) == sum(len(authors.BUGS) for authors in FROM_OUTSIDE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bugs_from_outside_are_found():
     hunt = Hunt()
     lived = [name for name, bug in OUTSIDE.items() if hunt.first(bug()) is None]
@@ -114,7 +114,7 @@ def test_verdicts_are_about_the_first_cause(name, causes, judged):
     assert diagnose_bugs.verdict(name, causes) == judged
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_most_planted_bugs_have_their_cause_first(tmp_path, capsys):
     """Of a sample of all kinds, four fifths are right, and hardly one has a wrong cause first.
 

@@ -138,7 +138,7 @@ def test_bugs_of_sparse_products_are_found_by_sparse_cases(name):
     assert result.id == SPARSE[name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["EmptyRowsInARow", "LongRowsCut", "AdjointCancelledColumns"])
 def test_bugs_of_sparse_products_are_found_by_nothing_else(name):
     others = detection.Hunt(case for case in vectors.load() if case.group != "sparse")

@@ -207,7 +207,9 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("bug", CASES)
+@pytest.mark.parametrize(
+    "bug", [pytest.param(bug, marks=pytest.mark.long) if number % 3 else bug for number, bug in enumerate(CASES)]
+)
 def test_a_planted_bug_is_flagged(planted, bug):
     changed, old, new, expected, how = CASES[bug]
     reports, _ = run(planted(changed, old, new), **how)

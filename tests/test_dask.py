@@ -249,7 +249,7 @@ def test_a_file_is_predicted_the_same_although_a_worker_is_killed(client, tmp_pa
     assert predicted(tmp_path, "out", executor=client.get_executor(), in_flight=4) == alone
     thread.join()
     assert left[0] > 0
-    client.wait_for_workers(2, timeout=300)
+    client.wait_for_workers(2, timeout=600)
     assert victim not in client.run(os.getpid).values()
 
 

@@ -45,7 +45,7 @@ def test_lambda(folder):
         "print(json.dumps(answers))\n"
     )
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, cwd=package, input=json.dumps(events), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=package, input=json.dumps(events), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     good, half, *bad = json.loads(done.stdout)
     assert half["statusCode"] == 200
@@ -72,10 +72,10 @@ def test_c(folder, tmp_path):
     tool.chmod(0o755)
     path = os.pathsep.join([str(tool.parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    subprocess.run(["make"], cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
+    subprocess.run(["make"], cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=600)
     _, _, x, _ = idl_ref.datasets.digits()
     text = "\n".join(" ".join(f"{pixel:.9g}" for pixel in row) for row in x.tolist())
-    done = subprocess.run([tmp_path / "predict"], input=text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([tmp_path / "predict"], input=text, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0
     Y = np.array([line.split() for line in done.stdout.splitlines()], float)
     np.testing.assert_allclose(Y, expected(folder, x), atol=1e-3)

@@ -78,7 +78,7 @@ def test_no_check_is_left_out(Estimator, tmp_path):
     code = code.replace("SILENT", "{'on_skip': None}" if new else "{}")
     environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
     command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
@@ -507,7 +507,7 @@ def test_scikit_learn_is_not_needed_to_predict_and_to_train(tmp_path):
     root = Path(idl_ref.__file__).parents[1]
     command = [sys.executable, "-W", "error", "-c", PLAIN, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"Classifier True True {scores[ImplicitClassifier]}"

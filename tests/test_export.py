@@ -137,7 +137,7 @@ def test_numpy_needs_nothing_else_and_is_formatted(tmp_path):
     export(model, "numpy", tmp_path)
     code = "import sys, numpy, predict; predict.predict(numpy.ones((2, 5))); print('idl_ref' in sys.modules)"
     command = [sys.executable, "-c", code]
-    answer = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout
+    answer = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=600).stdout
     assert answer.strip() == "False"
     if shutil.which("ruff"):
         for case in CASES:
@@ -153,14 +153,14 @@ def build(directory, *flags):
     """Compile the program of the example with an exported model."""
     program = directory / "predict"
     command = [CC, *STRICT, *flags, "-I", str(directory), "-o", str(program), str(MAIN)]
-    subprocess.run([*command, str(directory / "idl_model.c"), "-lm"], check=True, capture_output=True, timeout=120)
+    subprocess.run([*command, str(directory / "idl_model.c"), "-lm"], check=True, capture_output=True, timeout=600)
     return program
 
 
 def run(program, U):
     """Run the program, and return its outputs, its largest number of iterations, and its exit status."""
     text = "\n".join(" ".join(f"{value:.17g}" for value in row) for row in U.tolist())
-    done = subprocess.run([program], input=text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([program], input=text, capture_output=True, text=True, timeout=600)
     Y = np.array([[float(value) for value in line.split()] for line in done.stdout.splitlines()])
     return Y, int(re.search(r"at most (\d+) of", done.stderr)[1]), done.returncode
 
@@ -193,8 +193,8 @@ def test_two_models_in_one_program(tmp_path):
     (tmp_path / "main.c").write_text(TWO, encoding="ascii")
     sources = [str(path) for path in (tmp_path / "main.c", files[1], files[3])]
     program = tmp_path / "two"
-    subprocess.run([CC, *STRICT, "-I", str(tmp_path), "-o", str(program), *sources, "-lm"], check=True, timeout=120)
-    printed = subprocess.run([program], capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    subprocess.run([CC, *STRICT, "-I", str(tmp_path), "-o", str(program), *sources, "-lm"], check=True, timeout=600)
+    printed = subprocess.run([program], capture_output=True, text=True, check=True, timeout=600).stdout.split()
     expected = first(np.array([[1.0, 2.0]])).item(), second(np.array([[1.0, 2.0, 3.0]])).item()
     np.testing.assert_allclose([float(value) for value in printed], expected, rtol=1e-4, atol=1e-5)
 

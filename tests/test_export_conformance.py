@@ -32,7 +32,7 @@ def test_the_kit_would_notice():
 @pytest.mark.slow
 def test_through_the_subprocess_runner():
     remote = pytest.importorskip("idl_ref.conformance.remote", reason="the subprocess runner is not there yet")
-    backend = remote.Command(f'"{sys.executable}" "{SCRIPT}"', timeout=60)
+    backend = remote.Command(f'"{sys.executable}" "{SCRIPT}"', timeout=600)
     try:
         report = check_backend(backend, groups=["kinks", "ranks"])
     finally:

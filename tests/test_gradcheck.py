@@ -287,7 +287,7 @@ def test_the_gradients_of_a_subclass_are_checked():
     assert wrong_rows(check(Wrong.from_parameters(made.settings, made.parameters))) == {"B"}
 
 
-@pytest.mark.parametrize("count", [7, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [7, pytest.param(200, marks=pytest.mark.long)])
 def test_no_planted_error_passes(count):
     verdicts, missed = sweep_planted(count, seed=count)
     assert not missed
@@ -368,7 +368,7 @@ def test_rows_that_tie_are_judged():
 # --- right gradients that are hard to check ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [7, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [7, pytest.param(200, marks=pytest.mark.long)])
 def test_no_right_gradient_is_called_wrong(count):
     found, alarms = sweep_right(count, seed=count)
     assert not alarms

@@ -25,7 +25,7 @@ def test_hard_columns(twin, certificate):
     assert min(counts[name] for name in ("CONVERGED", "PRECISION_LIMIT", "MAX_ITER")) > 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("certificate", ["fast", "sharp"])
 @pytest.mark.parametrize("twin", TWINS)
 def test_many_hard_columns(twin, certificate):

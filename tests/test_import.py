@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 def python(code):
     environment = {**os.environ, "PYTHONPATH": str(Path(idl_ref.__file__).parents[1])}
     command = [sys.executable, "-W", "error", "-c", code]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=600).stdout
 
 
 def test_import_loads_numpy_and_nothing_heavier():

@@ -287,7 +287,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_spirals(seed):
     x, y = idl_ref.datasets.spirals(300)
     model = ImplicitModel(2, 2, 40, f=ImplicitFunctionMonotone, bias=True, kappa=0.9, seed=seed)

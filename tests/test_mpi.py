@@ -75,7 +75,7 @@ def test_the_command_speaks_with_one_voice_and_has_the_bits_of_one_process(tmp_p
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("wrote ") == 1
     alone = subprocess.run(
-        [*TRAIN, "--epochs", "2", "--out", str(tmp_path / "one")], capture_output=True, text=True, timeout=200
+        [*TRAIN, "--epochs", "2", "--out", str(tmp_path / "one")], capture_output=True, text=True, timeout=600
     )
     assert alone.returncode == 0, alone.stderr
     assert digest(tmp_path / "three" / "model.npz") == digest(tmp_path / "one" / "model.npz")
@@ -116,7 +116,7 @@ def test_a_signal_ends_all_ranks(number, tmp_path):
         time.sleep(0.02)
     process.send_signal(number)
     try:
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode != 0

@@ -37,8 +37,8 @@ def assert_solved(A, Z, activation, solution):
 
 
 def seeds(backend, count):
-    """Fewer of them where kernels are simulated."""
-    return range(3 if backend.name == "cuda" and CUDA else count)
+    """Fewer of them where kernels run in the simulator, and fewest where each instruction is interpreted."""
+    return range({"sim": 3, "ptx": 1}.get(CUDA, count) if backend.name == "cuda" else count)
 
 
 @pytest.mark.parametrize("activation", ["relu", "identity"])
@@ -69,13 +69,13 @@ def test_large_terms_that_cancel(backend):
 
 def test_a_column_that_was_led_away_returns_to_its_start(backend):
     """Where tanh is saturated, its slope is 0, and Newton's step is Picard's. At X0 = 0, it is not."""
-    solved = 0
-    for seed in seeds(backend, 12):
+    solved, some = 0, seeds(backend, 12)
+    for seed in some:
         A, Z = monotone(seed, backend.dtype, scale=3.0, n=4)
         by_newton = solve(backend, A, Z, "tanh", "newton").status <= Status.PRECISION_LIMIT
         assert (solve(backend, A, Z, "tanh").status[by_newton] <= Status.PRECISION_LIMIT).all()
         solved += by_newton.sum()
-    assert solved > 5
+    assert solved > len(some) / 2
 
 
 def averaged(A, Z):
@@ -152,6 +152,6 @@ def test_a_norm_that_overflows_warns_of_nothing(backend, low_rank):
     factors = (A, np.ones((2, 2), backend.dtype)) if low_rank else A
     Z = np.ones((2, 1), backend.dtype)
     for method in ("auto", "picard", "anderson", "newton"):
-        options = SolveOptions(method=method, on_failure="ignore")
+        options = SolveOptions(method=method, max_iter=10, on_failure="ignore")  # the norms come before and after
         solve_equilibrium(factors, Z, backend=backend.name, options=options)
         solve_adjoint(factors, Z, Z, backend=backend.name, options=options)

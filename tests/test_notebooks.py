@@ -39,7 +39,7 @@ def executed(path, folder, monkeypatch):
     book = nbformat.read(path, as_version=4)
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     book.cells.insert(0, nbformat.v4.new_code_cell(BLOCK))
-    NotebookClient(book, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(book, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
     return book
 
 

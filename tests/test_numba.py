@@ -312,7 +312,7 @@ def test_a_forked_child_solves_too(eager_threads):
     queue = context.Queue()
     process = context.Process(target=child, args=(queue, A, Z))
     process.start()
-    np.testing.assert_array_equal(queue.get(timeout=120), expected.X)
+    np.testing.assert_array_equal(queue.get(timeout=600), expected.X)
     process.join(60)
     assert process.exitcode == 0
 
@@ -353,7 +353,7 @@ def test_concurrent_calls_are_right_under_every_threading_layer(layer):
         pytest.skip(f"numba has no {layer} here")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"}
     command = [sys.executable, "-c", LAYERS]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == [layer, "35", "0"]
     assert not result.stderr
@@ -382,7 +382,7 @@ def test_it_works_where_nothing_can_be_written(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA", "XDG", "PYTHON"))}
     environment |= {"HOME": "/nonexistent", "NUMBA_OPT": "1"}
     command = [sys.executable, "-c", code]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd="/")
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd="/")
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["True", "NullCache"]
 
@@ -400,7 +400,7 @@ SOFTSIGN_OF_1 = textwrap.dedent("""
 def run_copy(folder, before=""):
     environment = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache"), "NUMBA_OPT": "1"}
     command = [sys.executable, "-c", before + SOFTSIGN_OF_1]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=folder)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=folder)
     assert result.returncode == 0, result.stderr
     return result.stdout.split()
 
@@ -437,7 +437,7 @@ def test_compiled_code_depends_on_the_files_that_it_is_made_of_and_on_no_other(t
     taken = ["backends/numba/functions.py", "backends/methods.py", "activations.py", "certificate.py"]
     command = [sys.executable, "-c", code, *other, *taken]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     expected = {**dict.fromkeys(other, "same"), **dict.fromkeys(taken, "new")}
     assert dict(line.split() for line in done.stdout.splitlines()) == expected
@@ -491,7 +491,7 @@ def test_compiled_code_is_not_shared_between_widths_of_vectors(tmp_path):
         environment |= {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "1"}
         environment |= {"NUMBA_CPU_FEATURES": told} if told else {}
         command = [sys.executable, "-c", code, *methods]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         seen.append(done.stdout.strip())
     if compiling.vec.VECTOR_BYTES > 16:

@@ -127,7 +127,7 @@ def test_processes_that_start_at_once_with_a_damaged_cache(tmp_path):
         for process in started:  # All of them have imported the module; now they call at once.
             process.stdin.write("\n")
             process.stdin.flush()
-        return [process.communicate(timeout=120) for process in started]
+        return [process.communicate(timeout=600) for process in started]
 
     assert start(1) == [("42 21.0\n", "")]
     for ending, content in ((".nbi", b""), (".nbc", b"garbage")):

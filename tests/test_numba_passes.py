@@ -535,7 +535,7 @@ def test_training_has_the_same_bits_whatever_blas_and_threads_do():
         }
         environment["OPENBLAS_CORETYPE"] = "Haswell" if blas == "1" else "SkylakeX"
         done = subprocess.run(
-            [sys.executable, "-c", TRAINING], env=environment, capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", TRAINING], env=environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr
         hashes.add(done.stdout.strip())

@@ -28,7 +28,7 @@ def python(*arguments, **variables):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_CPU", "COVERAGE"))}
     environment |= {"PYTHONPATH": str(ROOT.parent), **variables}
     command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -196,6 +196,6 @@ def test_the_helpers_end_with_the_process():
         print([thread.name for thread in threading.enumerate()])
     """)
     environment = {**os.environ, "PYTHONPATH": str(Path(idl_ref.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600)
     assert done.stdout.split("\n") == ["8", "['MainThread', 'idl_ref_0']", "8", ""], done.stderr
     assert done.returncode == 0

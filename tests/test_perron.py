@@ -277,7 +277,7 @@ def test_straight_through():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_spirals(seed):
     """The Perron root leaves A more freedom than the norm does, and the spirals are learnt."""
     x, y = idl_ref.datasets.spirals(300)

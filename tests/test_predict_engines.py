@@ -59,7 +59,7 @@ def test_mpi(files, tmp_path, ranks):
         *map(str, arguments(files, tmp_path)),
     ]
     environment = {**os.environ, **clusters.PINNED, "PYTHONPATH": str(ROOT)}
-    subprocess.run([mpiexec, *words], cwd=tmp_path, env=environment, check=True, timeout=120)
+    subprocess.run([mpiexec, *words], cwd=tmp_path, env=environment, check=True, timeout=600)
     assert digest(tmp_path / "out") == digest(files / "whole")
 
 
@@ -91,5 +91,5 @@ def test_whole_runs_that_are_killed_at_random(files, tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert subprocess.run(words, env=environment, stderr=subprocess.DEVNULL, timeout=120).returncode == 1
+    assert subprocess.run(words, env=environment, stderr=subprocess.DEVNULL, timeout=600).returncode == 1
     assert digest(tmp_path / "out") == digest(files / "whole")

@@ -253,7 +253,7 @@ def test_after_a_fork(twin):
         for child in children:
             child.start()
     for _ in children:
-        for there, expected in zip(results.get(timeout=60), here, strict=True):
+        for there, expected in zip(results.get(timeout=600), here, strict=True):
             np.testing.assert_array_equal(there, expected)
     for child in children:
         child.join(60)

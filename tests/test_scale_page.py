@@ -46,7 +46,7 @@ def run(folder, name, *arguments, before=()):
     environment = {**os.environ, **clusters.PINNED, "PYTHONPATH": clusters.PATHS}
     environment["DASK_DISTRIBUTED__DASHBOARD__LINK"] = "http://127.0.0.1"
     command = [*before, name, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -179,7 +179,7 @@ np.save(f"{{process.size}}-{{process.rank}}.npy", np.concatenate([G.ravel() for 
     environment = {**os.environ, **clusters.PINNED, "PYTHONPATH": clusters.PATHS}
     for size in (1, 2, 3):
         command = [MPIEXEC, "-n", str(size), sys.executable, "-c", program]
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=600)
     alone = np.load(tmp_path / "1-0.npy")
     for size in (2, 3):
         for rank in range(size):

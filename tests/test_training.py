@@ -602,7 +602,7 @@ def run_program(folder, name, signal_number=None, after=0.0):
         process.stdout.readline()
         time.sleep(after)
         process.send_signal(signal_number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 

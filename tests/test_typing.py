@@ -153,7 +153,7 @@ def test_pyright_finds_the_misspelled_words(tmp_path):
     (tmp_path / "program.py").write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
     (tmp_path / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(ROOT)]}), encoding="utf-8")
     command = [pyright, "--pythonpath", sys.executable, "--outputjson", "program.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     found = {entry["range"]["start"]["line"] for entry in json.loads(done.stdout)["generalDiagnostics"]}
     assert found == set(range(HEAD.count("\n"), HEAD.count("\n") + len(lines)))
 

@@ -35,7 +35,7 @@ class Communicator:
         self.shared.sent[self.rank, dest].put(pickle.dumps(value))
 
     def recv(self, source):
-        return pickle.loads(self.shared.sent[source, self.rank].get(timeout=60))
+        return pickle.loads(self.shared.sent[source, self.rank].get(timeout=600))
 
     def Abort(self, code):
         self.shared.barrier.abort()
@@ -44,7 +44,7 @@ class Communicator:
 
 class Shared:
     def __init__(self, size):
-        self.size, self.slots, self.barrier = size, [b""] * size, threading.Barrier(size, timeout=60)
+        self.size, self.slots, self.barrier = size, [b""] * size, threading.Barrier(size, timeout=600)
         self.sent = collections.defaultdict(queue.Queue)
 
 

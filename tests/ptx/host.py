@@ -45,13 +45,15 @@ class Device:
         The errors of kernels that a GPU would not report.
     launches : list of str
         The names of the launched kernels, in order.
+    launched : set of (kernel, tuple)
+        The launched kernels, and the types of their arguments.
     """
 
-    def __init__(self, cc: tuple[int, int] = (8, 0), threads: int | None = None) -> None:
-        self.cc, self.threads = cc, threads
+    def __init__(self, cc: tuple[int, int] = (8, 0), threads: int | None = None, executes: bool = True) -> None:
+        self.cc, self.threads, self.executes = cc, threads, executes
         self.reports = Reports()
         self.launches: list[str] = []
-        self.compiled: set[tuple[Any, Any]] = set()  # kernels, and the types of their arguments
+        self.launched: set[tuple[Any, Any]] = set()
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """Return the methods that replace functions of `idl_ref.backends.cuda.api`: all that need a driver."""
@@ -75,7 +77,10 @@ class Device:
         """Copy an array to the host, and report entries that were never written."""
         if not d_array.written.all():
             self.reports.add("download of entries that no kernel wrote", "")
-        return d_array.values.copy()
+        values = d_array.values.copy()
+        if not self.executes:
+            d_array.values[:] = 0
+        return values
 
     def shared_limit(self) -> int:
         """Return the bytes of shared memory per block of this device."""
@@ -86,15 +91,19 @@ class Device:
         return 2
 
     def launch(self, kernel: Any, grid: int, block: int, shared: int, stream: Any, *arguments: Any) -> None:
-        """Compile the kernel for the types of its arguments, and execute the launch on the CPU."""
+        """Record the launch; compile the kernel for the types of its arguments, and execute it on the CPU."""
         arrays: list[DeviceArray] = []
         flat: list[Any] = []
         kinds = tuple(self._flatten(argument, arrays, flat) for argument in arguments)
+        self.launches.append(kernel.py_func.__name__)
+        self.launched.add((kernel, kinds))
+        if not self.executes:
+            for array in arrays:
+                array.values[~array.written], array.written[:] = 1, True
+            return
         key = kernel, kinds, self.cc
         if key not in _kernels:
             _kernels[key] = Kernel(parse(compiler.ptx(kernel, kinds, self.cc)))
-        self.launches.append(kernel.py_func.__name__)
-        self.compiled.add((kernel, kinds))
         for report in _kernels[key].launch(grid, self.threads or block, shared, flat, arrays):
             self.reports.add(*report)
 
@@ -119,11 +128,13 @@ class Device:
 
 
 @contextmanager
-def interpreted(cc: tuple[int, int] = (8, 0), threads: int | None = None) -> Iterator[Device]:
+def interpreted(cc: tuple[int, int] = (8, 0), threads: int | None = None, executes: bool = True) -> Iterator[Device]:
     """In this context, backend "cuda" is available, and the PTX of its kernels is executed on the CPU.
 
     cc: the compute capability to compile for. threads: of every block, in the place of what the host code asks for.
+    executes: if false, launches are only recorded. A new array is then downloaded as ones, and as zeros after that, so
+    that a loop of the host code which lasts while columns are running is passed once.
     """
-    device = Device(cc, threads)
+    device = Device(cc, threads, executes)
     with mock.patch.multiple(cuda_api, reason=lambda: "", **device.functions()):
         yield device

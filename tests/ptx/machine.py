@@ -1,15 +1,16 @@
-"""Execution of a kernel's PTX on the CPU, one block after the other; a register is a NumPy array, an entry per thread.
+"""Execution of a kernel's PTX on the CPU, one block of threads after the other.
 
-Where the threads of a block diverge, those at the instruction with the lowest number are executed until they reach the
-next group of threads: so diverged threads reconverge after a branch. A thread at a barrier waits until all threads of
-the block are at a barrier or have exited.
+A register is a NumPy array with an entry per thread, or a scalar where all threads have the same value, as loop
+counters do: most instructions are then much cheaper. Where the threads of a block diverge, those at the instruction
+with the lowest number are executed until they reach the next group of threads: so diverged threads reconverge after a
+branch. A thread at a barrier waits until all threads of the block are at a barrier or have exited.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from ptx.program import Instruction, Program, PTXError
 Mask = Any  # which threads execute an instruction: (threads,) bool, or None for all of them
 Step = Callable[["Block", Mask], None]  # an instruction
 Read = Callable[["Block"], Any]  # an operand: its value in every thread
+Write = Callable[["Block", Any, Mask], None]  # a register that an instruction writes
 BARRIER, BRANCH, RETURN = "barrier", "branch", "return"  # the kinds of instructions that control the flow
 # The special registers of PTX.
 SPECIAL: dict[str, Callable[[Block], Any]] = {
@@ -32,22 +34,33 @@ SPECIAL: dict[str, Callable[[Block], Any]] = {
 }
 
 
+class Run(NamedTuple):
+    """Instructions that are executed one after the other, up to one that controls the flow or that has a label."""
+
+    steps: list[Step]
+    end: int  # the number of the next instruction
+    control: str  # its kind; "" if it does not control the flow
+    guard: Read | None
+    target: int  # of a branch; else -1
+
+
 class Kernel:
     """A program with each instruction decoded into a Python function, once for all launches."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.control = [_control(i) for i in program.instructions]
-        self.steps = [
-            None if c else _decode(i, program) for i, c in zip(program.instructions, self.control, strict=True)
-        ]
-        self.guards = [
-            None if i.guard is None else (_register(i.guard, "pred", program), i.negated) for i in program.instructions
-        ]
-        self.targets = [
-            program.labels[i.operands[0]] if c == BRANCH else -1
-            for i, c in zip(program.instructions, self.control, strict=True)
-        ]
+        control = [_control(i) for i in program.instructions]
+        after_control = {number + 1 for number, kind in enumerate(control) if kind}
+        starts = sorted({0, *program.labels.values(), *after_control})
+        self.runs: dict[int, Run] = {}  # by the number of the first instruction
+        for first, following in zip(starts, [*starts[1:], len(control)], strict=True):
+            end = following - 1 if following > first and control[following - 1] else following
+            steps = [_guarded(program.instructions[number], program) for number in range(first, end)]
+            last = program.instructions[end] if end < len(control) else None
+            guard = None if last is None or last.guard is None else _guard(last, program)
+            kind = control[end] if last is not None else ""
+            target = program.labels[last.operands[0]] if last is not None and kind == BRANCH else -1
+            self.runs[first] = Run(steps, end, kind, guard, target)
 
     def launch(self, grid: int, threads: int, shared: int, arguments: list[Any], arrays: list[Any]) -> Reports:
         """Execute a launch of `grid` blocks of `threads` threads with `shared` bytes of shared memory each.
@@ -122,36 +135,36 @@ class Block:
     def _straight(self, p: int, stop: int, mask: Mask) -> None:
         """Execute the threads of `mask` from instruction p on, all at the same instruction.
 
-        Ends where these threads diverge, wait at a barrier, exit, or reach `stop`, where other threads are.
+        Ends where these threads diverge, wait at a barrier, exit, or reach `stop`, where other threads are: that is the
+        first instruction of a run.
         """
-        kernel = self.kernel
         everyone = np.ones(self.threads, bool) if mask is None else mask
         while True:
-            control, guard = kernel.control[p], kernel.guards[p]
-            taken = everyone if guard is None else everyone & (guard[0](self) ^ guard[1])
+            steps, end, control, guard, target = self.kernel.runs[p]
+            for step in steps:
+                step(self, mask)
+            taken = everyone if guard is None else everyone & guard(self)
             if control == BRANCH:
-                if taken.sum() not in (0, everyone.sum()):
-                    self.at[everyone] = np.where(taken, kernel.targets[p], p + 1)[everyone]
+                count = self.threads if guard is None and mask is None else np.count_nonzero(taken)
+                if count and guard is not None and count != np.count_nonzero(everyone):
+                    self.at[everyone] = np.where(taken, target, end + 1)[everyone]
                     return
-                p = kernel.targets[p] if taken.any() else p + 1
+                p = target if count else end + 1
                 if p >= stop or mask is not None:
                     self.at[everyone] = p
                     return
-                continue
-            if control == RETURN:
+            elif control == RETURN:
                 self.exited |= taken
-                self.at[everyone] = p + 1
+                self.at[everyone] = end + 1
                 return
-            if control == BARRIER:
-                self._arrive(p, everyone)
+            elif control == BARRIER:
+                self._arrive(end, everyone)
                 return
-            step = kernel.steps[p]
-            if step is not None and (guard is None or taken.any()):
-                step(self, mask if guard is None else taken)
-            p += 1
-            if p >= stop:
-                self.at[everyone] = p
-                return
+            else:
+                p = end
+                if p >= stop:
+                    self.at[everyone] = p
+                    return
 
     def _arrive(self, p: int, mask: np.ndarray) -> None:
         """Let the threads of `mask` wait at the barrier p, and record their votes if it counts a predicate."""
@@ -159,7 +172,7 @@ class Block:
         if instruction.parts[1] == "red":
             vote = instruction.operands[-1]
             value = _register(vote.lstrip("!"), "pred", self.kernel.program)(self) ^ vote.startswith("!")
-            self.votes[mask] = value[mask]
+            self.votes[mask] = np.broadcast_to(value, mask.shape)[mask]
         self.waiting |= mask
         self.at[mask] = p
 
@@ -181,25 +194,10 @@ class Block:
             if i.parts[1] == "red":
                 if i.parts[2] != "popc":
                     raise PTXError(f"not supported by the interpreter: {i.text}")
-                self.write(i.operands[0], np.full(self.threads, count, np.uint32), live & (self.at == p))
+                _target(i.operands[0], self.kernel.program)(self, np.uint32(count), live & (self.at == p))
         self.at[live] += 1
         self.waiting[:], self.votes[:] = False, False
         self.shared.barrier()
-
-    def write(self, name: str, value: Any, mask: Mask) -> None:
-        """Write bits to a register in the threads of `mask`, in the type that the register is declared with."""
-        if name == "_":
-            return
-        dtype = ops.TYPES[self.kernel.program.kind(name)]
-        value = np.asarray(value)
-        if value.dtype != dtype:
-            same = value.dtype.itemsize == np.dtype(dtype).itemsize and value.dtype != np.bool_
-            value = value.view(dtype) if same else value.astype(dtype)
-        if mask is None:
-            self.registers[name] = np.broadcast_to(value, (self.threads,))
-        else:
-            old = self.registers.get(name, np.zeros((), dtype))
-            self.registers[name] = np.where(mask, value, old)
 
 
 # --- operands ---------------------------------------------------------------------------------------------------------
@@ -209,13 +207,52 @@ def _register(name: str, kind: str, program: Program) -> Read:
     """Return a function that reads a register as a type: its bits as they are, truncated, or zero-extended."""
     dtype = np.dtype(ops.TYPES[kind])
     declared = np.dtype(ops.TYPES[program.kind(name)])
-    nothing = np.zeros((), declared)
+    nothing = declared.type(0)
     if declared == dtype:
         return lambda block: block.registers.get(name, nothing)
     if declared.itemsize == dtype.itemsize:
-        return lambda block: np.asarray(block.registers.get(name, nothing)).view(dtype)
+        return lambda block: block.registers.get(name, nothing).view(dtype)
     unsigned = np.dtype(f"u{declared.itemsize}")
-    return lambda block: np.asarray(block.registers.get(name, nothing)).view(unsigned).astype(dtype)
+    return lambda block: block.registers.get(name, nothing).view(unsigned).astype(dtype)
+
+
+def _target(name: str, program: Program) -> Write:
+    """Return a function that writes bits to a register, in the type that the register is declared with."""
+    if name == "_":
+        return lambda block, value, mask: None
+    dtype = np.dtype(ops.TYPES[program.kind(name)])
+    nothing = dtype.type(0)
+
+    def write(block: Block, value: Any, mask: Mask) -> None:
+        if value.dtype != dtype:
+            same = value.dtype.itemsize == dtype.itemsize and value.dtype != np.bool_
+            value = value.view(dtype) if same else value.astype(dtype)
+        if mask is not None:
+            value = np.where(mask, value, block.registers.get(name, nothing))
+        block.registers[name] = value
+
+    return write
+
+
+def _guard(instruction: Instruction, program: Program) -> Read:
+    """Return a function that tells which threads execute an instruction with a guard, @%p1 or @!%p1."""
+    read = _register(str(instruction.guard), "pred", program)
+    return (lambda block: ~read(block)) if instruction.negated else read
+
+
+def _guarded(instruction: Instruction, program: Program) -> Step:
+    """Decode an instruction, which the threads whose guard forbids it skip."""
+    step = _decode(instruction, program)
+    if instruction.guard is None:
+        return step
+    guard = _guard(instruction, program)
+
+    def guarded(block: Block, mask: Mask) -> None:
+        taken = np.broadcast_to(guard(block), (block.threads,)) if mask is None else mask & guard(block)
+        if taken.any():
+            step(block, taken)
+
+    return guarded
 
 
 def operand(text: str, kind: str, program: Program) -> Read:
@@ -223,7 +260,7 @@ def operand(text: str, kind: str, program: Program) -> Read:
     dtype = ops.TYPES[kind]
     if text in SPECIAL:
         special = SPECIAL[text]
-        return lambda block: np.asarray(special(block)).astype(dtype)
+        return lambda block: np.asarray(special(block), dtype)[()]
     if text[0] == "%":
         return _register(text, kind, program)
     if text in program.shared:
@@ -256,7 +293,7 @@ def _decode(instruction: Instruction, program: Program) -> Step:
     parts, operands = instruction.parts, instruction.operands
     name, kind = parts[0], parts[-1]
     if name == "ld" and parts[1] == "param":
-        return _parameter(operands, kind)
+        return _parameter(operands, kind, program)
     if name in ("ld", "st"):
         return _access(instruction, program)
     if name == "shfl":
@@ -284,19 +321,26 @@ def _decode(instruction: Instruction, program: Program) -> Step:
 
 def _pure(operands: tuple[str, ...], kinds: list[str], function: Callable[..., Any], program: Program) -> Step:
     """Decode an instruction that computes its first operand from the others, which it reads as the types `kinds`."""
-    target = operands[0].split("|")[0]
+    write = _target(operands[0].split("|")[0], program)
     reads = [operand(text, kind, program) for text, kind in zip(operands[1:], kinds, strict=True)]
-    return lambda block, mask: block.write(target, function(*[read(block) for read in reads]), mask)
+    if len(reads) == 1:
+        (a,) = reads
+        return lambda block, mask: write(block, function(a(block)), mask)
+    if len(reads) == 2:
+        a, b = reads
+        return lambda block, mask: write(block, function(a(block), b(block)), mask)
+    a, b, c = reads
+    return lambda block, mask: write(block, function(a(block), b(block), c(block)), mask)
 
 
-def _parameter(operands: tuple[str, ...], kind: str) -> Step:
+def _parameter(operands: tuple[str, ...], kind: str, program: Program) -> Step:
     """Decode ld.param: load a parameter of the kernel."""
-    name, dtype = operands[1].strip("[]"), ops.TYPES[kind]
+    name, dtype, write = operands[1].strip("[]"), ops.TYPES[kind], _target(operands[0], program)
 
     def step(block: Block, mask: Mask) -> None:
         value = block.parameters[name]
         whole = kind[0] != "f"
-        block.write(operands[0], np.array(value, np.int64).astype(dtype) if whole else dtype(value), mask)
+        write(block, np.int64(value).astype(dtype) if whole else dtype(value), mask)
 
     return step
 
@@ -304,21 +348,22 @@ def _parameter(operands: tuple[str, ...], kind: str) -> Step:
 def _move(operands: tuple[str, ...], kind: str, program: Program) -> Step:
     """Decode mov, also between one 64-bit register and two 32-bit registers in braces, the lower half first."""
     if operands[0][0] == "{":  # one register into two
-        low, high = operands[0].strip("{} ").split(",")
+        low, high = (_target(name.strip(), program) for name in operands[0].strip("{} ").split(","))
         read = operand(operands[1], "b64", program)
 
         def split(block: Block, mask: Mask) -> None:
-            value = np.broadcast_to(read(block), (block.threads,))
-            block.write(low.strip(), (value & np.uint64(0xFFFFFFFF)).astype(np.uint32), mask)
-            block.write(high.strip(), (value >> np.uint64(32)).astype(np.uint32), mask)
+            value = read(block)
+            low(block, (value & np.uint64(0xFFFFFFFF)).astype(np.uint32), mask)
+            high(block, (value >> np.uint64(32)).astype(np.uint32), mask)
 
         return split
     if operands[1][0] == "{":  # two registers into one
         reads = [operand(text.strip(), "b32", program) for text in operands[1].strip("{} ").split(",")]
+        whole = _target(operands[0], program)
 
         def join(block: Block, mask: Mask) -> None:
-            low, high = (np.asarray(read(block)).astype(np.uint64) for read in reads)
-            block.write(operands[0], low | (high << np.uint64(32)), mask)
+            low, high = (read(block).astype(np.uint64) for read in reads)
+            whole(block, low | (high << np.uint64(32)), mask)
 
         return join
     return _pure(operands, [kind], lambda a: a, program)
@@ -336,10 +381,12 @@ def _access(instruction: Instruction, program: Program) -> Step:
     names = [name.strip() for name in data.strip("{} ").split(",")]
     dtype, text = np.dtype(ops.TYPES[parts[-1]]), instruction.text
     reads = [] if load else [operand(name, parts[-1], program) for name in names]
+    writes = [_target(name, program) for name in names] if load else []
 
     def step(block: Block, mask: Mask) -> None:
-        lanes = block.tid if mask is None else block.tid[mask]
-        addresses = np.broadcast_to(base(block), (block.threads,))[lanes] + offset
+        addresses, lanes = np.broadcast_to(base(block) + offset, (block.threads,)), block.tid
+        if mask is not None:
+            addresses, lanes = addresses[mask], lanes[mask]
         memory = block.shared if space == "shared" else block.memory
         if space == "global":
             addresses = addresses - GLOBAL_BASE
@@ -351,13 +398,16 @@ def _access(instruction: Instruction, program: Program) -> Step:
         else:
             block.shared.note_write(words, lanes, text)
         if load:
-            for name, value in zip(names, memory.get(addresses, dtype, count), strict=True):
-                spread = np.zeros(block.threads, dtype)
-                spread[lanes] = value
-                block.write(name, spread, mask)
+            for write, value in zip(writes, memory.get(addresses, dtype, count), strict=True):
+                if mask is None:
+                    write(block, value, None)
+                else:
+                    spread = np.zeros(block.threads, dtype)
+                    spread[mask] = value
+                    write(block, spread, mask)
         else:
-            values = [np.broadcast_to(read(block), (block.threads,))[lanes].astype(dtype) for read in reads]
-            memory.set(addresses, values)
+            values = [np.broadcast_to(read(block), (block.threads,)).astype(dtype) for read in reads]
+            memory.set(addresses, values if mask is None else [value[mask] for value in values])
 
     return step
 
@@ -369,16 +419,16 @@ def _shuffle(instruction: Instruction, program: Program) -> Step:
         operand(text, kind, program) for text, kind in zip(instruction.operands[1:3], ("b32", "s32"), strict=True)
     )
     mode, text = instruction.parts[2], instruction.text
+    write, write_inside = _target(target, program), _target(other or "_", program)
 
     def step(block: Block, mask: Mask) -> None:
-        lane, amount = block.tid & 31, np.asarray(by(block))
+        lane, amount = block.tid & 31, by(block)
         source = {"bfly": lane ^ amount, "down": lane + amount, "up": lane - amount, "idx": amount + 0 * lane}[mode]
         inside = (source >= 0) & (source < 32)
         source = (block.tid & ~31) + np.where(inside, source, lane)
         if mask is not None and not mask[source[mask]].all():
             block.reports.add("shuffle from a thread that does not take part", text)
-        block.write(target, np.broadcast_to(value(block), (block.threads,))[source], mask)
-        if other:
-            block.write(other, inside, mask)
+        write(block, np.broadcast_to(value(block), (block.threads,))[source], mask)
+        write_inside(block, inside, mask)
 
     return step

@@ -15,7 +15,7 @@ from ptx.program import PTXError
 
 GLOBAL_BASE = 0x7F0000000000  # the address where global memory begins
 GAP = 256  # bytes between two arrays that belong to neither, so that an access beyond an array is noticed
-NOBODY, SEVERAL = -1, -2  # in the place of the number of a thread or a block
+NOBODY, SEVERAL = -1, 1024  # in the place of the number of a thread or a block; a block has at most 1,024 threads
 
 
 class Reports(list):
@@ -44,9 +44,9 @@ class Memory:
         Raises PTXError for a misaligned access and for one out of bounds, which would abort the kernel on a GPU.
         """
         size = width * count
-        if (addresses % size).any():
+        if (addresses & (size - 1)).any():
             raise PTXError(f"misaligned access to {self.space} memory: {instruction}")
-        if ((addresses < 0) | (addresses + size > self.limit)).any():
+        if addresses.min() < 0 or addresses.max() + size > self.limit:
             raise PTXError(f"access beyond the end of {self.space} memory: {instruction}")
         return (addresses[:, None] >> 2) + np.arange(max(size // 4, 1))
 
@@ -74,34 +74,41 @@ class Shared(Memory):
         words = len(self.bytes) // 4
         self.bytes.view(np.uint32)[:] = 0x7FC0DEAD  # a NaN, which shows in the results if it is read
         self.written = np.zeros(words, bool)
+        # Who accessed a word last: `now` plus the number of a thread or SEVERAL, or less if it was before a barrier.
+        self.now = 0
         self.writer, self.reader = np.full(words, NOBODY), np.full(words, NOBODY)
 
     def barrier(self) -> None:
         """Forget who accessed which word: accesses before a barrier do not race with those after it."""
-        self.writer[:], self.reader[:] = NOBODY, NOBODY
+        self.now += SEVERAL + 1
 
     def note_read(self, words: np.ndarray, threads: np.ndarray, instruction: str) -> None:
         """Record that threads read words, and report errors.   words (threads, words), threads (threads,)"""
         if not self.written[words].all():
             self.reports.add("read of uninitialised shared memory", instruction)
-        threads = np.broadcast_to(threads[:, None], words.shape)
-        others = (self.writer[words] != NOBODY) & (self.writer[words] != threads)
-        if others.any():
+        threads = self.now + threads[:, None]
+        if self._others(self.writer[words], threads):
             self.reports.add("shared race: read of what another thread wrote, no barrier between", instruction)
         known = self.reader[words]
-        self.reader[words] = np.where((known != NOBODY) & (known != threads), SEVERAL, threads)
-        unique, count = np.unique(words, return_counts=True)
-        self.reader[unique[count > 1]] = SEVERAL
+        readers = np.where((known >= self.now) & (known != threads), self.now + SEVERAL, threads)
+        self.reader[words] = readers
+        overwritten = self.reader[words] != readers  # by another thread that reads the same word
+        if overwritten.any():
+            self.reader[words[overwritten]] = self.now + SEVERAL
 
     def note_write(self, words: np.ndarray, threads: np.ndarray, instruction: str) -> None:
         """Record that threads write words, and report errors.   words (threads, words), threads (threads,)"""
-        threads = np.broadcast_to(threads[:, None], words.shape)
-        twice = len(np.unique(words)) < words.size
-        if twice or ((self.writer[words] != NOBODY) & (self.writer[words] != threads)).any():
-            self.reports.add("shared race: two threads wrote, no barrier between", instruction)
-        if ((self.reader[words] != NOBODY) & (self.reader[words] != threads)).any():
-            self.reports.add("shared race: write of what another thread read, no barrier between", instruction)
+        threads = self.now + threads[:, None]
+        others = self._others(self.writer[words], threads)
         self.writer[words], self.written[words] = threads, True
+        if others or (self.writer[words] != threads).any():  # overwritten by another thread that writes the same word
+            self.reports.add("shared race: two threads wrote, no barrier between", instruction)
+        if self._others(self.reader[words], threads):
+            self.reports.add("shared race: write of what another thread read, no barrier between", instruction)
+
+    def _others(self, known: np.ndarray, threads: np.ndarray) -> bool:
+        """Tell whether some of the words were accessed by other threads since the last barrier."""
+        return bool(((known >= self.now) & (known != threads)).any())
 
 
 class Global(Memory):

@@ -24,12 +24,12 @@ TYPES: dict[str, Any] = {
 
 def wide(a: Array) -> Array:
     """Convert to the wider type in which products are computed before they are rounded."""
-    return np.asarray(a, np.float64 if np.asarray(a).dtype == np.float32 else np.longdouble)
+    return a.astype(np.float64 if a.dtype == np.float32 else np.longdouble)
 
 
 def rounded(exact: Array, parts: tuple[str, ...], dtype: Any) -> Array:
     """Round `exact` to a type as an instruction asks: rn to the nearest number, rm downwards, rz towards zero."""
-    value = np.asarray(exact).astype(dtype)
+    value = exact.astype(dtype)
     if "rm" in parts:
         return np.where(value > exact, np.nextafter(value, dtype(-np.inf)), value)
     if "rz" in parts:
@@ -46,7 +46,7 @@ def arithmetic(parts: tuple[str, ...]) -> Callable[..., Array]:
         exact |= {"mul": lambda a, b: wide(a) * wide(b), "fma": lambda a, b, c: wide(a) * wide(b) + wide(c)}
         return lambda *operands: rounded(exact[name](*operands), parts, dtype)
     if name == "fma":
-        return lambda a, b, c: (wide(a) * wide(b) + wide(c)).astype(dtype)
+        return lambda a, b, c: (wide(a) * b + c).astype(dtype)  # b and c are converted without rounding
     if name == "div" and not real:
         return lambda a, b: _quotient(a, b)
     table: dict[str, Callable[..., Array]] = {
@@ -67,8 +67,8 @@ def arithmetic(parts: tuple[str, ...]) -> Callable[..., Array]:
 def _quotient(a: Array, b: Array) -> Array:
     """Return a / b of integers, rounded towards zero."""
     b = np.where(b == 0, np.ones_like(b), b)  # A zero can be in threads that do not execute the instruction.
-    quotient = np.abs(a) // np.abs(b) if np.asarray(a).dtype.kind == "i" else a // b
-    return np.where((a < 0) != (b < 0), -quotient, quotient).astype(np.asarray(a).dtype)
+    quotient = np.abs(a) // np.abs(b) if a.dtype.kind == "i" else a // b
+    return np.where((a < 0) != (b < 0), -quotient, quotient).astype(a.dtype)
 
 
 def high(kind: str) -> Callable[[Array, Array], Array]:
@@ -89,7 +89,8 @@ def shift(parts: tuple[str, ...]) -> Callable[[Array, Array], Array]:
     bits = np.dtype(dtype).itemsize * 8
 
     def function(a: Array, by: Array) -> Array:
-        by = np.asarray(by, np.int64)
+        if not by.ndim and by < bits:  # as in most programs: the same number of places in every thread
+            return a << dtype(by) if parts[0] == "shl" else a >> dtype(by)
         amount = np.minimum(by, bits - 1).astype(dtype)
         moved = a << amount if parts[0] == "shl" else a >> amount
         gone = (by >= bits) & (parts[0] == "shl" or parts[-1][0] != "s")
@@ -111,7 +112,7 @@ def comparison(parts: tuple[str, ...]) -> Callable[[Array, Array], Array]:
         return lambda a, b: (np.isnan(a) | np.isnan(b)) == (name == "nan")
     unordered = real and len(name) == 3
     function = COMPARISONS[UNSIGNED.get(name, name[:2])]
-    if not real:
+    if not real or (not unordered and name != "ne"):  # In NumPy, too, NaN is less than nothing, and equal to nothing.
         return function
     return lambda a, b: np.where(np.isnan(a) | np.isnan(b), unordered, function(a, b))
 
