@@ -1,6 +1,7 @@
 """The estimators keep scikit-learn's conventions, and all ways to serve their model give the same answers."""
 
 import csv
+import importlib
 import os
 import pickle
 import subprocess
@@ -540,6 +541,56 @@ def test_scores_without_scikit_learn_are_those_of_scikit_learn():
     mixin.predict = lambda X: Y[:, 0] > 0
     ours = mixin.score(None, T[:, 0] > 0, weights)
     assert ours == pytest.approx(metrics.accuracy_score(T[:, 0] > 0, Y[:, 0] > 0, sample_weight=weights))
+
+
+@pytest.fixture(params=["with scikit-learn", "without"])
+def fitted(request, monkeypatch):
+    """Return a classifier and a regressor, in an environment with or without scikit-learn."""
+    if request.param == "without":
+        for name in [name for name in sys.modules if name.startswith("idl_ref.estimators")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "sklearn", None)
+        monkeypatch.setitem(sys.modules, "sklearn.base", None)
+    estimators = importlib.import_module("idl_ref.estimators")
+    x, y = FLOWERS[::5], np.repeat([0, 1, 2], 10)
+    how = {"hidden_dim": 4, "max_iter": 2, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield estimators.ImplicitClassifier(**how).fit(x, y), estimators.ImplicitRegressor(**how).fit(x, 1.0 * y)
+
+
+def nan_first(values):
+    return np.r_[np.nan, values[1:]]
+
+
+def masked(values):
+    return np.ma.masked_array(values, mask=np.arange(len(values)) == 1)
+
+
+@pytest.mark.parametrize("change", [masked, nan_first, lambda y: y[:4], lambda y: y[:1], lambda y: None])
+def test_a_score_is_refused_for_targets_that_are_none(fitted, change):
+    """NumPy alone gave R² = 1 for a NaN, and compared each sample with each where the shape was another one."""
+    x, y = FLOWERS[::5], np.repeat([0, 1, 2], 10)
+    for estimator in fitted:
+        with pytest.raises((ValueError, TypeError)):
+            estimator.score(x, change(y))
+    with pytest.raises((ValueError, TypeError)):
+        fitted[1].score(x, np.stack([y, y], axis=1))
+    with pytest.raises(ValueError, match="labels like the classes, which are numbers; got words"):
+        fitted[0].score(x, NAMES[::5])
+
+
+@pytest.mark.parametrize("change", [masked, nan_first, np.negative, np.zeros_like, lambda w: w[:4]])
+def test_a_score_is_refused_for_weights_that_are_none(fitted, change):
+    x, y = FLOWERS[::5], np.repeat([0, 1, 2], 10)
+    for estimator in fitted:
+        with pytest.raises(ValueError, match="sample_weight must"):
+            estimator.score(x, y, change(np.ones(len(y))))
+
+
+def test_a_column_of_targets_has_the_score_of_the_vector(fitted):
+    x, y = FLOWERS[::5], 1.0 * np.repeat([0, 1, 2], 10)
+    assert fitted[1].score(x, y[:, None]) == fitted[1].score(x, y) < 1
 
 
 # --- trainings that end otherwise -------------------------------------------------------------------------------------

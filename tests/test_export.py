@@ -132,6 +132,16 @@ def test_a_numpy_row_that_is_not_finite_fails_alone(tmp_path, case, value):
     check(model, U[good], Y[good])
 
 
+def test_masked_rows_are_refused_by_the_numpy_export(tmp_path):
+    """numpy.asarray would bring the hidden values back."""
+    model = make(CASES[0])
+    export(model, "numpy", tmp_path)
+    U, predict = samples(model), imported(tmp_path).predict
+    with pytest.raises(ValueError, match="U must have a value in every entry"):
+        predict(np.ma.masked_array(U, mask=np.arange(U.size).reshape(U.shape) == 1))
+    np.testing.assert_array_equal(predict(np.ma.masked_array(U)), predict(U))
+
+
 def test_numpy_needs_nothing_else_and_is_formatted(tmp_path):
     model = make({"preprocessing": Standardise(3.0, 2.5), "bias": True})
     export(model, "numpy", tmp_path)

@@ -193,6 +193,17 @@ class ImplicitClassifier(conventions.ClassifierMixin, Implicit):
         number = self._outputs(X).argmax(axis=1)
         return self.classes_[number]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the fraction of the samples X (m, p), or of their weight, whose predicted class is their label y (m,).
+
+        The exceptions are those of `predict` and of `fit`. A label that is not one of the classes counts as wrong.
+        """
+        _, y = conventions.labelled(self, X, y, reset=False)
+        kinds = ["words" if isinstance(labels[0], (str, bytes)) else "numbers" for labels in (self.classes_, y)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"y must be labels like the classes, which are {kinds[0]}; got {kinds[1]}: use y.astype.")
+        return super().score(X, y, weighted(sample_weight, len(y)))
+
     def _data(self, U: np.ndarray, y: np.ndarray, sample_weight: Any) -> Data:
         """Return checked samples, with labels of the kind that a model keeps."""
         kept = classes.checked("classes", self.classes_, len(self.classes_))

@@ -31,9 +31,10 @@ class RegressorMixin:
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R² = 1 − Σ (y − ŷ)² / Σ (y − ȳ)², its mean over the columns of y; a constant column counts 1 or 0."""
-        T = np.asarray(y, np.float64)
+        T = np.asarray(y, np.float64).reshape(len(y), -1)
+        predicted = self.predict(X).reshape(len(T), -1)  # type: ignore[attr-defined]
         mean = np.average(T, axis=0, weights=sample_weight)
-        left = np.average((T - self.predict(X)) ** 2, axis=0, weights=sample_weight)  # type: ignore[attr-defined]
+        left = np.average((T - predicted) ** 2, axis=0, weights=sample_weight)
         total = np.average((T - mean) ** 2, axis=0, weights=sample_weight)
         constant = np.where(left > 0, 0.0, 1.0)
         return float(np.mean(np.where(total > 0, 1 - left / np.where(total > 0, total, 1.0), constant)))
@@ -41,9 +42,7 @@ class RegressorMixin:
 
 def samples(estimator: Any, X: Any) -> np.ndarray:
     """Return the samples X (m, p) to predict for, after checking that the estimator is fitted and X fits it."""
-    name = type(estimator).__name__
-    if not hasattr(estimator, "model_"):
-        raise AttributeError(f"{name} must be fitted before it predicts; got one without model_: call fit first.")
+    _check_is_fitted(estimator)
     return checks.finite("X", checks.samples("X", _rows(X), "p", estimator.n_features_in_, None))
 
 
@@ -53,7 +52,7 @@ def labelled(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, n
     X, y = _features(estimator, X, reset), np.asarray(y)
     if y.shape != (len(X),):
         raise ValueError(f"y must have shape ({len(X)},), one label per sample; got {y.shape}.")
-    return X, y
+    return X, checks.finite("y", y) if y.dtype.kind == "f" else y
 
 
 def measured(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -64,6 +63,13 @@ def measured(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, n
     return X, checks.finite("y", y)
 
 
+def _check_is_fitted(estimator: Any) -> None:
+    """Refuse an estimator that has no model yet."""
+    if not hasattr(estimator, "model_"):
+        name = type(estimator).__name__
+        raise AttributeError(f"{name} must be fitted before it predicts; got one without model_: call fit first.")
+
+
 def _features(estimator: Any, X: Any, reset: bool) -> np.ndarray:
     """Return the samples X (m, p) to train with, at least one, whose features the estimator has or learns."""
     X = _rows(X)
@@ -71,6 +77,8 @@ def _features(estimator: Any, X: Any, reset: bool) -> np.ndarray:
         raise ValueError(f"X must be samples of shape (m, p), at least one with one feature; got {X.shape}.")
     if reset:
         estimator.n_features_in_ = X.shape[1]
+    else:
+        _check_is_fitted(estimator)
     return checks.finite("X", checks.samples("X", X, "p", estimator.n_features_in_, None))
 
 

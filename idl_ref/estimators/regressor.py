@@ -123,6 +123,17 @@ class ImplicitRegressor(conventions.MultiOutputMixin, conventions.RegressorMixin
         Y = self._outputs(X)
         return Y[:, 0] if self._flat else Y
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R² of the predictions for samples X (m, p), whose numbers are y, (m,) or (m, q).
+
+        R² = 1 − Σ w (y − ŷ)² / Σ w (y − ȳ)² for the weights w of the samples and the mean ȳ, and its mean over the q
+        columns. The exceptions are those of `predict` and of `fit`.
+        """
+        U, T = conventions.measured(self, X, y, reset=False)
+        if T.size != len(U) * self.model_.output_dim:
+            raise ValueError(f"y must have {self.model_.output_dim} numbers per sample; got shape {T.shape}.")
+        return super().score(X, T, weighted(sample_weight, len(T)))
+
     def _data(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> Data:
         """Return checked samples, with targets of shape (m, q)."""
         U, T = conventions.measured(self, X, y, reset)

@@ -73,6 +73,8 @@ def predict(U):
 
     The outputs of a sample that failed, because it was not finite or out of range, are NaN.
     """
+    if np.ma.is_masked(U):
+        raise ValueError("U must have a value in every entry: use U.filled(value), or leave out what is masked")
     U = np.asarray(U)
     if U.ndim {dimensions} or U[:1].size != {p} * len(U[:1]):
         raise ValueError(f"U must be samples as rows, of {p} features each; got shape {{U.shape}}")
