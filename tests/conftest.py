@@ -88,17 +88,15 @@ def in_time(measured, limit):
 def pytest_collection_modifyitems(items):
     """Skip examples of docstrings that need Dask, and rows of the table that would take too long without a device.
 
-    Of the cases of a test that is marked `sampled(k)`, all but each k-th become slow. Of the cases of a test that runs
-    kernels from their PTX, all but each third become long. What is long is slow, too.
+    Of k cases of a test that is marked `sampled(k)`, one becomes slow, and k − 2 become long. Of three cases of a test
+    that runs kernels from their PTX, two become long. What is long is slow, too.
     """
     cases = Counter()
     for item in items:
-        if item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.slow)
         if sampled := item.get_closest_marker("sampled"):
             test = item.nodeid.partition("[")[0]
-            if cases[test] % sampled.args[0]:
-                item.add_marker(pytest.mark.slow)
+            if place := cases[test] % sampled.args[0]:
+                item.add_marker(pytest.mark.slow if place == 1 else pytest.mark.long)
             cases[test] += 1
         if item.name.startswith("idl_ref.parallel.lazy.") and find_spec("dask") is None:
             item.add_marker(pytest.mark.skip(reason="Dask comes with the extra dask"))
@@ -107,12 +105,15 @@ def pytest_collection_modifyitems(items):
         if any(all(word in item.nodeid for word in words) for words in LEFT_OUT[CUDA]):
             item.add_marker(pytest.mark.skip(reason="not for the CUDA twin on the CPU"))
         elif CUDA == "ptx":
-            test = item.nodeid.partition("[")[0]
+            test = "ptx", item.nodeid.partition("[")[0]
             if cases[test] % 3:
                 item.add_marker(pytest.mark.long)
             cases[test] += 1
         if CUDA == "sim":  # np.errstate does not apply to simulated threads, so that an overflow there gives a warning.
             item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

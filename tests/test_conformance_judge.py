@@ -19,7 +19,11 @@ TWINS = [adapters.IdlRef(*names) for names in (("numba",), ("numpy",), ("numpy",
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", [Plain(), *TWINS], ids=lambda b: b.name)
+@pytest.mark.parametrize(
+    "backend",
+    [Plain(), *TWINS[:2], *(pytest.param(twin, marks=pytest.mark.long) for twin in TWINS[2:])],
+    ids=lambda b: b.name,
+)
 def test_right_backends_pass_and_nothing_is_skipped(backend):
     report = check_backend(backend)
     assert report.failed == []

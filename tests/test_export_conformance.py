@@ -13,11 +13,14 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler
 SCRIPT = Path(__file__).with_name("c_export_backend.py")
 
 
-@pytest.mark.slow
-def test_every_case():
-    report = check_backend(CExport())
+@pytest.mark.parametrize(
+    ("fast", "count"),
+    [pytest.param(True, 50, marks=pytest.mark.slow), pytest.param(False, 200, marks=pytest.mark.long)],
+)
+def test_every_case(fast, count):
+    report = check_backend(CExport(), fast=fast)
     assert report.ok, [f"{result.id}: {result.message}" for result in report.failed]
-    assert len(report.passed) >= 200
+    assert len(report.passed) >= count
 
 
 def test_the_kit_would_notice():
