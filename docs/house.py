@@ -9,6 +9,7 @@ the committed picture with what this script writes.
 import ast
 import re
 import sys
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +53,7 @@ def imported(node: ast.AST, package: str, known: dict[str, Path]) -> set[str]:
     return inside.union(*(imported(child, package, known) for child in ast.iter_child_nodes(node)))
 
 
+@cache
 def imports() -> dict[str, set[str]]:
     """What each module imports."""
     known, result = modules(), {}

@@ -242,6 +242,7 @@ def test_the_message_of_a_failure_names_the_norm_of_A():
         solve_adjoint(A, np.ones((2, 1)), np.ones((2, 1)), options=SolveOptions(max_iter=2))
 
 
+@pytest.mark.sampled(2)
 def test_inputs_are_not_touched(backend):
     A, S, G, *_ = cases(backend.dtype)[0]
     how = {"options": options(tol=1e-5), "backend": backend.name}

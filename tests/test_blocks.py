@@ -92,6 +92,7 @@ def test_layers_of_a_network_are_slices():
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_answers_are_within_their_bounds(backend, dtype):
@@ -267,6 +268,7 @@ def feed_forward(layers, U):
     return H, H[-1] @ layers[-1][0].T + layers[-1][1]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_feed_forward_net_has_its_outputs_gradients_and_a_finite_bound(backend, dtype):

@@ -231,6 +231,7 @@ def test_numbers_from_a_table(tmp_path, capsys):
     assert float(re.search(r"R²: (\S+);", out)[1]) == pytest.approx(R2, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_written_numbers_are_within_the_written_bounds(tmp_path, capsys):
     """A model in float64, with targets that differ in their last digits: nine digits would make all of them equal."""
     x = np.random.default_rng(0).standard_normal((60, 2))

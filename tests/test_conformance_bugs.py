@@ -41,7 +41,7 @@ def test_bugs_of_every_kind_are_planted():
     assert len(set(named)) == len(named)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bug_of_each_kind_is_found(kind):
     name = next(iter(KINDS[kind].BUGS))
@@ -121,6 +121,7 @@ def test_a_mutant_differs_from_the_plain_backend_in_one_place():
     assert Plain().G(problem, G_Y) is not G_Y
 
 
+@pytest.mark.slow
 def test_some_mutants_are_found():
     assert living([name for name in list(mutants())[::EVERY] if name not in EQUIVALENT]) == []
 
@@ -246,7 +247,7 @@ NAMED = ["contraction-*-0.5-float64", "stopping-*-tanh", "rank-2-*", "shape-bias
          "rows-tanh-*", "ball-judged"]  # fmt: skip
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", ["AdjointNotTransposed", "BiasTwice", "StaleIterate", "SlopesStale", "FactorsSwapped",
     "DDropped", "StraightThrough", "AdjointFiveSteps", "GradientsAveraged", "NormOfColumn",
     "UnjudgedOutsideBall"])  # fmt: skip

@@ -48,7 +48,7 @@ def test_a_start_that_only_the_iterations_show_is_named():
     assert [result.id for result in explained] == ["counts-start-negative:forward"]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("name", [name for name in counting.RULES if "multiple" not in name or " 8, " in name])
 def test_a_rule_by_which_iterations_are_counted_is_named(name):
     class Counting(Plain):
@@ -69,7 +69,7 @@ def test_numbers_that_no_rule_gives_have_none():
     assert counting.rule([right._replace(counts=few[0] + 1)]) == "one too many"
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(
     "name",
     [
@@ -138,6 +138,7 @@ def test_a_cause_from_a_size_on_has_the_size():
     assert "∂A transposed, wrong from n = 33 on" in cause
 
 
+@pytest.mark.slow
 def test_a_cause_from_a_size_on_in_one_precision_has_both():
     """As matrix units of GPUs compute products of float32, which smaller matrices do not reach."""
     cause, _ = first_cause(bugs_from_outside.BUGS["TensorFloat32"](), ["stopping-*", "size-rank-*", "size-n-3*"])
@@ -156,6 +157,7 @@ def test_few_numbers_have_no_cause():
     assert cause.startswith("not explained; in the smallest case, shape-all-1-float64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", ["activation-tanh-dense-float64", "rank-2-float64", "f-rows-beyond-float64"])
 def test_no_cause_is_refuted_whose_numbers_were_answered(id):
     (case,) = (case for case in vectors.load() if case.id == id)
@@ -169,6 +171,7 @@ def test_no_cause_is_refuted_whose_numbers_were_answered(id):
     assert asked > 1000
 
 
+@pytest.mark.slow
 def test_what_nothing_explains_is_described():
     class Odd(Plain):
         def gradients(self, p, X, V, G_Y):

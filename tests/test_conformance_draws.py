@@ -124,6 +124,7 @@ def test_other_files_are_refused(change, message, tmp_path):
         shrinking.read(tmp_path / "case.json")
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_can_be_given_again(tmp_path, capsys):
     run = ["conformance", "run", "--backend", "idl_ref.conformance.bugs.gradients:GradientOfLWithL"]
     assert main([*run, "--draws", "12", "--seed", "3", "--smallest", str(tmp_path)]) == 1

@@ -293,7 +293,7 @@ MANY = [*FEW, "contraction-*-0.9-*", "contraction-*-0.99-float64", "stopping", "
 RECOGNISED = [b for b in BACKENDS if not isinstance(b, Residual | Shuffled | Flushing)]
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: type(b).__name__ + str(getattr(b, "weight", "")))
 def test_declared_styles_raise_no_alarm(backend):
     backend.capabilities = {**EVERYTHING, "phi0": None, **backend.declared}
@@ -309,6 +309,7 @@ def test_styles_are_recognised_without_a_declaration(backend):
     assert report.failed == [], str(report)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["InputsModified", "CotangentModified", "ScaledInPlace", "ReadoutInPlace"])
 def test_a_backend_that_writes_to_its_inputs_spoils_no_later_run(name):
     assert check_backend(memory.BUGS[name](), groups=["protocols"]).failed

@@ -444,6 +444,7 @@ def under_pytest(tmp_path, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_plugin_runs_each_check_as_a_test(tmp_path):
     text = "from idl_ref.conformance.bugs import BUGS\nbad = BUGS['DDropped']()\n"
     (tmp_path / "mine.py").write_text(text, encoding="utf-8")

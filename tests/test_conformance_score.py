@@ -154,6 +154,7 @@ def test_compare_wants_reports(tmp_path, capsys):
     assert "must be a report of schema" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "colour", "text"), [("Plain", "passed", "21 of 21"), ("Wrong", "failed", " of ")])
 def test_a_badge_is_a_picture_of_the_result(tmp_path, backend, colour, text):
     _, picture = run(tmp_path / "badge.svg", backend, "--groups", "kinks" if backend == "Plain" else "ranks")

@@ -131,7 +131,7 @@ def test_every_bug_of_a_sparse_product_is_listed():
     assert set(SPARSE) == planted
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", SPARSE)
 def test_bugs_of_sparse_products_are_found_by_sparse_cases(name):
     (result,) = check_backend(BUGS[name](), groups=[SPARSE[name]]).failed

@@ -23,6 +23,7 @@ def test_every_case(fast, count):
     assert len(report.passed) >= count
 
 
+@pytest.mark.slow
 def test_the_kit_would_notice():
     class Off(CExport):
         def forward(self, problem):

@@ -102,6 +102,7 @@ def test_kappa_is_checked(kappa, kind):
         ImplicitFunctionInf(kappa)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("f", [ImplicitFunctionInf, ImplicitFunctionRows, ImplicitFunctionPerron])
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("rank", [None, 2])

@@ -51,6 +51,7 @@ def verdicts(report):
     return {row.name: row.verdict for row in report.rows}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("f", FUNCTIONS)
 @pytest.mark.parametrize("low_rank", [False, True])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
@@ -68,7 +69,7 @@ def test_right_models_pass(f, low_rank, loss):
         assert row.complex_error <= row.allowed < 1e-9
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("f", FUNCTIONS)
 def test_the_complex_step_agrees_to_rounding(activation, f):

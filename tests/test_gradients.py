@@ -83,7 +83,7 @@ def allowed_float32(n, kappa):
     return 4 * (n + 8) * float(np.finfo(np.float32).eps) / (1 - kappa) ** 2
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize(("f", "low_rank", "bias", "no_D", "loss", "activation"), CASES)
 def test_every_gradient_outside_the_ball(f, low_rank, bias, no_D, loss, activation):
     model = make(f, low_rank, bias, no_D, activation)

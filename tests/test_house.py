@@ -22,8 +22,13 @@ def house():
     sys.path.remove(str(DOCS))
 
 
-def test_the_committed_picture_is_that_of_these_modules(house):
-    assert house.PICTURE.read_text(encoding="utf-8") == house.picture(), "run python docs/house.py and look at it"
+@pytest.fixture(scope="module")
+def picture(house):
+    return house.picture()
+
+
+def test_the_committed_picture_is_that_of_these_modules(house, picture):
+    assert house.PICTURE.read_text(encoding="utf-8") == picture, "run python docs/house.py and look at it"
 
 
 def test_the_script_reads_the_imports_as_the_test_of_floors_does(house):
@@ -34,8 +39,7 @@ def test_the_script_reads_the_imports_as_the_test_of_floors_does(house):
         assert found[name] == expected - {name}
 
 
-def test_every_module_is_shown(house):
-    picture = house.picture()
+def test_every_module_is_shown(picture):
     for name in test_floors.FLOORS:
         assert (
             ".".join(name.split(".")[:3]).rpartition(".")[2] in picture

@@ -83,7 +83,7 @@ CASES = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if "found" in name else []) for name in CASES]
@@ -489,6 +489,7 @@ def test_what_cannot_be_shared_is_refused():
         rnn.fit(np.ones((4, 3, 2)), [0, 1, 0, 1], micro_batch=2, progress=False)
 
 
+@pytest.mark.slow
 def test_the_command_line_cuts_batches(tmp_path, monkeypatch):
     from idl_ref.__main__ import main
     from idl_ref.commands import launched

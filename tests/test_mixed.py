@@ -232,6 +232,7 @@ def test_the_adjoint_identity():
     assert (V * Zdot).sum() == pytest.approx((G * Xdot).sum(), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_training_and_its_twins():
     U, labels = rng.standard_normal((64, 4)), rng.integers(0, 3, 64)
     found = {}

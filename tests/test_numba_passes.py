@@ -190,7 +190,7 @@ RULES = [
 ]
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(18)
 @pytest.mark.parametrize("rule", RULES, ids=range(len(RULES)))
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))

@@ -186,7 +186,7 @@ def test_the_extremes():
     assert f.effective((np.zeros((0, 0)),))[0].shape == (0, 0)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("settings", [{}, {"bias": True, "no_D": True}, {"is_low_rank": True, "rank": 2, "bias": True}])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

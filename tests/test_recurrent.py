@@ -186,6 +186,7 @@ def test_one_time_step_is_the_cell():
         np.testing.assert_allclose(g, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("settings", [{}, {"is_low_rank": True, "rank": 2}, {"bias": True}, {"no_D": True}])
 def test_all_backends_agree(backend, settings):
     tolerance = {"tol": 0.0, "grad_tol": 0.0, "mitr": 500, "grad_mitr": 500}

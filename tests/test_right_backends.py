@@ -13,7 +13,7 @@ def test_there_are_many():
     assert len(RIGHT) >= 40
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(18)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in RIGHT])
 def test_no_alarm(name):
     report = check_backend(RIGHT[name](), FEW, fast=True)

@@ -32,6 +32,7 @@ def blocks(text, language):
     return re.findall(rf"```(?:{{code-block}} )?{language}\n(.*?)```\n*(?:```text\n(.*?)```)?", text, flags=re.S)
 
 
+@pytest.mark.slow
 def test_the_programs_for_users_of_scikit_learn_print_what_the_page_says():
     pytest.importorskip("sklearn")
     names, shown = {}, 0

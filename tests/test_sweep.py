@@ -146,6 +146,7 @@ def test_loky_changes_nothing(expected):
         executor.shutdown(kill_workers=True)
 
 
+@pytest.mark.slow
 def test_fits_in_threads_do_not_share_an_optimizer():
     grid = {"seed": list(range(8))}
     with ThreadPoolExecutor(4) as executor:

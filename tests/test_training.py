@@ -448,7 +448,7 @@ def test_on_epoch_sees_every_epoch_and_may_stop():
 OPTIMIZERS = [lambda: None, lambda: SGD(0.1, nesterov=True), lambda: Adam(0.02, clip=0.5), lambda: Adam("auto")]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_three_epochs_and_three_are_six_bit_for_bit(tmp_path, backend, optimizer):
@@ -468,7 +468,7 @@ def test_three_epochs_and_three_are_six_bit_for_bit(tmp_path, backend, optimizer
     )
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("steps", [0, 1, 8, 11, 23])
 @pytest.mark.parametrize("optimizer", [lambda: SGD("auto"), lambda: Adam(0.05, schedule="cosine")])
 def test_interrupted_anywhere_and_resumed_is_the_same_bit_for_bit(tmp_path, monkeypatch, steps, optimizer):
