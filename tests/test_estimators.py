@@ -549,6 +549,7 @@ def fitted(request, monkeypatch):
     if request.param == "without":
         for name in [name for name in sys.modules if name.startswith("idl_ref.estimators")]:
             monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(vars(idl_ref), "estimators", None)  # so that the module of before comes back
         monkeypatch.setitem(sys.modules, "sklearn", None)
         monkeypatch.setitem(sys.modules, "sklearn.base", None)
     estimators = importlib.import_module("idl_ref.estimators")
