@@ -89,7 +89,7 @@ def pytest_collection_modifyitems(items):
     """Skip examples of docstrings that need Dask, and rows of the table that would take too long without a device.
 
     Of k cases of a test that is marked `sampled(k)`, one becomes slow, and k − 2 become long. Of three cases of a test
-    that runs kernels from their PTX, two become long. What is long is slow, too.
+    that runs kernels without a device, two become long. What is long is slow, too.
     """
     cases = Counter()
     for item in items:
@@ -104,8 +104,8 @@ def pytest_collection_modifyitems(items):
             continue
         if any(all(word in item.nodeid for word in words) for words in LEFT_OUT[CUDA]):
             item.add_marker(pytest.mark.skip(reason="not for the CUDA twin on the CPU"))
-        elif CUDA == "ptx":
-            test = "ptx", item.nodeid.partition("[")[0]
+        elif CUDA:
+            test = CUDA, item.nodeid.partition("[")[0]
             if cases[test] % 3:
                 item.add_marker(pytest.mark.long)
             cases[test] += 1
