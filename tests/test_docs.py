@@ -71,10 +71,16 @@ def test_examples_are_short_and_assert_what_they_show(example):
     assert re.search(r"^ *assert ", text, flags=re.M)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(path, marks=pytest.mark.slow if path.stem == "verify_torchidl" else pytest.mark.long)
+        for path in EXAMPLES
+    ],
+    ids=lambda path: path.stem,
+)
 def test_examples_run(example, tmp_path):
-    """The gallery of the site runs them too, so that `.ci/run` has seen them without this test."""
+    """The gallery of the site runs all but one of them too, so that `.ci/run` has seen them without this test."""
     command = [sys.executable, str(example), *SMALL.get(example.stem, [])]
     environment = {**ENVIRONMENT, "PYTHONWARNINGS": WARNINGS}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=600)
