@@ -50,8 +50,8 @@ def checked(name: str, classes: Any, q: int) -> np.ndarray:
     return array
 
 
-def index(name: str, labels: Any, classes: np.ndarray) -> np.ndarray:
-    """Return the number of the class of each label (m,), and refuse a label that is not among the classes."""
+def like(name: str, labels: Any, classes: np.ndarray) -> np.ndarray:
+    """Return labels (m,) as an array, and refuse words for classes that are numbers, and numbers for words."""
     array = _array(name, labels, classes.dtype)
     if (array.dtype.kind == "U") != (classes.dtype.kind == "U"):
         kind = "int" if array.dtype.kind == "U" else "str"
@@ -59,6 +59,12 @@ def index(name: str, labels: Any, classes: np.ndarray) -> np.ndarray:
             f"{name} must hold labels of the kind of the classes {_shown(classes)}; got {array.dtype}, such as "
             f"{_shown(array[:1])}: convert them, for example with astype({kind})."
         )
+    return array
+
+
+def index(name: str, labels: Any, classes: np.ndarray) -> np.ndarray:
+    """Return the number of the class of each label (m,), and refuse a label that is not among the classes."""
+    array = like(name, labels, classes)
     given, lost = array, np.zeros(array.shape, bool)
     if np.result_type(array, classes).kind == "f":  # int64 and uint64, which would meet in float64
         array = given.astype(classes.dtype)

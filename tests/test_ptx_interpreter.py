@@ -91,6 +91,22 @@ def test_a_write_after_the_read_of_another_thread_is_reported():
     }
 
 
+def test_a_write_after_a_common_read_is_reported_whoever_writes():
+    """All threads read one word, and each of them writes it in turn; the last access alone is not what counts."""
+    for writer in range(4):
+        body = f"""
+    mov.u64 %rd4, room;
+    setp.eq.s32 %p1, %r1, {writer};
+    @%p1 st.shared.u32 [%rd4], %r1;
+    bar.sync 0;
+    ld.shared.u32 %r3, [%rd4];
+    @%p1 st.shared.u32 [%rd4], %r1;
+"""
+        assert run(body, np.zeros(4, np.int32), shared=16)[0] == {
+            "shared race: write of what another thread read, no barrier between"
+        }
+
+
 def test_a_barrier_counts_a_predicate():
     body = """
     setp.gt.s32 %p1, %r1, 0;
@@ -134,6 +150,7 @@ def test_blocks_that_share_global_memory_are_reported():
         ("st.global.u32 [%rd3+4], %r1;", "global access outside of every array"),
         ("ld.global.u32 %r2, [%rd3+-16];", "access beyond the end of global memory"),
         ("ld.global.v2.u32 {%r2, %r3}, [%rd3];", "misaligned access to global memory"),
+        ("ld.global.u32 %r2, [%rd1+1];", "misaligned access to global memory"),
         (
             "mov.u64 %rd4, room; add.s64 %rd5, %rd4, %rd2; st.shared.u32 [%rd5+4], %r1;",
             "access beyond the end of shared",
@@ -185,6 +202,7 @@ def test_comparisons_with_nan():
     nan, one = np.float32(math.nan), np.float32(1)
     assert not operations.comparison(("setp", "lt", "f32"))(nan, one)
     assert operations.comparison(("setp", "ltu", "f32"))(nan, one)
+    assert not operations.comparison(("setp", "ne", "f32"))(nan, one)
     assert operations.comparison(("setp", "neu", "f32"))(nan, nan)
     assert operations.comparison(("setp", "nan", "f32"))(nan, one)
     assert not operations.comparison(("setp", "num", "f32"))(nan, one)
@@ -197,6 +215,10 @@ def test_integer_arithmetic():
     assert operations.high("s64")(np.int64([2**62]), np.int64([8]))[0] == 2
     assert operations.shift(("shl", "b32"))(np.uint32(1), np.uint32(40)) == 0
     assert operations.shift(("shr", "s32"))(np.int32(-8), np.uint32(40)) == -1
+    by = np.uint32([0, 1, 31, 32, 33, 2**32 - 1])
+    assert operations.shift(("shl", "b32"))(np.uint32(3), by).tolist() == [3, 6, 2**31, 0, 0, 0]
+    assert operations.shift(("shr", "u32"))(np.uint32(2**32 - 1), by).tolist() == [2**32 - 1, 2**31 - 1, 1, 0, 0, 0]
+    assert operations.shift(("shr", "s32"))(np.int32(-8), by).tolist() == [-8, -4, -1, -1, -1, -1]
 
 
 def test_min_and_max_drop_nan_and_conversions_saturate():

@@ -199,14 +199,16 @@ class ImplicitClassifier(conventions.ClassifierMixin, Implicit):
         The exceptions are those of `predict` and of `fit`. A label that is not one of the classes counts as wrong.
         """
         _, y = conventions.labelled(self, X, y, reset=False)
-        kinds = ["words" if isinstance(labels[0], (str, bytes)) else "numbers" for labels in (self.classes_, y)]
-        if kinds[0] != kinds[1]:
-            raise ValueError(f"y must be labels like the classes, which are {kinds[0]}; got {kinds[1]}: use y.astype.")
+        classes.like("y", y, self._kept())
         return super().score(X, y, weighted(sample_weight, len(y)))
+
+    def _kept(self) -> np.ndarray:
+        """Return the classes as a model keeps them."""
+        return classes.checked("classes", self.classes_, len(self.classes_))
 
     def _data(self, U: np.ndarray, y: np.ndarray, sample_weight: Any) -> Data:
         """Return checked samples, with labels of the kind that a model keeps."""
-        kept = classes.checked("classes", self.classes_, len(self.classes_))
+        kept = self._kept()
         return with_weight(U, kept[classes.index("y", y, kept)], weighted(sample_weight, len(U)))
 
     def _prepare(self, data: Data) -> None:

@@ -89,12 +89,8 @@ def shift(parts: tuple[str, ...]) -> Callable[[Array, Array], Array]:
     bits = np.dtype(dtype).itemsize * 8
 
     def function(a: Array, by: Array) -> Array:
-        if not by.ndim and by < bits:  # as in most programs: the same number of places in every thread
-            return a << dtype(by) if parts[0] == "shl" else a >> dtype(by)
-        amount = np.minimum(by, bits - 1).astype(dtype)
-        moved = a << amount if parts[0] == "shl" else a >> amount
-        gone = (by >= bits) & (parts[0] == "shl" or parts[-1][0] != "s")
-        return np.where(gone, dtype(0), moved).astype(dtype)
+        amount = np.minimum(by, bits).astype(dtype)  # NumPy, too, shifts everything away by the width of the type.
+        return a << amount if parts[0] == "shl" else a >> amount
 
     return function
 
