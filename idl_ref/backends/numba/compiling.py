@@ -31,6 +31,7 @@ else:
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
 INTERNAL = {**OPTIONS, "no_cpython_wrapper": True, "_nrt": False}
 compiled: Callable[[Any], Any] = njit(**INTERNAL)
+inlined: Callable[[Any], Any] = njit(**INTERNAL, inline="always")  # compiled anew in each caller, with its constants
 
 # Files outside of this folder from which compiled code takes functions and constants.
 TAKEN_IN = (activations.__file__, certificate.__file__, methods.__file__)

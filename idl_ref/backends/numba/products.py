@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from idl_ref.backends import methods
-from idl_ref.backends.numba.compiling import compiled, entry, vec
+from idl_ref.backends.numba.compiling import compiled, entry, inlined, vec
 from idl_ref.backends.numba.functions import largest, total
 
 GROUP, VECTOR_BYTES = vec.GROUP, vec.VECTOR_BYTES
@@ -137,6 +137,12 @@ def chain_2(a, x, t):
 
 
 @compiled
+def chain_3(a, x, t):
+    """t + a x for three panels and one column."""
+    return vec.fma(a[0], x, t[0]), vec.fma(a[1], x, t[1]), vec.fma(a[2], x, t[2])
+
+
+@compiled
 def chain_2x4(a, M, x, apart, t):
     """t + a x for two panels and four columns, whose entries x stand `apart` from each other in M."""
     return (
@@ -144,6 +150,17 @@ def chain_2x4(a, M, x, apart, t):
         chain_2(a, vec.broadcast(M, x + apart), t[1]),
         chain_2(a, vec.broadcast(M, x + 2 * apart), t[2]),
         chain_2(a, vec.broadcast(M, x + 3 * apart), t[3]),
+    )
+
+
+@compiled
+def chain_3x4(a, M, x, apart, t):
+    """t + a x for three panels and four columns."""
+    return (
+        chain_3(a, vec.broadcast(M, x), t[0]),
+        chain_3(a, vec.broadcast(M, x + apart), t[1]),
+        chain_3(a, vec.broadcast(M, x + 2 * apart), t[2]),
+        chain_3(a, vec.broadcast(M, x + 3 * apart), t[3]),
     )
 
 
@@ -198,8 +215,24 @@ def product_2x8(F, place, M, x, x_apart, N, s, s_apart, g, g_apart, span):
 
 
 @compiled
+def product_3x4(F, place, M, x, x_apart, N, s, s_apart, g, g_apart, span):
+    """G = S + F X over k0 ≤ k < k1 for three panels and four columns, which fill 16 registers."""
+    (f, panel, step), (k0, k1) = place, span
+    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    none = zero, zero, zero
+    t = none, none, none, none
+    for k in range(k0, k1):
+        at = f + k * step
+        a = vec.load(F, at), vec.load(F, at + panel), vec.load(F, at + 2 * panel)
+        t = chain_3x4(a, M, x + k, x_apart, t)
+    for_two = (t[0][0], t[0][1]), (t[1][0], t[1][1]), (t[2][0], t[2][1]), (t[3][0], t[3][1])
+    put_2x4(N, s, s_apart, g, g_apart, for_two)
+    put_1x4(N, s + 2 * lanes, s_apart, g + 2 * lanes, g_apart, (t[0][2], t[1][2], t[2][2], t[3][2]))
+
+
+@compiled
 def product_2x4(F, place, M, x, x_apart, N, s, s_apart, g, g_apart, span):
-    """G = S + F X over k0 ≤ k < k1 for two panels and four columns, which fit into 16 registers."""
+    """G = S + F X over k0 ≤ k < k1 for two panels and four columns, where three panels do not fit the rows."""
     (f, panel, step), (k0, k1) = place, span
     zero = vec.splat(F, 0.0)
     none = zero, zero
@@ -243,6 +276,21 @@ def product_4x1(F, place, M, x, N, s, g, span):
 
 
 @compiled
+def product_3x1(F, place, M, x, N, s, g, span):
+    """G = S + F X over k0 ≤ k < k1 for three panels and one column."""
+    (f, panel, step), (k0, k1) = place, span
+    zero, lanes = vec.splat(F, 0.0), vec.lanes(F)
+    t = zero, zero, zero
+    for k in range(k0, k1):
+        at = f + k * step
+        a = vec.load(F, at), vec.load(F, at + panel), vec.load(F, at + 2 * panel)
+        t = chain_3(a, vec.broadcast(M, x + k), t)
+    put(N, s, g, t[0])
+    put(N, s + lanes, g + lanes, t[1])
+    put(N, s + 2 * lanes, g + 2 * lanes, t[2])
+
+
+@compiled
 def product_2x1(F, place, M, x, N, s, g, span):
     """G = S + F X over k0 ≤ k < k1 for two panels and one column."""
     (f, panel, step), (k0, k1) = place, span
@@ -265,7 +313,11 @@ def product_1x1(F, place, M, x, N, s, g, span):
     put(N, s, g, t)
 
 
-product_2xg = product_2x8 if GROUP == 8 else product_2x4
+# A group of columns is multiplied with MANY panels at a time, and with FEW where these do not divide the rows.
+if GROUP == 8:
+    MANY, FEW, many, few, many_x1, few_x1 = 2, 1, product_2x8, product_1x8, product_2x1, product_1x1
+else:  # Vectors of 16 and 32 bytes have an even number of panels.
+    MANY, FEW, many, few, many_x1, few_x1 = 3, 2, product_3x4, product_2x4, product_3x1, product_2x1
 
 
 # --- products of any size ---------------------------------------------------------------------------------------------
@@ -284,7 +336,7 @@ def product(F, rows, inner, M, x, x_apart, s, s_apart, g, g_apart, count):
     strided(F, place, (rows, inner), M, x, x_apart, M, s, s_apart, g, g_apart, count)
 
 
-@compiled
+@inlined
 def strided(F, place, shape, M, x, x_apart, N, s, s_apart, g, g_apart, count):
     """Compute G = S + F X as `product` does, for an F whose panels stand anywhere in its array, and S and G in N.
 
@@ -295,12 +347,13 @@ def strided(F, place, shape, M, x, x_apart, N, s, s_apart, g, g_apart, count):
     lanes = vec.lanes(F)
     end = filled(rows, ROWS)
     grouped = (count + GROUP // 2) & -GROUP
-    most = 2 if grouped > 0 else 4
     row = 0
     while row < end:
-        panels = most
-        while row + panels * lanes > end:
-            panels >>= 1
+        left = (end - row) // lanes
+        if grouped > 0:
+            panels = MANY if left == MANY or left >= MANY + FEW else FEW
+        else:  # A single column has as many sums as it has panels, which take turns.
+            panels = 4 if left >= 4 else min(left, 2)
         at = start + row // lanes * panel, panel, step
         for k0 in range(0, inner, BLOCK):
             span = k0, k0 + BLOCK if k0 + BLOCK < inner else inner
@@ -309,16 +362,16 @@ def strided(F, place, shape, M, x, x_apart, N, s, s_apart, g, g_apart, count):
                 o, o_apart = g + row, g_apart
             for c in range(0, grouped, GROUP):
                 xc, sc, gc = x + c * x_apart, o + c * o_apart, g + row + c * g_apart
-                if panels == 2:
-                    product_2xg(F, at, M, xc, x_apart, N, sc, o_apart, gc, g_apart, span)
-                else:  # The number of panels is odd only for vectors of 64 bytes, and then GROUP is 8.
-                    product_1x8(F, at, M, xc, x_apart, N, sc, o_apart, gc, g_apart, span)
+                if panels == MANY:
+                    many(F, at, M, xc, x_apart, N, sc, o_apart, gc, g_apart, span)
+                else:
+                    few(F, at, M, xc, x_apart, N, sc, o_apart, gc, g_apart, span)
             for c in range(grouped, count):
                 xc, sc, gc = x + c * x_apart, o + c * o_apart, g + row + c * g_apart
                 if panels == 4:
                     product_4x1(F, at, M, xc, N, sc, gc, span)
-                elif panels == 2:
-                    product_2x1(F, at, M, xc, N, sc, gc, span)
+                elif panels == MANY:
+                    many_x1(F, at, M, xc, N, sc, gc, span)
                 else:
-                    product_1x1(F, at, M, xc, N, sc, gc, span)
+                    few_x1(F, at, M, xc, N, sc, gc, span)
         row += panels * lanes
