@@ -1,5 +1,6 @@
 """The benchmark command runs from beginning to end; these tests do not judge its figures."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,13 +13,18 @@ RUN = Path(__file__).parent / "benchmarks" / "run.py"
 
 @pytest.mark.slow
 def test_one_workload_without_peers(tmp_path):
-    out = tmp_path / "a folder that is not there yet"
+    out = tmp_path
+    earlier = {"A processor": {"machine": "A processor; 1 core", "date": "2026-01-01", "ratios": "| its ratios |"}}
+    (out / "benchmarks.json").write_text(json.dumps(earlier), encoding="utf-8")
     chosen = ["--only", "n=32", "--contestants", "idl_ref_numpy", "gemm", "--rounds", "1", "--out", str(out)]
     done = subprocess.run([sys.executable, RUN, *chosen], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     page = (out / "benchmarks.md").read_text(encoding="utf-8")
     assert "| solve, n=32, m=32, random | idl_ref, NumPy twin |" in page
     assert "| idl_ref, one solve | " in page
+    assert "A processor; 1 core; measured on 2026-01-01" in page
+    assert page.endswith("| its ratios |\n")
+    assert len(json.loads((out / "benchmarks.json").read_text(encoding="utf-8"))) == 2
     assert (out / "benchmarks.png").stat().st_size > 10_000
 
 

@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 from scipy.optimize import NoConvergence, root
 
-from idl_ref import SolveOptions, activations, solve_equilibrium
+from idl_ref import SolveOptions, activations, solve_equilibrium, warmup
 
 METHODS = ("auto", "picard", "anderson", "newton")
 TARGET = {"float32": 1e-4, "float64": 1e-8}
@@ -90,6 +90,7 @@ def main():
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    warmup()  # No row shall contain the time that the kernels take to compile.
     print("| equation | " + " | ".join((*METHODS, KRYLOV)) + " | auto / best |")
     print("|---|" + "---|" * (len(METHODS) + 2))
     for name, A, Z, activation in families():

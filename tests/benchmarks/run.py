@@ -1,5 +1,7 @@
 """Measure idl_ref against its peers, in alternating runs, and write docs/benchmarks.md and docs/benchmarks.png.
 
+Beside them, docs/benchmarks.json keeps the ratios of every kind of processor that was measured, for the page's table.
+
     pip install -r tests/benchmarks/requirements.txt      (see the remarks in that file)
     python tests/benchmarks/run.py
 
@@ -225,8 +227,8 @@ def times(ratio: float) -> str:
     return f"{ratio:.0f}×" if ratio >= 100 else f"{ratio:.2g}×"
 
 
-def machine() -> str:
-    """CPU, cores, and the versions of all packages."""
+def processor() -> str:
+    """The name of the CPU, its family, and the size of its vectors."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -236,13 +238,18 @@ def machine() -> str:
         cpu = ", ".join(
             part for part in (facts.get("model name", cpu), f"family {facts.get('cpu family')}", wide) if part
         )
+    return cpu
+
+
+def machine() -> str:
+    """CPU, cores, and the versions of all packages."""
     versions = []
     for package in PACKAGES:
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return f"{cpu}; {os.cpu_count()} cores; Python {platform.python_version()}; {', '.join(versions)}"
+    return f"{processor()}; {os.cpu_count()} cores; Python {platform.python_version()}; {', '.join(versions)}"
 
 
 def verdict(got: float | None, bar: float | None, label: str = "") -> str:
@@ -254,8 +261,17 @@ def verdict(got: float | None, bar: float | None, label: str = "") -> str:
     return f"{times(got)}{label} ({'≥' if got >= bar else '**below**'} {bar:g})"
 
 
-def table(results: list[Result]) -> str:
-    """Two tables in Markdown: the ratios, and the times and errors behind them."""
+EARLIER = """
+## On another processor
+
+{machine}; measured on {date}, with the library as it was then.
+
+{ratios}
+"""
+
+
+def ratios(results: list[Result]) -> str:
+    """A table in Markdown: our time, the ratios to it, and what the machine would need."""
     lines = [
         "| workload | ours | torchidl / ours | best other peer / ours | of the machine's limit | the aims would need |",
         "|---|---|---|---|---|---|",
@@ -273,7 +289,17 @@ def table(results: list[Result]) -> str:
             f"| {verdict(r.ratio(best) if best else None, other, f' {LABELS[best]}' if best else '')} | {worth} "
             f"| {'—' if need is None else f'{need:.0%}'} |"
         )
-    lines += ["", "| workload | contestant | median | ours is faster | fastest turn | ‖X − X*‖∞ |", "|---" * 6 + "|"]
+    return "\n".join(lines)
+
+
+def table(results: list[Result]) -> str:
+    """Two tables in Markdown: the ratios, and the times and errors behind them."""
+    lines = [
+        ratios(results),
+        "",
+        "| workload | contestant | median | ours is faster | fastest turn | ‖X − X*‖∞ |",
+        "|---" * 6 + "|",
+    ]
     for r in results:
         for name in (name for name in r.turns if name not in (GEMM, COPY)):
             error = f"{r.errors[name]:.1e}" if name in r.errors else "—"
@@ -331,8 +357,16 @@ Some aims are missed, or met in some runs only, for these reasons:
 """
 
 
-def page(results: list[Result], first: dict[str, dict[str, float]], rounds: int) -> str:
-    """docs/benchmarks.md."""
+def others(kinds: dict[str, dict[str, str]]) -> str:
+    """What was measured earlier on other kinds of processors."""
+    here = processor()
+    return "".join(EARLIER.format(**kind) for name, kind in kinds.items() if name != here)
+
+
+def page(
+    results: list[Result], first: dict[str, dict[str, float]], rounds: int, kinds: dict[str, dict[str, str]]
+) -> str:
+    """docs/benchmarks.md. kinds: by the name of a processor, what `others` writes about it"""
     return f"""# Benchmarks
 
 This page was written by `python tests/benchmarks/run.py --rounds {rounds} --out docs` on {date.today().isoformat()}.
@@ -369,7 +403,7 @@ NumPy's passes over arrays. The last column but one is the time that both aims o
 
 The times are medians of {min(rounds, 5)} fresh processes, after the imports. The smallest compiled function shows how
 long Numba itself takes to start. `idl_ref.warmup()` compiles ahead, for the cache.
-"""
+{others(kinds)}"""
 
 
 def draw(results: list[Result], path: Path) -> None:
@@ -425,7 +459,11 @@ def main() -> None:
     seconds = first_calls(min(arguments.rounds, 5))
     print(first_table(seconds), flush=True)
     if arguments.out is not None:
-        (arguments.out / "benchmarks.md").write_text(page(results, seconds, arguments.rounds), encoding="utf-8")
+        kept = arguments.out / "benchmarks.json"
+        kinds = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        kinds[processor()] = {"machine": machine(), "date": date.today().isoformat(), "ratios": ratios(results)}
+        kept.write_text(json.dumps(kinds, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (arguments.out / "benchmarks.md").write_text(page(results, seconds, arguments.rounds, kinds), encoding="utf-8")
         draw(results, arguments.out / "benchmarks.png")
 
 
