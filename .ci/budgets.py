@@ -16,7 +16,7 @@ LIMITS = {
     "import over NumPy's own import": 0.3,  # 25 ms where NumPy takes 83
     "first answer over a process that imports NumPy": 1.8,  # 1.2 to 1.5 on one machine, as its memory is busy
     "memory after an answer over that with NumPy": 1.3,  # 35 MiB where NumPy has 27
-    "wheel, digits and conformance kit included, kB": 875,  # 856 since the kit knows many more mistakes
+    "wheel, digits and conformance kit included, kB": 880,  # 875; the kit is a quarter of it
 }
 ANSWER = "import idl_ref, numpy; print(idl_ref.load('model.npz').freeze()(numpy.ones((1, 64))).shape)"
 

@@ -22,6 +22,7 @@ If u itself is computed, as (U − mean)/scale in float64 and then rounded, it d
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
@@ -244,6 +245,11 @@ class Certifier:
     def sizes(self) -> fac.Factors:
         """The absolute values of the factors in double precision, for columns that end where rounding stops them."""
         return tuple(np.abs(F).astype(np.float64) for F in self.factors)
+
+    @cached_property
+    def spoiled(self) -> bool:
+        """Whether A has an entry NaN or inf, which is looked for only where ‖A‖∞ is not finite either."""
+        return not math.isfinite(self.rounding.norm) and not all(fac.is_finite(F) for F in self.factors)
 
     def kappa(self, S: np.ndarray | None, m: int) -> np.ndarray:
         """Return the contraction factor of each column: Lip(φ)‖A‖∞, or max(S)‖A‖∞ in the adjoint equation.   -> (m,)"""

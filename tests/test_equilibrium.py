@@ -119,6 +119,18 @@ def test_active_sets_that_change_on_the_way_do_not_stop_anderson(method, backend
     assert solution.iterations.mean() <= 25
 
 
+def test_anderson_begins_with_the_last_application_of_picard(backend):
+    """For A = L Rᵀ of rank 1 and κ = 0.99, two points of f give the solution, and Picard leaves one of them behind."""
+    A = np.full((6, 6), 0.99 / 6, backend.dtype)
+    Z = np.linspace(0.5, 1.5, 18, dtype=backend.dtype).reshape(6, 3)
+    for equation in (A, (A[:, :1], np.ones((6, 1), backend.dtype))):
+        solution = solve_equilibrium(equation, Z, options=options(tol=1e-5), backend=backend.name)
+        assert solution.converged
+        # Four by Picard's method, three of them slow, and two by Anderson's; in float32 rounding may ask for one more.
+        assert solution.iterations.min() == 6
+        assert solution.iterations.max() <= (6 if backend.dtype is np.float64 else 7)
+
+
 def test_picard_shows_its_larger_error_in_the_hard_case():
     A, Z = hard_512()
     solution = solve_equilibrium(A, Z[:, :1], options=options(tol=3e-6, method="picard"))

@@ -155,3 +155,17 @@ def test_a_norm_that_overflows_warns_of_nothing(backend, low_rank):
         options = SolveOptions(method=method, max_iter=10, on_failure="ignore")  # the norms come before and after
         solve_equilibrium(factors, Z, backend=backend.name, options=options)
         solve_adjoint(factors, Z, Z, backend=backend.name, options=options)
+
+
+@pytest.mark.parametrize("A", [[[np.inf, 0.0], [0.0, 0.5]], [[0.0, 0.0], [-np.inf, 0.0]], [[0.5, np.nan], [0.0, 0.5]]])
+@pytest.mark.parametrize("X0", [None, np.ones((2, 1))], ids=["from 0", "from 1"])
+@pytest.mark.parametrize("method", ["auto", "picard", "anderson", "newton"])
+def test_an_entry_of_A_that_is_not_finite_is_no_success_under_a_bounded_activation(backend, method, X0, A):
+    """sigmoid(∞) = 1 looked like a solution from a start of ones, and from every start for a triangular A."""
+    A = np.array(A, backend.dtype)
+    X0 = None if X0 is None else X0.astype(backend.dtype)
+    options = SolveOptions(method=method, on_failure="ignore")
+    arguments = {"activation": "sigmoid", "options": options, "backend": backend.name}
+    solution = solve_equilibrium(A, np.ones((2, 1), backend.dtype), X0=X0, **arguments)
+    assert solution.status.tolist() == [Status.NONFINITE]
+    assert np.isnan(solution.X).all()

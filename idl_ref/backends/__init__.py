@@ -114,9 +114,14 @@ def resolve(name: Backend) -> TwinName:
     return name
 
 
-@cache
 def twin(name: Backend) -> Twin:
     """Import and return the twin that `name` stands for."""
+    return _twin(checks.choice("backend", name, BACKENDS))  # The keys of a cache must be hashable, as words are.
+
+
+@cache
+def _twin(name: Backend) -> Twin:
+    """Return the twin of a name that is one of BACKENDS."""
     name = resolve(name)
     if name == "numba":
         from idl_ref.backends import numba

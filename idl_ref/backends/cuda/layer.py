@@ -113,6 +113,7 @@ class DeviceEquation(NamedTuple):
     S: Matrix  # (n, m); empty for the forward equation
     Z: Matrix  # (n, m)
     X0: Matrix  # (n, m); empty to start from 0
+    F: Any  # (n m,), what Picard tells Anderson; empty unless the method is "auto"
     options: SolveOptions
     stream: Any
     other: float  # the cost of Newton's method in applications, where "auto" may turn to it; inf elsewhere
@@ -173,6 +174,7 @@ def solve_columns(method: str, e: DeviceEquation, index: np.ndarray, answer: tup
         e.Z,
         e.S,
         e.X0,
+        e.F,
         api.upload(index.astype(np.int32), e.stream),
         *(n, r, filled(n), filled(r), m, e.activation.code, e.packed.d_codes),
         *(max_iter, slow_steps, enough, methods.window(max_iter)),
@@ -289,8 +291,11 @@ class Layer(definition.Layer):
             # set its Z to NaN.
             Z_here, finite = d_Z.download(stream), np.isfinite(d_X0.download(stream)).all(axis=0)
             d_Z, d_X0 = (matrix(array, dtype, stream) for array in (np.where(finite, Z_here, dtype.type(np.nan)), None))
+        if not np.isfinite(packed.rounding.norm) and not all(map(fac.is_finite, on_host(*factors))):
+            d_Z = matrix(np.full((n, m), np.nan, dtype), dtype, stream)  # as `unspoiled` has it
         r = factors[0].shape[1] if len(factors) > 1 else 0
-        given = DeviceEquation(packed, r, activation, d_S, d_Z, d_X0, options, stream, np.inf)
+        F = api.empty(n * m if method == "auto" else 0, dtype, stream)
+        given = DeviceEquation(packed, r, activation, d_S, d_Z, d_X0, F, options, stream, np.inf)
         answer = d_out, d_status, d_iterations, d_numbers = (
             api.empty(n * m, dtype, stream),
             api.empty(m, np.int32, stream),

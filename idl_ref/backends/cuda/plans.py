@@ -177,6 +177,7 @@ class Task(NamedTuple):
     Z: Any  # (n, m)
     S: Any  # (n, m); empty for the forward equation
     X0: Any  # (n, m), where to start; empty to start from 0
+    F: Any  # (n, m), row by row: X0 − x where X0 is g(x), else NaN; Picard writes it for Anderson; empty for others
     columns: Any  # (k,) int32, the columns to solve
     n: int
     r: int  # 0 for a dense A

@@ -371,7 +371,8 @@ def deliver(b, e, V, P):
     """Copy the answers of the columns that have just ended from the tiles V or P (end, w) to `Task.out`; all threads.
 
     V holds the points x and P their images g(x). A column that is BROKEN gets NaN. `Task.out` also keeps the earlier
-    iterates of the columns that are NOTED. The threads read CONTROL, so a barrier must follow before it changes.
+    iterates of the columns that are NOTED. `Task.F` gets g(x) − x where the answer is g(x), and NaN elsewhere. The
+    threads read CONTROL, so a barrier must follow before it changes.
     """
     m, w = e.m, b.w
     item = renew(b.tid)
@@ -385,5 +386,8 @@ def deliver(b, e, V, P):
                 if control == BACK:
                     value = e.X0.array[offset(e.X0, i, j)] if i < e.X0.shape[0] else b.M.dtype.type(0)
                 e.out[i * m + j] = b.M.dtype.type(math.nan) if control == BROKEN else value
+                if renew(e.F.size) > 0:
+                    change = value - V.array[V.at + i * w + c]
+                    e.F[i * m + j] = change if control == ENDED else b.M.dtype.type(math.nan)
                 i += LANES
         item += b.threads

@@ -198,30 +198,36 @@ def attempt(b, e, c, ready):
 def remember(b, e, V, P, H):
     """Store f = g − x, g and their differences from the point before in the history; reduce ‖Δf‖∞ and ‖f‖∞ partially.
 
-    V holds the points x and P their images g(x), both (end, w).
+    V holds the points x and P their images g(x), both (end, w). At the first point, `Task.F` may hold f of a point
+    before it, whose g is x.
     """
     N, M, w, apart, h = b.N, b.M, b.w, LANES * b.w, H.array
     item = renew(b.tid)
     while item < apart:
         c, lane = item % w, item // w
         control, known, slot = N[CONTROL * w + c], N[KNOWN * w + c], N[SLOT * w + c]
+        first = e.F.size > 0 and N[ROUND * w + c] == 1
         changed = top = M.dtype.type(0)
         i = lane
         while i < e.n and control >= GOOD:
             o = H.at + i * HISTORY * w + c
             g = P.array[P.at + i * w + c]
-            f = g - V.array[V.at + i * w + c]
+            x = V.array[V.at + i * w + c]
+            f = g - x
             if control == GOOD:
                 h[o + BASE * w] = g
             if control != REFUSED:
                 if known == 0:  # the first point, or the first one after a refusal: clear the differences
                     for k in range(DIFFERENCES, HISTORY):
                         h[o + k * w] = M.dtype.type(0)
+                    last_f, last_g = e.F[i * e.m + column_of(b, e, c)] if first else M.dtype.type(math.nan), x
                 else:
-                    difference = f - h[o + LAST_F * w]
+                    last_f, last_g = h[o + LAST_F * w], h[o + LAST_G * w]
+                if last_f == last_f:
+                    difference = f - last_f
                     changed = larger(abs(difference), changed)
                     h[o + (DIFFERENCES + slot) * w] = difference
-                    h[o + (DIFFERENCES + DEPTH + slot) * w] = g - h[o + LAST_G * w]
+                    h[o + (DIFFERENCES + DEPTH + slot) * w] = g - last_g
                 h[o + LAST_F * w], h[o + LAST_G * w] = f, g
             top = larger(abs(f), top)
             i += LANES
@@ -252,7 +258,7 @@ def compare(b, e, H):
         proposing = N[CONTROL * w + c] == GOOD or N[CONTROL * w + c] == BAD
         changed, size = scale(b, e, CHANGED, c), scale(b, e, LENGTH, c)
         i = lane
-        while i < n and proposing and N[KNOWN * w + c] > 0:
+        while i < n and proposing:
             o = H.at + i * HISTORY * w + c
             h[o + (DIFFERENCES + slot) * w] /= changed
             h[o + (DIFFERENCES + DEPTH + slot) * w] /= changed
@@ -283,8 +289,7 @@ def extrapolate(b, e, c):
                     Q[gram + (a * DEPTH + d) * w] = Q.dtype.type(0)
             square = sum_of(b, e, SQUARES + a, c)
             Q[gram + (a * DEPTH + slot) * w] = Q[gram + (slot * DEPTH + a) * w] = square
-        if N[KNOWN * w + c] > 0:
-            ready = mix(b, e, c)
+        ready = mix(b, e, c)
         N[SLOT * w + c] = (slot + 1) % DEPTH
     N[KNOWN * w + c] = 0 if control == REFUSED else 1
     attempt(b, e, c, ready)

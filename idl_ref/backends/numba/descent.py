@@ -82,7 +82,7 @@ def figures(Y, labels, values, there, back):
     The loss is rounded to the dtype of Y, in which it may be inf. labels: empty if the loss does not classify. there,
     back: the answers of both solves; see `kernels`
     """
-    (_, status, iterations, _, _), (_, status_V, iterations_V, _, _), m = there, back, len(values)
+    (_, status, iterations), (_, status_V, iterations_V), m = there[:3], back[:3], len(values)
     q, right, failed, total, most, total_V, most_V = len(Y) // max(m, 1), 0, 0, 0, 0, 0, 0
     for j in range(m):
         failed += 0 if max(status[j], status_V[j]) <= LAST_SUCCESS else 1

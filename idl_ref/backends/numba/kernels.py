@@ -25,7 +25,7 @@ from idl_ref.backends.numba.compiling import compiled, entry, vec
 from idl_ref.backends.numba.mixed import located, room_of_codes
 from idl_ref.backends.numba.products import GROUP, ROWS, boundary, fill, filled, gather, product
 from idl_ref.backends.numba.rounded import ROUNDED, SCRATCH, contraction, largest_term, rounded
-from idl_ref.backends.numba.trials import DIFFERENCES, HISTORY, anderson, newton
+from idl_ref.backends.numba.trials import HISTORY, LAST_F, LAST_G, anderson, newton
 
 excess, norms_rounding = compiled(certificate.excess), compiled(certificate.norms_rounding)
 asked_step, enough, window = compiled(certificate.asked_step), compiled(methods.enough), compiled(methods.window)
@@ -47,7 +47,7 @@ def load(columns, first, M, x, w, room, n, stride, z_norm):
     than there are.
     """
     vec.separate()
-    (Z, z_down, z_right), (S, s_down, s_right), (X0, x_down, x_right) = columns
+    (Z, z_down, z_right), (S, s_down, s_right), (X0, x_down, x_right) = columns[:3]
     end, block = stride - ROWS, room * stride
     z, s = x + 2 * block, x + 3 * block
     gather(Z, first * z_right, z_down, z_right, M, z, stride, n, w, end, room)
@@ -130,7 +130,7 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
     contraction and was iterated, it is x, whose change was judged. There, another method goes on.
     """
     vec.separate()
-    out, status, _, numbers, _ = answer
+    out, status, _, numbers, _, _ = answer
     (x, g, z, s, scratch), (step, top, z_norm) = places, measured
     status[j], numbers[STEP, j] = ended, step + (z_norm - z_norm)  # The step is NaN where z_norm is.
     x_norm, g_norm = norms(M, x, -end, end)[0], top
@@ -150,6 +150,18 @@ def conclude(M, places, n, end, ended, measured, roundings, j, answer):
         vec.store(out, place + i, vec.load(M, result + i))
     for i in range(0 if ended == NONFINITE else whole, n):
         out[place + i] = math.nan if ended == NONFINITE else M[result + i]
+
+
+@compiled
+def hand_over(M, places, n, end, ended, step, roundings, j, changes):
+    """Write F = g − x of a SLOW column, with which another method continues from g; NaN if it begins elsewhere."""
+    vec.separate()
+    if ended != SLOW:
+        return
+    x, g, _, s, _ = places
+    known = math.isfinite(step) and contraction(M, s, end, roundings) < 1
+    for i in range(n):
+        changes[j * n + i] = M[g + i] - M[x + i] if known else math.nan
 
 
 @entry
@@ -206,6 +218,7 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
             if lost or (ended == GOES_ON and (slowed[a] >= slow_steps or iterations[j] >= most)):
                 ended, left = SLOW, left + 1
             if ended != GOES_ON:
+                hand_over(M, places, n, end, ended, step, roundings, j, answer[5])
                 conclude(M, places, n, end, ended, measured, roundings, j, answer)
                 count -= 1  # The last column takes the place of this one.
                 index[a], z_norm[a], before[a], slowed[a] = index[count], z_norm[count], before[count], slowed[count]
@@ -221,7 +234,7 @@ def picard(first, last, F1, F2, columns, sizes, levels, roundings, answer):
 
 
 # The entries of the state of a column; `safeguarded` in the NumPy twin says what they are for.
-TRIAL, TRIED, PATIENCE, WAIT, SLOT, KNOWN = range(6)
+TRIAL, TRIED, PATIENCE, WAIT, KNOWN = range(5)
 
 
 @compiled
@@ -282,16 +295,15 @@ def handed(M, s, end, ended, state, latest, roundings):
 
 
 @compiled
-def extrapolate(M, x, g, h, f, state, end, stride, eps, least_squares):
-    """Write Anderson's trial point to x. Returns False where nothing is remembered yet."""
-    vec.separate()
-    if state[KNOWN] == 0:  # At the start and after a refusal, the history is empty.
-        least_squares[0][:] = 0
-        for i in range(h + DIFFERENCES * stride, h + HISTORY * stride):
-            M[i] = 0
-    slot, known = state[SLOT], state[KNOWN] > 0
-    state[KNOWN], state[SLOT] = 1, (slot + 1) % DEPTH
-    return anderson(M, x, g, h, f, slot, known, end, stride, DAMPING * eps, least_squares)
+def recall(F, first, M, x, history, states, w, n, end, stride):
+    """Begin the histories of Anderson with f and g of the points before x, where they are known; F may be empty."""
+    if F.size == 0:
+        return
+    last_f, last_g, apart = history + LAST_F * stride, history + LAST_G * stride, HISTORY * stride
+    gather(F, first * n, 1, n, M, last_f, apart, n, w, end, w)
+    for c in range(w):
+        states[c, KNOWN] = 0 if math.isnan(M[last_f + c * apart]) else 1
+        copy(M, last_g + c * apart, x + c * stride, end)
 
 
 @compiled
@@ -303,8 +315,9 @@ def propose(M, places, f, history, state, shape, F2, Lt, systems, stride, eps, c
     (x, g, _, s, _), (n, r, code, end), (system, (gram, H, gamma)) = places, shape, systems
     if Lt is not None:
         return newton(M, x, g, f, s, n, r, code, F2, Lt, system)
-    h = history + HISTORY * c * stride
-    return extrapolate(M, x, g, h, f, state, end, stride, eps, (gram[c], H, gamma))
+    h, points = history + HISTORY * c * stride, state[KNOWN]
+    state[KNOWN] += 1
+    return anderson(M, x, g, h, points, end, stride, DAMPING * eps, (gram[c], H, gamma))
 
 
 @entry
@@ -312,6 +325,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     """Trial points that are kept only if they bring the step down, as `safeguarded` in the NumPy twin defines.
 
     They are Newton's where Lt holds the columns of the first factor, and Anderson's where it is None.
+    columns: Z, S, X0, and F = g − x at an earlier point x with g(x) = X0, NaN where there is none; F may be empty.
     sizes: as for `picard`, with leash and respite instead of slow_steps. levels: tol, the ratio of the steps, and the
     cost of another method, inf if there is none. Returns how many columns were left to that.
     """
@@ -327,7 +341,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     t, more, nowhere = scratch + stride, scratch + stride + (room + 1) * small, np.int64(-1)  # as in `explained`
     shape = n, r, located(F1, M, more + SCRATCH * stride + 2 * small, end, kind), end
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
-    index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 6), np.int64)
+    index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 5), np.int64)
     stale, z_norm, asked = np.zeros(w, np.int64), np.empty(w), np.empty(w)
     best, lowest, mark, latest = np.full(w, inf), np.full(w, inf), np.full(w, inf), np.full(w, inf)
     k, width = (n, end) if r == 0 else (r, small)
@@ -337,6 +351,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     skip = load(columns, first, M, x, w, room, n, stride, z_norm) and math.isfinite(roundings.norm)
     for c in range(w):
         index[c], slot[c], states[c, PATIENCE], asked[c] = first + c, c, 1, asked_step(tol, z_norm[c])
+    recall(columns[3], first, M, x, history, states, w, n, end, stride)
     fill(M, t, t + small, 0.0)
     while count > 0 and vec.fresh(answer[4]) == 0:
         apply(F1, F2, M, (x, g, z, t), stride, small, count, n, r, skip)
@@ -345,8 +360,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
             c, j, at = slot[a], index[a], a * stride
             s, state = z + block + at if adjoint else -1, states[slot[a]]
             iterations[j] += 0 if math.isnan(z_norm[a]) else 1
-            if Lt is not None:
-                copy(M, scratch, g + at, end)  # `finish` replaces P by G.
+            copy(M, scratch, g + at, 0 if Lt is None else end)  # Newton's method needs P, which `finish` replaces by G.
             step, top = finish(M, g + at, x + at, s, n, end, shape[2])
             places, measured = (x + at, g + at, z + at, s, more), (step, top, z_norm[a])
             lowest[c], stale[c] = min(step, lowest[c]), 0 if step < lowest[c] else stale[c] + 1

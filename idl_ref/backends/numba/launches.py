@@ -77,7 +77,7 @@ def tiles(m: int, column_bytes: int, tile: int | None, flops: int) -> tuple[int,
 ENTRY_FLOPS = 40
 # The number of vectors that a method needs for each column.
 KEPT = {"auto": 3, "picard": 3, "substitution": 3, "newton": 5, "anderson": 5 + kernels.HISTORY}
-Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # The arrays that `blank` allocates.
+Answer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # what `blank` allocates
 
 
 class Prepared(NamedTuple):
@@ -95,9 +95,10 @@ class Prepared(NamedTuple):
 def blank(n: int, m: int, dtype: np.dtype, iterations: np.ndarray) -> Answer:
     """Return the arrays that kernels write: the columns x (m n,), status (m,), iterations (m,), and numbers (6, m).
 
-    The last array is a flag that ends kernels before they are done, where it is not 0.
+    Then come a flag that ends kernels before they are done, where it is not 0, and room for F of `hand_over` (m n,).
     """
-    return np.empty(m * n, dtype), np.empty(m, np.int8), iterations, np.empty((6, m)), np.zeros(1, np.int64)
+    x, F, stop = np.empty(m * n, dtype), np.empty(m * n, dtype), np.zeros(1, np.int64)
+    return x, np.empty(m, np.int8), iterations, np.empty((6, m)), stop, F
 
 
 class Forward(NamedTuple):
@@ -183,7 +184,7 @@ def solve(
     left = solve_columns(prepared.method, prepared, equation, X0, answer, around if one_launch else None)
     if left and prepared.method == "auto":
         _solve_slow(("anderson", "newton"), prepared, equation, X0, answer)
-    x, status, iterations, numbers, _ = answer
+    x, status, iterations, numbers = answer[:4]
     if around and (left or not one_launch):
         around.after(x)
     step, bound = numbers[kernels.STEP], numbers[kernels.BOUND]
@@ -206,12 +207,14 @@ def _solve_slow(
     slow = np.flatnonzero(status == kernels.SLOW)
     away = slow[~(numbers[kernels.STEP, slow] <= numbers[kernels.FIRST, slow])]
     X[away] = 0 if X0 is None else X0.T[away]
-    begin, rest = X[slow].T, answer
+    F = answer[5].reshape(X.shape)
+    F[away] = np.nan
+    begin, known, rest = X[slow].T, F[slow].ravel(), answer
     if slow.size < status.size:
         S, Z = equation.S, equation.Z
         equation = equation._replace(S=None if S is None else S.T[slow].T, Z=Z.T[slow].T)
         rest = blank(X.shape[1], slow.size, X.dtype, iterations[slow])
-    if solve_columns(names[0], prepared, equation, begin, rest):
+    if solve_columns(names[0], prepared, equation, begin, rest, F=known):
         _solve_slow(names[1:], prepared, equation, begin, rest)
     if rest is not answer:
         X[slow], status[slow], iterations[slow], numbers[:, slow] = rest[0].reshape(slow.size, -1), *rest[1:4]
@@ -224,9 +227,11 @@ def solve_columns(
     X0: np.ndarray | None,
     answer: Answer,
     around: Forward | Backward | None = None,
+    F: np.ndarray | None = None,
 ) -> int:
     """Solve all columns by one method and write the results to `answer`, whose iterations are added to.
 
+    F (m n,): as `guarded` takes it, column by column
     Here "auto" means Picard, which gives up slow columns with the status SLOW. The number of these columns is returned.
     """
     (factors, _, S, Z), options = equation, p.options
@@ -246,7 +251,8 @@ def solve_columns(
         cheaper = p.method == "auto" and method == "anderson"
         other = methods.newton_cost(factors) if cheaper else math.inf
         levels, Lt = (tol, methods.DECREASE, other), transposed(factors[0]) if method == "newton" else None
-        kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, columns, rules, levels, p.roundings)
+        start = *columns, nothing[0] if F is None or Lt is not None else F
+        kernel, arguments = kernels.guarded, (p.F1, p.F2, Lt, start, rules, levels, p.roundings)
     else:
         shape, levels_of_picard = picard_rules(p)
         kernel, arguments = kernels.picard, (p.F1, p.F2, columns, shape, levels_of_picard, p.roundings)
@@ -260,7 +266,7 @@ def solve_columns(
     how = tiles(m, column_bytes, options.tile, flops)
     if m <= how[1] and work <= threads.LONG_FLOPS:  # One tile, which is soon done, needs neither threads nor signals.
         return kernel(0, m, *arguments, answer)
-    return threads.interruptible(kernel, m, work, how, answer[-1], (answer[2],), *arguments, answer)
+    return threads.interruptible(kernel, m, work, how, answer[4], (answer[2],), *arguments, answer)
 
 
 def picard_rules(p: Prepared) -> tuple[tuple[int, ...], tuple[float, float]]:

@@ -84,6 +84,8 @@ class Layer(definition.Layer):
     def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
         """Solve an equation of this layer by compiled kernels."""
         prepared = self.prepared(equation, options)
+        if prepared is not None and not math.isfinite(prepared.roundings[0]):
+            equation = self.unspoiled(equation)
         if prepared is None or prepared.method == "blocks":
             levels = None if prepared is None else self.levels(prepared, equation)
             return super().iterate(equation, X0, options) if levels is None else blocks.solve(levels, equation, X0)
@@ -98,7 +100,8 @@ class Layer(definition.Layer):
         equation = Equation(weights.factors, self.activation, None, Z)
         prepared = self.prepared(equation, options) if U.size else None
         levels = None if prepared is None else self.levels(prepared, equation)
-        if prepared is None or (levels is None and (X0 is not None or prepared.method == "blocks")):
+        whole = levels is not None or (X0 is None and prepared is not None and prepared.method != "blocks")
+        if prepared is None or not whole or not math.isfinite(prepared.roundings[0]):
             return super().forward(U, X0)
         U = self.inputs(U)
         if levels is not None:

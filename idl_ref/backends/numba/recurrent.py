@@ -114,7 +114,7 @@ def room(n: int, columns: int, dtype: np.dtype) -> Answer:
 
 def solution_of(answer: Answer) -> Solution:
     """Return what a kernel wrote as a solution; its map is a contraction."""
-    x, status, iterations, numbers, _ = answer
+    x, status, iterations, numbers = answer[:4]
     return Solution(x.reshape(len(status), -1).T, status, iterations, numbers[kernels.STEP], numbers[kernels.BOUND])
 
 
@@ -136,7 +136,7 @@ def launch(
     flops = T * (p.flops + 2 * (width * (n + h) + h * n))
     how = tiles(m, (2 * launches.KEPT["picard"] * n + width + h) * layer.weights.B.itemsize, p.options.tile, flops)
     work = m * T * p.sizes[3] * p.flops
-    return not threads.interruptible(kernel, m, work, how, answer[-1], (answer[2],), *arguments, whole)
+    return not threads.interruptible(kernel, m, work, how, answer[4], (answer[2],), *arguments, whole)
 
 
 def forward(layer: Layer, U: np.ndarray, H0: np.ndarray) -> Whole | None:

@@ -91,8 +91,17 @@ def add_multiple(M, target, N, source, factor, first, end):
 
 
 @compiled
-def remember(M, x, g, last_f, last_g, f, new, beside, known, end):
-    """Write f = g − x and the differences of f and g from the point before, 0 if no such point is known.
+def begin(M, x, g, last_f, last_g, end):
+    """Keep f = g − x and g of the first point."""
+    for i in range(0, end, vec.lanes(M)):
+        g_i = vec.load(M, g + i)
+        vec.store(M, last_f + i, vec.subtract(g_i, vec.load(M, x + i)))
+        vec.store(M, last_g + i, g_i)
+
+
+@compiled
+def remember(M, x, g, last_f, last_g, new, beside, end):
+    """Write f = g − x, g and the differences of f and g from the point before, which this one replaces.
 
     Both differences are divided by the ∞-norm of that of f, as in the NumPy twin. Returns ‖f‖∞, or 1 if it is 0.
     """
@@ -102,11 +111,8 @@ def remember(M, x, g, last_f, last_g, f, new, beside, known, end):
     for i in range(0, end, lanes):
         g_i = vec.load(M, g + i)
         f_i = vec.subtract(g_i, vec.load(M, x + i))
-        df, dg = zero, zero
-        if known:
-            df, dg = vec.subtract(f_i, vec.load(M, last_f + i)), vec.subtract(g_i, vec.load(M, last_g + i))
+        df, dg = vec.subtract(f_i, vec.load(M, last_f + i)), vec.subtract(g_i, vec.load(M, last_g + i))
         top, size = vec.larger(vec.magnitude(f_i), top), vec.larger(vec.magnitude(df), size)
-        vec.store(M, f + i, f_i)
         vec.store(M, last_f + i, f_i)
         vec.store(M, last_g + i, g_i)
         vec.store(M, new + i, df)
@@ -133,31 +139,36 @@ def dots(M, a, b, c, end):
 
 
 @compiled
-def anderson(M, x, g, h, f, slot, known, end, stride, damping, least_squares):
-    """x ← g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂, f = g − x. Returns False where nothing is remembered yet.
+def anderson(M, x, g, h, points, end, stride, damping, least_squares):
+    """x ← g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂, f = g − x. Returns False where there is no difference that is not 0.
 
-    h is the history of the column. least_squares: gram = ΔFᵀ ΔF, which stays with the column, and room for a system.
+    h is the history of the column, which has so many points. least_squares: gram = ΔFᵀ ΔF, which stays with the column,
+    and room for a system.
     """
     vec.separate()
     gram, H, gamma = least_squares
-    dF, dG = h + DIFFERENCES * stride, h + (DIFFERENCES + DEPTH) * stride
+    last_f, last_g, dF = h + LAST_F * stride, h + LAST_G * stride, h + DIFFERENCES * stride
+    if points == 0:
+        begin(M, x, g, last_f, last_g, end)
+        return False
+    slot, known, some = (points - 1) % DEPTH, min(points, DEPTH), False
+    dG = dF + DEPTH * stride
     new = dF + slot * stride
-    scale = remember(M, x, g, h + LAST_F * stride, h + LAST_G * stride, f, new, dG + slot * stride, known, end)
-    some = False
-    for a in range(DEPTH):
-        with_new, with_f = dots(M, dF + a * stride, new, f, end)
+    scale = remember(M, x, g, last_f, last_g, new, dG + slot * stride, end)
+    for a in range(known):
+        with_new, with_f = dots(M, dF + a * stride, new, last_f, end)
         gram[a, slot] = gram[slot, a] = with_new
         gamma[a] = with_f / scale
-    for a in range(DEPTH):
-        for b in range(DEPTH):
+    for a in range(known):
+        for b in range(known):
             H[a, b] = gram[a, b]
         some = some or gram[a, a] > 0
-        H[a, a] = gram[a, a] * (1 + damping) if gram[a, a] > 0 else 1.0  # γ = 0 for an empty slot
-    if not (some and solve_small(H, gamma, len(gamma))):
+        H[a, a] = gram[a, a] * (1 + damping) if gram[a, a] > 0 else 1.0  # γ = 0 for a difference of zeros
+    if not (some and solve_small(H, gamma, known)):
         return False
     for i in range(0, end, vec.lanes(M)):
         value = vec.load(M, g + i)
-        for a in range(DEPTH):
+        for a in range(known):
             weight = vec.splat(M, scale * gamma[a])
             value = vec.subtract(value, vec.multiply(weight, vec.load(M, dG + a * stride + i)))
         vec.store(M, x + i, value)

@@ -116,12 +116,12 @@ class Workspace:
         self.targets = self.labels if T.ndim == 1 else by_columns(T), nothing if weights is None else weights
         # A signal may set the flag of a step after its end, so that every step has flags of its own.
         there, back = self.answers
-        self.answers = (*there[:4], np.zeros(1, np.int64)), (*back[:4], np.zeros(1, np.int64))
+        self.answers = (*there[:4], np.zeros(1, np.int64), there[5]), (*back[:4], np.zeros(1, np.int64), back[5])
         counts, samples = (there[2], back[2]), U.ravel()
         for iterations in counts:
             iterations[:] = 0
         how = tiles(m, self.bytes, self.options[0].tile, self.flops)
-        flag = self.answers[0][-1]
+        flag = self.answers[0][4]
         return not threads.interruptible(self.columns_of, m, self.work, how, flag, counts, samples, U.shape[1], chosen)
 
     def columns_of(self, first: int, last: int, samples: np.ndarray, width: int, chosen: np.ndarray) -> int:
@@ -158,7 +158,7 @@ def aligned(m: int, p: int, dtype: np.dtype) -> np.ndarray:
 
 def _solution(answer: launches.Answer, m: int) -> Solution:
     """Return the solution whose arrays are those that a kernel writes."""
-    x, status, iterations, numbers, _ = answer
+    x, status, iterations, numbers = answer[:4]
     return Solution(x.reshape(m, -1).T, status, iterations, numbers[kernels.STEP], numbers[kernels.BOUND])
 
 

@@ -125,7 +125,7 @@ class Columns:
         if self.X0 is not None:
             started &= np.isfinite(self.X0).all(axis=0)
         lost = ~(started & np.isfinite(self.sizes).all(axis=0))
-        bound = self.errors.max(axis=0, initial=0.0) if self.equation.S is None else self.errors.sum(axis=0)
+        bound = self.errors.max(axis=0, initial=0.0) if self.equation.S is None else _sum(self.errors)
         if lost.any():
             self.X[:, lost], self.step[lost], bound[lost] = np.nan, np.nan, np.inf
             self.status[lost], self.iterations[~started] = int(Status.NONFINITE), 0
@@ -212,13 +212,19 @@ def _passed_on(columns: Columns, number: int, part: Part) -> np.ndarray:
     if not block.sources.size:
         return np.zeros(columns.X.shape[1])
     lipschitz = columns.lipschitz[number]
-    incoming = part.norms @ columns.errors[block.sources]
-    size = part.norms @ columns.sizes[block.sources] + columns.constants[number]
+    norms = part.norms[:, None]
+    incoming = _sum(norms * columns.errors[block.sources])
+    size = _sum(norms * columns.sizes[block.sources]) + columns.constants[number]
     delta = lipschitz * (incoming + r.gamma * size + r.underflow * (len(block.F) if adjoint else 1))
     if block.cycle is None:
         return delta
     forward = (block.cycle.T,) if adjoint else certificate.contracting((block.cycle,), part.activation)
     return certificate.divide(delta, lipschitz * r.norm, lipschitz, forward, adjoint)
+
+
+def _sum(terms: np.ndarray) -> np.ndarray:
+    """Return the sums of the columns, whose order is the same for any number of columns.   (k, m) -> (m,)"""
+    return np.cumsum(terms, axis=0)[-1]
 
 
 def _norms(block: Block, adjoint: bool) -> np.ndarray:

@@ -114,9 +114,14 @@ class Layer:
 
     def iterate(self, equation: Equation, X0: np.ndarray | None, options: SolveOptions) -> Solution:
         """Solve an equation, with an error bound from norms alone; each twin has its own solvers."""
+        equation = self.unspoiled(equation)
         if parts := self.parts(options.method, equation.factors, equation.S is not None):
             return blocks.solve(self, parts, equation, X0, options)
         return solve(equation, X0, options, self.certifier(equation))
+
+    def unspoiled(self, equation: Equation) -> Equation:
+        """Return the equation, with NaN in Z if A has an entry NaN or inf, which a φ of bounded range could hide."""
+        return equation._replace(Z=np.full_like(equation.Z, np.nan)) if self.certifier(equation).spoiled else equation
 
     def parts(self, method: Method, factors: fac.Factors, adjoint: bool) -> tuple[Part, ...]:
         """Return the blocks by which the forward or the adjoint equation is solved; none if it is solved as a whole.

@@ -139,13 +139,15 @@ class Leavers:
 
     Where g is a contraction, that method continues from g of the last good point. Elsewhere g may lead away, so that it
     continues from the point itself, and from where the column began if the step is longer there or not known.
+
+    Where it continues from X = g(x), and x is the last point, it also gets F = X − x, so that it knows one more point.
     """
 
     def __init__(self, ledger: Ledger, X: np.ndarray) -> None:
         self.ledger = ledger
         # the starts of the columns that still run, and their first steps
         self.begin, self.first = X, np.full(X.shape[1], np.nan)
-        self.index, self.X = [ledger.index[:0]], [X[:, :0]]
+        self.index, self.X, self.F = [ledger.index[:0]], [X[:, :0]], [X[:, :0]]
 
     def add(
         self,
@@ -172,6 +174,8 @@ class Leavers:
             nearer = (contracts | good[leaving]) & (step <= self.first[leaving])
             X = np.where(contracts, base[:, leaving], left.X)
             self.X.append(np.where(nearer, X, self.begin[:, leaving]))
+            known = contracts & good[leaving] & nearer
+            self.F.append(np.where(known, left.G - left.X, X.dtype.type(np.nan)))
             ledger.index = ledger.index[~gone]
             alive = alive & ~leaving
         if np.count_nonzero(alive) < alive.size:
@@ -194,6 +198,6 @@ class Leavers:
             slower[j] = methods.slower(anderson, methods.steps_left(best[j], best[j] / kappa[j], limit[j]), other)
         return slower
 
-    def join(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of all columns that left, and their iterates."""
-        return np.concatenate(self.index), np.concatenate(self.X, axis=1)
+    def join(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the indices of all columns that left, the points X from which they continue, and F, NaN if unknown."""
+        return np.concatenate(self.index), np.concatenate(self.X, axis=1), np.concatenate(self.F, axis=1)

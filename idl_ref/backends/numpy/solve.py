@@ -30,11 +30,11 @@ SPARSE_TILE = 16
 
 def picard(
     equation: Equation, X: np.ndarray, ledger: Ledger, leave_slow: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Iterate X ← g(X) until each column ends.
 
     If `leave_slow` is true, columns that converge slowly or overflow leave the iteration before they end. The function
-    returns the indices of these columns, and the points from which another method continues.
+    returns what `Leavers.join` tells another method about these columns.
     """
     leavers = ledger.begin(X)
     before = np.full(X.shape[1], np.inf)
@@ -54,7 +54,7 @@ def picard(
 
 def safeguarded(
     equation: Equation, X: np.ndarray, ledger: Ledger, proposal: Proposal, other: float = math.inf
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Iterate with trial points from `proposal`, and return to Picard's iteration where they do not reduce the step.
 
     Trial points may increase the step for a while, as Newton's do between two active sets. If LEASH consecutive trial
@@ -163,10 +163,10 @@ def solve(equation: Equation, X0: np.ndarray | None, options: SolveOptions, cert
         elif method == "anderson":
             safeguarded(running, X, ledger, trials.Anderson(X))
         else:
-            ledger.index, X = picard(running, X, ledger, leave_slow=True)
+            ledger.index, X, F = picard(running, X, ledger, leave_slow=True)
             if ledger.index.size:
                 other = methods.newton_cost(equation.factors)
-                ledger.index, X = safeguarded(equation.take(ledger.index), X, ledger, trials.Anderson(X), other)
+                ledger.index, X, _ = safeguarded(equation.take(ledger.index), X, ledger, trials.Anderson(X, F), other)
             if ledger.index.size:
                 safeguarded(equation.take(ledger.index), X, ledger, trials.Newton())
         return ledger.solution()

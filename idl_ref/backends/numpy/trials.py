@@ -38,11 +38,12 @@ class Proposal(Protocol):
 class Anderson:
     """Proposes x⁺ = g − ΔG γ with γ = argmin ‖f − ΔF γ‖₂ and f = g − x, separately for each column.
 
-    ΔF and ΔG hold the last DEPTH differences of f and of g.
+    ΔF and ΔG hold the last DEPTH differences of f and of g. Where the start X is g of an earlier point, F is f of that
+    point, so that the first difference is known as soon as f(X) is. In other columns, F is NaN.
     Source: Walker and Ni, Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 49 (2011), type II.
     """
 
-    def __init__(self, X: np.ndarray) -> None:
+    def __init__(self, X: np.ndarray, F: np.ndarray | None = None) -> None:
         n, m = X.shape
         self.damping = DAMPING * float(np.finfo(X.dtype).eps)  # relative to the diagonal of ΔFᵀΔF
         # The first axis is that of the columns, so that the history of each column is a matrix with contiguous rows.
@@ -50,6 +51,8 @@ class Anderson:
         self.dG = np.zeros((m, DEPTH, n), X.dtype)
         self.gram = np.zeros((m, DEPTH, DEPTH))
         self.last = np.full((2, m, n), np.nan, X.dtype)  # f and g of the previous point, or NaN if there is none
+        if F is not None:
+            self.last[:] = F.T, X.T
         self.slot = 0  # the index of the oldest difference, which the next one replaces
 
     def propose(
