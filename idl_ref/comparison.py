@@ -147,7 +147,7 @@ class Comparison(NamedTuple):
         if self.contradicted:
             return "cannot tell", CONTRADICTION
         if self.error <= self.allowed:
-            if self.allowed <= max(LIMIT * largest, UNDERFLOW):
+            if self.allowed <= (LIMIT * largest if largest > 0 else UNDERFLOW):
                 return "ok", ""
             return "cannot tell", ROUNDING
         if self.smooth_error > self.allowed:

@@ -112,6 +112,11 @@ def check_gradients(
     >>> report.passed, [row.name for row in report.rows]
     (True, ['A', 'B', 'C', 'D', 'U'])
     """
+    if not isinstance(model, ImplicitModel):
+        raise TypeError(
+            f"model must be an ImplicitModel; got {type(model).__name__}: pass one; an ImplicitRNN has its own check, "
+            "rnn.check_gradients(U, targets)."
+        )
     checks.integer("entries", entries, 1)
     _, configured = model.loss_and_gradients(U, targets, loss)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))

@@ -330,6 +330,21 @@ def test_bits_depend_on_no_other_sample(monkeypatch):
         numba.set_num_threads(before)
 
 
+def test_bounds_depend_on_no_other_column():
+    rng = np.random.default_rng(0)
+    for n in (33, 200):
+        A = np.triu(rng.standard_normal((n, n)) / n, 1) * (rng.random((n, n)) < 0.3)
+        Z, S = rng.standard_normal((n, 40)), rng.random((n, 40))
+        options = SolveOptions(method="blocks")
+        for backend in BACKENDS:
+            for solve in (
+                lambda j, A=A, Z=Z: solve_equilibrium(A, Z[:, j], options=options, backend=backend),  # noqa: B023
+                lambda j, A=A, Z=Z, S=S: solve_adjoint(A, S[:, j], Z[:, j], options=options, backend=backend),  # noqa: B023
+            ):
+                whole = solve(slice(None))
+                assert [solve([j]).error_bound[0] for j in range(40)] == whole.error_bound.tolist()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_sample_that_is_not_finite_is_never_a_success(backend, value):

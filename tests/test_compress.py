@@ -97,6 +97,16 @@ def test_the_bound_is_attained():
     assert true <= deviation(model, other, [[1.0]])[0, 0] <= float(true) * (1 + 1e-8)
 
 
+def test_the_rounding_of_the_inputs_to_float32_counts():
+    """The exact output for 0.1 is 0.1; the model computes that of the nearest float32, which is 1.5e-9 larger."""
+    model = ImplicitModel(1, 1, 1, activation="identity", dtype="float32", seed=0, kappa=0.5)
+    for name, value in {"A": 0, "B": 1, "C": 1, "D": 0}.items():
+        model.parameters[name][...] = value
+    other = prune(model, 1.0)
+    true = abs(Fraction(0.1) - Fraction(float(other([[0.1]])[0, 0])))
+    assert 1e-9 < true <= deviation(model, other, [[0.1]])[0, 0] <= float(true) * (1 + 1e-6)
+
+
 def test_an_offset_of_raw_inputs_belongs_to_the_bound():
     """Raw inputs that float32 cannot hold: the preprocessing subtracts the mean before it rounds."""
     model, other = (ImplicitModel(4, 2, 3, kappa=0.5, seed=0) for _ in range(2))

@@ -402,6 +402,23 @@ def test_what_rounding_hides_is_not_called_ok():
     assert "cannot tell for A, B, C, D, U: rounding may change this gradient by more than 1e-6" in str(report)
 
 
+class ThriceNegated(ImplicitModel):
+    def loss_and_gradients(self, *arguments, **named):
+        loss, gradients = super().loss_and_gradients(*arguments, **named)
+        return loss, {name: G if name == "C" else -3 * G for name, G in gradients.items()}
+
+
+def test_a_gradient_below_what_the_complex_step_resolves_is_not_called_ok():
+    """Where tanh is saturated, gradients are near 1e-277, and this wrong one passed. At u = 1000 they are 0."""
+    made = ThriceNegated(1, 2, 3, activation="tanh", dtype="float64", seed=0, no_D=True)
+    made.parameters["B"][:] = [[1.0], [1.1], [1.2]]
+    for u, verdict in ((1.0, "WRONG"), (320.0, "cannot tell"), (1000.0, "ok")):
+        report = check_gradients(made, np.full((2, 1), u), np.array([0, 1]))
+        assert {row.name: row.verdict for row in report.rows} == {"C": "ok"} | dict.fromkeys("ABU", verdict), str(
+            report
+        )
+
+
 @pytest.mark.parametrize("mean", [0.5, 1e9])
 def test_gradients_by_raw_inputs_are_checked(monkeypatch, mean):
     made, (U, y) = make(), data()
@@ -502,6 +519,12 @@ def test_validation(arguments, words):
     U, y = data()
     with pytest.raises((ValueError, TypeError), match=words):
         check_gradients(make(), **{"U": U, "targets": y, **arguments})
+
+
+def test_what_is_no_model_is_refused():
+    for other in (3, ImplicitRNN(2, 2, 3, 2)):
+        with pytest.raises(TypeError, match=r"model must be an ImplicitModel; got .* rnn.check_gradients"):
+            check_gradients(other, np.zeros((4, 2)), [0, 1, 0, 1])
 
 
 def test_difference_curve_is_a_v():

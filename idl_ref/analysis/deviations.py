@@ -35,8 +35,8 @@ def deviation(model: ImplicitModel, other: ImplicitModel, U: Any) -> np.ndarray:
     Returns
     -------
     (m, q) array
-        The bound of each output, with all rounding included; inf for a sample that is not finite, and everywhere unless
-        the Perron root of Lip(φ)|A| is below 1.
+        The bound of each output, with all rounding included, also that of U to the dtype of the models; inf for a
+        sample that is not finite, and everywhere unless the Perron root of Lip(φ)|A| is below 1.
 
     Raises
     ------
@@ -71,10 +71,11 @@ def deviation(model: ImplicitModel, other: ImplicitModel, U: Any) -> np.ndarray:
         )
     equations, forward = System.of(model), other.forward_pass(U)
     X, Y = forward.solution.X.astype(np.float64), forward.Y.astype(np.float64)
-    raw = np.asarray(U, model.dtype if model.preprocessing is None else np.float64)
-    raw = raw.reshape(len(raw), model.input_dim).astype(np.float64)  # A preprocessing takes images, too.
+    raw = np.asarray(U, np.float64)
+    raw = raw.reshape(len(raw), model.input_dim)  # A preprocessing takes images, too.
     with np.errstate(invalid="ignore", over="ignore"):
-        inputs = equations.inputs(raw, raw)
+        taken = raw if model.preprocessing else raw.astype(model.dtype).astype(np.float64)
+        inputs = equations.inputs(np.minimum(raw, taken), np.maximum(raw, taken))
         E = Resolvent(equations)(_farthest(equations.image(*equations.arguments((X, X), inputs)), X))
         low, high = span(equations.readout, *(np.vstack([X, u]) for u in inputs))
         n = len(X)

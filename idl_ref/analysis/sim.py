@@ -12,6 +12,7 @@ import numpy as np
 from idl_ref import checks, systems
 from idl_ref.analysis import regression
 from idl_ref.analysis.teachers import States, states
+from idl_ref.composition import check_models
 from idl_ref.functions import ImplicitFunctionRows
 from idl_ref.model import ImplicitModel
 from idl_ref.settings import Settings
@@ -142,6 +143,8 @@ def objective(model: ImplicitModel, states: States, penalty: float = 0.0, penalt
     >>> sim.objective(teacher, sim.states(teacher, np.ones((3, 2)))) < 1e-20
     True
     """
+    check_models({"model": model})
+    _check_states(states)
     for what, found, expected in (
         ("inputs", model.input_dim, len(states.U)),
         ("states", model.hidden_dim, len(states.X)),
@@ -156,10 +159,15 @@ def objective(model: ImplicitModel, states: States, penalty: float = 0.0, penalt
     return float(0.5 * np.square(residual).sum() + sizes)
 
 
-def _settings(states: States, kappa: float, rank: int | None, no_D: bool) -> Settings:
-    """Return the settings of the new model."""
+def _check_states(states: object) -> None:
+    """Raise TypeError for anything but states."""
     if not isinstance(states, States):
         raise TypeError(f"states must be what sim.states returns; got {type(states).__name__}: call sim.states first.")
+
+
+def _settings(states: States, kappa: float, rank: int | None, no_D: bool) -> Settings:
+    """Return the settings of the new model."""
+    _check_states(states)
     kappa = checks.number("kappa", kappa, 0)
     return Settings(
         len(states.U),

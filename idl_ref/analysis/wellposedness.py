@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from idl_ref import activations
 from idl_ref import reasons as proofs
+from idl_ref.composition import check_models
 from idl_ref.model import ImplicitModel
 from idl_ref.reasons import Reason
 
@@ -51,4 +52,5 @@ def reasons(model: ImplicitModel) -> tuple[Reason, ...]:
     >>> print(*(f"{reason.name}: {reason.constant:.3f}" for reason in reasons(model)))
     monotone: 0.900
     """
+    check_models({"model": model})
     return tuple(proofs.reasons(model.effective_weights().factors, activations.get(model.activation)))
