@@ -351,7 +351,7 @@ Some aims are missed, or met in some runs only, for these reasons:
 - **One sample.** `model(u)` compares A with a copy, because it may have changed, checks u, and returns statuses that
   are judged; `model.freeze()` does this once.
 - **Training.** A step runs on one core: each step changes B, and to move what changed to a second core takes longer
-  than that core saves. Six tenths of a step are compiled. The rest is
+  than that core saves. Six to nine tenths of a step are compiled. The rest is
   Python between the stages: gathering the samples, the map `f` and its pullback, and the record of statuses. Nothing
   of it waits for another thread, which is why a busy neighbour costs next to nothing.
 """
