@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import idl_ref
@@ -74,3 +75,8 @@ def test_a_compiler_that_fails_or_computes_nonsense_is_not_available(monkeypatch
             assert backends.resolve("auto") == "numpy"
         finally:
             backends._numba_reason.cache_clear()
+
+
+def test_a_list_of_backends_is_refused():
+    with pytest.raises(ValueError, match=r"backend must be one of .*; got \['numpy'\]"):
+        idl_ref.solve_equilibrium(np.eye(1) / 2, np.ones((1, 1)), backend=["numpy"])

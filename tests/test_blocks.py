@@ -335,14 +335,12 @@ def test_bounds_depend_on_no_other_column():
     for n in (33, 200):
         A = np.triu(rng.standard_normal((n, n)) / n, 1) * (rng.random((n, n)) < 0.3)
         Z, S = rng.standard_normal((n, 40)), rng.random((n, 40))
-        options = SolveOptions(method="blocks")
         for backend in BACKENDS:
-            for solve in (
-                lambda j, A=A, Z=Z: solve_equilibrium(A, Z[:, j], options=options, backend=backend),  # noqa: B023
-                lambda j, A=A, Z=Z, S=S: solve_adjoint(A, S[:, j], Z[:, j], options=options, backend=backend),  # noqa: B023
-            ):
-                whole = solve(slice(None))
-                assert [solve([j]).error_bound[0] for j in range(40)] == whole.error_bound.tolist()
+            how = {"options": SolveOptions(method="blocks"), "backend": backend}
+            whole = solve_equilibrium(A, Z, **how), solve_adjoint(A, S, Z, **how)
+            for j in range(40):
+                one = solve_equilibrium(A, Z[:, [j]], **how), solve_adjoint(A, S[:, [j]], Z[:, [j]], **how)
+                assert [s.error_bound[0] for s in one] == [s.error_bound[j] for s in whole]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

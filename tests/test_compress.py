@@ -218,3 +218,17 @@ def test_kappa_becomes_that_of_the_matrix_or_of_its_factors(f):
     np.testing.assert_allclose(sparse(U), low(U), rtol=1e-5)
     wide = ImplicitModel(2, 2, 8, activation="sigmoid", kappa=3.9, dtype="float64", seed=3)
     np.testing.assert_allclose(truncate(wide, 8)(U), wide(U), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: idl_ref.analysis.reasons(3), "model must be an ImplicitModel; got int"),
+        (lambda: idl_ref.analysis.sim.objective(3, None), "model must be an ImplicitModel; got int"),
+        (lambda: idl_ref.analysis.sim.objective(ImplicitModel(1, 1, 1), 3), "states must be what sim.states returns"),
+        (lambda: idl_ref.analysis.network(3), r"layers must be pairs \(W, b\); got int"),
+    ],
+)
+def test_what_is_no_model_is_refused_by_name(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()

@@ -231,7 +231,7 @@ def _checked_layers(layers: Iterable[tuple[Any, Any]]) -> list[tuple[np.ndarray,
     """Return the layers as arrays, with zeros for a missing b, and refuse those that do not fit together."""
     result = []
     if not isinstance(layers, Iterable):
-        raise TypeError(f"layers must be pairs (W, b), from the first to the last; got {type(layers).__name__}.")
+        raise TypeError(f"layers must be pairs (W, b); got {type(layers).__name__}: pass [(W₁, b₁), …].")
     for i, pair in enumerate(layers, 1):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(f"layer {i} must be a pair (W, b); got {type(pair).__name__}: pass [(W₁, b₁), …].")

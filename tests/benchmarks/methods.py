@@ -91,7 +91,7 @@ def main():
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    warmup()  # No row shall contain the time that the kernels take to compile.
+    warmup(backend=arguments.backend)  # No row shall contain the time that the kernels take to compile.
     print("| equation | " + " | ".join((*METHODS, KRYLOV)) + " | auto / best |")
     print("|---|" + "---|" * (len(METHODS) + 2))
     for name, A, Z, activation in families():
@@ -108,13 +108,14 @@ def row(name, A, Z, activation, backend):
         options = SolveOptions(tol=tol, max_iter=100_000, method=method, on_failure="ignore")
         return solve_equilibrium(A, Z, activation=activation, options=options, backend=backend)
 
+    def call(method, tol):
+        return krylov(A, Z, activation, tol) if method == KRYLOV else solve(method, tol).X
+
     truth = solve("newton", 1e-15, A.astype(np.float64), Z.astype(np.float64)).X
     allowed, found = TARGET[A.dtype.name] * np.abs(truth).max(), {}
     for method in (*METHODS, KRYLOV):
         for tol in TOLERANCES:
-            seconds, X = timed(
-                lambda: krylov(A, Z, activation, tol) if method == KRYLOV else solve(method, tol).X  # noqa: B023
-            )
+            seconds, X = timed(lambda: call(method, tol))  # noqa: B023
             if np.abs(X - truth).max() <= allowed:
                 found[method] = tol, seconds
             if method in found or seconds > LIMIT:
@@ -123,11 +124,7 @@ def row(name, A, Z, activation, backend):
     ratio = np.inf
     if "auto" in times and len(times) > 1:  # The ratio is that of calls in turn, because the machine's speed changes.
         best = min(times.keys() - {"auto"}, key=times.__getitem__)
-        pair = (
-            (lambda: solve("auto", found["auto"][0])),
-            (lambda: krylov(A, Z, activation, found[KRYLOV][0]) if best == KRYLOV else solve(best, found[best][0])),
-        )
-        turns = [[timed(one, 1)[0] for one in pair] for _ in range(15)]
+        turns = [[timed(lambda: call(m, found[m][0]), 1)[0] for m in ("auto", best)] for _ in range(15)]  # noqa: B023
         ratio = median(mine / other for mine, other in turns)
     cells = [f"{1e3 * times[method]:.3g} ms" if method in times else "—" for method in (*METHODS, KRYLOV)]
     print(f"| {name} | {' | '.join(cells)} | {ratio:.2f} |", flush=True)
