@@ -131,6 +131,25 @@ def test_anderson_begins_with_the_last_application_of_picard(backend):
         assert solution.iterations.max() <= (6 if backend.dtype is np.float64 else 7)
 
 
+@pytest.mark.parametrize("low_rank", [False, True])
+@pytest.mark.parametrize("activation", ["identity", "leaky_relu", "tanh"])
+def test_newton_forgets_a_start_that_is_far_larger_than_the_solution(backend, activation, low_rank):
+    """An error of eps relative to a start of 1e30 would leave nothing of a solution of 1e-30."""
+    A = np.array([[-0.3, 2e-6], [-4e5, -0.5]], backend.dtype)  # The Perron root of |A| is 1.3.
+    factors = (A, np.eye(2, dtype=backend.dtype)) if low_rank else A
+    Z = np.array([[0, 1e-30, 0.7], [0, 3e-30, -0.2]], backend.dtype)
+    X0 = np.full((2, 3), 1e30 if activation != "tanh" else 1e4, backend.dtype)
+    solution = solve_equilibrium(
+        factors, Z, activation=activation, X0=X0, options=options(tol=1e-6, method="newton"), backend=backend.name
+    )
+    assert solution.converged
+    assert solution.iterations.max() <= (4 if activation == "identity" else 12)
+    assert (solution.X[:, 0] == 0).all()
+    if activation == "identity":
+        truth = np.linalg.solve(np.eye(2) - A.astype(np.float64), Z.astype(np.float64))
+        assert np.allclose(solution.X, truth, rtol=100 * np.finfo(backend.dtype).eps, atol=0)
+
+
 def test_picard_shows_its_larger_error_in_the_hard_case():
     A, Z = hard_512()
     solution = solve_equilibrium(A, Z[:, :1], options=options(tol=3e-6, method="picard"))

@@ -16,12 +16,12 @@ from idl_ref.backends.cuda.states import CONTROL, GOOD, TRIAL, TRIED, adjoint
 
 @kernel
 def solve_systems(F1, F2, X, P, G, base, J, e, kept):
-    """Compute the next point of every column that goes on: the trial point x + δ, or else g(last good point).
+    """Compute the next point of every column that goes on: the trial point, or else g(last good point).
 
-    δ solves (I − diag(s) F₁ F₂ …) δ = f with f = g − x, and s is the slope of g, s ∘ φ′(p). For a low rank, y in
-    (I − F₂ diag(s) F₁) y = F₂ f gives δ = f + s ∘ F₁ y. If δ is not finite, the system was singular, and there is no
-    trial point. All threads of a block solve one system together, then that of the next column; J has room for one
-    system per block.
+    The trial point is x + y, where (I − diag(s) F₁ F₂ …) y = b and s is the slope of g, s ∘ φ′(p); `linearize` chooses
+    b. For a low rank, w in (I − F₂ diag(s) F₁) w = F₂ b gives y = b + s ∘ F₁ w. If y is not finite, the system was
+    singular, and there is no trial point. All threads of a block solve one system together, then that of the next
+    column; J has room for one system per block.
     """
     M = cuda.shared.array(0, X.dtype)
     n, item = e.n, cuda.blockIdx.x
@@ -32,7 +32,7 @@ def solve_systems(F1, F2, X, P, G, base, J, e, kept):
         at, known = tile * e.end * WIDE + c, tile * INTEGERS * WIDE + c
         running, wanted = kept.integers[known + CONTROL * WIDE] >= GOOD, kept.integers[known + TRIAL * WIDE] > 0
         if running and wanted:
-            linearize(X, P, G, at, e, e.columns[item])
+            linearize(X, P, G, at, e, e.columns[item], M)
             cuda.syncthreads()
             if e.r > 0:
                 fill_low_rank(F1, F2, P, G, at, system, e)
@@ -51,39 +51,74 @@ def solve_systems(F1, F2, X, P, G, base, J, e, kept):
 
 
 @device
-def linearize(X, P, G, at, e, j):
-    """Overwrite one column of P with the slopes s ∘ φ′(p), and of G with f = g − x; one thread per entry.
+def linearize(X, P, G, at, e, j, M):
+    """Overwrite one column of P with the slopes, and of G with the right-hand side b; one thread per entry.
 
-    The column j of Z begins at index `at` in X, P and G, and its entries are WIDE apart.
+    b is g − x, or g − s ∘ F₁ F₂ … x where its ∞-norm is smaller, and then x becomes 0. The column j of Z begins at
+    index `at` in X, P and G, and its entries are WIDE apart. M: shared memory for 2·LANES numbers.
     """
-    i = cuda.threadIdx.x
+    direct, i = is_smaller(X, P, G, at, e, j, M), cuda.threadIdx.x
+    cuda.syncthreads()
     while i < e.n:
-        s = slope(P[at + i * WIDE] + e.Z.array[offset(e.Z, i, j)], e.out, kind(e.code, e.codes, i))
-        if adjoint(e):
-            s *= e.S.array[offset(e.S, i, j)]
-        P[at + i * WIDE] = s
-        G[at + i * WIDE] -= X[at + i * WIDE]
+        place = at + i * WIDE
+        s = slope_at(P, place, e, i, j)
+        G[place] -= s * P[place] if direct else X[place]
+        X[place] = X.dtype.type(0) if direct else X[place]
+        P[place] = s
         i += cuda.blockDim.x
 
 
-# A system of `size` unknowns is stored column by column, entry (i, k) at k·size + i, with the right-hand side as its
-# last column. In the functions below, S and f are the columns of slopes and of g − x that `linearize` left in P and G.
+@device
+def is_smaller(X, P, G, at, e, j, M):
+    """Return whether ‖g − s ∘ F₁ F₂ … x‖∞ < ‖g − x‖∞; the same in all threads. An overflow makes it no smaller.
+
+    Thread l < LANES takes the rows l, l + LANES, …; then every thread joins the results, which are in M.
+    """
+    lane = cuda.threadIdx.x
+    while lane < LANES:
+        change, whole = M.dtype.type(0), M.dtype.type(0)
+        i = lane
+        while i < e.n:
+            place = at + i * WIDE
+            value = abs(G[place] - slope_at(P, place, e, i, j) * P[place])
+            change = max(change, abs(G[place] - X[place]))
+            whole = max(whole, value if value < math.inf else M.dtype.type(math.inf))
+            i += LANES
+        M[lane], M[LANES + lane] = change, whole
+        lane += cuda.blockDim.x
+    cuda.syncthreads()
+    change, whole = M[0], M[LANES]
+    for lane in range(1, LANES):
+        change, whole = max(change, M[lane]), max(whole, M[LANES + lane])
+    return whole < change
 
 
 @device
-def fill_dense(F1, S, f, at, system, n, end):
-    """Set the system to I − diag(s) F₁ with the right-hand side f; one thread per entry."""
+def slope_at(P, place, e, i, j):
+    """Return the slope of g in row i, s φ′(p), where P[place] is p without z."""
+    s = slope(P[place] + e.Z.array[offset(e.Z, i, j)], e.out, kind(e.code, e.codes, i))
+    return s * e.S.array[offset(e.S, i, j)] if adjoint(e) else s
+
+
+# A system of `size` unknowns is stored column by column, entry (i, k) at k·size + i, with the right-hand side as its
+# last column. In the functions below, S and B are the columns of slopes and right-hand sides that `linearize` left in P
+# and G.
+
+
+@device
+def fill_dense(F1, S, B, at, system, n, end):
+    """Set the system to I − diag(s) F₁ with the right-hand side b; one thread per entry."""
     item, zero, one = cuda.threadIdx.x, S.dtype.type(0), S.dtype.type(1)
     while item < n * (n + 1):
         i, k = item % n, item // n
-        entry = (one if i == k else zero) - S[at + i * WIDE] * F1[k * end + i] if k < n else f[at + i * WIDE]
+        entry = (one if i == k else zero) - S[at + i * WIDE] * F1[k * end + i] if k < n else B[at + i * WIDE]
         system.array[system.at + item] = entry
         item += cuda.blockDim.x
 
 
 @device
-def fill_low_rank(F1, F2, S, f, at, system, e):
-    """Set the system to I − F₂ diag(s) F₁ with the right-hand side F₂ f; one thread per entry, a sum over n in each."""
+def fill_low_rank(F1, F2, S, B, at, system, e):
+    """Set the system to I − F₂ diag(s) F₁ with the right-hand side F₂ b; one thread per entry, a sum over n in each."""
     item, r, one = cuda.threadIdx.x, e.r, S.dtype.type(1)
     while item < r * (r + 1):
         a, d = item % r, item // r
@@ -92,7 +127,7 @@ def fill_low_rank(F1, F2, S, f, at, system, e):
             if d < r:
                 total -= F2[i * e.narrow + a] * (S[at + i * WIDE] * F1[d * e.end + i])
             else:
-                total += F2[i * e.narrow + a] * f[at + i * WIDE]
+                total += F2[i * e.narrow + a] * B[at + i * WIDE]
         system.array[system.at + item] = total + one if a == d else total
         item += cuda.blockDim.x
 
@@ -166,20 +201,20 @@ def eliminate(system, size, M):
 
 
 @device
-def correct(F1, system, S, f, at, e):
-    """Overwrite f with δ; one thread per entry. Return how many threads found an entry that is not finite."""
+def correct(F1, system, S, B, at, e):
+    """Overwrite b with y; one thread per entry. Return how many threads found an entry that is not finite."""
     i, r, bad = cuda.threadIdx.x, e.r, 0
-    b = system.at + (r * r if r > 0 else e.n * e.n)
+    solved = system.at + (r * r if r > 0 else e.n * e.n)
     while i < e.n:
         if r > 0:
-            delta = f.dtype.type(0)
+            y = B.dtype.type(0)
             for d in range(r):
-                delta += F1[d * e.end + i] * system.array[b + d]
-            delta = f[at + i * WIDE] + S[at + i * WIDE] * delta
-        else:  # Where the slope is 0, the equation is δ = f, which elimination may have rounded.
-            delta = system.array[b + i] if S[at + i * WIDE] != S.dtype.type(0) else f[at + i * WIDE]
-        if not math.isfinite(delta):
+                y += F1[d * e.end + i] * system.array[solved + d]
+            y = B[at + i * WIDE] + S[at + i * WIDE] * y
+        else:  # Where the slope is 0, the equation is y = b, which elimination may have rounded.
+            y = system.array[solved + i] if S[at + i * WIDE] != S.dtype.type(0) else B[at + i * WIDE]
+        if not math.isfinite(y):
             bad = 1
-        f[at + i * WIDE] = delta
+        B[at + i * WIDE] = y
         i += cuda.blockDim.x
     return cuda.syncthreads_count(bad)

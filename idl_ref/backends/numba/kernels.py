@@ -312,9 +312,9 @@ def propose(M, places, f, history, state, shape, F2, Lt, systems, stride, eps, c
 
     Returns False where there is none. history: where those of all columns begin; c: the place of the column in it.
     """
-    (x, g, _, s, _), (n, r, code, end), (system, (gram, H, gamma)) = places, shape, systems
+    (x, g, _, _, _), (_, _, _, end), (system, (gram, H, gamma)) = places, shape, systems
     if Lt is not None:
-        return newton(M, x, g, f, s, n, r, code, F2, Lt, system)
+        return newton(M, places, f, shape, F2, Lt, system)
     h, points = history + HISTORY * c * stride, state[KNOWN]
     state[KNOWN] += 1
     return anderson(M, x, g, h, points, end, stride, DAMPING * eps, (gram[c], H, gamma))

@@ -176,60 +176,82 @@ def anderson(M, x, g, h, points, end, stride, damping, least_squares):
 
 
 @compiled
-def newton(M, x, g, p, s, n, r, code, F, Lt, system):
-    """x ← x + δ with (I − S F₁ F₂ …) δ = f, f = g − x, S = S ∘ f′(p). Returns False if δ is not finite.
+def linearize(M, places, p, n, code):
+    """Write the slopes T = S ∘ f′(p), and replace g by the right-hand side of the equation that `newton` solves.
 
-    Low rank: (I − F₂ S F₁) w = F₂ f,  δ = f + S ∘ F₁ w, with F₂ packed in F and the rows of F₁ᵀ in Lt.
-    system: room for a matrix of n or r columns and one more, for δ, and for what `newton_low_rank` multiplies; and the
-    flag that ends a solver.
+    That is g − x for the change, or g − T F₁ F₂ … x for x⁺ where it is smaller, and then x becomes 0. places: where x,
+    g, z, s (< 0: 1 everywhere) and T begin; p = F₁ F₂ … x + z.
     """
     vec.separate()
-    (J, delta, T, stop), width = system, filled(n if r == 0 else r, ROWS)
+    (x, g, z, s, slopes), change, whole = places, M.dtype.type(0), M.dtype.type(0)
     for i in range(0, n, vec.lanes(M)):
-        vec.store(M, p + i, slope_of(M, vec.load(M, p + i), i, code))
+        vec.store(M, slopes + i, slope_of(M, vec.load(M, p + i), i, code))
     for i in range(n):
         if s >= 0:
-            M[p + i] *= M[s + i]
-        delta[i] = M[g + i] - M[x + i]
+            M[slopes + i] *= M[s + i]
+        M[p + i] = M[g + i] - M[slopes + i] * M[p + i] + M[slopes + i] * M[z + i]
+        M[g + i] -= M[x + i]
+        size = abs(M[p + i])
+        change, whole = max(change, abs(M[g + i])), max(whole, size if size < math.inf else M.dtype.type(math.inf))
+    if whole < change:
+        for i in range(n):
+            M[g + i], M[x + i] = M[p + i], 0
+
+
+@compiled
+def newton(M, places, p, shape, F, Lt, system):
+    """Replace x by the x⁺ of the linearised equation that `trials.Newton` of the NumPy twin defines.
+
+    (I − T F₁ F₂ …) y = b with x⁺ = x + y; low rank: (I − F₂ T F₁) w = F₂ b, y = b + T F₁ w, with F₂ packed in F and
+    the rows of F₁ᵀ in Lt. places, p: as for `linearize`. system: room for a matrix of n or r columns and one more, for
+    y, and for what `newton_low_rank` multiplies; and the flag that ends a solver. Returns False if y is not finite.
+    """
+    vec.separate()
+    (J, y, room, stop), (n, r, code, _), (x, b, _, _, slopes) = system, shape, places
+    width = filled(n if r == 0 else r, ROWS)
+    linearize(M, places, p, n, code)
+    for i in range(n):
+        y[i] = M[b + i]
     if r == 0:
         for j in range(n):
             for i in range(n):
-                J[j * width + i] = -M[p + i] * Lt[j * n + i]
+                J[j * width + i] = -M[slopes + i] * Lt[j * n + i]
             for i in range(n, width):
                 J[j * width + i] = 0
             J[j * width + j] += 1
-        if not solve_system(J, width, delta, n, stop):
+        if not solve_system(J, width, y, n, stop):
             return False
-        for i in range(n):  # Where the slope is 0, the equation is δ = f, which elimination may have rounded.
-            if M[p + i] == 0:
-                delta[i] = M[g + i] - M[x + i]
+        for i in range(n):  # Where the slope is 0, the equation is y = b, which elimination may have rounded.
+            if M[slopes + i] == 0:
+                y[i] = M[b + i]
     else:
-        w = newton_low_rank(M, p, n, r, F, Lt, J, delta, T)
-        if not solve_system(J, width, T[w : w + width], r, stop):
+        w = newton_low_rank(M, slopes, n, r, F, Lt, J, y, room)
+        if not solve_system(J, width, room[w : w + width], r, stop):
             return False
-        for b in range(r):
+        for d in range(r):
             for i in range(n):
-                delta[i] += M[p + i] * Lt[b * n + i] * T[w + b]
+                y[i] += M[slopes + i] * Lt[d * n + i] * room[w + d]
     for i in range(n):
-        if not math.isfinite(delta[i]):
+        if not math.isfinite(y[i]):
             return False
     for i in range(n):
-        M[x + i] += delta[i]
+        M[x + i] += y[i]
     return True
 
 
 @compiled
-def newton_low_rank(M, p, n, r, F, Lt, J, delta, T):
-    """J = I − F₂ S F₁ by one product of F₂ with r + 1 columns, S ∘ F₁ and f. Returns the place of F₂ f in T."""
+def newton_low_rank(M, slopes, n, r, F, Lt, J, b, room):
+    """J = I − F₂ T F₁ by one product of F₂ with r + 1 columns, T F₁ and b. Returns the place of F₂ b in `room`."""
     vec.separate()
-    stride, small, room = filled(n, ROWS) + ROWS, filled(r, ROWS), filled(r + 1, GROUP)
-    for b in range(r + 1):
+    stride, small, results = filled(n, ROWS) + ROWS, filled(r, ROWS), filled(r + 1, GROUP)
+    results *= stride
+    for d in range(r + 1):
         for i in range(n):
-            T[b * stride + i] = M[p + i] * Lt[b * n + i] if b < r else delta[i]
-    results, zeros = room * stride, len(T) - small
-    product(F, r, n, T, r - r, stride, zeros, r - r, results, small, r + 1)
-    for b in range(r):
+            room[d * stride + i] = M[slopes + i] * Lt[d * n + i] if d < r else b[i]
+    zeros = len(room) - small
+    product(F, r, n, room, r - r, stride, zeros, r - r, results, small, r + 1)
+    for d in range(r):
         for a in range(small):
-            J[b * small + a] = -T[results + b * small + a]
-        J[b * small + b] += 1
+            J[d * small + a] = -room[results + d * small + a]
+        J[d * small + d] += 1
     return results + r * small

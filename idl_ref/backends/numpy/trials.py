@@ -13,6 +13,7 @@ import numpy as np
 from idl_ref import factors as fac
 from idl_ref.backends.equation import Equation
 from idl_ref.backends.methods import DAMPING, DEPTH
+from idl_ref.certificate import column_max
 from idl_ref.sparse import dense
 
 CHUNK = 1 << 22  # The largest number of entries of the stacked matrices that one call of Newton's solver holds.
@@ -102,8 +103,11 @@ def _size(F: np.ndarray) -> np.ndarray:
 
 
 class Newton:
-    """Proposes x⁺ = x + δ, where (I − T F₁ F₂ …) δ = g − x and T is the diagonal matrix of S ∘ f′(p).
+    """Proposes the solution x⁺ of the linearised equation x⁺ = g + T F₁ F₂ … (x⁺ − x), T = diag(S ∘ f′(p)).
 
+    With J = I − T F₁ F₂ …, this is J δ = g − x for δ = x⁺ − x, and it is J x⁺ = g − T F₁ F₂ … x. Elimination makes an
+    error that is relative to the vector that it solves for. The equation with the smaller right-hand side is taken: δ
+    near the solution, and x⁺ where the solution is far smaller than x.
     This is the semismooth Newton method. If f is linear, the first step gives the exact solution.
     """
 
@@ -112,44 +116,47 @@ class Newton:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return Newton's trial points; a column with a singular matrix has none."""
         S = equation.slopes(P)
+        F, R = G - X, G - S * P + S * equation.Z
+        direct = column_max(R) < column_max(F)
+        rhs, base = np.where(direct, R, F), np.where(direct, 0, X)
         chunk = max(1, CHUNK // max(1, equation.factors[0].size))
         factors = tuple(dense(F) for F in equation.factors)
         solve = _solve_dense if len(equation.factors) == 1 else _solve_low_rank
-        delta = np.empty_like(X)
+        change = np.empty_like(X)
         for j in range(0, X.shape[1], chunk):
             columns = slice(j, j + chunk)
-            delta[:, columns] = solve(factors, S[:, columns].T, (G - X)[:, columns].T).T
-        return X + delta, np.isfinite(delta).all(axis=0)
+            change[:, columns] = solve(factors, S[:, columns].T, rhs[:, columns].T).T
+        return base + change, np.isfinite(change).all(axis=0)
 
     def keep(self, alive: np.ndarray) -> None:
         """Do nothing, because a Newton step depends on the current point only."""
 
 
-def _solve_dense(factors: fac.Factors, S: np.ndarray, F: np.ndarray) -> np.ndarray:
-    """Solve (I − diag(s) A) δ = f for each row s of S and f of F.   A (n, n), S, F (k, n) -> (k, n)
+def _solve_dense(factors: fac.Factors, S: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """Solve (I − diag(s) A) y = b for each row s of S and b of B.   A (n, n), S, B (k, n) -> (k, n)
 
-    Where sᵢ = 0, the equation is δᵢ = fᵢ. Elimination may round that, and then no rounding of g would explain the step.
+    Where sᵢ = 0, the equation is yᵢ = bᵢ. Elimination may round that, and then no rounding of g would explain the step.
     """
     (A,) = factors
-    delta = _solve_each(np.eye(A.shape[0], dtype=A.dtype) - S[:, :, None] * A, F)
-    return np.where((S == 0) & np.isfinite(delta), F, delta)
+    Y = _solve_each(np.eye(A.shape[0], dtype=A.dtype) - S[:, :, None] * A, B)
+    return np.where((S == 0) & np.isfinite(Y), B, Y)
 
 
-def _solve_low_rank(factors: fac.Factors, S: np.ndarray, F: np.ndarray) -> np.ndarray:
-    """Solve (I − diag(s) L Rᵀ) δ = f for each row s of S and f of F.   S, F (k, n) -> (k, n)
+def _solve_low_rank(factors: fac.Factors, S: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """Solve (I − diag(s) L Rᵀ) y = b for each row s of S and b of B.   S, B (k, n) -> (k, n)
 
-    With w = Rᵀδ, the system (I − Rᵀ diag(s) L) w = Rᵀf has r dimensions, and δ = f + s ∘ L w.
+    With w = Rᵀy, the system (I − Rᵀ diag(s) L) w = Rᵀb has r dimensions, and y = b + s ∘ L w.
     """
     L, Rt = factors
-    w = _solve_each(np.eye(L.shape[1], dtype=L.dtype) - (Rt * S[:, None, :]) @ L, F @ Rt.T)
-    return F + S * (w @ L.T)
+    w = _solve_each(np.eye(L.shape[1], dtype=L.dtype) - (Rt * S[:, None, :]) @ L, B @ Rt.T)
+    return B + S * (w @ L.T)
 
 
-def _solve_each(J: np.ndarray, F: np.ndarray) -> np.ndarray:
-    """Solve J δ = f for each of k systems, and return NaN where J is singular.   J (k, r, r), F (k, r) -> (k, r)"""
+def _solve_each(J: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """Solve J y = b for each of k systems, and return NaN where J is singular.   J (k, r, r), B (k, r) -> (k, r)"""
     try:
-        return np.linalg.solve(J, F[:, :, None])[:, :, 0]
+        return np.linalg.solve(J, B[:, :, None])[:, :, 0]
     except np.linalg.LinAlgError:
         if len(J) == 1:
-            return np.full_like(F, np.nan)
-        return np.concatenate([_solve_each(J[j : j + 1], F[j : j + 1]) for j in range(len(J))])
+            return np.full_like(B, np.nan)
+        return np.concatenate([_solve_each(J[j : j + 1], B[j : j + 1]) for j in range(len(J))])
