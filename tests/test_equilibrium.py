@@ -150,6 +150,18 @@ def test_newton_forgets_a_start_that_is_far_larger_than_the_solution(backend, ac
         assert np.allclose(solution.X, truth, rtol=100 * np.finfo(backend.dtype).eps, atol=0)
 
 
+def test_trial_points_are_not_rejected_while_their_steps_shrink(backend):
+    """From 40, where the step is 40 (1 − κ), Newton's method goes to 0 and then gains about 1 per step, up to 18."""
+    A = np.array([[1 - 2.0 ** (-30 if backend.dtype is np.float64 else -12)]], backend.dtype)
+    Z, X0 = np.zeros((1, 1), backend.dtype), np.full((1, 1), 40, backend.dtype)
+    for method, most in (("newton", 40), ("auto", 120)):
+        chosen = options(tol=1e-12, method=method)
+        solution = solve_equilibrium(A, Z, activation="softplus", X0=X0, options=chosen, backend=backend.name)
+        assert solution.converged
+        assert solution.iterations[0] < most
+        assert np.exp(-solution.X[0, 0]) == pytest.approx((1 - A[0, 0]) * solution.X[0, 0], rel=0.01)
+
+
 def test_picard_shows_its_larger_error_in_the_hard_case():
     A, Z = hard_512()
     solution = solve_equilibrium(A, Z[:, :1], options=options(tol=3e-6, method="picard"))

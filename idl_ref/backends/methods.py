@@ -42,7 +42,8 @@ DEPTH = 5
 DAMPING = 64
 # A trial point is good if the step there is at most DECREASE times the smallest step so far.
 DECREASE = 0.9
-# After LEASH consecutive trial points that are not good, Picard takes over, first for 1 step, and after each further
+# After LEASH consecutive trial points that are neither good nor nearer, which means that the step is at most DECREASE
+# times the smallest one since the last good point, Picard takes over, first for 1 step, and after each further
 # failure for RESPITE times as many: 1, 4, 16, … steps.
 LEASH = 16
 RESPITE = 4

@@ -15,7 +15,7 @@ UNIT = 8  # The rows of tiles and of packed factors are padded with zeros to a m
 LANES = 16
 SLICES = 8  # The sums over n in Rᵀ X are split into SLICES partial sums, also in an order that nothing else changes.
 # Rows of the state of a column, which is stored as integers and as reals of the dtype; `states` names the rows.
-INTEGERS, REALS = 11, 7 + DEPTH + 2 * DEPTH * DEPTH
+INTEGERS, REALS = 11, 8 + DEPTH + 2 * DEPTH * DEPTH
 # Rows of reals that kernels with one step per launch keep in between: the state and the partial norms ‖x‖∞ and ‖x‖₁.
 KEPT = REALS + 2 * LANES
 # How many quantities of a column are reduced at the same time, each with LANES partial results in shared memory.

@@ -22,10 +22,10 @@ from idl_ref.backends.cuda.columns import kind, larger, norms, offset, phi
 from idl_ref.backends.cuda.plans import DEPTH, INTEGERS, KEPT, LANES, Block, Rows
 from idl_ref.backends.methods import STALE
 
-# Rows of the integers: COUNT is the number of applications so far; TRIED that of trial points in a row that were not
-# good, for Picard that of slow steps in a row; TRIAL is 1 if the current point is a trial point; WAIT is how many
-# Picard steps are left before the next trial point, and PATIENCE what WAIT is set to when trial points are given up;
-# SLOT is the place of the oldest difference in Anderson's history, which the next one overwrites; KNOWN is 1 if the
+# Rows of the integers: COUNT is the number of applications so far; TRIED that of trial points in a row that are neither
+# good nor nearer, for Picard that of slow steps in a row; TRIAL is 1 if the current point is a trial point; WAIT is how
+# many Picard steps are left before the next trial point, and PATIENCE what WAIT is set to when trial points are given
+# up; SLOT is the place of the oldest difference in Anderson's history, which the next one overwrites; KNOWN is 1 if the
 # history holds the point before; ROUND is the number of applications by this method, and SINCE that of applications
 # since the smallest step; DOUBT says which changes rounding may explain, and then whether it does so (see `rounded`).
 COUNT, TRIED, TRIAL, PATIENCE, WAIT, SLOT, KNOWN, CONTROL, ROUND, SINCE, DOUBT = range(11)
@@ -35,9 +35,10 @@ COUNT, TRIED, TRIAL, PATIENCE, WAIT, SLOT, KNOWN, CONTROL, ROUND, SINCE, DOUBT =
 # are given up (REFUSED). Every column that goes on has a value ≥ GOOD.
 OUT, LEFT, ENDED, HELD, BROKEN, BACK, GOOD, NOTED, BAD, REFUSED = range(10)
 # Rows of the reals: ‖z‖∞; ‖z‖ and ‖x‖ in the norm of the certificate; SLOPE is Lip(φ), for the adjoint max |s|; BEST is
-# the smallest step of a good point so far, for Picard the step before; LOWEST is the smallest step so far; MARK is BEST
-# of one window of applications before; then Anderson's γ, its matrix ΔFᵀ ΔF, and room for its system.
-Z_TOP, Z_NORM, X_NORM, SLOPE, BEST, LOWEST, MARK, WEIGHTS = range(8)
+# the smallest step of a good point so far, for Picard the step before; LOWEST is the smallest step so far, and NEAREST
+# that since the last good point; MARK is BEST of one window of applications before; then Anderson's γ, its matrix
+# ΔFᵀ ΔF, and room for its system.
+Z_TOP, Z_NORM, X_NORM, SLOPE, BEST, LOWEST, NEAREST, MARK, WEIGHTS = range(9)
 GRAM, SYSTEM = WEIGHTS + DEPTH, WEIGHTS + DEPTH + DEPTH * DEPTH
 # Quantities that are reduced: ‖x‖∞ and ‖x‖₁, which are kept until the next point, then ‖g − x‖∞, ‖g‖∞, ‖g − x‖₁, ‖g‖₁.
 X_TOP, X_SIZE, TOP_STEP, G_TOP, SUM_STEP, G_SIZE = range(6)
@@ -162,7 +163,7 @@ def begin(b, e, c):
     Q[q + Z_NORM * w + c] = sum_of(b, e, START_Z_SIZE, c) if adjoint(e) else z_top
     Q[q + X_NORM * w + c] = sum_of(b, e, X_SIZE, c) if adjoint(e) else x_top
     Q[q + SLOPE * w + c] = slope if adjoint(e) else e.levels.lipschitz
-    for k in (BEST, LOWEST, MARK):
+    for k in (BEST, LOWEST, NEAREST, MARK):
         Q[q + k * w + c] = Q.dtype.type(math.inf)
     N[COUNT * w + c] = e.iterations[j]
     N[PATIENCE * w + c] = 1

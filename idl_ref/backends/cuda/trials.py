@@ -29,6 +29,7 @@ from idl_ref.backends.cuda.states import (
     KNOWN,
     LEFT,
     MARK,
+    NEAREST,
     NOTED,
     OUT,
     PATIENCE,
@@ -122,8 +123,10 @@ def settle_guarded(b, e, c):
             close(b, e, c, ended, step, top)
         return 0
     good = not trial or step <= e.levels.ratio * Q[q + BEST * w + c]
-    N[TRIED * w + c] = 0 if good else N[TRIED * w + c] + 1
+    nearest = q + NEAREST * w + c
+    N[TRIED * w + c] = 0 if good or step <= e.levels.ratio * Q[nearest] else N[TRIED * w + c] + 1
     refused = not good and (N[TRIED * w + c] >= LEASH or not math.isfinite(step))
+    Q[nearest] = Q.dtype.type(math.inf) if good or refused else min(Q[nearest], step)
     N[WAIT * w + c] = N[PATIENCE * w + c] if refused else max(N[WAIT * w + c] - 1, 0)
     if refused:
         N[PATIENCE * w + c] = min(RESPITE * N[PATIENCE * w + c], 1 << 28)

@@ -241,17 +241,18 @@ TRIAL, TRIED, PATIENCE, WAIT, KNOWN = range(5)
 def refuse(M, step, steps, c, state, base, g, end, rules):
     """Whether the trial points since the last good one are given up. If x is a good point, g is kept at `base`.
 
-    steps: the smallest one, and the one that led to `base`, for all columns. rules: the ratio of the steps of good
-    points, leash and respite.
+    steps: the smallest one, the one that led to `base`, and the smallest one since then, for all columns. rules: the
+    ratio of the steps of good points, leash and respite.
     """
     vec.separate()
-    (decrease, leash, respite), (best, latest) = rules, steps
+    (decrease, leash, respite), (best, latest, nearest) = rules, steps
     good = state[TRIAL] == 0 or step <= decrease * best[c]
     if good:
         best[c], latest[c] = min(best[c], step), step
         copy(M, base, g, end)
-    state[TRIED] = 0 if good else state[TRIED] + 1
+    state[TRIED] = 0 if good or step <= decrease * nearest[c] else state[TRIED] + 1
     refused = not good and (state[TRIED] >= leash or not math.isfinite(step))
+    nearest[c] = math.inf if good or refused else min(nearest[c], step)
     state[WAIT] = state[PATIENCE] if refused else max(state[WAIT] - 1, 0)
     if refused:
         state[PATIENCE] *= respite
@@ -344,6 +345,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 5), np.int64)
     stale, z_norm, asked = np.zeros(w, np.int64), np.empty(w), np.empty(w)
     best, lowest, mark, latest = np.full(w, inf), np.full(w, inf), np.full(w, inf), np.full(w, inf)
+    steps = best, latest, np.full(w, inf)
     k, width = (n, end) if r == 0 else (r, small)
     room_J, room_F = ((k + 1) * width, filled(r + 1, GROUP) * (stride + small) + small) if Lt is not None else (0, 0)
     system = np.empty(room_J, F1.dtype), np.zeros(end, F1.dtype), np.zeros(room_F, F1.dtype), answer[4]
@@ -370,7 +372,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
             if ended == DOUBTFUL:
                 ended = resolve(F1, F2, M, places, shape, measured, stale[c], nowhere, asked[c], roundings, limits[2:])
             answer[3][FIRST, j] = step if rounds == 1 else answer[3][FIRST, j]
-            refused = ended == GOES_ON and refuse(M, step, (best, latest), c, state, base + at, places[1], end, rules)
+            refused = ended == GOES_ON and refuse(M, step, steps, c, state, base + at, places[1], end, rules)
             if leaves(M, s, end, ended, (best, mark), c, limits, other, roundings):
                 measured = handed(M, s, end, ended, state, latest[c], roundings), top, z_norm[a]
                 ended, left = SLOW, left + 1

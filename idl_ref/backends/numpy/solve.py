@@ -57,12 +57,13 @@ def safeguarded(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Iterate with trial points from `proposal`, and return to Picard's iteration where they do not reduce the step.
 
-    Trial points may increase the step for a while, as Newton's do between two active sets. If LEASH consecutive trial
-    points do not reduce the step below DECREASE times the smallest step so far, they are rejected. The column then
-    continues with Picard's iteration from its last good point, and takes 1, 4, 16, … Picard steps before its next trial
-    point. Only finitely many trial points can be good before the step is below a given bound, and all other steps are
-    Picard's. Therefore this iteration converges where Picard's iteration converges from every start, and it spends at
-    most LEASH · log₄(max_iter) applications on rejected trial points.
+    Trial points may increase the step for a while, as Newton's do between two active sets. They are rejected if LEASH
+    consecutive ones do not reduce the step below DECREASE times the smallest step so far, nor below DECREASE times the
+    smallest step since the last good point. The column then continues with Picard's iteration from its last good point,
+    and takes 1, 4, 16, … Picard steps before its next trial point. Only finitely many trial points can reduce the step
+    by this factor before it is below a given bound, and all other steps are Picard's. Therefore this iteration
+    converges where Picard's iteration converges from every start, and where trial points do not reduce the step at all,
+    it spends at most LEASH · log₄(max_iter) applications on them.
 
     `other` is the cost of another method, in applications. Columns that are expected to need more than that, or whose
     Picard steps overflow, leave the iteration, as in `picard`.
@@ -71,7 +72,7 @@ def safeguarded(
     leavers, window, count = ledger.begin(X), methods.window(max_iter), 0
     base = X  # Picard's iteration continues from this point, which is g of the last good point.
     best, mark, latest = np.full(m, np.inf), np.full(m, np.inf), np.full(m, np.inf)  # `latest` is the last good step.
-    trial = np.zeros(m, bool)
+    nearest, trial = np.full(m, np.inf), np.zeros(m, bool)  # The former is the smallest step since the last good point.
     tried, patience, wait = np.zeros(m, np.intp), np.ones(m, np.intp), np.zeros(m, np.intp)
     while ledger.index.size:
         application = equation.at(X)
@@ -79,8 +80,9 @@ def safeguarded(
         alive = ledger.settle(application, trial, another=other < math.inf)
         finite = np.isfinite(step)
         good = finite & (~trial | (step <= methods.DECREASE * best))
-        tried = np.where(good, 0, tried + 1)
+        tried = np.where(good | (step <= methods.DECREASE * nearest), 0, tried + 1)
         refused = ~good & ((tried >= methods.LEASH) | ~finite)
+        nearest = np.where(good | refused, np.inf, np.fmin(nearest, step))
         best = np.where(good, np.minimum(best, step), best)
         base, latest = np.where(good, G, base), np.where(good, step, latest)
         wait = np.where(refused, patience, np.maximum(wait - 1, 0))
@@ -96,7 +98,7 @@ def safeguarded(
         if np.count_nonzero(alive) < alive.size:
             equation, X, P, G, base = equation.take(alive), X[:, alive], P[:, alive], G[:, alive], base[:, alive]
             best, mark, latest, refused = best[alive], mark[alive], latest[alive], refused[alive]
-            tried, patience, wait = tried[alive], patience[alive], wait[alive]
+            tried, patience, wait, nearest = tried[alive], patience[alive], wait[alive], nearest[alive]
             proposal.keep(alive)
         candidate, ready = proposal.propose(equation, X, P, G, ~refused)
         # The last iteration takes no trial point, because a trial point may be far from the solution.
