@@ -107,6 +107,43 @@ def test_a_helper_that_has_not_begun_is_not_waited_for(own_crew, monkeypatch):
     assert len({thread for thread, *_ in ran}) == 2
 
 
+@pytest.mark.skipif(
+    threads.current_cpu() < 0 or len(os.sched_getaffinity(0)) < 2, reason="one CPU, or the system does not tell which"
+)
+def test_a_helper_leaves_the_cpu_of_its_caller():
+    allowed, seen = os.sched_getaffinity(0), []
+
+    def move():
+        os.sched_setaffinity(0, {min(allowed)})  # This moves the thread there.
+        os.sched_setaffinity(0, allowed)
+        threads.step_aside(min(allowed))
+        seen.extend([threads.current_cpu(), os.sched_getaffinity(0)])
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    thread.join()
+    assert seen[0] != min(allowed)
+    assert seen[1] == allowed
+
+
+def test_a_helper_on_another_cpu_is_not_moved(monkeypatch):
+    monkeypatch.setattr(threads, "current_cpu", lambda: 0)
+    monkeypatch.setattr(os, "sched_setaffinity", pytest.fail, raising=False)
+    threads.step_aside(1)
+    threads.step_aside(-1)
+
+
+def test_a_helper_stays_where_the_system_forbids_to_move(own_crew, monkeypatch):
+    def forbidden(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(threads, "current_cpu", lambda: 0)
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden, raising=False)
+    ran = []
+    share(watched(ran), 2)
+    assert sorted(first for _, first, _ in ran) == list(range(8))
+
+
 def test_other_callers_work_alone_meanwhile(own_crew):
     with own_crew.free:
         assert share(lambda first, last: ME(), 3, m=3) == 3 * ME()

@@ -1,20 +1,23 @@
 """This module has the threads that share the tiles of a solve.
 
 A helper that has nothing to do reads a counter for 0.1 ms, and then it sleeps. Where one launch follows another, it
-therefore stays awake, because to wake a sleeping thread takes as long as a small solve. The kernels do not use Numba's
-`prange`: threads of OpenMP go on reading for far longer, as those of BLAS do, and where several libraries need the same
-cores, a training step took many times as long.
+therefore stays awake, because to wake a sleeping thread takes as long as a small solve. Some systems wake a thread on
+the CPU of the one that wakes it, and leave both there for milliseconds; so a helper moves to another CPU then. The
+kernels do not use Numba's `prange`: threads of OpenMP go on reading for far longer, as those of BLAS do, and where
+several libraries need the same cores, a training step took many times as long.
 """
 
 from __future__ import annotations
 
 import atexit
 import collections
+import ctypes
 import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -30,6 +33,23 @@ SPINS = 0 if PLAIN else 1 << 18  # So many times a counter is read, for about 0.
 # If a caller has waited this many seconds for a helper that has begun, and longer than it has worked itself, another
 # process has the core of the helper. For the seconds of REST, callers then work alone.
 LATE, REST = 5e-4, 0.25
+
+
+# Returns the number of the CPU that runs the calling thread. Some systems do not tell, and there helpers stay in place.
+current_cpu: Callable[[], int] = (
+    getattr(ctypes.CDLL(None), "sched_getcpu", lambda: -1) if hasattr(os, "sched_setaffinity") else lambda: -1
+)
+
+
+def step_aside(cpu: int) -> None:
+    """Move the calling thread to another CPU, if it is on this one and may run on others."""
+    if cpu < 0 or current_cpu() != cpu:
+        return
+    with suppress(OSError):  # The process may not be allowed to choose; then the thread stays where it is.
+        allowed = os.sched_getaffinity(0)
+        if len(allowed) > 1:
+            os.sched_setaffinity(0, allowed - {cpu})
+            os.sched_setaffinity(0, allowed)
 
 
 @entry
@@ -69,7 +89,7 @@ class Helper:
     """A thread that works for one caller after the other."""
 
     def __init__(self, number: int) -> None:
-        self.called, self.done, self.calls = Signal(), Signal(), 0
+        self.called, self.done, self.calls, self.callers_cpu = Signal(), Signal(), 0, -1
         self.work: Callable[[], int] | None = None
         self.result, self.begun = 0, False
         self.failure: BaseException | None = None
@@ -85,6 +105,7 @@ class Helper:
         """Let it do some work, if it is idle; without any, it ends."""
         self.work, self.result, self.failure, self.begun = work, 0, None, False
         self.calls += 1
+        self.callers_cpu = current_cpu()
         self.called.give()
 
     def wait(self, spins: int) -> None:
@@ -95,6 +116,7 @@ class Helper:
         """Do what callers ask for."""
         for seen in itertools.count():
             self.called.wait(seen, SPINS)
+            step_aside(self.callers_cpu)
             self.begun = True
             if self.work is None:
                 return
