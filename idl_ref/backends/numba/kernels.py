@@ -344,8 +344,7 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
     # The history of a column stays in its slot; x, g, z, s and base move to the front when other columns are done.
     index, slot, states = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros((w, 5), np.int64)
     stale, z_norm, asked = np.zeros(w, np.int64), np.empty(w), np.empty(w)
-    best, lowest, mark, latest = np.full(w, inf), np.full(w, inf), np.full(w, inf), np.full(w, inf)
-    steps = best, latest, np.full(w, inf)
+    lowest, mark, steps = np.full(w, inf), np.full(w, inf), (np.full(w, inf), np.full(w, inf), np.full(w, inf))
     k, width = (n, end) if r == 0 else (r, small)
     room_J, room_F = ((k + 1) * width, filled(r + 1, GROUP) * (stride + small) + small) if Lt is not None else (0, 0)
     system = np.empty(room_J, F1.dtype), np.zeros(end, F1.dtype), np.zeros(room_F, F1.dtype), answer[4]
@@ -373,8 +372,8 @@ def guarded(first, last, F1, F2, Lt, columns, sizes, levels, roundings, answer):
                 ended = resolve(F1, F2, M, places, shape, measured, stale[c], nowhere, asked[c], roundings, limits[2:])
             answer[3][FIRST, j] = step if rounds == 1 else answer[3][FIRST, j]
             refused = ended == GOES_ON and refuse(M, step, steps, c, state, base + at, places[1], end, rules)
-            if leaves(M, s, end, ended, (best, mark), c, limits, other, roundings):
-                measured = handed(M, s, end, ended, state, latest[c], roundings), top, z_norm[a]
+            if leaves(M, s, end, ended, (steps[0], mark), c, limits, other, roundings):
+                measured = handed(M, s, end, ended, state, steps[1][c], roundings), top, z_norm[a]
                 ended, left = SLOW, left + 1
                 copy(M, g + at, base + at, end)
             if ended != GOES_ON:
