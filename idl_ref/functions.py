@@ -23,7 +23,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from idl_ref import checks, monotone, perron, wellposed
+from idl_ref import balls, checks, monotone, perron
 from idl_ref.factors import Factors
 
 __all__ = [
@@ -135,15 +135,15 @@ class ImplicitFunctionInf(ImplicitFunction):
         pieces = []
         for F in factors:
             row = np.abs(F).sum(axis=1, dtype=np.float64).argmax()
-            scaled = wellposed.norm_inf(F) > self.kappa
+            scaled = balls.norm_inf(F) > self.kappa
             pieces += [np.append(np.sign(F[row]), row) if scaled else np.zeros(F.shape[1] + 1)]
         return tuple(pieces)
 
     def _map(self, F: np.ndarray) -> np.ndarray:
-        return wellposed.scale_to_norm(F, self.kappa)
+        return balls.scale_to_norm(F, self.kappa)
 
     def _pull(self, F: np.ndarray, G: np.ndarray) -> np.ndarray:
-        return wellposed.scale_to_norm_pullback(F, self.kappa, G)
+        return balls.scale_to_norm_pullback(F, self.kappa, G)
 
 
 class ImplicitFunctionTriu(ImplicitFunction):
@@ -220,10 +220,10 @@ class ImplicitFunctionRows(ImplicitFunction):
         )
 
     def _map(self, F: np.ndarray) -> np.ndarray:
-        return wellposed.project_rows(F, self.kappa)
+        return balls.project_rows(F, self.kappa)
 
     def _pull(self, F: np.ndarray, G: np.ndarray) -> np.ndarray:
-        return wellposed.project_rows_pullback(F, self.kappa, G)
+        return balls.project_rows_pullback(F, self.kappa, G)
 
 
 class ImplicitFunctionPerron(ImplicitFunction):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from idl_ref import wellposed
+from idl_ref import balls
 from idl_ref.cycles import cyclic
 from idl_ref.factors import Factors
 
@@ -45,7 +45,7 @@ def product(factors: Factors) -> tuple[np.ndarray, float]:
     What may be lost by underflow is added, so that no entry is too small, and no cycle disappears. Complex factors stay
     complex.
     """
-    sizes, units = [wellposed.magnitude(F) for F in factors], [_unit(F) for F in factors]
+    sizes, units = [balls.magnitude(F) for F in factors], [_unit(F) for F in factors]
     M, *others = (size / unit for size, unit in zip(sizes, units, strict=True))
     links, terms = (sizes[0] != 0).astype(np.float64), 1
     for other, size in zip(others, sizes[1:], strict=True):
@@ -152,7 +152,7 @@ def slopes(factors: Factors, block: np.ndarray) -> Factors:
     u = u / (u @ v)
     if len(factors) == 1:
         return (np.outer(u, v),)
-    sizes = [wellposed.magnitude(F) for F in factors]
+    sizes = [balls.magnitude(F) for F in factors]
     return np.outer(sizes[1].T @ u, v), np.outer(u, sizes[0] @ v)
 
 

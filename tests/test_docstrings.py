@@ -25,6 +25,7 @@ MODULES = (
     "analysis.rescaling",
     "analysis.recurrent",
     "analysis.trajectory",
+    "balls",
     "certificate",
     "datasets",
     "factors",
@@ -39,7 +40,7 @@ MODULES = (
     "wellposed",
 )
 SECTIONS = ("Parameters", "Attributes", "Returns", "Raises", "Warns", "Notes", "Examples")
-OWN_USE = {"wellposed.magnitude"}  # Only this package calls these functions.
+OWN_USE = {"balls.magnitude"}  # Only this package calls these functions.
 
 
 def own(module):
@@ -61,7 +62,16 @@ METHODS = {
     if not method.startswith("_") and callable(getattr(value, "__func__", value))
 }
 WITH_EXAMPLES = (
-    *("activations.get", "analysis.", "datasets.", "losses.mse", "losses.cross_entropy", "plots.", "wellposed."),
+    *(
+        "activations.get",
+        "analysis.",
+        "datasets.",
+        "losses.mse",
+        "losses.cross_entropy",
+        "plots.",
+        "balls.",
+        "wellposed.",
+    ),
 )
 
 

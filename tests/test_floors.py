@@ -39,6 +39,7 @@ FLOORS = {
     "blocks": 1,
     "solution": 2,
     "certificate": 3,
+    "balls": 1,
     "wellposed": 2,
     "perron": 3,
     "functions": 4,

@@ -311,3 +311,60 @@ def test_what_underflows_in_a_product_of_factors_is_not_lost():
     found = perron_root((L, R))
     assert found.lower <= root <= found.upper < np.inf
     assert perron_root((np.diag([0.0, 1.0]), np.eye(2)[::-1])).upper == 0
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+MASKED = np.ma.array(np.eye(2), mask=[[0, 1], [0, 0]])
+CALLS = {
+    "norm_inf": lambda A, kappa: wellposed.norm_inf(A),
+    "scale_to_norm": scale_to_norm,
+    "project_rows": project_rows,
+    "scale_to_norm_pullback": lambda A, kappa: scale_to_norm_pullback(A, kappa, np.eye(2)),
+    "project_rows_pullback": lambda A, kappa: wellposed.project_rows_pullback(A, kappa, np.eye(2)),
+    "the pullback of G": lambda A, kappa: scale_to_norm_pullback(np.eye(2), kappa, A),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("A", "rule"),
+    [
+        (np.ones(2), "must be a matrix of shape"),
+        (MASKED, "1 masked entries"),
+        ([["a", "b"], ["c", "d"]], "must hold real numbers"),
+        (None, "must hold real numbers"),
+    ],
+)
+def test_what_is_no_matrix_is_refused_by_name(call, A, rule):
+    with pytest.raises((TypeError, ValueError), match=rf"^{'G' if 'G' in call else 'A'} .*{rule}"):
+        CALLS[call](A, 0.9)
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if call != "norm_inf"])
+@pytest.mark.parametrize("kappa", [-1, np.nan, "0.9", None])
+def test_a_kappa_below_0_is_refused(call, kappa):
+    with pytest.raises((TypeError, ValueError), match=r"^kappa must be a number ≥ 0; got"):
+        CALLS[call](np.eye(2), kappa)
+
+
+def test_a_gradient_has_the_shape_of_its_matrix():
+    for pullback in (scale_to_norm_pullback, wellposed.project_rows_pullback):
+        with pytest.raises(ValueError, match=r"^G must have shape \(2, 2\), that of A; got \(2, 3\)"):
+            pullback(np.eye(2), 0.9, np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_lists_and_whole_numbers_are_matrices(call):
+    A = [[3, -1], [0, 2]]
+    expected = CALLS[call](np.array(A, float), 0.9)
+    assert np.array_equal(CALLS[call](A, 0.9), expected)
+    assert np.array_equal(CALLS[call](np.array(A), 0.9), expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_a_matrix_without_entries_stays_as_it_is(shape):
+    A = np.zeros(shape)
+    assert wellposed.norm_inf(A) == 0
+    for mapped in (scale_to_norm(A, 0.9), project_rows(A, 0.9), scale_to_norm_pullback(A, 0.9, A)):
+        assert mapped.shape == shape
