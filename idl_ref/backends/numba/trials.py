@@ -243,12 +243,11 @@ def newton(M, places, p, shape, F, Lt, system):
 def newton_low_rank(M, slopes, n, r, F, Lt, J, b, room):
     """J = I − F₂ T F₁ by one product of F₂ with r + 1 columns, T F₁ and b. Returns the place of F₂ b in `room`."""
     vec.separate()
-    stride, small, results = filled(n, ROWS) + ROWS, filled(r, ROWS), filled(r + 1, GROUP)
-    results *= stride
+    stride, small = filled(n, ROWS) + ROWS, filled(r, ROWS)
+    results, zeros = filled(r + 1, GROUP) * stride, len(room) - small
     for d in range(r + 1):
         for i in range(n):
             room[d * stride + i] = M[slopes + i] * Lt[d * n + i] if d < r else b[i]
-    zeros = len(room) - small
     product(F, r, n, room, r - r, stride, zeros, r - r, results, small, r + 1)
     for d in range(r):
         for a in range(small):
